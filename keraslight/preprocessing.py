@@ -1,0 +1,147 @@
+"""One description of how an image becomes a model's input, for training, export, Android metadata and clients.
+
+The work is split in two. The *geometry* (decode, resize, crop) turns any image into whole-numbered pixels 0..255 of the
+model's size: the servable's string signatures and the training pipeline share `decode`. The *normalization* is one
+layer inside the model's graph (`normalization`), so that a model always takes raw pixels and no client ever normalizes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+LAYER_NAME = "preprocessing"
+"""The name of the normalization layer in a model's graph; export looks for it."""
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos3", "area")
+CROP_MODES = ("center", "squash")
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image before the first convolution.
+
+    Args:
+        size: Height and width of the model's input in pixels, each at least 1.
+        crop_pct: Share of the resized image that the crop keeps, in (0, 1]. The image is resized so that it covers
+            `size / crop_pct`, then its centre is cut out (as timm and torchvision do).
+        crop_mode: `"center"` keeps the aspect ratio and crops; `"squash"` resizes both sides to `size` at once.
+        interpolation: One of `INTERPOLATIONS`; shrinking is antialiased, as Pillow does it.
+        mean, std: Per channel, for pixels scaled to 0..1. Their length is the number of channels (1, 3 or 4).
+
+    Raises:
+        InvalidArgumentError: a value is out of its range.
+    """
+
+    size: tuple[int, int]
+    crop_pct: float = 1.0
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for field in ("size", "mean", "std"):  # JSON brings lists; a frozen value must hash
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise InvalidArgumentError(f"`size` must be (height, width), each at least 1. Received: size={self.size}.")
+        if not 0 < self.crop_pct <= 1:
+            raise InvalidArgumentError(f"`crop_pct` must be in (0, 1]. Received: crop_pct={self.crop_pct}.")
+        if self.crop_mode not in CROP_MODES:
+            raise InvalidArgumentError(f"`crop_mode` must be one of {CROP_MODES}. Received: {self.crop_mode!r}.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise InvalidArgumentError(
+                f"`interpolation` must be one of {INTERPOLATIONS}. Received: {self.interpolation!r}."
+            )
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3, 4):
+            raise InvalidArgumentError(
+                "`mean` and `std` must both have 1, 3 or 4 values, one a channel. "
+                f"Received: mean={self.mean}, std={self.std}."
+            )
+        if min(self.std) <= 0:
+            raise InvalidArgumentError(f"`std` must be positive. Received: std={self.std}.")
+
+    @property
+    def channels(self) -> int:
+        """The number of image channels: 1 (grey), 3 (RGB) or 4 (RGBA)."""
+        return len(self.mean)
+
+    def replace(self, **changes: Any) -> Preprocessing:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_channels(self, channels: int) -> Preprocessing:
+        """A copy for another number of channels: the mean over the channels' values, repeated."""
+        if channels == self.channels:
+            return self
+        return self.replace(
+            mean=(sum(self.mean) / self.channels,) * channels, std=(sum(self.std) / self.channels,) * channels
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The value that `to_dict` wrote."""
+        return cls(**values)
+
+    def normalization(self) -> keras.layers.Layer:
+        """A layer (B, H, W, C) raw pixels 0..255 -> (B, H, W, C) normalized: `(x / 255 - mean) / std`."""
+        import keras
+
+        return keras.layers.Rescaling(
+            scale=[1 / (255 * s) for s in self.std],
+            offset=[-m / s for m, s in zip(self.mean, self.std, strict=True)],
+            name=LAYER_NAME,
+        )
+
+    def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """Turns one encoded image into the model's raw input; runs in a TensorFlow graph.
+
+        Args:
+            image_bytes: Scalar string: JPEG, PNG, BMP, WebP, or the first frame of a GIF.
+
+        Returns:
+            float32 (H, W, C), whole numbers 0..255, of this spec's size.
+        """
+        import tensorflow as tf
+
+        channels = self.channels
+        image = tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
+        image.set_shape((None, None, channels))  # decode_image leaves the rank open
+        return self.fit(image)
+
+    def fit(self, image: tf.Tensor) -> tf.Tensor:
+        """Resizes and crops (h, w, C) pixels 0..255 to float32 (H, W, C), whole numbers 0..255.
+
+        Rounding keeps an image that travels as uint8 equal to one that is decoded in the graph.
+        """
+        import tensorflow as tf
+
+        height, width = self.size
+        if self.crop_mode == "squash":
+            resized = self._resize(image, tf.constant([height, width]))
+        else:
+            shape = tf.cast(tf.shape(image)[:2], tf.float32)
+            covered = tf.floor(tf.constant([height, width], tf.float32) / self.crop_pct)
+            target = tf.cast(tf.round(shape * tf.reduce_max(covered / shape)), tf.int32)
+            resized = self._resize(image, tf.maximum(target, [height, width]))
+            top, left = tf.unstack((tf.shape(resized)[:2] - [height, width]) // 2)
+            resized = resized[top : top + height, left : left + width]
+        resized.set_shape((height, width, self.channels))
+        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)  # bicubic overshoots
+
+    def _resize(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
