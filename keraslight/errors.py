@@ -1,17 +1,17 @@
 """Every error that keraslight raises on purpose.
 
-    KeraslightError
-    ├── InvalidArgumentError (ValueError)     an argument breaks a rule: the text gives the rule, then what came
-    │   └── UnknownModelError                 no such model: the text lists the nearest names
-    ├── MissingDependencyError (ImportError)  an extra is not installed: the text gives the pip command
-    ├── WeightsError
-    │   ├── WeightsMismatchError              checkpoint and model differ: the leftovers of both sides, + and -
-    │   └── WeightsUnavailableError           the checkpoint can't be fetched (offline, or none published)
-    ├── DataError                             a data set can't be used (an empty class, no readable image ...)
-    ├── CompressionError
-    │   └── UnmappableLayerError              a layer has no tf_keras twin: the text names it and the way out
-    ├── ExportError                           an export was refused or failed; nothing half-written is left
-    └── DisagreementError                     two stages that must give the same answers do not
+KeraslightError
+├── InvalidArgumentError (ValueError)     an argument breaks a rule: the text gives the rule, then what came
+│   └── UnknownModelError                 no such model: the text lists the nearest names
+├── MissingDependencyError (ImportError)  an extra is not installed: the text gives the pip command
+├── WeightsError
+│   ├── WeightsMismatchError              checkpoint and model differ: the leftovers of both sides, + and -
+│   └── WeightsUnavailableError           the checkpoint can't be fetched (offline, or none published)
+├── DataError                             a data set can't be used (an empty class, no readable image ...)
+├── CompressionError
+│   └── UnmappableLayerError              a layer has no tf_keras twin: the text names it and the way out
+├── ExportError                           an export was refused or failed; nothing half-written is left
+└── DisagreementError                     two stages that must give the same answers do not
 """
 
 

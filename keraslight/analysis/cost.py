@@ -1,0 +1,63 @@
+"""Parameters and multiply-adds of a functional model, counted as the reference tables count them."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import layers
+
+from keraslight.errors import InvalidArgumentError
+
+
+def count_parameters(model: keras.Model) -> int:
+    """The number of learned parameters, frozen ones too, without batch normalization's moving statistics.
+
+    `model.count_params()` counts the statistics too; PyTorch's tables and papers do not.
+    """
+    statistics = {
+        id(variable)
+        for layer in model._flatten_layers()
+        if isinstance(layer, layers.BatchNormalization)
+        for variable in (layer.moving_mean, layer.moving_variance)
+    }
+    return sum(math.prod(w.shape) for w in model.weights if id(w) not in statistics and "seed" not in w.path)
+
+
+def count_macs(model: keras.Model) -> int:
+    """Multiply-adds of one image through convolutions, dense layers and matrix products (`Dot`).
+
+    Element-wise work, pooling and normalization are not counted, as usual.
+
+    Args:
+        model: A functional model with a fixed input size.
+
+    Raises:
+        InvalidArgumentError: a layer's output size is unknown, since an input side is None.
+    """
+    total = 0
+    for operation in model.operations:
+        for node in operation._inbound_nodes:  # a shared layer costs once a call
+            total += _macs(operation, [t.shape for t in node.input_tensors], [t.shape for t in node.output_tensors])
+    return total
+
+
+def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple]) -> int:
+    match operation:
+        case layers.Conv2D() | layers.DepthwiseConv2D() | layers.Dense():
+            # One output value costs a kernel's worth of products. A kernel is (kh, kw, C_in / groups, F) or (C_in, F);
+            # a depthwise one (kh, kw, C, multiplier) gives each output channel kh * kw.
+            kernel = operation.kernel.shape
+            each = math.prod(kernel[:2]) if isinstance(operation, layers.DepthwiseConv2D) else math.prod(kernel[:-1])
+        case layers.Dot():
+            each = inputs[0][operation.axes[0] if isinstance(operation.axes, (tuple, list)) else operation.axes]
+        case keras.Model():
+            return count_macs(operation)
+        case _:
+            return 0
+    size = outputs[0][1:]
+    if None in size or each is None:
+        raise InvalidArgumentError(
+            f"Counting needs a fixed input size. Received: layer {operation.name!r} with output {outputs[0]}."
+        )
+    return each * math.prod(size)

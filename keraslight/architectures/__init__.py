@@ -1,0 +1,5 @@
+"""One paper, one file. Importing this package registers every family."""
+
+from keraslight.architectures.mobilenet_v4 import MobileNetV4
+
+__all__ = ["MobileNetV4"]

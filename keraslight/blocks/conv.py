@@ -1,0 +1,117 @@
+"""Convolutions with batch normalization: the one place that decides padding and normalization."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keraslight.errors import InvalidArgumentError
+
+ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "hard_silu", "hard_sigmoid", "sigmoid", "softmax", "tanh")
+
+
+class ConvStyle(NamedTuple):
+    """How a family pads and normalizes. Weights are only interchangeable between equal styles.
+
+    Args:
+        padding: `"symmetric"` pads `k // 2` on both sides (PyTorch); `"same"` is TensorFlow's, which at stride 2 and
+            even sizes pads the bottom and the right only.
+        epsilon: Added to the variance in batch normalization.
+        momentum: Of the moving statistics, as Keras counts it (PyTorch's 0.1 is 0.9).
+    """
+
+    padding: str
+    epsilon: float
+    momentum: float
+
+
+TORCH = ConvStyle(padding="symmetric", epsilon=1e-5, momentum=0.9)
+
+
+def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
+    """Rounds a number of channels to a multiple of `divisor`, never below `limit` times the value.
+
+    Source: the reference code of MobileNetV2 (https://arxiv.org/abs/1801.04381).
+    """
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < limit * value else rounded
+
+
+def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
+    """Applies an activation as a layer of its own, the form that fusing and quantization look for.
+
+    Args:
+        x: Any shape; the result has the same.
+        activation: One of `ACTIVATIONS`, or None, which returns `x`. `"gelu"` is the exact one (erf).
+
+    Raises:
+        InvalidArgumentError: the name is not in `ACTIVATIONS`.
+    """
+    if activation is None:
+        return x
+    if activation not in ACTIVATIONS:
+        raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
+    if activation == "relu":
+        return layers.ReLU(name=name)(x)
+    if activation == "relu6":  # the class is the pattern that quantizers know, Activation("relu6") is not
+        return layers.ReLU(6.0, name=name)(x)
+    return layers.Activation(activation, name=name)(x)
+
+
+def batch_norm(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+    """Batch normalization over the last axis with the family's epsilon and momentum; the shape stays."""
+    return layers.BatchNormalization(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
+
+
+def _padded(x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str) -> tuple:
+    """Pads `x` where the layer's own padding can't; returns the tensor and the layer's `padding`."""
+    if style.padding == "symmetric" and stride > 1 and kernel > 1:  # at stride 1 both paddings are the same
+        return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
+    return x, "same"
+
+
+def conv_bn(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    activation: str | None = None,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Convolution without bias, batch normalization, activation.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Output channels F, at least 1.
+        kernel: Side of the square kernel in pixels, odd.
+        stride: 1 or more.
+        activation: See `activate`; None leaves the output linear.
+        name: Names the convolution; the others append `_pad`, `_bn`, `_act`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+    """
+    x, padding = _padded(x, kernel, stride, style, name)
+    x = layers.Conv2D(filters, kernel, strides=stride, padding=padding, use_bias=False, name=name)(x)
+    x = batch_norm(x, style=style, name=f"{name}_bn")
+    return activate(x, activation, name=f"{name}_act")
+
+
+def depthwise_bn(
+    x: keras.KerasTensor,
+    kernel: int,
+    *,
+    stride: int = 1,
+    activation: str | None = None,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Depthwise convolution without bias, batch normalization, activation: `conv_bn` with one filter a channel."""
+    x, padding = _padded(x, kernel, stride, style, name)
+    x = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding, use_bias=False, name=name)(x)
+    x = batch_norm(x, style=style, name=f"{name}_bn")
+    return activate(x, activation, name=f"{name}_act")

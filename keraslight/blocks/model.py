@@ -1,0 +1,97 @@
+"""The two ends of every architecture: the input and what is made of the last feature map."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from keraslight.blocks.conv import activate
+from keraslight.errors import InvalidArgumentError
+
+POOLINGS = (None, "avg", "max")
+
+
+def image_input(
+    input_shape: tuple[int | None, int | None, int], input_tensor: keras.KerasTensor | None, *, min_size: int = 32
+) -> keras.KerasTensor:
+    """The tensor that a builder starts from: `input_tensor`, or a new `keras.Input` named `images`.
+
+    Args:
+        input_shape: (H, W, C): sides of at least `min_size` pixels or None (any), 1 to 4 channels.
+        input_tensor: (B, H, W, C); its shape is checked like `input_shape`, which is then not looked at.
+
+    Raises:
+        InvalidArgumentError: the shape breaks one of these rules.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise InvalidArgumentError(
+            "keraslight builds channels-last models. Received: keras.config.image_data_format() = 'channels_first'."
+        )
+    shape = tuple(input_shape if input_tensor is None else input_tensor.shape[1:])
+    if len(shape) != 3:
+        raise InvalidArgumentError(f"`input_shape` must be (height, width, channels). Received: {shape}.")
+    if any(side is not None and side < min_size for side in shape[:2]):
+        raise InvalidArgumentError(f"`input_shape` needs sides of at least {min_size} pixels. Received: {shape}.")
+    if shape[2] not in (1, 2, 3, 4):
+        raise InvalidArgumentError(f"`input_shape` needs 1 to 4 channels. Received: {shape}.")
+    return keras.Input(shape, name="images") if input_tensor is None else input_tensor
+
+
+def feature_model(images: keras.KerasTensor, features: dict[str, keras.KerasTensor], *, name: str) -> keras.Model:
+    """A model from images to a dict of feature maps, `{"stride_2": (B, H/2, W/2, C2), ...}`."""
+    return keras.Model(keras.utils.get_source_inputs(images), features, name=name)
+
+
+def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | None = None, name: str) -> keras.Model:
+    """A model without a classifier: (B, H, W, 3) -> the last map (B, h, w, C), or (B, C) where it is pooled.
+
+    Args:
+        pooling: None, `"avg"` or `"max"` over the last map.
+
+    Raises:
+        InvalidArgumentError: `pooling` is none of these.
+    """
+    if pooling not in POOLINGS:
+        raise InvalidArgumentError(f"`pooling` must be one of {POOLINGS}. Received: {pooling!r}.")
+    if pooling == "avg":
+        x = layers.GlobalAveragePooling2D(name="pool")(x)
+    elif pooling == "max":
+        x = layers.GlobalMaxPooling2D(name="pool")(x)
+    return keras.Model(keras.utils.get_source_inputs(images), x, name=name)
+
+
+def classifier(
+    images: keras.KerasTensor,
+    x: keras.KerasTensor,
+    *,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    dropout: float = 0.0,
+    name: str,
+) -> keras.Model:
+    """A model that ends in a dense classifier.
+
+    Args:
+        images: The tensor that the graph starts from.
+        x: (B, C) or (B, 1, 1, C).
+        classes: Number of classes K, at least 1.
+        classifier_activation: Applied to the logits as a layer named `probabilities`; None returns the logits.
+        dropout: Share of the features that training zeroes, in [0, 1).
+
+    Returns:
+        A model (B, H, W, channels) -> (B, K).
+
+    Raises:
+        InvalidArgumentError: `classes` or `dropout` is out of its range.
+    """
+    if classes < 1:
+        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
+    if not 0 <= dropout < 1:
+        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
+    if len(x.shape) == 4:
+        x = layers.Flatten(name="flatten")(x)
+    if dropout:
+        x = layers.Dropout(dropout, name="dropout")(x)
+    x = layers.Dense(classes, name="classifier")(x)
+    x = activate(x, classifier_activation, name="probabilities")
+    return keras.Model(keras.utils.get_source_inputs(images), x, name=name)

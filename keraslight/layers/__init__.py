@@ -1,0 +1,6 @@
+"""Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
+
+from keraslight.layers.drop_path import DropPath
+from keraslight.layers.layer_scale import LayerScale
+
+__all__ = ["DropPath", "LayerScale"]

@@ -1,0 +1,271 @@
+"""One strict loader: every tensor of the checkpoint and of the model is used once, or the leftovers are listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+from keraslight.errors import (
+    InvalidArgumentError,
+    MissingDependencyError,
+    WeightsMismatchError,
+    WeightsUnavailableError,
+)
+from keraslight.layers import LayerScale
+from keraslight.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+HEAD = "classifier"
+"""The layer that `classes` sizes: the only one that may start afresh."""
+
+MOST_LEFTOVERS = 40
+"""How many leftovers an error lists; a checkpoint of another family has hundreds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a published checkpoint: its preprocessing and ImageNet-1k top-1 in percent, as reported."""
+
+    preprocessing: Preprocessing
+    top1: float | None
+
+
+class _Slot(NamedTuple):
+    """A Keras variable with the function that brings the checkpoint's array into its layout."""
+
+    variable: keras.Variable
+    convert: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+def load_weights(
+    model: keras.Model,
+    source: str | Path,
+    *,
+    torch_names: Iterable[tuple[str, str]],
+    checkpoint_id: str | None = None,
+    partial: bool = False,
+) -> None:
+    """Loads weights into a model.
+
+    Args:
+        model: The model to fill; on an error it is left with the weights it had.
+        source: `"imagenet"`, or the path of a `.safetensors` file with the reference's PyTorch names, of a whole
+            `.keras` model or of a `.weights.h5` file.
+        torch_names: Pairs (our layer, the checkpoint's module), for safetensors.
+        checkpoint_id: The repository to fetch for `"imagenet"`.
+        partial: The model was built without its top: weights for layers that it lacks are left out, said in a log
+            line.
+
+    Raises:
+        InvalidArgumentError: `source` is no such file or has another ending.
+        WeightsMismatchError: tensors are missing, left over or of another shape; the text lists them. A classifier for
+            another number of classes is no mismatch: it starts afresh, said in a log line.
+        WeightsUnavailableError: the checkpoint can't be fetched.
+    """
+    if str(source) == "imagenet":
+        source = fetch(checkpoint_id, model.name)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise InvalidArgumentError(
+            "`weights` must be None, 'imagenet' or the path of a .safetensors, .keras or .weights.h5 file. "
+            f"Received: {str(source)!r}, which is no file."
+        )
+    if path.name.endswith(".safetensors"):
+        tensors = _read_safetensors(path)
+        slots = _torch_slots(model, torch_names, tensors, partial=partial)
+    elif path.name.endswith((".keras", ".weights.h5")):
+        tensors = _read_keras(path, model)
+        slots = {variable.path: _Slot(variable) for variable in _variables(model)}
+        if partial:
+            tensors = _drop_unknown(tensors, slots, path)
+    else:
+        raise InvalidArgumentError(
+            f"`weights` must end in .safetensors, .keras or .weights.h5. Received: {str(source)!r}."
+        )
+    _assign(model, path, tensors, slots)
+
+
+def fetch(checkpoint_id: str | None, model_name: str) -> Path:
+    """Downloads a published checkpoint to the Hugging Face cache, with its progress bar, or finds it there.
+
+    Raises:
+        WeightsUnavailableError: none is published, or the hub can't be reached and the cache lacks it.
+    """
+    if checkpoint_id is None:
+        raise WeightsUnavailableError(f"No ImageNet weights are published for this model. Received: {model_name!r}.")
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Fetching weights needs huggingface-hub: pip install "keraslight[models]".'
+        ) from error
+    try:
+        return Path(huggingface_hub.hf_hub_download(checkpoint_id, "model.safetensors"))
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise WeightsUnavailableError(
+            f"The weights of {model_name!r} could not be fetched from the Hugging Face hub ({checkpoint_id}, "
+            "model.safetensors) and are not in its cache. Offline, download that file elsewhere and pass its path as "
+            f"`weights`. The hub's error: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise WeightsMismatchError(f"{path} is not a safetensors file: {error}.") from error
+    # A counter of training steps that no inference reads.
+    return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+
+
+def _torch_slots(
+    model: keras.Model, torch_names: Iterable[tuple[str, str]], tensors: dict[str, np.ndarray], *, partial: bool
+) -> dict[str, _Slot]:
+    """The checkpoint's tensor name -> where it goes. Drops from `tensors` what a model without its top can't hold."""
+    slots, mapped, left_out = {}, set(), []
+    by_name = {layer.name: layer for layer in model.layers if layer.weights}
+    for ours, theirs in torch_names:
+        if ours not in by_name:
+            if partial:
+                left_out += [name for name in tensors if name.startswith(f"{theirs}.")]
+                continue
+            raise WeightsMismatchError(
+                f"The map names a layer that the model lacks. Received: {ours!r} for {theirs!r}."
+            )
+        mapped.add(ours)
+        for suffix, slot in _layer_slots(by_name[ours]):
+            slots[f"{theirs}.{suffix}"] = slot
+    for name in by_name.keys() - mapped:
+        for variable in by_name[name].weights:
+            slots[f"(no name in the map) {variable.path}"] = _Slot(variable)
+    for name in left_out:
+        del tensors[name]
+    if left_out:
+        log.info("%s is built without its top: left out %d tensors of the checkpoint.", model.name, len(left_out))
+    return slots
+
+
+def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
+    """Pairs (torch parameter name, slot) of one layer, with torch's layout turned into Keras'."""
+    match layer:
+        case layers.DepthwiseConv2D():  # (C, 1, kh, kw) -> (kh, kw, C, 1)
+            yield "weight", _Slot(layer.kernel, lambda w: w.transpose(2, 3, 0, 1))
+        case layers.Conv2D():  # (F, C / groups, kh, kw) -> (kh, kw, C / groups, F)
+            yield "weight", _Slot(layer.kernel, lambda w: w.transpose(2, 3, 1, 0))
+        case layers.Dense():  # (F, C) -> (C, F)
+            yield "weight", _Slot(layer.kernel, np.transpose)
+        case layers.BatchNormalization():
+            yield "weight", _Slot(layer.gamma)
+            yield "bias", _Slot(layer.beta)
+            yield "running_mean", _Slot(layer.moving_mean)
+            yield "running_var", _Slot(layer.moving_variance)
+        case LayerScale():
+            yield "gamma", _Slot(layer.gamma)
+    if getattr(layer, "bias", None) is not None:
+        yield "bias", _Slot(layer.bias)
+
+
+def _variables(model: keras.Model) -> list:
+    """The model's variables, without the seeds of its random layers."""
+    return [variable for variable in model.weights if "seed" not in variable.path]
+
+
+def _read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
+    """Variable path -> array of a .keras or .weights.h5 file."""
+    try:
+        if path.suffix == ".keras":
+            stored = keras.saving.load_model(path, compile=False)
+        else:
+            # A weights file has no structure of its own: it is read into a copy of this model, whose classifier takes
+            # the file's number of classes first.
+            stored = _with_classes(model, _stored_classes(path))
+            with warnings.catch_warnings():
+                # Keras only warns of layers that the file lacks, and leaves them at random.
+                warnings.filterwarnings("error", message="Skipping|.*could not be loaded")
+                stored.load_weights(path)
+    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
+        raise WeightsMismatchError(f"{path} can't be read into {model.name!r}: {error}") from error
+    return {variable.path: np.asarray(variable) for variable in _variables(stored)}
+
+
+def _stored_classes(path: Path) -> int | None:
+    """The number of classes in a .weights.h5 file: the width of its only dense layer, None where it has none."""
+    import h5py
+
+    widths: list[int] = []
+
+    def visit(name: str, item: object) -> None:
+        if "dense" in name and isinstance(item, h5py.Dataset) and len(item.shape) == 2:
+            widths.append(item.shape[1])
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    return widths[-1] if widths else None
+
+
+def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
+    """A copy of the model whose classifier has `classes` outputs."""
+
+    def clone(layer: layers.Layer) -> layers.Layer:
+        config = layer.get_config()
+        if layer.name == HEAD and classes is not None:
+            config["units"] = classes
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot], path: Path) -> dict[str, np.ndarray]:
+    kept = {name: value for name, value in tensors.items() if name in slots}
+    if len(kept) < len(tensors):
+        log.info("The model is built without its top: left out %d tensors of %s.", len(tensors) - len(kept), path)
+    return kept
+
+
+def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot]) -> None:
+    """Assigns all tensors, or raises before the first is assigned."""
+    values: list[tuple[keras.Variable, np.ndarray]] = []
+    problems = [f"- {name} {tensors[name].shape} is only in the checkpoint" for name in tensors.keys() - slots.keys()]
+    fresh = False
+    for name, slot in slots.items():
+        if name not in tensors:
+            problems.append(
+                f"+ {slot.variable.path} {tuple(slot.variable.shape)} is only in the model (wanted: {name})"
+            )
+            continue
+        value, shape = tensors[name], tuple(slot.variable.shape)
+        converted = slot.convert(value) if value.ndim == len(shape) else value
+        if converted.shape == shape:
+            values.append((slot.variable, converted))
+        elif slot.variable.path.startswith(f"{HEAD}/") and converted.shape[:-1] == shape[:-1]:
+            fresh = True
+        else:
+            problems.append(f"- {name} {value.shape} in the checkpoint")
+            problems.append(f"+ {slot.variable.path} {shape} in the model")
+    if problems:
+        lines = sorted(problems, key=lambda line: line[2:])
+        if len(lines) > MOST_LEFTOVERS:
+            lines[MOST_LEFTOVERS:] = [f"... and {len(lines) - MOST_LEFTOVERS} more"]
+        lines = "\n  ".join(lines)
+        raise WeightsMismatchError(f"The weights of {path} don't fit {model.name!r}. Left over:\n  {lines}")
+    for variable, value in values:
+        variable.assign(value)
+    if fresh:
+        log.warning(
+            "%s: the checkpoint was trained for another number of classes; the classifier starts afresh (%d classes).",
+            model.name,
+            model.get_layer(HEAD).units,
+        )
