@@ -2,7 +2,7 @@
 
 The work is split in two. The *geometry* (decode, resize, crop) turns any image into whole-numbered pixels 0..255 of the
 model's size: the servable's string signatures and the training pipeline share `decode`. The *normalization* is one
-layer inside the model's graph (`normalization`), so that a model always takes raw pixels and no client ever normalizes.
+layer inside the model's graph (`keraslight.layers.ImageNormalization`), so that a model always takes raw pixels and no client ever normalizes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    import keras
     import tensorflow as tf
 
 LAYER_NAME = "preprocessing"
-"""The name of the normalization layer in a model's graph; export looks for it."""
+"""The name of the normalization layer in a model's graph."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,16 +93,6 @@ class Preprocessing:
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
         """The value that `to_dict` wrote."""
         return cls(**values)
-
-    def normalization(self) -> keras.layers.Layer:
-        """A layer (B, H, W, C) raw pixels 0..255 -> (B, H, W, C) normalized: `(x / 255 - mean) / std`."""
-        import keras
-
-        return keras.layers.Rescaling(
-            scale=[1 / (255 * s) for s in self.std],
-            offset=[-m / s for m, s in zip(self.mean, self.std, strict=True)],
-            name=LAYER_NAME,
-        )
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """Turns one encoded image into the model's raw input; runs in a TensorFlow graph.

@@ -14,6 +14,7 @@ import keras
 import keraslight.architectures  # noqa: F401 (registers every family)
 from keraslight import registry
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights import CHECKPOINTS, TORCH_NAMES, load_weights
 
@@ -130,7 +131,12 @@ def _normalize(
             f"`preprocessing` normalizes {spec.channels} channels. Received: input_shape={shape}; pass a "
             "Preprocessing with that many means."
         )
-    return spec.with_channels(shape[-1]).normalization()(images)
+    return ImageNormalization(spec.with_channels(shape[-1]).replace(size=_known(shape, spec.size)))(images)
+
+
+def _known(shape: tuple, size: tuple[int, int]) -> tuple[int, int]:
+    """The input's sides, or the checkpoint's where they are open."""
+    return tuple(side or own for side, own in zip(shape[:2], size, strict=True))
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -2,5 +2,6 @@
 
 from keraslight.layers.drop_path import DropPath
 from keraslight.layers.layer_scale import LayerScale
+from keraslight.layers.normalization import ImageNormalization
 
-__all__ = ["DropPath", "LayerScale"]
+__all__ = ["DropPath", "ImageNormalization", "LayerScale"]

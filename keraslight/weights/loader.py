@@ -241,6 +241,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
     problems = [f"- {name} {tensors[name].shape} is only in the checkpoint" for name in tensors.keys() - slots.keys()]
     fresh = False
     for name, slot in slots.items():
+        shape = tuple(slot.variable.shape)
         if name not in tensors:
             problems.append(
                 f"+ {slot.variable.path} {tuple(slot.variable.shape)} is only in the model (wanted: {name})"
