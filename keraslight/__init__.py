@@ -15,6 +15,7 @@ _PUBLIC = {  # name -> module that defines it
     "ModelInfo": "zoo",
     "create_model": "zoo",
     "list_models": "zoo",
+    "load_model": "zoo",
     "model_info": "zoo",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",

@@ -1,8 +1,9 @@
 """One description of how an image becomes a model's input, for training, export, Android metadata and clients.
 
-The work is split in two. The *geometry* (decode, resize, crop) turns any image into whole-numbered pixels 0..255 of the
-model's size: the servable's string signatures and the training pipeline share `decode`. The *normalization* is one
-layer inside the model's graph (`keraslight.layers.ImageNormalization`), so that a model always takes raw pixels and no client ever normalizes.
+The work is split in two. The *geometry* (decode, resize, crop) turns any image into whole-numbered pixels 0..255 of
+the model's size: the servable's string signatures and the training pipeline share `decode`. The *normalization* is a
+layer inside the model's graph (`keraslight.layers.ImageNormalization`), so that a model always takes raw pixels and no
+client ever normalizes.
 """
 
 from __future__ import annotations

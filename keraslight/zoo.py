@@ -170,6 +170,17 @@ def model_info(name: str) -> ModelInfo:
     )
 
 
+def load_model(path: str | Path) -> keras.Model:
+    """Loads a `.keras` file whose model has keraslight's layers, from any process.
+
+    Raises:
+        InvalidArgumentError: `path` is no such file.
+    """
+    if not Path(path).is_file():
+        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is no file.")
+    return keras.saving.load_model(path)
+
+
 def builder(family_name: str) -> Callable[..., keras.Model]:
     """The public builder of a family: `create_model` with a variant's short or full name.
 

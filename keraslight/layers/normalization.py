@@ -32,3 +32,7 @@ class ImageNormalization(keras.layers.Rescaling):
         config = super().get_config()
         del config["scale"], config["offset"]  # follow from the spec
         return {**config, "preprocessing": self.preprocessing.to_dict()}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)  # Rescaling's own looks for `scale`
