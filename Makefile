@@ -1,0 +1,48 @@
+# Every target sets up .venv by itself, from nothing but Python 3.11 to 3.13 and make.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# TensorFlow's C++ start-up notes hide what a run has to say; its errors stay.
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help install demo test test-all lint format bench proto clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Make .venv with everything the tests need
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "keraslight needs Python 3.11, 3.12 or 3.13. Found: " + sys.version + ". Pass one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real digits; the table ends in runs/demo/
+	$(BIN)/keraslight demo
+
+test: $(INSTALLED) ## The test suite without the slow sweeps
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(INSTALLED) ## The whole test suite
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(INSTALLED) ## ruff and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Let ruff format and mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED) ## Print the benchmarks' ratios
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+proto: $(INSTALLED) ## Generate the wire format's Python code again
+	$(BIN)/python -m keraslight_serving.wire._generate
+
+clean: ## Remove .venv and caches; runs/ and savedmodels/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache
