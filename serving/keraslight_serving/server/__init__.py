@@ -1,0 +1,20 @@
+"""The embedded model server: TensorFlow Serving's gRPC protocol without its 500 MB.
+
+In a process of its own: `python -m keraslight_serving.server --help`. Inside another program, or a test:
+
+    with ModelServer("digits", "savedmodels/digits") as server:
+        client = ClassifierClient(server.address, "digits")
+
+The files, in the order in which a request meets them:
+
+    _service.py      the calls: who answers what, in which order a request is checked
+    _repository.py   the version folders: which one serves, loading the next, unloading the last
+    _servable.py     one loaded version: which engine runs which signature
+    _signatures.py   does a request fit a signature?
+    engines/         litert.py and saved_model.py run the graphs
+"""
+
+from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._server import ModelServer
+
+__all__ = ["ModelServer", "StartError"]

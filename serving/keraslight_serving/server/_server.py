@@ -1,0 +1,138 @@
+"""The server as an object."""
+
+import os
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+
+from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._servable import Servable
+from keraslight_serving.server._service import Service, add_to_server
+
+MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+class ModelServer:
+    """Serves the newest version of one model over gRPC, without encryption or authentication.
+
+    Args:
+        model_name: what clients ask for.
+        model_base_path: the folder that holds the version folders.
+        host: the address to listen on. Only this machine can reach the default; "0.0.0.0" is for all.
+        port: 0 picks a free one.
+        file_system_poll_wait_seconds: how often to look for new versions; 0: only at the start.
+        num_threads: CPU threads of one LiteRT interpreter. Default: the CPUs, but 4 at most.
+        num_interpreters: LiteRT interpreters, that is requests that run at once. Default: as many as have a CPU for
+            each of their threads. For most requests per second rather than the quickest answer: `num_threads=1`.
+        load_saved_model: load the SavedModel with its version, not at the first request that needs it. That request
+            then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model_base_path: str | os.PathLike,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        file_system_poll_wait_seconds: float = 1,
+        num_threads: int | None = None,
+        num_interpreters: int | None = None,
+        load_saved_model: bool = False,
+    ) -> None:
+        if not model_name:
+            raise ValueError("`model_name` must not be empty. Received: ''")
+        if not 0 <= port < 2**16:
+            raise ValueError(f"`port` must be between 0 and 65535. Received: {port}")
+        for name, value in (("num_threads", num_threads), ("num_interpreters", num_interpreters)):
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {value}")
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = num_threads or min(cpus, 4)
+        interpreters = num_interpreters or max(1, cpus // threads)
+
+        def load(folder: Path, eager: bool) -> Servable:
+            return Servable(folder, threads=threads, interpreters=interpreters, eager=eager or load_saved_model)
+
+        self._host = host
+        self._wanted_port = port
+        # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
+        self._workers = 4 * max(cpus, interpreters) + 4
+        self._repository = Repository(
+            model_name, Path(model_base_path).absolute(), load, poll_seconds=file_system_poll_wait_seconds
+        )
+        self._server: grpc.Server | None = None
+        self._port: int | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on.
+
+        Raises:
+            RuntimeError: the server is not started.
+        """
+        if self._port is None:
+            raise RuntimeError("A server has a port once it is started. Received: a server that is not")
+        return self._port
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as clients take it."""
+        return f"{self._host}:{self.port}"
+
+    def start(self) -> "ModelServer":
+        """Loads the model, then opens the port: whoever can connect gets answers.
+
+        Raises:
+            StartError: no version that loads, or the port is taken.
+        """
+        if self._server is not None:
+            raise RuntimeError("A server can be started once. Received: a second start()")
+        self._repository.start()
+        server = grpc.server(
+            futures.ThreadPoolExecutor(self._workers, thread_name_prefix="grpc"),
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+                # Else a second server could share the port, and each would get some of the requests.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        add_to_server(Service(self._repository), server)
+        target = f"{self._host}:{self._wanted_port}"
+        try:
+            port = server.add_insecure_port(target)
+        except RuntimeError as error:
+            port, reason = 0, str(error)
+        else:
+            reason = "grpc could not bind it"
+        if port == 0:
+            self._repository.close()
+            raise StartError(f"The server must be able to listen on its address. Received: {target}, {reason}")
+        server.start()
+        self._server, self._port = server, port
+        return self
+
+    def stop(self, grace: float | None = 5.0) -> None:
+        """Takes no new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
+
+        Args:
+            grace: seconds after which requests in flight are cancelled; None: at once.
+        """
+        if self._server is None:
+            return
+        self._server.stop(grace).wait()
+        self._server = None
+        self._port = None
+        self._repository.close()
+
+    def __enter__(self) -> "ModelServer":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
