@@ -1,0 +1,26 @@
+"""Training: labelled images, light augmentation, a recipe, and a trainer that survives a kill.
+
+data = load_digits(DIGITS_PREPROCESSING)
+result = train(model, data, DIGITS_RECIPE, run_dir="runs/digits")
+model, info = load_run("runs/digits")
+"""
+
+from keraslight.training._augmentation import Augmentation
+from keraslight.training._data import ImageData
+from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
+from keraslight.training._run import load_run
+from keraslight.training._sources import load_digits, load_directory
+from keraslight.training._trainer import TrainingResult, train
+
+__all__ = [
+    "DIGITS_PREPROCESSING",
+    "DIGITS_RECIPE",
+    "Augmentation",
+    "ImageData",
+    "Recipe",
+    "TrainingResult",
+    "load_digits",
+    "load_directory",
+    "load_run",
+    "train",
+]

@@ -1,0 +1,94 @@
+"""Random changes to training images: cheap, vectorised over a batch, and a pure function of a seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import tensorflow as tf
+
+from keraslight.errors import InvalidArgumentError
+
+EDGES = ("reflect", "nearest", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Light random changes to raw pixels, drawn anew for every image of a batch.
+
+    Every amount is the largest one: the draw is uniform between minus and plus the amount, and 0 switches it off.
+
+    Args:
+        shift: Share of the height and of the width, in [0, 1).
+        rotate_degrees: Degrees, in [0, 180].
+        zoom: Share by which height and width grow or shrink together, in [0, 1).
+        brightness: Share of the full range 255 that is added to every pixel, in [0, 1].
+        flip: Mirrors half of the images left to right. Never for digits or text.
+        edges: What comes in from outside the image: `"reflect"` (photographs), `"nearest"` (repeats the border) or
+            `"constant"` (black, for digits on black: a repeated border would draw a stroke on to the edge).
+
+    Raises:
+        InvalidArgumentError: a value is out of its range.
+    """
+
+    shift: float = 0.0
+    rotate_degrees: float = 0.0
+    zoom: float = 0.0
+    brightness: float = 0.0
+    flip: bool = False
+    edges: str = "reflect"
+
+    def __post_init__(self) -> None:
+        for field in ("shift", "zoom"):
+            if not 0 <= getattr(self, field) < 1:
+                raise InvalidArgumentError(f"`{field}` must be in [0, 1). Received: {field}={getattr(self, field)}.")
+        if not 0 <= self.rotate_degrees <= 180:
+            raise InvalidArgumentError(
+                f"`rotate_degrees` must be in [0, 180]. Received: rotate_degrees={self.rotate_degrees}."
+            )
+        if not 0 <= self.brightness <= 1:
+            raise InvalidArgumentError(f"`brightness` must be in [0, 1]. Received: brightness={self.brightness}.")
+        if self.edges not in EDGES:
+            raise InvalidArgumentError(f"`edges` must be one of {EDGES}. Received: {self.edges!r}.")
+
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Changes one batch; runs in a TensorFlow graph.
+
+        Args:
+            images: float32 (B, H, W, C), pixels 0..255.
+            seed: int, shape (2,). The same seed and shape give the same draws.
+
+        Returns:
+            float32 (B, H, W, C), pixels 0..255, no longer whole numbers.
+        """
+        static_shape = images.shape
+        draws = tf.random.stateless_uniform([tf.shape(images)[0], 6], seed, minval=-1.0, maxval=1.0)
+        if self.shift or self.rotate_degrees or self.zoom or self.flip:
+            images = self._warp(images, draws)
+        if self.brightness:
+            images += draws[:, 4, None, None, None] * (255.0 * self.brightness)
+            images = tf.clip_by_value(images, 0.0, 255.0)
+        return tf.ensure_shape(images, static_shape)
+
+    def _warp(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """One resampling for all four geometric changes, so that the image is blurred once."""
+        size = tf.shape(images)[1:3]
+        height, width = tf.unstack(tf.cast(size, tf.float32))
+        angle = draws[:, 0] * math.radians(self.rotate_degrees)
+        shrink = 1.0 / (1.0 + draws[:, 1] * self.zoom)  # the matrix leads from the output back to the input
+        mirror = tf.where(draws[:, 5] < 0, -1.0, 1.0) if self.flip else tf.ones_like(angle)
+        cos, sin = tf.cos(angle) * shrink, tf.sin(angle) * shrink
+        # Rotation about the middle of the pixel grid: without the two offsets it turns about the upper left corner.
+        middle_x, middle_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
+        a, b, c, d = mirror * cos, -mirror * sin, sin, cos
+        offset_x = middle_x - a * middle_x - b * middle_y + draws[:, 2] * self.shift * width
+        offset_y = middle_y - c * middle_x - d * middle_y + draws[:, 3] * self.shift * height
+        zeros = tf.zeros_like(a)
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack([a, b, offset_x, c, d, offset_y, zeros, zeros], axis=1),
+            output_shape=size,
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode=self.edges.upper(),
+        )

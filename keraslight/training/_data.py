@@ -1,0 +1,251 @@
+"""Labelled images, split into a training and a validation part, as deterministic tf.data pipelines."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keraslight.errors import DataError, InvalidArgumentError
+from keraslight.preprocessing import Preprocessing
+from keraslight.training._augmentation import Augmentation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+    """Labelled images of one size. Made by `load_digits`, `load_directory` or `ImageData.from_arrays`.
+
+    Attributes:
+        labels: The class names; a target is an index into them.
+        preprocessing: How an image file becomes the model's raw pixels.
+        targets: int32 (N,), the class of every image, in 0..len(labels) - 1.
+        train_indices, validation_indices: int64, which of the N images belong to which part. No image is in both.
+        pixels: uint8 (N, H, W, C), or None if the images are too many to keep; then they are decoded from `files`
+            every time.
+        files: N paths, or empty if the images don't come from files.
+        originals: uint8 (validation_count, h, w), the validation images before resizing. Only `load_digits` has them.
+        skipped: The number of files that could not be read.
+    """
+
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    targets: np.ndarray
+    train_indices: np.ndarray
+    validation_indices: np.ndarray
+    pixels: np.ndarray | None = None
+    files: tuple[str, ...] = ()
+    originals: np.ndarray | None = None
+    skipped: int = 0
+
+    @classmethod
+    def from_arrays(
+        cls,
+        pixels: np.ndarray,
+        targets: np.ndarray,
+        labels: Sequence[str],
+        preprocessing: Preprocessing,
+        *,
+        validation_split: float = 0.2,
+        seed: int = 0,
+    ) -> ImageData:
+        """Wraps arrays that are already of the model's size.
+
+        Args:
+            pixels: uint8 (N, H, W, C), with H, W and C of `preprocessing`.
+            targets: ints (N,), in 0..len(labels) - 1.
+            labels: At least two class names.
+            preprocessing: How an image file becomes such pixels.
+            validation_split: Share of every class that is held out, in (0, 1); at least one image of each class
+                goes to either part.
+            seed: Seed of the split.
+
+        Raises:
+            InvalidArgumentError: arrays that don't fit each other or `preprocessing`.
+            DataError: fewer than two classes, or a class with fewer than two images.
+        """
+        pixels, targets = np.asarray(pixels), np.asarray(targets, np.int32)
+        shape = (len(targets), *preprocessing.size, preprocessing.channels)
+        if pixels.dtype != np.uint8 or pixels.shape != shape:
+            raise InvalidArgumentError(
+                f"`pixels` must be uint8 of shape {shape}. Received: {pixels.dtype} of shape {pixels.shape}."
+            )
+        train, validation = split(targets, labels, validation_split, seed)
+        return cls(tuple(labels), preprocessing, targets, train, validation, pixels)
+
+    @property
+    def train_count(self) -> int:
+        """The number of training images."""
+        return len(self.train_indices)
+
+    @property
+    def validation_count(self) -> int:
+        """The number of held-out images."""
+        return len(self.validation_indices)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return (*self.preprocessing.size, self.preprocessing.channels)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """The number of batches that `train` gives for one epoch."""
+        return self.train_count // self._train_batch(batch_size)
+
+    def train(
+        self,
+        batch_size: int,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        *,
+        first_epoch: int = 0,
+        epochs: int = 1,
+    ) -> tf.data.Dataset:
+        """The training part, shuffled and augmented.
+
+        Order and augmentation are a function of `seed`, the epoch and the step alone: an epoch looks the same whether
+        or not the ones before it were read, which is what an exact resume needs.
+
+        Args:
+            batch_size: At least 1; the number of training images at most counts. What is left over at the end of an
+                epoch is dropped (other images every epoch): a batch of one or two would spoil batch normalization.
+            augmentation: Random changes, or None.
+            seed: An integer.
+            first_epoch: The number of the first epoch, from 0.
+            epochs: How many epochs follow each other.
+
+        Returns:
+            Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets).
+        """
+        batch = self._train_batch(batch_size)
+        steps = self.train_count // batch
+        indices = tf.constant(self.train_indices)
+
+        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            order = tf.random.experimental.stateless_shuffle(indices, seed=tf.stack([seed, epoch]))
+            batches = tf.reshape(order[: steps * batch], [steps, batch])
+            return tf.data.Dataset.from_tensor_slices((batches, epoch * steps + tf.range(steps, dtype=tf.int64)))
+
+        read = self._reader()
+
+        def load(chosen: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images, targets = read(chosen)
+            if augmentation is not None:
+                images = augmentation(images, tf.stack([tf.constant(seed, tf.int64), step]))
+            return images, targets
+
+        numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
+        return _parallel(numbers.flat_map(one_epoch), load)
+
+    def validation(self, batch_size: int) -> tf.data.Dataset:
+        """The held-out part, always in the same order, without augmentation.
+
+        Returns:
+            Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets); the last one may be smaller.
+        """
+        _check_batch(batch_size)
+        return _parallel(tf.data.Dataset.from_tensor_slices(self.validation_indices).batch(batch_size), self._reader())
+
+    def validation_arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """The held-out part at once: uint8 (N, H, W, C) raw pixels and int32 (N,) targets, in `validation`'s order."""
+        targets = self.targets[self.validation_indices]
+        if self.pixels is not None:
+            return self.pixels[self.validation_indices], targets
+        return np.concatenate([images.numpy().astype(np.uint8) for images, _ in self.validation(64)]), targets
+
+    def fingerprint(self) -> dict[str, Any]:
+        """A JSON-ready dict that differs if labels, preprocessing, images or split differ."""
+        digest = hashlib.sha256()
+        for array in (self.targets, self.train_indices, self.validation_indices):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        if self.pixels is not None:
+            digest.update(np.ascontiguousarray(self.pixels).data)
+        else:  # reading every file again would take as long as an epoch
+            digest.update("\n".join(self.files).encode())
+        return {
+            "labels": list(self.labels),
+            "preprocessing": self.preprocessing.to_dict(),
+            "train_images": self.train_count,
+            "validation_images": self.validation_count,
+            "sha256": digest.hexdigest(),
+        }
+
+    def _train_batch(self, batch_size: int) -> int:
+        _check_batch(batch_size)
+        return min(batch_size, self.train_count)
+
+    def _reader(self) -> Any:
+        """A graph function: int64 (B,) indices -> float32 (B, H, W, C) pixels and int32 (B,) targets."""
+        targets = tf.constant(self.targets)
+        if self.pixels is not None:
+            pixels = self._pixels_on_host
+            return lambda chosen: (tf.cast(tf.gather(pixels, chosen), tf.float32), tf.gather(targets, chosen))
+        files = tf.constant(self.files)
+
+        def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images = tf.map_fn(
+                lambda file: self.preprocessing.decode(tf.io.read_file(file)),
+                tf.gather(files, chosen),
+                fn_output_signature=tf.TensorSpec(self.image_shape, tf.float32),
+            )
+            return images, tf.gather(targets, chosen)
+
+        return read
+
+    @functools.cached_property
+    def _pixels_on_host(self) -> tf.Tensor:
+        # One copy for all pipelines, and never in the accelerator's memory, which the model needs.
+        with tf.device("CPU:0"):
+            return tf.constant(self.pixels)
+
+
+def split(
+    targets: np.ndarray, labels: Sequence[str], validation_split: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Holds out the same share of every class.
+
+    Returns:
+        Two sorted int64 arrays: the indices of the training part and of the validation part.
+
+    Raises:
+        InvalidArgumentError: `validation_split` is not in (0, 1), or a target has no label.
+        DataError: fewer than two classes, or a class with fewer than two images.
+    """
+    if not 0 < validation_split < 1:
+        raise InvalidArgumentError(
+            f"`validation_split` must be in (0, 1). Received: validation_split={validation_split}."
+        )
+    if len(labels) < 2:
+        raise DataError(f"A classifier needs at least two classes. Received: {len(labels)}, {list(labels)}.")
+    if len(targets) and not 0 <= targets.min() <= targets.max() < len(labels):
+        raise InvalidArgumentError(
+            f"`targets` must be in 0..{len(labels) - 1}. Received: {targets.min()}..{targets.max()}."
+        )
+    counts = np.bincount(targets, minlength=len(labels))
+    if counts.min() < 2:
+        small = ", ".join(f"{label!r} has {count}" for label, count in zip(labels, counts, strict=True) if count < 2)
+        raise DataError(f"Every class needs at least two readable images, one for each part. Received: {small}.")
+    # RandomState, not default_rng: NumPy promises its stream for ever, and "the held-out 20%" is quoted in results.
+    random = np.random.RandomState(seed)
+    held_out = []
+    for label in range(len(labels)):
+        members = random.permutation(np.flatnonzero(targets == label))
+        held_out.append(members[: min(max(round(len(members) * validation_split), 1), len(members) - 1)])
+    validation = np.sort(np.concatenate(held_out))
+    return np.setdiff1d(np.arange(len(targets)), validation), validation
+
+
+def _check_batch(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InvalidArgumentError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}.")
+
+
+def _parallel(indices: tf.data.Dataset, load: Any) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    loaded = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return loaded.prefetch(tf.data.AUTOTUNE).with_options(options)

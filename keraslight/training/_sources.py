@@ -1,0 +1,153 @@
+"""Where labelled images come from: scikit-learn's digits, or a folder of image files."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import logging
+import os
+import pathlib
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from keraslight.errors import DataError
+from keraslight.preprocessing import Preprocessing
+from keraslight.training._data import ImageData, split
+from keraslight.training._extras import require
+from keraslight.training._progress import track
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
+MEMORY_LIMIT_BYTES = 1 << 30
+"""Decoded images that need more than this are decoded again in every epoch."""
+
+log = logging.getLogger("keraslight.training")
+
+
+def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, seed: int = 0) -> ImageData:
+    """scikit-learn's 1,797 handwritten digits (8x8, real scans), white on black, with the labels "0" to "9".
+
+    Args:
+        preprocessing: The model's input. `DIGITS_PREPROCESSING` is made for these images.
+        validation_split: Share of every class that is held out, in (0, 1).
+        seed: Seed of the split. The default split is the one that published accuracies refer to.
+
+    Returns:
+        The images as uint8 of `preprocessing`'s size; `originals` has the held-out ones as uint8 (n, 8, 8).
+
+    Raises:
+        MissingDependencyError: scikit-learn is not installed.
+        InvalidArgumentError: `validation_split` is not in (0, 1).
+    """
+    digits = require("sklearn.datasets", "scikit-learn").load_digits()
+    originals = ((digits.images * 255 + 8) // 16).astype(np.uint8)  # 0..16 -> 0..255, rounded
+    # Through PNG and `decode`, although the pixels are here already: so a digit that comes as a file later can't
+    # look different from the ones that the model learned from.
+    files = tf.data.Dataset.from_tensor_slices(originals[..., None]).map(tf.io.encode_png)
+    pixels = np.stack([image.numpy().astype(np.uint8) for image in files.map(preprocessing.decode)])
+    data = ImageData.from_arrays(
+        pixels,
+        digits.target,
+        [str(digit) for digit in range(10)],
+        preprocessing,
+        validation_split=validation_split,
+        seed=seed,
+    )
+    return dataclasses.replace(data, originals=originals[data.validation_indices])
+
+
+def load_directory(
+    path: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    *,
+    validation_split: float = 0.2,
+    seed: int = 0,
+    progress: bool = True,
+) -> ImageData:
+    """Images in one folder per class; the folder's name is the label, and classes are sorted by it.
+
+    Every image is decoded once up front. One that can't be read is named in a warning and left out, so that it does
+    not stop the training hours later. The decoded images stay in memory if they need at most 1 GiB; otherwise they
+    are decoded again in every epoch. Hidden files, other file types and folders within a class folder are ignored.
+
+    Args:
+        path: The folder that holds the class folders, with JPEG, PNG, BMP, WebP or GIF files (its first frame).
+        preprocessing: The model's input.
+        validation_split: Share of every class that is held out, in (0, 1).
+        seed: Seed of the split.
+        progress: Shows a progress bar if stderr is a terminal.
+
+    Raises:
+        DataError: the folder does not exist, has fewer than two class folders, or a class has fewer than two
+            readable images.
+        InvalidArgumentError: `validation_split` is not in (0, 1).
+    """
+    root = pathlib.Path(path)
+    if not root.is_dir():
+        raise DataError(f"The data must be a folder with one folder per class. Received: {root}, not a folder.")
+    labels = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(labels) < 2:
+        raise DataError(
+            f"The data must be a folder with at least two class folders. Received: {root} with {len(labels)}, {labels}."
+        )
+    files, targets = [], []
+    for target, label in enumerate(labels):
+        members = sorted(
+            str(file)
+            for file in (root / label).iterdir()
+            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+        )
+        files += members
+        targets += [target] * len(members)
+
+    pixels, readable = _decode_all(files, preprocessing, progress)
+    skipped = len(files) - len(readable)
+    if skipped:
+        log.warning("Skipped %d of %d images in %s: they can't be read.", skipped, len(files), root)
+        if pixels is not None:
+            pixels = pixels[readable]
+    kept = np.asarray(targets, np.int32)[readable]
+    train, validation = split(kept, labels, validation_split, seed)
+    return ImageData(
+        tuple(labels),
+        preprocessing,
+        kept,
+        train,
+        validation,
+        pixels,
+        tuple(files[index] for index in readable),
+        skipped=skipped,
+    )
+
+
+def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) -> tuple[np.ndarray | None, np.ndarray]:
+    """Decodes every file: uint8 (len(files), H, W, C), or None if too large, and the indices of the readable ones."""
+    shape = (len(files), *preprocessing.size, preprocessing.channels)
+    pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT_BYTES else None
+
+    def decode(index: int) -> str | None:
+        """Fills in one image; returns why that was impossible."""
+        try:
+            image = preprocessing.decode(tf.io.read_file(files[index]))
+        except tf.errors.OpError as error:
+            return _reason(error)
+        if pixels is not None:
+            pixels[index] = image.numpy()
+        return None
+
+    readable = []
+    # Threads, not tf.data: its `ignore_errors` does not say which image was bad.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reasons = pool.map(decode, range(len(files)))
+        for index, reason in enumerate(track(reasons, len(files), "Checking images", progress)):
+            if reason is None:
+                readable.append(index)
+            else:
+                log.warning("Skipped %s: %s", files[index], reason)
+    return pixels, np.asarray(readable, np.int64)
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """TensorFlow's own sentence, without the node names before and after it."""
+    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", error.message).strip()

@@ -1,0 +1,298 @@
+"""The trainer: one model, one data set, one recipe, one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keraslight.errors import InvalidArgumentError
+from keraslight.layers import ImageNormalization
+from keraslight.training._data import ImageData
+from keraslight.training._extras import require
+from keraslight.training._progress import TrainingProgress
+from keraslight.training._recipe import Recipe
+from keraslight.training._run import Row, RunFolder
+
+log = logging.getLogger("keraslight.training")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What `train` gives back.
+
+    Attributes:
+        model: The model that was passed in, with the weights of the best epoch; not compiled.
+        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds.
+        best_epoch: From 1.
+        best_accuracy: Share of the held-out images that the best epoch gets right, in 0..1.
+        epochs: The number of epochs, fewer than the recipe's if `patience` ran out.
+        seconds: Duration of all epochs, also of those before a resume.
+        run_dir: The folder with best.keras, model.json, history.csv, curves.png and last.npz.
+    """
+
+    model: keras.Model
+    history: tuple[Row, ...]
+    best_epoch: int
+    best_accuracy: float
+    epochs: int
+    seconds: float
+    run_dir: pathlib.Path
+
+
+def train(
+    model: keras.Model,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    run_dir: str | os.PathLike[str],
+    resume: bool = True,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    progress: bool = True,
+) -> TrainingResult:
+    """Trains an image classifier and keeps its best epoch, by validation accuracy and then by validation loss.
+
+    After every epoch the run folder holds all that is needed to go on: called again with the same arguments after a
+    kill, it continues with the next epoch and ends as if it had never been stopped. A finished run is not trained
+    again. For equal results in a new process, call `keras.utils.set_random_seed` before you build the model, too.
+
+    Args:
+        model: A functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either
+            probabilities (a softmax at the end) or logits. Trained in place.
+        data: Images of the model's input size and labels for all of its classes.
+        recipe: Epochs, learning rate and so on.
+        run_dir: The run folder; made if it is missing.
+        resume: Continues the run in `run_dir` if there is one. False overwrites it.
+        callbacks: Further Keras callbacks. They run after an epoch was saved and must keep no state that a resume
+            would need.
+        progress: Shows a bar on a terminal, a line per epoch elsewhere; on stderr.
+
+    Raises:
+        InvalidArgumentError: the model does not fit the data, the run to resume began with another recipe, other
+            data or another model, or the loss is no longer finite.
+        MissingDependencyError: rich or matplotlib is not installed.
+    """
+    _check(model, data)
+    require("matplotlib.figure", "matplotlib")  # now, not after hours of training
+    keras.utils.set_random_seed(recipe.seed)
+    # A second model over the same layers carries optimizer and loss. So best.keras gets the plain model, a third of
+    # the size, which loads without this package's loss function.
+    trained = keras.Model(model.inputs, model.outputs)
+    steps = data.steps_per_epoch(recipe.batch_size)
+    trained.compile(
+        optimizer=_optimizer(trained, recipe, steps),
+        loss=_loss(model, recipe.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile=False,  # XLA's convolutions are several times slower on a CPU, and compile for long
+    )
+    trained.optimizer.build(trained.trainable_variables)
+
+    folder = RunFolder(run_dir)
+    if not resume:
+        folder.clear()
+    identity = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    history = folder.load_state(trained, identity)
+    keeper = _Keeper(model, data, recipe, folder, identity, history)
+    if not keeper.finished:
+        first = len(history)
+        if first:
+            log.info("Resuming %s after epoch %d of %d.", folder.path, first, recipe.epochs)
+        with TrainingProgress(recipe.epochs, steps, first, shown=progress) as bar:
+            trained.fit(
+                data.train(
+                    recipe.batch_size,
+                    recipe.augmentation,
+                    recipe.seed,
+                    first_epoch=first,
+                    epochs=recipe.epochs - first,
+                ),
+                validation_data=data.validation(recipe.batch_size),
+                steps_per_epoch=steps,
+                initial_epoch=first,
+                epochs=recipe.epochs,
+                callbacks=[keeper, bar, *callbacks],
+                shuffle=False,  # of the batches; `data` has shuffled the images
+                verbose=0,
+            )
+        folder.save_curves(history)
+    folder.load_best(model)
+    return TrainingResult(
+        model=model,
+        history=tuple(history),
+        best_epoch=keeper.best["epoch"],
+        best_accuracy=keeper.best["val_accuracy"],
+        epochs=len(history),
+        seconds=sum(row["seconds"] for row in history),
+        run_dir=folder.path,
+    )
+
+
+class _Keeper(keras.callbacks.Callback):
+    """Keeps the run folder up to date, epoch by epoch, and stops when nothing more is to be gained."""
+
+    def __init__(
+        self,
+        plain: keras.Model,
+        data: ImageData,
+        recipe: Recipe,
+        folder: RunFolder,
+        identity: dict[str, Any],
+        history: list[Row],
+    ) -> None:
+        super().__init__()
+        self._plain, self._data, self._recipe = plain, data, recipe
+        self._folder, self._identity, self._history = folder, identity, history
+        self._started = 0.0
+
+    @property
+    def best(self) -> Row:
+        """The best epoch so far; of equal ones the first."""
+        return max(self._history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left, or none got better for `patience` epochs."""
+        epochs, patience = len(self._history), self._recipe.patience
+        if not epochs:
+            return False
+        return epochs >= self._recipe.epochs or (patience is not None and epochs - self.best["epoch"] >= patience)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise InvalidArgumentError(
+                "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
+                f"Received: loss={logs['loss']} in epoch {len(self._history) + 1}, step {batch + 1}, with "
+                f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup_epochs}."
+            )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
+        row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+        row["seconds"] = time.perf_counter() - self._started
+        self._history.append(row)
+        if self.best is row:
+            self._folder.save_best(self._plain)
+        self._folder.save_history(self._history)
+        self._folder.save_info(self._info())
+        self._folder.save_state(self.model, self._history, self._identity)
+        if self.finished:
+            self.model.stop_training = True
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "labels": list(self._data.labels),
+            "preprocessing": self._data.preprocessing.to_dict(),
+            "recipe": self._recipe.to_dict(),
+            "seed": self._recipe.seed,
+            "metrics": {
+                "val_accuracy": self.best["val_accuracy"],
+                "val_loss": self.best["val_loss"],
+                "best_epoch": self.best["epoch"],
+                "epochs": len(self._history),
+                "finished": self.finished,
+                "seconds": sum(row["seconds"] for row in self._history),
+                "train_images": self._data.train_count,
+                "validation_images": self._data.validation_count,
+            },
+            "versions": {
+                "keraslight": importlib.metadata.version("keraslight"),
+                "keras": keras.__version__,
+                "tensorflow": tf.__version__,
+                "numpy": np.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+
+def _check(model: keras.Model, data: ImageData) -> None:
+    """Finds what would fail, or silently train the wrong thing, before the first step."""
+    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InvalidArgumentError(
+            "`model` must be a functional or sequential model with one input and one output. "
+            f"Received: {type(model).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
+        )
+    got, want = tuple(inputs[0].shape[1:]), data.image_shape
+    if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):
+        raise InvalidArgumentError(
+            f"`model` must take images of `data.preprocessing`'s size, {want}. Received: a model for {got}."
+        )
+    if tuple(outputs[0].shape[1:]) != (len(data.labels),):
+        raise InvalidArgumentError(
+            f"`model` must give one score for each of the {len(data.labels)} labels. "
+            f"Received: a model with output shape {tuple(outputs[0].shape)}."
+        )
+    layer = next((layer for layer in model.layers if isinstance(layer, ImageNormalization)), None)
+    if layer is None:
+        log.warning("The model has no ImageNormalization layer: it must take raw pixels in 0..255 by itself.")
+    elif layer.preprocessing != data.preprocessing:
+        differences = ", ".join(
+            f"{name}={value} in the model and {getattr(data.preprocessing, name)} in the data"
+            for name, value in dataclasses.asdict(layer.preprocessing).items()
+            if value != getattr(data.preprocessing, name)
+        )
+        raise InvalidArgumentError(
+            f"The model's preprocessing must be the one that the data was read with. Received: {differences}."
+        )
+
+
+def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
+    warmup = recipe.warmup_epochs * steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        # Not from 0: the first step would be lost. Without a warm-up this is the peak itself.
+        initial_learning_rate=recipe.learning_rate / (warmup + 1),
+        decay_steps=recipe.epochs * steps - warmup,
+        warmup_target=recipe.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
+    # By rank, not by name: biases, normalization and layer scales are vectors in every architecture.
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
+    return optimizer
+
+
+def _loss(model: keras.Model, label_smoothing: float) -> Callable[[Any, Any], Any]:
+    """Cross-entropy for integer targets. Keras' own has no label smoothing for them."""
+    classes = model.outputs[0].shape[-1]
+    last = model.outputs[0]._keras_history.operation
+    activation = getattr(last, "activation", None)
+    from_logits = not isinstance(last, keras.layers.Softmax) and activation is not keras.activations.softmax
+
+    def loss(targets: Any, outputs: Any) -> Any:
+        return keras.losses.categorical_crossentropy(
+            keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), classes),
+            outputs,
+            from_logits=from_logits,
+            label_smoothing=label_smoothing,
+        )
+
+    return loss
+
+
+def _fingerprint(model: keras.Model) -> dict[str, Any]:
+    """What two builds of the same model share: its layers and shapes, but not the names, which Keras numbers on."""
+
+    def nameless(value: Any) -> Any:
+        if isinstance(value, dict):
+            dropped = ("name", "inbound_nodes", "input_layers", "output_layers", "compile_config")
+            return {key: nameless(item) for key, item in value.items() if key not in dropped}
+        return [nameless(item) for item in value] if isinstance(value, list) else value
+
+    config = json.dumps(nameless(json.loads(model.to_json())), sort_keys=True)
+    return {"parameters": model.count_params(), "sha256": hashlib.sha256(config.encode()).hexdigest()}
