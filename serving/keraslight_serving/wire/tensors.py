@@ -59,6 +59,12 @@ def dtype_name(enum: int) -> str:
     return pb.DataType.Name(enum).removeprefix("DT_").lower()
 
 
+def numpy_name(enum: int) -> str:
+    """numpy's name for a DataType, `float32`, `int32` ...; `string`, and TensorFlow's name where numpy has none."""
+    row = _ROWS.get(enum)
+    return dtype_name(enum) if row is None or row.dtype.kind == "O" else row.dtype.name
+
+
 def dtype_enum(dtype: np.dtype | type) -> int:
     """The DataType of a numpy dtype. Fixed-width strings count as DT_STRING.
 

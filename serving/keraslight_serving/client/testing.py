@@ -1,0 +1,139 @@
+"""For tests of programs that use the client: a channel without a server.
+
+def test_names_the_file_after_what_is_on_it():
+    channel = FakeChannel([("seven", 0.9), ("one", 0.1)])
+    client = ClassifierClient(model="digits", channel=channel)
+    assert rename_photo("IMG_1.png", client) == "seven.png"
+    assert len(channel.requests) == 1
+
+def test_waits_while_the_server_is_away():
+    client = ClassifierClient(channel=FakeChannel(error=grpc.StatusCode.UNAVAILABLE))
+    ...
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import ArrayLike
+
+from keraslight_serving.wire import methods
+from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire.tensors import to_tensor
+
+
+class FakeRpcError(grpc.RpcError):
+    """What a call raises, with the two methods of it that callers use."""
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self._code = code
+        self._details = details
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+
+class FakeChannel:
+    """Stands in for a grpc.Channel to a server with one model, version 1.
+
+    Messages are serialized and parsed as on a real channel.
+
+    Args:
+        ranking: (label, score) pairs, best first: the answer to every image.
+        outputs: arrays by name, the answer to `predict` with another signature than `encoded`.
+        error: what every call fails with instead. May be set and unset later, as an attribute.
+        details: the text of `error`.
+
+    Attributes:
+        requests: the messages that were sent, in order.
+    """
+
+    def __init__(
+        self,
+        ranking: Sequence[tuple[str, float]] = (("cat", 0.9), ("dog", 0.1)),
+        *,
+        outputs: Mapping[str, ArrayLike] | None = None,
+        error: grpc.StatusCode | None = None,
+        details: str = "the fake channel was told to fail",
+    ) -> None:
+        self.ranking = list(ranking)
+        self.outputs = dict(outputs or {})
+        self.error = error
+        self.details = details
+        self.requests: list[Any] = []
+
+    def unary_unary(
+        self, path: str, request_serializer: Callable, response_deserializer: Callable, **_: object
+    ) -> Callable:
+        """As grpc.Channel's: a callable that makes the call."""
+        method, answer = self._answers()[path]
+
+        def call(request: Any, timeout: float | None = None, **_: object) -> Any:
+            request = method.request.FromString(request_serializer(request))
+            self.requests.append(request)
+            if self.error is not None:
+                raise FakeRpcError(self.error, self.details)
+            return response_deserializer(answer(request).SerializeToString())
+
+        return call
+
+    def close(self) -> None:
+        """Does nothing, like a channel that is closed twice."""
+
+    def _answers(self) -> dict[str, tuple[methods.Method, Callable]]:
+        return {
+            methods.PREDICT.path: (methods.PREDICT, self._predict),
+            methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
+            methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
+        }
+
+    def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+        response = pb.PredictResponse(model_spec=_first_version(request.model_spec))
+        arrays = self.outputs
+        if request.model_spec.signature_name == "encoded":
+            rows = request.inputs["image_bytes"].tensor_shape.dim[0].size
+            labels, scores = zip(*self.ranking, strict=True)
+            arrays = {
+                "classes": np.array([labels] * rows, object),
+                "scores": np.array([scores] * rows, np.float32),
+                "indices": np.array([range(len(labels))] * rows, np.int32),
+            }
+        for name, array in arrays.items():
+            response.outputs[name].CopyFrom(to_tensor(array))
+        return response
+
+    def _metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:
+        signatures = pb.SignatureDefMap()
+        encoded = signatures.signature_def["encoded"]
+        encoded.method_name = "tensorflow/serving/predict"
+        _declare(encoded.inputs["image_bytes"], pb.DT_STRING, -1)
+        _declare(encoded.outputs["classes"], pb.DT_STRING, -1, len(self.ranking))
+        _declare(encoded.outputs["scores"], pb.DT_FLOAT, -1, len(self.ranking))
+        _declare(encoded.outputs["indices"], pb.DT_INT32, -1, len(self.ranking))
+        response = pb.GetModelMetadataResponse(model_spec=_first_version(request.model_spec))
+        packed = response.metadata["signature_def"]
+        packed.type_url = methods.SIGNATURE_DEF_MAP_URL
+        packed.value = signatures.SerializeToString()
+        return response
+
+    def _status(self, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
+        return pb.GetModelStatusResponse(
+            model_version_status=[pb.ModelVersionStatus(version=1, state=pb.ModelVersionStatus.AVAILABLE)]
+        )
+
+
+def _first_version(asked: pb.ModelSpec) -> pb.ModelSpec:
+    spec = pb.ModelSpec(name=asked.name, signature_name=asked.signature_name)
+    spec.version.value = 1
+    return spec
+
+
+def _declare(info: pb.TensorInfo, dtype: int, *sizes: int) -> None:
+    info.dtype = dtype
+    for size in sizes:
+        info.tensor_shape.dim.add(size=size)
