@@ -1,0 +1,61 @@
+"""The bridge from functional Keras 3 models to tf_keras, where tensorflow_model_optimization works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keraslight.compress import _graph
+
+if TYPE_CHECKING:
+    import tf_keras
+
+twins: dict[type, Callable[[Any, str], Any]] = {}
+"""Users' own twins, by the exact class of the Keras 3 layer; they go before the built-in ones."""
+
+
+def register_twin(layer_class: type) -> Callable:
+    """Registers how a Keras 3 layer becomes a tf_keras layer. Use it as a decorator.
+
+        @register_twin(MyScale)
+        def _(layer, name):
+            return MyTFKerasScale(layer.factor, name=name)
+
+    The function takes the Keras 3 layer and the name that its twin must have. The twin must have the same weights
+    with the same names in the same order; they are copied afterwards. The class must match exactly: a subclass may
+    compute something else. A later registration replaces an earlier one.
+
+    Args:
+        layer_class: A subclass of `keras.layers.Layer` (or the class of a bare operation).
+    """
+
+    def register(make: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+        twins[layer_class] = make
+        return make
+
+    return register
+
+
+def to_tf_keras(model: keras.Model) -> tf_keras.Model:
+    """Transcribes a model, weights included, into a functional tf_keras model that gives the same outputs.
+
+    Layers keep their names and stay shared where they are shared; nested models are opened up (their layers' names
+    get the nested model's name in front where they would clash).
+
+    Args:
+        model: A functional or sequential Keras 3 model. It is not changed.
+
+    Returns:
+        The twin in float32, not compiled.
+
+    Raises:
+        UnmappableLayerError: a layer has no twin; the text names it and the way out.
+        CompressionError: the model is subclassed.
+        MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
+    """
+    graph = _graph.read(model)
+    from keraslight.compress._tfmot import transcribe
+
+    return transcribe.to_tf_keras(graph, model.name)

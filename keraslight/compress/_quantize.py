@@ -1,0 +1,181 @@
+"""Quantization-aware training of Keras 3 models, by way of tf_keras."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keraslight.compress import _data, _graph
+from keraslight.errors import CompressionError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import tf_keras
+
+_CALIBRATION_BATCHES = 4
+
+
+def quantize_aware(
+    model: keras.Model,
+    *,
+    skip: str | Sequence[str] = (),
+    preserve_sparsity: bool = True,
+    calibration_data: Any = None,
+    learning_rate: Any = 1e-4,
+) -> tf_keras.Model:
+    """Makes a tf_keras model that trains with int8 rounding in its forward pass.
+
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, a range an output channel; activations in 8
+    bits, a range a tensor, only where the file has a tensor (convolution, batch norm and ReLU become one operator).
+    Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3. An input that feeds a layer named
+    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph.
+
+    The model comes compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`; what goes
+    into it (optimizers, callbacks) must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
+
+    Args:
+        model: A trained functional or sequential Keras 3 model. It is not changed.
+        skip: Name patterns (`fnmatch`) of layers that stay float.
+        preserve_sparsity: Keep the zeros of pruned kernels through training, whatever the training loop.
+        calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
+            batches are used. Without it ranges start at -6..6, and the first few hundred steps are spent on them.
+        learning_rate: Of the compiled optimizer: a float or a tf_keras schedule.
+
+    Returns:
+        The tf_keras model. A layer that has a quantizer is called `quant_<name>`.
+
+    Raises:
+        UnmappableLayerError: a layer has no tf_keras twin.
+        InvalidArgumentError: a pattern of `skip` matches no layer.
+        CompressionError: the model is subclassed.
+        MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
+    """
+    graph = _graph.read(model)
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    _check_patterns(skip, graph)
+    calibration = None if calibration_data is None else _calibration_batches(calibration_data)
+    from keraslight.compress._tfmot import quantize
+
+    quantized = quantize.quantize(graph, model.name, skip=skip, keep_zeros=preserve_sparsity, calibration=calibration)
+    quantize.compile_classifier(quantized, learning_rate, from_logits=not _data.gives_probabilities(graph))
+    return quantized
+
+
+def train_quantized(
+    model: keras.Model,
+    data: Any,
+    *,
+    epochs: int = 3,
+    validation_data: Any = None,
+    learning_rate: float = 1e-4,
+    skip: str | Sequence[str] = (),
+    preserve_sparsity: bool = True,
+    callbacks: Iterable = (),
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int | str = "auto",
+) -> tf_keras.Model:
+    """Makes a model quantization-aware, sets its ranges from the data and trains it.
+
+    Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
+
+    Args:
+        model: A trained functional or sequential image classifier. It is not changed.
+        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        epochs: Passes over `data`, at least 1.
+        validation_data: As `data`, or None. It costs the tracing of a second graph.
+        learning_rate: The highest one, at the first step.
+        skip, preserve_sparsity: As in `quantize_aware`.
+        callbacks: tf_keras callbacks.
+        batch_size: For arrays.
+        seed: Seed of the shuffling and dropout.
+        verbose: As in `fit`.
+
+    Returns:
+        The trained quantization-aware tf_keras model, ready for `to_litert`.
+
+    Raises:
+        As `quantize_aware`; InvalidArgumentError where `epochs` or `data` can't be used.
+    """
+    if epochs < 1:
+        raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
+    train = _data.batches(data, batch_size, seed)
+    steps = epochs * _data.steps_in(train)
+    from keraslight.compress._tfmot import quantize
+
+    quantize.set_seed(seed)
+    quantized = quantize_aware(
+        model,
+        skip=skip,
+        preserve_sparsity=preserve_sparsity,
+        calibration_data=train,
+        learning_rate=quantize.cosine(learning_rate, steps),
+    )
+    quantized.fit(
+        train,
+        epochs=epochs,
+        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        callbacks=list(callbacks),
+        verbose=verbose,
+    )
+    return quantized
+
+
+def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) -> keras.Model:
+    """Copies the weights of a quantization-aware model into a copy of the Keras 3 model that it was made from.
+
+    The float weights are copied, as they are before rounding. Layers go by name.
+
+    Args:
+        quantized: What `quantize_aware` or `train_quantized` gave.
+        model: The Keras 3 model that went in. It is not changed.
+
+    Returns:
+        A copy of `model` with the trained weights, not compiled.
+
+    Raises:
+        CompressionError: the two models do not belong together.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())  # what has no twin weight (a Normalization's statistics) stays
+    trained = {variable.name.split(":")[0]: variable for variable in quantized.weights}
+    for name, layer in _graph.read(copy).layers().items():
+        for weight in getattr(layer, "weights", ()):
+            if isinstance(layer, keras.layers.Normalization):
+                continue
+            # tf_keras calls a depthwise kernel by its full name.
+            value = trained.get(f"{name}/{weight.name}", trained.get(f"{name}/depthwise_{weight.name}"))
+            if value is None or tuple(value.shape) != tuple(weight.shape):
+                raise CompressionError(
+                    "The quantized model must have been made from this Keras model. Received: layer "
+                    f"{name!r}, whose weight {weight.name!r} of shape {tuple(weight.shape)} has no match."
+                )
+            weight.assign(value.numpy())
+    return copy
+
+
+def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:
+    import fnmatch
+
+    names = list(graph.layers())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InvalidArgumentError(
+                f"Each pattern of `skip` must match a layer's name. Received: {pattern!r}; the model has {names}."
+            )
+
+
+def _calibration_batches(data: Any) -> list:
+    import tensorflow as tf
+
+    if isinstance(data, np.ndarray):
+        data = tf.data.Dataset.from_tensor_slices(data).batch(32)
+    elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
+        data = _data.batches(data, 32)
+    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)]
+    if not batches:
+        raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
+    return batches

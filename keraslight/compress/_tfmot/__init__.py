@@ -1,0 +1,30 @@
+"""The only door to tensorflow_model_optimization and tf_keras.
+
+Importing tensorflow_model_optimization sets `TF_USE_LEGACY_KERAS=1` in the environment, where child processes would
+inherit it, and lets `tf.keras` become tf_keras if nobody has touched that attribute yet. Both are undone here: Keras 3
+stays what `tf.keras` means, and tf_keras lives beside it under its own name.
+"""
+
+import os
+
+from keraslight.errors import MissingDependencyError
+
+_VARIABLE = "TF_USE_LEGACY_KERAS"
+_before = os.environ.get(_VARIABLE)
+
+try:
+    import tensorflow as tf
+
+    tf.keras.__version__  # noqa: B018 - settles what the lazy attribute means before the next import
+    import tensorflow_model_optimization.python.core.keras.compat
+    import tf_keras  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        "Pruning and quantization-aware training need tensorflow-model-optimization and tf_keras: "
+        f"pip install 'keraslight[compress]'. Received: {error}."
+    ) from error
+finally:
+    if _before is None:
+        os.environ.pop(_VARIABLE, None)
+    else:
+        os.environ[_VARIABLE] = _before

@@ -1,0 +1,42 @@
+"""Builds tf_keras functional models from the graph of a Keras 3 model."""
+
+from __future__ import annotations
+
+import keras
+import tf_keras
+
+from keraslight.compress._graph import Graph
+from keraslight.compress._tfmot import twins
+
+
+def inputs_of(graph: Graph) -> list:
+    """A tf_keras input for each input of the graph."""
+    return [
+        tf_keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
+        for layer in graph.input_layers
+    ]
+
+
+def as_model(graph: Graph, inputs: list, outputs, name: str) -> tf_keras.Model:
+    """A tf_keras model whose inputs and outputs have the structure of the Keras 3 model's."""
+    structured = isinstance(graph.inputs, dict | list | tuple)
+    return tf_keras.Model(
+        keras.tree.pack_sequence_as(graph.inputs, inputs) if structured else inputs[0], outputs, name=name
+    )
+
+
+def to_tf_keras(graph: Graph, name: str) -> tf_keras.Model:
+    """The float twin: one tf_keras layer for each Keras 3 layer."""
+    made: dict[str, tf_keras.layers.Layer] = {}
+
+    def call_layer(call, args, kwargs):
+        if call.name not in made:
+            made[call.name] = twins.twin(call.layer, call.name)
+        return made[call.name](*args, **kwargs)
+
+    inputs = inputs_of(graph)
+    outputs = graph.rebuild(inputs, call_layer)
+    for layer_name, layer in graph.layers().items():
+        if getattr(layer, "weights", ()) and made[layer_name].weights:
+            made[layer_name].set_weights(layer.get_weights())
+    return as_model(graph, inputs, outputs, name)
