@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,7 +166,7 @@ class ImageData:
         if self.pixels is not None:
             digest.update(np.ascontiguousarray(self.pixels).data)
         else:  # reading every file again would take as long as an epoch
-            digest.update("\n".join(self.files).encode())
+            digest.update(b"\n".join(map(os.fsencode, self.files)))
         return {
             "labels": list(self.labels),
             "preprocessing": self.preprocessing.to_dict(),
@@ -184,7 +185,7 @@ class ImageData:
         if self.pixels is not None:
             pixels = self._pixels_on_host
             return lambda chosen: (tf.cast(tf.gather(pixels, chosen), tf.float32), tf.gather(targets, chosen))
-        files = tf.constant(self.files)
+        files = tf.constant([os.fsencode(file) for file in self.files])  # a name need not be UTF-8
 
         def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.map_fn(

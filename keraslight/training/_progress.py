@@ -11,16 +11,10 @@ import keras
 from keraslight.training._extras import require
 
 
-def _terminal() -> Any | None:
-    """rich's console, or None if stderr is not a terminal."""
-    console = require("rich.console", "rich").Console(stderr=True)
-    return console if console.is_terminal else None
-
-
 def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[Any]:
     """Yields `items`, with a bar if `shown` and stderr is a terminal."""
-    console = _terminal() if shown else None
-    if console is None:
+    console = require("rich.console", "rich").Console(stderr=True) if shown else None
+    if console is None or not console.is_terminal:
         yield from items
     else:
         yield from require("rich.progress", "rich").track(items, text, total=total, console=console)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import logging
+import multiprocessing.pool
 import os
 import pathlib
 import re
@@ -45,7 +45,8 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
     # Through PNG and `decode`, although the pixels are here already: so a digit that comes as a file later can't
     # look different from the ones that the model learned from.
     files = tf.data.Dataset.from_tensor_slices(originals[..., None]).map(tf.io.encode_png)
-    pixels = np.stack([image.numpy().astype(np.uint8) for image in files.map(preprocessing.decode)])
+    decoded = files.map(preprocessing.decode, num_parallel_calls=tf.data.AUTOTUNE).batch(len(originals))
+    pixels = decoded.get_single_element().numpy().astype(np.uint8)
     data = ImageData.from_arrays(
         pixels,
         digits.target,
@@ -82,6 +83,7 @@ def load_directory(
         DataError: the folder does not exist, has fewer than two class folders, or a class has fewer than two
             readable images.
         InvalidArgumentError: `validation_split` is not in (0, 1).
+        MissingDependencyError: `progress` is set and rich is not installed.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
@@ -129,7 +131,7 @@ def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) 
     def decode(index: int) -> str | None:
         """Fills in one image; returns why that was impossible."""
         try:
-            image = preprocessing.decode(tf.io.read_file(files[index]))
+            image = preprocessing.decode(tf.io.read_file(os.fsencode(files[index])))
         except tf.errors.OpError as error:
             return _reason(error)
         if pixels is not None:
@@ -137,9 +139,10 @@ def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) 
         return None
 
     readable = []
-    # Threads, not tf.data: its `ignore_errors` does not say which image was bad.
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        reasons = pool.map(decode, range(len(files)))
+    # Threads, not tf.data: its `ignore_errors` does not say which image was bad. And not concurrent.futures: Ctrl-C
+    # would wait for all images.
+    with multiprocessing.pool.ThreadPool() as pool:
+        reasons = pool.imap(decode, range(len(files)), chunksize=16)
         for index, reason in enumerate(track(reasons, len(files), "Checking images", progress)):
             if reason is None:
                 readable.append(index)

@@ -269,10 +269,7 @@ def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimize
 
 def _loss(model: keras.Model, label_smoothing: float) -> Callable[[Any, Any], Any]:
     """Cross-entropy for integer targets. Keras' own has no label smoothing for them."""
-    classes = model.outputs[0].shape[-1]
-    last = model.outputs[0]._keras_history.operation
-    activation = getattr(last, "activation", None)
-    from_logits = not isinstance(last, keras.layers.Softmax) and activation is not keras.activations.softmax
+    classes, from_logits = model.outputs[0].shape[-1], _gives_logits(model)
 
     def loss(targets: Any, outputs: Any) -> Any:
         return keras.losses.categorical_crossentropy(
@@ -283,6 +280,20 @@ def _loss(model: keras.Model, label_smoothing: float) -> Callable[[Any, Any], An
         )
 
     return loss
+
+
+def _gives_logits(model: keras.Model) -> bool:
+    """False for probabilities. Anything else at the end would train with the wrong loss, and without a word."""
+    last = model.outputs[0]._keras_history.operation
+    activation = getattr(last, "activation", None)
+    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
+        return False
+    if activation in (None, keras.activations.linear):
+        return True
+    raise InvalidArgumentError(
+        "`model` must end in a softmax (probabilities) or without an activation (logits). "
+        f"Received: {getattr(activation, '__name__', activation)} in layer {last.name!r}."
+    )
 
 
 def _fingerprint(model: keras.Model) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import io
 import logging
+import os
 
 import numpy as np
 import PIL.Image
@@ -124,6 +125,7 @@ def folder(tmp_path):
 def test_a_directory_gives_sorted_classes_and_right_pixels(folder):
     (folder / ".hidden").mkdir()
     (folder / "red" / "notes.txt").write_text("no image")
+    os.rename(folder / "red" / "0.png", os.fsencode(folder / "red") + b"/caf\xe9.png")  # a name that is not UTF-8
     data = load_directory(folder, RGB)
     assert data.labels == ("blue", "green", "red")
     assert (data.train_count, data.validation_count, data.skipped) == (15, 3, 0)
@@ -165,6 +167,16 @@ def test_a_corrupt_image_is_named_and_skipped(folder, caplog, monkeypatch, limit
     for images, targets in batches(data.train(4)) + batches(data.validation(4)):
         for image, target in zip(images, targets, strict=True):
             assert image.mean((0, 1)).argmax() == 2 - target
+
+
+def test_a_bar_shows_the_check_on_a_terminal(folder, capsys, monkeypatch):
+    load_directory(folder, RGB)
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes this for a terminal
+    load_directory(folder, RGB, progress=False)
+    assert capsys.readouterr() == ("", "")
+    load_directory(folder, RGB)
+    assert "Checking images" in capsys.readouterr().err
 
 
 def test_an_empty_class_is_named(folder):
