@@ -86,7 +86,10 @@ def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Calla
 
         signature = inspect.signature(builder)
         first = inspect.Parameter("variant", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=str)
-        build.__signature__ = signature.replace(parameters=[first, *signature.parameters.values()])
+        optional = [  # the row gives what the builder needs
+            p.replace(default=None) if p.default is p.empty else p for p in signature.parameters.values()
+        ]
+        build.__signature__ = signature.replace(parameters=[first, *optional])
         family = Family(builder.__name__, prefix, build, variants)
         clash = [name for other in FAMILIES.values() for name in other.variants if name in variants]
         if clash:

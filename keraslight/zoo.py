@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,4 +196,7 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
     def build(variant: str = next(iter(family.variants)), **arguments: Any) -> keras.Model:
         return create_model(family.full_name(variant), **arguments)
 
+    signature = inspect.signature(family.builder)
+    more = [inspect.signature(create_model).parameters[name] for name in ("weights", "preprocessing")]
+    build.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])
     return build

@@ -35,11 +35,12 @@ def count_macs(model: keras.Model) -> int:
     Raises:
         InvalidArgumentError: a layer's output size is unknown, since an input side is None.
     """
-    total = 0
-    for operation in model.operations:
-        for node in operation._inbound_nodes:  # a shared layer costs once a call
-            total += _macs(operation, [t.shape for t in node.input_tensors], [t.shape for t in node.output_tensors])
-    return total
+    # Nodes, not layers: a shared layer costs once a call. Keras has no public list of them.
+    nodes = getattr(model, "_functional", model)._nodes  # a Sequential model keeps its graph in `_functional`
+    return sum(
+        _macs(node.operation, [t.shape for t in node.input_tensors], [t.shape for t in node.output_tensors])
+        for node in nodes
+    )
 
 
 def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple]) -> int:
@@ -52,7 +53,7 @@ def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple])
         case layers.Dot():
             each = inputs[0][operation.axes[0] if isinstance(operation.axes, (tuple, list)) else operation.axes]
         case keras.Model():
-            return count_macs(operation)
+            return count_macs(operation)  # a nested model
         case _:
             return 0
     size = outputs[0][1:]

@@ -272,7 +272,7 @@ def MobileNetV4(
     features["stride_2"] = x
 
     *body, head = stages
-    last = sum(map(len, body)) - 1
+    last = max(sum(map(len, body)) - 1, 1)
     index = 0
     for s, stage in enumerate(body):
         for b, row in enumerate(stage):

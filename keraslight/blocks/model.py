@@ -39,7 +39,7 @@ def image_input(
 
 def feature_model(images: keras.KerasTensor, features: dict[str, keras.KerasTensor], *, name: str) -> keras.Model:
     """A model from images to a dict of feature maps, `{"stride_2": (B, H/2, W/2, C2), ...}`."""
-    return keras.Model(keras.utils.get_source_inputs(images), features, name=name)
+    return keras.Model(_source(images), features, name=name)
 
 
 def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | None = None, name: str) -> keras.Model:
@@ -57,7 +57,7 @@ def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | 
         x = layers.GlobalAveragePooling2D(name="pool")(x)
     elif pooling == "max":
         x = layers.GlobalMaxPooling2D(name="pool")(x)
-    return keras.Model(keras.utils.get_source_inputs(images), x, name=name)
+    return keras.Model(_source(images), x, name=name)
 
 
 def classifier(
@@ -94,4 +94,10 @@ def classifier(
         x = layers.Dropout(dropout, name="dropout")(x)
     x = layers.Dense(classes, name="classifier")(x)
     x = activate(x, classifier_activation, name="probabilities")
-    return keras.Model(keras.utils.get_source_inputs(images), x, name=name)
+    return keras.Model(_source(images), x, name=name)
+
+
+def _source(images: keras.KerasTensor) -> keras.KerasTensor:
+    """The model's input: `images` itself, or what a given input tensor was made from."""
+    (source,) = keras.utils.get_source_inputs(images)  # as a list, Keras would warn at every call with a bare tensor
+    return source

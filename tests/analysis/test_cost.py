@@ -1,0 +1,42 @@
+import keras
+import pytest
+from keras import layers
+
+from keraslight.analysis import count_macs, count_parameters
+from keraslight.errors import InvalidArgumentError
+
+
+def test_by_hand():
+    images = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(images)  # 8*8*4 * 3*3*3
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2D(4, 3, groups=2, padding="valid")(x)  # 6*6*4 * 3*3*2
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same")(x)  # 3*3*4 * 3*3
+    x = layers.Flatten()(x)
+    x = layers.Dense(5)(x)  # 36*5
+    model = keras.Model(images, x)
+    assert count_macs(model) == 6912 + 2592 + 324 + 180
+    # kernels and biases, and batch norm's gamma and beta without its statistics
+    assert count_parameters(model) == (108 + 4) + 8 + (72 + 4) + (36 + 4) + (180 + 5)
+
+
+def test_shared_layers_cost_once_a_call_and_nested_models_count():
+    shared = layers.Dense(6, use_bias=False)
+    images = keras.Input((6,))
+    inner = keras.Model(images, shared(shared(images)))
+    model = keras.Sequential([keras.Input((6,)), inner, layers.Dense(2)])
+    assert count_macs(inner) == 72
+    assert count_macs(model) == 72 + 12
+    assert count_parameters(inner) == 36
+
+
+def test_matrix_products():
+    a, b = keras.Input((5, 4)), keras.Input((7, 4))
+    assert count_macs(keras.Model([a, b], layers.Dot(axes=(2, 2))([a, b]))) == 5 * 7 * 4
+
+
+def test_open_sizes_are_refused():
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, layers.Conv2D(4, 3, name="stem")(images))
+    with pytest.raises(InvalidArgumentError, match="fixed input size. Received: layer 'stem'"):
+        count_macs(model)

@@ -1,0 +1,170 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import keraslight
+from keraslight.errors import InvalidArgumentError, WeightsMismatchError, WeightsUnavailableError
+from keraslight.weights import TORCH_NAMES
+from keraslight.weights.loader import _layer_slots
+
+SHAPE = (32, 32, 3)
+
+
+def small(classes=5, **arguments):
+    return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, classes=classes, **arguments)
+
+
+def torch_tensors(model) -> dict[str, np.ndarray]:
+    """The model's weights under timm's names and in PyTorch's layout: the loader's inverse, written the other way."""
+    from keraslight import registry
+
+    family, full = registry.find(model.name)
+    tensors = {}
+    for ours, theirs in TORCH_NAMES[family.name](**family.variants[full].arguments):
+        layer = model.get_layer(ours)
+        for suffix, slot in _layer_slots(layer):
+            value = np.asarray(slot.variable)
+            if isinstance(layer, keras.layers.DepthwiseConv2D):
+                value = value.transpose(2, 3, 0, 1)
+            elif value.ndim == 4:
+                value = value.transpose(3, 2, 0, 1)
+            elif value.ndim == 2:
+                value = value.T
+            tensors[f"{theirs}.{suffix}"] = np.ascontiguousarray(value)
+    return tensors
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A model with 5 classes and its weights as timm would write them."""
+    model = small()
+    tensors = torch_tensors(model)
+    path = tmp_path / "timm.safetensors"
+    save_file({**tensors, "bn1.num_batches_tracked": np.array(7)}, path)
+    return model, tensors, path
+
+
+def assert_equal_weights(one, other, *, but=()):
+    others = {v.path: np.asarray(v) for v in other.weights}
+    for variable in one.weights:
+        if not variable.path.startswith(but or ("-",)):
+            np.testing.assert_array_equal(np.asarray(variable), others[variable.path], err_msg=variable.path)
+
+
+def test_safetensors_with_torch_names(checkpoint):
+    model, _, path = checkpoint
+    assert_equal_weights(small(weights=path), model)
+
+
+def test_missing_and_left_over_tensors_are_listed(checkpoint, tmp_path):
+    _, tensors, _ = checkpoint
+    tensors = dict(tensors)
+    tensors["blocks.9.9.conv.weight"] = tensors.pop("conv_stem.weight")
+    save_file(tensors, tmp_path / "bad.safetensors")
+    with pytest.raises(WeightsMismatchError) as caught:
+        small(weights=tmp_path / "bad.safetensors")
+    text = str(caught.value)
+    assert "- blocks.9.9.conv.weight (32, 3, 3, 3) is only in the checkpoint" in text
+    assert "+ stem/kernel (3, 3, 3, 32) is only in the model (wanted: conv_stem.weight)" in text
+
+
+def test_another_shape_is_listed_on_both_sides_and_nothing_is_assigned(checkpoint, tmp_path):
+    _, tensors, _ = checkpoint
+    tensors = {**tensors, "bn1.bias": np.zeros(7, np.float32)}
+    save_file(tensors, tmp_path / "bad.safetensors")
+    from keraslight import registry
+    from keraslight.weights import load_weights
+
+    model = small()
+    before = [np.asarray(v) for v in model.weights]
+    family, full = registry.find(model.name)
+    names = TORCH_NAMES[family.name](**family.variants[full].arguments)
+    with pytest.raises(WeightsMismatchError, match=r"- bn1.bias \(7,\) in the checkpoint\n  \+ stem_bn/beta \(32,\)"):
+        load_weights(model, tmp_path / "bad.safetensors", torch_names=names)
+    for old, new in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, np.asarray(new))
+
+
+def test_a_checkpoint_of_another_variant_is_cut_short(checkpoint):
+    _, _, path = checkpoint
+    with pytest.raises(WeightsMismatchError, match=r"don't fit 'mobilenet_v4_conv_medium'(.|\n)*\.\.\. and \d+ more"):
+        keraslight.create_model("mobilenet_v4_conv_medium", input_shape=SHAPE, weights=path)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".keras", ".weights.h5"])
+def test_another_number_of_classes_starts_a_fresh_head(ending, checkpoint, tmp_path, caplog):
+    model, _, path = checkpoint
+    if ending == ".keras":
+        model.save(path := tmp_path / "model.keras")
+    elif ending == ".weights.h5":
+        model.save_weights(path := tmp_path / "model.weights.h5")
+    with caplog.at_level(logging.WARNING, "keraslight"):
+        other = small(classes=3, weights=path)
+    assert "the classifier starts afresh (3 classes)" in caplog.text
+    assert other.output_shape == (None, 3)
+    assert_equal_weights(other, model, but=("classifier/",))
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".keras"])
+def test_without_top_the_head_is_left_out(ending, checkpoint, tmp_path, caplog):
+    model, _, path = checkpoint
+    if ending == ".keras":
+        model.save(path := tmp_path / "model.keras")
+    with caplog.at_level(logging.INFO, "keraslight"):
+        features = small(weights=path, features_only=True)
+    assert "left out" in caplog.text
+    assert_equal_weights(features, model)
+
+
+@pytest.mark.parametrize("ending", [".keras", ".weights.h5"])
+def test_keras_files(ending, checkpoint, tmp_path):
+    model, _, _ = checkpoint
+    path = tmp_path / f"model{ending}"
+    model.save(path) if ending == ".keras" else model.save_weights(path)
+    assert_equal_weights(small(weights=path), model)
+    with pytest.raises(WeightsMismatchError, match="mobilenet_v4_conv_medium"):
+        keraslight.create_model("mobilenet_v4_conv_medium", input_shape=SHAPE, weights=path)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is no file"):
+        small(weights="imagnet")
+    (tmp_path / "weights.pth").write_bytes(b"")
+    with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.keras or \.weights\.h5"):
+        small(weights=tmp_path / "weights.pth")
+    for name in ("a.safetensors", "a.keras", "a.weights.h5"):
+        (tmp_path / name).write_bytes(b"not a checkpoint")
+        with pytest.raises(WeightsMismatchError, match=name):
+            small(weights=tmp_path / name)
+
+
+def test_imagenet_from_the_cache(monkeypatch, tmp_path):
+    """The real fetching code against a cache that was filled as the hub's client fills it."""
+    import huggingface_hub.constants
+
+    model = keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE)
+    repository = tmp_path / "models--timm--mobilenetv4_conv_small.e2400_r224_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    snapshot = repository / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    save_file(torch_tensors(model), snapshot / "model.safetensors")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    again = keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, weights="imagenet")
+    assert_equal_weights(again, model)
+
+
+def test_imagenet_offline_says_what_to_do(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        WeightsUnavailableError,
+        match=r"timm/mobilenetv4_conv_small.e2400_r224_in1k, model.safetensors.* pass its path as `weights`",
+    ):
+        small(weights="imagenet")
