@@ -53,15 +53,15 @@ def test_builder_and_create_model_build_the_same():
 
 def test_builder_says_what_it_takes():
     parameters = inspect.signature(keraslight.MobileNetV4).parameters
-    assert list(parameters)[0] == "variant"
+    assert next(iter(parameters)) == "variant"
     assert {"weights", "preprocessing", "width", "classes", "input_shape", "drop_path"} <= set(parameters)
     assert all(p.default is not p.empty for p in parameters.values())
     with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
         keraslight.MobileNetV4("conv_small", depth=2)
 
 
-def test_preprocessing_in_the_graph_normalizes_raw_pixels(rng=np.random.default_rng(0)):  # noqa: B008
-    pixels = rng.integers(0, 256, (2, 32, 32, 3)).astype("float32")
+def test_preprocessing_in_the_graph_normalizes_raw_pixels():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype("float32")
     model = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(32, 32, 3), preprocessing=True)
     layer = model.get_layer("preprocessing")
     wanted = (pixels / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])

@@ -36,7 +36,8 @@ def count_macs(model: keras.Model) -> int:
         InvalidArgumentError: a layer's output size is unknown, since an input side is None.
     """
     # Nodes, not layers: a shared layer costs once a call. Keras has no public list of them.
-    nodes = getattr(model, "_functional", model)._nodes  # a Sequential model keeps its graph in `_functional`
+    graph = getattr(model, "_functional", model)  # a Sequential model keeps its graph there
+    nodes = [node for depth in graph._nodes_by_depth.values() for node in depth]
     return sum(
         _macs(node.operation, [t.shape for t in node.input_tensors], [t.shape for t in node.output_tensors])
         for node in nodes

@@ -10,6 +10,7 @@ from keraslight.analysis import count_macs, count_parameters
 from keraslight.errors import InvalidArgumentError
 
 NAMES = keraslight.list_models()
+DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 SMALL = {"classes": 10, "input_shape": (48, 33, 2)}
 
 
