@@ -96,9 +96,7 @@ class ClassifierClient:
             raise self._invalid(str(error)) from error
         if not encoded:
             raise self._invalid("There must be at least one image. Received: none")
-        outputs = self.predict(
-            {"image_bytes": np.array(encoded, object)}, signature="encoded", outputs=("classes", "scores", "indices")
-        )
+        outputs = self.predict({"image_bytes": encoded}, signature="encoded", outputs=("classes", "scores", "indices"))
         classes, scores, indices = outputs["classes"], outputs["scores"], outputs["indices"]
         if not len(classes) == len(scores) == len(indices) == len(encoded):
             raise InternalError(
@@ -123,8 +121,8 @@ class ClassifierClient:
         """Runs a signature on tensors as they are.
 
         Args:
-            inputs: arrays by name, with the dtypes and shapes that `metadata()` lists. Strings as bytes or str, in
-                object arrays where they may end in zero bytes.
+            inputs: arrays by name, with the dtypes and shapes that `metadata()` lists. Strings as lists of bytes or
+                str, or as object arrays of them.
             signature: which one.
             outputs: the names to answer with. Default: all.
 

@@ -12,7 +12,7 @@ from keraslight_serving.client.errors import InvalidInput
 
 ImageLike = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
 
-_KINDS = "a path, the bytes of an image file, a file object, a PIL image, a numpy array, or an iterable of these"
+_KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 _SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, height, width, 1|3|4)"
 
 # How the files start that a TensorFlow graph decodes. A look at these costs nothing; the server has the last word.
@@ -48,7 +48,9 @@ def _each(images: Any) -> Iterator[Any]:
     try:
         return iter(images)
     except TypeError:
-        raise InvalidInput(f"Images must be {_KINDS}. Received: {type(images).__name__}") from None
+        raise InvalidInput(
+            f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
+        ) from None
 
 
 def _is_one(item: Any) -> bool:
@@ -74,7 +76,7 @@ def _encode(item: Any, which: str) -> bytes:
         return _checked(bytes(item), which)
     if hasattr(item, "__array__"):
         return _from_array(np.asarray(item), which)
-    raise InvalidInput(f"{which} must be {_KINDS.removesuffix(', or an iterable of these')}. Received: {item!r:.80}")
+    raise InvalidInput(f"{which} must be {_KINDS}. Received: {item!r:.80}")
 
 
 def _checked(data: Any, which: str) -> bytes:

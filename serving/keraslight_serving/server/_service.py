@@ -182,7 +182,8 @@ def _with_status(method: methods.Method, call: Callable) -> Callable:
 
     def handle(request, context: grpc.ServicerContext):
         if not context.is_active():
-            return None  # the caller gave up while the request waited for a thread: no work for nobody
+            # The caller gave up while the request waited for a thread: no work for nobody.
+            context.abort(grpc.StatusCode.CANCELLED, "The caller is gone")
         try:
             return call(request)
         except StatusError as error:

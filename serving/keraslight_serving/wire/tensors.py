@@ -125,8 +125,8 @@ def to_array(tensor: pb.TensorProto) -> np.ndarray:
 def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
     """Writes an array, as the list of its dtype (what TensorFlow Serving answers with) or as raw bytes.
 
-    Strings are bytes, or str (written as UTF-8). Put bytes that may end in zeros, such as images, in an object array:
-    numpy's fixed-width `S` type drops trailing zeros.
+    Strings are bytes, or str (written as UTF-8). An array of bytes that may end in zeros, such as images, has to be an
+    object array: numpy's fixed-width `S` type has lost them already. Lists of bytes are safe.
 
     Args:
         array: numbers, booleans or strings, of any shape.
@@ -135,7 +135,9 @@ def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
     Raises:
         TensorError: TensorProto has no such dtype.
     """
-    array = np.asarray(array)
+    given, array = array, np.asarray(array)
+    if array.dtype.kind == "S" and array is not given:
+        array = np.array(given, object)  # numpy has just dropped trailing zeros
     tensor = pb.TensorProto(dtype=dtype_enum(array.dtype))
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)

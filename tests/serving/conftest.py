@@ -1,0 +1,195 @@
+"""A small servable, made with plain TensorFlow, and servers over it."""
+
+import io
+import shutil
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from keraslight_serving.server import ModelServer
+from PIL import Image
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+LABELS = ["cat", "dog", "eel"]
+TOP_K = 2
+
+
+class Tiny(tf.Module):
+    """8x8x1 pixels -> conv -> dense -> 3 classes, with the signatures of a servable."""
+
+    def __init__(self):
+        generator = np.random.default_rng(7)
+        self.kernel = tf.Variable(generator.normal(size=(3, 3, 1, 4)).astype(np.float32))
+        self.weights = tf.Variable(generator.normal(scale=0.1, size=(256, 3)).astype(np.float32))
+        self.labels = tf.constant(LABELS)
+
+    def probabilities(self, images):
+        x = tf.nn.relu(tf.nn.conv2d(images / 255, self.kernel, 1, "SAME"))
+        return tf.nn.softmax(tf.reshape(x, [-1, 256]) @ self.weights)
+
+    def decode(self, image_bytes):
+        def one(data):
+            image = tf.io.decode_image(data, channels=1, expand_animations=False)
+            return tf.ensure_shape(tf.image.resize(image, [8, 8]), [8, 8, 1])
+
+        return tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+
+    def rank(self, probabilities):
+        scores, indices = tf.math.top_k(probabilities, TOP_K)
+        return tf.gather(self.labels, indices), scores, indices
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32, "images")])
+    def serve(self, images):
+        return {"probabilities": self.probabilities(images)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "image_bytes")])
+    def encoded(self, image_bytes):
+        probabilities = self.probabilities(self.decode(image_bytes))
+        classes, scores, indices = self.rank(probabilities)
+        return {"classes": classes, "scores": scores, "indices": indices, "probabilities": probabilities}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def classify(self, inputs):
+        features = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        classes, scores, _ = self.rank(self.probabilities(self.decode(features["image/encoded"])))
+        return {"classes": classes, "scores": scores}
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, "images")])
+    def one_image(self, images):
+        x = tf.nn.relu(tf.nn.conv2d(images / 255, self.kernel, 1, "SAME"))
+        return {"probabilities": tf.nn.softmax(tf.reshape(x, [1, 256]) @ self.weights)}
+
+
+@pytest.fixture(autouse=True)
+def _free_models():
+    """Instead of the one for all tests: there are no Keras models here, and clearing takes longer than these tests."""
+
+
+def save_servable(folder: Path) -> None:
+    model = Tiny()
+    signatures = {"serving_default": model.serve, "encoded": model.encoded, "classify": model.classify}
+    tf.saved_model.save(model, str(folder), signatures=signatures)
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
+    updater.replace_method_name(signature_key="classify", method_name="tensorflow/serving/classify", tags="serve")
+    updater.save()
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=["serving_default"])
+    (folder / "model.tflite").write_bytes(converter.convert())
+
+
+@pytest.fixture(scope="session")
+def version_folder(tmp_path_factory) -> Path:
+    """A finished version folder, to be copied."""
+    folder = tmp_path_factory.mktemp("servable") / "1"
+    save_servable(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_image_tflite() -> bytes:
+    """Declared for one image, with that 1 written into its reshape."""
+    model = Tiny()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([model.one_image.get_concrete_function()], model)
+    return converter.convert()
+
+
+@pytest.fixture(scope="session")
+def int8_tflite() -> bytes:
+    """Quantized, with int8 in and out."""
+    model = Tiny()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([model.serve.get_concrete_function()], model)
+    generator = np.random.default_rng(1)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [generator.uniform(0, 255, (1, 8, 8, 1)).astype(np.float32)] for _ in range(4)
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    return converter.convert()
+
+
+@pytest.fixture
+def publish(version_folder, tmp_path):
+    """Puts version folders into a base path, as one should: by renaming a finished copy."""
+    base = tmp_path / "tiny"
+    base.mkdir()
+
+    def put(version: int = 1, *, without: tuple[str, ...] = (), files: dict[str, bytes] | None = None) -> Path:
+        copy = base / f".copy-{version}"
+        shutil.copytree(version_folder, copy)
+        for name in without:
+            (copy / name).unlink()
+        for name, data in (files or {}).items():
+            (copy / name).write_bytes(data)
+        copy.rename(base / str(version))
+        return base
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def server(version_folder):
+    """A server with model `tiny`, version 1: `serving_default` in LiteRT, the rest in TensorFlow."""
+    with ModelServer("tiny", version_folder.parent) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def saved_model_server(version_folder, tmp_path_factory):
+    """The same model without its model.tflite: all in TensorFlow."""
+    base = tmp_path_factory.mktemp("saved_model_only")
+    shutil.copytree(version_folder, base / "1", ignore=shutil.ignore_patterns("model.tflite"))
+    with ModelServer("tiny", base) as server:
+        yield server
+
+
+class Stubs:
+    """TensorFlow Serving's own clients."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+
+@pytest.fixture(scope="session")
+def stubs(server):
+    stubs = Stubs(server.address)
+    yield stubs
+    stubs.channel.close()
+
+
+@pytest.fixture(scope="session")
+def saved_model_stubs(saved_model_server):
+    stubs = Stubs(saved_model_server.address)
+    yield stubs
+    stubs.channel.close()
+
+
+@pytest.fixture
+def connect():
+    """Stubs for a server of the test's own."""
+    opened = []
+
+    def to(server: ModelServer) -> Stubs:
+        opened.append(Stubs(server.address))
+        return opened[-1]
+
+    yield to
+    for stubs in opened:
+        stubs.channel.close()
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Four 8x8x1 images."""
+    return np.random.default_rng(3).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def png(pixels) -> bytes:
+    """The first of `pixels` as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[0, ..., 0]).save(buffer, "PNG")
+    return buffer.getvalue()
