@@ -230,6 +230,13 @@ def test_predict_with_a_bad_example(engine_stubs):
     assert details.startswith("Could not parse example input, value: 'garbage!!'")
 
 
+def test_predict_with_a_bad_example_that_is_no_text_either(engine_stubs):
+    request = predict({"inputs": [b"\x89\xff"]}, signature="classify")
+    code, details = failure(engine_stubs.prediction.Predict, request)
+    assert code == INVALID
+    assert details.startswith(r"Could not parse example input, value: '\x89\xff'")
+
+
 def metadata(*fields, model="tiny"):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=fields)
     request.model_spec.name = model

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--num_threads",
         type=int,
-        help="CPU threads of one LiteRT interpreter; 1 gives most requests per second (default: the CPUs, at most 4)",
+        help="CPU threads of one LiteRT interpreter; 1 gives most requests per second (default: half the CPUs, 1 to 4)",
     )
     add("--num_interpreters", type=int, help="requests that run in LiteRT at once (default: CPUs / num_threads)")
     add(

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from keraslight_serving.server._errors import CODES, StatusError
+from keraslight_serving.server._errors import CODES, StatusError, invalid
 from keraslight_serving.wire import serving_pb2 as pb
 
 
@@ -93,6 +93,10 @@ class _Session:
             arrays = TF_SessionRun_wrapper(self._session._session, None, feeds, fetches, [], None)
         except self._errors.OpError as error:
             raise StatusError(CODES[error.error_code], error.message) from error
+        except UnicodeDecodeError as error:
+            # The text of a refusal quotes what was sent ("Could not parse example input, value: ..."), and Python can't
+            # make a str of it. Only inputs bring such bytes, and the error still holds them.
+            raise invalid(error.object.decode(errors="backslashreplace")) from error
         return dict(zip(outputs, arrays, strict=True))
 
     def close(self) -> None:
