@@ -140,7 +140,8 @@ class ImageData:
             return images, targets
 
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
-        return _parallel(numbers.flat_map(one_epoch), load)
+        known = tf.data.experimental.assert_cardinality(steps * epochs)  # flat_map forgets how many batches there are
+        return _parallel(numbers.flat_map(one_epoch), load).apply(known)
 
     def validation(self, batch_size: int) -> tf.data.Dataset:
         """The held-out part, always in the same order, without augmentation.

@@ -1,0 +1,19 @@
+"""The `keraslight` command: thin commands over the package's functions."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line. A keraslight error becomes one line on stderr and exit code 1."""
+    try:
+        from keraslight.cli.app import app
+    except ModuleNotFoundError as error:
+        sys.exit(f'The keraslight command needs {error.name}: pip install "keraslight[cli]".')
+    from keraslight.errors import KeraslightError
+
+    try:
+        app()
+    except KeraslightError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

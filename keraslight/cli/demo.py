@@ -1,0 +1,381 @@
+"""The whole path on scikit-learn's digits, from training to a served int8 model, with every answer compared."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import json
+import re
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import keraslight
+from keraslight import compress
+from keraslight.errors import DisagreementError
+from keraslight.export import save_servable, to_litert
+from keraslight.training import DIGITS_PREPROCESSING, DIGITS_RECIPE, ImageData, load_digits, train
+
+MODEL = "mobilenet_v4_conv_small"
+SPARSITY = 0.7
+PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 8, 3
+TOLERANCE = 1e-4
+"""Largest difference between two probabilities that count as the same answer."""
+
+console = Console()
+
+
+@dataclasses.dataclass
+class Stage:
+    """One form of the model and all that is measured of it."""
+
+    name: str
+    model: Any
+    sparsity: float
+    servable: Path | None = None
+    litert: Path | None = None
+    accuracy: float = 0.0
+    kilobytes: float = 0.0
+    gzip_kilobytes: float = 0.0
+    milliseconds: float = 0.0
+    seconds: float = 0.0
+    largest_difference: float = 0.0
+
+
+def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> list[Stage]:
+    """Runs the demo and prints its table; writes the table, pictures, files and servables to `to`.
+
+    Args:
+        to: A folder; what an earlier demo left there is replaced.
+        seed: Of weights, order and augmentation. The split of the digits is always the same.
+        epochs: Passes of the float training; None takes the digits recipe's.
+
+    Raises:
+        DisagreementError: a served answer differs from the model in this process, or the LiteRT files from it.
+    """
+    to = Path(to)
+    for name in ("float", "savedmodels", "litert", "images"):
+        shutil.rmtree(to / name, ignore_errors=True)
+    to.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+
+    data = load_digits(DIGITS_PREPROCESSING)
+    pixels, targets = data.validation_arrays()
+    console.rule("[bold]Train, prune, quantize")
+    stages = list(_train_stages(data, to, seed, epochs))
+    console.rule("[bold]Export and convert for Android")
+    for stage in stages:
+        _export(stage, to, data)
+        _measure_file(stage, pixels, targets)
+        console.print(f"{stage.name}: {stage.servable}, {stage.litert} ({stage.accuracy:.2%})")
+    _measure_latency(stages, pixels[:1])
+    console.rule("[bold]Serve and classify over gRPC")
+    files = _write_images(data, to / "images")
+    predictions = _serve_and_compare(stages, files, pixels, to)
+
+    confusion = _confusion(targets, predictions)
+    _draw_confusion(confusion, data.labels, to / "confusion_matrix.png")
+    _draw_images(files, targets, predictions, data.labels, to / "classified.png")
+    _report(stages, to, len(files), time.monotonic() - started)
+    return stages
+
+
+def _train_stages(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator[Stage]:
+    recipe = DIGITS_RECIPE.replace(seed=seed)
+    if epochs is not None:
+        recipe = recipe.replace(epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+
+    def batches(passes: int) -> Any:
+        # Another seed than the float training's: fine-tuning sees the digits shifted and turned anew.
+        return data.train(recipe.batch_size, recipe.augmentation, seed + 1, epochs=passes)
+
+    began = time.monotonic()
+    keras.utils.set_random_seed(seed)
+    model = keraslight.create_model(
+        MODEL, classes=len(data.labels), input_shape=data.image_shape, preprocessing=data.preprocessing
+    )
+    console.print(f"Training {MODEL} on {data.train_count} digits, {recipe.epochs} epochs")
+    result = train(model, data, recipe, run_dir=to / "float", resume=False)
+    console.print(f"Held-out accuracy {result.best_accuracy:.2%}")
+    yield Stage("float", model, compress.sparsity(model).total, seconds=time.monotonic() - began)
+
+    began = time.monotonic()
+    console.print(f"Pruning {SPARSITY:.0%} of its weights, {PRUNING_EPOCHS} epochs")
+    pruned = compress.prune(model, batches(PRUNING_EPOCHS), sparsity=SPARSITY, epochs=1, seed=seed)
+    yield Stage("pruned", pruned, compress.sparsity(pruned).total, seconds=time.monotonic() - began)
+
+    began = time.monotonic()
+    console.print(f"Quantization-aware training of the pruned model, {QUANTIZATION_EPOCHS} epochs; tracing takes a while")
+    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed)
+    weights = compress.quantized_weights_to_keras(quantized, pruned)
+    yield Stage("int8", quantized, compress.sparsity(weights).total, seconds=time.monotonic() - began)
+
+
+def _export(stage: Stage, to: Path, data: ImageData) -> None:
+    """Writes the stage as the next version of the servable, and as a file for Android (batch 1)."""
+    quantization = "int8" if stage.name == "int8" else None
+    stage.servable = save_servable(
+        stage.model,
+        to / "savedmodels" / "digits",
+        labels=data.labels,
+        preprocessing=data.preprocessing,
+        quantization=quantization,
+    )
+    stage.litert = to_litert(stage.model, to / "litert" / f"digits_{stage.name}.tflite", quantization=quantization)
+
+
+def _runner(file: Path, batch_size: int = 1) -> Callable[[np.ndarray], np.ndarray]:
+    """A function (B, H, W, C) -> (B, classes) that runs a LiteRT file with one thread, image by image or in batches."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file), num_threads=1)
+    index = interpreter.get_input_details()[0]["index"]
+    if batch_size > 1:
+        interpreter.resize_tensor_input(index, (batch_size, *interpreter.get_input_details()[0]["shape"][1:]))
+    interpreter.allocate_tensors()
+    output = interpreter.get_output_details()[0]["index"]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        answers = []
+        for start in range(0, len(images), batch_size):
+            interpreter.set_tensor(index, images[start : start + batch_size].astype(np.float32))
+            interpreter.invoke()
+            answers.append(interpreter.get_tensor(output))
+        return np.concatenate(answers)
+
+    return run
+
+
+def _measure_file(stage: Stage, pixels: np.ndarray, targets: np.ndarray) -> None:
+    content = stage.litert.read_bytes()
+    stage.kilobytes = len(content) / 1000
+    stage.gzip_kilobytes = len(gzip.compress(content, mtime=0)) / 1000
+    answers = _runner(stage.litert)(pixels)
+    stage.accuracy = float((answers.argmax(axis=1) == targets).mean())
+    if stage.name != "int8":
+        _compare(stage, "the LiteRT file", answers, stage.model.predict(pixels, verbose=0))
+
+
+def _measure_latency(stages: list[Stage], image: np.ndarray, repeats: int = 60) -> None:
+    """Median milliseconds for one image, the stages taking turns so that a noisy moment hits all of them."""
+    runners = {stage.name: _runner(stage.litert) for stage in stages}
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(repeats):
+        for name, run in runners.items():
+            began = time.perf_counter()
+            run(image)
+            times[name].append(time.perf_counter() - began)
+    for stage in stages:
+        stage.milliseconds = 1000 * statistics.median(times[stage.name])
+
+
+def _write_images(data: ImageData, folder: Path) -> list[Path]:
+    """The held-out digits as PNG files of their native 8x8 pixels."""
+    from PIL import Image
+
+    folder.mkdir(parents=True)
+    files = []
+    for index, digit in enumerate(data.originals):
+        files.append(folder / f"{index:03d}.png")
+        Image.fromarray(digit).save(files[-1])
+    return files
+
+
+def _compare(stage: Stage, what: str, answers: np.ndarray, wanted: np.ndarray) -> None:
+    """Raises unless top-1 is the same for every image and the probabilities are within the tolerance."""
+    difference = float(np.abs(answers - wanted).max())
+    others = int((answers.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+    stage.largest_difference = max(stage.largest_difference, difference)
+    if others or difference > TOLERANCE:
+        raise DisagreementError(
+            f"{stage.name}: {what} must give the answers of the model in this process. Received: another top-1 for "
+            f"{others} of {len(answers)} images, probabilities up to {difference:.2g} apart (allowed: {TOLERANCE})."
+        )
+
+
+def _serve_and_compare(stages: list[Stage], files: list[Path], pixels: np.ndarray, to: Path) -> np.ndarray:
+    """Publishes the versions one after the other to a running server; returns the last one's classes."""
+    from keraslight_serving.client import ClassifierClient
+
+    published = to / "savedmodels" / "published" / "digits"
+    published.mkdir(parents=True)
+    labels = [str(digit) for digit in range(10)]
+    images = pixels.astype(np.float32)
+    predictions = np.empty(0)
+    for number, stage in enumerate(stages):
+        _publish(stage.servable, published)
+        if number == 0:
+            context = contextlib.ExitStack()
+            address = context.enter_context(_server(published, to / "server.log"))
+            client = context.enter_context(ClassifierClient(address, model="digits"))
+        _wait_for_version(client, int(stage.servable.name))
+        # The int8 version computes in LiteRT for raw pixels and in the SavedModel's rounding graph for files: each
+        # is compared with the same computation here.
+        raw = _runner(stage.servable / "model.tflite", 32) if stage.name == "int8" else None
+        in_graph = stage.model.predict(pixels.astype(np.float32), verbose=0)
+        padded = np.concatenate([images, images[: -len(images) % 32]])
+        in_process = raw(padded)[: len(images)] if raw else in_graph
+
+        answers = np.concatenate(
+            [client.predict({"images": padded[i : i + 32]})["probabilities"] for i in range(0, len(padded), 32)]
+        )[: len(images)]
+        _compare(stage, "signature serving_default", answers, in_process)
+
+        ranked = client.classify(files, top_k=len(labels))
+        answers = np.zeros_like(in_graph)
+        for row, classes in enumerate(ranked):
+            for c in classes:
+                answers[row, labels.index(c.label)] = c.score
+        _compare(stage, "signature encoded", answers, in_graph)
+        predictions = answers.argmax(axis=1)
+
+        _compare(stage, "signature classify", _classify_rpc(address, files, labels), in_graph)
+        console.print(
+            f"{stage.name}: 3 signatures, {len(files)} digits, every answer as in this process "
+            f"(largest difference {stage.largest_difference:.1g})"
+        )
+    context.close()
+    return predictions
+
+
+def _publish(version: Path, folder: Path) -> None:
+    """Copies a version where the server looks, under a hidden name first: it must never see half a version."""
+    hidden = folder / f".{version.name}"
+    shutil.copytree(version, hidden)
+    hidden.rename(folder / version.name)
+
+
+def _classify_rpc(address: str, files: list[Path], labels: list[str]) -> np.ndarray:
+    """The Classify call through TensorFlow Serving's own stubs: (N, classes) scores."""
+    import grpc
+    from tensorflow_serving.apis import classification_pb2, prediction_service_pb2_grpc
+
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name, request.model_spec.signature_name = "digits", "classify"
+    for file in files:
+        example = request.input.example_list.examples.add()
+        example.features.feature["image/encoded"].bytes_list.value.append(file.read_bytes())
+    with grpc.insecure_channel(address) as channel:
+        response = prediction_service_pb2_grpc.PredictionServiceStub(channel).Classify(request, timeout=60)
+    answers = np.zeros((len(files), len(labels)), np.float32)
+    for row, classifications in enumerate(response.result.classifications):
+        for c in classifications.classes:
+            answers[row, labels.index(c.label)] = c.score
+    return answers
+
+
+@contextlib.contextmanager
+def _server(base_path: Path, log: Path) -> Iterator[str]:
+    """A model server in a process of its own on a free loopback port; gives its address."""
+    command = [sys.executable, "-m", "keraslight_serving.server", "--port=0", "--model_name=digits",
+               f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.2"]  # fmt: skip
+    with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        try:
+            ready = select.select([process.stdout], [], [], 120)[0]
+            line = process.stdout.readline() if ready else ""
+            address = re.search(r"listening on (\S+:\d+)", line)
+            if address is None:
+                raise DisagreementError(f"The server must start within 120 s. Its log: {log}\n{log.read_text()[-2000:]}")
+            console.print(f"Serving {base_path} on {address[1]}")
+            yield address[1]
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+    if process.returncode != 0:
+        raise DisagreementError(f"The server must end with exit code 0. Received: {process.returncode}; log: {log}.")
+
+
+def _wait_for_version(client: Any, version: int, timeout: float = 60) -> None:
+    end = time.monotonic() + timeout
+    while not any(v.version == version and v.state == "AVAILABLE" for v in client.status()):
+        if time.monotonic() > end:
+            raise DisagreementError(f"The server must serve version {version} within {timeout} s.")
+        time.sleep(0.1)
+
+
+def _confusion(targets: np.ndarray, predictions: np.ndarray, classes: int = 10) -> np.ndarray:
+    """(classes, classes) counts: rows are the true digits, columns what was answered."""
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (targets, predictions), 1)
+    return counts
+
+
+def _draw_confusion(counts: np.ndarray, labels: tuple[str, ...], file: Path) -> None:
+    from matplotlib.figure import Figure  # no pyplot: no global state, no display
+
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts, cmap="Blues")
+    for row, column in np.argwhere(counts):
+        color = "white" if counts[row, column] > counts.max() / 2 else "black"
+        axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
+    axes.set(
+        xticks=range(len(labels)), xticklabels=labels, yticks=range(len(labels)), yticklabels=labels,
+        xlabel="answered", ylabel="digit",
+        title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
+    )  # fmt: skip
+    figure.savefig(file, dpi=120)
+
+
+def _draw_images(
+    files: list[Path], targets: np.ndarray, predictions: np.ndarray, labels: tuple[str, ...], file: Path
+) -> None:
+    """A grid of classified digits, the wrong ones first and in red."""
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    wrong_first = np.argsort(targets == predictions, kind="stable")[:40]
+    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    for axes, index in zip(figure.subplots(4, 10).flat, wrong_first, strict=True):
+        axes.imshow(np.asarray(Image.open(files[index])), cmap="gray")
+        right = targets[index] == predictions[index]
+        text = labels[predictions[index]] + ("" if right else f" (is {labels[targets[index]]})")
+        axes.set_title(text, color="black" if right else "red", fontsize=10)
+        axes.axis("off")
+    figure.suptitle("What the served int8 model answered, mistakes first")
+    figure.savefig(file, dpi=120)
+
+
+def _report(stages: list[Stage], to: Path, images: int, seconds: float) -> None:
+    """Prints the table and writes it as text and as JSON."""
+    table = Table(title=f"{MODEL} on {images} held-out digits, LiteRT with one thread, {seconds:.0f} s in all")
+    for heading in ("model", "accuracy", "zeros", ".tflite", "gzip", "latency", "training"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    first = stages[0]
+    for stage in stages:
+        table.add_row(
+            stage.name,
+            f"{stage.accuracy:.2%}",
+            f"{stage.sparsity:.0%}",
+            f"{stage.kilobytes:,.0f} kB ({stage.kilobytes / first.kilobytes:.2f})",
+            f"{stage.gzip_kilobytes:,.0f} kB ({stage.gzip_kilobytes / first.gzip_kilobytes:.2f})",
+            f"{stage.milliseconds:.2f} ms ({stage.milliseconds / first.milliseconds:.2f})",
+            f"{stage.seconds:.0f} s",
+        )
+    console.print(table)
+    with (to / "table.txt").open("w") as text:
+        Console(file=text, width=120).print(table)
+    figures = [
+        {**dataclasses.asdict(dataclasses.replace(stage, model=None)), "servable": str(stage.servable),
+         "litert": str(stage.litert)}
+        for stage in stages
+    ]  # fmt: skip
+    for figure in figures:
+        del figure["model"]
+    (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))
+    console.print(f"Table, confusion matrix and classified images: {to}/")
