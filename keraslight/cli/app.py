@@ -29,7 +29,7 @@ Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans),
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the order and the augmentation.")]
 
 
-class Quantization(str, enum.Enum):
+class Quantization(enum.StrEnum):
     """What the numbers of a LiteRT file are."""
 
     float32 = "float32"
@@ -43,7 +43,7 @@ class Quantization(str, enum.Enum):
         return None if self is Quantization.float32 else self.value
 
 
-class InputDtype(str, enum.Enum):
+class InputDtype(enum.StrEnum):
     """What a LiteRT file takes."""
 
     float32 = "float32"
@@ -123,7 +123,9 @@ def train(
         input_shape=images.image_shape,
         preprocessing=images.preprocessing,
     )
-    result = run_training(net, images, recipe.replace(**changes), run_dir=to or Path("runs", net.name), resume=not fresh)
+    result = run_training(
+        net, images, recipe.replace(**changes), run_dir=to or Path("runs", net.name), resume=not fresh
+    )
     console.print(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
         f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"

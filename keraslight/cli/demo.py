@@ -113,14 +113,19 @@ def _train_stages(data: ImageData, to: Path, seed: int, epochs: int | None) -> I
 
     began = time.monotonic()
     console.print(f"Pruning {SPARSITY:.0%} of its weights, {PRUNING_EPOCHS} epochs")
-    pruned = compress.prune(model, batches(PRUNING_EPOCHS), sparsity=SPARSITY, epochs=1, seed=seed)
+    pruned = compress.prune(model, batches(PRUNING_EPOCHS), sparsity=SPARSITY, epochs=1, seed=seed, verbose=_verbose())
     yield Stage("pruned", pruned, compress.sparsity(pruned).total, seconds=time.monotonic() - began)
 
     began = time.monotonic()
-    console.print(f"Quantization-aware training of the pruned model, {QUANTIZATION_EPOCHS} epochs; tracing takes a while")
-    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed)
+    console.print(f"Quantization-aware training, {QUANTIZATION_EPOCHS} epochs; the graph is traced first")
+    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed, verbose=_verbose())
     weights = compress.quantized_weights_to_keras(quantized, pruned)
     yield Stage("int8", quantized, compress.sparsity(weights).total, seconds=time.monotonic() - began)
+
+
+def _verbose() -> int:
+    """Keras' progress bar on a terminal, one line an epoch in a log."""
+    return 1 if console.is_terminal else 2
 
 
 def _export(stage: Stage, to: Path, data: ImageData) -> None:
@@ -281,13 +286,18 @@ def _server(base_path: Path, log: Path) -> Iterator[str]:
     """A model server in a process of its own on a free loopback port; gives its address."""
     command = [sys.executable, "-m", "keraslight_serving.server", "--port=0", "--model_name=digits",
                f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.2"]  # fmt: skip
-    with log.open("w") as errors, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         try:
             ready = select.select([process.stdout], [], [], 120)[0]
             line = process.stdout.readline() if ready else ""
             address = re.search(r"listening on (\S+:\d+)", line)
             if address is None:
-                raise DisagreementError(f"The server must start within 120 s. Its log: {log}\n{log.read_text()[-2000:]}")
+                raise DisagreementError(
+                    f"The server must start within 120 s. Its log: {log}\n{log.read_text()[-2000:]}"
+                )
             console.print(f"Serving {base_path} on {address[1]}")
             yield address[1]
         finally:

@@ -75,18 +75,7 @@ def to_litert(
     shape = (batch_size, *model.inputs[0].shape[1:])
     if None in shape[1:]:
         raise ExportError(f"A model to convert must have a fixed image size. Received: input shape {shape}.")
-    output_name = next(iter(model.output)) if isinstance(model.output, dict) else None
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)])
-    def serve(images):
-        result = model(images, training=False)
-        return {OUTPUT_NAME: tf.nest.flatten(result)[0] if output_name is None else result[output_name]}
-
-    # from_keras_model would trace every quantization wrapper several times (minutes); this traces once. The module
-    # only holds the variables.
-    module = tf.Module()
-    module.model = model
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], module)
+    converter = _converter(model, shape)
     if quantization is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":
@@ -100,8 +89,33 @@ def to_litert(
     try:
         content = converter.convert()
     except Exception as error:  # the converter raises whatever its C++ side throws
-        raise ExportError(f"The converter must accept every layer. Received: {model.name!r}; it said: {error}") from error
+        raise ExportError(
+            f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
+        ) from error
     return _write(path, content)
+
+
+def _converter(model: Any, shape: tuple) -> Any:
+    """A converter of the model's inference graph with its variables as constants."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    spec = tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)
+
+    @tf.function(input_signature=[spec])
+    def infer(images):
+        return tf.nest.flatten(model(images, training=False))[0]
+
+    # With variables, the converter writes and restores a SavedModel and then looks for what is never assigned to:
+    # 17 seconds where constants take one, and a Keras 3 model comes out with its variables left in (and unset). So
+    # they become constants first. That forgets the output's name, so a second function gives it back.
+    frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
+
+    @tf.function(input_signature=[spec])
+    def serve(images):
+        return {OUTPUT_NAME: tf.nest.flatten(frozen(images))[0]}
+
+    return tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], tf.Module())
 
 
 def is_quantization_aware(model: Any) -> bool:

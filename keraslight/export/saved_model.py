@@ -226,7 +226,7 @@ def _write_saved_model(model: Any, directory: Path, labels: list[str], spec: Pre
         labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         module = tf.Module()
         # The variables themselves, not the model: tracking a Keras model writes each variable twice.
-        module.weights = [getattr(variable, "value", variable) for variable in _tf_variables(model)]
+        module.weights = _tf_variables(model)
         module.labels = tf.saved_model.Asset(str(labels_file))
         signatures = _signatures(model, labels, spec)
         tf.saved_model.save(module, str(directory), signatures=signatures)
