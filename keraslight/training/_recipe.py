@@ -83,7 +83,13 @@ class Recipe:
 DIGITS_PREPROCESSING = Preprocessing(
     size=(48, 48), crop_mode="squash", interpolation="bilinear", mean=(0.5,), std=(0.5,)
 )
+"""scikit-learn's digits, enlarged from 8x8, for `DIGITS_RECIPE`."""
 
+# Measured with mobilenet_v4_conv_small from random weights on the default split (359 held-out images), seeds 0, 1, 2:
+# best epoch 99.16% three times, last epoch 99.16%, 98.89%, 98.89%; 91 to 107 s on two cores that others used as well,
+# of which about 20 s are the graph's tracing.
+# Tried and left: 8 epochs (98.3% with seed 1); 32x32, where the last map is a single pixel (98.6% to 98.9% in 12
+# epochs, at nearly the same cost: small steps are all overhead); 64x64 and a learning rate of 4e-3 (no gain).
 DIGITS_RECIPE = Recipe(
     epochs=12,
     batch_size=32,
@@ -93,3 +99,4 @@ DIGITS_RECIPE = Recipe(
     label_smoothing=0.1,
     augmentation=Augmentation(shift=0.08, rotate_degrees=10, zoom=0.1, brightness=0.05, edges="constant"),
 )
+"""For `load_digits(DIGITS_PREPROCESSING)`: 99% of the held-out digits in under two minutes on two CPU cores."""

@@ -59,6 +59,8 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob("writing.*"):  # of a run that was killed while it wrote
+            leftover.unlink()
 
     def clear(self) -> None:
         """Removes the files of an earlier run, and no other file."""

@@ -47,7 +47,7 @@ def build():
 @pytest.fixture(scope="session")
 def recipe():
     return Recipe(
-        epochs=3,
+        epochs=4,
         batch_size=16,
         learning_rate=0.01,
         warmup_epochs=1,
