@@ -1,0 +1,83 @@
+"""`keraslight demo` in full, as `make demo` runs it: its figures are the project's promise."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import keraslight
+from keraslight.export import litert_report
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, "-c", "from keraslight.cli import main; main()", "demo", "--to", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    results = json.loads((folder / "results.json").read_text())
+    return folder, {stage["name"]: stage for stage in results["stages"]}, done.stdout
+
+
+def test_accuracies(demo):
+    _, stages, _ = demo
+    assert stages["float"]["accuracy"] >= 0.975
+    assert stages["pruned"]["accuracy"] >= stages["float"]["accuracy"] - 0.01
+    assert stages["int8"]["accuracy"] >= stages["float"]["accuracy"] - 0.01
+
+
+def test_sparsity_and_sizes(demo):
+    _, stages, _ = demo
+    assert stages["pruned"]["sparsity"] >= 0.70
+    assert stages["int8"]["sparsity"] >= 0.70, "quantization-aware training must keep the pruned zeros"
+    assert stages["int8"]["kilobytes"] <= 0.30 * stages["float"]["kilobytes"]
+    assert stages["pruned"]["gzip_kilobytes"] < 0.6 * stages["float"]["gzip_kilobytes"]
+
+
+def test_every_convolution_is_int8(demo):
+    """Both by our reader of the file and by LiteRT's own interpreter, without a delegate to hide the operators."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    _, stages, _ = demo
+    file = stages["int8"]["litert"]
+    model = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(48, 48, 1), classes=10)
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+    wanted = sum(isinstance(layer, kinds) for layer in model.layers)
+
+    assert not [operator for operator in litert_report(file).float_operators if is_product(operator.kind)]
+    interpreter = Interpreter(file, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    tensors = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    products = [operator for operator in interpreter._get_ops_details() if is_product(operator["op_name"])]
+    assert len(products) >= wanted
+    for operator in products:
+        images, weights = operator["inputs"][:2]
+        assert tensors[images] == tensors[weights] == np.int8
+        assert all(tensors[output] == np.int8 for output in operator["outputs"])
+
+
+def is_product(kind: str) -> bool:
+    return kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def test_every_served_answer_was_compared(demo):
+    _, stages, output = demo
+    for name in ("float", "pruned", "int8"):
+        assert f"{name}: 3 signatures, 359 digits, every answer as in this process" in output
+        assert stages[name]["largest_difference"] <= 1e-4
+
+
+def test_pictures_and_table(demo):
+    from PIL import Image
+
+    folder, stages, output = demo
+    for picture in ("confusion_matrix.png", "classified.png"):
+        with Image.open(folder / picture) as image:
+            assert np.asarray(image.convert("L")).std() > 10
+    table = (folder / "table.txt").read_text()
+    for name, stage in stages.items():
+        assert name in table
+        assert f"{stage['accuracy']:.2%}" in table
+    assert "359 held-out digits" in output
