@@ -121,6 +121,12 @@ def test_predict(engine_stubs, request_, code, text):
     assert failure(engine_stubs.prediction.Predict, request_) == (code, text)
 
 
+def test_predict_with_the_initializer(engine_stubs):
+    code, text = failure(engine_stubs.prediction.Predict, predict({}, signature="__saved_model_init_op"))
+    assert code == INVALID
+    assert text.startswith("The signature names a tensor that the graph does not have: ")
+
+
 def test_predict_without_model_spec(engine_stubs):
     assert failure(engine_stubs.prediction.Predict, predict_pb2.PredictRequest()) == (INVALID, "Missing ModelSpec")
 

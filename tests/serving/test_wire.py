@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from keraslight_serving.wire import methods
+from keraslight_serving.wire import _generate, methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_name, numpy_name, to_array, to_tensor
 from tensorflow.core.framework import tensor_pb2
@@ -106,6 +106,13 @@ def test_a_saved_model_gives_its_signatures(version_folder):
     assert list(graph.meta_info_def.tags) == ["serve"]
     assert {"serving_default", "encoded", "classify"} <= set(graph.signature_def)
     assert graph.signature_def["classify"].method_name == "tensorflow/serving/classify"
+
+
+def test_the_generated_code_is_what_the_proto_file_generates():
+    # In a process of its own: protoc crashes where TensorFlow, with a protobuf of its own, is loaded.
+    code = "import sys; from keraslight_serving.wire import _generate; sys.stdout.write(_generate.generate())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == _generate.TARGET.read_text()
 
 
 ORDERS = [

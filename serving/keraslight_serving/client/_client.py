@@ -30,7 +30,8 @@ class ClassifierClient:
         target: `host:port` of the server.
         model: its name there.
         version: None for the newest that is loaded.
-        timeout: seconds for each call.
+        timeout: seconds for each call. The first `classify` may have to wait for the server to import TensorFlow,
+            unless it was started with `--load_saved_model`.
         max_message_bytes: the largest request and response.
         channel: a grpc.Channel to use instead of opening one to `target`: for TLS (`grpc.secure_channel`),
             interceptors, or tests (`keraslight_serving.client.testing.FakeChannel`). Whoever passes it closes it.

@@ -1,10 +1,11 @@
-"""Regenerates `serving_pb2.py` from `serving.proto`.
+"""Regenerates `serving_pb2.py` from `serving.proto`: `make proto`, or
 
-    python -m pip install grpcio-tools==1.75.1    # in a throw-away environment
+    python -m pip install grpcio-tools
     python -m keraslight_serving.wire._generate
 
-Generated code refuses to run on a protobuf that is older than the one that it was generated with. So it is made with
-the oldest protobuf that the package supports, and newer generators are turned away.
+Generated code refuses to run on a protobuf that is older than its generator's, which would make every user of the
+client update. But from protobuf 6.31 to 7.35 generators write the same code, except for that version: so it is lowered
+to the oldest that the package supports. A test compares the file with a fresh one, and will show when this has changed.
 """
 
 import importlib.resources
@@ -19,28 +20,31 @@ PROTO = "keraslight_serving/wire/serving.proto"  # also the name in the descript
 TARGET = PACKAGES / PROTO.replace(".proto", "_pb2.py")
 
 
-def main() -> None:
-    """Writes `serving_pb2.py`.
+def generate() -> str:
+    """The code for `serving_pb2.py`.
 
     Raises:
-        SystemExit: grpcio-tools is missing or too new, or protoc refused the file.
+        SystemExit: grpcio-tools is missing, or protoc refused the file.
     """
     try:
         from grpc_tools import protoc
     except ImportError:
-        sys.exit("Generating needs grpcio-tools: python -m pip install grpcio-tools==1.75.1")
+        sys.exit("Generating needs grpcio-tools: python -m pip install grpcio-tools")
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as folder:
         if protoc.main(["protoc", f"-I{PACKAGES}", f"-I{well_known}", f"--python_out={folder}", PROTO]):
             sys.exit(f"protoc refused {PROTO}; its message is above.")
         code = (Path(folder) / PROTO.replace(".proto", "_pb2.py")).read_text()
-    version = tuple(map(int, re.search(r"Protobuf Python Version: (\d+)\.(\d+)\.(\d+)", code).groups()))
-    if version > OLDEST_PROTOBUF:
-        sys.exit(
-            f"Generated code must run on protobuf {'.'.join(map(str, OLDEST_PROTOBUF))}: use grpcio-tools==1.75.1. "
-            f"Received: a generator of protobuf {'.'.join(map(str, version))}"
-        )
-    TARGET.write_text(code)
+    major, minor, patch = OLDEST_PROTOBUF
+    code = re.sub(r"(Protobuf Python Version: )\S+", rf"\g<1>{major}.{minor}.{patch}", code)
+    return re.sub(
+        r"(Domain\.PUBLIC,\n)    \d+,\n    \d+,\n    \d+,\n", rf"\1    {major},\n    {minor},\n    {patch},\n", code
+    )
+
+
+def main() -> None:
+    """Writes `serving_pb2.py`."""
+    TARGET.write_text(generate())
 
 
 if __name__ == "__main__":

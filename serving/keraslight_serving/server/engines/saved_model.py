@@ -103,4 +103,7 @@ class _Session:
         self._session.close()
 
     def _tensor(self, name: str):
-        return self._graph.get_tensor_by_name(name)._as_tf_output()
+        try:
+            return self._graph.get_tensor_by_name(name)._as_tf_output()
+        except (KeyError, ValueError) as error:  # the initializer's output is an operation
+            raise invalid(f"The signature names a tensor that the graph does not have: {error}") from error
