@@ -47,6 +47,10 @@ class DataError(KeraslightError):
     """A data set can't be used as it is."""
 
 
+class TrainingError(KeraslightError):
+    """A training can't go on, such as with a loss that is no longer finite."""
+
+
 class CompressionError(KeraslightError):
     """A model can't be pruned, quantized or fused as asked."""
 

@@ -106,9 +106,13 @@ class Preprocessing:
         """
         import tensorflow as tf
 
-        channels = self.channels
+        # TensorFlow decodes only some of these formats to one channel (no BMP, WebP, GIF or CMYK JPEG).
+        channels = 3 if self.channels == 1 else self.channels
         image = tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
         image.set_shape((None, None, channels))  # decode_image leaves the rank open
+        if self.channels == 1:  # ITU-R BT.601 luma, as Pillow's "L"; grey pixels stay as they are
+            luma = tf.constant([0.299, 0.587, 0.114])
+            image = tf.round(tf.reduce_sum(tf.cast(image, tf.float32) * luma, axis=-1, keepdims=True))
         return self.fit(image)
 
     def fit(self, image: tf.Tensor) -> tf.Tensor:

@@ -70,6 +70,22 @@ def test_file_kinds(kind):
     np.testing.assert_allclose(pixels, 200, atol=2)
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "gif", "webp"])
+def test_grey_models_take_coloured_files_of_every_kind(kind):
+    image = np.full((16, 16, 3), (200, 40, 90), np.uint8)
+    spec = Preprocessing((8, 8), mean=(0.5,), std=(0.5,))
+    wanted = np.asarray(Image.fromarray(image).convert("L"))[0, 0]
+    pixels = np.asarray(spec.decode(tf.constant(encode(image, kind))))
+    assert pixels.shape == (8, 8, 1)
+    np.testing.assert_allclose(pixels, wanted, atol=2)
+
+
+def test_grey_files_keep_every_value():
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = Preprocessing((16, 16), mean=(0.5,), std=(0.5,)).decode(tf.constant(encode(ramp)))
+    np.testing.assert_array_equal(np.asarray(pixels)[..., 0], ramp)
+
+
 def test_dict_round_trip():
     spec = Preprocessing((48, 32), 0.9, "squash", "bilinear", (0.5,), (0.25,))
     assert Preprocessing.from_dict(spec.to_dict()) == spec

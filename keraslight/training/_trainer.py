@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.layers import ImageNormalization
 from keraslight.training._data import ImageData
 from keraslight.training._extras import require
@@ -82,8 +82,9 @@ def train(
         progress: Shows a bar on a terminal, a line per epoch elsewhere; on stderr.
 
     Raises:
-        InvalidArgumentError: the model does not fit the data, the run to resume began with another recipe, other
-            data or another model, or the loss is no longer finite.
+        InvalidArgumentError: the model does not fit the data, or the run to resume began with another recipe, other
+            data or another model.
+        TrainingError: the loss is no longer finite.
         MissingDependencyError: rich or matplotlib is not installed.
     """
     _check(model, data)
@@ -176,7 +177,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if not math.isfinite(logs["loss"]):
-            raise InvalidArgumentError(
+            raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
                 f"Received: loss={logs['loss']} in epoch {len(self._history) + 1}, step {batch + 1}, with "
                 f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup_epochs}."

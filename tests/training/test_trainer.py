@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 from keraslight.training import ImageData, Recipe, load_run, train
@@ -214,7 +214,7 @@ def test_a_loss_that_explodes_stops_with_a_text(build, data, recipe, tmp_path):
     model = fresh(build)
     model.layers[-1].kernel.assign(model.layers[-1].kernel * np.nan)
     text = r"must keep the loss finite: try a lower `learning_rate`.*Received: loss=nan in epoch 1, step 1, with "
-    with pytest.raises(InvalidArgumentError, match=text):
+    with pytest.raises(TrainingError, match=text):
         train(model, data, recipe, run_dir=tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
