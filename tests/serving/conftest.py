@@ -95,6 +95,17 @@ def one_image_tflite() -> bytes:
 
 
 @pytest.fixture(scope="session")
+def any_size_tflite() -> bytes:
+    """The mean of an image of any size."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 1], tf.float32, "images")])
+    def mean(images):
+        return {"mean": tf.reduce_mean(images, [1, 2])}
+
+    return tf.lite.TFLiteConverter.from_concrete_functions([mean.get_concrete_function()], tf.Module()).convert()
+
+
+@pytest.fixture(scope="session")
 def int8_tflite() -> bytes:
     """Quantized, with int8 in and out."""
     model = Tiny()

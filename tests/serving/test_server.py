@@ -155,6 +155,17 @@ def test_a_file_made_for_one_image_takes_batches_all_the_same(
     np.testing.assert_allclose(lite, full, atol=1e-4)
 
 
+def test_a_file_that_takes_images_of_any_size(publish, any_size_tflite, connect):
+    images = np.random.default_rng(0).uniform(0, 255, (3, 11, 6, 1)).astype(np.float32)
+    with ModelServer("tiny", publish(files={"model.tflite": any_size_tflite})) as server:
+        stubs = connect(server)
+        together = arrays(predict(stubs, {"images": images}))["mean"]
+        np.testing.assert_allclose(together, images.mean((1, 2)), rtol=1e-5)
+        with pytest.raises(Exception, match="must not be empty"):
+            predict(stubs, {"images": images[:, :0]})
+        assert arrays(predict(stubs, {"images": images[:, :2]}))["mean"].shape == (3, 1)
+
+
 def test_a_quantized_file_takes_and_declares_its_own_types(publish, int8_tflite, connect, pixels):
     with ModelServer("tiny", publish(files={"model.tflite": int8_tflite})) as server:
         stubs = connect(server)

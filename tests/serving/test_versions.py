@@ -126,6 +126,15 @@ def test_where_tensorflow_is_in_use_the_next_version_loads_it_before_it_serves(p
     assert states(client)[1] == "AVAILABLE"
 
 
+def test_overwriting_what_is_loaded_changes_nothing(publish, serve):
+    base = publish(1)
+    client = serve(base)
+    expected = client.predict({"images": IMAGE})["probabilities"]
+    (base / "1" / "model.tflite").write_bytes(b"")
+    for _ in range(3):
+        np.testing.assert_array_equal(client.predict({"images": IMAGE})["probabilities"], expected)
+
+
 # ---------------------------------------------------------------- at the start
 
 

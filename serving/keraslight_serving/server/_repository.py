@@ -21,7 +21,7 @@ logger = logging.getLogger("keraslight_serving.server")
 class _Version:
     """What is known of a version, now or once."""
 
-    state: int = pb.ModelVersionStatus.START
+    state: int  # of pb.ModelVersionStatus
     error: StatusError | None = None
     failed_files: frozenset = frozenset()  # the files of the folder when it failed to load
 
@@ -63,7 +63,7 @@ class Repository:
         self._base_path = base_path
         self._load = load
         self._poll_seconds = poll_seconds
-        self._changed = threading.Condition()  # guards all below
+        self._changed = threading.Condition()  # guards the two below, which only the polling thread changes
         self._versions: dict[int, _Version] = {}
         self._current: _Loaded | None = None
         self._stopping = threading.Event()

@@ -42,7 +42,7 @@ class Servable:
         if lite.is_file():
             try:
                 self._litert = LiteRTEngine(lite, threads=threads, interpreters=interpreters)
-            except (ValueError, RuntimeError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise invalid(f"LiteRT can't load {lite}: {error}") from error
             # What the file declares is what it takes: a quantized one may want int8 where the SavedModel has float.
             self.signatures |= self._litert.signatures

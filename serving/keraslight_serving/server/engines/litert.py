@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from keraslight_serving.server._errors import invalid
+from keraslight_serving.server._signatures import declared_shape
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
@@ -28,11 +29,13 @@ class LiteRTEngine:
         interpreters: size of the pool.
 
     Raises:
+        OSError: the file can't be read.
         ValueError, RuntimeError: LiteRT can't load the file, or can't run it on zeros.
     """
 
     def __init__(self, path: Path, *, threads: int, interpreters: int) -> None:
-        self._path = path
+        # Not by its path: LiteRT maps files, and one that is overwritten in place would end the process (SIGBUS).
+        self._content = path.read_bytes()
         self._threads = threads
         self._lock = threading.Lock()
         first = self._interpreter()
@@ -75,19 +78,20 @@ class LiteRTEngine:
 
     def _interpreter(self) -> Interpreter:
         with self._lock:
-            return Interpreter(str(self._path), num_threads=self._threads)
+            return Interpreter(model_content=self._content, num_threads=self._threads)
 
     def _most_rows(self, interpreter: Interpreter, signature: str) -> int:
         """How many rows may run at a time; runs the model on zeros, so that a broken one fails here.
 
         Some files were converted for one image and have that 1 written into a reshape: with more rows they fail, or
-        mix them up. Those run row by row.
+        mix them up. Those run row by row, and so do files that take images of any size: there is no size to try.
         """
-        infos = self.signatures[signature].inputs
+        shapes = {name: declared_shape(info) for name, info in self.signatures[signature].inputs.items()}
+        if any(-1 in shape[1:] for shape in shapes.values()):
+            return 1
         details = interpreter.get_signature_runner(signature).get_input_details()
 
         def zeros(rows: int) -> dict[str, np.ndarray]:
-            shapes = {name: [abs(dim.size) for dim in info.tensor_shape.dim] for name, info in infos.items()}
             return {
                 name: np.zeros([rows, *shape[1:]] if shape else [], details[name]["dtype"])
                 for name, shape in shapes.items()
@@ -95,7 +99,7 @@ class LiteRTEngine:
 
         interpreter.get_signature_runner(signature)(**zeros(1))
         try:
-            two = Interpreter(str(self._path), num_threads=1).get_signature_runner(signature)(**zeros(2))
+            two = self._interpreter().get_signature_runner(signature)(**zeros(2))
         except (ValueError, RuntimeError):
             return 1
         return SLICE_ROWS if all(array.ndim and len(array) == 2 for array in two.values()) else 1
