@@ -79,7 +79,7 @@ class ClassifierClient:
                 bytes of a JPEG, PNG, GIF, BMP, WebP or JPEG XL file, a binary file object, a PIL image, or an array of
                 shape (height, width) or (height, width, 1|3|4) with whole pixels from 0 to 255. An array of shape
                 (images, height, width, 1|3|4) is a batch.
-            top_k: the length of each ranking. The model ranks only so many classes (5 by default): it may be shorter.
+            top_k: the length of each ranking. It is shorter where the model ranks fewer classes.
 
         Returns:
             One ranking per image, in their order, best class first. A single image is a batch of one.
