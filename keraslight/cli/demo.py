@@ -34,7 +34,7 @@ PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 8, 3
 TOLERANCE = 1e-4
 """Largest difference between two probabilities that count as the same answer."""
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 110)
 
 
 @dataclasses.dataclass
@@ -379,7 +379,7 @@ def _report(stages: list[Stage], to: Path, images: int, seconds: float) -> None:
         )
     console.print(table)
     with (to / "table.txt").open("w") as text:
-        Console(file=text, width=120).print(table)
+        Console(file=text, width=110).print(table)
     figures = [
         {**dataclasses.asdict(dataclasses.replace(stage, model=None)), "servable": str(stage.servable),
          "litert": str(stage.litert)}
