@@ -26,7 +26,14 @@ import keraslight
 from keraslight import compress
 from keraslight.errors import DisagreementError
 from keraslight.export import save_servable, to_litert
-from keraslight.training import DIGITS_PREPROCESSING, DIGITS_RECIPE, ImageData, load_digits, train
+from keraslight.training import (
+    DIGITS_PREPROCESSING,
+    DIGITS_RECIPE,
+    ImageData,
+    classification_loss,
+    load_digits,
+    train,
+)
 
 MODEL = "mobilenet_v4_conv_small"
 SPARSITY = 0.7
@@ -285,7 +292,7 @@ def _classify_rpc(address: str, files: list[Path], labels: list[str]) -> np.ndar
 def _server(base_path: Path, log: Path) -> Iterator[str]:
     """A model server in a process of its own on a free loopback port; gives its address."""
     command = [sys.executable, "-m", "keraslight_serving.server", "--port=0", "--model_name=digits",
-               f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.2"]  # fmt: skip
+               f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.2", "--load_saved_model"]  # fmt: skip
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,

@@ -10,7 +10,7 @@ from keraslight.training._data import ImageData
 from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
 from keraslight.training._run import load_run
 from keraslight.training._sources import load_digits, load_directory
-from keraslight.training._trainer import TrainingResult, train
+from keraslight.training._trainer import TrainingResult, classification_loss, train
 
 __all__ = [
     "DIGITS_PREPROCESSING",
@@ -19,6 +19,7 @@ __all__ = [
     "ImageData",
     "Recipe",
     "TrainingResult",
+    "classification_loss",
     "load_digits",
     "load_directory",
     "load_run",
