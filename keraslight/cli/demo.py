@@ -120,7 +120,15 @@ def _train_stages(data: ImageData, to: Path, seed: int, epochs: int | None) -> I
 
     began = time.monotonic()
     console.print(f"Pruning {SPARSITY:.0%} of its weights, {PRUNING_EPOCHS} epochs")
-    pruned = compress.prune(model, batches(PRUNING_EPOCHS), sparsity=SPARSITY, epochs=1, seed=seed, verbose=_verbose())
+    pruned = compress.prune(
+        model,
+        batches(PRUNING_EPOCHS),
+        sparsity=SPARSITY,
+        epochs=1,
+        loss=classification_loss(model, recipe.label_smoothing),
+        seed=seed,
+        verbose=_verbose(),
+    )
     yield Stage("pruned", pruned, compress.sparsity(pruned).total, seconds=time.monotonic() - began)
 
     began = time.monotonic()
@@ -291,8 +299,9 @@ def _classify_rpc(address: str, files: list[Path], labels: list[str]) -> np.ndar
 @contextlib.contextmanager
 def _server(base_path: Path, log: Path) -> Iterator[str]:
     """A model server in a process of its own on a free loopback port; gives its address."""
-    command = [sys.executable, "-m", "keraslight_serving.server", "--port=0", "--model_name=digits",
-               f"--model_base_path={base_path}", "--file_system_poll_wait_seconds=0.2", "--load_saved_model"]  # fmt: skip
+    flags = {"port": 0, "model_name": "digits", "model_base_path": base_path, "file_system_poll_wait_seconds": 0.2}
+    command = [sys.executable, "-m", "keraslight_serving.server", *(f"--{name}={flags[name]}" for name in flags)]
+    command.append("--load_saved_model")  # the first classification should not wait for TensorFlow's import
     with (
         log.open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
