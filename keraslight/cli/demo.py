@@ -37,7 +37,7 @@ from keraslight.training import (
 
 MODEL = "mobilenet_v4_conv_small"
 SPARSITY = 0.7
-PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 8, 3
+PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 12, 3
 TOLERANCE = 1e-4
 """Largest difference between two probabilities that count as the same answer."""
 
