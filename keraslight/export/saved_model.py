@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -29,6 +30,8 @@ from keraslight.errors import ExportError, InvalidArgumentError, MissingDependen
 from keraslight.export.litert import to_litert
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
@@ -63,8 +66,8 @@ def save_servable(
         path: The servable's directory; its last part is the model's usual name.
         labels: K names, in the order of the outputs.
         preprocessing: How the model's images are resized, cropped and normalized. None takes what the model itself
-            carries (built with `preprocessing=`). A model that takes normalized images needs it, and gets the
-            normalization into its graph.
+            carries (built with `preprocessing=`); one that carries nothing gets raw pixels 0..255, said in a warning.
+            For a model that takes normalized images pass it, and the normalization goes into the servable's graph.
         version: Version number, at least 1; None is one more than the highest there.
         overwrite: Replace a version that exists.
         quantization: Of the `model.tflite` beside the SavedModel: as in `to_litert`, for forms that need no
@@ -80,11 +83,11 @@ def save_servable(
     """
     labels = [str(label) for label in labels]
     own = _own_preprocessing(model)
-    spec = preprocessing or own
     input_shape, classes = _shapes(model)
+    spec = preprocessing or own or _raw_pixels(input_shape)
     _check(labels, classes, spec, input_shape)
     if isinstance(model, keras.Model):
-        model = _from_raw_pixels_to_probabilities(model, None if own else spec)
+        model = _from_raw_pixels_to_probabilities(model, None if own else preprocessing)
 
     path = Path(path)
     if version is None:
@@ -129,6 +132,19 @@ def _own_preprocessing(model: Any) -> Preprocessing | None:
     return getattr(model, "preprocessing", None)
 
 
+def _raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
+    """What stands for the preprocessing of a model that says nothing of it."""
+    height, width, channels = shape
+    log.warning(
+        "The model carries no preprocessing (no ImageNormalization layer), so the servable gives it raw pixels 0..255, "
+        "resized and cropped to %dx%d. If it was trained on normalized images, pass that Preprocessing, such as "
+        "keraslight.model_info(name).preprocessing.",
+        height,
+        width,
+    )
+    return Preprocessing((height, width), mean=(0.0,) * channels, std=(1 / 255,) * channels)
+
+
 def _shapes(model: Any) -> tuple[tuple[int, int, int], int]:
     """Image shape (H, W, C) and number of classes of a classifier with one input and one output."""
     inputs, outputs = model.inputs, model.outputs
@@ -143,19 +159,13 @@ def _shapes(model: Any) -> tuple[tuple[int, int, int], int]:
     return shape, outputs[0].shape[1]
 
 
-def _check(labels: list[str], classes: int, spec: Preprocessing | None, shape: tuple[int, int, int]) -> None:
+def _check(labels: list[str], classes: int, spec: Preprocessing, shape: tuple[int, int, int]) -> None:
     if len(labels) != classes:
         raise InvalidArgumentError(
             f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
         )
     if any("\n" in label for label in labels):
         raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
-    if spec is None:
-        raise InvalidArgumentError(
-            "A servable takes raw pixels, so it must know the preprocessing. Received: preprocessing=None and a model "
-            "without an ImageNormalization layer. Pass the Preprocessing that it was trained with, such as "
-            "keraslight.model_info(name).preprocessing, or build it with create_model(..., preprocessing=True)."
-        )
     if (*spec.size, spec.channels) != shape:
         raise InvalidArgumentError(
             "`preprocessing` must give images of the model's input shape. Received: "

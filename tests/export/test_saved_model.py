@@ -121,8 +121,6 @@ def test_warmup_requests_replay(exported):
 
 def test_a_model_of_normalized_images_and_logits_gets_both_ends(tmp_path):
     model = small(classifier_activation=None)
-    with pytest.raises(InvalidArgumentError, match="must know the preprocessing. Received: preprocessing=None"):
-        save_servable(model, tmp_path / "m", labels=LABELS)
     version = save_servable(model, tmp_path / "m", labels=LABELS, preprocessing=SPEC)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 40, 3)).astype("float32")
     normalized = (pixels / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
@@ -130,6 +128,23 @@ def test_a_model_of_normalized_images_and_logits_gets_both_ends(tmp_path):
     wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     served = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
     np.testing.assert_allclose(served["probabilities"], wanted, atol=1e-5)
+
+
+def test_a_model_that_says_nothing_of_preprocessing_gets_raw_pixels_and_a_warning(tmp_path, caplog):
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(images)  # its own business
+    x = keras.layers.Flatten()(keras.layers.Conv2D(4, 8)(x))
+    model = keras.Model(images, keras.layers.Softmax()(x))
+    version = save_servable(model, tmp_path / "m", labels=LABELS)
+    assert "The model carries no preprocessing (no ImageNormalization layer)" in caplog.text
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("float32")
+    served = tf.saved_model.load(str(version)).signatures
+    wanted = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(
+        served["serving_default"](images=tf.constant(pixels))["probabilities"], wanted, atol=1e-6
+    )
+    files = [tf.io.encode_png(image.astype("uint8")).numpy() for image in pixels]
+    np.testing.assert_allclose(served["encoded"](image_bytes=tf.constant(files))["probabilities"], wanted, atol=1e-6)
 
 
 def test_versions(tmp_path, monkeypatch):
