@@ -37,7 +37,9 @@ def steps_in(dataset: tf.data.Dataset) -> int:
     """Batches in an epoch; counts them once where the data set does not know."""
     steps = int(dataset.cardinality())
     if steps == tf.data.INFINITE_CARDINALITY:
-        raise InvalidArgumentError("`data` must end; use `data.take(steps)`. Received: a data set that repeats forever.")
+        raise InvalidArgumentError(
+            "`data` must end; use `data.take(steps)`. Received: a data set that repeats forever."
+        )
     if steps < 0:
         steps = sum(1 for _ in dataset)
     if not steps:

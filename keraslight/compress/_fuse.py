@@ -46,7 +46,9 @@ def fuse(model: keras.Model) -> keras.Model:
         keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name) for layer in graph.input_layers
     ]
     outputs = graph.rebuild(inputs, call_layer)
-    structure = keras.tree.pack_sequence_as(graph.inputs, inputs) if isinstance(graph.inputs, dict | list) else inputs[0]
+    structure = (
+        keras.tree.pack_sequence_as(graph.inputs, inputs) if isinstance(graph.inputs, dict | list) else inputs[0]
+    )
     fused = keras.Model(structure, outputs, name=model.name)
     for name, layer in graph.layers().items():
         if name in folded:

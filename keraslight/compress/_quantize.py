@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def quantize_aware(
     The rounding is that of the int8 file: kernels in 8 bits, symmetric, a range an output channel; activations in 8
     bits, a range a tensor, only where the file has a tensor (convolution, batch norm and ReLU become one operator).
     Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3. An input that feeds a layer named
-    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph.
+    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph. Batch norms keep their
+    moving statistics; their gamma and beta train.
 
     The model comes compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`; what goes
     into it (optimizers, callbacks) must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
@@ -158,8 +160,6 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
 
 
 def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:
-    import fnmatch
-
     names = list(graph.layers())
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
@@ -175,7 +175,9 @@ def _calibration_batches(data: Any) -> list:
         data = tf.data.Dataset.from_tensor_slices(data).batch(32)
     elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
         data = _data.batches(data, 32)
-    batches = [batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)]
+    batches = [
+        batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)
+    ]
     if not batches:
         raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
     return batches

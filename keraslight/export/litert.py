@@ -75,6 +75,9 @@ def to_litert(
     shape = (batch_size, *model.inputs[0].shape[1:])
     if None in shape[1:]:
         raise ExportError(f"A model to convert must have a fixed image size. Received: input shape {shape}.")
+    unset = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if unset:  # the converter would crash the process
+        raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
     converter = _converter(model, shape)
     if quantization is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -120,7 +123,9 @@ def _converter(model: Any, shape: tuple) -> Any:
 
 def is_quantization_aware(model: Any) -> bool:
     """Whether a model carries tensorflow_model_optimization's quantizers."""
-    return any(type(layer).__name__.startswith("QuantizeWrapper") for layer in getattr(model, "layers", ()))
+    # By name: the classes can't be imported where tensorflow-model-optimization is not installed.
+    classes = (base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__)
+    return "QuantizeWrapper" in classes
 
 
 def _check(quantization, representative_data, input_dtype, batch_size, quantization_aware) -> None:

@@ -16,7 +16,7 @@ try:
     import tensorflow as tf
 
     tf.keras.__version__  # noqa: B018 - settles what the lazy attribute means before the next import
-    import tensorflow_model_optimization.python.core.keras.compat
+    import tensorflow_model_optimization.python.core.keras.compat  # noqa: F401
     import tf_keras  # noqa: F401
 except ImportError as error:
     raise MissingDependencyError(

@@ -17,7 +17,6 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import (
-    quant_ops,
     quantize_layer,
     quantize_wrapper,
     quantizers,
@@ -113,18 +112,22 @@ class KernelQuantizer(quantizers.Quantizer):
         return {"limit": self.limit.tolist()}
 
 
-class ActivationQuantizer(quantizers.MovingAverageQuantizer):
+class ActivationQuantizer(quantizers.Quantizer):
     """Eight bits, one range that follows the batches' minima and maxima.
 
+    Two differences from the library's own: the average follows faster (its decay of 0.999 needs thousands of steps,
+    more than a fine-tuning has), and the range never shrinks to nothing (a range of 1e-40 trains to NaN, and NaN
+    crashes the converter).
+
     Args:
-        low, high: The first range.
+        low, high: The first range; 0 is taken in, because padding writes zeros.
     """
 
-    DECAY = 0.99  # the library's 0.999 needs thousands of steps, more than a fine-tuning has
+    DECAY = 0.99
+    SMALLEST = 1e-6
 
     def __init__(self, low: float = -6.0, high: float = 6.0):
-        super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
-        self.low, self.high = float(low), float(high)
+        self.low, self.high = min(float(low), 0.0), max(float(high), self.SMALLEST)
 
     def build(self, tensor_shape, name, layer):
         return {
@@ -135,12 +138,29 @@ class ActivationQuantizer(quantizers.MovingAverageQuantizer):
         }
 
     def __call__(self, inputs, training, weights, **kwargs):
-        return quant_ops.MovingAvgQuantize(
-            inputs, weights["min_var"], weights["max_var"], ema_decay=self.DECAY, is_training=training
-        )
+        low, high = weights["min_var"], weights["max_var"]
+        if training:
+            batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
+            batch_high = tf.maximum(tf.reduce_max(inputs), self.SMALLEST)
+            low = low.assign_sub((1 - self.DECAY) * (low - batch_low))
+            high = high.assign_sub((1 - self.DECAY) * (high - batch_high))
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
 
     def get_config(self):
         return {"low": self.low, "high": self.high}
+
+
+class Wrapper(quantize_wrapper.QuantizeWrapperV2):
+    """The library's wrapper, for frozen layers too: it lists every kernel that it quantizes as trainable."""
+
+    @property
+    def trainable_weights(self):
+        return super().trainable_weights if self.layer.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        frozen = [] if self.layer.trainable else super().trainable_weights
+        return [*frozen, *super().non_trainable_weights]
 
 
 class Config(QuantizeConfig):
@@ -343,11 +363,15 @@ def quantize(
             quantizer = ActivationQuantizer(*ranges.get(id(step.output), ())) if id(step.output) in outputs else None
             weight = _weight(layer) if step.kind == "conv" and not _matches(step.name, skip) else None
             wrappers[id(layer)] = (
-                quantize_wrapper.QuantizeWrapperV2(layer, Config(weight, quantizer), name_prefix=PREFIX)
-                if weight or quantizer
-                else layer
+                Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
             )
-        new[id(step.output)] = wrappers[id(layer)](*moved(step.args), **step.kwargs)
+        kwargs = step.kwargs
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            # The statistics stay those of the trained model (gamma and beta do train): they are what the file folds
+            # into its kernels. With batch statistics the accuracy was the same within two images of 400, and a model
+            # with tiny layer scales got gradients of 1e30, as rounding leaves some channels without any variance.
+            kwargs = {**kwargs, "training": False}
+        new[id(step.output)] = wrappers[id(layer)](*moved(step.args), **kwargs)
     return transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
 
 
@@ -398,8 +422,7 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list) -> dict[in
         values = probe(batch, training=False)
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
-    # Zero must be in the range: padding writes zeros.
-    return {id(t): (min(low, 0.0), max(high, 0.0)) for t, (low, high) in zip(tensors, means, strict=True)}
+    return {id(tensor): (low, high) for tensor, (low, high) in zip(tensors, means, strict=True)}
 
 
 def _quantized_input(built: Transcriber, tensor, layer, ranges):
@@ -430,6 +453,15 @@ def compile_classifier(model: tf_keras.Model, learning_rate, *, from_logits: boo
         loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
         metrics=["accuracy"],
     )
+    if not (isinstance(model.output_shape, tuple) and len(model.output_shape) == 2):
+        return  # no classifier: the user compiles it again with a loss that fits
+    # A first training step that has to make the optimizer's and the metrics' variables is traced twice, and for a
+    # model of a hundred wrappers each trace takes seconds. So they are made here, on a made-up batch.
+    model.optimizer.build(model.trainable_variables)
+    guess = tf.fill((1, model.output_shape[-1]), 1.0 / model.output_shape[-1])
+    model.compute_loss(None, tf.zeros((1,)), guess)
+    model.compute_metrics(None, tf.zeros((1,)), guess, None)
+    model.reset_metrics()
 
 
 def cosine(learning_rate: float, steps: int):

@@ -1,0 +1,137 @@
+import keras
+import numpy as np
+import pytest
+
+from keraslight import compress
+from keraslight.errors import CompressionError, InvalidArgumentError
+
+
+def small():
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, name="stem")(images)
+    x = keras.layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = keras.layers.Conv2D(48, 1, name="expand")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(10, name="logits")(x), name="small")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=False)
+    return model
+
+
+DATA = (np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32"), np.arange(64) % 10)
+
+
+def fit(model, callback, epochs=2):
+    return model.fit(*DATA, batch_size=8, epochs=epochs, callbacks=[callback], verbose=0)
+
+
+def test_prunes_to_what_was_asked_and_keeps_the_accuracy(trained, pruned, accuracy):
+    report = compress.sparsity(pruned)
+    assert report.total >= 0.7
+    assert all(0.7 <= layer.fraction < 0.72 for layer in report.layers)
+    assert accuracy(pruned) >= accuracy(trained) - 0.015
+    assert compress.sparsity(trained).total == 0  # the model that went in is as it was
+
+
+def test_default_policy_leaves_the_stem_and_depthwise_kernels(pruned):
+    everything = {layer.name: layer.fraction for layer in compress.sparsity(pruned, "*").layers}
+    assert everything["stem"] == everything["block0_start"] == everything["block0_depthwise"] == 0
+    assert everything["logits"] >= 0.7
+
+
+def test_report_is_a_table(pruned):
+    text = str(compress.sparsity(pruned, ["fused", "logits"]))
+    assert "3x3x16x24" in text
+    assert text.splitlines()[-1].startswith("total")
+
+
+def test_pruning_is_deterministic(digits):
+    images, labels = digits[0][0][:64, ::4, ::4], digits[0][1][:64]
+    model = small()
+    first, second = (compress.prune(model, (images, labels), epochs=2, seed=3, verbose=0) for _ in range(2))
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_zeros_hold_at_the_end_of_every_epoch_and_grow():
+    model, seen = small(), []
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_, **__: seen.append(compress.sparsity(model).total))
+    callback = compress.Pruning(0.8, end_fraction=0.9)
+    model.fit(*DATA, batch_size=8, epochs=4, callbacks=[callback, watch], verbose=0)
+    assert 0 < seen[0] < seen[1] < seen[2] <= seen[3]
+    assert seen[3] >= 0.8
+
+
+@pytest.mark.parametrize("frequency", [1, 3, 7, 100])
+def test_final_sparsity_is_reached_whatever_the_frequency(frequency):
+    model = small()
+    fit(model, compress.Pruning(0.6, frequency=frequency))
+    assert compress.sparsity(model).total >= 0.6
+
+
+def test_constant_schedule_prunes_at_once():
+    model, seen = small(), []
+    callback = compress.Pruning(0.5, "constant", begin_step=3, end_step=3)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_, **__: seen.append(compress.sparsity(model).total)
+    )
+    model.fit(*DATA, batch_size=8, epochs=1, callbacks=[callback, watch], verbose=0)
+    assert seen[1] == 0
+    assert min(seen[2:]) >= 0.5
+
+
+def test_layer_patterns_and_two_of_four():
+    model = small()
+    fit(model, compress.Pruning(layers="logits", m_by_n=(2, 4)))
+    kernels = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
+    assert kernels == {"stem": 0, "depthwise": 0, "expand": 0, "logits": 0.5}
+
+
+def test_schedule_object_of_the_library():
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
+
+    model = small()
+    fit(model, compress.Pruning(schedule=pruning_schedule.ConstantSparsity(0.25, begin_step=1, frequency=1)))
+    assert compress.sparsity(model).total == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"final_sparsity": 1.0}, r"`final_sparsity` must be in \(0, 1\). Received: 1.0"),
+        ({"schedule": "cubic"}, "`schedule` must be one of .*Received: 'cubic'"),
+        ({"begin_fraction": 0.9}, "in this order. Received: begin_fraction=0.9, end_fraction=0.6"),
+        ({"frequency": 0}, "`frequency` must be at least 1. Received: 0"),
+        ({"end_step": 0}, "`end_step` must be at least 1. Received: 0"),
+        ({"begin_step": 9, "end_step": 3}, "must not be after `end_step`. Received: begin_step=9, end_step=3"),
+    ],
+)
+def test_arguments_out_of_range(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        compress.Pruning(**arguments)
+
+
+def test_pattern_without_a_match():
+    with pytest.raises(InvalidArgumentError, match="must match a Conv2D.*Received: 'nothing'; the model has .*'stem'"):
+        compress.prune(small(), DATA, layers="nothing")
+
+
+def test_blocks_are_for_dense_kernels():
+    with pytest.raises(InvalidArgumentError, match=r"match Dense layers only. Received: block_size=\(2, 2\)"):
+        fit(small(), compress.Pruning(block_size=(2, 2)))
+
+
+def test_several_steps_an_execution_are_refused():
+    model = small()
+    model.compile("adam", "mse", steps_per_execution=2)
+    with pytest.raises(InvalidArgumentError, match=r"steps_per_execution=1.*Received: steps_per_execution=2"):
+        fit(model, compress.Pruning())
+
+
+def test_subclassed_models_are_refused():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(CompressionError, match=r"Only functional and sequential.*of class Own"):
+        compress.prune(Own(name="own"), DATA)
