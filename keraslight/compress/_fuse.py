@@ -53,14 +53,9 @@ def fuse(model: keras.Model) -> keras.Model:
     for name, layer in graph.layers().items():
         if name in folded:
             copies[name].set_weights(_folded_weights(*folded[name]))
-        elif name in copies and layer_weights(layer):
+        elif name in copies and getattr(layer, "weights", ()):  # a bare operation has none
             copies[name].set_weights(layer.get_weights())
     return fused
-
-
-def layer_weights(layer) -> list:
-    """The layer's weights; a bare operation has none."""
-    return getattr(layer, "weights", [])
 
 
 def _foldable(graph: _graph.Graph) -> dict[str, tuple]:

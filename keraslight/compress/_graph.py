@@ -105,6 +105,21 @@ def read(model: keras.Model) -> Graph:
     return _Reader().read(model)
 
 
+def copy(model: keras.Model) -> keras.Model:
+    """A functional copy with the same weights and layer names, not compiled.
+
+    `clone_model` compiles the clone as the original is, and fails at a loss that Keras can't serialize.
+
+    Raises:
+        CompressionError: the model is subclassed.
+    """
+    read(model)
+    graph = _functional(model)
+    clone = keras.models.clone_model(keras.Model(graph.input, graph.output, name=model.name))
+    clone.set_weights(model.get_weights())
+    return clone
+
+
 class _Reader:
     def __init__(self):
         self.count = 0

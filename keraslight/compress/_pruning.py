@@ -186,8 +186,7 @@ def prune(
     prunable_layers(model, layers)  # a wrong pattern should not wait for the copy
     graph = _graph.read(model)
     keras.utils.set_random_seed(seed)
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
+    copy = _graph.copy(model)
     train = _data.batches(data, batch_size, seed)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
     copy.compile(

@@ -12,6 +12,7 @@ import numpy as np
 
 from keraslight.compress import _data, _graph
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.layers import ImageNormalization
 
 if TYPE_CHECKING:
     import tf_keras
@@ -63,6 +64,9 @@ def quantize_aware(
 
     quantized = quantize.quantize(graph, model.name, skip=skip, keep_zeros=preserve_sparsity, calibration=calibration)
     quantize.compile_classifier(quantized, learning_rate, from_logits=not _data.gives_probabilities(graph))
+    for layer in graph.layers().values():
+        if isinstance(layer, ImageNormalization):
+            quantized.preprocessing = layer.preprocessing  # its twin is a plain convolution; export asks for this
     return quantized
 
 
@@ -141,8 +145,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
     Raises:
         CompressionError: the two models do not belong together.
     """
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())  # what has no twin weight (a Normalization's statistics) stays
+    copy = _graph.copy(model)  # what has no twin weight (a Normalization's statistics) stays
     trained = {variable.name.split(":")[0]: variable for variable in quantized.weights}
     for name, layer in _graph.read(copy).layers().items():
         for weight in getattr(layer, "weights", ()):

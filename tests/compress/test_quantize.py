@@ -125,6 +125,19 @@ def test_frozen_layers_stay_frozen():
     assert (np.asarray(back.get_layer("first").kernel) != np.asarray(model.get_layer("first").kernel)).any()
 
 
+def test_shared_layers_keep_their_activation(tmp_path):
+    images = keras.Input((8, 8, 2), name="images")
+    shared = layers.Conv2D(2, 3, padding="same", activation="relu", name="shared")
+    x = shared(shared(images))
+    norm = layers.BatchNormalization(name="norm")
+    x = layers.Add(name="add")([norm(x), norm(layers.MaxPooling2D(1, name="pool")(x)), x])
+    model = keras.Model(images, layers.Dense(3, name="logits")(layers.Flatten(name="flatten")(x)))
+    quantized = compress.quantize_aware(model, calibration_data=PIXELS)
+    expected = np.asarray(model(PIXELS))
+    assert np.abs(quantized(PIXELS).numpy() - expected).mean() < 0.1 * expected.std()
+    assert litert_report(to_litert(quantized, tmp_path / "shared.tflite")).float_operators == ()
+
+
 def test_skipped_layers_stay_float(tmp_path):
     quantized = compress.quantize_aware(small(), skip="logits", calibration_data=PIXELS)
     report = litert_report(to_litert(quantized, tmp_path / "small.tflite"))

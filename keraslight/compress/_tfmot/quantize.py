@@ -2,8 +2,8 @@
 
 `quantize_model` of tensorflow_model_optimization refuses squeeze-and-excitation, Rescaling, lone batch norms and custom
 layers, and starts every range at -6..6. Here every layer gets an explicit configuration that follows from the graph,
-and ranges start where the data puts them. The wrappers and quantizers are the library's own. They are put around the
-layers directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
+and ranges start where the data puts them. The library's wrappers do the work. They are put around the layers
+directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from keraslight.errors import UnmappableLayerError
 
 PREFIX = "quant_"
 
-_CONVOLUTIONS = (tf_keras.layers.Conv2D, tf_keras.layers.Dense)  # DepthwiseConv2D comes below: not a Conv2D there
+_KERNELS = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
 _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
 _AFFINE = (tf_keras.layers.BatchNormalization, twins.LayerScale)
 # Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
 # A quantizer of its own behind an average pooling makes the converter fail ("violate the same scale constraint").
 _SILENT = (
     *(tf_keras.layers.Reshape, tf_keras.layers.Permute, tf_keras.layers.Flatten, tf_keras.layers.RepeatVector),
-    *(tf_keras.layers.ZeroPadding2D, tf_keras.layers.Cropping2D, tf_keras.layers.Identity),
+    *(tf_keras.layers.ZeroPadding2D, tf_keras.layers.Cropping2D, tf_keras.layers.UpSampling2D),
     *(tf_keras.layers.MaxPooling2D, tf_keras.layers.AveragePooling2D, tf_keras.layers.GlobalMaxPooling2D),
     *(tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D, tf_keras.layers.Softmax, twins.HardSigmoid),
-    *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout),
+    *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout, tf_keras.layers.Identity),
 )
 
 
@@ -220,6 +220,7 @@ class Transcriber:
         self.steps: list[Step] = []
         self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
         self.made: dict[str, tf_keras.layers.Layer] = {}
+        self.called: set[str] = set()
         self.consumers = graph.consumers()
         self.inputs = transcribe.inputs_of(graph)
         self.outputs = graph.rebuild(self.inputs, self.call)
@@ -240,12 +241,16 @@ class Transcriber:
         self.names.add(candidate)
         return candidate
 
+    def name_of(self, call: Call) -> str:
+        """The layer's own name for its first call, another one for the next: layers without weights can be copied."""
+        if call.name not in self.called:
+            self.called.add(call.name)
+            return call.name
+        return self.unique(f"{call.name}_call")
+
     def call(self, call: Call, args: tuple, kwargs: dict):
         """One Keras 3 call -> one or more steps; returns the last one's output."""
         layer = call.layer
-        if call.name in self.made:  # shared
-            made = self.made[call.name]
-            return self.emit(made, _kind(made), call, args, kwargs)
         if isinstance(layer, keras.layers.SeparableConv2D | keras.layers.Conv2DTranspose):
             raise UnmappableLayerError(
                 "A model to quantize must not have SeparableConv2D or Conv2DTranspose layers. "
@@ -255,18 +260,19 @@ class Transcriber:
             return self.constant_affine(call, args)
         if type(layer) is keras.layers.Add and len(args[0]) > 2:
             return self.binary_adds(call, args)
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):
+        if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense):
             return self.convolution(call, args, kwargs)
-        if type(layer) is keras.layers.Activation:
-            kind = twins.activation_name(layer)
-            made = twins.activation_twin(kind, call.name, quantized=True)
-        else:
-            made = twins.twin(layer, call.name)
+        shared = call.name in self.made
+        if not shared and type(layer) is keras.layers.Activation:
+            self.made[call.name] = twins.activation_twin(twins.activation_name(layer), call.name, quantized=True)
+        elif not shared:
+            self.made[call.name] = twins.twin(layer, call.name)
+        made = self.made[call.name]
         kind = _kind(made)
         if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(call, args[0]):
             args = (self.identity(call, args[0]), *args[1:])
-        self.made[call.name] = made
-        return self.emit(made, kind, call, args, kwargs, getattr(layer, "weights", None) and layer.get_weights())
+        weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared else None
+        return self.emit(made, kind, call, args, kwargs, weights)
 
     def follows_convolution(self, call: Call, tensor) -> bool:
         """Whether a batch norm or layer scale can fold into the step before it."""
@@ -288,16 +294,15 @@ class Transcriber:
         else:
             mean, std = (np.asarray(v).ravel() for v in (layer.mean, np.sqrt(layer.variance)))
             scale, offset = (std, mean) if layer.invert else (1 / std, -mean / std)
-        made = tf_keras.layers.DepthwiseConv2D(1, trainable=False, name=call.name)
+        made = tf_keras.layers.DepthwiseConv2D(1, trainable=False, name=self.name_of(call))
         kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))
-        self.made[call.name] = made
         return self.emit(made, "conv", call, args, weights=[kernel.reshape(1, 1, channels, 1), bias])
 
     def binary_adds(self, call: Call, args: tuple):
         """a + b + c -> (a + b) + c: the int8 ADD takes two."""
         total = args[0][0]
         for n, other in enumerate(args[0][1:], start=2):
-            name = call.name if n == len(args[0]) else self.unique(f"{call.name}_{n}")
+            name = self.name_of(call) if n == len(args[0]) else self.unique(f"{call.name}_{n}")
             total = self.emit(tf_keras.layers.Add(name=name), "other", call, ([total, other],))
         return total
 
@@ -305,13 +310,15 @@ class Transcriber:
         """A layer with a kernel, its activation split off."""
         layer = call.layer
         kind = twins.activation_name(layer)
-        changes: dict[str, Any] = {"activation": "linear"}
-        kernel = np.asarray(layer.kernel)
-        if self.keep_zeros and not kernel.all():
-            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-            changes["depthwise_constraint" if depthwise else "kernel_constraint"] = KeepZeros(kernel)
-        made = self.made[call.name] = twins.twin(layer, call.name, **changes)
-        output = self.emit(made, _kind(made), call, args, kwargs, layer.get_weights())
+        weights = None
+        if call.name not in self.made:
+            changes: dict[str, Any] = {"activation": "linear"}
+            kernel, weights = np.asarray(layer.kernel), layer.get_weights()
+            if self.keep_zeros and not kernel.all():
+                depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+                changes["depthwise_constraint" if depthwise else "kernel_constraint"] = KeepZeros(kernel)
+            self.made[call.name] = twins.twin(layer, call.name, **changes)
+        output = self.emit(self.made[call.name], "conv", call, args, kwargs, weights)
         if kind != "linear":
             activation = twins.activation_twin(kind, self.unique(f"{call.name}_{kind}"), quantized=True)
             output = self.emit(activation, _kind(activation), call, (output,))
@@ -329,7 +336,7 @@ def _kind(layer) -> str:
     if isinstance(layer, tf_keras.layers.Activation):
         name = getattr(layer.activation, "__name__", "")
         return "silent" if name in ("softmax", "sigmoid", "tanh", "linear") else "other"
-    if isinstance(layer, (*_CONVOLUTIONS, tf_keras.layers.DepthwiseConv2D)):
+    if isinstance(layer, _KERNELS):
         return "conv"
     return "other"
 

@@ -107,7 +107,7 @@ def activation_name(layer) -> str:
         UnmappableLayerError: it is a function of the user's own.
     """
     name = keras.activations.serialize(layer.activation)
-    if name not in _ACTIVATIONS if isinstance(name, str) else True:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise UnmappableLayerError(
             f"An activation must be one of {sorted(_ACTIVATIONS)} to have a tf_keras twin. Received: "
             f"{name!r} in layer {layer.name!r}. Write it as a layer of its own and give that a twin with "
