@@ -29,8 +29,8 @@ from keraslight.export import save_servable, to_litert
 from keraslight.training import (
     DIGITS_PREPROCESSING,
     DIGITS_RECIPE,
+    ClassificationLoss,
     ImageData,
-    classification_loss,
     load_digits,
     train,
 )
@@ -125,7 +125,7 @@ def _train_stages(data: ImageData, to: Path, seed: int, epochs: int | None) -> I
         batches(PRUNING_EPOCHS),
         sparsity=SPARSITY,
         epochs=1,
-        loss=classification_loss(model, recipe.label_smoothing),
+        loss=ClassificationLoss(recipe.label_smoothing),
         seed=seed,
         verbose=_verbose(),
     )

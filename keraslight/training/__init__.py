@@ -10,16 +10,16 @@ from keraslight.training._data import ImageData
 from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
 from keraslight.training._run import load_run
 from keraslight.training._sources import load_digits, load_directory
-from keraslight.training._trainer import TrainingResult, classification_loss, train
+from keraslight.training._trainer import ClassificationLoss, TrainingResult, train
 
 __all__ = [
     "DIGITS_PREPROCESSING",
     "DIGITS_RECIPE",
     "Augmentation",
+    "ClassificationLoss",
     "ImageData",
     "Recipe",
     "TrainingResult",
-    "classification_loss",
     "load_digits",
     "load_directory",
     "load_run",
