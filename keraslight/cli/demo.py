@@ -150,7 +150,6 @@ def _export(stage: Stage, to: Path, data: ImageData) -> None:
         stage.model,
         to / "savedmodels" / "digits",
         labels=data.labels,
-        preprocessing=data.preprocessing,
         quantization=quantization,
     )
     stage.litert = to_litert(stage.model, to / "litert" / f"digits_{stage.name}.tflite", quantization=quantization)
