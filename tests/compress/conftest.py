@@ -11,6 +11,11 @@ from keraslight.layers import DropPath, ImageNormalization, LayerScale
 from keraslight.preprocessing import Preprocessing
 
 
+@pytest.fixture(autouse=True)
+def _free_models():
+    """The nets here are small: collecting garbage after every test would take longer than the tests."""
+
+
 def _conv(x, channels, kernel, stride=1, *, name, depthwise=False, active=True):
     if stride == 2:
         x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)

@@ -10,6 +10,11 @@ from keraslight.export.litert import litert_report, to_litert
 PIXELS = np.random.default_rng(0).integers(5, 250, (40, 16, 16, 3)).astype("float32")
 
 
+@pytest.fixture(autouse=True)
+def _free_models():
+    """The nets here are small: collecting garbage after every test would take longer than the tests."""
+
+
 @pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(0)
