@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner
 
@@ -13,6 +14,12 @@ from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
 
 runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """Tables must not be wrapped in the middle of what a test looks for."""
+    monkeypatch.setattr("keraslight.cli.app.console", Console(width=250))
 
 
 def run(*arguments, code=0):
@@ -28,8 +35,7 @@ def test_help_lists_and_explains_the_commands():
         assert "Usage" in run(command, "--help")
 
 
-def test_list_and_info(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+def test_list_and_info():
     assert "mobilenet_v4_hybrid_medium" in run("list", "*hybrid*")
     assert "3,774,024" in run("info", "timm/mobilenetv4_conv_small")
 
@@ -45,10 +51,9 @@ def test_an_error_is_one_line_and_exit_code_1():
     assert "Traceback" not in done.stderr
 
 
-def test_train_export_convert_classify(tmp_path, monkeypatch):
+def test_train_export_convert_classify(tmp_path):
     from keraslight_serving.server import ModelServer
 
-    monkeypatch.setenv("COLUMNS", "200")
     folder = tmp_path / "run"
     text = run("train", "mobilenet_v4_conv_small", "--data", "digits", "--size", 32, "--epochs", 1, "--to", folder)
     assert "Best epoch 1 of 1" in text
