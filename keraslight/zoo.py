@@ -17,7 +17,7 @@ from keraslight import registry
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.weights import CHECKPOINTS, TORCH_NAMES, load_weights
+from keraslight.weights import ALIASES, CHECKPOINTS, load_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,10 @@ def create_model(
         InvalidArgumentError: an argument is out of its range.
         WeightsError: the weights don't fit, or can't be fetched.
     """
-    family, full = registry.find(name)
-    row = family.variants[full]
+    family, full, checkpoint_id = _find(name)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
+    if checkpoint is not None:
+        arguments = {**checkpoint.arguments, **arguments}
     if input_tensor is None:
         size = row.input_size
         shape = tuple(input_shape or (size, size, 3))
@@ -95,7 +97,7 @@ def create_model(
     else:
         shape, images = tuple(input_tensor.shape[1:]), input_tensor
     if preprocessing:
-        images = _normalize(images, shape, full, preprocessing)
+        images = _normalize(images, shape, checkpoint_id or full, preprocessing)
     model = family.builder(
         full,
         input_shape=shape,
@@ -111,11 +113,20 @@ def create_model(
         load_weights(
             model,
             weights,
-            torch_names=TORCH_NAMES[family.name](**{**row.arguments, **arguments}),
-            checkpoint_id=row.checkpoint,
+            torch_names=checkpoint.torch_names(**{**row.arguments, **arguments}) if checkpoint else (),
+            checkpoint_id=checkpoint_id,
             partial=features_only or not include_top,
         )
     return model
+
+
+def _find(name: str) -> tuple[registry.Family, str, str | None]:
+    """Family, full name and checkpoint id of a name or a published id."""
+    if name in ALIASES:
+        checkpoint_id = ALIASES[name]
+        return *registry.find(CHECKPOINTS[checkpoint_id].variant), checkpoint_id
+    family, full = registry.find(name, ALIASES)
+    return family, full, family.variants[full].checkpoint
 
 
 def _normalize(
@@ -155,9 +166,8 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         UnknownModelError: no such model; the text lists the nearest.
     """
-    family, full = registry.find(name)
-    row = family.variants[full]
-    checkpoint = CHECKPOINTS.get(full)
+    family, full, checkpoint_id = _find(name)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
     return ModelInfo(
         name=full,
         family=family.name,
@@ -166,7 +176,7 @@ def model_info(name: str) -> ModelInfo:
         macs=row.macs,
         top1=checkpoint and checkpoint.top1,
         paper=family.paper,
-        checkpoint=row.checkpoint,
+        checkpoint=checkpoint_id,
         preprocessing=checkpoint and checkpoint.preprocessing,
     )
 

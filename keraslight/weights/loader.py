@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -33,10 +33,23 @@ MOST_LEFTOVERS = 40
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a published checkpoint: its preprocessing and ImageNet-1k top-1 in percent, as reported."""
+    """What is known of published weights.
 
+    Attributes:
+        variant: Full name of the model that they are for.
+        torch_names: Function from the model's arguments to pairs (our layer, the checkpoint's module).
+        preprocessing: What the weights were trained to see.
+        top1: ImageNet-1k top-1 in percent at that size, as reported.
+        arguments: What the builder needs beside the variant's own arguments, such as the source's padding.
+        url: Where the file is, for sources other than the Hugging Face hub.
+    """
+
+    variant: str
+    torch_names: Callable[..., Iterable[tuple[str, str]]]
     preprocessing: Preprocessing
-    top1: float | None
+    top1: float | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    url: str | None = None
 
 
 class _Slot(NamedTuple):

@@ -6,8 +6,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import keraslight
+from keraslight import registry
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError, WeightsUnavailableError
-from keraslight.weights import TORCH_NAMES
+from keraslight.weights import CHECKPOINTS
 from keraslight.weights.loader import _layer_slots
 
 SHAPE = (32, 32, 3)
@@ -17,13 +18,16 @@ def small(classes=5, **arguments):
     return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, classes=classes, **arguments)
 
 
+def names_of(model):
+    family, full = registry.find(model.name)
+    row = family.variants[full]
+    return CHECKPOINTS[row.checkpoint].torch_names(**row.arguments)
+
+
 def torch_tensors(model) -> dict[str, np.ndarray]:
     """The model's weights under timm's names and in PyTorch's layout: the loader's inverse, written the other way."""
-    from keraslight import registry
-
-    family, full = registry.find(model.name)
     tensors = {}
-    for ours, theirs in TORCH_NAMES[family.name](**family.variants[full].arguments):
+    for ours, theirs in names_of(model):
         layer = model.get_layer(ours)
         for suffix, slot in _layer_slots(layer):
             value = np.asarray(slot.variable)
@@ -75,13 +79,11 @@ def test_another_shape_is_listed_on_both_sides_and_nothing_is_assigned(checkpoin
     _, tensors, _ = checkpoint
     tensors = {**tensors, "bn1.bias": np.zeros(7, np.float32)}
     save_file(tensors, tmp_path / "bad.safetensors")
-    from keraslight import registry
     from keraslight.weights import load_weights
 
     model = small()
     before = [np.asarray(v) for v in model.weights]
-    family, full = registry.find(model.name)
-    names = TORCH_NAMES[family.name](**family.variants[full].arguments)
+    names = names_of(model)
     with pytest.raises(WeightsMismatchError, match=r"- bn1.bias \(7,\) in the checkpoint\n  \+ stem_bn/beta \(32,\)"):
         load_weights(model, tmp_path / "bad.safetensors", torch_names=names)
     for old, new in zip(before, model.weights, strict=True):
