@@ -1,7 +1,9 @@
 """Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
 
+from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.drop_path import DropPath
+from keraslight.layers.grouped_conv import GroupedConv2D
 from keraslight.layers.layer_scale import LayerScale
 from keraslight.layers.normalization import ImageNormalization
 
-__all__ = ["DropPath", "ImageNormalization", "LayerScale"]
+__all__ = ["ChannelSlice", "DropPath", "GroupedConv2D", "ImageNormalization", "LayerScale"]
