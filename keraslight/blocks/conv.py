@@ -28,6 +28,7 @@ class ConvStyle(NamedTuple):
 
 
 TORCH = ConvStyle(padding="symmetric", epsilon=1e-5, momentum=0.9)
+TENSORFLOW = ConvStyle(padding="same", epsilon=1e-3, momentum=0.99)
 
 
 def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
