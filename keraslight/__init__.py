@@ -14,14 +14,20 @@ __version__ = "0.1.0"
 _PUBLIC = {  # name -> module that defines it
     "ModelInfo": "zoo",
     "create_model": "zoo",
+    "decode_predictions": "labels",
     "list_models": "zoo",
     "load_model": "zoo",
     "model_info": "zoo",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
 }
-_MODULES = ("analysis", "compress", "errors", "export", "layers", "training", "zoo")
-_FAMILIES = ("MobileNetV4",)
+_MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
+_FAMILIES = (
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileNetV4",
+    "ResNet",
+)
 
 __all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]
 

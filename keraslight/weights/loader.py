@@ -248,11 +248,28 @@ def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot],
     return kept
 
 
+def _but_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:2] + shape[3:]
+
+
+def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """(kh, kw, 3, F) -> (kh, kw, channels, F), so that activations keep their size.
+
+    One channel gets the sum (a grey image repeated three times gives the same); others repeat the three and are
+    scaled by 3 / channels. Source: timm's adapt_input_conv.
+    """
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([kernel] * -(-channels // 3), axis=2)[:, :, :channels]
+    return repeated * np.float32(3 / channels)
+
+
 def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot]) -> None:
     """Assigns all tensors, or raises before the first is assigned."""
     values: list[tuple[keras.Variable, np.ndarray]] = []
     problems = [f"- {name} {tensors[name].shape} is only in the checkpoint" for name in tensors.keys() - slots.keys()]
     fresh = False
+    stem = next((layer.kernel for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
     for name, slot in slots.items():
         shape = tuple(slot.variable.shape)
         if name not in tensors:
@@ -266,6 +283,11 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             values.append((slot.variable, converted))
         elif slot.variable.path.startswith(f"{HEAD}/") and converted.shape[:-1] == shape[:-1]:
             fresh = True
+        elif (
+            slot.variable is stem and _but_channels(converted.shape) == _but_channels(shape) and converted.shape[2] == 3
+        ):
+            values.append((slot.variable, _adapt_channels(converted, shape[2])))
+            log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
         else:
             problems.append(f"- {name} {value.shape} in the checkpoint")
             problems.append(f"+ {slot.variable.path} {shape} in the model")

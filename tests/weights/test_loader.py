@@ -170,3 +170,23 @@ def test_imagenet_offline_says_what_to_do(monkeypatch, tmp_path):
         match=r"timm/mobilenetv4_conv_small.e2400_r224_in1k, model.safetensors.* pass its path as `weights`",
     ):
         small(weights="imagenet")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_another_number_of_channels_adapts_the_first_convolution(channels, checkpoint, caplog):
+    model, _, path = checkpoint
+    with caplog.at_level(logging.INFO, "keraslight"):
+        other = keraslight.create_model(
+            "mobilenet_v4_conv_small", input_shape=(32, 32, channels), classes=5, weights=path
+        )
+    assert f"adapted from 3 channels to {channels}" in caplog.text
+    rgb, adapted = (np.asarray(m.get_layer("stem").kernel) for m in (model, other))
+    if channels == 1:
+        np.testing.assert_allclose(adapted[:, :, 0], rgb.sum(axis=2), rtol=1e-6)
+    else:
+        wanted = rgb[:, :, [0, 1, 2, 0][:channels]] * 3 / channels
+        np.testing.assert_allclose(adapted, wanted, rtol=1e-6)
+    # Images whose channels are all the same give the same answer.
+    if channels == 1:
+        grey = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+        np.testing.assert_allclose(other(grey), model(grey.repeat(3, axis=3)), atol=1e-5)
