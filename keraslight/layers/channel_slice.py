@@ -34,7 +34,8 @@ class ChannelSlice(keras.layers.Layer):
         channels = len(range(*slice(self.start, self.stop, self.step).indices(input_shape[-1])))
         if not channels:
             raise InvalidArgumentError(
-                f"`start` must be below the number of channels. Received: start={self.start}, {input_shape[-1]} channels."
+                "`start` must be below the number of channels. "
+                f"Received: start={self.start}, {input_shape[-1]} channels."
             )
         return (*input_shape[:-1], channels)
 

@@ -13,8 +13,14 @@ IMAGES = np.random.default_rng(0).normal(size=(2, 9, 8, 12)).astype("float32")
 
 @pytest.mark.parametrize(
     "settings",
-    [{"groups": 2}, {"groups": 12, "use_bias": False}, {"groups": 3, "strides": 2}, {"groups": 3, "padding": "valid"}]
-    + [{"groups": 4, "dilation_rate": 2}, {"groups": 1}],
+    [
+        {"groups": 2},
+        {"groups": 12, "use_bias": False},
+        {"groups": 3, "strides": 2},
+        {"groups": 3, "padding": "valid"},
+        {"groups": 4, "dilation_rate": 2},
+        {"groups": 1},
+    ],
 )
 def test_equals_stock_conv(settings):
     ours = GroupedConv2D(24, 3, **{"padding": "same", **settings})

@@ -41,7 +41,7 @@ class LayerScale(tf_keras.layers.Layer):
 
 @tf_keras.utils.register_keras_serializable(package="keraslight")
 class ChannelSlice(tf_keras.layers.Layer):
-    """(..., C) -> the channels `start`, `start + step`, ... before `stop`: the twin of `keraslight.layers.ChannelSlice`."""
+    """(..., C) -> every `step`-th channel of a range: the twin of `keraslight.layers.ChannelSlice`."""
 
     def __init__(self, start=0, stop=None, step=1, **kwargs):
         super().__init__(**kwargs)
