@@ -1,10 +1,13 @@
 """Published weights: where they are, how they are preprocessed, and how their names map to our layers."""
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.weights import mobilenet_v4
+from keraslight.weights import mobilenet_v4, resnet
 from keraslight.weights.loader import Checkpoint, load_weights
 
-_TABLES = (mobilenet_v4.CHECKPOINTS,)
+_TABLES = (
+    mobilenet_v4.CHECKPOINTS,
+    resnet.CHECKPOINTS,
+)
 
 CHECKPOINTS: dict[str, Checkpoint] = {}
 """Published id, `source/architecture[.recipe]` -> checkpoint. The first of an architecture is its default recipe."""
