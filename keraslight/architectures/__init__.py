@@ -1,6 +1,7 @@
 """One paper, one file. Importing this package registers every family."""
 
+from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v4 import MobileNetV4
 from keraslight.architectures.resnet import ResNet
 
-__all__ = ["MobileNetV4", "ResNet"]
+__all__ = ["MobileNetV2", "MobileNetV4", "ResNet"]

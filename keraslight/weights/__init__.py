@@ -1,10 +1,15 @@
 """Published weights: where they are, how they are preprocessed, and how their names map to our layers."""
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.weights import mobilenet_v4, resnet
+from keraslight.weights import (
+    mobilenet_v2,
+    mobilenet_v4,
+    resnet,
+)
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
+    mobilenet_v2.CHECKPOINTS,
     mobilenet_v4.CHECKPOINTS,
     resnet.CHECKPOINTS,
 )
