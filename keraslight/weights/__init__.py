@@ -2,6 +2,7 @@
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
+    mobilenet_v1,
     mobilenet_v2,
     mobilenet_v4,
     resnet,
@@ -9,6 +10,7 @@ from keraslight.weights import (
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
+    mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v4.CHECKPOINTS,
     resnet.CHECKPOINTS,
