@@ -23,10 +23,12 @@ _PUBLIC = {  # name -> module that defines it
 }
 _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
+    "EfficientNet",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV4",
     "ResNet",
+    "ShuffleNetV2",
 )
 
 __all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]

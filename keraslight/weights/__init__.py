@@ -2,18 +2,22 @@
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
+    efficientnet,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v4,
     resnet,
+    shufflenet_v2,
 )
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
+    efficientnet.CHECKPOINTS,
     mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v4.CHECKPOINTS,
     resnet.CHECKPOINTS,
+    shufflenet_v2.CHECKPOINTS,
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {}
