@@ -67,6 +67,7 @@ def classifier(
     classes: int = 1000,
     classifier_activation: str | None = "softmax",
     dropout: float = 0.0,
+    bias: bool = True,
     name: str,
 ) -> keras.Model:
     """A model that ends in a dense classifier.
@@ -77,6 +78,7 @@ def classifier(
         classes: Number of classes K, at least 1.
         classifier_activation: Applied to the logits as a layer named `probabilities`; None returns the logits.
         dropout: Share of the features that training zeroes, in [0, 1).
+        bias: Whether the dense layer adds one.
 
     Returns:
         A model (B, H, W, channels) -> (B, K).
@@ -92,7 +94,7 @@ def classifier(
         x = layers.Flatten(name="flatten")(x)
     if dropout:
         x = layers.Dropout(dropout, name="dropout")(x)
-    x = layers.Dense(classes, name="classifier")(x)
+    x = layers.Dense(classes, use_bias=bias, name="classifier")(x)
     x = activate(x, classifier_activation, name="probabilities")
     return keras.Model(_source(images), x, name=name)
 
