@@ -65,16 +65,18 @@ def load_weights(
     *,
     torch_names: Iterable[tuple[str, str]],
     checkpoint_id: str | None = None,
+    url: str | None = None,
     partial: bool = False,
 ) -> None:
     """Loads weights into a model.
 
     Args:
         model: The model to fill; on an error it is left with the weights it had.
-        source: `"imagenet"`, or the path of a `.safetensors` file with the reference's PyTorch names, of a whole
-            `.keras` model or of a `.weights.h5` file.
-        torch_names: Pairs (our layer, the checkpoint's module), for safetensors.
-        checkpoint_id: The repository to fetch for `"imagenet"`.
+        source: `"imagenet"`, or the path of a `.safetensors` or `.pth` file with the reference's PyTorch names, of a
+            whole `.keras` model or of a `.weights.h5` file.
+        torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
+        checkpoint_id: What to fetch for `"imagenet"`.
+        url: Where it is, for sources other than the Hugging Face hub.
         partial: The model was built without its top: weights for layers that it lacks are left out, said in a log
             line.
 
@@ -85,15 +87,15 @@ def load_weights(
         WeightsUnavailableError: the checkpoint can't be fetched.
     """
     if str(source) == "imagenet":
-        source = fetch(checkpoint_id, model.name)
+        source = fetch(checkpoint_id, model.name, url)
     path = Path(source).expanduser()
     if not path.is_file():
         raise InvalidArgumentError(
-            "`weights` must be None, 'imagenet' or the path of a .safetensors, .keras or .weights.h5 file. "
+            "`weights` must be None, 'imagenet' or the path of a .safetensors, .pth, .keras or .weights.h5 file. "
             f"Received: {str(source)!r}, which is no file."
         )
-    if path.name.endswith(".safetensors"):
-        tensors = _read_safetensors(path)
+    if path.name.endswith((".safetensors", ".pth")):
+        tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
         slots = _torch_slots(model, torch_names, tensors, partial=partial)
     elif path.name.endswith((".keras", ".weights.h5")):
         tensors = _read_keras(path, model)
@@ -102,34 +104,68 @@ def load_weights(
             tensors = _drop_unknown(tensors, slots, path)
     else:
         raise InvalidArgumentError(
-            f"`weights` must end in .safetensors, .keras or .weights.h5. Received: {str(source)!r}."
+            f"`weights` must end in .safetensors, .pth, .keras or .weights.h5. Received: {str(source)!r}."
         )
     _assign(model, path, tensors, slots)
 
 
-def fetch(checkpoint_id: str | None, model_name: str) -> Path:
-    """Downloads a published checkpoint to the Hugging Face cache, with its progress bar, or finds it there.
+def fetch(checkpoint_id: str | None, model_name: str, url: str | None = None) -> Path:
+    """Downloads a published checkpoint, with a progress bar, or finds it in the cache.
+
+    `timm/` ids come from the Hugging Face hub and its cache, `torchvision/` ids from `url` and Keras' cache.
 
     Raises:
-        WeightsUnavailableError: none is published, or the hub can't be reached and the cache lacks it.
+        WeightsUnavailableError: none is published, or the source can't be reached and the cache lacks it.
     """
-    if checkpoint_id is None:
-        raise WeightsUnavailableError(f"No ImageNet weights are published for this model. Received: {model_name!r}.")
+    source = (checkpoint_id or "").partition("/")[0]
+    if url is None and source != "timm":
+        raise WeightsUnavailableError(
+            f"No ImageNet weights are published for {model_name!r} that could be fetched. Pass the path of a file as "
+            f"`weights`, or choose a model with a timm/ or torchvision/ checkpoint (`keraslight list` shows them). "
+            f"Received: checkpoint={checkpoint_id!r}."
+        )
+    try:
+        return _from_url(url) if url else _from_hub(checkpoint_id)
+    except (ImportError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the hub's client and urllib raise many kinds
+        what = url or f"the Hugging Face hub ({checkpoint_id}, model.safetensors)"
+        raise WeightsUnavailableError(
+            f"The weights of {model_name!r} could not be fetched from {what} and are not in its cache. Offline, "
+            "download that file elsewhere and pass its path as `weights`. "
+            f"The error: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _from_hub(checkpoint_id: str) -> Path:
     try:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
         raise MissingDependencyError(
             'Fetching weights needs huggingface-hub: pip install "keraslight[models]".'
         ) from error
+    return Path(huggingface_hub.hf_hub_download(checkpoint_id, "model.safetensors"))
+
+
+def _from_url(url: str) -> Path:
+    # The name's end is the start of the file's SHA-256, so a cached file is never another version's.
+    return Path(keras.utils.get_file(url.rpartition("/")[2], origin=url, cache_subdir="keraslight"))
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a PyTorch file, which only PyTorch reads; nothing in it is executed."""
     try:
-        return Path(huggingface_hub.hf_hub_download(checkpoint_id, "model.safetensors"))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WeightsUnavailableError(
-            f"The weights of {model_name!r} could not be fetched from the Hugging Face hub ({checkpoint_id}, "
-            "model.safetensors) and are not in its cache. Offline, download that file elsewhere and pass its path as "
-            f"`weights`. The hub's error: {type(error).__name__}: {error}"
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Reading {path.name} needs PyTorch: pip install torch. A .safetensors file needs nothing."
         ) from error
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = {name: tensor.numpy() for name, tensor in tensors.items()}
+    except Exception as error:  # pickle's, zipfile's and torch's own
+        raise WeightsMismatchError(f"{path} is not a PyTorch file of tensors: {error}") from error
+    return _learned(tensors)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
@@ -140,7 +176,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise WeightsMismatchError(f"{path} is not a safetensors file: {error}.") from error
-    # A counter of training steps that no inference reads.
+    return _learned(tensors)
+
+
+def _learned(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors without PyTorch's counters of training steps, which no inference reads."""
     return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
@@ -189,6 +229,18 @@ def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
             yield "gamma", _Slot(layer.gamma)
     if getattr(layer, "bias", None) is not None:
         yield "bias", _Slot(layer.bias)
+
+
+def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A linear over a flattened (C, H, W) map as the convolution that covers the map: (F, C * H * W) -> (F, C, H, W).
+
+    Args:
+        shape: Of the kernel that it is for, (H, W, C, F); the array stays as it is where that is no such kernel.
+    """
+    if value.ndim == 2 and len(shape) == 4 and value.shape[1] == np.prod(shape[:3]):
+        height, width, channels, _ = shape
+        return value.reshape(-1, channels, height, width)
+    return value
 
 
 def _variables(model: keras.Model) -> list:
@@ -277,7 +329,9 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
                 f"+ {slot.variable.path} {tuple(slot.variable.shape)} is only in the model (wanted: {name})"
             )
             continue
-        value, shape = tensors[name], tuple(slot.variable.shape)
+        value = _as_convolution(tensors[name], shape)
+        if value.ndim == 2 and len(shape) == 4 and shape[:2] == (1, 1):
+            value = value[:, :, None, None]  # a 1x1 convolution on a pooled map is a linear layer in torchvision
         converted = slot.convert(value) if value.ndim == len(shape) else value
         if converted.shape == shape:
             values.append((slot.variable, converted))
@@ -303,5 +357,5 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         log.warning(
             "%s: the checkpoint was trained for another number of classes; the classifier starts afresh (%d classes).",
             model.name,
-            model.get_layer(HEAD).units,
+            model.get_layer(HEAD).output.shape[-1],
         )
