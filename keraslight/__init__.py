@@ -26,9 +26,12 @@ _FAMILIES = (
     "EfficientNet",
     "MobileNetV1",
     "MobileNetV2",
+    "MobileNetV3",
     "MobileNetV4",
     "ResNet",
+    "ShuffleNetV1",
     "ShuffleNetV2",
+    "VGG",
 )
 
 __all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]

@@ -5,9 +5,12 @@ from keraslight.weights import (
     efficientnet,
     mobilenet_v1,
     mobilenet_v2,
+    mobilenet_v3,
     mobilenet_v4,
     resnet,
+    shufflenet_v1,
     shufflenet_v2,
+    vgg,
 )
 from keraslight.weights.loader import Checkpoint, load_weights
 
@@ -15,9 +18,12 @@ _TABLES = (
     efficientnet.CHECKPOINTS,
     mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
+    mobilenet_v3.CHECKPOINTS,
     mobilenet_v4.CHECKPOINTS,
     resnet.CHECKPOINTS,
+    shufflenet_v1.CHECKPOINTS,
     shufflenet_v2.CHECKPOINTS,
+    vgg.CHECKPOINTS,
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {}
