@@ -65,8 +65,8 @@ def create_model(
 
     Args:
         name: As listed by `list_models`, or a published id such as `"timm/mobilenetv4_conv_small"`.
-        weights: None (random), `"imagenet"`, or the path of a `.safetensors` (the reference's PyTorch names), `.keras`
-            or `.weights.h5` file.
+        weights: None (random), `"imagenet"`, or the path of a `.safetensors` or `.pth` (the reference's PyTorch
+            names), `.keras` or `.weights.h5` file.
         include_top: Whether to end in the classifier.
         classes: Number of classes. Where the weights have another number, the classifier starts afresh.
         classifier_activation: `"softmax"`, `"sigmoid"` ..., or None for logits.
@@ -115,6 +115,7 @@ def create_model(
             weights,
             torch_names=checkpoint.torch_names(**{**row.arguments, **arguments}) if checkpoint else (),
             checkpoint_id=checkpoint_id,
+            url=checkpoint.url if checkpoint else None,
             partial=features_only or not include_top,
         )
     return model

@@ -7,7 +7,12 @@ from safetensors.numpy import save_file
 
 import keraslight
 from keraslight import registry
-from keraslight.errors import InvalidArgumentError, WeightsMismatchError, WeightsUnavailableError
+from keraslight.errors import (
+    InvalidArgumentError,
+    MissingDependencyError,
+    WeightsMismatchError,
+    WeightsUnavailableError,
+)
 from keraslight.weights import CHECKPOINTS
 from keraslight.weights.loader import _layer_slots
 
@@ -134,9 +139,9 @@ def test_keras_files(ending, checkpoint, tmp_path):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is no file"):
         small(weights="imagnet")
-    (tmp_path / "weights.pth").write_bytes(b"")
-    with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.keras or \.weights\.h5"):
-        small(weights=tmp_path / "weights.pth")
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.pth, \.keras or \.weights\.h5"):
+        small(weights=tmp_path / "weights.onnx")
     for name in ("a.safetensors", "a.keras", "a.weights.h5"):
         (tmp_path / name).write_bytes(b"not a checkpoint")
         with pytest.raises(WeightsMismatchError, match=name):
@@ -190,3 +195,38 @@ def test_another_number_of_channels_adapts_the_first_convolution(channels, check
     if channels == 1:
         grey = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
         np.testing.assert_allclose(other(grey), model(grey.repeat(3, axis=3)), atol=1e-5)
+
+
+def test_pth_files_need_pytorch(checkpoint, tmp_path, monkeypatch):
+    """PyTorch is no dependency: its reader is stood in for by the two calls that are made of it."""
+    import sys
+    import types
+
+    model, tensors, _ = checkpoint
+    file = tmp_path / "reference.pth"
+    file.write_bytes(b"zip")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"Reading reference.pth needs PyTorch: pip install torch"):
+        small(weights=file)
+
+    class Tensor:
+        def __init__(self, array):
+            self.numpy = lambda: array
+
+    def load(path, *, map_location, weights_only):
+        assert weights_only
+        return {name: Tensor(array) for name, array in tensors.items()}
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    assert_equal_weights(small(weights=file), model)
+
+
+def test_models_without_published_weights_say_so():
+    from keraslight.weights.loader import fetch
+
+    with pytest.raises(
+        WeightsUnavailableError, match="No ImageNet weights are published for 'net'.*checkpoint='ref/n'"
+    ):
+        fetch("ref/n", "net")
+    with pytest.raises(WeightsUnavailableError, match="could not be fetched from file:///nowhere/net-0000.pth"):
+        fetch("torchvision/net", "net", "file:///nowhere/net-0000.pth")
