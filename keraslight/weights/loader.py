@@ -330,8 +330,6 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             )
             continue
         value = _as_convolution(tensors[name], shape)
-        if value.ndim == 2 and len(shape) == 4 and shape[:2] == (1, 1):
-            value = value[:, :, None, None]  # a 1x1 convolution on a pooled map is a linear layer in torchvision
         converted = slot.convert(value) if value.ndim == len(shape) else value
         if converted.shape == shape:
             values.append((slot.variable, converted))
