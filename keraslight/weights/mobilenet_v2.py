@@ -56,15 +56,19 @@ def _timm(variant: str, top1: float) -> Checkpoint:
     return Checkpoint(variant, timm_names, Preprocessing((224, 224), crop_pct=0.875), top1)
 
 
-CHECKPOINTS = {  # preprocessing and top-1 from timm 1.0.31 and its results-imagenet.csv, and from torchvision 0.28
+def _torchvision(variant: str, resized: int, top1: float, file: str) -> Checkpoint:
+    spec = Preprocessing((224, 224), crop_pct=224 / resized, interpolation="bilinear")
+    url = f"https://download.pytorch.org/models/{file}.pth"
+    return Checkpoint(variant, torchvision_names, spec, top1, url=url)
+
+
+CHECKPOINTS = {
+    # timm 1.0.31: preprocessing of its configurations, top-1 at that size of its results-imagenet.csv.
     "timm/mobilenetv2_100.ra_in1k": _timm("mobilenet_v2_100", 72.910),
     "timm/mobilenetv2_050.lamb_in1k": _timm("mobilenet_v2_050", 65.928),
     "timm/mobilenetv2_140.ra_in1k": _timm("mobilenet_v2_140", 76.528),
-    "torchvision/mobilenet_v2": Checkpoint(
-        "mobilenet_v2_100",
-        torchvision_names,
-        Preprocessing((224, 224), crop_pct=224 / 232, interpolation="bilinear"),
-        72.154,
-    ),
+    # torchvision 0.28: what its weights enum says.
+    "torchvision/mobilenet_v2": _torchvision("mobilenet_v2_100", 232, 72.154, "mobilenet_v2-7ebf99e0"),
+    "torchvision/mobilenet_v2.imagenet1k_v1": _torchvision("mobilenet_v2_100", 256, 71.878, "mobilenet_v2-b0353104"),
 }
 """Published weights: where they are, how they are preprocessed, and how their names map to our layers."""

@@ -1,9 +1,12 @@
+import functools
+
 import keras
 import pytest
 
 import keraslight
 
 
+@functools.cache  # only looked at
 def build(variant="100", **arguments):
     return keraslight.MobileNetV2(variant, input_shape=(64, 64, 3), classes=10, **arguments)
 
