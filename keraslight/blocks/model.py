@@ -60,6 +60,39 @@ def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | 
     return keras.Model(_source(images), x, name=name)
 
 
+def drop(x: keras.KerasTensor, dropout: float, *, name: str) -> keras.KerasTensor:
+    """Dropout of a share of `x`, in [0, 1); 0 returns `x`.
+
+    Raises:
+        InvalidArgumentError: `dropout` is out of its range.
+    """
+    if not 0 <= dropout < 1:
+        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
+    return layers.Dropout(dropout, name=name)(x) if dropout else x
+
+
+def fully_connected(
+    x: keras.KerasTensor, units: int, *, side: int = 1, activation: str | None = "relu", name: str
+) -> keras.KerasTensor:
+    """A dense layer over a whole map, as the convolution that covers the map, so that it also takes larger ones.
+
+    Source: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, section 3.2.
+
+    Args:
+        x: (B, H, W, C).
+        units: Outputs F.
+        side: Side of the map that the layer is made for, in pixels. On a larger map it is evaluated at every place; a
+            smaller one makes it smaller, so that published weights no longer fit.
+        activation: See `keraslight.blocks.conv.activate`.
+
+    Returns:
+        (B, max(H - side, 0) + 1, max(W - side, 0) + 1, F).
+    """
+    kernel = tuple(side if known is None else min(side, known) for known in x.shape[1:3])
+    x = layers.Conv2D(units, kernel, padding="valid", name=name)(x)
+    return activate(x, activation, name=f"{name}_act")
+
+
 def classifier(
     images: keras.KerasTensor,
     x: keras.KerasTensor,
@@ -88,12 +121,9 @@ def classifier(
     """
     if classes < 1:
         raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
-    if not 0 <= dropout < 1:
-        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
     if len(x.shape) == 4:
         x = layers.Flatten(name="flatten")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
+    x = drop(x, dropout, name="dropout")
     x = layers.Dense(classes, use_bias=bias, name="classifier")(x)
     x = activate(x, classifier_activation, name="probabilities")
     return keras.Model(_source(images), x, name=name)
