@@ -40,9 +40,8 @@ def main() -> None:
                 run()
                 times[name].append(time.perf_counter() - began)
         ours, theirs = (1000 * statistics.median(values) for values in times.values())
-        print(
-            f"{side}x{side}x{channels}, {groups} groups: {ours:.1f} ms against {theirs:.1f} ms, ratio {ours / theirs:.3f}"
-        )
+        case = f"{side}x{side}x{channels}, {groups} groups"
+        print(f"{case}: {ours:.1f} ms against {theirs:.1f} ms, ratio {ours / theirs:.3f}")
 
 
 if __name__ == "__main__":
