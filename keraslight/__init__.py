@@ -24,6 +24,7 @@ _PUBLIC = {  # name -> module that defines it
 _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
     "EfficientNet",
+    "EfficientNetV2",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
@@ -31,6 +32,7 @@ _FAMILIES = (
     "ResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",
+    "ShuffleNetV2Plus",
     "VGG",
 )
 

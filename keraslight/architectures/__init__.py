@@ -1,6 +1,7 @@
 """One paper, one file. Importing this package registers every family."""
 
 from keraslight.architectures.efficientnet import EfficientNet
+from keraslight.architectures.efficientnet_v2 import EfficientNetV2
 from keraslight.architectures.mobilenet_v1 import MobileNetV1
 from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v3 import MobileNetV3
@@ -8,10 +9,13 @@ from keraslight.architectures.mobilenet_v4 import MobileNetV4
 from keraslight.architectures.resnet import ResNet
 from keraslight.architectures.shufflenet_v1 import ShuffleNetV1
 from keraslight.architectures.shufflenet_v2 import ShuffleNetV2
+from keraslight.architectures.shufflenet_v2_plus import ShuffleNetV2Plus
 from keraslight.architectures.vgg import VGG
 
 __all__ = [
+    "VGG",
     "EfficientNet",
+    "EfficientNetV2",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
@@ -19,5 +23,5 @@ __all__ = [
     "ResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",
-    "VGG",
+    "ShuffleNetV2Plus",
 ]

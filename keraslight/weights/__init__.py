@@ -3,6 +3,7 @@
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
     efficientnet,
+    efficientnet_v2,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
@@ -10,12 +11,14 @@ from keraslight.weights import (
     resnet,
     shufflenet_v1,
     shufflenet_v2,
+    shufflenet_v2_plus,
     vgg,
 )
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
     efficientnet.CHECKPOINTS,
+    efficientnet_v2.CHECKPOINTS,
     mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v3.CHECKPOINTS,
@@ -23,6 +26,7 @@ _TABLES = (
     resnet.CHECKPOINTS,
     shufflenet_v1.CHECKPOINTS,
     shufflenet_v2.CHECKPOINTS,
+    shufflenet_v2_plus.CHECKPOINTS,
     vgg.CHECKPOINTS,
 )
 
