@@ -25,6 +25,7 @@ _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "tra
 _FAMILIES = (
     "EfficientNet",
     "EfficientNetV2",
+    "GhostNet",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",

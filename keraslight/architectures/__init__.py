@@ -2,6 +2,7 @@
 
 from keraslight.architectures.efficientnet import EfficientNet
 from keraslight.architectures.efficientnet_v2 import EfficientNetV2
+from keraslight.architectures.ghostnet import GhostNet
 from keraslight.architectures.mobilenet_v1 import MobileNetV1
 from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v3 import MobileNetV3
@@ -16,6 +17,7 @@ __all__ = [
     "VGG",
     "EfficientNet",
     "EfficientNetV2",
+    "GhostNet",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",

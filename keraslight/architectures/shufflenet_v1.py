@@ -1,11 +1,11 @@
 """ShuffleNet V1: an extremely efficient CNN for mobile devices, with grouped convolutions and channel shuffle.
 
 Source: Zhang et al., CVPR 2018, https://arxiv.org/abs/1707.01083, Table 1 (channels by groups) and Table 2 (scales).
-Left open by the paper, or other in the authors' code (megvii-model/ShuffleNet-Series), whose choice is taken: the shuffle
-comes after the depthwise convolution (in figure 2 before it) and is the inverse of the paper's formula; the classifier
-has no bias; the stem is narrower below 1x (rounded up until the groups divide it), 24 wide at 1x and 1.5x, and 48 wide
-at 2x. That code has 3 and 8 groups from 0.5x; the other rows follow the same rules. Scales whose units the groups do not
-divide are left out.
+Left open by the paper, or other in the authors' code (megvii-model/ShuffleNet-Series), whose choice is taken: the
+shuffle comes after the depthwise convolution (in figure 2 before it) and is the inverse of the paper's formula; the
+classifier has no bias; the stem is narrower below 1x (rounded up until the groups divide it), 24 wide at 1x and 1.5x,
+and 48 wide at 2x. That code has 3 and 8 groups from 0.5x; the other rows follow the same rules. Scales whose units the
+groups do not divide are left out.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
     efficientnet,
     efficientnet_v2,
+    ghostnet,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
@@ -19,6 +20,7 @@ from keraslight.weights.loader import Checkpoint, load_weights
 _TABLES = (
     efficientnet.CHECKPOINTS,
     efficientnet_v2.CHECKPOINTS,
+    ghostnet.CHECKPOINTS,
     mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v3.CHECKPOINTS,
