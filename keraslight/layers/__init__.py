@@ -2,8 +2,10 @@
 
 from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.drop_path import DropPath
+from keraslight.layers.grn import GRN
 from keraslight.layers.grouped_conv import GroupedConv2D
+from keraslight.layers.layer_norm import LayerNorm
 from keraslight.layers.layer_scale import LayerScale
 from keraslight.layers.normalization import ImageNormalization
 
-__all__ = ["ChannelSlice", "DropPath", "GroupedConv2D", "ImageNormalization", "LayerScale"]
+__all__ = ["GRN", "ChannelSlice", "DropPath", "GroupedConv2D", "ImageNormalization", "LayerNorm", "LayerScale"]

@@ -19,7 +19,7 @@ from keraslight.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
-from keraslight.layers import LayerScale
+from keraslight.layers import GRN, LayerNorm, LayerScale
 from keraslight.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -193,14 +193,15 @@ def _torch_slots(
     for ours, theirs in torch_names:
         if ours not in by_name:
             if partial:
-                left_out += [name for name in tensors if name.startswith(f"{theirs}.")]
+                left_out += [name for name in tensors if name == theirs or name.startswith(f"{theirs}.")]
                 continue
             raise WeightsMismatchError(
                 f"The map names a layer that the model lacks. Received: {ours!r} for {theirs!r}."
             )
         mapped.add(ours)
         for suffix, slot in _layer_slots(by_name[ours]):
-            slots[f"{theirs}.{suffix}"] = slot
+            # Some modules hold a bare parameter in place of a module with parameters, as torchvision's layer scale.
+            slots[theirs if theirs in tensors else f"{theirs}.{suffix}"] = slot
     for name in by_name.keys() - mapped:
         for variable in by_name[name].weights:
             slots[f"(no name in the map) {variable.path}"] = _Slot(variable)
@@ -225,6 +226,9 @@ def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
             yield "bias", _Slot(layer.beta)
             yield "running_mean", _Slot(layer.moving_mean)
             yield "running_var", _Slot(layer.moving_variance)
+        case LayerNorm() | GRN():
+            yield "weight", _Slot(layer.gamma)
+            yield "bias", _Slot(layer.beta)
         case LayerScale():
             yield "gamma", _Slot(layer.gamma)
     if getattr(layer, "bias", None) is not None:
@@ -330,6 +334,8 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             )
             continue
         value = _as_convolution(tensors[name], shape)
+        if len(shape) == 1 and value.shape[1:] == (1, 1):
+            value = value.ravel()  # torchvision's layer scale is (C, 1, 1)
         converted = slot.convert(value) if value.ndim == len(shape) else value
         if converted.shape == shape:
             values.append((slot.variable, converted))
