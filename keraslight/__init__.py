@@ -23,13 +23,17 @@ _PUBLIC = {  # name -> module that defines it
 }
 _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
+    "ConvNeXt",
+    "DenseNet",
     "EfficientNet",
     "EfficientNetV2",
     "GhostNet",
+    "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
     "MobileNetV4",
+    "RepVGG",
     "ResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",

@@ -1,5 +1,7 @@
 """One paper, one file. Importing this package registers every family."""
 
+from keraslight.architectures.convnext import ConvNeXt
+from keraslight.architectures.densenet import DenseNet
 from keraslight.architectures.efficientnet import EfficientNet
 from keraslight.architectures.efficientnet_v2 import EfficientNetV2
 from keraslight.architectures.ghostnet import GhostNet
@@ -7,6 +9,8 @@ from keraslight.architectures.mobilenet_v1 import MobileNetV1
 from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v3 import MobileNetV3
 from keraslight.architectures.mobilenet_v4 import MobileNetV4
+from keraslight.architectures.mobilenext import MobileNeXt
+from keraslight.architectures.repvgg import RepVGG
 from keraslight.architectures.resnet import ResNet
 from keraslight.architectures.shufflenet_v1 import ShuffleNetV1
 from keraslight.architectures.shufflenet_v2 import ShuffleNetV2
@@ -15,13 +19,17 @@ from keraslight.architectures.vgg import VGG
 
 __all__ = [
     "VGG",
+    "ConvNeXt",
+    "DenseNet",
     "EfficientNet",
     "EfficientNetV2",
     "GhostNet",
+    "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",
     "MobileNetV3",
     "MobileNetV4",
+    "RepVGG",
     "ResNet",
     "ShuffleNetV1",
     "ShuffleNetV2",

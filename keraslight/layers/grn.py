@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-_TINY = 1e-24  # below it a channel counts as dead: the root's gradient at 0 is infinite, and 0 * infinity is no number
-
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class GRN(keras.layers.Layer):
@@ -18,6 +16,9 @@ class GRN(keras.layers.Layer):
         epsilon: Added to the mean of the norms.
     """
 
+    # A channel whose squares sum up to less counts as dead: the root's gradient at 0 is infinite, times 0 not a number.
+    TINY = 1e-24
+
     def __init__(self, epsilon: float = 1e-6, **kwargs):
         super().__init__(**kwargs)
         self.epsilon = epsilon
@@ -29,7 +30,7 @@ class GRN(keras.layers.Layer):
     def call(self, inputs):
         half = self.compute_dtype in ("float16", "bfloat16")
         x = ops.cast(inputs, "float32") if half else inputs
-        norms = ops.sqrt(ops.maximum(ops.sum(x * x, axis=(1, 2), keepdims=True), _TINY))
+        norms = ops.sqrt(ops.maximum(ops.sum(x * x, axis=(1, 2), keepdims=True), self.TINY))
         n = norms / (ops.mean(norms, axis=-1, keepdims=True) + self.epsilon)
         if half:
             n = ops.cast(n, self.compute_dtype)

@@ -2,6 +2,8 @@
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
+    convnext,
+    densenet,
     efficientnet,
     efficientnet_v2,
     ghostnet,
@@ -9,6 +11,8 @@ from keraslight.weights import (
     mobilenet_v2,
     mobilenet_v3,
     mobilenet_v4,
+    mobilenext,
+    repvgg,
     resnet,
     shufflenet_v1,
     shufflenet_v2,
@@ -18,6 +22,8 @@ from keraslight.weights import (
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
+    convnext.CHECKPOINTS,
+    densenet.CHECKPOINTS,
     efficientnet.CHECKPOINTS,
     efficientnet_v2.CHECKPOINTS,
     ghostnet.CHECKPOINTS,
@@ -25,6 +31,8 @@ _TABLES = (
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v3.CHECKPOINTS,
     mobilenet_v4.CHECKPOINTS,
+    mobilenext.CHECKPOINTS,
+    repvgg.CHECKPOINTS,
     resnet.CHECKPOINTS,
     shufflenet_v1.CHECKPOINTS,
     shufflenet_v2.CHECKPOINTS,
