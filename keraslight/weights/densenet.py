@@ -37,12 +37,12 @@ def _torchvision(variant: str, top1: float, file: str) -> Checkpoint:
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations.
+    # timm 1.0.31: preprocessing of its configurations, top-1 of its results-imagenet.csv, which has `ra_in1k` at 288 only.
     "timm/densenet121.ra_in1k": _timm("densenet121", None),
-    "timm/densenet121.tv_in1k": _timm("densenet121", None),
-    "timm/densenet161.tv_in1k": _timm("densenet161", None),
-    "timm/densenet169.tv_in1k": _timm("densenet169", None),
-    "timm/densenet201.tv_in1k": _timm("densenet201", None),
+    "timm/densenet121.tv_in1k": _timm("densenet121", 74.764),
+    "timm/densenet161.tv_in1k": _timm("densenet161", 77.358),
+    "timm/densenet169.tv_in1k": _timm("densenet169", 75.900),
+    "timm/densenet201.tv_in1k": _timm("densenet201", 77.286),
     # torchvision 0.28: what its weights enums say.
     "torchvision/densenet121": _torchvision("densenet121", 74.434, "densenet121-a639ec97"),
     "torchvision/densenet161": _torchvision("densenet161", 77.138, "densenet161-8d451a50"),

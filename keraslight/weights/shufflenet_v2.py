@@ -30,14 +30,14 @@ def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[st
     yield "classifier", "fc"
 
 
-def _checkpoint(variant: str, resized: int, top1: float) -> Checkpoint:
+def _checkpoint(variant: str, resized: int, top1: float, file: str) -> Checkpoint:
     spec = Preprocessing((224, 224), crop_pct=224 / resized, interpolation="bilinear")
-    return Checkpoint(variant, torch_names, spec, top1)
+    return Checkpoint(variant, torch_names, spec, top1, url=f"https://download.pytorch.org/models/{file}.pth")
 
 
 CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28
-    "torchvision/shufflenet_v2_x0_5": _checkpoint("shufflenet_v2_050", 256, 60.552),
-    "torchvision/shufflenet_v2_x1_0": _checkpoint("shufflenet_v2_100", 256, 69.362),
-    "torchvision/shufflenet_v2_x1_5": _checkpoint("shufflenet_v2_150", 232, 72.996),
-    "torchvision/shufflenet_v2_x2_0": _checkpoint("shufflenet_v2_200", 232, 76.230),
+    "torchvision/shufflenet_v2_x0_5": _checkpoint("shufflenet_v2_050", 256, 60.552, "shufflenetv2_x0.5-f707e7126e"),
+    "torchvision/shufflenet_v2_x1_0": _checkpoint("shufflenet_v2_100", 256, 69.362, "shufflenetv2_x1-5666bf0f80"),
+    "torchvision/shufflenet_v2_x1_5": _checkpoint("shufflenet_v2_150", 232, 72.996, "shufflenetv2_x1_5-3c479a10"),
+    "torchvision/shufflenet_v2_x2_0": _checkpoint("shufflenet_v2_200", 232, 76.230, "shufflenetv2_x2_0-8be3c8ee"),
 }
