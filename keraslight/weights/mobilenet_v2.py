@@ -52,7 +52,7 @@ def torchvision_names(**_unused: Any) -> Iterator[tuple[str, str]]:
     yield "classifier", "classifier.1"
 
 
-def _timm(variant: str, top1: float) -> Checkpoint:
+def _timm(variant: str, top1: float | None = None) -> Checkpoint:
     return Checkpoint(variant, timm_names, Preprocessing((224, 224), crop_pct=0.875), top1)
 
 
@@ -67,6 +67,9 @@ CHECKPOINTS = {
     "timm/mobilenetv2_100.ra_in1k": _timm("mobilenet_v2_100", 72.910),
     "timm/mobilenetv2_050.lamb_in1k": _timm("mobilenet_v2_050", 65.928),
     "timm/mobilenetv2_140.ra_in1k": _timm("mobilenet_v2_140", 76.528),
+    # Known to timm without weights: for files of one's own training.
+    "timm/mobilenetv2_035.untrained": _timm("mobilenet_v2_035"),
+    "timm/mobilenetv2_075.untrained": _timm("mobilenet_v2_075"),
     # torchvision 0.28: what its weights enum says.
     "torchvision/mobilenet_v2": _torchvision("mobilenet_v2_100", 232, 72.154, "mobilenet_v2-7ebf99e0"),
     "torchvision/mobilenet_v2.imagenet1k_v1": _torchvision("mobilenet_v2_100", 256, 71.878, "mobilenet_v2-b0353104"),

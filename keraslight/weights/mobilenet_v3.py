@@ -77,7 +77,7 @@ _HALF = (0.5, 0.5, 0.5)
 
 def _timm(
     variant: str,
-    top1: float,
+    top1: float | None = None,
     crop_pct: float = 0.875,
     interpolation: str = "bicubic",
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -116,6 +116,8 @@ CHECKPOINTS = {
     "timm/tf_mobilenetv3_small_100.in1k": _authors("mobilenet_v3_small_100", 67.922),
     "timm/tf_mobilenetv3_small_075.in1k": _authors("mobilenet_v3_small_075", 65.706),
     "timm/tf_mobilenetv3_small_minimal_100.in1k": _authors("mobilenet_v3_small_minimalistic", 62.892),
+    # Known to timm without weights: for files of one's own training.
+    "timm/mobilenetv3_large_075.untrained": _timm("mobilenet_v3_large_075", interpolation="bilinear"),
     # torchvision 0.28: what its weights enums say.
     "torchvision/mobilenet_v3_large": _torchvision(
         "mobilenet_v3_large_100", 232, 75.274, "mobilenet_v3_large-5c1a4163"
