@@ -2,8 +2,8 @@
 
 Source: Zhou et al., ECCV 2020, https://arxiv.org/abs/2007.02269, table 2, as released by the authors
 (https://github.com/zhoudaquan/rethinking_bottleneck_design, mnext.py): there the 960-channel stage has 3 blocks, the
-waist is at least a sixth of the output, rounded to multiples of 16, and the last 1280 channels are kept below width 1, so
-that narrow nets have more parameters than the paper says. The identity takes all channels (a tensor multiplier of 1).
+waist is at least a sixth of the output, rounded to multiples of 16, and the last 1280 channels are kept below width 1.
+So narrow nets have more parameters than the paper says. The identity takes all channels (a tensor multiplier of 1).
 Symmetric padding and batch-norm epsilon 1e-5. Dropout and drop path default to 0; the authors train with dropout 0.2.
 """
 
