@@ -24,10 +24,12 @@ _PUBLIC = {  # name -> module that defines it
 _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
     "ConvNeXt",
+    "ConvNeXtV2",
     "DenseNet",
     "EfficientNet",
     "EfficientNetV2",
     "GhostNet",
+    "GoogLeNet",
     "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",

@@ -1,10 +1,12 @@
 """One paper, one file. Importing this package registers every family."""
 
 from keraslight.architectures.convnext import ConvNeXt
+from keraslight.architectures.convnext_v2 import ConvNeXtV2
 from keraslight.architectures.densenet import DenseNet
 from keraslight.architectures.efficientnet import EfficientNet
 from keraslight.architectures.efficientnet_v2 import EfficientNetV2
 from keraslight.architectures.ghostnet import GhostNet
+from keraslight.architectures.googlenet import GoogLeNet
 from keraslight.architectures.mobilenet_v1 import MobileNetV1
 from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v3 import MobileNetV3
@@ -20,10 +22,12 @@ from keraslight.architectures.vgg import VGG
 __all__ = [
     "VGG",
     "ConvNeXt",
+    "ConvNeXtV2",
     "DenseNet",
     "EfficientNet",
     "EfficientNetV2",
     "GhostNet",
+    "GoogLeNet",
     "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",

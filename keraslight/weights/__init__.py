@@ -3,10 +3,12 @@
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
     convnext,
+    convnext_v2,
     densenet,
     efficientnet,
     efficientnet_v2,
     ghostnet,
+    googlenet,
     mobilenet_v1,
     mobilenet_v2,
     mobilenet_v3,
@@ -23,10 +25,12 @@ from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
     convnext.CHECKPOINTS,
+    convnext_v2.CHECKPOINTS,
     densenet.CHECKPOINTS,
     efficientnet.CHECKPOINTS,
     efficientnet_v2.CHECKPOINTS,
     ghostnet.CHECKPOINTS,
+    googlenet.CHECKPOINTS,
     mobilenet_v1.CHECKPOINTS,
     mobilenet_v2.CHECKPOINTS,
     mobilenet_v3.CHECKPOINTS,
