@@ -40,6 +40,51 @@ class LayerScale(tf_keras.layers.Layer):
 
 
 @tf_keras.utils.register_keras_serializable(package="keraslight")
+class LayerNorm(tf_keras.layers.Layer):
+    """The twin of `keraslight.layers.LayerNorm`."""
+
+    def __init__(self, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="ones")
+        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        x = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
+        x *= tf.math.rsqrt(tf.reduce_mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        return x * self.gamma + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
+class GRN(tf_keras.layers.Layer):
+    """The twin of `keraslight.layers.GRN`."""
+
+    def __init__(self, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="zeros")
+        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        squares = tf.reduce_sum(inputs * inputs, axis=(1, 2), keepdims=True)
+        norms = tf.sqrt(tf.maximum(squares, own.GRN.TINY))
+        norms = norms / (tf.reduce_mean(norms, axis=-1, keepdims=True) + self.epsilon)
+        return inputs + self.gamma * (inputs * norms) + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
 class ChannelSlice(tf_keras.layers.Layer):
     """(..., C) -> every `step`-th channel of a range: the twin of `keraslight.layers.ChannelSlice`."""
 
@@ -156,6 +201,8 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
         return _bridge.twins[kind](layer, name)
     if kind is own.LayerScale:
         return LayerScale(name=name, trainable=layer.trainable)
+    if kind in (own.LayerNorm, own.GRN):
+        return {own.LayerNorm: LayerNorm, own.GRN: GRN}[kind](layer.epsilon, name=name, trainable=layer.trainable)
     if kind is own.DropPath:
         return tf_keras.layers.Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=name)
     if kind is own.ChannelSlice:
