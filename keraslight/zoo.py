@@ -116,6 +116,8 @@ def create_model(
             torch_names=checkpoint.torch_names(**{**row.arguments, **arguments}) if checkpoint else (),
             checkpoint_id=checkpoint_id,
             url=checkpoint.url if checkpoint else None,
+            rename=checkpoint.rename if checkpoint else None,
+            training_only=checkpoint.training_only if checkpoint else (),
             partial=features_only or not include_top,
         )
     return model

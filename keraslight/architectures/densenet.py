@@ -3,8 +3,8 @@
 Source: Huang et al., CVPR 2017, https://arxiv.org/abs/1608.06993, Table 1 (DenseNet-BC: bottlenecks of four times the
 growth, transitions that halve the channels); 161 layers with growth 48 and 264 layers as in the authors' code.
 Batch norm and ReLU come before each convolution, and once more after the last block. Transitions average without
-padding, so odd sides are rounded down. The paper's dropout of 0.2 after each convolution, for training without augmentation, is
-left out: `dropout` sits before the classifier. Padding and epsilon as timm and torchvision.
+padding, so odd sides are rounded down. The paper's dropout of 0.2 after each convolution, for training without
+augmentation, is left out: `dropout` sits before the classifier. Padding and epsilon as timm and torchvision.
 """
 
 from __future__ import annotations

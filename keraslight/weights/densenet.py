@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,17 +28,23 @@ def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[s
     yield "classifier", "classifier"
 
 
+def _rename(name: str) -> str:
+    """torchvision's files still have the names of its first version, `norm.1` for `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+
+
 def _timm(variant: str, top1: float | None) -> Checkpoint:
     return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
 
 
 def _torchvision(variant: str, top1: float, file: str) -> Checkpoint:
     spec = Preprocessing((224, 224), crop_pct=224 / 256, interpolation="bilinear")
-    return Checkpoint(variant, torch_names, spec, top1, url=f"https://download.pytorch.org/models/{file}.pth")
+    url = f"https://download.pytorch.org/models/{file}.pth"
+    return Checkpoint(variant, torch_names, spec, top1, url=url, rename=_rename)
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations, top-1 of its results-imagenet.csv, which has `ra_in1k` at 288 only.
+    # timm 1.0.31: preprocessing of its configurations, top-1 of its results-imagenet.csv (`ra_in1k` only at 288: 76.5).
     "timm/densenet121.ra_in1k": _timm("densenet121", None),
     "timm/densenet121.tv_in1k": _timm("densenet121", 74.764),
     "timm/densenet161.tv_in1k": _timm("densenet161", 77.358),

@@ -25,7 +25,7 @@ from keraslight.preprocessing import Preprocessing
 log = logging.getLogger(__name__)
 
 HEAD = "classifier"
-"""The layer that `classes` sizes: the only one that may start afresh."""
+"""The layer that `classes` sizes: the only one that may start afresh, with auxiliary ones as `aux1_classifier`."""
 
 MOST_LEFTOVERS = 40
 """How many leftovers an error lists; a checkpoint of another family has hundreds."""
@@ -42,6 +42,9 @@ class Checkpoint:
         top1: ImageNet-1k top-1 in percent at that size, as reported.
         arguments: What the builder needs beside the variant's own arguments, such as the source's padding.
         url: Where the file is, for sources other than the Hugging Face hub.
+        rename: Function from a stored tensor's name to the one that the map means, for files of older code.
+        training_only: Modules that inference does without, such as auxiliary classifiers: where the map leaves one out,
+            so does the loader, and says so in a log line.
     """
 
     variant: str
@@ -50,6 +53,8 @@ class Checkpoint:
     top1: float | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     url: str | None = None
+    rename: Callable[[str], str] | None = None
+    training_only: tuple[str, ...] = ()
 
 
 class _Slot(NamedTuple):
@@ -66,6 +71,8 @@ def load_weights(
     torch_names: Iterable[tuple[str, str]],
     checkpoint_id: str | None = None,
     url: str | None = None,
+    rename: Callable[[str], str] | None = None,
+    training_only: tuple[str, ...] = (),
     partial: bool = False,
 ) -> None:
     """Loads weights into a model.
@@ -77,6 +84,7 @@ def load_weights(
         torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
         checkpoint_id: What to fetch for `"imagenet"`.
         url: Where it is, for sources other than the Hugging Face hub.
+        rename, training_only: As in `Checkpoint`, for PyTorch names.
         partial: The model was built without its top: weights for layers that it lacks are left out, said in a log
             line.
 
@@ -96,7 +104,10 @@ def load_weights(
         )
     if path.name.endswith((".safetensors", ".pth")):
         tensors = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        if rename is not None:
+            tensors = {rename(name): value for name, value in tensors.items()}
         slots = _torch_slots(model, torch_names, tensors, partial=partial)
+        _drop_training_only(tensors, slots, training_only, model.name)
     elif path.name.endswith((".keras", ".weights.h5")):
         tensors = _read_keras(path, model)
         slots = {variable.path: _Slot(variable) for variable in _variables(model)}
@@ -210,6 +221,20 @@ def _torch_slots(
     if left_out:
         log.info("%s is built without its top: left out %d tensors of the checkpoint.", model.name, len(left_out))
     return slots
+
+
+def _drop_training_only(
+    tensors: dict[str, np.ndarray], slots: Mapping[str, _Slot], modules: tuple[str, ...], model_name: str
+) -> None:
+    """Drops the tensors of those modules of which the model holds nothing."""
+    for module in modules:
+        prefix = f"{module}."
+        dropped = [name for name in tensors if name.startswith(prefix)]
+        if not dropped or any(name.startswith(prefix) for name in slots):
+            continue
+        for name in dropped:
+            del tensors[name]
+        log.info("%s does without %s: left out %d tensors of the checkpoint.", model_name, module, len(dropped))
 
 
 def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
@@ -339,7 +364,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         converted = slot.convert(value) if value.ndim == len(shape) else value
         if converted.shape == shape:
             values.append((slot.variable, converted))
-        elif slot.variable.path.startswith(f"{HEAD}/") and converted.shape[:-1] == shape[:-1]:
+        elif slot.variable.path.partition("/")[0].endswith(HEAD) and converted.shape[:-1] == shape[:-1]:
             fresh = True
         elif (
             slot.variable is stem and _but_channels(converted.shape) == _but_channels(shape) and converted.shape[2] == 3
