@@ -23,6 +23,7 @@ _PUBLIC = {  # name -> module that defines it
 }
 _MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
+    "AlexNet",
     "ConvNeXt",
     "ConvNeXtV2",
     "DenseNet",
@@ -41,6 +42,7 @@ _FAMILIES = (
     "ShuffleNetV2",
     "ShuffleNetV2Plus",
     "VGG",
+    "Xception",
 )
 
 __all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]

@@ -1,5 +1,6 @@
 """One paper, one file. Importing this package registers every family."""
 
+from keraslight.architectures.alexnet import AlexNet
 from keraslight.architectures.convnext import ConvNeXt
 from keraslight.architectures.convnext_v2 import ConvNeXtV2
 from keraslight.architectures.densenet import DenseNet
@@ -18,9 +19,11 @@ from keraslight.architectures.shufflenet_v1 import ShuffleNetV1
 from keraslight.architectures.shufflenet_v2 import ShuffleNetV2
 from keraslight.architectures.shufflenet_v2_plus import ShuffleNetV2Plus
 from keraslight.architectures.vgg import VGG
+from keraslight.architectures.xception import Xception
 
 __all__ = [
     "VGG",
+    "AlexNet",
     "ConvNeXt",
     "ConvNeXtV2",
     "DenseNet",
@@ -38,4 +41,5 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "ShuffleNetV2Plus",
+    "Xception",
 ]

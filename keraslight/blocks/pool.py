@@ -46,3 +46,25 @@ def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: s
     # Rounding up is rounding down of a side that is `stride - 1` longer; a window that needs no more ignores the rest.
     x = layers.ZeroPadding2D(((0, stride - 1), (0, stride - 1)), name=f"{name}_pad")(x)
     return layers.MaxPooling2D(kernel, strides=stride, padding="valid", name=name)(x)
+
+
+def max_pool_signed(
+    x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
+) -> keras.KerasTensor:
+    """`max_pool` for maps with negative values: what is padded never wins.
+
+    At stride 1 "same" pads both sides alike, with minus infinity; every `stride`-th value of that is PyTorch's.
+
+    Args:
+        x: (B, H, W, C), of any sign.
+        kernel: Side of the window in pixels, odd.
+        stride: 1 or more.
+        name: Names the pooling; where the padding is symmetric, the dense pooling before it appends `_dense`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), C).
+    """
+    if style.padding == "symmetric":
+        x = layers.MaxPooling2D(kernel, strides=1, padding="same", name=f"{name}_dense")(x)
+        return layers.MaxPooling2D(1, strides=stride, name=name)(x)
+    return layers.MaxPooling2D(kernel, strides=stride, padding="same", name=name)(x)

@@ -2,6 +2,7 @@
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.weights import (
+    alexnet,
     convnext,
     convnext_v2,
     densenet,
@@ -20,10 +21,12 @@ from keraslight.weights import (
     shufflenet_v2,
     shufflenet_v2_plus,
     vgg,
+    xception,
 )
 from keraslight.weights.loader import Checkpoint, load_weights
 
 _TABLES = (
+    alexnet.CHECKPOINTS,
     convnext.CHECKPOINTS,
     convnext_v2.CHECKPOINTS,
     densenet.CHECKPOINTS,
@@ -42,6 +45,7 @@ _TABLES = (
     shufflenet_v2.CHECKPOINTS,
     shufflenet_v2_plus.CHECKPOINTS,
     vgg.CHECKPOINTS,
+    xception.CHECKPOINTS,
 )
 
 CHECKPOINTS: dict[str, Checkpoint] = {}
