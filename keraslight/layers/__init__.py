@@ -6,6 +6,16 @@ from keraslight.layers.grn import GRN
 from keraslight.layers.grouped_conv import GroupedConv2D
 from keraslight.layers.layer_norm import LayerNorm
 from keraslight.layers.layer_scale import LayerScale
+from keraslight.layers.local_response_norm import LocalResponseNorm
 from keraslight.layers.normalization import ImageNormalization
 
-__all__ = ["GRN", "ChannelSlice", "DropPath", "GroupedConv2D", "ImageNormalization", "LayerNorm", "LayerScale"]
+__all__ = [
+    "GRN",
+    "ChannelSlice",
+    "DropPath",
+    "GroupedConv2D",
+    "ImageNormalization",
+    "LayerNorm",
+    "LayerScale",
+    "LocalResponseNorm",
+]
