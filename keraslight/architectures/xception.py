@@ -3,8 +3,8 @@
 Source: Chollet, CVPR 2017, https://arxiv.org/abs/1610.02357, figure 5.
 Nothing stands between a depthwise convolution and its 1x1 convolution; ReLU comes before each such pair, except at the
 start, where the stem has just applied it, and in the exit flow's last two, where it comes after. The stem does not pad.
-Padding of the max pools and epsilon as timm; `style=TENSORFLOW` is the Keras net. Dropout defaults to 0, the paper trains
-with 0.5.
+Padding of the max pools and epsilon as timm; `style=TENSORFLOW` is the Keras net. Dropout defaults to 0, the paper
+trains with 0.5.
 """
 
 from __future__ import annotations
