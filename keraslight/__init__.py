@@ -41,6 +41,7 @@ _FAMILIES = (
     "ShuffleNetV1",
     "ShuffleNetV2",
     "ShuffleNetV2Plus",
+    "SqueezeNet",
     "VGG",
     "Xception",
 )

@@ -18,11 +18,11 @@ from keraslight.architectures.resnet import ResNet
 from keraslight.architectures.shufflenet_v1 import ShuffleNetV1
 from keraslight.architectures.shufflenet_v2 import ShuffleNetV2
 from keraslight.architectures.shufflenet_v2_plus import ShuffleNetV2Plus
+from keraslight.architectures.squeezenet import SqueezeNet
 from keraslight.architectures.vgg import VGG
 from keraslight.architectures.xception import Xception
 
 __all__ = [
-    "VGG",
     "AlexNet",
     "ConvNeXt",
     "ConvNeXtV2",
@@ -41,5 +41,7 @@ __all__ = [
     "ShuffleNetV1",
     "ShuffleNetV2",
     "ShuffleNetV2Plus",
+    "SqueezeNet",
+    "VGG",
     "Xception",
 ]

@@ -119,14 +119,51 @@ def classifier(
     Raises:
         InvalidArgumentError: `classes` or `dropout` is out of its range.
     """
-    if classes < 1:
-        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
+    _check_classes(classes)
     if len(x.shape) == 4:
         x = layers.Flatten(name="flatten")(x)
     x = drop(x, dropout, name="dropout")
     x = layers.Dense(classes, use_bias=bias, name="classifier")(x)
     x = activate(x, classifier_activation, name="probabilities")
     return keras.Model(_source(images), x, name=name)
+
+
+def convolutional_classifier(
+    images: keras.KerasTensor,
+    x: keras.KerasTensor,
+    *,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    dropout: float = 0.0,
+    activation: str | None = None,
+    name: str,
+) -> keras.Model:
+    """A model that ends in a 1x1 convolution with one map a class and their means.
+
+    Args:
+        images: The tensor that the graph starts from.
+        x: (B, H, W, C).
+        classes, classifier_activation, dropout: As in `classifier`; the dropout comes before the convolution.
+        activation: Between the convolution and the means.
+
+    Returns:
+        A model (B, H, W, channels) -> (B, classes).
+
+    Raises:
+        InvalidArgumentError: `classes` or `dropout` is out of its range.
+    """
+    _check_classes(classes)
+    x = drop(x, dropout, name="dropout")
+    x = layers.Conv2D(classes, 1, name="classifier")(x)
+    x = activate(x, activation, name="classifier_act")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = activate(x, classifier_activation, name="probabilities")
+    return keras.Model(_source(images), x, name=name)
+
+
+def _check_classes(classes: int) -> None:
+    if classes < 1:
+        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
 
 
 def _source(images: keras.KerasTensor) -> keras.KerasTensor:

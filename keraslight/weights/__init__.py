@@ -20,6 +20,7 @@ from keraslight.weights import (
     shufflenet_v1,
     shufflenet_v2,
     shufflenet_v2_plus,
+    squeezenet,
     vgg,
     xception,
 )
@@ -44,6 +45,7 @@ _TABLES = (
     shufflenet_v1.CHECKPOINTS,
     shufflenet_v2.CHECKPOINTS,
     shufflenet_v2_plus.CHECKPOINTS,
+    squeezenet.CHECKPOINTS,
     vgg.CHECKPOINTS,
     xception.CHECKPOINTS,
 )
