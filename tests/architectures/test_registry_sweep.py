@@ -10,12 +10,13 @@ from keraslight.analysis import count_macs, count_parameters
 from keraslight.errors import InvalidArgumentError
 
 HEAVY = 60_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
+NAMES = keraslight.list_models()  # registers the families
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 FIXED = {"LeNet5"}  # families whose paper fixes the image size
 
 
 def cases():
-    for name in keraslight.list_models():
+    for name in NAMES:
         heavy = keraslight.model_info(name).parameters > HEAVY
         first = name in DEFAULTS  # every family has a variant in `make test`, however heavy
         yield pytest.param(name, marks=pytest.mark.slow if heavy and not first else ())
@@ -110,3 +111,25 @@ class TestArguments:
         first = model.train_on_batch(images, targets)
         losses = [model.train_on_batch(images, targets) for _ in range(20)]
         assert min(losses) < first
+
+    def test_litert_agrees(self, name, tmp_path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        from keraslight.export import to_litert
+
+        model = build(name, **small(name))
+        file = to_litert(model, tmp_path / "model.tflite")
+        images = np.random.default_rng(3).normal(size=(1, *model.input_shape[1:])).astype("float32")
+        runner = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
+        answer = runner(images=images)["probabilities"]
+        np.testing.assert_allclose(answer, model.predict(images, verbose=0), atol=1e-4)
+
+    def test_builds_in_half_precision(self, name):
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_float16")
+        try:
+            model = build(name, **small(name))
+        finally:
+            keras.config.set_dtype_policy(before)
+        assert model.output_shape == (None, 10)
+        assert model.outputs[0].dtype == "float16"
