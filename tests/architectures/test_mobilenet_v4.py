@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 import keraslight
+from keraslight.analysis import count_parameters
 from keraslight.errors import InvalidArgumentError
 
 
@@ -39,6 +40,21 @@ def test_layer_scale_only_in_hybrids_and_also_without_residual():
     assert "stage1_block0_layer_scale" in hybrid  # stride 2: no residual
     assert "stage1_block0_add" not in hybrid
     assert "stage0_block0_layer_scale" not in hybrid  # fused
+
+
+@pytest.mark.parametrize(
+    ("variant", "width", "size", "parameters"),
+    [
+        ("conv_small", 0.5, 224, 2_238_952),
+        ("conv_small", 0.35, 224, 1_905_384),
+        ("hybrid_medium", 0.75, 224, 7_313_528),
+        ("hybrid_large", 0.75, 256, 22_754_984),
+    ],
+)
+def test_narrow_nets_have_the_parameters_of_timms(variant, width, size, parameters):
+    """timm 1.0.31: mobilenetv4_conv_small_050 and so on."""
+    model = keraslight.MobileNetV4(variant, width=width, input_shape=(size, size, 3))
+    assert count_parameters(model) == parameters
 
 
 def test_drop_path_rises_over_the_blocks():
