@@ -77,7 +77,7 @@ def Xception(
 
     Returns:
         A model (B, H, W, C) float32 -> (B, classes). The stem takes a few pixels off: features of stride 2 have
-        (side - 5) // 2 + 1 of them, each further one half of the last, rounded up.
+        (side - 5) // 2 of them, each further one half of the last, rounded up.
 
     Raises:
         InvalidArgumentError: an argument is out of its range.
