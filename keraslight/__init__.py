@@ -31,6 +31,7 @@ _FAMILIES = (
     "EfficientNetV2",
     "GhostNet",
     "GoogLeNet",
+    "LeNet5",
     "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",

@@ -18,10 +18,12 @@ class Variant(NamedTuple):
     Args:
         arguments: Keywords that make the builder build this variant.
         input_size: Side of the square input that the figures are for, in pixels.
-        parameters: With 1000 classes and 3 channels, without batch-norm statistics.
+        parameters: With these channels and classes, without batch-norm statistics.
         macs: Multiply-adds of one image of that size.
         checkpoint: Id of the weights that the defaults are made for, a key of `keraslight.weights.CHECKPOINTS`; None
             where none are published.
+        channels: Of the input.
+        classes: Of the classifier.
     """
 
     arguments: Mapping[str, Any]
@@ -29,6 +31,8 @@ class Variant(NamedTuple):
     parameters: int
     macs: int
     checkpoint: str | None
+    channels: int = 3
+    classes: int = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,9 @@ def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Calla
             name = family.full_name(variant)
             row = variants[name]
             if arguments.get("input_shape") is None:
-                arguments["input_shape"] = (row.input_size, row.input_size, 3)
+                arguments["input_shape"] = (row.input_size, row.input_size, row.channels)
+            if arguments.get("classes") is None:
+                arguments["classes"] = row.classes
             arguments["name"] = arguments.get("name") or name
             return builder(**{**row.arguments, **arguments})
 

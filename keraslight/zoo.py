@@ -28,7 +28,7 @@ class ModelInfo:
         name: Full name, what `create_model` takes.
         family: The builder's name, as in `keraslight.MobileNetV4`.
         input_size: Side of the square image that the figures are for, in pixels.
-        parameters: Learned parameters with 1000 classes and 3 channels, without batch-norm statistics.
+        parameters: Learned parameters with the variant's own classes and channels, without batch-norm statistics.
         macs: Multiply-adds of one image.
         top1: Reported ImageNet-1k top-1 accuracy of the checkpoint in percent; None where none is reported.
         paper: Title of the paper's file in the package.
@@ -52,7 +52,7 @@ def create_model(
     *,
     weights: str | Path | None = None,
     include_top: bool = True,
-    classes: int = 1000,
+    classes: int | None = None,
     classifier_activation: str | None = "softmax",
     input_shape: tuple[int | None, int | None, int] | None = None,
     input_tensor: keras.KerasTensor | None = None,
@@ -68,9 +68,10 @@ def create_model(
         weights: None (random), `"imagenet"`, or the path of a `.safetensors` or `.pth` (the reference's PyTorch
             names), `.keras` or `.weights.h5` file.
         include_top: Whether to end in the classifier.
-        classes: Number of classes. Where the weights have another number, the classifier starts afresh.
+        classes: Number of classes; None is the variant's own, most often ImageNet's 1000. Where the weights have
+            another number, the classifier starts afresh.
         classifier_activation: `"softmax"`, `"sigmoid"` ..., or None for logits.
-        input_shape: (height, width, channels) in pixels; None is the variant's own size with 3 channels.
+        input_shape: (height, width, channels) in pixels; None is the variant's own size and channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         pooling: Without the top: None, `"avg"` or `"max"`.
         features_only: Return a dict of feature maps `{"stride_2": ..., ..., "stride_32": ...}` instead.
@@ -92,7 +93,7 @@ def create_model(
         arguments = {**checkpoint.arguments, **arguments}
     if input_tensor is None:
         size = row.input_size
-        shape = tuple(input_shape or (size, size, 3))
+        shape = tuple(input_shape or (size, size, row.channels))
         images = keras.Input(shape, name="images") if preprocessing and len(shape) == 3 else None
     else:
         shape, images = tuple(input_tensor.shape[1:]), input_tensor

@@ -8,6 +8,7 @@ from keraslight.architectures.efficientnet import EfficientNet
 from keraslight.architectures.efficientnet_v2 import EfficientNetV2
 from keraslight.architectures.ghostnet import GhostNet
 from keraslight.architectures.googlenet import GoogLeNet
+from keraslight.architectures.lenet import LeNet5
 from keraslight.architectures.mobilenet_v1 import MobileNetV1
 from keraslight.architectures.mobilenet_v2 import MobileNetV2
 from keraslight.architectures.mobilenet_v3 import MobileNetV3
@@ -31,6 +32,7 @@ __all__ = [
     "EfficientNetV2",
     "GhostNet",
     "GoogLeNet",
+    "LeNet5",
     "MobileNeXt",
     "MobileNetV1",
     "MobileNetV2",

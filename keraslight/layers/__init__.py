@@ -1,6 +1,7 @@
 """Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
 
 from keraslight.layers.channel_slice import ChannelSlice
+from keraslight.layers.code_distance import CodeDistance
 from keraslight.layers.drop_path import DropPath
 from keraslight.layers.grn import GRN
 from keraslight.layers.grouped_conv import GroupedConv2D
@@ -12,6 +13,7 @@ from keraslight.layers.normalization import ImageNormalization
 __all__ = [
     "GRN",
     "ChannelSlice",
+    "CodeDistance",
     "DropPath",
     "GroupedConv2D",
     "ImageNormalization",

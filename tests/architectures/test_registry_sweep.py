@@ -64,7 +64,7 @@ def test_features_are_named_by_their_strides(name):
     assert model.output
     for key, tensor in model.output.items():
         stride = int(key.removeprefix("stride_"))
-        assert abs(tensor.shape[1] - side / stride) <= 2, key  # valid and ceil-mode pooling lose or win a pixel
+        assert abs(tensor.shape[1] - side / stride) <= 3, key  # without padding a pixel or more is lost (LeNet: 3)
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
