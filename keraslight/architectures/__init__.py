@@ -24,6 +24,7 @@ from keraslight.architectures.vgg import VGG
 from keraslight.architectures.xception import Xception
 
 __all__ = [
+    "VGG",
     "AlexNet",
     "ConvNeXt",
     "ConvNeXtV2",
@@ -44,6 +45,5 @@ __all__ = [
     "ShuffleNetV2",
     "ShuffleNetV2Plus",
     "SqueezeNet",
-    "VGG",
     "Xception",
 ]
