@@ -222,7 +222,7 @@ def test_pth_files_need_pytorch(checkpoint, tmp_path, monkeypatch):
 
 
 def test_models_without_published_weights_say_so():
-    from keraslight.weights.loader import fetch
+    from keraslight.weights.files import fetch
 
     with pytest.raises(
         WeightsUnavailableError, match="No ImageNet weights are published for 'net'.*checkpoint='ref/n'"
