@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # TensorFlow's C++ start-up notes hide what a run has to say; its errors stay.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install demo test test-all lint format bench proto clean
+.PHONY: help install demo test test-all lint format bench docs proto clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ format: $(INSTALLED) ## Let ruff format and mend what it can
 
 bench: $(INSTALLED) ## Print the benchmarks' ratios
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(INSTALLED) ## Write the generated pages in docs/ again
+	$(BIN)/python docs/generate.py
 
 proto: $(INSTALLED) ## Generate the wire format's Python code again
 	$(BIN)/python -m keraslight_serving.wire._generate

@@ -14,14 +14,38 @@ __version__ = "0.1.0"
 _PUBLIC = {  # name -> module that defines it
     "ModelInfo": "zoo",
     "create_model": "zoo",
+    "decode_predictions": "labels",
     "list_models": "zoo",
     "load_model": "zoo",
     "model_info": "zoo",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
 }
-_MODULES = ("analysis", "compress", "errors", "export", "layers", "training", "zoo")
-_FAMILIES = ("MobileNetV4",)
+_MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
+_FAMILIES = (
+    "AlexNet",
+    "ConvNeXt",
+    "ConvNeXtV2",
+    "DenseNet",
+    "EfficientNet",
+    "EfficientNetV2",
+    "GhostNet",
+    "GoogLeNet",
+    "LeNet5",
+    "MobileNeXt",
+    "MobileNetV1",
+    "MobileNetV2",
+    "MobileNetV3",
+    "MobileNetV4",
+    "RepVGG",
+    "ResNet",
+    "ShuffleNetV1",
+    "ShuffleNetV2",
+    "ShuffleNetV2Plus",
+    "SqueezeNet",
+    "VGG",
+    "Xception",
+)
 
 __all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]
 

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from keraslight.errors import InvalidArgumentError, UnknownModelError
@@ -18,10 +18,12 @@ class Variant(NamedTuple):
     Args:
         arguments: Keywords that make the builder build this variant.
         input_size: Side of the square input that the figures are for, in pixels.
-        parameters: With 1000 classes and 3 channels, without batch-norm statistics.
+        parameters: With these channels and classes, without batch-norm statistics.
         macs: Multiply-adds of one image of that size.
-        checkpoint: Id of the published weights, `"hub user/architecture.recipe"`; with and without the recipe it is an
-            alias of the name. None where none are published.
+        checkpoint: Id of the weights that the defaults are made for, a key of `keraslight.weights.CHECKPOINTS`; None
+            where none are published.
+        channels: Of the input.
+        classes: Of the classifier.
     """
 
     arguments: Mapping[str, Any]
@@ -29,6 +31,8 @@ class Variant(NamedTuple):
     parameters: int
     macs: int
     checkpoint: str | None
+    channels: int = 3
+    classes: int = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,9 @@ def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Calla
             name = family.full_name(variant)
             row = variants[name]
             if arguments.get("input_shape") is None:
-                arguments["input_shape"] = (row.input_size, row.input_size, 3)
+                arguments["input_shape"] = (row.input_size, row.input_size, row.channels)
+            if arguments.get("classes") is None:
+                arguments["classes"] = row.classes
             arguments["name"] = arguments.get("name") or name
             return builder(**{**row.arguments, **arguments})
 
@@ -100,23 +106,19 @@ def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Calla
     return decorate
 
 
-def find(name: str) -> tuple[Family, str]:
+def find(name: str, aliases: Iterable[str] = ()) -> tuple[Family, str]:
     """The family and the full name of a model.
 
     Args:
-        name: A model's name (`"mobilenet_v4_conv_small"`) or a published id (`"timm/mobilenetv4_conv_small"`).
+        name: A model's full name, such as `"mobilenet_v4_conv_small"`.
+        aliases: Further names, for the hint of the error only.
 
     Raises:
         UnknownModelError: no model is called so; the text lists the nearest names.
     """
-    names: dict[str, tuple[Family, str]] = {}
-    for family in FAMILIES.values():
-        for variant, row in family.variants.items():
-            names[variant] = (family, variant)
-            if row.checkpoint:
-                names[row.checkpoint] = names[row.checkpoint.partition(".")[0]] = (family, variant)
+    names = {variant: family for family in FAMILIES.values() for variant in family.variants}
     if name in names:
-        return names[name]
-    nearest = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.4)
+        return names[name], name
+    nearest = difflib.get_close_matches(str(name).lower(), [*names, *aliases], n=3, cutoff=0.4)
     hint = f"The nearest names: {', '.join(nearest)}." if nearest else "`keraslight.list_models()` lists all."
     raise UnknownModelError(f"No model has this name. {hint} Received: {name!r}.")

@@ -17,7 +17,7 @@ from keraslight import registry
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.weights import CHECKPOINTS, TORCH_NAMES, load_weights
+from keraslight.weights import ALIASES, CHECKPOINTS, load_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ModelInfo:
         name: Full name, what `create_model` takes.
         family: The builder's name, as in `keraslight.MobileNetV4`.
         input_size: Side of the square image that the figures are for, in pixels.
-        parameters: Learned parameters with 1000 classes and 3 channels, without batch-norm statistics.
+        parameters: Learned parameters with the variant's own classes and channels, without batch-norm statistics.
         macs: Multiply-adds of one image.
         top1: Reported ImageNet-1k top-1 accuracy of the checkpoint in percent; None where none is reported.
         paper: Title of the paper's file in the package.
@@ -52,7 +52,7 @@ def create_model(
     *,
     weights: str | Path | None = None,
     include_top: bool = True,
-    classes: int = 1000,
+    classes: int | None = None,
     classifier_activation: str | None = "softmax",
     input_shape: tuple[int | None, int | None, int] | None = None,
     input_tensor: keras.KerasTensor | None = None,
@@ -65,12 +65,13 @@ def create_model(
 
     Args:
         name: As listed by `list_models`, or a published id such as `"timm/mobilenetv4_conv_small"`.
-        weights: None (random), `"imagenet"`, or the path of a `.safetensors` (the reference's PyTorch names), `.keras`
-            or `.weights.h5` file.
+        weights: None (random), `"imagenet"`, or the path of a `.safetensors` or `.pth` (the reference's PyTorch
+            names), `.keras` or `.weights.h5` file.
         include_top: Whether to end in the classifier.
-        classes: Number of classes. Where the weights have another number, the classifier starts afresh.
+        classes: Number of classes; None is the variant's own, most often ImageNet's 1000. Where the weights have
+            another number, the classifier starts afresh.
         classifier_activation: `"softmax"`, `"sigmoid"` ..., or None for logits.
-        input_shape: (height, width, channels) in pixels; None is the variant's own size with 3 channels.
+        input_shape: (height, width, channels) in pixels; None is the variant's own size and channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         pooling: Without the top: None, `"avg"` or `"max"`.
         features_only: Return a dict of feature maps `{"stride_2": ..., ..., "stride_32": ...}` instead.
@@ -86,16 +87,18 @@ def create_model(
         InvalidArgumentError: an argument is out of its range.
         WeightsError: the weights don't fit, or can't be fetched.
     """
-    family, full = registry.find(name)
-    row = family.variants[full]
+    family, full, checkpoint_id = _find(name)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
+    if checkpoint is not None:
+        arguments = {**checkpoint.arguments, **arguments}
     if input_tensor is None:
         size = row.input_size
-        shape = tuple(input_shape or (size, size, 3))
+        shape = tuple(input_shape or (size, size, row.channels))
         images = keras.Input(shape, name="images") if preprocessing and len(shape) == 3 else None
     else:
         shape, images = tuple(input_tensor.shape[1:]), input_tensor
     if preprocessing:
-        images = _normalize(images, shape, full, preprocessing)
+        images = _normalize(images, shape, checkpoint_id or full, preprocessing)
     model = family.builder(
         full,
         input_shape=shape,
@@ -111,11 +114,23 @@ def create_model(
         load_weights(
             model,
             weights,
-            torch_names=TORCH_NAMES[family.name](**{**row.arguments, **arguments}),
-            checkpoint_id=row.checkpoint,
+            torch_names=checkpoint.torch_names(**{**row.arguments, **arguments}) if checkpoint else (),
+            checkpoint_id=checkpoint_id,
+            url=checkpoint.url if checkpoint else None,
+            rename=checkpoint.rename if checkpoint else None,
+            training_only=checkpoint.training_only if checkpoint else (),
             partial=features_only or not include_top,
         )
     return model
+
+
+def _find(name: str) -> tuple[registry.Family, str, str | None]:
+    """Family, full name and checkpoint id of a name or a published id."""
+    if name in ALIASES:
+        checkpoint_id = ALIASES[name]
+        return *registry.find(CHECKPOINTS[checkpoint_id].variant), checkpoint_id
+    family, full = registry.find(name, ALIASES)
+    return family, full, family.variants[full].checkpoint
 
 
 def _normalize(
@@ -155,9 +170,8 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         UnknownModelError: no such model; the text lists the nearest.
     """
-    family, full = registry.find(name)
-    row = family.variants[full]
-    checkpoint = CHECKPOINTS.get(full)
+    family, full, checkpoint_id = _find(name)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
     return ModelInfo(
         name=full,
         family=family.name,
@@ -166,7 +180,7 @@ def model_info(name: str) -> ModelInfo:
         macs=row.macs,
         top1=checkpoint and checkpoint.top1,
         paper=family.paper,
-        checkpoint=row.checkpoint,
+        checkpoint=checkpoint_id,
         preprocessing=checkpoint and checkpoint.preprocessing,
     )
 

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import GroupedConv2D
 
 ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "hard_silu", "hard_sigmoid", "sigmoid", "softmax", "tanh")
 
@@ -28,6 +29,7 @@ class ConvStyle(NamedTuple):
 
 
 TORCH = ConvStyle(padding="symmetric", epsilon=1e-5, momentum=0.9)
+TENSORFLOW = ConvStyle(padding="same", epsilon=1e-3, momentum=0.99)
 
 
 def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
@@ -72,12 +74,52 @@ def _padded(x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, na
     return x, "same"
 
 
+def conv(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    use_bias: bool = True,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Convolution alone, by default with bias.
+
+    Args:
+        x: (B, H, W, C).
+        filters: Output channels F, at least 1.
+        kernel: Side of the square kernel in pixels, odd.
+        stride: 1 or more.
+        groups: Number of groups that are convolved apart; divides C and F.
+        name: Names the convolution; the padding appends `_pad`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+
+    Raises:
+        InvalidArgumentError: `groups` does not divide C and F.
+    """
+    if x.shape[-1] % groups or filters % groups:
+        raise InvalidArgumentError(
+            "`groups` must divide the channels before and after a convolution. "
+            f"Received: groups={groups}, channels={x.shape[-1]} and {filters}, layer {name!r}."
+        )
+    x, padding = _padded(x, kernel, stride, style, name)
+    settings = {"strides": stride, "padding": padding, "use_bias": use_bias, "name": name}
+    if groups > 1:  # stock Keras needs XLA for it on a CPU and is up to 300 times slower
+        return GroupedConv2D(filters, kernel, groups=groups, **settings)(x)
+    return layers.Conv2D(filters, kernel, **settings)(x)
+
+
 def conv_bn(
     x: keras.KerasTensor,
     filters: int,
     kernel: int,
     *,
     stride: int = 1,
+    groups: int = 1,
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
@@ -89,14 +131,14 @@ def conv_bn(
         filters: Output channels F, at least 1.
         kernel: Side of the square kernel in pixels, odd.
         stride: 1 or more.
+        groups: Number of groups that are convolved apart; divides C and F.
         activation: See `activate`; None leaves the output linear.
         name: Names the convolution; the others append `_pad`, `_bn`, `_act`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
     """
-    x, padding = _padded(x, kernel, stride, style, name)
-    x = layers.Conv2D(filters, kernel, strides=stride, padding=padding, use_bias=False, name=name)(x)
+    x = conv(x, filters, kernel, stride=stride, groups=groups, use_bias=False, style=style, name=name)
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")
 

@@ -60,6 +60,39 @@ def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | 
     return keras.Model(_source(images), x, name=name)
 
 
+def drop(x: keras.KerasTensor, dropout: float, *, name: str) -> keras.KerasTensor:
+    """Dropout of a share of `x`, in [0, 1); 0 returns `x`.
+
+    Raises:
+        InvalidArgumentError: `dropout` is out of its range.
+    """
+    if not 0 <= dropout < 1:
+        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
+    return layers.Dropout(dropout, name=name)(x) if dropout else x
+
+
+def fully_connected(
+    x: keras.KerasTensor, units: int, *, side: int = 1, activation: str | None = "relu", name: str
+) -> keras.KerasTensor:
+    """A dense layer over a whole map, as the convolution that covers the map, so that it also takes larger ones.
+
+    Source: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, section 3.2.
+
+    Args:
+        x: (B, H, W, C).
+        units: Outputs F.
+        side: Side of the map that the layer is made for, in pixels. On a larger map it is evaluated at every place; a
+            smaller one makes it smaller, so that published weights no longer fit.
+        activation: See `keraslight.blocks.conv.activate`.
+
+    Returns:
+        (B, max(H - side, 0) + 1, max(W - side, 0) + 1, F).
+    """
+    kernel = tuple(side if known is None else min(side, known) for known in x.shape[1:3])
+    x = layers.Conv2D(units, kernel, padding="valid", name=name)(x)
+    return activate(x, activation, name=f"{name}_act")
+
+
 def classifier(
     images: keras.KerasTensor,
     x: keras.KerasTensor,
@@ -67,6 +100,7 @@ def classifier(
     classes: int = 1000,
     classifier_activation: str | None = "softmax",
     dropout: float = 0.0,
+    bias: bool = True,
     name: str,
 ) -> keras.Model:
     """A model that ends in a dense classifier.
@@ -77,6 +111,7 @@ def classifier(
         classes: Number of classes K, at least 1.
         classifier_activation: Applied to the logits as a layer named `probabilities`; None returns the logits.
         dropout: Share of the features that training zeroes, in [0, 1).
+        bias: Whether the dense layer adds one.
 
     Returns:
         A model (B, H, W, channels) -> (B, K).
@@ -84,17 +119,51 @@ def classifier(
     Raises:
         InvalidArgumentError: `classes` or `dropout` is out of its range.
     """
-    if classes < 1:
-        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
-    if not 0 <= dropout < 1:
-        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
+    _check_classes(classes)
     if len(x.shape) == 4:
         x = layers.Flatten(name="flatten")(x)
-    if dropout:
-        x = layers.Dropout(dropout, name="dropout")(x)
-    x = layers.Dense(classes, name="classifier")(x)
+    x = drop(x, dropout, name="dropout")
+    x = layers.Dense(classes, use_bias=bias, name="classifier")(x)
     x = activate(x, classifier_activation, name="probabilities")
     return keras.Model(_source(images), x, name=name)
+
+
+def convolutional_classifier(
+    images: keras.KerasTensor,
+    x: keras.KerasTensor,
+    *,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    dropout: float = 0.0,
+    activation: str | None = None,
+    name: str,
+) -> keras.Model:
+    """A model that ends in a 1x1 convolution with one map a class and their means.
+
+    Args:
+        images: The tensor that the graph starts from.
+        x: (B, H, W, C).
+        classes, classifier_activation, dropout: As in `classifier`; the dropout comes before the convolution.
+        activation: Between the convolution and the means.
+
+    Returns:
+        A model (B, H, W, channels) -> (B, classes).
+
+    Raises:
+        InvalidArgumentError: `classes` or `dropout` is out of its range.
+    """
+    _check_classes(classes)
+    x = drop(x, dropout, name="dropout")
+    x = layers.Conv2D(classes, 1, name="classifier")(x)
+    x = activate(x, activation, name="classifier_act")
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = activate(x, classifier_activation, name="probabilities")
+    return keras.Model(_source(images), x, name=name)
+
+
+def _check_classes(classes: int) -> None:
+    if classes < 1:
+        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
 
 
 def _source(images: keras.KerasTensor) -> keras.KerasTensor:

@@ -86,6 +86,46 @@ def info(name: Annotated[str, typer.Argument(help="A model's name or published i
 
 
 @app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A model's name or published id.")],
+    size: Annotated[int | None, typer.Option(help="Side of the image in pixels. [default: the model's]",
+                                             show_default=False)] = None,
+) -> None:  # fmt: skip
+    """Show a model's blocks in order, with their output sizes, parameters and multiply-adds."""
+    import keraslight
+    from keraslight.analysis import costs_by_block
+
+    side = size or keraslight.model_info(name).input_size
+    model = keraslight.create_model(name, input_shape=(side, side, 3))
+    rows = costs_by_block(model)
+    table = Table("block", "output", "parameters", "MACs", title=model.name)
+    for row in rows:
+        table.add_row(row.name, "x".join(map(str, row.output)), f"{row.parameters:,}", f"{row.macs:,}")
+    table.add_section()
+    table.add_row("total", "", f"{sum(r.parameters for r in rows):,}", f"{sum(r.macs for r in rows):,}")
+    console.print(table)
+
+
+@app.command()
+def compare(names: Annotated[list[str], typer.Argument(help="Models' names or published ids.")]) -> None:
+    """Compare models: parameters, multiply-adds, reported accuracy, each also as a share of the first."""
+    import keraslight
+
+    table = Table("model", "input", "parameters", "MACs", "ImageNet top-1")
+    infos = [keraslight.model_info(name) for name in names]
+    first = infos[0]
+    for info in infos:
+        table.add_row(
+            info.name,
+            f"{info.input_size} px",
+            f"{info.parameters / 1e6:.2f} M ({info.parameters / first.parameters:.2f})",
+            f"{info.macs / 1e6:,.0f} M ({info.macs / first.macs:.2f})",
+            "" if info.top1 is None else f"{info.top1:.1f} %",
+        )
+    console.print(table)
+
+
+@app.command()
 def train(
     model: Annotated[str, typer.Argument(help="A model's name, such as mobilenet_v4_conv_small.")],
     data: Data,

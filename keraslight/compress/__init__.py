@@ -1,4 +1,4 @@
-"""Makes trained Keras models smaller: pruning, quantization-aware training, folding of batch norms.
+"""Makes trained Keras models smaller: pruning, quantization-aware training, folding of batch norms and branches.
 
 Everything takes a `keras.Model` and gives a new one. tensorflow_model_optimization and tf_keras are imported only
 when something asks for them; Keras 3 goes on working beside them.
@@ -8,6 +8,7 @@ from keraslight.compress._bridge import register_twin, to_tf_keras
 from keraslight.compress._fuse import fuse
 from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._quantize import quantize_aware, quantized_weights_to_keras, train_quantized
+from keraslight.compress._reparameterize import reparameterize
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "quantize_aware",
     "quantized_weights_to_keras",
     "register_twin",
+    "reparameterize",
     "sparsity",
     "to_tf_keras",
     "train_quantized",

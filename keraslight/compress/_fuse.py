@@ -42,14 +42,7 @@ def fuse(model: keras.Model) -> keras.Model:
             copies[call.name] = type(call.layer).from_config(config)
         return copies[call.name](*args, **kwargs)
 
-    inputs = [
-        keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name) for layer in graph.input_layers
-    ]
-    outputs = graph.rebuild(inputs, call_layer)
-    structure = (
-        keras.tree.pack_sequence_as(graph.inputs, inputs) if isinstance(graph.inputs, dict | list) else inputs[0]
-    )
-    fused = keras.Model(structure, outputs, name=model.name)
+    fused = graph.model(model.name, call_layer)
     for name, layer in graph.layers().items():
         if name in folded:
             copies[name].set_weights(_folded_weights(*folded[name]))
@@ -80,12 +73,17 @@ def _foldable(graph: _graph.Graph) -> dict[str, tuple]:
     return pairs
 
 
-def _folded_weights(layer, norm) -> list[np.ndarray]:
+def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """What a batch norm does at inference, `scale * x + shift`, in float64."""
     mean, variance = (np.asarray(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
     scale = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
         scale = scale * np.asarray(norm.gamma)
-    shift = (np.asarray(norm.beta) if norm.center else 0) - mean * scale
+    return scale, (np.asarray(norm.beta) if norm.center else 0) - mean * scale
+
+
+def _folded_weights(layer, norm) -> list[np.ndarray]:
+    scale, shift = scale_and_shift(norm)
     kernel = np.asarray(layer.kernel, np.float64)
     bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0
     # A depthwise kernel is (h, w, channels, multiplier), and its output channel is channel * multiplier + m.

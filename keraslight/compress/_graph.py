@@ -95,6 +95,18 @@ class Graph:
             values.update(zip(call.outputs, results, strict=False))  # outputs that nobody reads have no Tensor
         return fill(self.outputs)
 
+    def model(self, name: str, call_layer) -> keras.Model:
+        """A functional model of the same structure whose calls `call_layer` makes, as in `rebuild`."""
+        inputs = [
+            keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
+            for layer in self.input_layers
+        ]
+        outputs = self.rebuild(inputs, call_layer)
+        nested = isinstance(self.inputs, dict | list)
+        return keras.Model(
+            keras.tree.pack_sequence_as(self.inputs, inputs) if nested else inputs[0], outputs, name=name
+        )
+
 
 def read(model: keras.Model) -> Graph:
     """Reads a functional or sequential model.

@@ -1,7 +1,23 @@
 """Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
 
+from keraslight.layers.channel_slice import ChannelSlice
+from keraslight.layers.code_distance import CodeDistance
 from keraslight.layers.drop_path import DropPath
+from keraslight.layers.grn import GRN
+from keraslight.layers.grouped_conv import GroupedConv2D
+from keraslight.layers.layer_norm import LayerNorm
 from keraslight.layers.layer_scale import LayerScale
+from keraslight.layers.local_response_norm import LocalResponseNorm
 from keraslight.layers.normalization import ImageNormalization
 
-__all__ = ["DropPath", "ImageNormalization", "LayerScale"]
+__all__ = [
+    "GRN",
+    "ChannelSlice",
+    "CodeDistance",
+    "DropPath",
+    "GroupedConv2D",
+    "ImageNormalization",
+    "LayerNorm",
+    "LayerScale",
+    "LocalResponseNorm",
+]

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import layers
 
-from keraslight.errors import (
-    InvalidArgumentError,
-    MissingDependencyError,
-    WeightsMismatchError,
-    WeightsUnavailableError,
-)
-from keraslight.layers import LayerScale
+from keraslight.errors import InvalidArgumentError, WeightsMismatchError
+from keraslight.layers import GRN, LayerNorm, LayerScale
 from keraslight.preprocessing import Preprocessing
+from keraslight.weights.files import HEAD, fetch, read_keras, read_safetensors, read_torch, variables
 
 log = logging.getLogger(__name__)
-
-HEAD = "classifier"
-"""The layer that `classes` sizes: the only one that may start afresh."""
 
 MOST_LEFTOVERS = 40
 """How many leftovers an error lists; a checkpoint of another family has hundreds."""
@@ -33,10 +25,28 @@ MOST_LEFTOVERS = 40
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a published checkpoint: its preprocessing and ImageNet-1k top-1 in percent, as reported."""
+    """What is known of published weights.
 
+    Attributes:
+        variant: Full name of the model that they are for.
+        torch_names: Function from the model's arguments to pairs (our layer, the checkpoint's module).
+        preprocessing: What the weights were trained to see.
+        top1: ImageNet-1k top-1 in percent at that size, as reported.
+        arguments: What the builder needs beside the variant's own arguments, such as the source's padding.
+        url: Where the file is, for sources other than the Hugging Face hub.
+        rename: Function from a stored tensor's name to the one that the map means, for files of older code.
+        training_only: Modules that inference does without, such as auxiliary classifiers: where the map leaves one out,
+            so does the loader, and says so in a log line.
+    """
+
+    variant: str
+    torch_names: Callable[..., Iterable[tuple[str, str]]]
     preprocessing: Preprocessing
-    top1: float | None
+    top1: float | None = None
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    url: str | None = None
+    rename: Callable[[str], str] | None = None
+    training_only: tuple[str, ...] = ()
 
 
 class _Slot(NamedTuple):
@@ -52,16 +62,21 @@ def load_weights(
     *,
     torch_names: Iterable[tuple[str, str]],
     checkpoint_id: str | None = None,
+    url: str | None = None,
+    rename: Callable[[str], str] | None = None,
+    training_only: tuple[str, ...] = (),
     partial: bool = False,
 ) -> None:
     """Loads weights into a model.
 
     Args:
         model: The model to fill; on an error it is left with the weights it had.
-        source: `"imagenet"`, or the path of a `.safetensors` file with the reference's PyTorch names, of a whole
-            `.keras` model or of a `.weights.h5` file.
-        torch_names: Pairs (our layer, the checkpoint's module), for safetensors.
-        checkpoint_id: The repository to fetch for `"imagenet"`.
+        source: `"imagenet"`, or the path of a `.safetensors` or `.pth` file with the reference's PyTorch names, of a
+            whole `.keras` model or of a `.weights.h5` file.
+        torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
+        checkpoint_id: What to fetch for `"imagenet"`.
+        url: Where it is, for sources other than the Hugging Face hub.
+        rename, training_only: As in `Checkpoint`, for PyTorch names.
         partial: The model was built without its top: weights for layers that it lacks are left out, said in a log
             line.
 
@@ -72,63 +87,29 @@ def load_weights(
         WeightsUnavailableError: the checkpoint can't be fetched.
     """
     if str(source) == "imagenet":
-        source = fetch(checkpoint_id, model.name)
+        source = fetch(checkpoint_id, model.name, url)
     path = Path(source).expanduser()
     if not path.is_file():
         raise InvalidArgumentError(
-            "`weights` must be None, 'imagenet' or the path of a .safetensors, .keras or .weights.h5 file. "
+            "`weights` must be None, 'imagenet' or the path of a .safetensors, .pth, .keras or .weights.h5 file. "
             f"Received: {str(source)!r}, which is no file."
         )
-    if path.name.endswith(".safetensors"):
-        tensors = _read_safetensors(path)
+    if path.name.endswith((".safetensors", ".pth")):
+        tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+        if rename is not None:
+            tensors = {rename(name): value for name, value in tensors.items()}
         slots = _torch_slots(model, torch_names, tensors, partial=partial)
+        _drop_training_only(tensors, slots, training_only, model.name)
     elif path.name.endswith((".keras", ".weights.h5")):
-        tensors = _read_keras(path, model)
-        slots = {variable.path: _Slot(variable) for variable in _variables(model)}
+        tensors = read_keras(path, model)
+        slots = {variable.path: _Slot(variable) for variable in variables(model)}
         if partial:
             tensors = _drop_unknown(tensors, slots, path)
     else:
         raise InvalidArgumentError(
-            f"`weights` must end in .safetensors, .keras or .weights.h5. Received: {str(source)!r}."
+            f"`weights` must end in .safetensors, .pth, .keras or .weights.h5. Received: {str(source)!r}."
         )
     _assign(model, path, tensors, slots)
-
-
-def fetch(checkpoint_id: str | None, model_name: str) -> Path:
-    """Downloads a published checkpoint to the Hugging Face cache, with its progress bar, or finds it there.
-
-    Raises:
-        WeightsUnavailableError: none is published, or the hub can't be reached and the cache lacks it.
-    """
-    if checkpoint_id is None:
-        raise WeightsUnavailableError(f"No ImageNet weights are published for this model. Received: {model_name!r}.")
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Fetching weights needs huggingface-hub: pip install "keraslight[models]".'
-        ) from error
-    try:
-        return Path(huggingface_hub.hf_hub_download(checkpoint_id, "model.safetensors"))
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise WeightsUnavailableError(
-            f"The weights of {model_name!r} could not be fetched from the Hugging Face hub ({checkpoint_id}, "
-            "model.safetensors) and are not in its cache. Offline, download that file elsewhere and pass its path as "
-            f"`weights`. The hub's error: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise WeightsMismatchError(f"{path} is not a safetensors file: {error}.") from error
-    # A counter of training steps that no inference reads.
-    return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
 def _torch_slots(
@@ -140,14 +121,15 @@ def _torch_slots(
     for ours, theirs in torch_names:
         if ours not in by_name:
             if partial:
-                left_out += [name for name in tensors if name.startswith(f"{theirs}.")]
+                left_out += [name for name in tensors if name == theirs or name.startswith(f"{theirs}.")]
                 continue
             raise WeightsMismatchError(
                 f"The map names a layer that the model lacks. Received: {ours!r} for {theirs!r}."
             )
         mapped.add(ours)
         for suffix, slot in _layer_slots(by_name[ours]):
-            slots[f"{theirs}.{suffix}"] = slot
+            # Some modules hold a bare parameter in place of a module with parameters, as torchvision's layer scale.
+            slots[theirs if theirs in tensors else f"{theirs}.{suffix}"] = slot
     for name in by_name.keys() - mapped:
         for variable in by_name[name].weights:
             slots[f"(no name in the map) {variable.path}"] = _Slot(variable)
@@ -156,6 +138,20 @@ def _torch_slots(
     if left_out:
         log.info("%s is built without its top: left out %d tensors of the checkpoint.", model.name, len(left_out))
     return slots
+
+
+def _drop_training_only(
+    tensors: dict[str, np.ndarray], slots: Mapping[str, _Slot], modules: tuple[str, ...], model_name: str
+) -> None:
+    """Drops the tensors of those modules of which the model holds nothing."""
+    for module in modules:
+        prefix = f"{module}."
+        dropped = [name for name in tensors if name.startswith(prefix)]
+        if not dropped or any(name.startswith(prefix) for name in slots):
+            continue
+        for name in dropped:
+            del tensors[name]
+        log.info("%s does without %s: left out %d tensors of the checkpoint.", model_name, module, len(dropped))
 
 
 def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
@@ -172,60 +168,25 @@ def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
             yield "bias", _Slot(layer.beta)
             yield "running_mean", _Slot(layer.moving_mean)
             yield "running_var", _Slot(layer.moving_variance)
+        case LayerNorm() | GRN():
+            yield "weight", _Slot(layer.gamma)
+            yield "bias", _Slot(layer.beta)
         case LayerScale():
             yield "gamma", _Slot(layer.gamma)
     if getattr(layer, "bias", None) is not None:
         yield "bias", _Slot(layer.bias)
 
 
-def _variables(model: keras.Model) -> list:
-    """The model's variables, without the seeds of its random layers."""
-    return [variable for variable in model.weights if "seed" not in variable.path]
+def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A linear over a flattened (C, H, W) map as the convolution that covers the map: (F, C * H * W) -> (F, C, H, W).
 
-
-def _read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
-    """Variable path -> array of a .keras or .weights.h5 file."""
-    try:
-        if path.suffix == ".keras":
-            stored = keras.saving.load_model(path, compile=False)
-        else:
-            # A weights file has no structure of its own: it is read into a copy of this model, whose classifier takes
-            # the file's number of classes first.
-            stored = _with_classes(model, _stored_classes(path))
-            with warnings.catch_warnings():
-                # Keras only warns of layers that the file lacks, and leaves them at random.
-                warnings.filterwarnings("error", message="Skipping|.*could not be loaded")
-                stored.load_weights(path)
-    except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
-        raise WeightsMismatchError(f"{path} can't be read into {model.name!r}: {error}") from error
-    return {variable.path: np.asarray(variable) for variable in _variables(stored)}
-
-
-def _stored_classes(path: Path) -> int | None:
-    """The number of classes in a .weights.h5 file: the width of its only dense layer, None where it has none."""
-    import h5py
-
-    widths: list[int] = []
-
-    def visit(name: str, item: object) -> None:
-        if "dense" in name and isinstance(item, h5py.Dataset) and len(item.shape) == 2:
-            widths.append(item.shape[1])
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return widths[-1] if widths else None
-
-
-def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
-    """A copy of the model whose classifier has `classes` outputs."""
-
-    def clone(layer: layers.Layer) -> layers.Layer:
-        config = layer.get_config()
-        if layer.name == HEAD and classes is not None:
-            config["units"] = classes
-        return type(layer).from_config(config)
-
-    return keras.models.clone_model(model, clone_function=clone)
+    Args:
+        shape: Of the kernel that it is for, (H, W, C, F); the array stays as it is where that is no such kernel.
+    """
+    if value.ndim == 2 and len(shape) == 4 and value.shape[1] == np.prod(shape[:3]):
+        height, width, channels, _ = shape
+        return value.reshape(-1, channels, height, width)
+    return value
 
 
 def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot], path: Path) -> dict[str, np.ndarray]:
@@ -235,11 +196,28 @@ def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot],
     return kept
 
 
+def _but_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[:2] + shape[3:]
+
+
+def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """(kh, kw, 3, F) -> (kh, kw, channels, F), so that activations keep their size.
+
+    One channel gets the sum (a grey image repeated three times gives the same); others repeat the three and are
+    scaled by 3 / channels. Source: timm's adapt_input_conv.
+    """
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    repeated = np.concatenate([kernel] * -(-channels // 3), axis=2)[:, :, :channels]
+    return repeated * np.float32(3 / channels)
+
+
 def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot]) -> None:
     """Assigns all tensors, or raises before the first is assigned."""
     values: list[tuple[keras.Variable, np.ndarray]] = []
     problems = [f"- {name} {tensors[name].shape} is only in the checkpoint" for name in tensors.keys() - slots.keys()]
     fresh = False
+    stem = next((layer.kernel for layer in model.layers if isinstance(layer, layers.Conv2D)), None)
     for name, slot in slots.items():
         shape = tuple(slot.variable.shape)
         if name not in tensors:
@@ -247,12 +225,19 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
                 f"+ {slot.variable.path} {tuple(slot.variable.shape)} is only in the model (wanted: {name})"
             )
             continue
-        value, shape = tensors[name], tuple(slot.variable.shape)
+        value = _as_convolution(tensors[name], shape)
+        if len(shape) == 1 and value.shape[1:] == (1, 1):
+            value = value.ravel()  # torchvision's layer scale is (C, 1, 1)
         converted = slot.convert(value) if value.ndim == len(shape) else value
         if converted.shape == shape:
             values.append((slot.variable, converted))
-        elif slot.variable.path.startswith(f"{HEAD}/") and converted.shape[:-1] == shape[:-1]:
+        elif slot.variable.path.partition("/")[0].endswith(HEAD) and converted.shape[:-1] == shape[:-1]:
             fresh = True
+        elif (
+            slot.variable is stem and _but_channels(converted.shape) == _but_channels(shape) and converted.shape[2] == 3
+        ):
+            values.append((slot.variable, _adapt_channels(converted, shape[2])))
+            log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
         else:
             problems.append(f"- {name} {value.shape} in the checkpoint")
             problems.append(f"+ {slot.variable.path} {shape} in the model")
@@ -268,5 +253,5 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         log.warning(
             "%s: the checkpoint was trained for another number of classes; the classifier starts afresh (%d classes).",
             model.name,
-            model.get_layer(HEAD).units,
+            model.get_layer(HEAD).output.shape[-1],
         )

@@ -9,14 +9,6 @@ from keraslight.architectures.mobilenet_v4 import MQA, UIB, Conv, Fused
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
-CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31 and its results-imagenet.csv
-    "mobilenet_v4_conv_small": Checkpoint(Preprocessing((224, 224), crop_pct=0.875), top1=73.756),
-    "mobilenet_v4_conv_medium": Checkpoint(Preprocessing((256, 256), crop_pct=0.95), top1=79.916),
-    "mobilenet_v4_conv_large": Checkpoint(Preprocessing((384, 384), crop_pct=0.95), top1=82.974),
-    "mobilenet_v4_hybrid_medium": Checkpoint(Preprocessing((256, 256), crop_pct=0.95), top1=81.478),
-    "mobilenet_v4_hybrid_large": Checkpoint(Preprocessing((384, 384), crop_pct=0.95), top1=83.996),
-}
-
 
 def torch_names(*, stages: tuple, layer_scale: float | None = None, **_unused: Any) -> Iterator[tuple[str, str]]:
     """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
@@ -55,3 +47,16 @@ def torch_names(*, stages: tuple, layer_scale: float | None = None, **_unused: A
     yield "head", "conv_head"
     yield "head_bn", "norm_head"
     yield "classifier", "classifier"
+
+
+def _checkpoint(variant: str, size: int, crop_pct: float, top1: float) -> Checkpoint:
+    return Checkpoint(variant, torch_names, Preprocessing((size, size), crop_pct=crop_pct), top1)
+
+
+CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31 and its results-imagenet.csv
+    "timm/mobilenetv4_conv_small.e2400_r224_in1k": _checkpoint("mobilenet_v4_conv_small", 224, 0.875, 73.756),
+    "timm/mobilenetv4_conv_medium.e500_r256_in1k": _checkpoint("mobilenet_v4_conv_medium", 256, 0.95, 79.916),
+    "timm/mobilenetv4_conv_large.e600_r384_in1k": _checkpoint("mobilenet_v4_conv_large", 384, 0.95, 82.974),
+    "timm/mobilenetv4_hybrid_medium.ix_e550_r256_in1k": _checkpoint("mobilenet_v4_hybrid_medium", 256, 0.95, 81.478),
+    "timm/mobilenetv4_hybrid_large.ix_e600_r384_in1k": _checkpoint("mobilenet_v4_hybrid_large", 384, 0.95, 83.996),
+}

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from keraslight.analysis import count_macs, count_parameters
+from keraslight.analysis import costs_by_block, count_macs, count_parameters
 from keraslight.errors import InvalidArgumentError
 
 
@@ -33,6 +33,18 @@ def test_shared_layers_cost_once_a_call_and_nested_models_count():
 def test_matrix_products():
     a, b = keras.Input((5, 4)), keras.Input((7, 4))
     assert count_macs(keras.Model([a, b], layers.Dot(axes=(2, 2))([a, b]))) == 5 * 7 * 4
+
+
+def test_costs_by_block_add_up():
+    import keraslight
+
+    model = keraslight.MobileNetV4("hybrid_medium", input_shape=(64, 64, 3))
+    rows = {row.name: row for row in costs_by_block(model)}
+    assert sum(row.parameters for row in rows.values()) == count_parameters(model)
+    assert sum(row.macs for row in rows.values()) == count_macs(model)
+    assert rows["stem"].output == (32, 32, 32)
+    assert rows["stage2_block4"].output == (4, 4, 160)  # attention
+    assert rows["stage2_block4"].parameters == 106_400
 
 
 def test_open_sizes_are_refused():

@@ -30,7 +30,7 @@ def run(*arguments, code=0):
 
 def test_help_lists_and_explains_the_commands():
     text = run("--help")
-    for command in ("list", "info", "train", "export", "litert", "classify", "demo"):
+    for command in ("list", "info", "show", "compare", "train", "export", "litert", "classify", "demo"):
         assert command in text
         assert "Usage" in run(command, "--help")
 
@@ -38,6 +38,17 @@ def test_help_lists_and_explains_the_commands():
 def test_list_and_info():
     assert "mobilenet_v4_hybrid_medium" in run("list", "*hybrid*")
     assert "3,774,024" in run("info", "timm/mobilenetv4_conv_small")
+
+
+def test_show_and_compare():
+    text = run("show", "mobilenet_v4_conv_small")
+    assert "stage2_block0" in text
+    assert "14x14x96" in text
+    assert "3,774,024" in text
+    assert "186,005,568" in text
+    text = run("compare", "mobilenet_v4_conv_small", "mobilenet_v4_conv_medium")
+    assert "9.72 M (2.57)" in text
+    assert "1,080 M (5.81)" in text
 
 
 def test_an_error_is_one_line_and_exit_code_1():

@@ -6,8 +6,14 @@ import pytest
 from safetensors.numpy import save_file
 
 import keraslight
-from keraslight.errors import InvalidArgumentError, WeightsMismatchError, WeightsUnavailableError
-from keraslight.weights import TORCH_NAMES
+from keraslight import registry
+from keraslight.errors import (
+    InvalidArgumentError,
+    MissingDependencyError,
+    WeightsMismatchError,
+    WeightsUnavailableError,
+)
+from keraslight.weights import CHECKPOINTS
 from keraslight.weights.loader import _layer_slots
 
 SHAPE = (32, 32, 3)
@@ -17,13 +23,16 @@ def small(classes=5, **arguments):
     return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, classes=classes, **arguments)
 
 
+def names_of(model):
+    family, full = registry.find(model.name)
+    row = family.variants[full]
+    return CHECKPOINTS[row.checkpoint].torch_names(**row.arguments)
+
+
 def torch_tensors(model) -> dict[str, np.ndarray]:
     """The model's weights under timm's names and in PyTorch's layout: the loader's inverse, written the other way."""
-    from keraslight import registry
-
-    family, full = registry.find(model.name)
     tensors = {}
-    for ours, theirs in TORCH_NAMES[family.name](**family.variants[full].arguments):
+    for ours, theirs in names_of(model):
         layer = model.get_layer(ours)
         for suffix, slot in _layer_slots(layer):
             value = np.asarray(slot.variable)
@@ -75,13 +84,11 @@ def test_another_shape_is_listed_on_both_sides_and_nothing_is_assigned(checkpoin
     _, tensors, _ = checkpoint
     tensors = {**tensors, "bn1.bias": np.zeros(7, np.float32)}
     save_file(tensors, tmp_path / "bad.safetensors")
-    from keraslight import registry
     from keraslight.weights import load_weights
 
     model = small()
     before = [np.asarray(v) for v in model.weights]
-    family, full = registry.find(model.name)
-    names = TORCH_NAMES[family.name](**family.variants[full].arguments)
+    names = names_of(model)
     with pytest.raises(WeightsMismatchError, match=r"- bn1.bias \(7,\) in the checkpoint\n  \+ stem_bn/beta \(32,\)"):
         load_weights(model, tmp_path / "bad.safetensors", torch_names=names)
     for old, new in zip(before, model.weights, strict=True):
@@ -132,9 +139,9 @@ def test_keras_files(ending, checkpoint, tmp_path):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is no file"):
         small(weights="imagnet")
-    (tmp_path / "weights.pth").write_bytes(b"")
-    with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.keras or \.weights\.h5"):
-        small(weights=tmp_path / "weights.pth")
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.pth, \.keras or \.weights\.h5"):
+        small(weights=tmp_path / "weights.onnx")
     for name in ("a.safetensors", "a.keras", "a.weights.h5"):
         (tmp_path / name).write_bytes(b"not a checkpoint")
         with pytest.raises(WeightsMismatchError, match=name):
@@ -168,3 +175,58 @@ def test_imagenet_offline_says_what_to_do(monkeypatch, tmp_path):
         match=r"timm/mobilenetv4_conv_small.e2400_r224_in1k, model.safetensors.* pass its path as `weights`",
     ):
         small(weights="imagenet")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_another_number_of_channels_adapts_the_first_convolution(channels, checkpoint, caplog):
+    model, _, path = checkpoint
+    with caplog.at_level(logging.INFO, "keraslight"):
+        other = keraslight.create_model(
+            "mobilenet_v4_conv_small", input_shape=(32, 32, channels), classes=5, weights=path
+        )
+    assert f"adapted from 3 channels to {channels}" in caplog.text
+    rgb, adapted = (np.asarray(m.get_layer("stem").kernel) for m in (model, other))
+    if channels == 1:
+        np.testing.assert_allclose(adapted[:, :, 0], rgb.sum(axis=2), rtol=1e-6)
+    else:
+        wanted = rgb[:, :, [0, 1, 2, 0][:channels]] * 3 / channels
+        np.testing.assert_allclose(adapted, wanted, rtol=1e-6)
+    # Images whose channels are all the same give the same answer.
+    if channels == 1:
+        grey = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
+        np.testing.assert_allclose(other(grey), model(grey.repeat(3, axis=3)), atol=1e-5)
+
+
+def test_pth_files_need_pytorch(checkpoint, tmp_path, monkeypatch):
+    """PyTorch is no dependency: its reader is stood in for by the two calls that are made of it."""
+    import sys
+    import types
+
+    model, tensors, _ = checkpoint
+    file = tmp_path / "reference.pth"
+    file.write_bytes(b"zip")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match=r"Reading reference.pth needs PyTorch: pip install torch"):
+        small(weights=file)
+
+    class Tensor:
+        def __init__(self, array):
+            self.numpy = lambda: array
+
+    def load(path, *, map_location, weights_only):
+        assert weights_only
+        return {name: Tensor(array) for name, array in tensors.items()}
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    assert_equal_weights(small(weights=file), model)
+
+
+def test_models_without_published_weights_say_so():
+    from keraslight.weights.files import fetch
+
+    with pytest.raises(
+        WeightsUnavailableError, match="No ImageNet weights are published for 'net'.*checkpoint='ref/n'"
+    ):
+        fetch("ref/n", "net")
+    with pytest.raises(WeightsUnavailableError, match="could not be fetched from file:///nowhere/net-0000.pth"):
+        fetch("torchvision/net", "net", "file:///nowhere/net-0000.pth")

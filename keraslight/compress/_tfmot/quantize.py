@@ -32,6 +32,7 @@ from keraslight.errors import UnmappableLayerError
 PREFIX = "quant_"
 
 _KERNELS = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+_CONVOLUTIONS = (keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
 _AFFINE = (tf_keras.layers.BatchNormalization, twins.LayerScale)
 # Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
@@ -42,6 +43,7 @@ _SILENT = (
     *(tf_keras.layers.MaxPooling2D, tf_keras.layers.AveragePooling2D, tf_keras.layers.GlobalMaxPooling2D),
     *(tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D, tf_keras.layers.Softmax, twins.HardSigmoid),
     *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout, tf_keras.layers.Identity),
+    twins.ChannelSlice,
 )
 
 
@@ -260,7 +262,7 @@ class Transcriber:
             return self.constant_affine(call, args)
         if type(layer) is keras.layers.Add and len(args[0]) > 2:
             return self.binary_adds(call, args)
-        if type(layer) in (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense):
+        if type(layer) in _CONVOLUTIONS:
             return self.convolution(call, args, kwargs)
         shared = call.name in self.made
         if not shared and type(layer) is keras.layers.Activation:

@@ -40,6 +40,66 @@ class LayerScale(tf_keras.layers.Layer):
 
 
 @tf_keras.utils.register_keras_serializable(package="keraslight")
+class LayerNorm(tf_keras.layers.Layer):
+    """The twin of `keraslight.layers.LayerNorm`."""
+
+    def __init__(self, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="ones")
+        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        x = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
+        x *= tf.math.rsqrt(tf.reduce_mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        return x * self.gamma + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
+class GRN(tf_keras.layers.Layer):
+    """The twin of `keraslight.layers.GRN`."""
+
+    def __init__(self, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="zeros")
+        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs):
+        squares = tf.reduce_sum(inputs * inputs, axis=(1, 2), keepdims=True)
+        norms = tf.sqrt(tf.maximum(squares, own.GRN.TINY))
+        norms = norms / (tf.reduce_mean(norms, axis=-1, keepdims=True) + self.epsilon)
+        return inputs + self.gamma * (inputs * norms) + self.beta
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
+class ChannelSlice(tf_keras.layers.Layer):
+    """(..., C) -> every `step`-th channel of a range: the twin of `keraslight.layers.ChannelSlice`."""
+
+    def __init__(self, start=0, stop=None, step=1, **kwargs):
+        super().__init__(**kwargs)
+        self.start, self.stop, self.step = start, stop, step
+
+    def call(self, inputs):
+        return inputs[..., self.start : self.stop : self.step]
+
+    def get_config(self):
+        return {**super().get_config(), "start": self.start, "stop": self.stop, "step": self.step}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
 class MatMul(tf_keras.layers.Layer):
     """Two (B, ., .) tensors -> their product over `axes`, each 1 or 2: `keras.layers.Dot` as one BATCH_MATMUL.
 
@@ -141,8 +201,14 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
         return _bridge.twins[kind](layer, name)
     if kind is own.LayerScale:
         return LayerScale(name=name, trainable=layer.trainable)
+    if kind in (own.LayerNorm, own.GRN):
+        return {own.LayerNorm: LayerNorm, own.GRN: GRN}[kind](layer.epsilon, name=name, trainable=layer.trainable)
     if kind is own.DropPath:
         return tf_keras.layers.Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=name)
+    if kind is own.ChannelSlice:
+        return ChannelSlice(layer.start, layer.stop, layer.step, name=name)
+    if kind is own.GroupedConv2D:
+        return _same(layer, name, changes)
     if kind is own.ImageNormalization:
         return tf_keras.layers.Rescaling(layer.scale, layer.offset, name=name)
     if kind is keras.layers.Activation:
@@ -168,7 +234,8 @@ def _plain_axes(axes) -> bool:
 
 
 def _same(layer, name: str, changes: dict) -> tf_keras.layers.Layer:
-    cls = getattr(tf_keras.layers, type(layer).__name__)
+    stock = keras.layers.Conv2D if isinstance(layer, own.GroupedConv2D) else type(layer)
+    cls = getattr(tf_keras.layers, stock.__name__)
     known = {parameter for base in cls.__mro__ for parameter in inspect.signature(base.__init__).parameters}
     config = {
         key: value

@@ -1,0 +1,159 @@
+"""RepVGG: making VGG-style ConvNets great again.
+
+Source: Ding et al., CVPR 2021, https://arxiv.org/abs/2101.03697, tables 2 and 3; D2se from the authors' code,
+https://github.com/DingXiaoH/RepVGG. In training a block adds three branches, each with a batch norm of its own: a 3x3
+convolution, a 1x1 convolution and, where the shape stays, the input itself. `keraslight.compress.reparameterize` fuses
+them into one 3x3 convolution with bias, the form that `deploy=True` builds. In the variants g2 and g4 every second
+layer is grouped. D2se gates the sum of the branches (squeeze-and-excitation) before the activation. timm and the
+authors agree in all; timm has no g2 variants.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keraslight.blocks.attention import squeeze_excite
+from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv, conv_bn, make_divisible
+from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.registry import Variant, register
+
+
+class Row(NamedTuple):
+    """A stage: `repeats` blocks, of which the first has stride 2."""
+
+    channels: int
+    repeats: int
+
+
+# Output sides at 224 pixels:    56            28             14              7
+A0 = (Row(48, 2), Row(96, 4), Row(192, 14), Row(1280, 1))
+A1 = (Row(64, 2), Row(128, 4), Row(256, 14), Row(1280, 1))
+A2 = (Row(96, 2), Row(192, 4), Row(384, 14), Row(1408, 1))
+B0 = (Row(64, 4), Row(128, 6), Row(256, 16), Row(1280, 1))
+B1 = (Row(128, 4), Row(256, 6), Row(512, 16), Row(2048, 1))
+B2 = (Row(160, 4), Row(320, 6), Row(640, 16), Row(2560, 1))
+B3 = (Row(192, 4), Row(384, 6), Row(768, 16), Row(2560, 1))
+D2 = (Row(160, 8), Row(320, 14), Row(640, 24), Row(2560, 1))
+
+VARIANTS = {  # keywords, input size, parameters, MACs (both of the training form), published checkpoint
+    "repvgg_a0": Variant({"stages": A0}, 224, 9_108_968, 1_512_581_120, "timm/repvgg_a0.rvgg_in1k"),
+    "repvgg_a1": Variant({"stages": A1}, 224, 14_092_264, 2_626_488_320, "timm/repvgg_a1.rvgg_in1k"),
+    "repvgg_a2": Variant({"stages": A2}, 224, 28_210_600, 5_685_345_280, "timm/repvgg_a2.rvgg_in1k"),
+    "repvgg_b0": Variant({"stages": B0}, 224, 15_817_960, 3_397_191_680, "timm/repvgg_b0.rvgg_in1k"),
+    "repvgg_b1": Variant({"stages": B1}, 224, 57_415_016, 13_128_089_600, "timm/repvgg_b1.rvgg_in1k"),
+    "repvgg_b1g2": Variant({"stages": B1, "groups": 2}, 224, 45_782_376, 9_788_375_040, "ref/repvgg_b1g2"),
+    "repvgg_b1g4": Variant({"stages": B1, "groups": 4}, 224, 39_966_056, 8_118_517_760, "timm/repvgg_b1g4.rvgg_in1k"),
+    "repvgg_b2": Variant({"stages": B2}, 224, 89_022_376, 20_418_170_880, "timm/repvgg_b2.rvgg_in1k"),
+    "repvgg_b2g2": Variant({"stages": B2, "groups": 2}, 224, 70_846_376, 15_199_866_880, "ref/repvgg_b2g2"),
+    "repvgg_b2g4": Variant({"stages": B2, "groups": 4}, 224, 61_758_376, 12_590_714_880, "timm/repvgg_b2g4.rvgg_in1k"),
+    "repvgg_b3": Variant({"stages": B3}, 224, 123_085_288, 29_120_696_320, "timm/repvgg_b3.rvgg_in1k"),
+    "repvgg_b3g2": Variant({"stages": B3, "groups": 2}, 224, 96_911_848, 21_606_338_560, "ref/repvgg_b3g2"),
+    "repvgg_b3g4": Variant({"stages": B3, "groups": 4}, 224, 83_825_128, 17_849_159_680, "timm/repvgg_b3g4.rvgg_in1k"),
+    "repvgg_d2se": Variant(
+        {"stages": D2, "gated": True}, 320, 133_334_836, 74_437_325_312, "timm/repvgg_d2se.rvgg_in1k"
+    ),
+}
+
+
+@register(VARIANTS, prefix="repvgg_")
+def RepVGG(
+    *,
+    stages: tuple[Row, ...],
+    groups: int = 1,
+    gated: bool = False,
+    deploy: bool = False,
+    style: ConvStyle = TORCH,
+    width: float = 1.0,
+    input_shape: tuple[int | None, int | None, int],
+    input_tensor: keras.KerasTensor | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    pooling: str | None = None,
+    features_only: bool = False,
+    dropout: float = 0.0,
+    name: str,
+) -> keras.Model:
+    """Builds a RepVGG image classifier.
+
+    Args:
+        stages: The variant's table; given by `variant`.
+        groups: Of every second layer's convolutions, counted from the stem; given by `variant`.
+        gated: Whether every block, the stem too, has squeeze-and-excitation; given by `variant`.
+        deploy: Whether a block is one convolution with bias, what `keraslight.compress.reparameterize` makes of
+            a trained model, instead of the branches of training.
+        style: How convolutions pad and what batch norms add.
+        width: Multiplier of all channels, more than 0, rounded to multiples of 8; the stem has at most 64.
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (any size), 1 to 4 channels. None is
+            the variant's own size with 3 channels.
+        input_tensor: A Keras tensor to build on instead of a new input.
+        include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.
+        classes: Number of classes.
+        classifier_activation: None returns logits.
+        pooling: Without the top: None, "avg" or "max".
+        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
+        dropout: Before the classifier, in [0, 1).
+        name: The model's name.
+
+    Returns:
+        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range.
+    """
+    images = image_input(input_shape, input_tensor)
+    common = {"gated": gated, "deploy": deploy, "style": style}
+    stem = min(64, make_divisible(stages[0].channels * width))
+    x = _block(images, stem, stride=2, groups=1, name="stem", **common)
+    features = {"stride_2": x}
+    layer = 1
+    for s, row in enumerate(stages):
+        for b in range(row.repeats):
+            x = _block(
+                x,
+                make_divisible(row.channels * width),
+                stride=2 if b == 0 else 1,
+                groups=groups if layer % 2 == 0 else 1,
+                name=f"stage{s}_block{b}",
+                **common,
+            )
+            layer += 1
+        features[f"stride_{4 * 2**s}"] = x
+    if features_only:
+        return feature_model(images, features, name=name)
+    if not include_top:
+        return backbone(images, x, pooling=pooling, name=name)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return classifier(
+        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
+    )
+
+
+def _block(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    stride: int,
+    groups: int,
+    gated: bool,
+    deploy: bool,
+    style: ConvStyle,
+    name: str,
+) -> keras.KerasTensor:
+    """Figure 4. The fused convolution has the 3x3 branch's name."""
+    inputs, shared = x, {"stride": stride, "groups": groups, "style": style}
+    if deploy:
+        x = conv(inputs, channels, 3, name=f"{name}_conv", **shared)
+    else:
+        x = conv_bn(inputs, channels, 3, name=f"{name}_conv", **shared)
+        point = conv_bn(inputs, channels, 1, name=f"{name}_point", **shared)
+        x = layers.Add(name=f"{name}_add")([x, point])
+        if stride == 1 and inputs.shape[-1] == channels:
+            identity = batch_norm(inputs, style=style, name=f"{name}_identity_bn")
+            x = layers.Add(name=f"{name}_add_identity")([x, identity])
+    if gated:
+        x = squeeze_excite(x, max(1, channels // 16), name=f"{name}_se")
+    return activate(x, "relu", name=f"{name}_act")

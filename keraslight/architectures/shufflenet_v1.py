@@ -1,0 +1,168 @@
+"""ShuffleNet V1: an extremely efficient CNN for mobile devices, with grouped convolutions and channel shuffle.
+
+Source: Zhang et al., CVPR 2018, https://arxiv.org/abs/1707.01083, Table 1 (channels by groups) and Table 2 (scales).
+Left open by the paper, or other in the authors' code (megvii-model/ShuffleNet-Series), whose choice is taken: the
+shuffle comes after the depthwise convolution (in figure 2 before it) and is the inverse of the paper's formula; the
+classifier has no bias; the stem is narrower below 1x (rounded up until the groups divide it), 24 wide at 1x and 1.5x,
+and 48 wide at 2x. That code has 3 and 8 groups from 0.5x; the other rows follow the same rules. Scales whose units the
+groups do not divide are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keraslight.blocks.conv import activate, conv_bn, depthwise_bn, make_divisible
+from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.pool import max_pool
+from keraslight.blocks.residual import add_residual
+from keraslight.blocks.shuffle import channel_shuffle
+from keraslight.registry import Variant, register
+
+
+class Row(NamedTuple):
+    """A stage of Table 1: `repeats` units, of which the first has stride 2."""
+
+    channels: int
+    repeats: int
+
+
+# Output channels of stage 2; each further stage doubles them.
+CHANNELS = {1: 144, 2: 200, 3: 240, 4: 272, 8: 384}
+REPEATS = (4, 8, 4)  # 28x28, 14x14, 7x7
+STEM = {25: 6, 50: 12, 100: 24, 150: 24, 200: 48}
+
+FIGURES = {  # (groups, percent): parameters, MACs
+    (3, 100): (1_864_728, 137_460_672),
+    (3, 25): (304_902, 11_009_808),
+    (3, 50): (717_324, 37_589_856),
+    (3, 150): (3_441_168, 292_443_552),
+    (3, 200): (5_449_776, 524_045_184),
+    (1, 25): (208_746, 11_003_184),
+    (1, 50): (533_484, 38_517_408),
+    (1, 100): (1_530_936, 143_078_976),
+    (1, 150): (2_992_032, 308_096_352),
+    (1, 200): (4_917_744, 550_334_592),
+    (2, 100): (1_732_848, 140_836_512),
+    (2, 200): (5_256_896, 539_138_624),
+    (4, 100): (1_967_344, 134_339_776),
+    (4, 200): (5_592_528, 510_289_536),
+    (8, 25): (453_504, 12_426_240),
+    (8, 50): (1_010_448, 40_469_760),
+    (8, 100): (2_433_768, 138_365_952),
+    (8, 150): (4_268_952, 290_188_800),
+    (8, 200): (6_521_232, 521_942_016),
+}
+PUBLISHED = {(groups, percent) for groups in (3, 8) for percent in (50, 100, 150, 200)}
+
+
+def _variant(groups: int, percent: int) -> Variant:
+    stages = tuple(Row(CHANNELS[groups] * percent * 2**s // 100, n) for s, n in enumerate(REPEATS))
+    stem = -(-STEM[percent] // groups) * groups
+    checkpoint = f"ref/shufflenet_v1_g{groups}_x{percent // 100}_{percent % 100 // 10}"
+    return Variant(
+        {"groups": groups, "stem": stem, "stages": stages},
+        224,
+        *FIGURES[groups, percent],
+        checkpoint if (groups, percent) in PUBLISHED else None,
+    )
+
+
+VARIANTS = {f"shufflenet_v1_g{groups}_{percent:03}": _variant(groups, percent) for groups, percent in FIGURES}
+
+
+@register(VARIANTS, prefix="shufflenet_v1_")
+def ShuffleNetV1(
+    *,
+    groups: int,
+    stem: int,
+    stages: tuple[Row, ...],
+    width: float = 1.0,
+    input_shape: tuple[int | None, int | None, int],
+    input_tensor: keras.KerasTensor | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    pooling: str | None = None,
+    features_only: bool = False,
+    dropout: float = 0.0,
+    name: str,
+) -> keras.Model:
+    """Builds a ShuffleNet V1 image classifier.
+
+    Args:
+        groups, stem, stages: The variant's table; given by `variant`.
+        width: Multiplier of the table's channels, more than 0. Other than 1, every convolution's channels are rounded
+            to multiples of 8 that the groups divide; the stem is never made narrower.
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; one side may be None,
+            which leaves it open.
+        input_tensor: A Keras tensor to build on instead of a new input.
+        include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.
+        classes: Number of classes.
+        classifier_activation: None returns logits.
+        pooling: Without the top: None, "avg" or "max".
+        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
+        dropout: Before the classifier, in [0, 1).
+        name: The model's name.
+
+    Returns:
+        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range.
+    """
+    if width != 1:  # a unit is a quarter as wide inside, and both widths must divide
+        stem = make_divisible(stem * max(width, 1.0), math.lcm(8, groups))
+        stages = tuple(Row(make_divisible(c * width, math.lcm(32, 4 * groups)), n) for c, n in stages)
+    images = image_input(input_shape, input_tensor)
+    features = {}
+    x = conv_bn(images, stem, 3, stride=2, activation="relu", name="stem")
+    features["stride_2"] = x
+    x = max_pool(x, 3, stride=2, name="stem_pool")
+    features["stride_4"] = x
+    for s, row in enumerate(stages):
+        for b in range(row.repeats):
+            x = _unit(
+                x, row.channels, groups=groups, first=s == b == 0, stride=1 if b else 2, name=f"stage{s}_block{b}"
+            )
+        features[f"stride_{8 * 2**s}"] = x
+    if features_only:
+        return feature_model(images, features, name=name)
+    if not include_top:
+        return backbone(images, x, pooling=pooling, name=name)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return classifier(
+        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, bias=False, name=name
+    )
+
+
+def _unit(
+    x: keras.KerasTensor, channels: int, *, groups: int, first: bool, stride: int, name: str
+) -> keras.KerasTensor:
+    """Figure 2 (b), or at stride 2 figure 2 (c), where the input's average pool stands beside the branch.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F; equal to C at stride 1.
+        first: Whether the reduction sees whole channels, which the paper asks of the first unit of stage 2.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+    """
+    inputs, reduced = x, channels // 4
+    added = channels if stride == 1 else channels - x.shape[-1]
+    x = conv_bn(x, reduced, 1, groups=1 if first else groups, activation="relu", name=f"{name}_reduce")
+    x = depthwise_bn(x, 3, stride=stride, name=f"{name}_depthwise")
+    if groups > 1:
+        x = channel_shuffle(x, reduced // groups, name=f"{name}_shuffle")
+    x = conv_bn(x, added, 1, groups=groups, name=f"{name}_expand")
+    if stride == 1:
+        return activate(add_residual(inputs, x, name=name), "relu", name=f"{name}_act")
+    x = activate(x, "relu", name=f"{name}_act")
+    pooled = layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(inputs)  # the mean counts the zeros
+    pooled = layers.AveragePooling2D(3, strides=2, name=f"{name}_pool")(pooled)
+    return layers.Concatenate(name=f"{name}_concat")([pooled, x])

@@ -1,0 +1,116 @@
+"""ShuffleNet V2: practical guidelines for efficient CNN architecture design.
+
+Source: Ma et al., ECCV 2018, https://arxiv.org/abs/1807.11164, Table 5.
+Where the released codes differ, torchvision's choice is taken, since its weights are the ones published as tensors: in
+the downsampling units both branches give half of the channels (the authors' shortcut keeps its input's 24, which makes
+another stage 2), the shuffle comes after the concatenation (theirs before the split), and the classifier has a bias.
+Dropout defaults to 0; the authors train 2x with 0.2. The 1x1 convolution of the head is left out of the feature maps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
+from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.pool import max_pool
+from keraslight.blocks.shuffle import shuffle_down, shuffle_unit
+from keraslight.registry import Variant, register
+
+
+class Row(NamedTuple):
+    """A stage of Table 5: one unit of stride 2, then `repeats` of stride 1."""
+
+    channels: int
+    repeats: int
+
+
+def _stages(*channels: int) -> tuple[Row, ...]:
+    return tuple(Row(c, n) for c, n in zip(channels, (3, 7, 3), strict=True))  # 28x28, 14x14, 7x7
+
+
+VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
+    "shufflenet_v2_050": Variant(
+        {"stages": _stages(48, 96, 192), "head": 1024}, 224, 1_366_792, 40_476_448, "torchvision/shufflenet_v2_x0_5"
+    ),
+    "shufflenet_v2_100": Variant(
+        {"stages": _stages(116, 232, 464), "head": 1024}, 224, 2_278_604, 144_907_992, "torchvision/shufflenet_v2_x1_0"
+    ),
+    "shufflenet_v2_150": Variant(
+        {"stages": _stages(176, 352, 704), "head": 1024}, 224, 3_503_624, 295_759_392, "torchvision/shufflenet_v2_x1_5"
+    ),
+    "shufflenet_v2_200": Variant(
+        {"stages": _stages(244, 488, 976), "head": 2048}, 224, 7_393_996, 583_253_464, "torchvision/shufflenet_v2_x2_0"
+    ),
+}
+
+
+@register(VARIANTS, prefix="shufflenet_v2_")
+def ShuffleNetV2(
+    *,
+    stages: tuple[Row, ...],
+    head: int,
+    stem: int = 24,
+    width: float = 1.0,
+    style: ConvStyle = TORCH,
+    input_shape: tuple[int | None, int | None, int],
+    input_tensor: keras.KerasTensor | None = None,
+    include_top: bool = True,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    pooling: str | None = None,
+    features_only: bool = False,
+    dropout: float = 0.0,
+    name: str,
+) -> keras.Model:
+    """Builds a ShuffleNet V2 image classifier.
+
+    Args:
+        stages, head, stem: The variant's table; given by `variant`.
+        width: Multiplier of the table's channels, more than 0; other than 1, both halves of a unit are rounded to
+            multiples of 8. Stem and head are never made narrower.
+        style: Padding and batch normalization.
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; one side may be None,
+            which leaves it open.
+        input_tensor: A Keras tensor to build on instead of a new input.
+        include_top: Whether to end in the classifier; otherwise the model gives the head's map.
+        classes: Number of classes.
+        classifier_activation: None returns logits.
+        pooling: Without the top: None, "avg" or "max".
+        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
+        dropout: Before the classifier, in [0, 1).
+        name: The model's name.
+
+    Returns:
+        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range.
+    """
+    images = image_input(input_shape, input_tensor)
+    features = {}
+    x = conv_bn(images, _scaled(stem, max(width, 1.0), 8), 3, stride=2, activation="relu", style=style, name="stem")
+    features["stride_2"] = x
+    x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
+    features["stride_4"] = x
+    for s, row in enumerate(stages):
+        x = shuffle_down(x, _scaled(row.channels, width, 16), style=style, name=f"stage{s}_block0")
+        for b in range(row.repeats):
+            x = shuffle_unit(x, style=style, name=f"stage{s}_block{b + 1}")
+        features[f"stride_{8 * 2**s}"] = x
+    if features_only:
+        return feature_model(images, features, name=name)
+    x = conv_bn(x, _scaled(head, max(width, 1.0), 8), 1, activation="relu", style=style, name="head")
+    if not include_top:
+        return backbone(images, x, pooling=pooling, name=name)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return classifier(
+        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
+    )
+
+
+def _scaled(channels: int, width: float, divisor: int) -> int:
+    return channels if width == 1 else make_divisible(channels * width, divisor)

@@ -1,0 +1,98 @@
+"""EfficientNet's blocks: MBConv with squeeze-and-excitation, and Fused-MBConv.
+
+Sources: Tan and Le, "EfficientNet", ICML 2019, https://arxiv.org/abs/1905.11946, section 4; Tan and Le,
+"EfficientNetV2", ICML 2021, https://arxiv.org/abs/2104.00298, figure 2.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from keraslight.blocks.attention import squeeze_excite
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
+from keraslight.blocks.residual import add_residual
+from keraslight.blocks.uib import fused_inverted_bottleneck
+
+
+def mbconv(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    expansion: int,
+    kernel: int = 3,
+    stride: int = 1,
+    squeeze: float = 0.25,
+    activation: str = "silu",
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Expansion, depthwise convolution, squeeze-and-excitation, linear projection.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F.
+        expansion: The middle is `C * expansion` channels wide; 1 leaves the expanding convolution out.
+        kernel: Side of the depthwise kernel.
+        stride: Of the depthwise convolution, 1 or 2.
+        squeeze: Width of the squeeze as a share of the block's *input* channels C, not of the expanded ones.
+        activation: After the first two convolutions and within the squeeze-and-excitation.
+        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+    """
+    inputs, in_channels = x, x.shape[-1]
+    if expansion != 1:
+        x = conv_bn(x, in_channels * expansion, 1, activation=activation, style=style, name=f"{name}_expand")
+    x = depthwise_bn(x, kernel, stride=stride, activation=activation, style=style, name=f"{name}_depthwise")
+    x = squeeze_excite(x, max(1, int(in_channels * squeeze)), activation=activation, name=f"{name}_se")
+    x = conv_bn(x, channels, 1, style=style, name=f"{name}_project")
+    if stride == 1 and in_channels == channels:
+        x = add_residual(inputs, x, drop_path=drop_path, name=name)
+    return x
+
+
+def fused_mbconv(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    expansion: int,
+    kernel: int = 3,
+    stride: int = 1,
+    activation: str = "silu",
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """A full convolution in place of expansion and depthwise convolution, then a linear projection.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F.
+        expansion: The middle is `C * expansion` channels wide. With 1 there is no projection: one full convolution,
+            named `{name}_conv`, with its activation.
+        kernel: Side of the full convolution's kernel.
+        stride: Of the full convolution, 1 or 2.
+        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+    """
+    if expansion != 1:
+        return fused_inverted_bottleneck(
+            x,
+            channels,
+            expansion=expansion,
+            kernel=kernel,
+            stride=stride,
+            activation=activation,
+            drop_path=drop_path,
+            style=style,
+            name=name,
+        )
+    inputs = x
+    x = conv_bn(x, channels, kernel, stride=stride, activation=activation, style=style, name=f"{name}_conv")
+    if stride == 1 and inputs.shape[-1] == channels:
+        x = add_residual(inputs, x, drop_path=drop_path, name=name)
+    return x

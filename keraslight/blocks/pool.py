@@ -1,0 +1,70 @@
+"""Max pooling as the references pad it."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from keraslight.blocks.conv import TORCH, ConvStyle
+
+
+def max_pool(
+    x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
+) -> keras.KerasTensor:
+    """Max pooling that pads `kernel // 2` on both sides (PyTorch) or "same" (TensorFlow), as `style` says.
+
+    PyTorch pads with minus infinity, the layer here with zeros: equal only for maps without negative values, so after
+    a ReLU.
+
+    Args:
+        x: (B, H, W, C), nowhere negative.
+        kernel: Side of the window in pixels, odd.
+        stride: 1 or more.
+        name: Names the pooling; the padding appends `_pad`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), C).
+    """
+    padding = "same"
+    if style.padding == "symmetric":
+        x, padding = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
+    return layers.MaxPooling2D(kernel, strides=stride, padding=padding, name=name)(x)
+
+
+def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: str) -> keras.KerasTensor:
+    """Max pooling without padding whose last window may hang over the edge (Caffe's, PyTorch's `ceil_mode`).
+
+    Args:
+        x: (B, H, W, C), nowhere negative; the sides may be unknown.
+        kernel: Side of the window in pixels, at least `stride`.
+        stride: 2 or more.
+        name: Names the pooling; the padding appends `_pad`.
+
+    Returns:
+        (B, ceil((H - kernel) / stride) + 1, ceil((W - kernel) / stride) + 1, C).
+    """
+    # Rounding up is rounding down of a side that is `stride - 1` longer; a window that needs no more ignores the rest.
+    x = layers.ZeroPadding2D(((0, stride - 1), (0, stride - 1)), name=f"{name}_pad")(x)
+    return layers.MaxPooling2D(kernel, strides=stride, padding="valid", name=name)(x)
+
+
+def max_pool_signed(
+    x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
+) -> keras.KerasTensor:
+    """`max_pool` for maps with negative values: what is padded never wins.
+
+    At stride 1 "same" pads both sides alike, with minus infinity; every `stride`-th value of that is PyTorch's.
+
+    Args:
+        x: (B, H, W, C), of any sign.
+        kernel: Side of the window in pixels, odd.
+        stride: 1 or more.
+        name: Names the pooling; where the padding is symmetric, the dense pooling before it appends `_dense`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), C).
+    """
+    if style.padding == "symmetric":
+        x = layers.MaxPooling2D(kernel, strides=1, padding="same", name=f"{name}_dense")(x)
+        return layers.MaxPooling2D(1, strides=stride, name=name)(x)
+    return layers.MaxPooling2D(kernel, strides=stride, padding="same", name=name)(x)

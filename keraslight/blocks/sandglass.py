@@ -1,0 +1,52 @@
+"""MobileNeXt's block: an hourglass whose residual connects the wide ends.
+
+Source: Zhou et al., "Rethinking Bottleneck Structure for Efficient Mobile Network Design", ECCV 2020,
+https://arxiv.org/abs/2007.02269, figure 3.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
+from keraslight.blocks.residual import add_residual
+
+
+def sandglass(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    reduced: int,
+    stride: int = 1,
+    spatial: bool = False,
+    activation: str = "relu6",
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Depthwise 3x3, 1x1 reduction (linear), 1x1 expansion, depthwise 3x3 (linear).
+
+    Where shapes change, the authors leave depthwise convolutions out: the first one at stride 2, both where only the
+    channels change.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F.
+        reduced: Channels of the waist.
+        stride: Of the last depthwise convolution, 1 or 2.
+        spatial: Whether to keep both depthwise convolutions although shapes change.
+        activation: After the first depthwise convolution and after the expansion.
+        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+    """
+    inputs = x
+    same = stride == 1 and x.shape[-1] == channels
+    if same or spatial:
+        x = depthwise_bn(x, 3, activation=activation, style=style, name=f"{name}_depthwise")
+    x = conv_bn(x, reduced, 1, style=style, name=f"{name}_reduce")
+    x = conv_bn(x, channels, 1, activation=activation, style=style, name=f"{name}_expand")
+    if same or spatial or stride > 1:
+        x = depthwise_bn(x, 3, stride=stride, style=style, name=f"{name}_depthwise_out")
+    return add_residual(inputs, x, drop_path=drop_path, name=name) if same else x

@@ -1,0 +1,148 @@
+"""ShuffleNet's building pieces: channel shuffle and the units of ShuffleNet V2 and V2+.
+
+Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083, figure 1; Ma et al., "ShuffleNet V2",
+ECCV 2018, https://arxiv.org/abs/1807.11164, figure 3 (c) and (d); for V2+ the authors' code,
+https://github.com/megvii-model/ShuffleNet-Series.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, depthwise_bn, make_divisible
+from keraslight.errors import InvalidArgumentError
+from keraslight.layers import ChannelSlice
+
+
+def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.KerasTensor:
+    """Mixes the channels of `groups` groups: output channel `i * groups + k` is input channel `k * (C / groups) + i`.
+
+    Reshape, permute, reshape, which every converter knows. `channel_shuffle(x, C // groups)` undoes it.
+
+    Args:
+        x: (B, H, W, C); at most one of H and W is None.
+        groups: Divides C.
+
+    Returns:
+        (B, H, W, C).
+
+    Raises:
+        InvalidArgumentError: `groups` doesn't divide C, or both sides are open.
+    """
+    _, height, width, channels = x.shape
+    if groups < 1 or channels % groups:
+        raise InvalidArgumentError(
+            f"`groups` must divide the channels. Received: groups={groups}, {channels} channels."
+        )
+    if height is None and width is None:
+        raise InvalidArgumentError(
+            "A channel shuffle needs a known height or width. Received: `input_shape` with None for both sides."
+        )
+    pixels = -1 if None in (height, width) else height * width
+    y = layers.Reshape((pixels, groups, channels // groups), name=f"{name}_split")(x)
+    y = layers.Permute((1, 3, 2), name=f"{name}_permute")(y)
+    return layers.Reshape((height or -1, width or -1, channels), name=f"{name}_join")(y)
+
+
+def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+    """ShuffleNet V2's basic unit: half of the channels pass, the others are convolved, then both are shuffled.
+
+    Args:
+        x: (B, H, W, C) with an even C.
+
+    Returns:
+        (B, H, W, C).
+    """
+    half = x.shape[-1] // 2
+    kept = ChannelSlice(0, half, name=f"{name}_keep")(x)
+    y = ChannelSlice(half, name=f"{name}_take")(x)
+    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_expand")
+    y = depthwise_bn(y, 3, style=style, name=f"{name}_depthwise")
+    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_project")
+    y = layers.Concatenate(name=f"{name}_concat")([kept, y])
+    return channel_shuffle(y, 2, name=f"{name}_shuffle")
+
+
+def shuffle_down(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+    """ShuffleNet V2's unit for downsampling: both branches see all channels and give half of the new ones.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F, even.
+
+    Returns:
+        (B, ceil(H / 2), ceil(W / 2), F).
+    """
+    half = channels // 2
+    short = depthwise_bn(x, 3, stride=2, style=style, name=f"{name}_shortcut_depthwise")
+    short = conv_bn(short, half, 1, activation="relu", style=style, name=f"{name}_shortcut")
+    y = conv_bn(x, half, 1, activation="relu", style=style, name=f"{name}_expand")
+    y = depthwise_bn(y, 3, stride=2, style=style, name=f"{name}_depthwise")
+    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_project")
+    y = layers.Concatenate(name=f"{name}_concat")([short, y])
+    return channel_shuffle(y, 2, name=f"{name}_shuffle")
+
+
+def shuffle_plus_unit(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    kernel: int | None,
+    stride: int,
+    activation: str,
+    attention: bool,
+    divisor: int = 1,
+    name: str,
+) -> keras.KerasTensor:
+    """ShuffleNet V2+'s unit: shuffles first, by taking the even channels for the shortcut and the odd ones to convolve.
+
+    Args:
+        x: (B, H, W, C) with an even C.
+        channels: Output channels F, equal to C at stride 1, above C at stride 2.
+        kernel: Side of the depthwise kernel; None is the Xception form, three separable 3x3 convolutions.
+        stride: 1, or 2, where both branches see all channels and the shortcut keeps C of them. The Xception form has
+            stride 1 only: the authors' code would stride three times, and no net of theirs does.
+        activation: After each 1x1 convolution.
+        attention: Whether a squeeze-and-excitation ends the branch.
+        divisor: The attention's width, a quarter of the branch's, is rounded to multiples of it.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+
+    Raises:
+        InvalidArgumentError: the Xception form is asked to stride.
+    """
+    if kernel is None and stride > 1:
+        raise InvalidArgumentError(f"The Xception form needs stride 1. Received: stride={stride}.")
+    if stride == 1:
+        short = ChannelSlice(0, None, 2, name=f"{name}_keep")(x)
+        x = ChannelSlice(1, None, 2, name=f"{name}_take")(x)
+    else:
+        short = depthwise_bn(x, kernel, stride=stride, name=f"{name}_shortcut_depthwise")
+        short = conv_bn(short, x.shape[-1], 1, activation=activation, name=f"{name}_shortcut")
+    middle, added = channels // 2, channels - short.shape[-1]
+    if kernel is None:
+        for n, filters in enumerate((middle, middle, added)):
+            x = depthwise_bn(x, 3, name=f"{name}_depthwise{n}")
+            x = conv_bn(x, filters, 1, activation=activation, name=f"{name}_pointwise{n}")
+    else:
+        x = conv_bn(x, middle, 1, activation=activation, name=f"{name}_expand")
+        x = depthwise_bn(x, kernel, stride=stride, name=f"{name}_depthwise")
+        x = conv_bn(x, added, 1, activation=activation, name=f"{name}_project")
+    if attention:
+        x = squeeze_excite_bn(x, make_divisible(added // 4, divisor), name=f"{name}_se")
+    return layers.Concatenate(name=f"{name}_concat")([short, x])
+
+
+def squeeze_excite_bn(x: keras.KerasTensor, squeezed: int, *, name: str) -> keras.KerasTensor:
+    """Squeeze-and-excitation with a batch norm instead of biases and a hard sigmoid; (B, H, W, C) stays.
+
+    Args:
+        squeezed: Channels between the two 1x1 convolutions, at least 1.
+    """
+    y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    y = conv_bn(y, squeezed, 1, activation="relu", name=f"{name}_reduce")
+    y = layers.Conv2D(x.shape[-1], 1, use_bias=False, name=f"{name}_expand")(y)
+    y = activate(y, "hard_sigmoid", name=f"{name}_gate")
+    return layers.Multiply(name=f"{name}_scale")([x, y])

@@ -1,0 +1,32 @@
+"""AlexNet's published weights: torchvision's, https://github.com/pytorch/vision (alexnet.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.architectures.alexnet import Row
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+
+def torch_names(*, rows: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    index = 0  # torchvision counts activations and poolings too
+    for c, row in enumerate(rows, start=1):
+        yield f"conv{c}", f"features.{index}"
+        index += 3 if row.pool else 2
+    yield "fc1", "classifier.1"
+    yield "fc2", "classifier.4"
+    yield "classifier", "classifier.6"
+
+
+CHECKPOINTS = {  # torchvision 0.28: what its weights enum says
+    "torchvision/alexnet": Checkpoint(
+        "alexnet",
+        torch_names,
+        Preprocessing((224, 224), crop_pct=0.875, interpolation="bilinear"),
+        56.522,
+        url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    ),
+}

@@ -1,0 +1,58 @@
+"""DenseNet's published weights: timm's (densenet.py) and torchvision's (densenet.py), whose names are the same."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+
+def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, the checkpoint's module name) of every layer with weights."""
+    yield "stem", "features.conv0"
+    yield "stem_bn", "features.norm0"
+    for s, count in enumerate(repeats):
+        if s:
+            yield f"stage{s}_transition_norm", f"features.transition{s}.norm"
+            yield f"stage{s}_transition", f"features.transition{s}.conv"
+        for b in range(count):
+            ours, theirs = f"stage{s}_block{b}", f"features.denseblock{s + 1}.denselayer{b + 1}"
+            yield f"{ours}_norm", f"{theirs}.norm1"
+            yield f"{ours}_reduce", f"{theirs}.conv1"
+            yield f"{ours}_reduce_bn", f"{theirs}.norm2"
+            yield f"{ours}_grow", f"{theirs}.conv2"
+    yield "head_norm", "features.norm5"
+    yield "classifier", "classifier"
+
+
+def _rename(name: str) -> str:
+    """torchvision's files still have the names of its first version, `norm.1` for `norm1`."""
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
+
+
+def _timm(variant: str, top1: float | None) -> Checkpoint:
+    return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
+
+
+def _torchvision(variant: str, top1: float, file: str) -> Checkpoint:
+    spec = Preprocessing((224, 224), crop_pct=224 / 256, interpolation="bilinear")
+    url = f"https://download.pytorch.org/models/{file}.pth"
+    return Checkpoint(variant, torch_names, spec, top1, url=url, rename=_rename)
+
+
+CHECKPOINTS = {
+    # timm 1.0.31: preprocessing of its configurations, top-1 of its results-imagenet.csv (`ra_in1k` only at 288: 76.5).
+    "timm/densenet121.ra_in1k": _timm("densenet121", None),
+    "timm/densenet121.tv_in1k": _timm("densenet121", 74.764),
+    "timm/densenet161.tv_in1k": _timm("densenet161", 77.358),
+    "timm/densenet169.tv_in1k": _timm("densenet169", 75.900),
+    "timm/densenet201.tv_in1k": _timm("densenet201", 77.286),
+    # torchvision 0.28: what its weights enums say.
+    "torchvision/densenet121": _torchvision("densenet121", 74.434, "densenet121-a639ec97"),
+    "torchvision/densenet161": _torchvision("densenet161", 77.138, "densenet161-8d451a50"),
+    "torchvision/densenet169": _torchvision("densenet169", 75.600, "densenet169-b2777c0a"),
+    "torchvision/densenet201": _torchvision("densenet201", 76.896, "densenet201-c1103571"),
+}

@@ -1,0 +1,49 @@
+"""GoogLeNet's published weights: torchvision's, https://github.com/pytorch/vision (googlenet.py).
+
+The file holds the auxiliary heads too; a model without them leaves them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.architectures.googlenet import AUXILIARY, STAGES, STYLE
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+_BRANCHES = (("pointwise", "branch1"), ("middle_reduce", "branch2.0"), ("middle", "branch2.1"),
+             ("wide_reduce", "branch3.0"), ("wide", "branch3.1"), ("project", "branch4.1"))  # fmt: skip
+
+
+def torch_names(*, stages: tuple = STAGES, auxiliary: bool = False, **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    for ours, theirs in (("stem", "conv1"), ("stem_reduce", "conv2"), ("stem_expand", "conv3")):
+        yield from _conv_bn(ours, theirs)
+    for s, rows in enumerate(stages):
+        for b, letter in zip(range(len(rows)), "abcde", strict=False):
+            for ours, theirs in _BRANCHES:
+                yield from _conv_bn(f"stage{s}_block{b}_{ours}", f"inception{s + 3}{letter}.{theirs}")
+    yield "classifier", "fc"
+    for head in AUXILIARY.values() if auxiliary else ():
+        yield from _conv_bn(f"{head}_reduce", f"{head}.conv")
+        yield f"{head}_dense", f"{head}.fc1"
+        yield f"{head}_classifier", f"{head}.fc2"
+
+
+def _conv_bn(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    yield ours, f"{theirs}.conv"
+    yield f"{ours}_bn", f"{theirs}.bn"
+
+
+CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28, which brings its inputs to -1..1 (`transform_input`)
+    "torchvision/googlenet": Checkpoint(
+        "googlenet",
+        torch_names,
+        Preprocessing((224, 224), crop_pct=224 / 256, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
+        69.778,
+        arguments={"style": STYLE},
+        url="https://download.pytorch.org/models/googlenet-1378be20.pth",
+        training_only=tuple(AUXILIARY.values()),
+    ),
+}

@@ -1,0 +1,48 @@
+"""MobileNeXt's weights: the authors', https://github.com/zhoudaquan/rethinking_bottleneck_design (mnext.py).
+
+Their repository holds a file for width 1 only (mobilenext/output/74_02_full_id_tensor); top-1 is its page's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.architectures.mobilenext import STAGES
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+# Our layer -> where its convolution and its batch norm stand among the authors' layers of a block; activations count.
+FULL = {"depthwise": 0, "reduce": 3, "expand": 5, "depthwise_out": 8}
+STRIDED = {"reduce": 0, "expand": 2, "depthwise_out": 5}
+POINTWISE = {"reduce": 0, "expand": 2}
+
+
+def torch_names(**_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, the authors' module name) of every layer with weights, from the architecture's rows."""
+    yield "stem", "features.0.0"
+    yield "stem_bn", "features.0.1"
+    index = 1
+    for s, row in enumerate(STAGES):
+        for b in range(row.repeats):
+            changing = STRIDED if row.stride > 1 else POINTWISE
+            positions = changing if b == 0 and row.repeats > 1 else FULL
+            for part, position in positions.items():
+                yield f"stage{s}_block{b}_{part}", f"features.{index}.conv.{position}"
+                yield f"stage{s}_block{b}_{part}_bn", f"features.{index}.conv.{position + 1}"
+            index += 1
+    yield "classifier", "classifier.1"
+
+
+def _checkpoint(variant: str, top1: float) -> Checkpoint:
+    return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
+
+
+CHECKPOINTS = {
+    "ref/mobilenext_100": _checkpoint("mobilenext_100", 74.02),
+    "ref/mobilenext_035": _checkpoint("mobilenext_035", 64.7),
+    "ref/mobilenext_050": _checkpoint("mobilenext_050", 67.7),
+    "ref/mobilenext_075": _checkpoint("mobilenext_075", 72.0),
+    "ref/mobilenext_140": _checkpoint("mobilenext_140", 76.1),
+}
+"""Known weights: how they are preprocessed, and how their names map to our layers."""

@@ -1,0 +1,43 @@
+"""ShuffleNet V2's published weights: torchvision's, https://github.com/pytorch/vision (shufflenetv2.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.architectures.shufflenet_v2 import Row
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+# A layer's place in torchvision's sequences; its batch norm is the next entry.
+_MAIN = (("expand", "branch2.0", "branch2.1"), ("depthwise", "branch2.3", "branch2.4"),
+         ("project", "branch2.5", "branch2.6"))  # fmt: skip
+_SHORTCUT = (("shortcut_depthwise", "branch1.0", "branch1.1"), ("shortcut", "branch1.2", "branch1.3"))
+
+
+def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    yield "stem", "conv1.0"
+    yield "stem_bn", "conv1.1"
+    for s, row in enumerate(stages):
+        for b in range(row.repeats + 1):
+            ours, theirs = f"stage{s}_block{b}", f"stage{s + 2}.{b}"
+            for part, conv, norm in _MAIN if b else (*_SHORTCUT, *_MAIN):
+                yield f"{ours}_{part}", f"{theirs}.{conv}"
+                yield f"{ours}_{part}_bn", f"{theirs}.{norm}"
+    yield "head", "conv5.0"
+    yield "head_bn", "conv5.1"
+    yield "classifier", "fc"
+
+
+def _checkpoint(variant: str, resized: int, top1: float, file: str) -> Checkpoint:
+    spec = Preprocessing((224, 224), crop_pct=224 / resized, interpolation="bilinear")
+    return Checkpoint(variant, torch_names, spec, top1, url=f"https://download.pytorch.org/models/{file}.pth")
+
+
+CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28
+    "torchvision/shufflenet_v2_x0_5": _checkpoint("shufflenet_v2_050", 256, 60.552, "shufflenetv2_x0.5-f707e7126e"),
+    "torchvision/shufflenet_v2_x1_0": _checkpoint("shufflenet_v2_100", 256, 69.362, "shufflenetv2_x1-5666bf0f80"),
+    "torchvision/shufflenet_v2_x1_5": _checkpoint("shufflenet_v2_150", 232, 72.996, "shufflenetv2_x1_5-3c479a10"),
+    "torchvision/shufflenet_v2_x2_0": _checkpoint("shufflenet_v2_200", 232, 76.230, "shufflenetv2_x2_0-8be3c8ee"),
+}

@@ -1,0 +1,63 @@
+"""VGG's published weights: torchvision's (https://github.com/pytorch/vision, vgg.py). timm publishes the same,
+with the dense layers as convolutions (https://github.com/huggingface/pytorch-image-models, vgg.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keraslight.architectures.vgg import Row
+from keraslight.preprocessing import Preprocessing
+from keraslight.weights.loader import Checkpoint
+
+
+def timm_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    yield from _features(stages, batch_norms)
+    yield "fc1", "pre_logits.fc1"
+    yield "fc2", "pre_logits.fc2"
+    yield "classifier", "head.fc"
+
+
+def torchvision_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    yield from _features(stages, batch_norms)
+    yield "fc1", "classifier.0"
+    yield "fc2", "classifier.3"
+    yield "classifier", "classifier.6"
+
+
+def _features(stages: tuple[Row, ...], batch_norms: bool) -> Iterator[tuple[str, str]]:
+    index = 0  # both count every layer of the trunk
+    for s, row in enumerate(stages):
+        for c in range(row.repeats):
+            yield f"stage{s}_conv{c}", f"features.{index}"
+            if batch_norms:
+                yield f"stage{s}_conv{c}_bn", f"features.{index + 1}"
+            index += 3 if batch_norms else 2
+        index += 1
+
+
+# variant: top-1 of timm 1.0.31 (results-imagenet.csv), of torchvision 0.28, torchvision's file
+_SOURCES = {
+    "vgg11": (69.050, 69.020, "vgg11-8a719046"),
+    "vgg13": (69.950, 69.928, "vgg13-19584684"),
+    "vgg16": (71.594, 71.592, "vgg16-397923af"),
+    "vgg19": (72.400, 72.376, "vgg19-dcbb9e9d"),
+    "vgg11_bn": (70.374, 70.370, "vgg11_bn-6002323d"),
+    "vgg13_bn": (71.560, 71.586, "vgg13_bn-abd245e5"),
+    "vgg16_bn": (73.354, 73.360, "vgg16_bn-6c64b313"),
+    "vgg19_bn": (74.230, 74.218, "vgg19_bn-c79401a0"),
+}
+_PREPROCESSING = Preprocessing((224, 224), crop_pct=0.875, interpolation="bilinear")
+
+CHECKPOINTS = {
+    f"timm/{variant}.tv_in1k": Checkpoint(variant, timm_names, _PREPROCESSING, top1)
+    for variant, (top1, _, _) in _SOURCES.items()
+} | {
+    f"torchvision/{variant}": Checkpoint(
+        variant, torchvision_names, _PREPROCESSING, top1, url=f"https://download.pytorch.org/models/{file}.pth"
+    )
+    for variant, (_, top1, file) in _SOURCES.items()
+}

@@ -1,0 +1,42 @@
+import keras
+import numpy as np
+
+import keraslight
+
+
+def build(variant, **arguments):
+    return keraslight.DenseNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+
+
+def test_norm_and_relu_come_before_each_convolution():
+    model = build("121")
+    inner = model.get_layer("stage0_block1_reduce").input
+    assert inner is model.get_layer("stage0_block1_norm_act").output
+    assert model.get_layer("stage0_block1_grow").input is model.get_layer("stage0_block1_reduce_act").output
+    assert model.get_layer("stage0_block1_concat").input[0] is model.get_layer("stage0_block0_concat").output
+    assert model.get_layer("pool").input is model.get_layer("head_norm_act").output
+
+
+def test_growth_and_stem():
+    model = build("161", include_top=False)
+    assert model.get_layer("stem").filters == 96
+    assert {layer.filters for layer in model.layers if layer.name.endswith("_grow")} == {48}
+    assert model.get_layer("stage1_transition").filters == (96 + 6 * 48) // 2
+    assert model.output.shape[-1] == 2208
+
+
+def test_layers_in_the_name_are_convolutions_and_the_classifier():
+    for layers in (121, 169):  # the paper's 264 has 265
+        model = build(str(layers))
+        assert sum(isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) for layer in model.layers) == layers
+
+
+def test_transitions_round_odd_sides_down():
+    features = build("121", input_shape=(117, 150, 3), features_only=True).output
+    assert [tuple(x.shape[1:3]) for x in features.values()] == [(59, 75), (30, 38), (15, 19), (7, 9), (3, 4)]
+
+
+def test_open_image_size():
+    model = build("121", input_shape=(None, None, 1))
+    for shape in ((1, 32, 32, 1), (1, 65, 40, 1)):
+        assert model(np.zeros(shape, "float32")).shape == (1, 10)
