@@ -78,9 +78,8 @@ def AlexNet(
         rows: The variant's convolutions; given by `variant`.
         stem_padding: Zeros around the image, in pixels; given by `variant`.
         width: Multiplier of all channels, the 4096 of the dense layers too, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 67 pixels (63 with the padding) or None, 1 to 4
-            channels. None is the variant's own size with 3 channels. Published weights need at least 224 pixels with
-            the top.
+        input_shape: (height, width, channels): sides of at least 67 pixels (63 with the padding) or None, 1+ channels.
+            None is the variant's own size with 3 channels. Published weights need at least 224 pixels with the top.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the three dense layers; otherwise the model gives the last pooling's map.
         classes: Number of classes.

@@ -81,7 +81,7 @@ def ConvNeXt(
         channels, blocks: Of each stage; given by `variant`.
         layer_scale: Start value of the layer scales; None builds without.
         width: Multiplier of all channels, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1 to 4 channels. None is
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels. None is
             the variant's own size with 3 channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.

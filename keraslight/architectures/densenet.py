@@ -61,7 +61,7 @@ def DenseNet(
         growth: Channels that each dense layer adds; given by `variant`. The stem has twice as many.
         width: Multiplier of the growth, more than 0; other than 1, all channels are rounded to multiples of 8.
         style: Padding and batch normalization.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; None leaves a side open.
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; None leaves a side open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last map.
         classes: Number of classes.

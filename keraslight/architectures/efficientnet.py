@@ -134,7 +134,7 @@ def EfficientNet(
         depth: Multiplier of the blocks in each stage of B0, more than 0, rounded up; given by `variant`.
             `compound_scaling` computes both, and the image size.
         style: Padding and batch normalization. Published weights bring theirs.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1 to 4 channels. None is
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels. None is
             the variant's own size with 3 channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the map of 1280 * width channels.

@@ -159,7 +159,7 @@ def EfficientNetV2(
             of 8; B2 and B3 have their own.
         depth: Multiplier of the blocks in each stage, more than 0, rounded up; B1 to B3 have their own.
         style: Padding and batch normalization. Published weights bring theirs.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1 to 4 channels. None is
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels. None is
             the variant's own size with 3 channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the map of 1280 * width channels.

@@ -83,7 +83,7 @@ def GoogLeNet(
             build without them: the weights of the rest are the same, by name.
         width: Multiplier of all channels but the auxiliary heads', above 0; other than 1, rounded to multiples of 8.
         style: Padding and batch normalization.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; None leaves a side open.
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; None leaves a side open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last map.
         classes: Number of classes.

@@ -54,7 +54,7 @@ def LeNet5(
         table: The maps that each map of C3 reads, with learned subsampling and a fixed output layer; None builds the
             usual remake. Given by `variant`.
         width: Multiplier of the channels, more than 0; with a table, which names six maps, of C5 and F6 only.
-        input_shape: (height, width, channels): sides of at least 28 pixels or None (at least 32), 1 to 4 channels. None
+        input_shape: (height, width, channels): sides of at least 28 pixels or None (at least 32), 1+ channels. None
             is 32 x 32 with 1 channel. Below 32 pixels the first convolution pads by two pixels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives S4's map.

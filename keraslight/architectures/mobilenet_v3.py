@@ -122,7 +122,7 @@ def MobileNetV3(
             pooling) and the activation of these and of the stem; given by `variant`.
         width: Multiplier of the channels, more than 0, rounded to multiples of 8; of the stem's 16 and of the
             convolution after the pooling only above 1.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1 to 4 channels.
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the map before the pooling.
         classes: Number of classes.

@@ -248,7 +248,7 @@ def MobileNetV4(
         stem, stages, activation, layer_scale: The variant's table; given by `variant`.
         width: Multiplier of the channels of the stages, more than 0, rounded to multiples of 8. The stem is kept below
             1, and the 1280 channels of the head always, as timm does.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels. None is the variant's own
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels. None is the variant's own
             size with 3 channels. Variants without attention take None for a side, which leaves it open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the 960-channel map.

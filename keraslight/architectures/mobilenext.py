@@ -68,7 +68,7 @@ def MobileNeXt(
 
     Args:
         width: Multiplier of all channels, more than 0, rounded to multiples of 8; of the last 1280 only above 1.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1 to 4 channels.
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the 1280-channel map.
         classes: Number of classes.

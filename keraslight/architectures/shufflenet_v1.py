@@ -98,7 +98,7 @@ def ShuffleNetV1(
         groups, stem, stages: The variant's table; given by `variant`.
         width: Multiplier of the table's channels, more than 0. Other than 1, every convolution's channels are rounded
             to multiples of 8 that the groups divide; the stem is never made narrower.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; one side may be None,
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; one side may be None,
             which leaves it open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.

@@ -73,7 +73,7 @@ def ShuffleNetV2(
         width: Multiplier of the table's channels, more than 0; other than 1, both halves of a unit are rounded to
             multiples of 8. Stem and head are never made narrower.
         style: Padding and batch normalization.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; one side may be None,
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; one side may be None,
             which leaves it open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the head's map.

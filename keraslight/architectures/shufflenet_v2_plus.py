@@ -73,7 +73,7 @@ def ShuffleNetV2Plus(
         stages, stem, head: The variant's table; given by `variant`.
         width: Multiplier of the table's channels, more than 0; other than 1, every convolution's channels are rounded
             to multiples of 8. Stem and head are never made narrower.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels. None is the variant's own
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels. None is the variant's own
             size with 3 channels; a side that is None stays open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the head's map.

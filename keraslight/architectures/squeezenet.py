@@ -76,7 +76,7 @@ def SqueezeNet(
     Args:
         stem, stages: The variant's table; given by `variant`.
         width: Multiplier of all channels, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (any size), 1 to 4 channels. None is
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (any size), 1+ channels. None is
             224 x 224 with 3 channels.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last fire module's map.

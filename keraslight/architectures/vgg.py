@@ -71,7 +71,7 @@ def VGG(
         batch_norms: Whether every convolution is followed by a batch norm; given by `variant`.
         style: What batch norms add; no convolution has a stride, so its padding makes no difference.
         width: Multiplier of all channels, the 4096 of the dense layers too, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (at least 224), 1 to 4 channels.
+        input_shape: (height, width, channels): sides of at least 32 pixels or None (at least 224), 1+ channels.
             None is 224 x 224 with 3 channels. Published weights need at least 224 pixels with the top.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the three dense layers; otherwise the model gives the last pooling's map.

@@ -64,7 +64,7 @@ def Xception(
         stages: The modules of each resolution; given by `variant`.
         width: Multiplier of all channels, more than 0; other than 1, they are rounded to multiples of 8.
         style: Padding of the max pools and batch normalization.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1 to 4 channels; None leaves a side open.
+        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; None leaves a side open.
         input_tensor: A Keras tensor to build on instead of a new input.
         include_top: Whether to end in the classifier; otherwise the model gives the last map.
         classes: Number of classes.

@@ -17,7 +17,7 @@ def image_input(
     """The tensor that a builder starts from: `input_tensor`, or a new `keras.Input` named `images`.
 
     Args:
-        input_shape: (H, W, C): sides of at least `min_size` pixels or None (any), 1 to 4 channels.
+        input_shape: (H, W, C): sides of at least `min_size` pixels or None (any), 1 or more channels.
         input_tensor: (B, H, W, C); its shape is checked like `input_shape`, which is then not looked at.
 
     Raises:
@@ -32,8 +32,8 @@ def image_input(
         raise InvalidArgumentError(f"`input_shape` must be (height, width, channels). Received: {shape}.")
     if any(side is not None and side < min_size for side in shape[:2]):
         raise InvalidArgumentError(f"`input_shape` needs sides of at least {min_size} pixels. Received: {shape}.")
-    if shape[2] not in (1, 2, 3, 4):
-        raise InvalidArgumentError(f"`input_shape` needs 1 to 4 channels. Received: {shape}.")
+    if shape[2] is None or shape[2] < 1:
+        raise InvalidArgumentError(f"`input_shape` needs 1 or more channels. Received: {shape}.")
     return keras.Input(shape, name="images") if input_tensor is None else input_tensor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,28 +79,30 @@ def to_litert(
     unset = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
     if unset:  # the converter would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
-    converter = _converter(model, shape)
-    if quantization is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if quantization == "int8":
-        converter.inference_input_type = tf.as_dtype(input_dtype)
-        if not quantization_aware:
-            pixels = any(layer.name == LAYER_NAME for layer in model.layers)
-            samples = list(_samples(representative_data, batch_size or 1, pixels))
-            converter.representative_dataset = lambda: ([sample] for sample in samples)
-    try:
-        content = converter.convert()
-    except Exception as error:  # the converter raises whatever its C++ side throws
-        raise ExportError(
-            f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
-        ) from error
+    with tempfile.TemporaryDirectory() as folder:
+        _save_frozen(model, shape, folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(input_dtype)
+            if not quantization_aware:
+                pixels = any(layer.name == LAYER_NAME for layer in model.layers)
+                samples = list(_samples(representative_data, batch_size or 1, pixels))
+                converter.representative_dataset = lambda: ([sample] for sample in samples)
+        try:
+            content = converter.convert()
+        except Exception as error:  # the converter raises whatever its C++ side throws
+            raise ExportError(
+                f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
+            ) from error
     return _write(path, content)
 
 
-def _converter(model: Any, shape: tuple) -> Any:
-    """A converter of the model's inference graph with its variables as constants."""
+def _save_frozen(model: Any, shape: tuple, folder: str) -> None:
+    """Writes the model's inference graph, its variables as constants, as a SavedModel."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -118,7 +121,11 @@ def _converter(model: Any, shape: tuple) -> Any:
     def serve(images):
         return {OUTPUT_NAME: tf.nest.flatten(frozen(images))[0]}
 
-    return tf.lite.TFLiteConverter.from_concrete_functions([serve.get_concrete_function()], tf.Module())
+    # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a tensor
+    # of the first function: with them the converter's own saving fails, silently, and the file has no signature.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
 
 
 def is_quantization_aware(model: Any) -> bool:

@@ -32,6 +32,11 @@ V3 = {
 }
 
 
+def table_macs(row: dict):
+    """The row's millions, within 0.1 %, and half of the last printed digit (LeNet has 0.417)."""
+    return pytest.approx(float(row["macs_millions"]), rel=1e-3, abs=5e-4)
+
+
 def percent(width: str) -> str:
     return f"{round(100 * float(width)):03d}"
 
@@ -97,7 +102,7 @@ def test_every_row_names_a_model_and_most_need_no_build():
         compared += 1
         assert info.parameters == int(row["parameters"]), (name, row)
         if row["macs_millions"]:
-            assert info.macs / 1e6 == pytest.approx(float(row["macs_millions"]), rel=1e-3), (name, row)
+            assert info.macs / 1e6 == table_macs(row), (name, row)
     print(f"{compared} rows compared with the tables, {built} by building, {len(left_out)} are no variants: {left_out}")
     assert compared + built + len(left_out) == len(ROWS)
     assert compared >= 90
@@ -124,4 +129,4 @@ def test_rows_of_other_sizes_and_forms(row, name, arguments, side):
     model = keraslight.create_model(name, input_shape=(side, side, channels), **arguments)
     assert count_parameters(model) == int(row["parameters"])
     if row["macs_millions"]:
-        assert count_macs(model) / 1e6 == pytest.approx(float(row["macs_millions"]), rel=1e-3)
+        assert count_macs(model) / 1e6 == table_macs(row)
