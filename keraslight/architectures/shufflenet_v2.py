@@ -1,10 +1,11 @@
 """ShuffleNet V2: practical guidelines for efficient CNN architecture design.
 
 Source: Ma et al., ECCV 2018, https://arxiv.org/abs/1807.11164, Table 5.
-Where the released codes differ, torchvision's choice is taken, since its weights are the ones published as tensors: in
-the downsampling units both branches give half of the channels (the authors' shortcut keeps its input's 24, which makes
-another stage 2), the shuffle comes after the concatenation (theirs before the split), and the classifier has a bias.
-Dropout defaults to 0; the authors train 2x with 0.2. The 1x1 convolution of the head is left out of the feature maps.
+The released codes differ. The default is torchvision's net, whose weights are published: in the downsampling units
+both branches give half of the channels, the shuffle comes after the concatenation, and the classifier has a bias. The
+authors' (`..._megvii`, https://github.com/megvii-model/ShuffleNet-Series) keep all channels in the shortcut there,
+shuffle before the split, and have no bias in the classifier. Dropout defaults to 0; the authors train 2x with 0.2. The
+1x1 convolution of the head is left out of the feature maps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from keras import layers
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
 from keraslight.blocks.pool import max_pool
-from keraslight.blocks.shuffle import shuffle_down, shuffle_unit
+from keraslight.blocks.shuffle import shuffle_down, shuffle_plus_unit, shuffle_unit
 from keraslight.registry import Variant, register
 
 
@@ -32,19 +33,19 @@ def _stages(*channels: int) -> tuple[Row, ...]:
     return tuple(Row(c, n) for c, n in zip(channels, (3, 7, 3), strict=True))  # 28x28, 14x14, 7x7
 
 
+X050, X100 = {"stages": _stages(48, 96, 192), "head": 1024}, {"stages": _stages(116, 232, 464), "head": 1024}
+X150, X200 = {"stages": _stages(176, 352, 704), "head": 1024}, {"stages": _stages(244, 488, 976), "head": 2048}
+MEGVII = {"shuffle_first": True}
+
 VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
-    "shufflenet_v2_050": Variant(
-        {"stages": _stages(48, 96, 192), "head": 1024}, 224, 1_366_792, 40_476_448, "torchvision/shufflenet_v2_x0_5"
-    ),
-    "shufflenet_v2_100": Variant(
-        {"stages": _stages(116, 232, 464), "head": 1024}, 224, 2_278_604, 144_907_992, "torchvision/shufflenet_v2_x1_0"
-    ),
-    "shufflenet_v2_150": Variant(
-        {"stages": _stages(176, 352, 704), "head": 1024}, 224, 3_503_624, 295_759_392, "torchvision/shufflenet_v2_x1_5"
-    ),
-    "shufflenet_v2_200": Variant(
-        {"stages": _stages(244, 488, 976), "head": 2048}, 224, 7_393_996, 583_253_464, "torchvision/shufflenet_v2_x2_0"
-    ),
+    "shufflenet_v2_050": Variant(X050, 224, 1_366_792, 40_476_448, "torchvision/shufflenet_v2_x0_5"),
+    "shufflenet_v2_100": Variant(X100, 224, 2_278_604, 144_907_992, "torchvision/shufflenet_v2_x1_0"),
+    "shufflenet_v2_150": Variant(X150, 224, 3_503_624, 295_759_392, "torchvision/shufflenet_v2_x1_5"),
+    "shufflenet_v2_200": Variant(X200, 224, 7_393_996, 583_253_464, "torchvision/shufflenet_v2_x2_0"),
+    "shufflenet_v2_050_megvii": Variant({**X050, **MEGVII}, 224, 1_365_792, 40_476_448, None),
+    "shufflenet_v2_100_megvii": Variant({**X100, **MEGVII}, 224, 2_278_760, 145_814_296, None),
+    "shufflenet_v2_150_megvii": Variant({**X150, **MEGVII}, 224, 3_506_720, 298_970_656, None),
+    "shufflenet_v2_200_megvii": Variant({**X200, **MEGVII}, 224, 7_402_600, 590_783_000, None),
 }
 
 
@@ -53,6 +54,7 @@ def ShuffleNetV2(
     *,
     stages: tuple[Row, ...],
     head: int,
+    shuffle_first: bool = False,
     stem: int = 24,
     width: float = 1.0,
     style: ConvStyle = TORCH,
@@ -70,6 +72,7 @@ def ShuffleNetV2(
 
     Args:
         stages, head, stem: The variant's table; given by `variant`.
+        shuffle_first: Whether units and classifier are the authors'; given by `variant`.
         width: Multiplier of the table's channels, more than 0; other than 1, both halves of a unit are rounded to
             multiples of 8. Stem and head are never made narrower.
         style: Padding and batch normalization.
@@ -97,9 +100,15 @@ def ShuffleNetV2(
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
     features["stride_4"] = x
     for s, row in enumerate(stages):
-        x = shuffle_down(x, _scaled(row.channels, width, 16), style=style, name=f"stage{s}_block0")
-        for b in range(row.repeats):
-            x = shuffle_unit(x, style=style, name=f"stage{s}_block{b + 1}")
+        channels = _scaled(row.channels, width, 16)
+        for b in range(row.repeats + 1):
+            block = f"stage{s}_block{b}"
+            if shuffle_first:
+                x = shuffle_plus_unit(x, channels, stride=1 if b else 2, style=style, name=block)
+            elif b == 0:
+                x = shuffle_down(x, channels, style=style, name=block)
+            else:
+                x = shuffle_unit(x, style=style, name=block)
         features[f"stride_{8 * 2**s}"] = x
     if features_only:
         return feature_model(images, features, name=name)
@@ -108,7 +117,13 @@ def ShuffleNetV2(
         return backbone(images, x, pooling=pooling, name=name)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
+        images,
+        x,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        dropout=dropout,
+        bias=not shuffle_first,
+        name=name,
     )
 
 

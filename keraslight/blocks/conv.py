@@ -19,17 +19,18 @@ class ConvStyle(NamedTuple):
     Args:
         padding: `"symmetric"` pads `k // 2` on both sides (PyTorch); `"same"` is TensorFlow's, which at stride 2 and
             even sizes pads the bottom and the right only.
-        epsilon: Added to the variance in batch normalization.
+        epsilon: Added to the variance in batch normalization. None is a net without: its convolutions have biases.
         momentum: Of the moving statistics, as Keras counts it (PyTorch's 0.1 is 0.9).
     """
 
     padding: str
-    epsilon: float
-    momentum: float
+    epsilon: float | None
+    momentum: float | None
 
 
 TORCH = ConvStyle(padding="symmetric", epsilon=1e-5, momentum=0.9)
 TENSORFLOW = ConvStyle(padding="same", epsilon=1e-3, momentum=0.99)
+PLAIN = ConvStyle(padding="symmetric", epsilon=None, momentum=None)
 
 
 def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
@@ -63,7 +64,9 @@ def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> kera
 
 
 def batch_norm(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Batch normalization over the last axis with the family's epsilon and momentum; the shape stays."""
+    """Batch normalization over the last axis with the family's epsilon and momentum, if it has any; the shape stays."""
+    if style.epsilon is None:
+        return x
     return layers.BatchNormalization(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
 
 
@@ -124,7 +127,7 @@ def conv_bn(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Convolution without bias, batch normalization, activation.
+    """Convolution without bias, batch normalization (or with bias, where the style has none), activation.
 
     Args:
         x: (B, H, W, C).
@@ -138,7 +141,8 @@ def conv_bn(
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
     """
-    x = conv(x, filters, kernel, stride=stride, groups=groups, use_bias=False, style=style, name=name)
+    use_bias = style.epsilon is None
+    x = conv(x, filters, kernel, stride=stride, groups=groups, use_bias=use_bias, style=style, name=name)
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")
 
@@ -152,8 +156,9 @@ def depthwise_bn(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Depthwise convolution without bias, batch normalization, activation: `conv_bn` with one filter a channel."""
+    """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter a channel."""
     x, padding = _padded(x, kernel, stride, style, name)
-    x = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding, use_bias=False, name=name)(x)
+    use_bias = style.epsilon is None
+    x = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding, use_bias=use_bias, name=name)(x)
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")

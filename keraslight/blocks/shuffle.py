@@ -88,14 +88,16 @@ def shuffle_plus_unit(
     x: keras.KerasTensor,
     channels: int,
     *,
-    kernel: int | None,
+    kernel: int | None = 3,
     stride: int,
-    activation: str,
-    attention: bool,
+    activation: str = "relu",
+    attention: bool = False,
     divisor: int = 1,
+    style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """ShuffleNet V2+'s unit: shuffles first, by taking the even channels for the shortcut and the odd ones to convolve.
+    """The authors' unit of ShuffleNet V2 and V2+: shuffles first, by taking the even channels for the shortcut and the
+    odd ones to convolve. By default it is V2's.
 
     Args:
         x: (B, H, W, C) with an even C.
@@ -111,7 +113,7 @@ def shuffle_plus_unit(
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: the Xception form is asked to stride.
+        InvalidArgumentError: the Xception form is asked to stride, or the shortcut leaves no channels to convolve.
     """
     if kernel is None and stride > 1:
         raise InvalidArgumentError(f"The Xception form needs stride 1. Received: stride={stride}.")
@@ -119,30 +121,35 @@ def shuffle_plus_unit(
         short = ChannelSlice(0, None, 2, name=f"{name}_keep")(x)
         x = ChannelSlice(1, None, 2, name=f"{name}_take")(x)
     else:
-        short = depthwise_bn(x, kernel, stride=stride, name=f"{name}_shortcut_depthwise")
-        short = conv_bn(short, x.shape[-1], 1, activation=activation, name=f"{name}_shortcut")
+        short = depthwise_bn(x, kernel, stride=stride, style=style, name=f"{name}_shortcut_depthwise")
+        short = conv_bn(short, x.shape[-1], 1, activation=activation, style=style, name=f"{name}_shortcut")
     middle, added = channels // 2, channels - short.shape[-1]
+    if added < 1:
+        raise InvalidArgumentError(
+            "A ShuffleNet unit must have more channels than its shortcut keeps. "
+            f"Received: {channels} channels, {short.shape[-1]} kept, unit {name!r}; use a larger `width`."
+        )
     if kernel is None:
         for n, filters in enumerate((middle, middle, added)):
-            x = depthwise_bn(x, 3, name=f"{name}_depthwise{n}")
-            x = conv_bn(x, filters, 1, activation=activation, name=f"{name}_pointwise{n}")
+            x = depthwise_bn(x, 3, style=style, name=f"{name}_depthwise{n}")
+            x = conv_bn(x, filters, 1, activation=activation, style=style, name=f"{name}_pointwise{n}")
     else:
-        x = conv_bn(x, middle, 1, activation=activation, name=f"{name}_expand")
-        x = depthwise_bn(x, kernel, stride=stride, name=f"{name}_depthwise")
-        x = conv_bn(x, added, 1, activation=activation, name=f"{name}_project")
+        x = conv_bn(x, middle, 1, activation=activation, style=style, name=f"{name}_expand")
+        x = depthwise_bn(x, kernel, stride=stride, style=style, name=f"{name}_depthwise")
+        x = conv_bn(x, added, 1, activation=activation, style=style, name=f"{name}_project")
     if attention:
-        x = squeeze_excite_bn(x, make_divisible(added // 4, divisor), name=f"{name}_se")
+        x = squeeze_excite_bn(x, make_divisible(added // 4, divisor), style=style, name=f"{name}_se")
     return layers.Concatenate(name=f"{name}_concat")([short, x])
 
 
-def squeeze_excite_bn(x: keras.KerasTensor, squeezed: int, *, name: str) -> keras.KerasTensor:
+def squeeze_excite_bn(x: keras.KerasTensor, squeezed: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
     """Squeeze-and-excitation with a batch norm instead of biases and a hard sigmoid; (B, H, W, C) stays.
 
     Args:
         squeezed: Channels between the two 1x1 convolutions, at least 1.
     """
     y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    y = conv_bn(y, squeezed, 1, activation="relu", name=f"{name}_reduce")
+    y = conv_bn(y, squeezed, 1, activation="relu", style=style, name=f"{name}_reduce")
     y = layers.Conv2D(x.shape[-1], 1, use_bias=False, name=f"{name}_expand")(y)
     y = activate(y, "hard_sigmoid", name=f"{name}_gate")
     return layers.Multiply(name=f"{name}_scale")([x, y])

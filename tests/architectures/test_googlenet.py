@@ -58,7 +58,16 @@ def test_heads_are_left_out_by_their_own_rule_only(reference, caplog, tmp_path):
 
 def test_kernel_of_the_wide_branch():
     assert build().get_layer("stage0_block0_wide").kernel_size == (3, 3)
-    assert build("paper").get_layer("stage0_block0_wide").kernel_size == (5, 5)
+    assert build("5x5").get_layer("stage0_block0_wide").kernel_size == (5, 5)
+
+
+def test_the_papers_net_has_biases_and_response_norms_but_no_batch_norm():
+    model = build("paper")
+    kinds = [type(layer).__name__ for layer in model.layers]
+    assert "BatchNormalization" not in kinds
+    assert kinds.count("LocalResponseNorm") == 2
+    assert all(layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    assert model.get_layer("stage2_pool").pool_size == (3, 3)
 
 
 def test_max_pools_round_up_and_the_last_is_2x2():

@@ -19,8 +19,6 @@ ROWS = list(csv.DictReader((Path(__file__).parent / "reference_table.csv").open(
 # Forms that are not in the zoo, each with the reason.
 LEFT_OUT = {
     r"\(keras v1": "ResNet is v1.5 here",
-    r"^paper style": "the paper's GoogLeNet has batch norm here: nobody trains it without",
-    r"\(megvii\)": "ShuffleNetV2 is torchvision's, whose weights are published",
 }
 V3 = {
     "Large a1.0": "large_100",
@@ -51,8 +49,8 @@ def ours(row: dict) -> tuple[str, dict]:
         case "AlexNet":
             return ("alexnet_2012" if "original" in variant else "alexnet"), {}
         case "GoogLeNet":
-            name = "googlenet_paper" if "true 5x5" in variant else "googlenet"
-            return name, ({"auxiliary": True} if "with 2 aux" in variant else {})
+            name = "paper" if "paper" in variant else "5x5" if "true 5x5" in variant else None
+            return "_".join(filter(None, ("googlenet", name))), ({"auxiliary": True} if "with 2 aux" in variant else {})
         case "SqueezeNet":
             return first.replace("squeezenet", "squeezenet_"), {}
         case "MobileNetV1" | "MobileNetV2":
@@ -76,7 +74,7 @@ def ours(row: dict) -> tuple[str, dict]:
             groups, width = variant.split(" ")
             return f"shufflenet_v1_{groups}_{percent(width[:-1])}", {}
         case "ShuffleNetV2":
-            return f"shufflenet_v2_{percent(first[:-1])}", {}
+            return f"shufflenet_v2_{percent(first[:-1])}" + ("_megvii" if "megvii" in variant else ""), {}
         case "ShuffleNetV2+":
             return f"shufflenet_v2_plus_{first.lower()}", {}
         case "MobileNeXt" | "GhostNet":

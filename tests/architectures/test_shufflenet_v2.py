@@ -44,6 +44,19 @@ def test_both_branches_of_a_downsampling_unit_give_half():
     assert not any(name.endswith("depthwise_act") for name in names)
 
 
+def test_the_authors_units_shuffle_first_and_keep_the_shortcut():
+    model = build("100_megvii")
+    assert model.get_layer("stage0_block0_shortcut").filters == 24
+    assert model.get_layer("stage0_block0_project").filters == 92
+    assert model.get_layer("stage0_block1_keep").get_config()["step"] == 2
+    assert not any("shuffle" in layer.name for layer in model.layers)
+    assert not model.get_layer("classifier").use_bias
+    with pytest.raises(
+        InvalidArgumentError, match="more channels than its shortcut keeps. Received: 16 channels, 24 kept"
+    ):
+        build("050_megvii", width=0.3)
+
+
 def test_units_a_stage():
     names = [layer.name for layer in build("200").layers]
     assert [sum(n.startswith(f"stage{s}") and n.endswith("_concat") for n in names) for s in range(3)] == [4, 8, 4]
