@@ -42,10 +42,10 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
     "shufflenet_v2_100": Variant(X100, 224, 2_278_604, 144_907_992, "torchvision/shufflenet_v2_x1_0"),
     "shufflenet_v2_150": Variant(X150, 224, 3_503_624, 295_759_392, "torchvision/shufflenet_v2_x1_5"),
     "shufflenet_v2_200": Variant(X200, 224, 7_393_996, 583_253_464, "torchvision/shufflenet_v2_x2_0"),
-    "shufflenet_v2_050_megvii": Variant({**X050, **MEGVII}, 224, 1_365_792, 40_476_448, None),
-    "shufflenet_v2_100_megvii": Variant({**X100, **MEGVII}, 224, 2_278_760, 145_814_296, None),
-    "shufflenet_v2_150_megvii": Variant({**X150, **MEGVII}, 224, 3_506_720, 298_970_656, None),
-    "shufflenet_v2_200_megvii": Variant({**X200, **MEGVII}, 224, 7_402_600, 590_783_000, None),
+    "shufflenet_v2_050_megvii": Variant({**X050, **MEGVII}, 224, 1_365_792, 40_476_448, "ref/shufflenet_v2_x0_5"),
+    "shufflenet_v2_100_megvii": Variant({**X100, **MEGVII}, 224, 2_278_760, 145_814_296, "ref/shufflenet_v2_x1_0"),
+    "shufflenet_v2_150_megvii": Variant({**X150, **MEGVII}, 224, 3_506_720, 298_970_656, "ref/shufflenet_v2_x1_5"),
+    "shufflenet_v2_200_megvii": Variant({**X200, **MEGVII}, 224, 7_402_600, 590_783_000, "ref/shufflenet_v2_x2_0"),
 }
 
 

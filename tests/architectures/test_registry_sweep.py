@@ -109,8 +109,7 @@ class TestArguments:
         targets = np.arange(8)
         model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
         first = model.train_on_batch(images, targets)
-        losses = [model.train_on_batch(images, targets) for _ in range(20)]
-        assert min(losses) < first
+        assert any(model.train_on_batch(images, targets) < 0.95 * first for _ in range(20))
 
     def test_litert_agrees(self, name, tmp_path):
         from ai_edge_litert.interpreter import Interpreter
