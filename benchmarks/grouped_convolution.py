@@ -16,7 +16,7 @@ import keraslight
 from keraslight.layers import GroupedConv2D
 
 MODELS = ("shufflenet_v1_g3_100", "repvgg_b1g4")
-SIZE, BATCH, STEPS, CLASSES = 96, 8, 5, 10
+SIZE, BATCH, STEPS, CLASSES = 224, 8, 3, 10
 
 
 def stock(layer: keras.layers.Layer) -> keras.layers.Layer:

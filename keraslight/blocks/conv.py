@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers import GroupedConv2D
+from keraslight.layers import BatchNorm, GroupedConv2D
 
 ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "hard_silu", "hard_sigmoid", "sigmoid", "softmax", "tanh")
 
@@ -67,7 +67,7 @@ def batch_norm(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> 
     """Batch normalization over the last axis with the family's epsilon and momentum, if it has any; the shape stays."""
     if style.epsilon is None:
         return x
-    return layers.BatchNormalization(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
+    return BatchNorm(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
 
 
 def _padded(x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str) -> tuple:
@@ -111,7 +111,8 @@ def conv(
         )
     x, padding = _padded(x, kernel, stride, style, name)
     settings = {"strides": stride, "padding": padding, "use_bias": use_bias, "name": name}
-    if groups > 1:  # stock Keras needs XLA for it on a CPU and is up to 300 times slower
+    # Of groups, stock Keras needs XLA on a CPU and is up to 300 times slower; of the second kind it may crash.
+    if groups > 1 or (kernel == 1 and stride > 1 and x.shape[-1] < 16):
         return GroupedConv2D(filters, kernel, groups=groups, **settings)(x)
     return layers.Conv2D(filters, kernel, **settings)(x)
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from keraslight.compress import _graph
+from keraslight.layers import BatchNorm
 
 
 def fuse(model: keras.Model) -> keras.Model:
@@ -63,7 +64,7 @@ def _foldable(graph: _graph.Graph) -> dict[str, tuple]:
         norm = readers[0].layer if len(readers) == 1 and readers[0] is not None else None
         if (
             isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense)
-            and type(norm) is keras.layers.BatchNormalization
+            and type(norm) in (keras.layers.BatchNormalization, BatchNorm)
             and layer.activation is keras.activations.linear
             and getattr(layer, "data_format", "channels_last") == "channels_last"
             and norm.axis in (-1, layer.output.ndim - 1)

@@ -1,5 +1,6 @@
 """Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
 
+from keraslight.layers.batch_norm import BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.code_distance import CodeDistance
 from keraslight.layers.drop_path import DropPath
@@ -12,6 +13,7 @@ from keraslight.layers.normalization import ImageNormalization
 
 __all__ = [
     "GRN",
+    "BatchNorm",
     "ChannelSlice",
     "CodeDistance",
     "DropPath",

@@ -1,4 +1,4 @@
-"""Grouped convolution that is fast on a CPU."""
+"""Grouped convolution that is fast on a CPU, and a strided 1x1 convolution that does not crash there."""
 
 import os
 import platform
@@ -15,6 +15,10 @@ class GroupedConv2D(keras.layers.Conv2D):
     XLA functions inside, which other runtimes refuse. Where oneDNN is off or absent, each group is convolved on its
     own. Other backends and channels-first maps run what Keras runs.
 
+    With one group it is for a strided 1x1 convolution of fewer than 16 channels, such as a branch of RepVGG's stem:
+    oneDNN's gradient of that kernel writes outside its memory where the last row or column is not used (TensorFlow
+    2.21; `tf.nn.convolution` of 96x96x3, stride 2, ends the process). Here the unused pixels are left out before.
+
     (B, H, W, C) -> (B, H', W', filters), with a kernel of (kh, kw, C / groups, filters). `groups` divides both
     C and `filters`.
     """
@@ -25,7 +29,10 @@ class GroupedConv2D(keras.layers.Conv2D):
         import tensorflow as tf
 
         inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
-        settings = {"strides": self.strides, "padding": self.padding.upper(), "dilations": self.dilation_rate}
+        strides = self.strides
+        if self.kernel_size == (1, 1) and max(strides) > 1:
+            inputs, strides = inputs[:, :: strides[0], :: strides[1]], 1
+        settings = {"strides": strides, "padding": self.padding.upper(), "dilations": self.dilation_rate}
         if self.groups == 1 or _has_grouped_kernel(tf):
             return tf.nn.convolution(inputs, kernel, **settings)
         parts = zip(tf.split(inputs, self.groups, axis=-1), tf.split(kernel, self.groups, axis=-1), strict=True)

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keraslight.layers import GroupedConv2D
 
@@ -33,6 +34,22 @@ def test_equals_stock_conv(settings):
     np.testing.assert_allclose(values, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("shape", [(2, 96, 96, 3), (2, 8, 9, 2), (2, 7, 10, 15)])
+def test_strided_pointwise_convolution_and_its_gradient(shape, padding):
+    images = np.random.default_rng(2).normal(size=shape).astype("float32")
+    layer = GroupedConv2D(64, 1, strides=2, padding=padding)
+    seen = images[:, ::2, ::2]
+    for _ in range(3):  # stock Keras ends the process here, at 96 pixels
+        with tf.GradientTape() as tape:
+            values = layer(images)
+            loss = tf.reduce_sum(values)
+        (gradient, _) = tape.gradient(loss, layer.trainable_weights)
+    kernel = np.asarray(layer.kernel)[0, 0]
+    np.testing.assert_allclose(values, seen @ kernel, atol=1e-5)
+    np.testing.assert_allclose(gradient[0, 0, :, 0], seen.sum(axis=(0, 1, 2)), rtol=1e-4, atol=1e-3)
+
+
 def test_trains_and_serializes(tmp_path):
     images = keras.Input((9, 8, 12))
     x = GroupedConv2D(24, 3, groups=4, padding="same", kernel_regularizer="l2", name="grouped")(images)
@@ -50,8 +67,6 @@ def test_trains_and_serializes(tmp_path):
 
 
 def test_graph_has_no_xla_functions():
-    import tensorflow as tf
-
     layer = GroupedConv2D(24, 3, groups=4)
     layer.build((None, 9, 8, 12))
     graph = tf.function(lambda x: layer(x)).get_concrete_function(tf.TensorSpec((None, 9, 8, 12))).graph

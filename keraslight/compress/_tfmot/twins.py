@@ -207,7 +207,7 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
         return tf_keras.layers.Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=name)
     if kind is own.ChannelSlice:
         return ChannelSlice(layer.start, layer.stop, layer.step, name=name)
-    if kind is own.GroupedConv2D:
+    if kind in (own.GroupedConv2D, own.BatchNorm):
         return _same(layer, name, changes)
     if kind is own.ImageNormalization:
         return tf_keras.layers.Rescaling(layer.scale, layer.offset, name=name)
@@ -234,8 +234,8 @@ def _plain_axes(axes) -> bool:
 
 
 def _same(layer, name: str, changes: dict) -> tf_keras.layers.Layer:
-    stock = keras.layers.Conv2D if isinstance(layer, own.GroupedConv2D) else type(layer)
-    cls = getattr(tf_keras.layers, stock.__name__)
+    stock = {own.GroupedConv2D: "Conv2D", own.BatchNorm: "BatchNormalization"}
+    cls = getattr(tf_keras.layers, stock.get(type(layer), type(layer).__name__))
     known = {parameter for base in cls.__mro__ for parameter in inspect.signature(base.__init__).parameters}
     config = {
         key: value
