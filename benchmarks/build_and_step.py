@@ -27,7 +27,7 @@ PAIRS: dict[str, tuple[str, Callable]] = {
     "DenseNet121": ("densenet121", keras.applications.DenseNet121),
     "ResNet50": ("resnet50", keras.applications.ResNet50),
 }
-SIZE, BATCH, BUILDS, STEPS = 128, 8, 5, 10
+SIZE, BATCH, BUILDS, STEPS = 128, 8, 9, 10
 
 
 def ratio(pair: dict[str, Callable[[], object]], repeats: int) -> float:

@@ -21,7 +21,8 @@ SIZE, BATCH, STEPS, CLASSES = 224, 8, 3, 10
 
 def stock(layer: keras.layers.Layer) -> keras.layers.Layer:
     """The same layer, a grouped convolution as Keras' own."""
-    return (keras.layers.Conv2D if type(layer) is GroupedConv2D else type(layer)).from_config(layer.get_config())
+    grouped = type(layer) is GroupedConv2D and layer.groups > 1
+    return (keras.layers.Conv2D if grouped else type(layer)).from_config(layer.get_config())
 
 
 def main() -> None:

@@ -62,5 +62,10 @@ def convnext_block(
 
 
 def _initializer() -> keras.Initializer:
-    """The papers'; one object a layer, since Keras warns of an unseeded initializer that is used twice."""
-    return keras.initializers.TruncatedNormal(stddev=0.02)
+    """Uniform with the papers' standard deviation of 0.02; they draw from a normal distribution.
+
+    That would take a third of the time in which a model is built. One object a layer, since Keras warns of an unseeded
+    initializer that is used twice.
+    """
+    bound = 0.02 * 3**0.5
+    return keras.initializers.RandomUniform(-bound, bound)
