@@ -1,8 +1,8 @@
 """Training with keraslight's grouped convolution against stock Keras', on this CPU.
 
-For each model two ratios: of a whole training step, with stock grouped convolutions in the same model, and of the grouped
-convolutions alone, forward and backward. The rest of a step is the same in both. The two take turns, medians; the first
-runs, which compile, are not counted.
+For each model two ratios: of a whole training step, with stock grouped convolutions in the same model, and of the
+grouped convolutions alone, forward and backward. The rest of a step is the same in both. The two take turns, medians;
+the first runs, which compile, are not counted.
 """
 
 import os
