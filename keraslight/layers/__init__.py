@@ -4,6 +4,7 @@ from keraslight.layers.batch_norm import BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.code_distance import CodeDistance
 from keraslight.layers.drop_path import DropPath
+from keraslight.layers.equivariant import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D
 from keraslight.layers.grn import GRN
 from keraslight.layers.grouped_conv import GroupedConv2D
 from keraslight.layers.layer_norm import LayerNorm
@@ -14,6 +15,9 @@ from keraslight.layers.normalization import ImageNormalization
 __all__ = [
     "GRN",
     "BatchNorm",
+    "C4GroupConv2D",
+    "C4GroupPooling",
+    "C4LiftingConv2D",
     "ChannelSlice",
     "CodeDistance",
     "DropPath",

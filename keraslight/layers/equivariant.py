@@ -1,0 +1,205 @@
+"""Rotation-equivariant convolutions over C4, the four rotations by 90 degrees.
+
+A map on the group carries each feature in four orientations. It is kept as 4-d, (B, H, W, 4 * F) with channel
+`r * F + f` for feature `f` in orientation `r` (r quarter turns counterclockwise), so that one plain convolution
+computes it, pooling works as usual and LiteRT converts it. When the input turns by a quarter, the maps turn with it
+and each orientation's features move on to the next one: with `turn(x) = rot90(x, axes=(1, 2))` and the orientations as
+an axis, `y(turn(x))[r] = turn(y(x)[r - 1])`.
+
+Weights that differ from orientation to orientation break this. Batch normalization between the layers shares its own
+by `Reshape((H, W, 4, F))` before and `Reshape((H, W, 4 * F))` behind it. Activations and pooling need no care.
+
+Source: Cohen and Welling, "Group Equivariant Convolutional Networks", ICML 2016, https://arxiv.org/abs/1602.07576,
+equations 10 (lifting) and 11 (group convolution); section 6.3 (pooling).
+"""
+
+import keras
+from keras import ops
+
+from keraslight.errors import InvalidArgumentError
+
+ORIENTATIONS = 4
+
+
+def _turn(kernel, quarters: int):
+    """A kernel (k, k, ...) turned counterclockwise, as `numpy.rot90`. Transposes and flips fold into a constant."""
+    if quarters % 2:
+        kernel = ops.flip(ops.swapaxes(kernel, 0, 1), axis=0)
+    return ops.flip(kernel, axis=(0, 1)) if quarters >= 2 else kernel
+
+
+class _C4Conv2D(keras.layers.Layer):
+    """The arguments and the convolution that lifting and group convolution share."""
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        padding: str = "same",
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (("filters", filters), ("kernel_size", kernel_size), ("strides", strides)):
+            if not isinstance(value, int) or value < 1:  # a kernel that turns is square: one number
+                raise InvalidArgumentError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
+        if padding not in ("same", "valid"):
+            raise InvalidArgumentError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}.")
+        if padding == "same" and kernel_size % 2 == 0:
+            raise InvalidArgumentError(
+                "`kernel_size` must be odd with `padding='same'`, which pads an even kernel unevenly. "
+                f"Received: kernel_size={kernel_size}."
+            )
+        self.filters, self.kernel_size, self.strides, self.padding = filters, kernel_size, strides, padding
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, *self._kernel_inputs(input_shape[-1]), self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        if self.use_bias:  # one for all orientations
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def _kernel_inputs(self, channels: int) -> tuple[int, ...]:
+        return (channels,)
+
+    def _oriented_kernel(self, quarters: int):
+        return _turn(self.kernel, quarters)
+
+    def call(self, inputs):
+        strides = self.strides
+        if self.kernel_size == 1 and strides > 1:
+            # oneDNN's gradient of such a convolution crashes with few channels: see GroupedConv2D.
+            inputs, strides = inputs[:, ::strides, ::strides], 1
+        kernel = ops.concatenate([self._oriented_kernel(quarters) for quarters in range(ORIENTATIONS)], axis=-1)
+        x = ops.conv(inputs, kernel, strides=strides, padding=self.padding, data_format="channels_last")
+        return x + ops.tile(self.bias, (ORIENTATIONS,)) if self.use_bias else x
+
+    def compute_output_shape(self, input_shape):
+        batch, *sides, channels = input_shape
+        self._kernel_inputs(channels)
+        lost = 0 if self.padding == "same" else self.kernel_size - 1
+        sides = [None if side is None else -(-(side - lost) // self.strides) for side in sides]
+        if any(side is not None and side < 1 for side in sides):
+            raise InvalidArgumentError(
+                "The input must be at least as large as the kernel. "
+                f"Received: kernel_size={self.kernel_size}, input {tuple(input_shape)}."
+            )
+        return (batch, *sides, ORIENTATIONS * self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
+
+
+@keras.saving.register_keras_serializable(package="keraslight")
+class C4LiftingConv2D(_C4Conv2D):
+    """(B, H, W, C) -> (B, H', W', 4 * filters): convolves an image with each kernel in four orientations.
+
+    Orientation `r` of feature `f` is channel `r * filters + f`; its kernel is turned by `r` quarters counterclockwise.
+    The first layer of an equivariant network; `C4GroupConv2D` follows. It has k * k * C * F + F parameters, as a plain
+    convolution to F channels, and costs four times as much.
+    Source: Cohen and Welling 2016, https://arxiv.org/abs/1602.07576, equation 10.
+
+    With strides the equivariance is exact where the kernel's places lie symmetrically on the map: H and W odd for an
+    odd kernel at stride 2 (an even side is fine with an even kernel and "valid"). Elsewhere it holds up to a shift
+    of a pixel; a 2x2 pooling of even sides is exact.
+
+    Args:
+        filters: Number of features F, at least 1; the output has four times as many channels.
+        kernel_size: Side k of the square kernel in pixels, at least 1; odd for "same".
+        strides: Step in both directions, at least 1.
+        padding: "same" (zeros) or "valid".
+        use_bias: Whether each feature has a bias, the same in all orientations.
+        kernel_initializer: As in `keras.layers.Conv2D`.
+        kernel_regularizer: As in `keras.layers.Conv2D`.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range, or the input is smaller than the kernel.
+    """
+
+
+@keras.saving.register_keras_serializable(package="keraslight")
+class C4GroupConv2D(_C4Conv2D):
+    """(B, H, W, 4 * C) -> (B, H', W', 4 * filters): convolves a map on the group, over place and orientation.
+
+    For output orientation `r` the kernel is turned by `r` quarters, and its four input orientations move on by `r`.
+    It has k * k * 4 * C * F + F parameters, and costs four times as much as a plain convolution of that size.
+    Source: Cohen and Welling 2016, https://arxiv.org/abs/1602.07576, equation 11.
+
+    Args:
+        filters, kernel_size, strides, padding, use_bias, kernel_initializer, kernel_regularizer: See
+            `C4LiftingConv2D`, also for where strides are exact.
+
+    Raises:
+        InvalidArgumentError: the channels are no multiple of 4, an argument is out of its range, or the input is
+            smaller than the kernel.
+    """
+
+    def _kernel_inputs(self, channels: int) -> tuple[int, ...]:
+        return (ORIENTATIONS * _features(channels),)
+
+    def _oriented_kernel(self, quarters: int):
+        kernel = _turn(self.kernel, quarters)
+        start = (ORIENTATIONS - quarters) * (kernel.shape[2] // ORIENTATIONS)
+        return ops.concatenate([kernel[:, :, start:], kernel[:, :, :start]], axis=2) if quarters else kernel
+
+
+@keras.saving.register_keras_serializable(package="keraslight")
+class C4GroupPooling(keras.layers.Layer):
+    """(B, H, W, 4 * F) -> (B, H, W, F): each feature's maximum or mean over the four orientations.
+
+    The result turns with the input; pooled over H and W too, it is invariant to quarter turns. No parameters.
+    Source: Cohen and Welling 2016, https://arxiv.org/abs/1602.07576, section 6.3.
+
+    Args:
+        mode: "max" or "mean".
+
+    Raises:
+        InvalidArgumentError: another mode, or channels that are no multiple of 4.
+    """
+
+    def __init__(self, mode: str = "max", **kwargs):
+        super().__init__(**kwargs)
+        if mode not in ("max", "mean"):
+            raise InvalidArgumentError(f"`mode` must be 'max' or 'mean'. Received: mode={mode!r}.")
+        self.mode = mode
+
+    def build(self, input_shape):
+        _features(input_shape[-1])
+
+    def call(self, inputs):
+        first, second, third, fourth = ops.split(inputs, ORIENTATIONS, axis=-1)
+        if self.mode == "max":
+            return ops.maximum(ops.maximum(first, second), ops.maximum(third, fourth))
+        return (first + second + third + fourth) / ORIENTATIONS
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], _features(input_shape[-1]))
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}
+
+
+def _features(channels: int) -> int:
+    if channels % ORIENTATIONS:
+        raise InvalidArgumentError(
+            f"A map on C4 must have a multiple of 4 channels (lift an image first). Received: {channels} channels."
+        )
+    return channels // ORIENTATIONS
