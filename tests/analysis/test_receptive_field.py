@@ -1,0 +1,209 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import keraslight
+from keraslight.analysis import receptive_field
+from keraslight.errors import InvalidArgumentError
+
+
+def fields(model, input_shape=None):
+    return {field.name: field for field in receptive_field(model, input_shape)}
+
+
+def test_vgg16():
+    rows = fields(keraslight.VGG("16", include_top=False, width=0.125))
+    # Three layers of 3x3 and a 2x2 pooling add (3 * 2 + 1) * stride; the first two stages have two layers.
+    assert [rows[f"stage{s}_pool"].size for s in range(5)] == [(6, 6), (16, 16), (44, 44), (100, 100), (212, 212)]
+    assert rows["stage4_pool"].stride == (32, 32)
+    assert rows["stage4_pool"].center == (15.5, 15.5)  # 32 pixels a place: its own tile's middle
+    assert not rows["stage4_pool"].whole
+
+
+def test_resnet50():
+    """The stem sees 7 + 2 * 2 pixels at stride 4; after it each 3x3 convolution adds twice its input's stride."""
+    own = fields(keraslight.ResNet("50", width=0.25))
+    size = 11 + 3 * 2 * 4
+    for stride, blocks in ((4, 4), (8, 6), (16, 3)):  # the first block's 3x3 has the stride
+        size += 2 * stride + (blocks - 1) * 2 * 2 * stride
+    assert size == 427
+    assert own["stage3_block2_add"].size == (size, size)
+    assert own["stage3_block2_add"].center == (0.0, 0.0)  # symmetric padding
+    assert own["pool"].whole
+    assert own["pool"].size == own["classifier"].size == (224, 224)
+    assert own["classifier"].stride == (0, 0)
+    # He et al.'s own version strides in the 1x1 convolution before: 483, as in Araujo et al., table 1.
+    first = fields(keras.applications.ResNet50(include_top=False, weights=None))
+    assert first["conv5_block3_out"].size == (483, 483)
+    assert first["conv5_block3_out"].stride == (32, 32)
+
+
+def test_dilated_stack():
+    x = images = keras.Input((None, None, 3))
+    for dilation in (1, 2, 4, 8):
+        x = layers.Conv2D(2, 3, dilation_rate=dilation, padding="same", name=f"d{dilation}")(x)
+    assert [row.size[0] for row in receptive_field(keras.Model(images, x))] == [1, 3, 7, 15, 31]
+    assert fields(keras.Model(images, x))["d8"].center == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("seed", range(14))
+def test_agrees_with_the_support_of_the_gradient(seed):
+    """Kernels of ones on random small networks: an output's gradient is above 0 exactly where it can see."""
+    rng = np.random.default_rng(seed)
+    x = images = keras.Input((57, 64, 1))
+    for _ in range(rng.integers(3, 6)):
+        x = random_layer(rng, x)
+    model = keras.Model(images, x)
+    field = receptive_field(model)[-1]
+    image = tf.ones((1, 57, 64, 1))
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(image)
+        y = tf.reduce_sum(model(image), axis=-1)[0]
+        corners = [y[i, j] for i in (0, y.shape[0] // 2, -1) for j in (0, y.shape[1] // 2, -1)]
+    places = [(i, j) for i in (0, y.shape[0] // 2, y.shape[0] - 1) for j in (0, y.shape[1] // 2, y.shape[1] - 1)]
+    exact = 0
+    for (i, j), value in zip(places, corners, strict=True):
+        seen = tape.gradient(value, image).numpy()[0, :, :, 0] > 0
+        for axis, index in ((0, i), (1, j)):
+            first = field.center[axis] + index * field.stride[axis] - (field.size[axis] - 1) / 2
+            last = first + field.size[axis] - 1
+            pixels = np.flatnonzero(seen.any(axis=1 - axis))
+            if not len(pixels):
+                continue  # all in the padding
+            assert first <= pixels[0]
+            assert pixels[-1] <= last
+            if first >= 0 and last <= image.shape[1 + axis] - 1:  # nothing of it in a padding
+                assert (first, last) == (pixels[0], pixels[-1])
+                exact += 1
+    assert exact >= 2
+
+
+def random_layer(rng, x):
+    kernel = tuple(int(k) for k in rng.integers(1, 5, 2))
+    padding = str(rng.choice(["same", "valid"]))
+    ones = {"kernel_initializer": "ones"}
+    match rng.integers(6):
+        case 0:
+            strides = tuple(int(s) for s in rng.integers(1, 3, 2)) if rng.random() < 0.5 else 1
+            strides = strides if strides == 1 or strides[0] == strides[1] else strides[0]  # a CPU's kernels want one
+            return layers.Conv2D(2, kernel, strides=strides, padding=padding, **ones)(x)
+        case 1:
+            return layers.Conv2D(2, kernel, dilation_rate=int(rng.integers(1, 4)), padding=padding, **ones)(x)
+        case 2:
+            return layers.DepthwiseConv2D(kernel, strides=2, padding=padding, depthwise_initializer="ones")(x)
+        case 3:
+            return layers.AveragePooling2D(kernel, strides=int(rng.integers(1, 3)), padding=padding)(x)
+        case 4:
+            x = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
+            return layers.Conv2D(2, kernel, **ones)(x)
+        case _:
+            wide = layers.Conv2D(2, (5, 2), dilation_rate=(1, 2), padding="same", **ones)(x)
+            high = layers.Conv2D(2, (1, 4), padding="same", **ones)(x)
+            return layers.ReLU()(layers.Concatenate()([layers.Add()([wide, high]), x]))
+
+
+def test_branches_padding_and_cropping():
+    images = keras.Input((32, 32, 3))
+    wide = layers.Conv2D(4, 5, strides=2, padding="same", name="wide")(images)
+    narrow = layers.Conv2D(4, 1, strides=2, name="narrow")(images)
+    x = layers.Concatenate(name="both")([wide, narrow])
+    x = layers.Cropping2D(((1, 0), (0, 0)), name="crop")(x)
+    x = layers.Conv2D(4, (3, 1), name="high")(layers.ZeroPadding2D(1, name="pad")(x))
+    rows = fields(keras.Model(images, x))
+    assert rows["wide"] == ("wide", (5, 5), (2, 2), (1.0, 1.0), False)  # 3 pixels missing: 1 before, 2 after
+    assert rows["narrow"] == ("narrow", (1, 1), (2, 2), (0.0, 0.0), False)
+    assert rows["both"] == ("both", (5, 5), (2, 2), (1.0, 1.0), False)  # -1 to 3
+    assert rows["crop"].center == (3.0, 1.0)
+    assert rows["pad"].center == (1.0, -1.0)
+    assert rows["high"] == ("high", (9, 5), (2, 2), (3.0, -1.0), False)
+
+
+def test_the_whole_image():
+    images = keras.Input((16, 12, 4))
+    x = layers.Conv2D(4, 3, strides=2, name="conv")(images)
+    gate = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(x)
+    gate = layers.Conv2D(4, 1, activation="sigmoid", name="gate")(gate)
+    x = layers.Multiply(name="scale")([x, gate])
+    x = layers.Conv2D(4, 3, strides=2, name="after")(x)
+    x = layers.Dense(3, name="dense")(layers.Flatten(name="flat")(x))
+    rows = fields(keras.Model(images, x))
+    assert rows["mean"] == ("mean", (16, 12), (0, 0), (7.5, 5.5), True)
+    assert rows["gate"] == rows["mean"]._replace(name="gate")
+    assert rows["scale"] == ("scale", (16, 12), (2, 2), (7.5, 5.5), True)
+    assert rows["after"].stride == (4, 4)
+    assert rows["flat"].stride == rows["dense"].stride == (0, 0)
+
+
+def test_shuffled_channels_keep_their_pixels_and_attention_mixes_them():
+    shuffled = fields(keraslight.create_model("shufflenet_v1_g3_100", input_shape=(64, 64, 3)))
+    assert not any(field.whole for name, field in shuffled.items() if name.startswith("stage"))
+    hybrid = fields(keraslight.create_model("mobilenet_v4_hybrid_medium", input_shape=(64, 64, 3)))
+    names = list(hybrid)
+    assert not any(hybrid[name].whole for name in names[: names.index("stage2_block4_query_rows")])
+    assert hybrid["stage2_block4_key_rows"].stride == (32, 32)
+    assert hybrid["stage2_block4_add"] == ("stage2_block4_add", (64, 64), (16, 16), (31.5, 31.5), True)
+    assert all(hybrid[name].whole for name in names[names.index("stage2_block4_add") :])
+
+
+def test_nested_and_shared_layers():
+    inside = keras.Input((None, None, 2))
+    shared = layers.Conv2D(2, 3, name="conv")
+    inner = keras.Model(inside, shared(shared(inside)), name="inner")
+    images = keras.Input((20, 20, 2))
+    rows = receptive_field(keras.Model(images, layers.MaxPooling2D(2, name="pool")(inner(inner(images)))))
+    assert [row.name for row in rows][1:] == ["inner/conv"] * 4 + ["pool"]
+    assert [row.size[0] for row in rows] == [1, 3, 5, 7, 9, 10]
+
+
+def test_sizes_left_open():
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, layers.Conv2D(2, 3, strides=2, padding="same", name="stem")(images))
+    with pytest.raises(InvalidArgumentError, match="needs a fixed input size.* Received: layer 'stem"):
+        receptive_field(model)
+    assert receptive_field(model, (8, 9, 3))[-1].center == (1.0, 0.0)  # an even side is padded behind only
+    with pytest.raises(InvalidArgumentError, match="must agree with the model's inputs"):
+        receptive_field(model, (8, 9, 4))
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (layers.Conv2DTranspose(2, 3, strides=2, name="it"), "do not move by whole pixels"),
+        (layers.UpSampling2D(name="it"), "do not move by whole pixels"),
+        (layers.Lambda(lambda x: x[:, ::-1], output_shape=(8, 8, 3), name="it"), "type of layer is not known"),
+        (layers.Concatenate(axis=1, name="it"), "along their channels"),
+    ],
+)
+def test_what_is_not_known_is_refused(layer, text):
+    images = keras.Input((8, 8, 3))
+    x = layer([images, images]) if isinstance(layer, layers.Concatenate) else layer(images)
+    with pytest.raises(InvalidArgumentError, match=f"{text}.* Received: layer 'it' of type {type(layer).__name__}"):
+        receptive_field(keras.Model(images, x))
+
+
+def test_a_layer_derived_with_a_call_of_its_own_is_not_taken_for_its_parent():
+    class Flipped(layers.ReLU):
+        def call(self, inputs):
+            return inputs[:, ::-1]
+
+    images = keras.Input((8, 8, 3))
+    with pytest.raises(InvalidArgumentError, match="not known. Received: layer 'f' of type Flipped"):
+        receptive_field(keras.Model(images, Flipped(name="f")(images)))
+
+
+def test_what_does_not_fit_is_refused():
+    images = keras.Input((8, 8, 3))
+    other = keras.Input((8, 8, 3))
+    x = layers.MaxPooling2D(2)(images)
+    y = layers.Reshape((4, 4, 12))(images)
+    model = keras.Model(images, layers.Concatenate(name="c")([x, layers.Conv2D(2, 5)(images)]))
+    with pytest.raises(InvalidArgumentError, match="same stride and size"):
+        receptive_field(model)
+    with pytest.raises(InvalidArgumentError, match="A window needs a grid of pixels"):
+        receptive_field(keras.Model(images, layers.Conv2D(2, 3)(y)))
+    with pytest.raises(InvalidArgumentError, match="must have one input, an image"):
+        receptive_field(keras.Model([images, other], layers.Add()([images, other])))
+    with pytest.raises(InvalidArgumentError, match="must be a functional model"):
+        receptive_field(keras.Sequential([layers.Conv2D(2, 3)]))
