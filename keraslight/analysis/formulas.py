@@ -1,0 +1,95 @@
+"""What a convolution costs by formula, before any model is built."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from keraslight.errors import InvalidArgumentError
+
+
+class ConvolutionCost(NamedTuple):
+    """What a convolution costs.
+
+    Attributes:
+        macs: Multiply-adds for one image.
+        parameters: Values of the kernels; no biases, since batch norm follows.
+        ratio: `macs` divided by those of a standard convolution of the same shapes.
+    """
+
+    macs: int
+    parameters: int
+    ratio: float
+
+
+def convolution_cost(
+    height: int,
+    width: int,
+    channels: int,
+    filters: int,
+    kernel: int,
+    kind: Literal["standard", "depthwise_separable", "grouped", "ghost"] = "standard",
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    ghost_ratio: int = 2,
+    ghost_kernel: int = 3,
+) -> ConvolutionCost:
+    """The cost of a convolution (H, W, C_in) -> (H', W', C_out) with "same" padding, H' = ceil(H / stride).
+
+    - "standard": `H' W' C_in C_out K^2`. Each output value is a sum over a window and over all input channels.
+    - "depthwise_separable": `H' W' C_in K^2 + H' W' C_in C_out`: first a K x K window in each channel alone, then a
+      1x1 convolution over the channels. Divided by the standard one this is `1 / C_out + 1 / K^2`: the window is paid
+      for once instead of once an output channel, and the mix of the channels once instead of K^2 times. With 3x3 and
+      many filters, 1 / 9 remains: an eighth to a ninth of the work. With few filters, the first term counts.
+      Source: Howard et al., "MobileNets", https://arxiv.org/abs/1704.04861, section 3.1.
+    - "grouped": `1 / groups` of the standard one, since an output channel sees only its group's input channels.
+      Source: Zhang et al., "ShuffleNet", https://arxiv.org/abs/1707.01083, section 3.1.
+    - "ghost": a standard convolution makes `m = ceil(C_out / ghost_ratio)` maps; the others are made of these by a
+      depthwise window: `H' W' m C_in K^2 + H' W' m (ghost_ratio - 1) ghost_kernel^2`, about `1 / ghost_ratio`.
+      Source: Han et al., "GhostNet", https://arxiv.org/abs/1911.11907, equations 4 and 5.
+
+    Args:
+        height: H, at least 1, as all numbers here.
+        width: W.
+        channels: C_in.
+        filters: C_out.
+        kernel: K, the window's side in pixels.
+        kind: The convolution's kind.
+        stride: Pixels between neighbouring windows; of the depthwise window in "depthwise_separable".
+        groups: For "grouped": divides `channels` and `filters`.
+        ghost_ratio: For "ghost": output maps for each map of the first convolution.
+        ghost_kernel: For "ghost": side of the depthwise window in pixels.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range, or belongs to another kind.
+    """
+    sizes = {"height": height, "width": width, "channels": channels, "filters": filters, "kernel": kernel,
+             "stride": stride, "groups": groups, "ghost_ratio": ghost_ratio, "ghost_kernel": ghost_kernel}  # fmt: skip
+    for name, value in sizes.items():
+        if not isinstance(value, int) or value < 1:
+            raise InvalidArgumentError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
+    if groups > 1 and kind != "grouped":
+        raise InvalidArgumentError(f'`groups` needs kind="grouped". Received: groups={groups}, kind={kind!r}.')
+    if channels % groups or filters % groups:
+        raise InvalidArgumentError(
+            "`groups` must divide `channels` and `filters`. "
+            f"Received: channels={channels}, filters={filters}, groups={groups}."
+        )
+    standard = channels * filters * kernel**2
+    match kind:
+        case "standard":
+            parameters = standard
+        case "depthwise_separable":
+            parameters = channels * kernel**2 + channels * filters
+        case "grouped":
+            parameters = standard // groups
+        case "ghost":
+            primary = -(-filters // ghost_ratio)
+            parameters = primary * channels * kernel**2 + primary * (ghost_ratio - 1) * ghost_kernel**2
+        case _:
+            raise InvalidArgumentError(
+                f'`kind` must be "standard", "depthwise_separable", "grouped" or "ghost". Received: kind={kind!r}.'
+            )
+    # Every value of a kernel is used once at every place of the output.
+    places = -(-height // stride) * -(-width // stride)
+    return ConvolutionCost(places * parameters, parameters, parameters / standard)

@@ -1,0 +1,51 @@
+import keras
+import pytest
+from keras import layers
+
+from keraslight.analysis import convolution_cost, count_macs, count_parameters
+from keraslight.errors import InvalidArgumentError
+
+
+def test_the_classic_example():
+    standard = convolution_cost(224, 224, 3, 64, 3)
+    separable = convolution_cost(224, 224, 3, 64, 3, "depthwise_separable")
+    assert standard == (86_704_128, 1728, 1.0)
+    assert separable == (10_988_544, 219, pytest.approx(1 / 64 + 1 / 9))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kind", ["standard", "depthwise_separable", "grouped", "ghost"])
+def test_agrees_with_the_count_of_a_model(kind, stride):
+    images = keras.Input((9, 12, 6))
+    plain = {"padding": "same", "use_bias": False}
+    match kind:
+        case "standard":
+            x = layers.Conv2D(8, 5, strides=stride, **plain)(images)
+        case "depthwise_separable":
+            x = layers.Conv2D(8, 1, **plain)(layers.DepthwiseConv2D(5, strides=stride, **plain)(images))
+        case "grouped":
+            x = layers.Conv2D(8, 5, strides=stride, groups=2, **plain)(images)
+        case "ghost":  # 3 maps of their own, 2 more from each
+            own = layers.Conv2D(3, 5, strides=stride, **plain)(images)
+            x = layers.Concatenate()([own, layers.DepthwiseConv2D(3, depth_multiplier=2, **plain)(own)])
+    model = keras.Model(images, x)
+    extra = {"grouped": {"groups": 2}, "ghost": {"ghost_ratio": 3}}.get(kind, {})
+    cost = convolution_cost(9, 12, 6, 8, 5, kind, stride=stride, **extra)
+    assert cost.macs == count_macs(model)
+    assert cost.parameters == count_parameters(model)
+    assert cost.ratio == cost.macs / convolution_cost(9, 12, 6, 8, 5, stride=stride).macs
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"kernel": 0}, "`kernel` must be an integer of at least 1. Received: kernel=0."),
+        ({"height": 2.5}, "`height` must be an integer of at least 1. Received: height=2.5."),
+        ({"kind": "cheap"}, "`kind` must be .* Received: kind='cheap'."),
+        ({"groups": 2}, "`groups` needs kind=\"grouped\". Received: groups=2, kind='standard'."),
+        ({"kind": "grouped", "groups": 4}, "`groups` must divide .* Received: channels=6, filters=8, groups=4."),
+    ],
+)
+def test_bad_arguments(change, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        convolution_cost(**{"height": 8, "width": 8, "channels": 6, "filters": 8, "kernel": 3, **change})
