@@ -3,6 +3,7 @@
 from keraslight.layers.batch_norm import BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.code_distance import CodeDistance
+from keraslight.layers.deformable_conv import DeformableConv2D
 from keraslight.layers.drop_path import DropPath
 from keraslight.layers.equivariant import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D
 from keraslight.layers.grn import GRN
@@ -20,6 +21,7 @@ __all__ = [
     "C4LiftingConv2D",
     "ChannelSlice",
     "CodeDistance",
+    "DeformableConv2D",
     "DropPath",
     "GroupedConv2D",
     "ImageNormalization",

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers._convolution import check_convolution, output_sides
 
 ORIENTATIONS = 4
 
@@ -43,11 +44,7 @@ class _C4Conv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in (("filters", filters), ("kernel_size", kernel_size), ("strides", strides)):
-            if not isinstance(value, int) or value < 1:  # a kernel that turns is square: one number
-                raise InvalidArgumentError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
-        if padding not in ("same", "valid"):
-            raise InvalidArgumentError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}.")
+        check_convolution(padding, filters=filters, kernel_size=kernel_size, strides=strides)
         if padding == "same" and kernel_size % 2 == 0:
             raise InvalidArgumentError(
                 "`kernel_size` must be odd with `padding='same'`, which pads an even kernel unevenly. "
@@ -84,16 +81,9 @@ class _C4Conv2D(keras.layers.Layer):
         return x + ops.tile(self.bias, (ORIENTATIONS,)) if self.use_bias else x
 
     def compute_output_shape(self, input_shape):
-        batch, *sides, channels = input_shape
-        self._kernel_inputs(channels)
-        lost = 0 if self.padding == "same" else self.kernel_size - 1
-        sides = [None if side is None else -(-(side - lost) // self.strides) for side in sides]
-        if any(side is not None and side < 1 for side in sides):
-            raise InvalidArgumentError(
-                "The input must be at least as large as the kernel. "
-                f"Received: kernel_size={self.kernel_size}, input {tuple(input_shape)}."
-            )
-        return (batch, *sides, ORIENTATIONS * self.filters)
+        self._kernel_inputs(input_shape[-1])
+        sides = output_sides(input_shape, self.kernel_size, self.strides, self.padding)
+        return (input_shape[0], *sides, ORIENTATIONS * self.filters)
 
     def get_config(self):
         return {

@@ -1,0 +1,157 @@
+"""Deformable convolution: a kernel whose points move with what they see."""
+
+import keras
+from keras import ops
+
+from keraslight.errors import InvalidArgumentError
+from keraslight.layers._convolution import check_convolution, output_sides, zero_padding
+from keraslight.layers.grouped_conv import GroupedConv2D
+
+
+@keras.saving.register_keras_serializable(package="keraslight")
+class DeformableConv2D(keras.layers.Layer):
+    """(B, H, W, C) -> (B, H', W', filters): a convolution that reads each kernel point somewhere else.
+
+    `y(p) = sum over k of w_k * x(p + p_k + dp_k) * dm_k + bias`, where `p_k` is the kernel's regular grid. A second
+    convolution of the same input, `offset_conv`, gives the offsets `dp_k` in pixels and, with `modulated`, the weights
+    `dm_k = sigmoid(...)`. Between pixels `x` is bilinear, outside of the map 0. `offset_conv` starts at 0, so that the
+    layer starts as the plain convolution; with `modulated` as half of it, since sigmoid(0) = 0.5.
+
+    The channels of `offset_conv` are (dy, dx) of the first point, of the second ..., row by row, and then the weights,
+    as for `torchvision.ops.deform_conv2d` with one offset group; its kernels fit, (F, C, kh, kw) -> (kh, kw, C, F).
+    Places are computed in float32 in half precision too. It runs on every Keras backend and converts to LiteRT with
+    builtin operators (gather). It needs memory for B * H' * W' * k * k * C samples, four times over while training.
+
+    k * k * C * F + F parameters, and in `offset_conv` (k * k * C + 1) * 2 * k * k, or 3 * k * k with `modulated`.
+    Sources: Dai et al., "Deformable Convolutional Networks", ICCV 2017, https://arxiv.org/abs/1703.06211, equations 2
+    to 4; Zhu et al., "Deformable ConvNets v2", CVPR 2019, https://arxiv.org/abs/1811.11168, equation 1.
+
+    Args:
+        filters: Output channels F, at least 1.
+        kernel_size: Side k of the square kernel, at least 1.
+        strides: Step in both directions, at least 1.
+        padding: "same" (as TensorFlow pads) or "valid".
+        dilation_rate: Distance of the kernel's points in pixels, at least 1; 1 with strides.
+        modulated: Whether each point has a weight, too (version 2).
+        use_bias: Whether the output has a bias; `offset_conv` always has one.
+        kernel_initializer: As in `keras.layers.Conv2D`.
+        kernel_regularizer: As in `keras.layers.Conv2D`; of `kernel` alone.
+
+    Raises:
+        InvalidArgumentError: an argument is out of its range, or the input is smaller than the kernel.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        padding: str = "same",
+        dilation_rate: int = 1,
+        modulated: bool = False,
+        use_bias: bool = True,
+        kernel_initializer="glorot_uniform",
+        kernel_regularizer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_convolution(
+            padding, filters=filters, kernel_size=kernel_size, strides=strides, dilation_rate=dilation_rate
+        )
+        if strides > 1 and dilation_rate > 1:  # the limit of keras.layers.Conv2D, which computes the offsets
+            raise InvalidArgumentError(
+                "`strides` and `dilation_rate` can't both be above 1. "
+                f"Received: strides={strides}, dilation_rate={dilation_rate}."
+            )
+        self.filters, self.kernel_size, self.strides, self.padding = filters, kernel_size, strides, padding
+        self.dilation_rate, self.modulated, self.use_bias = dilation_rate, modulated, use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self._reach = (kernel_size - 1) * dilation_rate + 1
+        self.offset_conv = GroupedConv2D(  # Conv2D, but for a strided 1x1 kernel, whose gradient may crash there
+            (3 if modulated else 2) * kernel_size**2,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            dilation_rate=dilation_rate,
+            data_format="channels_last",
+            kernel_initializer="zeros",
+            dtype=self.dtype_policy,
+            name="offset_conv",
+        )
+
+    def build(self, input_shape):
+        self.compute_output_shape(input_shape)  # which refuses a small input in our words
+        self.offset_conv.build(input_shape)
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.kernel_size, self.kernel_size, input_shape[-1], self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
+
+    def call(self, inputs):
+        points, channels = self.kernel_size**2, inputs.shape[-1]
+        learned = self.offset_conv(inputs)
+        batch, height, width, _ = ops.shape(inputs)  # numbers where they are known
+        _, out_height, out_width, _ = ops.shape(learned)
+        rows, columns = self._places(ops.cast(learned[..., : 2 * points], "float32"), height, width)
+
+        # A frame of zeros: what lies outside of the map is read there. A place at most one pixel outside has its upper
+        # left neighbor there; two pixels behind the end are for the lower right neighbors.
+        framed = ops.pad(inputs, ((0, 0), (1, 2), (1, 2), (0, 0)))
+        pixels = ops.reshape(framed, (-1, channels))
+        first = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1, 1)) * ((height + 3) * (width + 3))
+
+        top, left = ops.floor(rows), ops.floor(columns)
+        down, right = rows - top, columns - left
+        start = first + (ops.cast(top, "int32") + 1) * (width + 3) + ops.cast(left, "int32") + 1
+        modulation = ops.cast(ops.sigmoid(learned[..., 2 * points :]), "float32") if self.modulated else 1.0
+        samples = 0.0
+        for step, share in (
+            (0, (1 - down) * (1 - right)),
+            (1, (1 - down) * right),
+            (width + 3, down * (1 - right)),
+            (width + 4, down * right),
+        ):
+            weights = ops.cast(ops.reshape(share * modulation, (-1, 1)), inputs.dtype)
+            samples = samples + ops.take(pixels, ops.reshape(start + step, (-1,)), axis=0) * weights
+
+        kernel = ops.reshape(self.kernel, (points * channels, self.filters))
+        x = ops.matmul(ops.reshape(samples, (-1, points * channels)), kernel)
+        if self.use_bias:
+            x = x + self.bias
+        return ops.reshape(x, (batch, out_height, out_width, self.filters))
+
+    def _places(self, offsets, height, width) -> tuple:
+        """Row and column at which each point (last axis) of each output pixel is read, at most one pixel outside."""
+        places = []
+        for axis, side in ((0, height), (1, width)):
+            k = self.kernel_size
+            grid = [(n // k if axis == 0 else n % k) * self.dilation_rate for n in range(k * k)]
+            starts = ops.arange(ops.shape(offsets)[axis + 1], dtype="float32") * self.strides
+            before, _ = zero_padding(side, self._reach, self.strides, self.padding)
+            starts = ops.reshape(starts - ops.cast(before, "float32"), (-1, 1, 1) if axis == 0 else (-1, 1))
+            place = starts + ops.convert_to_tensor(grid, "float32") + offsets[..., axis::2]
+            places.append(ops.clip(place, -1.0, ops.cast(side, "float32")))
+        return tuple(places)
+
+    def compute_output_shape(self, input_shape):
+        sides = output_sides(input_shape, self._reach, self.strides, self.padding)
+        return (input_shape[0], *sides, self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "strides": self.strides,
+            "padding": self.padding,
+            "dilation_rate": self.dilation_rate,
+            "modulated": self.modulated,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }
