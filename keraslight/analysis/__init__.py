@@ -2,15 +2,19 @@
 
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
+from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
     "BlockCost",
     "ConvolutionCost",
+    "LayerCost",
+    "Profile",
     "ReceptiveField",
     "convolution_cost",
     "costs_by_block",
     "count_macs",
     "count_parameters",
+    "profile",
     "receptive_field",
 ]

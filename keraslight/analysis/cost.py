@@ -17,13 +17,18 @@ def count_parameters(model: keras.Model) -> int:
 
     `model.count_params()` counts the statistics too; PyTorch's tables and papers do not.
     """
+    return sum(math.prod(w.shape) for w in learned_weights(model))
+
+
+def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """The weights of a layer or model without batch normalization's statistics and the state of random numbers."""
     statistics = {
         id(variable)
-        for layer in model._flatten_layers()
-        if isinstance(layer, layers.BatchNormalization)
-        for variable in (layer.moving_mean, layer.moving_variance)
+        for part in layer._flatten_layers()
+        if isinstance(part, layers.BatchNormalization)
+        for variable in (part.moving_mean, part.moving_variance)
     }
-    return sum(math.prod(w.shape) for w in model.weights if id(w) not in statistics and "seed" not in w.path)
+    return [w for w in layer.weights if id(w) not in statistics and "seed" not in w.path]
 
 
 class BlockCost(NamedTuple):

@@ -1,0 +1,190 @@
+import io
+import sys
+import types
+
+import keras
+import pytest
+from keras import layers, ops
+from rich.console import Console
+
+import keraslight
+from keraslight.analysis import costs_by_block, count_macs, count_parameters, profile
+from keraslight.errors import InvalidArgumentError, MissingDependencyError
+
+
+def mixed_model(side=8, open_sides=False):
+    """Branches, a dilation, a shared layer and a nested model."""
+    shape = (None, None) if open_sides else (side, side)
+    inside = keras.Input((*((None, None) if open_sides else (4, 4)), 4))
+    inner = keras.Model(inside, layers.Conv2D(2, 1, use_bias=False, name="conv")(inside), name="inner")
+    images = keras.Input((*shape, 3), name="images")
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(images)
+    x = layers.BatchNormalization(name="bn")(x)
+    dilated = layers.Conv2D(4, 3, dilation_rate=2, name="dilated")(x)
+    x = layers.Add(name="add")([dilated, layers.MaxPooling2D(2, name="pool")(x)])
+    shared = layers.Dense(4, use_bias=False, name="shared")
+    x = layers.GlobalAveragePooling2D(name="mean")(inner(shared(shared(x))))
+    x = layers.Dropout(0.5, name="drop")(x)
+    return keras.Model(images, layers.Dense(3, name="classifier")(x), name="mixed")
+
+
+EXPECTED = {  # type, calls, output, parameters, MACs, bytes of activations, bytes moved
+    "images": ("InputLayer", 1, (8, 8, 3), 0, 0, 768, 0),
+    "stem": ("Conv2D", 1, (8, 8, 4), 27 * 4 + 4, 64 * 4 * 27, 1024, 768 + 1024 + 112 * 4),
+    "bn": ("BatchNormalization", 1, (8, 8, 4), 8, 0, 1024, 1024 + 1024 + 16 * 4),  # it reads the statistics too
+    "dilated": ("Conv2D", 1, (4, 4, 4), 36 * 4 + 4, 16 * 4 * 36, 256, 1024 + 256 + 148 * 4),
+    "pool": ("MaxPooling2D", 1, (4, 4, 4), 0, 0, 256, 1024 + 256),
+    "add": ("Add", 1, (4, 4, 4), 0, 0, 256, 3 * 256),
+    "shared": ("Dense", 2, (4, 4, 4), 16, 2 * 16 * 4 * 4, 2 * 256, 2 * (256 + 256 + 16 * 4)),
+    "inner/conv": ("Conv2D", 1, (4, 4, 2), 8, 16 * 2 * 4, 128, 256 + 128 + 8 * 4),
+    "mean": ("GlobalAveragePooling2D", 1, (2,), 0, 0, 8, 128 + 8),
+    "drop": ("Dropout", 1, (2,), 0, 0, 0, 0),
+    "classifier": ("Dense", 1, (3,), 9, 6, 12, 8 + 12 + 9 * 4),
+}
+
+
+def test_by_hand():
+    model = mixed_model()
+    result = profile(model)
+    assert {row.name: tuple(row)[1:] for row in result.rows} == EXPECTED
+    assert result.parameters == count_parameters(model)
+    assert result.macs == count_macs(model)
+    assert result.access_bytes == sum(row[6] for row in EXPECTED.values())
+    assert result.rows[1].intensity == 6912 / 2240
+    assert result.rows[0].intensity == 0
+    assert (result.peak_bytes, result.peak_layer) == (2048, "bn")
+    assert result.unknown == ()
+
+
+def test_sizes_left_open():
+    model = mixed_model(open_sides=True)
+    with pytest.raises(InvalidArgumentError, match="give `input_shape`. Received: layer 'images'"):
+        profile(model)
+    assert {row.name: tuple(row)[1:] for row in profile(model, (8, 8, 3)).rows} == EXPECTED
+    with pytest.raises(InvalidArgumentError, match="must agree with .* Received: \\(8, 8, 1\\)"):
+        profile(model, (8, 8, 1))
+    with pytest.raises(InvalidArgumentError, match="must agree with"):
+        profile(mixed_model(), (9, 9, 3))
+
+
+def test_peak_keeps_what_is_still_to_be_read():
+    images = keras.Input((4, 4, 1))
+    short = layers.Conv2D(4, 1, name="a")(images)  # 256 bytes, read again by the sum
+    x = layers.Conv2D(8, 1, name="b")(short)  # 512
+    x = layers.Conv2D(4, 1, name="c")(x)  # 256
+    x = layers.Add()([x, short])
+    result = profile(keras.Model(images, x))
+    assert (result.peak_bytes, result.peak_layer) == (256 + 512 + 256, "c")
+    result = profile(keras.Model(images, [x, images]))  # an output lives to the end
+    assert result.peak_bytes == 64 + 256 + 512 + 256
+
+
+def test_views_share_their_input_s_memory():
+    images = keras.Input((4, 4, 1))
+    x = layers.Conv2D(4, 1)(images)
+    x = layers.Flatten(name="flat")(x)
+    result = profile(keras.Model(images, layers.Dense(2, name="dense")(x)))
+    assert (result.peak_bytes, result.peak_layer) == (64 + 256, "conv2d")
+    flat = next(row for row in result.rows if row.name == "flat")
+    assert flat.activation_bytes == flat.access_bytes == 0
+
+
+def test_attention_and_several_inputs():
+    a, b = keras.Input((None, 4), name="a"), keras.Input((7, 4), name="b")
+    model = keras.Model([a, b], layers.Dot(axes=(2, 2), name="dot")([a, b]))
+    row = profile(model, [(5, 4), (7, 4)]).rows[-1]
+    assert row.macs == 5 * 7 * 4
+    assert row.access_bytes == 4 * (20 + 28 + 35)
+
+
+def test_half_precision_halves_activations():
+    images = keras.Input((4, 4, 1))
+    model = keras.Model(images, layers.Conv2D(4, 1, dtype="mixed_float16")(images))
+    assert profile(model).rows[-1].activation_bytes == 4 * 4 * 4 * 2
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v4_hybrid_medium", "shufflenet_v1_g3_100", "efficientnet_b0"])
+def test_zoo_models(name):
+    model = keraslight.create_model(name, input_shape=(64, 64, 3))
+    result = profile(model)
+    assert result.unknown == ()
+    assert result.parameters == count_parameters(model)
+    assert result.macs == count_macs(model)
+    blocks = [(row.name, row.output, row.parameters, row.macs) for row in result.by_block()]
+    assert [block for block in blocks if block[2] or block[3]] == [
+        tuple(row) for row in costs_by_block(model) if row.parameters or row.macs
+    ]
+    assert [row.name for row in result.by_stage()].count("stage2") == 1
+    assert sum(row.macs for row in result.by_stage()) == result.macs
+    assert sum(row.access_bytes for row in result.by_block()) == result.access_bytes
+    assert max(row.activation_bytes for row in result.rows) < result.peak_bytes < result.activation_bytes
+
+
+class Square(layers.ReLU):
+    def call(self, inputs):
+        return ops.matmul(inputs, inputs)
+
+
+def test_unknown_types_are_listed():
+    images = keras.Input((4, 4, 4))
+    x = layers.Conv2DTranspose(4, 3, padding="same", name="up")(images)
+    x = Square()(x)
+    x = ops.matmul(x, x)
+    x = ops.relu(x + 1)
+    result = profile(keras.Model(images, x))
+    assert result.unknown == ("Conv2DTranspose", "Square", "ops.Matmul")
+    assert "Multiply-adds not known, so not counted: Conv2DTranspose, Square, ops.Matmul." in str(result)
+
+
+def test_a_nested_model_without_a_graph_is_one_unknown_layer():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+    images = keras.Input((3,))
+    result = profile(keras.Model(images, Own()(images)))
+    assert result.unknown == ("Own",)
+    assert result.parameters == 8
+    with pytest.raises(InvalidArgumentError, match="must be a functional model .* of type Own"):
+        profile(Own())
+
+
+def test_as_text_table_and_html():
+    result = profile(mixed_model())
+    lines = str(result).splitlines()
+    assert lines[0] == "mixed"
+    assert lines[1].split()[:5] == ["layer", "type", "output", "parameters", "MACs"]
+    assert lines[3].split() == ["stem", "Conv2D", "8x8x4", "112", "6,912", "1.0", "2.2", "3.09"]
+    assert "Dense, 2 calls" in lines[8]
+    assert lines[-2].split()[0] == "total"
+    assert lines[-1] == "Peak activation memory: 2.0 KiB, at bn."
+    for by, name in (("layer", "inner/conv"), ("block", "dilated"), ("stage", "classifier")):
+        Console(width=200, file=(file := io.StringIO())).print(result.table(by))
+        text = file.getvalue()
+        assert name in text
+        assert "9,862" in text  # 6912 + 2304 + 512 + 128 + 6
+    with pytest.raises(InvalidArgumentError, match='`by` must be "layer", "block" or "stage". Received: by=\'row\''):
+        result.table("row")
+    page = result._repr_html_()
+    assert page.count("<tr>") == page.count("</tr>") == 1 + len(EXPECTED) + 1
+    assert '<td style="text-align:right">6,912</td>' in page
+
+
+def test_html_is_escaped():
+    images = keras.Input((2,), name="a<b")
+    assert "a&lt;b" in profile(keras.Model(images, layers.Dense(1)(images)))._repr_html_()
+
+
+def test_pandas(monkeypatch):
+    result = profile(mixed_model())
+    monkeypatch.setitem(sys.modules, "pandas", None)  # not installed
+    with pytest.raises(MissingDependencyError, match="to_pandas needs pandas: pip install pandas"):
+        result.to_pandas()
+    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))  # not one of ours
+    frame = result.to_pandas()
+    assert frame[1]["name"] == "stem"
+    assert frame[1]["intensity"] == 6912 / 2240
