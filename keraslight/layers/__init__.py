@@ -3,6 +3,7 @@
 from keraslight.layers.batch_norm import BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice
 from keraslight.layers.code_distance import CodeDistance
+from keraslight.layers.conditional_conv import ConditionalConv2D
 from keraslight.layers.deformable_conv import DeformableConv2D
 from keraslight.layers.drop_path import DropPath
 from keraslight.layers.equivariant import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D
@@ -21,6 +22,7 @@ __all__ = [
     "C4LiftingConv2D",
     "ChannelSlice",
     "CodeDistance",
+    "ConditionalConv2D",
     "DeformableConv2D",
     "DropPath",
     "GroupedConv2D",
