@@ -51,6 +51,14 @@ class InputDtype(enum.StrEnum):
     int8 = "int8"
 
 
+class Grouping(enum.StrEnum):
+    """What a row of a profile is."""
+
+    layer = "layer"
+    block = "block"
+    stage = "stage"
+
+
 @app.callback()
 def _logging(verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what each stage logs.")] = False):
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
@@ -123,6 +131,53 @@ def compare(names: Annotated[list[str], typer.Argument(help="Models' names or pu
             "" if info.top1 is None else f"{info.top1:.1f} %",
         )
     console.print(table)
+
+
+@app.command("profile")
+def profile_model(
+    name: Annotated[str, typer.Argument(help="A model's name or published id.", metavar="MODEL")],
+    size: Annotated[int | None, typer.Option(help="Side of the image in pixels. [default: the model's]",
+                                             show_default=False)] = None,
+    by: Annotated[Grouping, typer.Option(help="What a row of the table is.")] = Grouping.block,
+) -> None:  # fmt: skip
+    """Show where a model's parameters, multiply-adds and memory go, and the most memory that its maps take at once."""
+    from keraslight.analysis import profile
+
+    console.print(profile(_build(name, size)).table(by.value))
+
+
+@app.command("receptive-field")
+def receptive_field_of_model(
+    name: Annotated[str, typer.Argument(help="A model's name or published id.", metavar="MODEL")],
+    size: Annotated[int | None, typer.Option(help="Side of the image in pixels. [default: the model's]",
+                                             show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also layers that see what the layer before sees.")] = False,
+) -> None:  # fmt: skip
+    """Show how much of the image each layer of a model can see: size, stride and centre of its first output's field."""
+    from keraslight.analysis import receptive_field
+
+    model = _build(name, size)
+    table = Table("layer", "field", "stride", "centre (y, x)", title=model.name)
+    before = None
+    for field in receptive_field(model):
+        if every or field[1:] != before:
+            height, width = field.size
+            table.add_row(
+                field.name,
+                "the whole image" if field.whole else f"{height}x{width}",
+                "x".join(map(str, field.stride)) if any(field.stride) else "",
+                "" if field.whole else ", ".join(f"{c:g}" for c in field.center),
+            )
+        before = field[1:]
+    console.print(table)
+
+
+def _build(name: str, size: int | None) -> Any:
+    """The model with random weights."""
+    import keraslight
+
+    side = size or keraslight.model_info(name).input_size
+    return keraslight.create_model(name, input_shape=(side, side, 3))
 
 
 @app.command()

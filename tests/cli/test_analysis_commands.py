@@ -1,0 +1,55 @@
+"""`keraslight profile` and `keraslight receptive-field` as a user types them; what they call is tested elsewhere."""
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from keraslight.cli.app import app
+from keraslight.errors import UnknownModelError
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """Tables must not be wrapped in the middle of what a test looks for."""
+    monkeypatch.setattr("keraslight.cli.app.console", Console(width=250))
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def row(text, name):
+    """The cells of the line that begins with a name."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
+    return [cell.strip() for cell in line[1:-1].split("│")]
+
+
+def test_profile():
+    text = run("profile", "mobilenet_v4_conv_small")
+    assert row(text, "stem")[2:5] == ["112x112x32", "928", "10,838,016"]  # 27 * 32 and a batch norm's 64
+    assert row(text, "total")[3:5] == ["3,774,024", "186,005,568"]
+    assert "Peak activation memory: " in text
+    text = run("profile", "mobilenet_v4_conv_small", "--size", 64, "--by", "stage")
+    assert row(text, "stage2")[2] == "4x4x96"
+    text = run("profile", "mobilenet_v4_conv_small", "--size", 64, "--by", "layer")
+    assert row(text, "stem_bn")[1:4] == ["BatchNorm", "32x32x32", "64"]
+
+
+def test_receptive_field():
+    text = run("receptive-field", "resnet18", "--size", 64)
+    assert row(text, "images")[1:] == ["1x1", "1x1", "0, 0"]
+    assert row(text, "stem")[1:] == ["7x7", "2x2", "0, 0"]
+    assert row(text, "pool")[1:] == ["the whole image", "", ""]
+    assert "stem_bn" not in text
+    assert row(run("receptive-field", "resnet18", "--size", 64, "--all"), "stem_bn")[1:] == ["7x7", "2x2", "0, 0"]
+
+
+def test_help_and_unknown_names():
+    for command in ("profile", "receptive-field"):
+        assert command in run("--help")
+        assert "MODEL" in run(command, "--help")
+        with pytest.raises(UnknownModelError, match="No model has this name"):
+            run(command, "nonet")
+    assert "Invalid value for '--by'" in run("profile", "resnet18", "--by", "row", code=2)
