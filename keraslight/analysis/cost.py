@@ -96,19 +96,26 @@ def count_macs(model: keras.Model) -> int:
 
 
 def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple]) -> int:
+    size = outputs[0][1:]
     match operation:
-        case layers.Conv2D() | layers.DepthwiseConv2D() | layers.Dense():
-            # One output value costs a kernel's worth of products. A kernel is (kh, kw, C_in / groups, F) or (C_in, F);
-            # a depthwise one (kh, kw, C, multiplier) gives each output channel kh * kw.
-            kernel = operation.kernel.shape
-            each = math.prod(kernel[:2]) if isinstance(operation, layers.DepthwiseConv2D) else math.prod(kernel[:-1])
+        case layers.Conv1D() | layers.Conv2D() | layers.Conv3D() | layers.Dense():
+            # One output value costs a kernel's worth of products: (kh, kw, C_in / groups, F) or (C_in, F).
+            each = math.prod(operation.kernel.shape[:-1])
+        case layers.DepthwiseConv2D():
+            each = math.prod(operation.kernel.shape[:2])  # (kh, kw, C, multiplier): a window in one channel
+        case layers.Conv2DTranspose():
+            # One input value is spread over a window of all filters: (kh, kw, F, C_in).
+            size, each = inputs[0][1:], math.prod(operation.kernel.shape[:-1])
+        case layers.SeparableConv2D():
+            # Not the same for each output value, so for each pixel: both kernels once.
+            size = [None if None in size else math.prod(size) // operation.filters]
+            each = math.prod(operation.depthwise_kernel.shape) + math.prod(operation.pointwise_kernel.shape)
         case layers.Dot():
             each = inputs[0][operation.axes[0] if isinstance(operation.axes, (tuple, list)) else operation.axes]
         case keras.Model():
             return count_macs(operation)  # a nested model
         case _:
             return 0
-    size = outputs[0][1:]
     if None in size or each is None:
         raise InvalidArgumentError(
             f"Counting needs a fixed input size. Received: layer {operation.name!r} with output {outputs[0]}."

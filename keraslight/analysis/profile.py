@@ -30,7 +30,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 # What `_macs` counts.
-_COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, layers.Dot, GroupedConv2D)
+_COUNTED = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+    layers.Conv2DTranspose,
+    layers.Dense,
+    layers.Dot,
+    GroupedConv2D,
+)
 # Their output is their input's memory under another shape, or they do nothing in inference.
 _VIEWS = (
     layers.InputLayer,
@@ -62,13 +72,30 @@ _MULTIPLY_NOTHING = (
     layers.Minimum,
     layers.Concatenate,
     layers.Permute,
+    layers.Embedding,
+    layers.ZeroPadding1D,
     layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+    layers.Cropping1D,
     layers.Cropping2D,
+    layers.Cropping3D,
+    layers.UpSampling1D,
     layers.UpSampling2D,
+    layers.UpSampling3D,
+    layers.Resizing,
+    layers.CenterCrop,
+    layers.MaxPooling1D,
     layers.MaxPooling2D,
+    layers.MaxPooling3D,
+    layers.AveragePooling1D,
     layers.AveragePooling2D,
+    layers.AveragePooling3D,
+    layers.GlobalAveragePooling1D,
     layers.GlobalAveragePooling2D,
+    layers.GlobalAveragePooling3D,
+    layers.GlobalMaxPooling1D,
     layers.GlobalMaxPooling2D,
+    layers.GlobalMaxPooling3D,
     layers.AdaptiveAveragePooling2D,
     layers.AdaptiveMaxPooling2D,
     layers.BatchNormalization,

@@ -35,6 +35,20 @@ def test_matrix_products():
     assert count_macs(keras.Model([a, b], layers.Dot(axes=(2, 2))([a, b]))) == 5 * 7 * 4
 
 
+@pytest.mark.parametrize(
+    ("shape", "layer", "macs"),
+    [
+        ((8, 8, 3), layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2), 16 * (9 * 6 + 6 * 5)),
+        ((8, 8, 3), layers.Conv2DTranspose(5, 3, strides=2), 64 * 3 * 9 * 5),
+        ((8, 3), layers.Conv1D(5, 3), 6 * 5 * 3 * 3),
+        ((4, 4, 4, 3), layers.Conv3D(5, 3), 8 * 5 * 27 * 3),
+    ],
+)
+def test_other_convolutions(shape, layer, macs):
+    images = keras.Input(shape)
+    assert count_macs(keras.Model(images, layer(images))) == macs
+
+
 def test_costs_by_block_add_up():
     import keraslight
 

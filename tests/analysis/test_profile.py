@@ -127,13 +127,14 @@ class Square(layers.ReLU):
 
 def test_unknown_types_are_listed():
     images = keras.Input((4, 4, 4))
-    x = layers.Conv2DTranspose(4, 3, padding="same", name="up")(images)
+    x = layers.Conv2DTranspose(4, 3, padding="same")(images)
+    x = layers.EinsumDense("abcd,de->abce", (4, 4, 4))(x)
     x = Square()(x)
     x = ops.matmul(x, x)
     x = ops.relu(x + 1)
     result = profile(keras.Model(images, x))
-    assert result.unknown == ("Conv2DTranspose", "Square", "ops.Matmul")
-    assert "Multiply-adds not known, so not counted: Conv2DTranspose, Square, ops.Matmul." in str(result)
+    assert result.unknown == ("EinsumDense", "Square", "ops.Matmul")
+    assert "Multiply-adds not known, so not counted: EinsumDense, Square, ops.Matmul." in str(result)
 
 
 def test_a_nested_model_without_a_graph_is_one_unknown_layer():
