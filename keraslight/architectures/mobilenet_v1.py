@@ -16,8 +16,9 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn, make_divisible
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.separable import depthwise_separable
 from keraslight.registry import Variant, register
 
 
@@ -92,9 +93,8 @@ def MobileNetV1(
     for s, row in enumerate(STAGES):
         channels = make_divisible(row.channels * width)
         for b in range(row.repeats):
-            stride, block = row.stride if b == 0 else 1, f"stage{s}_block{b}"
-            x = depthwise_bn(x, 3, stride=stride, activation="relu6", style=style, name=f"{block}_depthwise")
-            x = conv_bn(x, channels, 1, activation="relu6", style=style, name=f"{block}_pointwise")
+            stride = row.stride if b == 0 else 1
+            x = depthwise_separable(x, channels, stride=stride, style=style, name=f"stage{s}_block{b}")
         total_stride *= row.stride
         features[f"stride_{total_stride}"] = x
     if features_only:
