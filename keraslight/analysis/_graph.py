@@ -93,7 +93,10 @@ def _open(graph: keras.Model, inputs: list, path: str, calls: list[Call]) -> lis
             args, kwargs = node.arguments.fill_in(known)
             read = [t for t in keras.tree.flatten((args, kwargs)) if isinstance(t, keras.KerasTensor)]
             if (nested := _functional(layer)) is not None:
-                made = _open(nested, keras.tree.flatten(args[0]), f"{path}{layer.name}/", calls)
+                given = args[0] if args else kwargs["inputs"]
+                if isinstance(given, dict) and not isinstance(nested.input, dict):
+                    given = [given[t.name] for t in nested.inputs]  # Keras binds them by name too
+                made = _open(nested, keras.tree.flatten(given), f"{path}{layer.name}/", calls)
             else:
                 if [t.shape for t in read] == [t.shape for t in node.input_tensors]:
                     specs = node.output_tensors

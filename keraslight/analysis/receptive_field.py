@@ -112,7 +112,7 @@ def receptive_field(model: keras.Model, input_shape: Sequence[int | None] | None
     A window of `k` pixels, `d` apart, on a map whose neighbours lie `s` image pixels from each other adds
     `(k - 1) * d * s` pixels; a stride multiplies `s`. Where branches meet, the field is the smallest rectangle around
     theirs. From the first squeeze-and-excitation, GRN or attention on, every output sees the whole image; so does
-    everything after `Flatten`, which gives up the pixels' places.
+    everything after `Flatten`, which gives up the pixels' places (edge pixels that no window reaches are not left out).
     Source: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
     https://distill.pub/2019/computing-receptive-fields, equations 2 to 5.
 

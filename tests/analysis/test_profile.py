@@ -97,6 +97,20 @@ def test_attention_and_several_inputs():
     assert row.access_bytes == 4 * (20 + 28 + 35)
 
 
+@pytest.mark.parametrize("structure", [list, dict])
+@pytest.mark.parametrize("way", ["list", "dict", "keyword"])
+def test_nested_models_of_several_inputs(structure, way):
+    a, b = keras.Input((4,), name="z"), keras.Input((3,), name="a")
+    both = [layers.Dense(5, name="four")(a), layers.Dense(7, name="three")(b)]
+    inner = keras.Model([a, b] if structure is list else {"z": a, "a": b}, layers.Concatenate()(both))
+    x, y = keras.Input((4,)), keras.Input((3,))
+    given = [x, y] if way == "list" and structure is list else {"z": x, "a": y}
+    result = profile(keras.Model([x, y], inner(inputs=given) if way == "keyword" else inner(given)))
+    moved = {row.name.split("/")[-1]: row.access_bytes for row in result.rows}
+    assert moved["four"] == 4 * (4 + 5 + 25)
+    assert moved["three"] == 4 * (3 + 7 + 28)
+
+
 def test_half_precision_halves_activations():
     images = keras.Input((4, 4, 1))
     model = keras.Model(images, layers.Conv2D(4, 1, dtype="mixed_float16")(images))
