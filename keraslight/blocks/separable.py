@@ -63,8 +63,8 @@ def lightweight_block(
     addition, since a rectified one could only add to the input (He et al., "Identity Mappings in Deep Residual
     Networks", ECCV 2016, https://arxiv.org/abs/1603.05027, figure 4c).
 
-    k * k * C + C * F weights and 2 * (C + F) of the normalizations; a projected shortcut has C * F + 2 * F more, which about
-    doubles the cost.
+    k * k * C + C * F weights and 2 * (C + F) of the normalizations; a projected shortcut has C * F + 2 * F more, which
+    about doubles the cost.
 
     Args:
         x: (B, H, W, C).

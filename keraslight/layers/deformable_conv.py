@@ -107,7 +107,9 @@ class DeformableConv2D(keras.layers.Layer):
 
         top, left = ops.floor(rows), ops.floor(columns)
         down, right = rows - top, columns - left
-        start = first + (ops.cast(top, "int32") + 1) * (width + 3) + ops.cast(left, "int32") + 1
+        # Clipped again as integers, so that a NaN is read from inside the memory; its weights are NaN, the result too.
+        top, left = ops.clip(ops.cast(top, "int32"), -1, height), ops.clip(ops.cast(left, "int32"), -1, width)
+        start = first + (top + 1) * (width + 3) + left + 1
         modulation = ops.cast(ops.sigmoid(learned[..., 2 * points :]), "float32") if self.modulated else 1.0
         samples = 0.0
         for step, share in (

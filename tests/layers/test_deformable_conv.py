@@ -108,21 +108,25 @@ def test_offsets_shift_the_map_and_outside_is_zero():
     layer.kernel.assign([[[[1.0]]]])
     x = np.arange(1, 17, dtype="float32").reshape(1, 4, 4, 1)
     layer.offset_conv.bias.assign([1.0, -0.5])  # a row down, half a column left
-    wanted = np.zeros((4, 4))
     padded = np.pad(x[0, 1:, :, 0], ((0, 1), (1, 0)))
-    wanted[:] = (padded[:, 1:] + padded[:, :-1]) / 2
+    wanted = (padded[:, 1:] + padded[:, :-1]) / 2
     np.testing.assert_allclose(np.asarray(layer(x))[0, :, :, 0], wanted, atol=1e-6)
     for far in ([-1e30, 0.0], [0.0, 1e30], [4.0, 4.0]):
         layer.offset_conv.bias.assign(far)
         np.testing.assert_array_equal(np.asarray(layer(x)), 0)
 
 
+def test_an_undefined_offset_gives_an_undefined_result():
+    layer = DeformableConv2D(1, 1)
+    layer.build((1, 4, 4, 1))
+    layer.offset_conv.bias.assign([np.nan, 0.0])
+    assert np.isnan(np.asarray(layer(np.ones((1, 4, 4, 1), "float32")))).all()
+
+
 def network(modulated=True, policy=None):
     images = keras.Input((8, 8, 3))
-    x = DeformableConv2D(4, strides=2, modulated=modulated, kernel_regularizer="l2", dtype=policy, name="deform")(
-        images
-    )
-    return keras.Model(images, x)
+    arguments = {"strides": 2, "modulated": modulated, "kernel_regularizer": "l2", "dtype": policy}
+    return keras.Model(images, DeformableConv2D(4, **arguments, name="deform")(images))
 
 
 @pytest.mark.parametrize("modulated", [False, True])
@@ -149,6 +153,7 @@ def test_saves_and_converts(tmp_path, modulated):
 def test_trains(policy):
     model = network(policy=policy)
     layer = model.get_layer("deform")
+    layer.offset_conv.bias.assign(RNG.normal(size=27))
     x = RNG.normal(size=(4, 8, 8, 3)).astype("float32")
     y = model(x)
     assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
