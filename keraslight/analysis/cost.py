@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import C4GroupConv2D, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -98,7 +99,7 @@ def count_macs(model: keras.Model) -> int:
 def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple]) -> int:
     size = outputs[0][1:]
     match operation:
-        case layers.Conv1D() | layers.Conv2D() | layers.Conv3D() | layers.Dense():
+        case layers.Conv1D() | layers.Conv2D() | layers.Conv3D() | layers.Dense() | C4LiftingConv2D() | C4GroupConv2D():
             # One output value costs a kernel's worth of products: (kh, kw, C_in / groups, F) or (C_in, F).
             each = math.prod(operation.kernel.shape[:-1])
         case layers.DepthwiseConv2D():
@@ -110,6 +111,17 @@ def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple])
             # Not the same for each output value, so for each pixel: both kernels once.
             size = [None if None in size else math.prod(size) // operation.filters]
             each = math.prod(operation.depthwise_kernel.shape) + math.prod(operation.pointwise_kernel.shape)
+        case ConditionalConv2D():
+            # Pixels by one kernel, and once an image the routing and the mix of the experts' kernels.
+            kernel = operation.kernel.shape[1:-1]
+            once = math.prod(operation.kernel.shape) + math.prod(operation.routing_kernel.shape)
+            size = [None if None in size else once + math.prod(size) * math.prod(kernel)]
+            each = 1
+        case DeformableConv2D():
+            # The offsets' convolution at the same places, then the kernel; the sampling is element-wise work.
+            offsets, kernel = operation.offset_conv.kernel.shape, operation.kernel.shape
+            size = [None if None in size else math.prod(size) // operation.filters]
+            each = math.prod(offsets) + math.prod(kernel)
         case layers.Dot():
             each = inputs[0][operation.axes[0] if isinstance(operation.axes, (tuple, list)) else operation.axes]
         case keras.Model():

@@ -18,7 +18,12 @@ from keraslight.errors import InvalidArgumentError, MissingDependencyError
 from keraslight.layers import (
     GRN,
     BatchNorm,
+    C4GroupConv2D,
+    C4GroupPooling,
+    C4LiftingConv2D,
     ChannelSlice,
+    ConditionalConv2D,
+    DeformableConv2D,
     GroupedConv2D,
     ImageNormalization,
     LayerNorm,
@@ -40,6 +45,10 @@ _COUNTED = (
     layers.Dense,
     layers.Dot,
     GroupedConv2D,
+    C4LiftingConv2D,
+    C4GroupConv2D,
+    ConditionalConv2D,
+    DeformableConv2D,
 )
 # Their output is their input's memory under another shape, or they do nothing in inference.
 _VIEWS = (
@@ -107,6 +116,7 @@ _MULTIPLY_NOTHING = (
     layers.Rescaling,
     GRN,
     BatchNorm,
+    C4GroupPooling,
     ChannelSlice,
     ImageNormalization,
     LayerNorm,

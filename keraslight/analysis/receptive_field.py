@@ -13,7 +13,11 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.layers import (
     GRN,
     BatchNorm,
+    C4GroupConv2D,
+    C4GroupPooling,
+    C4LiftingConv2D,
     ChannelSlice,
+    ConditionalConv2D,
     GroupedConv2D,
     ImageNormalization,
     LayerNorm,
@@ -72,7 +76,15 @@ _PIXEL = _Axis(0, 0, 1)
 _NOWHERE = _Axis(0, 0, 0)
 _ALL = _Reach((_NOWHERE, _NOWHERE), whole=True)
 
-_CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, GroupedConv2D)
+_CONVOLUTIONS = (
+    layers.Conv2D,
+    layers.DepthwiseConv2D,
+    layers.SeparableConv2D,
+    GroupedConv2D,
+    C4LiftingConv2D,
+    C4GroupConv2D,
+    ConditionalConv2D,
+)
 _POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
 _GLOBAL_POOLINGS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 _ADAPTIVE_POOLINGS = (layers.AdaptiveAveragePooling2D, layers.AdaptiveMaxPooling2D)
@@ -95,6 +107,7 @@ _POINTWISE = (
     layers.GaussianNoise,
     layers.ActivityRegularization,
     BatchNorm,
+    C4GroupPooling,
     ChannelSlice,
     ImageNormalization,
     LayerNorm,
@@ -163,7 +176,9 @@ def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
     if behaves_like(layer, (*_CONVOLUTIONS, *_POOLINGS, layers.ZeroPadding2D, layers.Cropping2D, *_ADAPTIVE_POOLINGS)):
         if reach.lost or reach.grid:
             raise _refused(call, "A window needs a grid of pixels")
-        return reach._replace(axes=tuple(_windowed(call, axis, reach.axes[axis]) for axis in (0, 1)))
+        axes = tuple(_windowed(call, axis, reach.axes[axis]) for axis in (0, 1))
+        # A conditional convolution's kernel is chosen by the mean of its map.
+        return reach._replace(axes=axes, whole=reach.whole or isinstance(layer, ConditionalConv2D))
     if behaves_like(layer, (*_GLOBAL_POOLINGS, layers.Dot)):
         return _ALL
     if behaves_like(layer, _OVER_ALL_PIXELS):
@@ -208,8 +223,11 @@ def _windowed(call: Call, axis: int, before: _Axis) -> _Axis:
     elif isinstance(layer, _POOLINGS):
         span, stride, padding = layer.pool_size[axis] - 1, layer.strides[axis], layer.padding
     else:
-        span = (layer.kernel_size[axis] - 1) * layer.dilation_rate[axis]
-        stride, padding = layer.strides[axis], layer.padding
+        kernel, stride, dilation = (
+            value if isinstance(value, int) else value[axis]  # our own layers keep one number for both axes
+            for value in (layer.kernel_size, layer.strides, getattr(layer, "dilation_rate", 1))
+        )
+        span, padding = (kernel - 1) * dilation, layer.padding
     margin = 0
     if padding == "same":
         if side is None and stride > 1:

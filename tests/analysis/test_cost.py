@@ -2,8 +2,9 @@ import keras
 import pytest
 from keras import layers
 
-from keraslight.analysis import costs_by_block, count_macs, count_parameters
+from keraslight.analysis import costs_by_block, count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import C4GroupConv2D, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
 
 
 def test_by_hand():
@@ -40,13 +41,20 @@ def test_matrix_products():
     [
         ((8, 8, 3), layers.SeparableConv2D(5, 3, strides=2, padding="same", depth_multiplier=2), 16 * (9 * 6 + 6 * 5)),
         ((8, 8, 3), layers.Conv2DTranspose(5, 3, strides=2), 64 * 3 * 9 * 5),
+        ((8, 8, 3), C4LiftingConv2D(5, 3, padding="valid"), 36 * 20 * 9 * 3),  # four times a convolution to 5 filters
+        ((8, 8, 8), C4GroupConv2D(5, 3), 64 * 20 * 9 * 8),
+        ((8, 8, 3), DeformableConv2D(5, 3), 64 * (18 * 27 + 5 * 27)),  # two offsets for each of the kernel's 9 points
+        # a kernel at 4x4 places, 4 kernels mixed, 4 shares of them
+        ((8, 8, 3), ConditionalConv2D(5, 3, experts=4, strides=2), 16 * 5 * 27 + 4 * 5 * 27 + 3 * 4),
         ((8, 3), layers.Conv1D(5, 3), 6 * 5 * 3 * 3),
         ((4, 4, 4, 3), layers.Conv3D(5, 3), 8 * 5 * 27 * 3),
     ],
 )
 def test_other_convolutions(shape, layer, macs):
     images = keras.Input(shape)
-    assert count_macs(keras.Model(images, layer(images))) == macs
+    model = keras.Model(images, layer(images))
+    assert count_macs(model) == macs
+    assert profile(model).unknown == ()
 
 
 def test_costs_by_block_add_up():

@@ -7,6 +7,7 @@ from keras import layers
 import keraslight
 from keraslight.analysis import receptive_field
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
 
 
 def fields(model, input_shape=None):
@@ -147,6 +148,17 @@ def test_shuffled_channels_keep_their_pixels_and_attention_mixes_them():
     assert all(hybrid[name].whole for name in names[names.index("stage2_block4_add") :])
 
 
+def test_rotation_equivariant_and_conditional_convolutions():
+    images = keras.Input((9, 9, 3))
+    x = C4LiftingConv2D(2, 3, strides=2, name="lift")(images)
+    x = C4GroupPooling(name="pool")(C4GroupConv2D(2, 3, name="group")(x))
+    x = ConditionalConv2D(2, 3, experts=2, strides=2, name="conditional")(x)
+    rows = fields(keras.Model(images, x))
+    assert rows["lift"] == ("lift", (3, 3), (2, 2), (0.0, 0.0), False)
+    assert rows["pool"] == ("pool", (7, 7), (2, 2), (0.0, 0.0), False)
+    assert rows["conditional"] == ("conditional", (9, 9), (4, 4), (4.0, 4.0), True)  # routed by the map's mean
+
+
 def test_nested_and_shared_layers():
     inside = keras.Input((None, None, 2))
     shared = layers.Conv2D(2, 3, name="conv")
@@ -173,6 +185,7 @@ def test_sizes_left_open():
         (layers.Conv2DTranspose(2, 3, strides=2, name="it"), "do not move by whole pixels"),
         (layers.UpSampling2D(name="it"), "do not move by whole pixels"),
         (layers.Lambda(lambda x: x[:, ::-1], output_shape=(8, 8, 3), name="it"), "type of layer is not known"),
+        (DeformableConv2D(2, name="it"), "type of layer is not known"),  # it may look anywhere
         (layers.Concatenate(axis=1, name="it"), "along their channels"),
     ],
 )
