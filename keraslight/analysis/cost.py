@@ -79,7 +79,8 @@ def costs_by_block(model: keras.Model) -> list[BlockCost]:
 def count_macs(model: keras.Model) -> int:
     """Multiply-adds of one image through convolutions, dense layers and matrix products (`Dot`).
 
-    Element-wise work, pooling and normalization are not counted, as usual.
+    Element-wise work, pooling and normalization are not counted, as usual. Nor is a type of layer that is not known
+    here: `profile(model).unknown` lists these.
 
     Args:
         model: A functional model with a fixed input size.
