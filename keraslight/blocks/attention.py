@@ -1,15 +1,20 @@
-"""Channel attention.
+"""Attention by gates: squeeze-and-excitation, CBAM, coordinate attention and ECA.
 
-Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, figure 1.
+Sources: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, https://arxiv.org/abs/1709.01507, figure 1; Woo et
+al., "CBAM", ECCV 2018, https://arxiv.org/abs/1807.06521; Hou et al., "Coordinate Attention", CVPR 2021,
+https://arxiv.org/abs/2103.02907; Wang et al., "ECA-Net", CVPR 2020, https://arxiv.org/abs/1910.03151.
 """
 
 from __future__ import annotations
 
+import math
+
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import activate
+from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers import ChannelStatistics, CoordinatePooling, CoordinateSplit
 
 
 def squeeze_excite(
@@ -33,11 +38,164 @@ def squeeze_excite(
     Raises:
         InvalidArgumentError: `squeezed` is below 1.
     """
-    if squeezed < 1:
-        raise InvalidArgumentError(f"`squeezed` must be at least 1. Received: squeezed={squeezed}.")
+    _check_squeezed(squeezed)
     y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
     y = layers.Conv2D(squeezed, 1, name=f"{name}_reduce")(y)
     y = activate(y, activation, name=f"{name}_reduce_act")
     y = layers.Conv2D(x.shape[-1], 1, name=f"{name}_expand")(y)
     y = activate(y, gate, name=f"{name}_gate")
     return layers.Multiply(name=f"{name}_scale")([x, y])
+
+
+def cbam(
+    x: keras.KerasTensor, squeezed: int, *, kernel: int = 7, style: ConvStyle = TORCH, name: str
+) -> keras.KerasTensor:
+    """Convolutional block attention module: `channel_attention`, then `spatial_attention` (equation 1).
+
+    Args:
+        x: (B, H, W, C).
+        squeezed: See `channel_attention`; the paper has C / 16.
+        kernel, style: See `spatial_attention`.
+        name: Names the two halves `{name}_channel` and `{name}_spatial`.
+
+    Returns:
+        (B, H, W, C), with `2 * C * squeezed + 2 * kernel ** 2` parameters and 2 more of the batch norm.
+    """
+    x = channel_attention(x, squeezed, name=f"{name}_channel")
+    return spatial_attention(x, kernel, style=style, name=f"{name}_spatial")
+
+
+def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> keras.KerasTensor:
+    """CBAM's first half (equation 2): scales each channel by `sigmoid(W1 relu(W0 mean) + W1 relu(W0 max))`.
+
+    The shared perceptron is two 1x1 convolutions without bias, as the equation writes it, that are each called twice.
+
+    Args:
+        x: (B, H, W, C).
+        squeezed: Width of the layer between, at least 1.
+        name: The layers are called `{name}_mean`, `_max`, `_reduce`, `_mean_act`, `_max_act`, `_expand`, `_add`,
+            `_gate` and `_scale`.
+
+    Returns:
+        (B, H, W, C), with `2 * C * squeezed` parameters.
+
+    Raises:
+        InvalidArgumentError: `squeezed` is below 1.
+    """
+    _check_squeezed(squeezed)
+    reduce = layers.Conv2D(squeezed, 1, use_bias=False, name=f"{name}_reduce")
+    expand = layers.Conv2D(x.shape[-1], 1, use_bias=False, name=f"{name}_expand")
+    answers = []
+    for kind, pooling in (("mean", layers.GlobalAveragePooling2D), ("max", layers.GlobalMaxPooling2D)):
+        y = reduce(pooling(keepdims=True, name=f"{name}_{kind}")(x))
+        answers.append(expand(activate(y, "relu", name=f"{name}_{kind}_act")))
+    y = layers.Add(name=f"{name}_add")(answers)
+    y = activate(y, "sigmoid", name=f"{name}_gate")
+    return layers.Multiply(name=f"{name}_scale")([x, y])
+
+
+def spatial_attention(
+    x: keras.KerasTensor, kernel: int = 7, *, style: ConvStyle = TORCH, name: str
+) -> keras.KerasTensor:
+    """CBAM's second half (equation 3): scales each pixel by `sigmoid(f([mean; max]))`, statistics over the channels.
+
+    Args:
+        x: (B, H, W, C).
+        kernel: Side of the convolution `f` in pixels, odd.
+        style: With an epsilon, a batch norm follows `f`, as in the authors' code; `PLAIN` gives `f` a bias instead.
+        name: The layers are called `{name}_statistics`, `_conv`, `_conv_bn`, `_conv_act` and `_scale`.
+
+    Returns:
+        (B, H, W, C), with `2 * kernel ** 2` parameters and those of the batch norm (2) or the bias (1).
+
+    Raises:
+        InvalidArgumentError: `kernel` is not odd.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise InvalidArgumentError(f"`kernel` must be odd and at least 1. Received: kernel={kernel}.")
+    y = ChannelStatistics(name=f"{name}_statistics")(x)
+    y = conv_bn(y, 1, kernel, activation="sigmoid", style=style, name=f"{name}_conv")
+    return layers.Multiply(name=f"{name}_scale")([x, y])
+
+
+def coordinate_attention(
+    x: keras.KerasTensor,
+    squeezed: int,
+    *,
+    activation: str = "hard_silu",
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Scales each value by a gate of its row and a gate of its column, one of each a channel (equations 4 to 9).
+
+    Rows' and columns' means go through one convolution together, so that its batch norm sees both.
+
+    Args:
+        x: (B, H, W, C); the sides may be None.
+        squeezed: Width of the layer between, at least 1; the authors' code has `max(8, C // 32)`.
+        activation: After that layer; see `keraslight.blocks.conv.activate`. The authors' code has a hard swish.
+        name: The layers are called `{name}_pool`, `_reduce`, `_reduce_bn`, `_reduce_act`, `_split`, `_rows`,
+            `_rows_gate`, `_columns`, `_columns_gate` and `_scale`.
+
+    Returns:
+        (B, H, W, C), with `3 * C * squeezed + 2 * C` parameters and those of the batch norm (`2 * squeezed`).
+
+    Raises:
+        InvalidArgumentError: `squeezed` is below 1.
+    """
+    _check_squeezed(squeezed)
+    y = CoordinatePooling(name=f"{name}_pool")(x)
+    y = conv_bn(y, squeezed, 1, activation=activation, style=style, name=f"{name}_reduce")
+    gates = []
+    for kind, means in zip(("rows", "columns"), CoordinateSplit(name=f"{name}_split")([y, x]), strict=True):
+        gate = layers.Conv2D(x.shape[-1], 1, name=f"{name}_{kind}")(means)
+        gates.append(activate(gate, "sigmoid", name=f"{name}_{kind}_gate"))
+    return layers.Multiply(name=f"{name}_scale")([x, *gates])
+
+
+def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
+    """How many neighbouring channels ECA looks at: the odd number nearest to `log2(channels) / gamma + b / gamma`.
+
+    Equation 12. Between two odd numbers it takes the larger one, as the authors' code does: 5 for 128 channels.
+
+    Raises:
+        InvalidArgumentError: `channels` is below 1 or `gamma` is not above 0.
+    """
+    if channels < 1 or gamma <= 0:
+        raise InvalidArgumentError(
+            f"`channels` must be at least 1 and `gamma` above 0. Received: channels={channels}, gamma={gamma}."
+        )
+    return int(abs((math.log2(channels) + b) / gamma)) // 2 * 2 + 1
+
+
+def efficient_channel_attention(x: keras.KerasTensor, kernel: int | None = None, *, name: str) -> keras.KerasTensor:
+    """ECA: scales each channel by the sigmoid of a convolution over the means of its neighbours (equation 9).
+
+    The channels become the width of an image of one row, so that stock layers do it and converters quantize it.
+
+    Args:
+        x: (B, H, W, C).
+        kernel: How many channels the convolution sees, odd; None is `eca_kernel_size(C)`. Both ends are padded by 0.
+        name: The layers are called `{name}_mean`, `_row`, `_conv`, `_gate`, `_channels` and `_scale`.
+
+    Returns:
+        (B, H, W, C), with `kernel` parameters.
+
+    Raises:
+        InvalidArgumentError: `kernel` is not odd.
+    """
+    channels = x.shape[-1]
+    kernel = eca_kernel_size(channels) if kernel is None else kernel
+    if kernel < 1 or kernel % 2 == 0:
+        raise InvalidArgumentError(f"`kernel` must be odd and at least 1. Received: kernel={kernel}.")
+    y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    y = layers.Reshape((1, channels, 1), name=f"{name}_row")(y)
+    y = layers.Conv2D(1, (1, kernel), padding="same", use_bias=False, name=f"{name}_conv")(y)
+    y = activate(y, "sigmoid", name=f"{name}_gate")
+    y = layers.Reshape((1, 1, channels), name=f"{name}_channels")(y)
+    return layers.Multiply(name=f"{name}_scale")([x, y])
+
+
+def _check_squeezed(squeezed: int) -> None:
+    if squeezed < 1:
+        raise InvalidArgumentError(f"`squeezed` must be at least 1. Received: squeezed={squeezed}.")

@@ -13,6 +13,8 @@ from keraslight.layers.layer_norm import LayerNorm
 from keraslight.layers.layer_scale import LayerScale
 from keraslight.layers.local_response_norm import LocalResponseNorm
 from keraslight.layers.normalization import ImageNormalization
+from keraslight.layers.spatial_statistics import ChannelStatistics, CoordinatePooling, CoordinateSplit
+from keraslight.layers.unpooling import MaxPoolWithIndices2D, MaxUnpool2D
 
 __all__ = [
     "GRN",
@@ -21,8 +23,11 @@ __all__ = [
     "C4GroupPooling",
     "C4LiftingConv2D",
     "ChannelSlice",
+    "ChannelStatistics",
     "CodeDistance",
     "ConditionalConv2D",
+    "CoordinatePooling",
+    "CoordinateSplit",
     "DeformableConv2D",
     "DropPath",
     "GroupedConv2D",
@@ -30,4 +35,6 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "LocalResponseNorm",
+    "MaxPoolWithIndices2D",
+    "MaxUnpool2D",
 ]
