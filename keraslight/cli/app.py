@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import json
 import logging
 import os
 from pathlib import Path
@@ -12,6 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from keraslight.cli import client
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -299,36 +300,8 @@ def litert(
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
 
 
-@app.command()
-def classify(
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    server: Annotated[str, typer.Option(help="HOST:PORT of a model server.")] = "localhost:8500",
-    model: Annotated[str, typer.Option(help="The served model's name.")] = "default",
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
-) -> None:
-    """Classify image files with a served model."""
-    from keraslight_serving.client import ClassifierClient, ServingError
-
-    try:
-        with ClassifierClient(server, model=model) as client:
-            answers = client.classify(images, top_k=top)
-    except ServingError as error:
-        raise typer.Exit(_fail(f"{type(error).__name__}: {error}")) from error
-    if as_json:
-        for path, ranked in zip(images, answers, strict=True):
-            ranked = [{"label": c.label, "score": c.score, "index": c.index} for c in ranked]
-            typer.echo(json.dumps({"image": str(path), "classes": ranked}))
-        return
-    table = Table("image", *(f"{place}." for place in range(1, len(answers[0]) + 1)))
-    for path, ranked in zip(images, answers, strict=True):
-        table.add_row(str(path), *(f"{c.label} {c.score:.1%}" for c in ranked))
-    console.print(table)
-
-
-def _fail(text: str) -> int:
-    typer.echo(text, err=True)
-    return 1
+app.command("classify")(client.classify)
+app.command("load-test")(client.load_test)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """A small servable, made with plain TensorFlow, and servers over it."""
 
+import asyncio
 import io
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from keraslight_serving.client import AsyncClassifierClient, ClassifierClient
+from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
 from PIL import Image
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
@@ -176,6 +179,60 @@ def saved_model_stubs(saved_model_server):
     stubs = Stubs(saved_model_server.address)
     yield stubs
     stubs.channel.close()
+
+
+class Blocking:
+    """Makes the blocking client and its fake channel."""
+
+    fake = FakeChannel
+
+    def __call__(self, *args, **options) -> ClassifierClient:
+        return ClassifierClient(*args, **options)
+
+
+class InLoop:
+    """An asyncio client as if it were blocking, so that one suite asks both the same."""
+
+    def __init__(self, runner: asyncio.Runner, *args, **options) -> None:
+        self._runner, self._client = runner, AsyncClassifierClient(*args, **options)
+
+    def __getattr__(self, name: str):
+        method = getattr(self._client, name)
+        return lambda *args, **options: self._runner.run(method(*args, **options))
+
+    def stream(self, *args, **options) -> list:
+        async def collect():
+            return [answer async for answer in self._client.stream(*args, **options)]
+
+        return self._runner.run(collect())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+class Asyncio:
+    """Makes the asyncio client and its fake channel."""
+
+    fake = AsyncFakeChannel
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+
+    def __call__(self, *args, **options) -> InLoop:
+        return InLoop(self._runner, *args, **options)
+
+
+@pytest.fixture(scope="module", params=["blocking", "asyncio"])
+def make(request):
+    """`make(...)` is a client, `make.fake(...)` a channel for it; each test runs with both kinds."""
+    if request.param == "blocking":
+        yield Blocking()
+        return
+    with asyncio.Runner() as runner:
+        yield Asyncio(runner)
 
 
 @pytest.fixture

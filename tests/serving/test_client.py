@@ -1,4 +1,4 @@
-"""The client, against a server and against its fake."""
+"""Both clients, against a server and against their fakes: what the blocking one does, the asyncio one does too."""
 
 import io
 import subprocess
@@ -8,15 +8,14 @@ import grpc
 import numpy as np
 import pytest
 from keraslight_serving import client as package
-from keraslight_serving.client import Classification, ClassifierClient, InternalError, InvalidInput, ServingError
-from keraslight_serving.client.testing import FakeChannel
+from keraslight_serving.client import Classification, InternalError, InvalidInput, Retry, ServingError
 from keraslight_serving.wire import serving_pb2 as pb
 from PIL import Image
 
 
 @pytest.fixture(scope="module")
-def client(server):
-    with ClassifierClient(server.address, "tiny", timeout=60) as client:
+def client(make, server):
+    with make(server.address, "tiny", timeout=60) as client:
         yield client
 
 
@@ -87,34 +86,34 @@ def _png(array, **options):
     return buffer.getvalue()
 
 
-def sent_for(image):
-    channel = FakeChannel()
-    ClassifierClient(channel=channel).classify(image)
+def sent_for(make, image):
+    channel = make.fake()
+    make(channel=channel).classify(image)
     return channel.requests[0].inputs["image_bytes"].string_val[0]
 
 
-def test_files_are_sent_as_they_are_and_pixels_without_loss(png, pixels):
-    assert sent_for(png) == png
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent_for(pixels[0])))), pixels[0, ..., 0])
+def test_files_are_sent_as_they_are_and_pixels_without_loss(make, png, pixels):
+    assert sent_for(make, png) == png
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent_for(make, pixels[0])))), pixels[0, ..., 0])
     color = np.random.default_rng(0).integers(0, 256, (5, 7, 4), dtype=np.uint8)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent_for(color)))), color)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(sent_for(make, color)))), color)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16", "I", "F"])
-def test_pil_images_of_every_mode_can_be_sent(mode):
-    assert Image.open(io.BytesIO(sent_for(Image.new(mode, (4, 4))))).size == (4, 4)
+def test_pil_images_of_every_mode_can_be_sent(make, mode):
+    assert Image.open(io.BytesIO(sent_for(make, Image.new(mode, (4, 4))))).size == (4, 4)
 
 
 @pytest.mark.parametrize(
     ("data", "known"),
     [(b"\xff\xd8\xff\xe0", True), (b"RIFF\0\0\0\0WEBPVP8 ", True), (b"GIF89a", True), (b"RIFF\0\0\0\0WAVE", False)],
 )
-def test_image_files_are_known_by_their_first_bytes(data, known):
+def test_image_files_are_known_by_their_first_bytes(make, data, known):
     if known:
-        assert sent_for(data) == data
+        assert sent_for(make, data) == data
     else:
         with pytest.raises(InvalidInput):
-            sent_for(data)
+            sent_for(make, data)
 
 
 @pytest.mark.parametrize(
@@ -142,27 +141,27 @@ def test_image_files_are_known_by_their_first_bytes(data, known):
         (Image.fromarray(np.full((4, 4), 0.5, np.float32)), "not scaled or normalized"),
     ],
 )
-def test_what_can_not_be_sent(images, text):
-    channel = FakeChannel()
+def test_what_can_not_be_sent(make, images, text):
+    channel = make.fake()
     with pytest.raises(InvalidInput, match=text) as caught:
-        ClassifierClient(channel=channel, model="pets").classify(images)
+        make(channel=channel, model="pets").classify(images)
     assert channel.requests == []
     assert (caught.value.model, caught.value.code) == ("pets", None)
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_third_of_three_is_named(png, tmp_path):
+def test_the_third_of_three_is_named(make, png, tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("buy milk")
     with pytest.raises(InvalidInput, match=r"images\[2\] \('.*notes.txt'\) must be a JPEG"):
-        ClassifierClient(channel=FakeChannel()).classify([png, png, path])
+        make(channel=make.fake()).classify([png, png, path])
 
 
-def test_a_truncated_pil_image(png, tmp_path):
+def test_a_truncated_pil_image(make, png, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png[:-30])
     with pytest.raises(InvalidInput, match=r"images\[0\] must be an image that can be read. Received: "):
-        sent_for(Image.open(path))
+        sent_for(make, Image.open(path))
 
 
 def test_an_image_that_the_model_can_not_decode(client, png):
@@ -180,14 +179,38 @@ def test_predict(client, pixels):
     encoded = client.predict({"image_bytes": [_png(p[..., 0]) for p in pixels]}, "encoded", ["classes", "indices"])
     assert set(encoded) == {"classes", "indices"}
     assert encoded["indices"][:, 0].tolist() == found["probabilities"].argmax(1).tolist()
-    with pytest.raises(InvalidInput, match="Input 'images' can't be sent: A tensor's dtype must be one of"):
-        client.predict({"images": np.array(["2026"], "datetime64[Y]")})
+    listed = client.predict({"images": pixels.tolist()})  # numbers without a type become the model's
+    np.testing.assert_array_equal(listed["probabilities"], found["probabilities"])
 
 
-def test_bytes_that_end_in_zeros_arrive_whole():
-    channel = FakeChannel()
-    ClassifierClient(channel=channel).predict({"x": [b"ab\0\0", b"c\0"]})
-    assert list(channel.requests[0].inputs["x"].string_val) == [b"ab\0\0", b"c\0"]
+@pytest.mark.parametrize(
+    ("inputs", "text"),
+    [
+        ({}, "Signature 'serving_default' takes the inputs images. Received: none"),
+        ({"image": 0, "extra": 0}, "takes the inputs images. Received: extra, image"),
+        (
+            {"images": np.zeros((1, 8, 8, 1), np.uint8)},
+            r"takes float32 of shape \(any, 8, 8, 1\). Received: uint8 of shape \(1, 8, 8, 1\)",
+        ),
+        ({"images": np.zeros((1, 9, 8, 1), np.float32)}, r"Received: float32 of shape \(1, 9, 8, 1\)"),
+        ({"images": np.zeros((8, 8, 1), np.float32)}, r"Received: float32 of shape \(8, 8, 1\)"),
+        ({"images": np.array(["2026"], "datetime64[Y]")}, r"Received: datetime64\[Y\] of shape \(1\)"),
+        ({"images": [[1], [2, 3]]}, "takes float32 .* Received: .*inhomogeneous"),
+        ({"images": np.array(["a"])}, r"Received: string of shape \(1\)"),
+    ],
+)
+def test_inputs_are_checked_before_they_are_sent(make, inputs, text):
+    channel = make.fake(inputs={"images": np.zeros((1, 8, 8, 1), np.float32)})
+    with pytest.raises(InvalidInput, match=text) as caught:
+        make(channel=channel).predict(inputs)
+    assert (caught.value.code, caught.value.attempts, caught.value.model) == (None, 0, "digits")
+    assert not any(isinstance(request, pb.PredictRequest) for request in channel.requests)
+
+
+def test_bytes_that_end_in_zeros_arrive_whole(make):
+    channel = make.fake(inputs={"x": [b"text"]})
+    make(channel=channel).predict({"x": [b"ab\0\0", b"c\0"]})
+    assert list(channel.requests[-1].inputs["x"].string_val) == [b"ab\0\0", b"c\0"]
 
 
 def test_metadata(client):
@@ -202,31 +225,32 @@ def test_metadata(client):
     assert metadata.signatures["classify"].method == "tensorflow/serving/classify"
 
 
-def test_status_and_readiness(client, server):
+def test_status_and_readiness(make, client, server):
     (status,) = client.status()
     assert (status.version, status.state, status.error) == (1, "AVAILABLE", "")
     client.wait_until_ready(timeout=5)
     with pytest.raises(
         package.Unavailable, match=r"Model 'other' must be ready within 0.1 seconds. Received: Could not"
     ):
-        ClassifierClient(server.address, "other").wait_until_ready(timeout=0.1)
+        make(server.address, "other").wait_until_ready(timeout=0.1)
 
 
-def test_errors_of_a_server(client, server, pixels):
+def test_errors_of_a_server(make, client, server, pixels):
     with pytest.raises(package.ModelNotFound, match=r"Latest\(other\) \(NOT_FOUND from .*, model 'other'\)") as caught:
-        ClassifierClient(server.address, "other").classify(pixels)
+        make(server.address, "other").classify(pixels)
     assert caught.value.details == "Servable not found for request: Latest(other)"
     with pytest.raises(package.ModelNotFound, match="model 'tiny' version 9") as caught:
-        ClassifierClient(server.address, "tiny", version=9).classify(pixels)
+        make(server.address, "tiny", version=9).classify(pixels)
     assert (caught.value.model, caught.value.version) == ("tiny", 9)
-    with pytest.raises(package.SignatureNotFound, match='Serving signature key "nope" not found'):
+    with pytest.raises(
+        package.SignatureNotFound, match="Received: 'nope'; it has classify, encoded, serving_default"
+    ) as caught:
         client.predict({"images": pixels}, signature="nope")
-    with pytest.raises(InvalidInput, match=r"Expects arg\[0\] to be float but uint8 is provided"):
-        client.predict({"images": pixels})
+    assert caught.value.model == "tiny"
 
 
-def test_nobody_at_the_address():
-    with ClassifierClient("127.0.0.1:1", timeout=5) as client:
+def test_nobody_at_the_address(make):
+    with make("127.0.0.1:1", timeout=5) as client:
         with pytest.raises(package.Unavailable, match="UNAVAILABLE from 127.0.0.1:1, model 'digits'"):
             client.status()
         with pytest.raises(package.Unavailable, match="must be ready within 0.2 seconds"):
@@ -250,31 +274,47 @@ def test_nobody_at_the_address():
         ("ABORTED", ServingError),
     ],
 )
-def test_every_code_has_its_error(code, expected):
-    channel = FakeChannel(error=grpc.StatusCode[code], details="on purpose")
+def test_every_code_has_its_error(make, code, expected):
+    channel = make.fake(error=grpc.StatusCode[code], details="on purpose")
     with pytest.raises(ServingError, match=rf"on purpose \({code} from the given channel, model 'digits'\)") as caught:
-        ClassifierClient(channel=channel).status()
+        make(channel=channel, retry=Retry(attempts=1)).status()
     assert type(caught.value) is expected
     assert (caught.value.code, caught.value.details) == (grpc.StatusCode[code], "on purpose")
+    assert caught.value.attempts == 1
 
 
-def test_arguments(png):
+def test_arguments(make, png):
     with pytest.raises(InvalidInput, match="`version` must be at least 1, or None for the newest. Received: 0"):
-        ClassifierClient(version=0)
+        make(version=0)
     with pytest.raises(InvalidInput, match="`timeout` must be above 0 seconds. Received: 0"):
-        ClassifierClient(timeout=0)
+        make(timeout=0)
     with pytest.raises(InvalidInput, match="`top_k` must be at least 1. Received: 0"):
-        ClassifierClient(channel=FakeChannel()).classify(png, top_k=0)
-    with pytest.raises(InvalidInput, match="must fit in `max_message_bytes`, 100: send fewer images"):
-        ClassifierClient(channel=FakeChannel(), max_message_bytes=100).classify([png] * 3)
+        make(channel=make.fake()).classify(png, top_k=0)
+    with pytest.raises(InvalidInput, match=r"images\[0\]: A request must fit in `max_message_bytes`, 100. Received: "):
+        make(channel=make.fake(), max_message_bytes=100).classify([png] * 3)
+    with pytest.raises(InvalidInput, match='`on_error` must be "raise" or "return". Received: \'skip\''):
+        make(channel=make.fake()).classify(png, on_error="skip")
+    with pytest.raises(InvalidInput, match="`batch_size` must be at least 1. Received: 0"):
+        make(batch_size=0)
+    with pytest.raises(InvalidInput, match="`window` must be at least 1. Received: 0"):
+        make(window=0)
+    with pytest.raises(InvalidInput, match="`keepalive` must be above 0 seconds. Received: 0"):
+        make(keepalive=0)
+    with pytest.raises(InvalidInput, match="`timeout` must be above 0 seconds. Received: -1"):
+        make(channel=make.fake(inputs={"x": [0.0]})).predict({"x": [1.0]}, timeout=-1)
+    for target in ("nowhere", "", "a:1,,b:2", []):
+        with pytest.raises(InvalidInput, match="`target` must be host:port, or several. Received: "):
+            make(target)
+    with pytest.raises(InvalidInput, match="`target` must be a gRPC address, host:port. Received: 'http://a:8501'"):
+        make("http://a:8501")
 
 
 # ---------------------------------------------------------------- the fake
 
 
-def test_the_fake_ranks_every_image(png):
-    channel = FakeChannel([("seven", 0.75), ("one", 0.25)])
-    with ClassifierClient(channel=channel, model="digits", version=4) as client:
+def test_the_fake_ranks_every_image(make, png):
+    channel = make.fake([("seven", 0.75), ("one", 0.25)])
+    with make(channel=channel, model="digits", version=4) as client:
         assert client.classify([png, png], top_k=1) == [[Classification("seven", 0.75, 0)]] * 2
         client.wait_until_ready(1)
         assert client.metadata().signatures["encoded"].outputs["scores"].shape == (None, 2)
@@ -283,38 +323,39 @@ def test_the_fake_ranks_every_image(png):
     assert (request.model_spec.name, request.model_spec.version.value) == ("digits", 4)
 
 
-def test_the_version_is_not_sent_unless_given(png):
-    channel = FakeChannel()
-    ClassifierClient(channel=channel).classify(png)
+def test_the_version_is_not_sent_unless_given(make, png):
+    channel = make.fake()
+    make(channel=channel).classify(png)
     assert channel.requests[0].model_spec.WhichOneof("version_choice") is None
 
 
-def test_the_fake_answers_predict():
-    channel = FakeChannel(outputs={"probabilities": np.float32([[0.5, 0.5]])})
-    found = ClassifierClient(channel=channel).predict({"images": np.zeros((1, 8, 8, 1), np.float32)})
+def test_the_fake_answers_predict(make):
+    images = np.zeros((1, 8, 8, 1), np.float32)
+    channel = make.fake(inputs={"images": images}, outputs={"probabilities": np.float32([[0.5, 0.5]])})
+    found = make(channel=channel).predict({"images": np.zeros((1, 8, 8, 1), np.float32)})
     np.testing.assert_array_equal(found["probabilities"], [[0.5, 0.5]])
 
 
-def test_the_fake_recovers(png):
-    channel = FakeChannel(error=grpc.StatusCode.UNAVAILABLE)
-    client = ClassifierClient(channel=channel)
+def test_the_fake_recovers(make, png):
+    channel = make.fake(error=grpc.StatusCode.UNAVAILABLE)
+    client = make(channel=channel, retry=Retry(first_pause=0.001))
     with pytest.raises(package.Unavailable):
         client.classify(png)
     channel.error = None
     assert client.classify(png)
 
 
-def test_an_answer_for_another_number_of_images(png):
-    class OneShort(FakeChannel):
+def test_an_answer_for_another_number_of_images(make, png):
+    class OneShort(make.fake):
         def _predict(self, request):
             request.inputs["image_bytes"].tensor_shape.dim[0].size -= 1
             return super()._predict(request)
 
     with pytest.raises(InternalError, match="must answer with one ranking per image, 2. Received: 1"):
-        ClassifierClient(channel=OneShort()).classify([png, png])
+        make(channel=OneShort()).classify([png, png])
 
 
 def test_the_public_list_is_what_the_package_has():
     assert sorted(package.__all__, key=str.lower) == sorted(
-        (name for name in vars(package) if name[0].isupper()), key=str.lower
+        (*(name for name in vars(package) if name[0].isupper()), "tls"), key=str.lower
     )

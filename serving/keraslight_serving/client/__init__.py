@@ -4,13 +4,25 @@
         for ranking in client.classify(["seven.png", "one.png"]):
             print(ranking[0].label, ranking[0].score)
 
-Needs numpy, grpcio, protobuf and pillow; neither TensorFlow nor Keras. `errors` draws what can be raised, and
-`keraslight_serving.client.testing` has a channel for tests without a server.
+`AsyncClassifierClient` is the same for asyncio. Both need numpy, grpcio, protobuf and pillow; neither TensorFlow nor
+Keras. `errors` draws what can be raised, and `keraslight_serving.client.testing` has channels for tests without a
+server.
 """
 
+from keraslight_serving.client._async_client import AsyncClassifierClient
+from keraslight_serving.client._base import tls
 from keraslight_serving.client._client import ClassifierClient
-from keraslight_serving.client._types import Classification, ModelMetadata, Signature, TensorSpec, VersionStatus
+from keraslight_serving.client._retry import CallEvent, Retry
+from keraslight_serving.client._types import (
+    Answer,
+    Classification,
+    ModelMetadata,
+    Signature,
+    TensorSpec,
+    VersionStatus,
+)
 from keraslight_serving.client.errors import (
+    ClientClosed,
     DeadlineExceeded,
     InternalError,
     InvalidInput,
@@ -24,14 +36,19 @@ from keraslight_serving.client.errors import (
 )
 
 __all__ = [
+    "Answer",
+    "AsyncClassifierClient",
+    "CallEvent",
     "Classification",
     "ClassifierClient",
+    "ClientClosed",
     "DeadlineExceeded",
     "InternalError",
     "InvalidInput",
     "ModelMetadata",
     "ModelNotFound",
     "Overloaded",
+    "Retry",
     "ServingError",
     "Signature",
     "SignatureNotFound",
@@ -40,4 +57,5 @@ __all__ = [
     "Unavailable",
     "Unsupported",
     "VersionStatus",
+    "tls",
 ]

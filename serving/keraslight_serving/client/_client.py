@@ -1,180 +1,186 @@
-"""The client."""
+"""The blocking client."""
 
+from __future__ import annotations
+
+import itertools
+import queue
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Literal
 
 import grpc
 import numpy as np
 from numpy.typing import ArrayLike
 
-from keraslight_serving.client._images import ImageLike, encode_images
-from keraslight_serving.client._types import Classification, ModelMetadata, Signature, TensorSpec, VersionStatus
-from keraslight_serving.client.errors import (
-    DeadlineExceeded,
-    InternalError,
-    InvalidInput,
-    ModelNotFound,
-    Unavailable,
-    from_rpc_error,
-)
+from keraslight_serving.client._base import BaseClient
+from keraslight_serving.client._core import Batch
+from keraslight_serving.client._images import ImageLike
+from keraslight_serving.client._retry import Ended, Next, Start, Steps, Stop
+from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
+from keraslight_serving.client.errors import InvalidInput
 from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import TensorError, numpy_name, to_array, to_tensor
 
 
-class ClassifierClient:
-    """Asks a model server about images. May be shared by threads; to be closed, or used in a `with`.
+class ClassifierClient(BaseClient):
+    """Asks model servers about images. May be shared by threads; to be closed, or used in a `with`.
 
     Args:
-        target: `host:port` of the server.
+        target: `host:port` of the server; several, in a list or separated by commas, are asked turn by turn, and one
+            that fails is left alone for a while; `dns:///name:port` asks all addresses of a name.
         model: its name there.
-        version: None for the newest that is loaded.
-        timeout: seconds for each call. The first `classify` may have to wait for the server to import TensorFlow,
-            unless it was started with `--load_saved_model`.
+        version: None for the newest that is loaded, a number, or a label such as "stable".
+        timeout: seconds for each request, its retries included. The first `classify` may have to wait for the server
+            to import TensorFlow, unless it was started with `--load_saved_model`.
+        retry: when a request is sent again; `Retry(attempts=1)` never.
+        batch_size: images in one request at most, at least 1.
+        window: requests with images in flight at once, at least 1.
+        labels: names of the classes, in order, or the path of a text file with one a line. For models without the
+            signature `encoded`; with labels arrays that fit are sent as raw pixels, without being compressed first.
+        credentials: for TLS; see `tls`.
+        token: sent as `authorization: Bearer ...`, or a function that gives the token for each call. To another
+            machine only with `credentials`.
+        metadata: headers of each call.
+        hooks: functions that are given a `CallEvent` after each call. See `keraslight_serving.client.telemetry`.
+        keepalive: seconds of silence in a call after which the connection is checked. Servers hang up if it is below
+            300 seconds and they were not told to allow it.
         max_message_bytes: the largest request and response.
-        channel: a grpc.Channel to use instead of opening one to `target`: for TLS (`grpc.secure_channel`),
-            interceptors, or tests (`keraslight_serving.client.testing.FakeChannel`). Whoever passes it closes it.
+        channel: a grpc.Channel to use instead of opening one to `target`: for interceptors, or tests
+            (`keraslight_serving.client.testing.FakeChannel`). Whoever passes it closes it.
 
     Raises:
-        InvalidInput: `version` is not at least 1, or `timeout` not above 0.
+        InvalidInput: an argument is out of its range.
     """
 
-    def __init__(
+    def classify(
         self,
-        target: str = "localhost:8500",
-        model: str = "digits",
+        images: ImageLike | Iterable[ImageLike],
+        top_k: int = 5,
         *,
-        version: int | None = None,
-        timeout: float = 10.0,
-        max_message_bytes: int = 64 * 2**20,
-        channel: grpc.Channel | None = None,
-    ) -> None:
-        # TensorFlow Serving takes a 0 on the wire for a version of that number, not for "any".
-        if version is not None and version < 1:
-            raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {version}")
-        if timeout <= 0:
-            raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {timeout}")
-        self._target = target if channel is None else "the given channel"
-        self._model = model
-        self._version = version
-        self._timeout = timeout
-        self._max_message_bytes = max_message_bytes
-        self._own_channel = channel is None
-        self._channel = channel or grpc.insecure_channel(
-            target,
-            options=[
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.max_receive_message_length", max_message_bytes),
-            ],
-        )
-
-    def classify(self, images: ImageLike | Iterable[ImageLike], top_k: int = 5) -> list[list[Classification]]:
+        on_error: Literal["raise", "return"] = "raise",
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[list[Classification]] | list[list[Classification] | InvalidInput]:
         """Names what is on images.
 
-        The images are sent as they are; decoding, resizing and normalizing is the model's work (signature `encoded`).
+        Files are sent as they are; decoding, resizing and normalizing is the model's work (signature `encoded`). If it
+        lacks that, they are decoded, scaled and cut here, and go to `serving_default`.
+
+            >>> [ranking] = client.classify("seven.png", top_k=2)
+            >>> ranking[0].label
+            'seven'
 
         Args:
             images: one image or an iterable of them, kinds mixed as you like. An image is a path (str or Path), the
                 bytes of a JPEG, PNG, GIF, BMP, WebP or JPEG XL file, a binary file object, a PIL image, or an array of
                 shape (height, width) or (height, width, 1|3|4) with whole pixels from 0 to 255. An array of shape
-                (images, height, width, 1|3|4) is a batch.
+                (images, height, width, 1|3|4) is a batch. A directory stands for the image files in it, sorted.
             top_k: the length of each ranking. It is shorter where the model ranks fewer classes.
+            on_error: "return" puts the `InvalidInput` of an image that can't be classified in the place of its
+                ranking; "raise" raises the first one.
+            metadata: headers of these calls.
 
         Returns:
             One ranking per image, in their order, best class first. A single image is a batch of one.
 
         Raises:
-            InvalidInput: there are no images, or something is no image; the text says which. Also where the model
-                can't decode one; then none of them is classified.
+            InvalidInput: there are no images, or something is no image, or none that the model can decode; the text
+                says which.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        if top_k < 1:
-            raise self._invalid(f"`top_k` must be at least 1. Received: {top_k}")
-        try:
-            encoded = encode_images(images)
-        except InvalidInput as error:
-            raise self._invalid(str(error)) from error
-        if not encoded:
-            raise self._invalid("There must be at least one image. Received: none")
-        outputs = self.predict({"image_bytes": encoded}, signature="encoded", outputs=("classes", "scores", "indices"))
-        classes, scores, indices = outputs["classes"], outputs["scores"], outputs["indices"]
-        if not len(classes) == len(scores) == len(indices) == len(encoded):
-            raise InternalError(
-                f"The server must answer with one ranking per image, {len(encoded)}. Received: {len(classes)}",
-                model=self._model,
-                version=self._version,
-            )
-        return [
-            [
-                Classification(label.decode(errors="replace"), float(score), int(index))
-                for label, score, index in zip(*ranking, strict=True)
-            ]
-            for ranking in zip(classes[:, :top_k], scores[:, :top_k], indices[:, :top_k], strict=True)
-        ]
+        if on_error not in ("raise", "return"):
+            raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
+        found: list[Any] = []
+        for answer in self.stream(images, top_k, metadata=metadata):
+            if answer.error is not None and on_error == "raise":
+                raise answer.error
+            found.append(answer.error or answer.ranking)
+        if not found:
+            raise self._core.invalid("There must be at least one image. Received: none")
+        return found
+
+    def stream(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        top_k: int = 5,
+        *,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Iterator[Answer]:
+        """Like `classify`, one answer at a time: for more images than fit in memory, or for a progress bar.
+
+            >>> [(answer.source, answer.ranking[0].label) for answer in client.stream(["seven.png"])]
+            [('seven.png', 'seven')]
+
+        Args:
+            images, top_k, metadata: as in `classify`. They are read as they are needed.
+
+        Yields:
+            An `Answer` an image, in their order; an image that can't be classified has an `error`.
+
+        Raises:
+            ServingError: as `classify`, but for errors of single images.
+        """
+        for batch in self._in_order(self._core.batches(images, top_k), top_k, metadata):
+            yield from batch
 
     def predict(
         self,
         inputs: Mapping[str, ArrayLike],
         signature: str = methods.DEFAULT_SIGNATURE,
         outputs: Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> dict[str, np.ndarray]:
         """Runs a signature on tensors as they are.
 
+            >>> sorted(client.predict({"images": np.zeros((1, 8, 8, 1), "float32")}))
+            ['probabilities']
+
         Args:
-            inputs: arrays by name, with the dtypes and shapes that `metadata()` lists. Strings as lists of bytes or
-                str, or as object arrays of them.
+            inputs: arrays by name, with the dtypes and shapes that `metadata()` lists; lists of numbers become the
+                right dtype. Strings as lists of bytes or str, or as object arrays of them.
             signature: which one.
             outputs: the names to answer with. Default: all.
+            timeout: seconds, instead of the client's.
+            metadata: headers of this call.
 
         Returns:
             Arrays by name, possibly read-only; strings as object arrays of bytes.
 
         Raises:
-            InvalidInput: the model can't take these inputs, or they make too large a request.
+            InvalidInput: the model can't take these inputs (found before anything is sent), or they make too large a
+                request.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        request = pb.PredictRequest(model_spec=self._spec(signature), output_filter=outputs or ())
-        for name, array in inputs.items():
-            try:
-                request.inputs[name].CopyFrom(to_tensor(array, content=True))
-            except (TensorError, ValueError) as error:
-                raise self._invalid(f"Input {name!r} can't be sent: {error}") from error
-        response = self._call(methods.PREDICT, request)
-        try:
-            return {name: to_array(tensor) for name, tensor in response.outputs.items()}
-        except TensorError as error:
-            raise InternalError(
-                f"The server's answer can't be read: {error}", model=self._model, version=self._version
-            ) from error
+        return self._run(self._core.predict(inputs, signature, outputs, metadata, timeout))
 
     def metadata(self) -> ModelMetadata:
         """Asks for the model's signatures.
 
+            >>> client.metadata().signatures["serving_default"].inputs["images"].dtype
+            'float32'
+
         Raises:
             ServingError: see `keraslight_serving.client.errors`.
         """
-        request = pb.GetModelMetadataRequest(model_spec=self._spec(), metadata_field=["signature_def"])
-        response = self._call(methods.GET_MODEL_METADATA, request)
-        # By its bytes: the name in the Any is TensorFlow Serving's, and `Unpack` would compare it with ours.
-        found = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        signatures = {
-            name: Signature(name, signature.method_name, _specs(signature.inputs), _specs(signature.outputs))
-            for name, signature in sorted(found.signature_def.items())
-            if signature.inputs  # TensorFlow lists its initializer, too
-        }
-        return ModelMetadata(response.model_spec.name, response.model_spec.version.value, signatures)
+        return self._run(self._core.metadata())
 
     def status(self) -> list[VersionStatus]:
         """Asks for the states of the model's versions, newest first; with `version`, of that one.
 
+            >>> [(status.version, status.state) for status in client.status()]
+            [(1, 'AVAILABLE')]
+
         Raises:
             ServingError: see `keraslight_serving.client.errors`.
         """
-        return self._status(self._timeout)
+        return self._run(self._core.status())
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Returns once the server answers and has the model loaded.
+
+            >>> client.wait_until_ready(timeout=30)
 
         Args:
             timeout: seconds, before which a server that can't be reached or lacks the model is no error.
@@ -183,84 +189,121 @@ class ClassifierClient:
             Unavailable: not ready in time; the text has the last reason.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        deadline = time.monotonic() + timeout
-        while True:
-            left = max(deadline - time.monotonic(), 0.001)
-            try:
-                versions = self._status(min(left, 1.0), wait_for_ready=True)
-            except (Unavailable, DeadlineExceeded, ModelNotFound) as error:
-                reason, cause = str(error), error
-            else:
-                if any(version.state == "AVAILABLE" for version in versions):
-                    return
-                reason = "; ".join(f"version {v.version} is {v.state} {v.error}".strip() for v in versions)
-                cause = None
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise Unavailable(
-                    f"Model {self._model!r} must be ready within {timeout} seconds. Received: {reason}",
-                    model=self._model,
-                    version=self._version,
-                    code=grpc.StatusCode.UNAVAILABLE,
-                ) from cause
-            time.sleep(min(0.1, left))
+        self._run(self._core.wait_until_ready(timeout))
 
     def close(self) -> None:
-        """Closes the connection, unless the channel was passed in."""
-        if self._own_channel:
-            self._channel.close()
+        """Closes the connections, unless the channel was passed in. Later calls raise `ClientClosed`.
 
-    def __enter__(self) -> "ClassifierClient":
+        >>> client.close()
+        """
+        for channel in self._close():
+            channel.close()
+
+    def __enter__(self) -> ClassifierClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _status(self, timeout: float, *, wait_for_ready: bool | None = None) -> list[VersionStatus]:
-        request = pb.GetModelStatusRequest(model_spec=self._spec())
-        response = self._call(methods.GET_MODEL_STATUS, request, timeout=timeout, wait_for_ready=wait_for_ready)
-        names = pb.ModelVersionStatus.State
-        return [
-            VersionStatus(v.version, names.Name(v.state), v.status.error_message) for v in response.model_version_status
-        ]
+    # ------------------------------------------------------------ carrying out the steps
 
-    def _spec(self, signature: str = "") -> pb.ModelSpec:
-        spec = pb.ModelSpec(name=self._model, signature_name=signature)
-        if self._version is not None:
-            spec.version.value = self._version
-        return spec
+    def _open_channel(self, address: str, credentials: Any, options: list) -> grpc.Channel:
+        if credentials is None:
+            return grpc.insecure_channel(address, options=options)
+        return grpc.secure_channel(address, credentials, options=options)
 
-    def _call(
-        self, method: methods.Method, request: Any, *, timeout: float | None = None, wait_for_ready: bool | None = None
-    ) -> Any:
-        size = request.ByteSize()
-        if size > self._max_message_bytes:
-            raise self._invalid(
-                f"A request must fit in `max_message_bytes`, {self._max_message_bytes}: send fewer images at a time. "
-                f"Received: {size} bytes"
-            )
-        call = self._channel.unary_unary(
-            method.path,
-            request_serializer=method.request.SerializeToString,
-            response_deserializer=method.response.FromString,
-        )
+    def _in_order(
+        self, batches: Iterator[Batch], top_k: int, metadata: Mapping[str, str] | None
+    ) -> Iterator[list[Answer]]:
+        def answers(batch: Batch) -> list[Answer]:
+            return self._run(self._core.classify(batch, top_k, metadata))
+
+        first = list(itertools.islice(batches, 2))
+        if len(first) < 2:  # no thread for a single request
+            yield from map(answers, first)
+            return
+        waiting: deque[Future[list[Answer]]] = deque()
+        with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
+            try:
+                for batch in itertools.chain(first, batches):
+                    waiting.append(pool.submit(answers, batch))
+                    if len(waiting) >= self._window:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _run(self, steps: Steps) -> Any:
+        """Carries out the steps, and returns their result."""
+        self._check_usable()
+        tickets = itertools.count()
+        lone: tuple[int, Start] | None = None  # not sent yet: if nothing else happens meanwhile, sent without a thread
+        flying: dict[int, Any] = {}
+        landed: queue.SimpleQueue[int] = queue.SimpleQueue()
+        answer: Any = None
         try:
-            return call(request, timeout=timeout or self._timeout, wait_for_ready=wait_for_ready)
-        except grpc.RpcError as error:
-            raise from_rpc_error(error, target=self._target, model=self._model, version=self._version) from error
+            while True:
+                step = steps.send(answer)
+                answer = None
+                if isinstance(step, Start):
+                    if lone is not None:
+                        self._launch(*lone, flying, landed)
+                        lone = None
+                    answer = next(tickets)
+                    if flying:
+                        self._launch(answer, step, flying, landed)
+                    else:
+                        lone = (answer, step)
+                elif isinstance(step, Stop):
+                    if (future := flying.pop(step.ticket, None)) is not None:
+                        future.cancel()
+                elif lone is not None and step.seconds is None:
+                    (ticket, start), lone = lone, None
+                    answer = _ended(ticket, lambda start=start: _call(start))
+                else:
+                    if lone is not None:
+                        self._launch(*lone, flying, landed)
+                        lone = None
+                    answer = _next(step, flying, landed)
+        except StopIteration as end:
+            return end.value
+        finally:
+            steps.close()
+            for future in flying.values():
+                future.cancel()
 
-    def _invalid(self, text: str) -> InvalidInput:
-        return InvalidInput(text, model=self._model, version=self._version)
-
-
-def _specs(infos: Mapping[str, pb.TensorInfo]) -> dict[str, TensorSpec]:
-    return {
-        name: TensorSpec(
-            name,
-            numpy_name(info.dtype),
-            None
-            if info.tensor_shape.unknown_rank
-            else tuple(None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim),
+    def _launch(self, ticket: int, start: Start, flying: dict[int, Any], landed: queue.SimpleQueue[int]) -> None:
+        future = start.endpoint.call(start.method).future(
+            start.request, timeout=start.timeout, metadata=start.metadata, wait_for_ready=start.wait_for_ready
         )
-        for name, info in sorted(infos.items())
-    }
+        flying[ticket] = future
+        future.add_done_callback(lambda _: landed.put(ticket))
+
+
+def _call(start: Start) -> Any:
+    return start.endpoint.call(start.method)(
+        start.request, timeout=start.timeout, metadata=start.metadata, wait_for_ready=start.wait_for_ready
+    )
+
+
+def _ended(ticket: int, response: Any) -> Ended:
+    try:
+        return Ended(ticket, response(), None)
+    except grpc.RpcError as error:
+        return Ended(ticket, None, error)
+
+
+def _next(step: Next, flying: dict[int, Any], landed: queue.SimpleQueue[int]) -> Ended | None:
+    if not flying:
+        time.sleep(step.seconds or 0)
+        return None
+    deadline = None if step.seconds is None else time.monotonic() + step.seconds
+    while True:
+        try:
+            ticket = landed.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            return None
+        if (future := flying.pop(ticket, None)) is not None:  # else it was stopped
+            return _ended(ticket, future.result)

@@ -1,12 +1,15 @@
-"""Images of all kinds -> encoded images, as the model's graph decodes them."""
+"""Images of all kinds -> what goes to the model: encoded files as its graph decodes them, or arrays of pixels."""
+
+from __future__ import annotations
 
 import io
 import os
 from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from keraslight_serving.client.errors import InvalidInput
 
@@ -25,18 +28,64 @@ _SIGNATURES = (
     b"\xff\x0a",  # JPEG XL, bare
     b"\x00\x00\x00\x0cJXL ",  # JPEG XL in a container
 )
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
 # PIL modes that PNG keeps as they are. Others become RGB or RGBA.
 _PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
 
 
-def encode_images(images: ImageLike | Iterable[ImageLike]) -> list[bytes]:
-    """Encoded images, in order. Files go as they are; pixels become PNG, which loses nothing.
+class Prepared(NamedTuple):
+    """An image that is ready to be sent, or why it can't be.
+
+    Attributes:
+        source: what to call it: its path, or `images[3]`.
+        data: the file's bytes, or an array (H, W) or (H, W, C) of uint8.
+        error: why there is no `data`.
+    """
+
+    source: str
+    data: bytes | np.ndarray | None
+    error: InvalidInput | None = None
+
+
+def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
+    """The images in order, read when their turn comes. A directory stands for the image files in it, sorted by path.
 
     Raises:
-        InvalidInput: something is no image; the text says which and why.
+        InvalidInput: `images` is neither an image nor an iterable.
     """
-    return [_encode(item, f"images[{index}]") for index, item in enumerate(_each(images))]
+    for index, item in enumerate(_files(_each(images))):
+        source = os.fspath(item) if isinstance(item, str | os.PathLike) else f"images[{index}]"
+        which = f"images[{index}]" + (f" ({source!r})" if source != f"images[{index}]" else "")
+        try:
+            yield Prepared(str(source), _data(item, which))
+        except InvalidInput as error:
+            yield Prepared(str(source), None, error)
+
+
+def to_file(data: bytes | np.ndarray) -> bytes:
+    """A file as it is; pixels as PNG, which loses nothing."""
+    return data if isinstance(data, bytes) else _png(Image.fromarray(data[..., 0] if data.shape[2:] == (1,) else data))
+
+
+def to_pixels(data: bytes | np.ndarray, height: int | None, width: int | None, channels: int, which: str) -> np.ndarray:
+    """Pixels (height, width, channels), 0..255: turned as the camera was held, scaled, and cut at the longer sides.
+
+    For models that decode no files. What the model's own preprocessing would cut off is not known here; the whole
+    shorter side stays.
+
+    Raises:
+        InvalidInput: the file can't be decoded.
+    """
+    try:
+        image = Image.open(io.BytesIO(to_file(data)))
+        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGBA" if channels == 4 else "RGB")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
+    if height is not None and width is not None and image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _each(images: Any) -> Iterator[Any]:
@@ -53,15 +102,22 @@ def _each(images: Any) -> Iterator[Any]:
         ) from None
 
 
+def _files(items: Iterable[Any]) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, str | os.PathLike) and "\0" not in os.fspath(item) and os.path.isdir(item):
+            yield from sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        else:
+            yield item
+
+
 def _is_one(item: Any) -> bool:
     return isinstance(item, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or hasattr(item, "read")
 
 
-def _encode(item: Any, which: str) -> bytes:
+def _data(item: Any, which: str) -> bytes | np.ndarray:
     if isinstance(item, Image.Image):
         return _from_pil(item, which)
     if isinstance(item, str | os.PathLike):
-        which = f"{which} ({os.fspath(item)!r})"
         try:
             with open(item, "rb") as file:
                 return _checked(file.read(), which)
@@ -75,7 +131,7 @@ def _encode(item: Any, which: str) -> bytes:
     if isinstance(item, bytes | bytearray | memoryview):
         return _checked(bytes(item), which)
     if hasattr(item, "__array__"):
-        return _from_array(np.asarray(item), which)
+        return _pixels(np.asarray(item), which)
     raise InvalidInput(f"{which} must be {_KINDS}. Received: {item!r:.80}")
 
 
@@ -89,13 +145,11 @@ def _checked(data: Any, which: str) -> bytes:
     return data
 
 
-def _from_array(array: np.ndarray, which: str) -> bytes:
+def _pixels(array: np.ndarray, which: str) -> np.ndarray:
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
         raise InvalidInput(f"{which} must be an array of shape {_SHAPES}. Received: shape {array.shape}")
-    if array.dtype != np.uint8:
-        array = _to_uint8(array, which)
-    return _png(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array))
+    return array if array.dtype == np.uint8 else _to_uint8(array, which)
 
 
 def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
@@ -111,9 +165,9 @@ def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def _from_pil(image: Image.Image, which: str) -> bytes:
+def _from_pil(image: Image.Image, which: str) -> bytes | np.ndarray:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
-        return _from_array(np.asarray(image), which)
+        return _pixels(np.asarray(image), which)
     try:  # an image that was opened from a file is read here
         if image.mode not in _PNG_MODES:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")

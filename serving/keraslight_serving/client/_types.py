@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from keraslight_serving.client.errors import ServingError
+
 
 @dataclass(frozen=True)
 class Classification:
@@ -16,6 +18,21 @@ class Classification:
     label: str
     score: float
     index: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of one image.
+
+    Attributes:
+        source: the image's path, or `images[3]`.
+        ranking: its classes, best first; empty with an error.
+        error: why there is none.
+    """
+
+    source: str
+    ranking: list[Classification]
+    error: ServingError | None = None
 
 
 @dataclass(frozen=True)

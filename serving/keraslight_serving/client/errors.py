@@ -9,10 +9,11 @@
     ├── Overloaded                  the server has too much to do, or a message is too large
     ├── Unauthenticated             credentials are missing or don't suffice
     ├── Unsupported                 the server doesn't know this call, or lacks what it needs for it
+    ├── ClientClosed                the client was closed, or came along into another process by a fork
     └── InternalError               the server failed; its log has more
 
-All carry `model`, `version`, `code` (grpc.StatusCode) and `details` (the server's text). `code` is None where the
-client itself refused the input, before anything was sent.
+All carry `model`, `version`, `code` (grpc.StatusCode), `details` (the server's text) and `attempts`, how often the
+request was sent. `code` is None and `attempts` 0 where the client itself refused the input, before anything was sent.
 """
 
 import grpc
@@ -26,15 +27,17 @@ class ServingError(Exception):
         text: str,
         *,
         model: str | None = None,
-        version: int | None = None,
+        version: int | str | None = None,
         code: grpc.StatusCode | None = None,
         details: str = "",
+        attempts: int = 0,
     ) -> None:
         super().__init__(text)
         self.model = model
         self.version = version
         self.code = code
         self.details = details or text
+        self.attempts = attempts
 
 
 class InvalidInput(ServingError, ValueError):
@@ -69,6 +72,10 @@ class Unsupported(ServingError):
     """The server doesn't know this call, or lacks what it needs for it."""
 
 
+class ClientClosed(ServingError):
+    """The client was closed, or came along into another process by a fork: make a client there."""
+
+
 class InternalError(ServingError):
     """The server failed. Its log has more."""
 
@@ -90,9 +97,14 @@ _BY_CODE = {
 }
 
 
-def from_rpc_error(error: grpc.RpcError, *, target: str, model: str, version: int | None) -> ServingError:
+def from_rpc_error(
+    error: grpc.RpcError, *, target: str, model: str, version: int | str | None, attempts: int = 1
+) -> ServingError:
     """The error of the table for a failed call."""
     code, details = error.code(), error.details() or "no details"
     asked = f"model {model!r}" + (f" version {version}" if version is not None else "")
-    text = f"{details} ({code.name} from {target}, {asked})"
-    return _BY_CODE.get(code, ServingError)(text, model=model, version=version, code=code, details=details)
+    tried = f" after {attempts} attempts" if attempts > 1 else ""
+    text = f"{details} ({code.name} from {target}, {asked}{tried})"
+    return _BY_CODE.get(code, ServingError)(
+        text, model=model, version=version, code=code, details=details, attempts=attempts
+    )

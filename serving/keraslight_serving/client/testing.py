@@ -12,6 +12,7 @@ def test_waits_while_the_server_is_away():
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
@@ -45,42 +46,53 @@ class FakeChannel:
 
     Args:
         ranking: (label, score) pairs, best first: the answer to every image.
-        outputs: arrays by name, the answer to `predict` with another signature than `encoded`.
+        inputs: arrays by name, such as `predict` would be given: they declare `serving_default`, with any number of
+            images.
+        outputs: arrays by name, the answer to `predict` with it.
         error: what every call fails with instead. May be set and unset later, as an attribute.
         details: the text of `error`.
 
     Attributes:
         requests: the messages that were sent, in order.
+        metadata: the headers that went with each.
     """
 
     def __init__(
         self,
         ranking: Sequence[tuple[str, float]] = (("cat", 0.9), ("dog", 0.1)),
         *,
+        inputs: Mapping[str, ArrayLike] | None = None,
         outputs: Mapping[str, ArrayLike] | None = None,
         error: grpc.StatusCode | None = None,
         details: str = "the fake channel was told to fail",
     ) -> None:
         self.ranking = list(ranking)
+        self.inputs = dict(inputs or {})
         self.outputs = dict(outputs or {})
         self.error = error
         self.details = details
         self.requests: list[Any] = []
+        self.metadata: list[dict[str, str]] = []
 
     def unary_unary(
         self, path: str, request_serializer: Callable, response_deserializer: Callable, **_: object
     ) -> Callable:
-        """As grpc.Channel's: a callable that makes the call."""
+        """As grpc.Channel's: a callable that makes the call, with `future` for one in the background."""
         method, answer = self._answers()[path]
 
-        def call(request: Any, timeout: float | None = None, **_: object) -> Any:
+        def exchange(request: Any, metadata: Sequence[tuple[str, str]] | None) -> Any:
             request = method.request.FromString(request_serializer(request))
             self.requests.append(request)
+            self.metadata.append(dict(metadata or ()))
             if self.error is not None:
                 raise FakeRpcError(self.error, self.details)
             return response_deserializer(answer(request).SerializeToString())
 
-        return call
+        return self._callable(exchange)
+
+    @staticmethod
+    def _callable(exchange: Callable) -> Any:
+        return _FakeCallable(exchange)
 
     def close(self) -> None:
         """Does nothing, like a channel that is closed twice."""
@@ -115,6 +127,14 @@ class FakeChannel:
         _declare(encoded.outputs["classes"], pb.DT_STRING, -1, len(self.ranking))
         _declare(encoded.outputs["scores"], pb.DT_FLOAT, -1, len(self.ranking))
         _declare(encoded.outputs["indices"], pb.DT_INT32, -1, len(self.ranking))
+        if self.inputs:
+            default = signatures.signature_def[methods.DEFAULT_SIGNATURE]
+            default.method_name = encoded.method_name
+            for arrays, infos in ((self.inputs, default.inputs), (self.outputs, default.outputs)):
+                for name, array in arrays.items():
+                    tensor = to_tensor(array)
+                    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+                    _declare(infos[name], tensor.dtype, *([-1, *sizes[1:]] if sizes else []))
         response = pb.GetModelMetadataResponse(model_spec=_first_version(request.model_spec))
         packed = response.metadata["signature_def"]
         packed.type_url = methods.SIGNATURE_DEF_MAP_URL
@@ -125,6 +145,33 @@ class FakeChannel:
         return pb.GetModelStatusResponse(
             model_version_status=[pb.ModelVersionStatus(version=1, state=pb.ModelVersionStatus.AVAILABLE)]
         )
+
+
+class AsyncFakeChannel(FakeChannel):
+    """`FakeChannel` for `AsyncClassifierClient`: stands in for a grpc.aio.Channel."""
+
+    @staticmethod
+    def _callable(exchange: Callable) -> Any:
+        async def call(request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Any:
+            return exchange(request, metadata)
+
+        return call
+
+
+class _FakeCallable:
+    def __init__(self, exchange: Callable) -> None:
+        self._exchange = exchange
+
+    def __call__(self, request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Any:
+        return self._exchange(request, metadata)
+
+    def future(self, request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Future:
+        done: Future = Future()
+        try:
+            done.set_result(self._exchange(request, metadata))
+        except grpc.RpcError as error:
+            done.set_exception(error)
+        return done
 
 
 def _first_version(asked: pb.ModelSpec) -> pb.ModelSpec:

@@ -1,0 +1,165 @@
+"""Where the servers are: one gRPC channel an address, turn by turn, and none that has just failed."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import grpc
+
+from keraslight_serving.client.errors import InvalidInput
+
+logger = logging.getLogger("keraslight_serving.client")
+
+LONGEST_EJECTION = 30.0  # seconds
+_OVERLOADS = 3  # so many in a row, and a server is left alone
+
+
+class Endpoint:
+    """An address with its channel.
+
+    `calls` keeps the multi-callables, whose making costs as much as a tenth of a call.
+    """
+
+    def __init__(self, address: str, open_channel: Callable[[str], Any]) -> None:
+        self.address = address
+        self._open_channel = open_channel
+        self._channel: Any = None
+        self._calls: dict[str, Any] = {}
+        self._lock = threading.Lock()
+        self.failures = 0
+        self.ejected_until = 0.0
+
+    def call(self, method: Any) -> Any:
+        """The channel's callable for a method; opens the channel the first time."""
+        found = self._calls.get(method.path)
+        if found is None:
+            with self._lock:
+                if self._channel is None:
+                    self._channel = self._open_channel(self.address)
+                found = self._calls[method.path] = self._channel.unary_unary(
+                    method.path,
+                    request_serializer=method.request.SerializeToString,
+                    response_deserializer=method.response.FromString,
+                )
+        return found
+
+    def take_channel(self) -> Any:
+        """The channel if it was opened, to be closed; the endpoint has none any more."""
+        with self._lock:
+            channel, self._channel = self._channel, None
+            self._calls.clear()
+        return channel
+
+
+class Endpoints:
+    """The addresses of a client, asked turn by turn. Threads share it.
+
+    An address that can't be reached, or leaves an attempt unanswered, is ejected for 1, 2, 4 ... 30 seconds; three
+    times too busy in a row is as bad. When all are ejected, the one that comes back first is asked.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        open_channel: Callable[[str], Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._all = [Endpoint(address, open_channel) for address in addresses]
+        self._turns = itertools.count()
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self):
+        return iter(self._all)
+
+    def __str__(self) -> str:
+        return ", ".join(endpoint.address for endpoint in self._all)
+
+    def pick(self, avoid: Sequence[Endpoint] = ()) -> Endpoint:
+        """The next in turn that is not ejected, and if possible none of `avoid`."""
+        if len(self._all) == 1:
+            return self._all[0]
+        now, turn = self._clock(), next(self._turns)
+        in_turn = [self._all[(turn + offset) % len(self._all)] for offset in range(len(self._all))]
+        for candidates in (
+            [e for e in in_turn if e.ejected_until <= now and e not in avoid],
+            [e for e in in_turn if e.ejected_until <= now],
+        ):
+            if candidates:
+                return candidates[0]
+        return min(in_turn, key=lambda e: e.ejected_until)
+
+    def succeeded(self, endpoint: Endpoint) -> None:
+        if endpoint.failures:
+            with self._lock:
+                endpoint.failures, endpoint.ejected_until = 0, 0.0
+
+    def failed(self, endpoint: Endpoint, code: grpc.StatusCode, cut_short: bool) -> None:
+        """Notes a failed attempt. `cut_short`: it ended for its share of the time, not for the caller's deadline."""
+        unreachable = code == grpc.StatusCode.UNAVAILABLE or (code == grpc.StatusCode.DEADLINE_EXCEEDED and cut_short)
+        if not unreachable and code != grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return
+        with self._lock:
+            endpoint.failures += 1
+            strikes = endpoint.failures if unreachable else endpoint.failures - _OVERLOADS + 1
+            if strikes < 1 or len(self._all) == 1:
+                return
+            seconds = min(2.0 ** (strikes - 1), LONGEST_EJECTION)
+            endpoint.ejected_until = self._clock() + seconds
+        logger.warning("%s is left alone for %g s: %s", endpoint.address, seconds, code.name)
+
+
+def addresses_of(target: str | Sequence[str]) -> list[str]:
+    """`host:port`, several of them in a list or separated by commas, or a gRPC target such as `dns:///name:port`.
+
+    Raises:
+        InvalidInput: there is none, or one has no port.
+    """
+    given = target.split(",") if isinstance(target, str) else list(target)
+    addresses = [address.strip() for address in given]
+    if not addresses or not all(addresses):
+        raise InvalidInput(f"`target` must be host:port, or several. Received: {target!r}")
+    for address in addresses:
+        if address.startswith(("http://", "https://")):
+            raise InvalidInput(f"`target` must be a gRPC address, host:port. Received: {address!r}")
+        if (
+            not address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
+            and not address.rpartition(":")[2].isdigit()
+        ):
+            raise InvalidInput(f"`target` must be host:port, or several. Received: {address!r}")
+    return addresses
+
+
+def is_local(address: str) -> bool:
+    """Whether nothing that is sent there leaves this machine."""
+    host = address.rpartition(":")[0].strip("[]").rpartition("/")[2]
+    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+
+
+def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
+    """Options of a channel.
+
+    gRPC servers take more than a ping in five minutes for an attack ("too_many_pings") and close the connection, so
+    `keepalive` should stay above 300 seconds unless the server allows more.
+    """
+    return [
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", round(1000 * keepalive)),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # A server that was replaced is found again within two seconds, not within gRPC's two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        # A name with several addresses (`dns:///`): turn by turn over those that can be reached.
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.enable_retries", 0),  # retries are the client's own, with its budget
+    ]

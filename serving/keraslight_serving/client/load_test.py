@@ -1,0 +1,120 @@
+"""Load on a model server, and how long its answers take.
+
+Two ways, which answer two questions. The closed loop keeps so many requests in flight, and tells how many answers a
+second the server can give. The open loop sends at a rate of its own, as users do who don't know of each other, and
+tells how long they wait. There a latency counts from the moment at which the request was due, not from when it could be
+sent: a server that stalls for a second keeps all waiting who come in that second, and leaving that out ("coordinated
+omission") makes the worst percentiles look ten times better than they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keraslight_serving.client._async_client import AsyncClassifierClient
+from keraslight_serving.client._images import ImageLike, prepare
+from keraslight_serving.client.errors import InvalidInput, ServingError
+
+PERCENTILES = (50, 90, 95, 99, 99.9, 100)
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What came of a load test.
+
+    Attributes:
+        seconds: from the first request to the last answer.
+        latencies: seconds of each answered request, in the order in which they were due.
+        errors: how many requests ended with which error.
+    """
+
+    seconds: float
+    latencies: np.ndarray = field(repr=False)
+    errors: dict[str, int]
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds if self.seconds else 0.0
+
+    def percentiles(self, percents: Sequence[float] = PERCENTILES) -> dict[float, float]:
+        """The latency that so many percent of the requests stay within, in seconds; NaN where nothing was answered."""
+        if not len(self.latencies):
+            return dict.fromkeys(percents, float("nan"))
+        return dict(zip(percents, np.percentile(self.latencies, percents).tolist(), strict=True))
+
+
+async def load_test(
+    client: AsyncClassifierClient,
+    images: ImageLike | Iterable[ImageLike],
+    *,
+    rate: float | None = None,
+    concurrency: int = 8,
+    seconds: float = 10.0,
+    seed: int = 0,
+    on_answer: Callable[[], object] | None = None,
+) -> LoadReport:
+    """Classifies images, one a request, again and again, and measures.
+
+    Args:
+        client: whose server is tested. `Retry(attempts=1)` shows every failure.
+        images: as `classify` takes them; read once, sent in turn.
+        rate: requests a second of the open loop, at the random moments of a Poisson process. None: the closed loop.
+        concurrency: requests in flight of the closed loop, at least 1.
+        seconds: how long requests are sent; the last answers are waited for.
+        seed: of the moments.
+        on_answer: called after each request, for a progress bar.
+
+    Raises:
+        InvalidInput: there are no images, something is none, or a number is not above 0.
+        ServingError: the first request fails, which is not measured.
+    """
+    for name, value in (("rate", rate), ("concurrency", concurrency), ("seconds", seconds)):
+        if value is not None and value <= 0:
+            raise InvalidInput(f"`{name}` must be above 0. Received: {value}")
+    prepared = list(prepare(images))
+    for image in prepared:
+        if image.error is not None:
+            raise image.error
+    if not prepared:
+        raise InvalidInput("There must be at least one image. Received: none")
+    await client.classify(prepared[0].data, top_k=1)  # connects, and the server loads what it needs
+    in_turn = itertools.cycle(image.data for image in prepared)
+    latencies: list[tuple[float, float]] = []
+    errors: Counter[str] = Counter()
+
+    async def one(due: float) -> None:
+        try:
+            await client.classify(next(in_turn), top_k=1)
+        except ServingError as error:
+            errors[type(error).__name__] += 1
+        else:
+            latencies.append((due, time.perf_counter() - due))
+        if on_answer is not None:
+            on_answer()
+
+    began = time.perf_counter()
+
+    async def worker() -> None:
+        while (now := time.perf_counter()) - began < seconds:
+            await one(now)
+
+    if rate is None:
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+    else:
+        gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(2 * rate * seconds) + 10))
+        due = np.cumsum(gaps)
+        tasks = []
+        for moment in due[due < seconds]:
+            await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
+            tasks.append(asyncio.ensure_future(one(began + moment)))
+        await asyncio.gather(*tasks)
+    ended = time.perf_counter() - began
+    return LoadReport(ended, np.array([latency for _, latency in sorted(latencies)]), dict(errors))

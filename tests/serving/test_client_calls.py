@@ -1,0 +1,684 @@
+"""What surrounds a call: retries, deadline, hedging, endpoints, batches in flight, headers, hooks, forks, TLS."""
+
+import io
+import multiprocessing
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent import futures
+
+import grpc
+import numpy as np
+import prometheus_client
+import pytest
+from keraslight_serving.client import (
+    ClassifierClient,
+    ClientClosed,
+    DeadlineExceeded,
+    InvalidInput,
+    ModelNotFound,
+    Overloaded,
+    Retry,
+    Unavailable,
+    Unsupported,
+    tls,
+)
+from keraslight_serving.client._endpoints import Endpoints, addresses_of, is_local
+from keraslight_serving.client._retry import Budget, Caller, CallFailed, Ended, Next, Start, Stop
+from keraslight_serving.client.telemetry import opentelemetry_hook, prometheus_hook
+from keraslight_serving.client.testing import FakeChannel, FakeRpcError
+from keraslight_serving.testing import serve_in_process
+from keraslight_serving.wire import methods
+from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire.tensors import to_array
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from PIL import Image
+
+CODE = grpc.StatusCode
+
+
+# ---------------------------------------------------------------- the steps, in a time of their own
+
+
+class World:
+    """Carries out the steps of a call with a clock that only waiting moves.
+
+    `script` gives for each attempt, in order, the seconds it takes and what comes of it: a status code, or None for an
+    answer.
+    """
+
+    def __init__(self, script, addresses=("a:1", "b:1", "c:1"), retry=Retry()):  # noqa: B008
+        self.now, self.script, self.sent, self.stopped = 0.0, list(script), [], []
+        self.events = []
+        self.endpoints = Endpoints(addresses, lambda _: None, clock=lambda: self.now)
+        self.caller = Caller(
+            self.endpoints, retry, [self.events.append], clock=lambda: self.now, random_state=random.Random(0)
+        )
+
+    def call(self, timeout=10.0):
+        steps = self.caller.call(methods.PREDICT, pb.PredictRequest(), timeout=timeout)
+        flying, answer = {}, None
+        try:
+            while True:
+                step = steps.send(answer)
+                answer = None
+                match step:
+                    case Start():
+                        seconds, code = self.script.pop(0)
+                        ends = self.now + min(seconds, step.timeout)
+                        if seconds > step.timeout:
+                            code = CODE.DEADLINE_EXCEEDED
+                        answer = len(self.sent)
+                        flying[answer] = (ends, code)
+                        self.sent.append((step.endpoint.address, round(self.now, 3), round(step.timeout, 3)))
+                    case Stop():
+                        self.stopped.append(step.ticket)
+                        del flying[step.ticket]
+                    case Next():
+                        until = float("inf") if step.seconds is None else self.now + step.seconds
+                        first = min(flying, key=lambda ticket: flying[ticket][0], default=None)
+                        if first is None or flying[first][0] > until:
+                            self.now = until
+                            continue
+                        self.now, code = flying.pop(first)
+                        error = code and FakeRpcError(code, "on purpose")
+                        answer = Ended(first, None if error else "answer", error)
+        except StopIteration as end:
+            return end.value
+
+    def fail(self, timeout=10.0):
+        with pytest.raises(CallFailed) as caught:
+            self.call(timeout)
+        return caught.value
+
+
+def test_an_answer_at_once():
+    world = World([(0.1, None)])
+    assert world.call() == "answer"
+    assert world.sent == [("a:1", 0, 2.5)]  # a quarter of the time, as there are others to ask
+    (event,) = world.events
+    assert (event.method, event.address, event.attempts, event.code) == ("Predict", "a:1", 1, "OK")
+    assert event.seconds == pytest.approx(0.1)
+
+
+def test_a_retry_goes_to_another_server_after_a_pause():
+    world = World([(0.1, CODE.UNAVAILABLE), (0.1, CODE.RESOURCE_EXHAUSTED), (0.1, None)])
+    assert world.call() == "answer"
+    assert [address for address, *_ in world.sent] == ["a:1", "b:1", "c:1"]
+    pauses = [world.sent[1][1] - 0.1, world.sent[2][1] - world.sent[1][1] - 0.1]
+    assert 0 < pauses[0] <= 0.05
+    assert 0 < pauses[1] <= 0.1
+    assert world.events[0].attempts == 3
+
+
+def test_pauses_are_drawn_from_the_whole_range():
+    """Full jitter: from 0 to the longest, whose mean is half of it."""
+    pauses = []
+    world = World([], ["a:1"], Retry(attempts=3, first_pause=0.1, longest_pause=0.15, budget=1e6))
+    for _ in range(300):
+        began, world.script = world.now, [(0, CODE.UNAVAILABLE), (0, CODE.UNAVAILABLE), (0, None)]
+        world.sent.clear()
+        world.call()
+        pauses.append((world.sent[1][1] - began, world.sent[2][1] - world.sent[1][1]))
+    first, second = np.array(pauses).T
+    assert (first >= -1e-3).all()
+    assert first.max() <= 0.101
+    assert second.max() <= 0.151  # twice the first pause, cut at `longest_pause`
+    assert first.mean() == pytest.approx(0.05, abs=0.006)
+    assert second.mean() == pytest.approx(0.075, abs=0.009)
+
+
+@pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.NOT_FOUND, CODE.INTERNAL, CODE.UNAUTHENTICATED])
+def test_what_another_try_can_not_mend(code):
+    world = World([(0.1, code)])
+    assert world.fail().attempts == 1
+    assert world.events[0].code == code.name
+
+
+def test_a_message_that_is_too_large_is_not_sent_again():
+    channel = FakeChannel(error=CODE.RESOURCE_EXHAUSTED, details="CLIENT: Sent message larger than max (9 vs. 4)")
+    with pytest.raises(Overloaded, match="larger than max") as caught:
+        ClassifierClient(channel=channel).status()
+    assert caught.value.attempts == 1
+
+
+def test_attempts_end():
+    world = World([(0, CODE.UNAVAILABLE)] * 9, retry=Retry(attempts=3))
+    failed = world.fail()
+    assert (failed.attempts, failed.error.code()) == (3, CODE.UNAVAILABLE)
+
+
+def test_a_server_that_never_answers_gets_its_share_of_the_time():
+    world = World([(99, None), (0.1, None)])
+    assert world.call(timeout=10) == "answer"
+    assert [address for address, *_ in world.sent] == ["a:1", "b:1"]
+    assert 2.6 < world.now < 2.7
+
+
+def test_the_deadline_covers_all_attempts():
+    world = World([(99, None)] * 9, retry=Retry(attempts=9))
+    assert world.fail(timeout=10).error.code() == CODE.DEADLINE_EXCEEDED
+    assert world.now <= 10
+    alone = World([(99, None)], ["a:1"])
+    assert alone.fail(timeout=10).attempts == 1  # a single server has all of the time
+    assert alone.now == pytest.approx(10)
+
+
+def test_no_pause_that_ends_after_the_deadline():
+    world = World([(9.99, CODE.UNAVAILABLE)] * 2, ["a:1"], Retry(first_pause=5, longest_pause=5))
+    assert world.fail(timeout=10).attempts == 1
+    assert world.now == pytest.approx(9.99)
+
+
+def test_the_budget_ends_retries_and_successes_refill_it():
+    world = World([(0, CODE.UNAVAILABLE)] * 4, retry=Retry(attempts=9, budget=3))
+    assert world.fail().attempts == 4
+    world.script = [(0, CODE.UNAVAILABLE)]
+    assert world.fail().attempts == 1
+    world.script = [(0, None)] * 5 + [(0, CODE.UNAVAILABLE), (0, None)]
+    for _ in range(6):
+        assert world.call() == "answer"
+    budget = Budget(Retry(budget=1))
+    for _ in range(100):
+        budget.succeeded()
+    assert [budget.take(), budget.take()] == [True, False]  # it never holds more than at first
+
+
+def test_hedging():
+    retry = Retry(hedge_after=0.2)
+    world = World([(0.1, None)], retry=retry)
+    assert world.call() == "answer"
+    assert len(world.sent) == 1
+    world = World([(5, None), (0.1, None)], retry=Retry(hedge_after=0.2, attempt_timeout=9))
+    assert world.call() == "answer"
+    assert world.now == pytest.approx(0.3)
+    assert world.sent == [("a:1", 0, 9), ("b:1", 0.2, 9)]
+    assert world.stopped == [0]
+    slow = World([(0.5, None), (5, None)], retry=retry)
+    assert slow.call() == "answer"
+    assert slow.now == pytest.approx(0.5)
+    assert slow.stopped == [1]
+    none_left = World([(0.5, None)], retry=Retry(hedge_after=0.2, budget=0))
+    assert none_left.call() == "answer"
+    assert len(none_left.sent) == 1
+    one_fails = World([(0.5, None), (0.1, CODE.UNAVAILABLE)], retry=retry)
+    assert one_fails.call() == "answer"
+    assert one_fails.now == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"attempts": 0}, "`attempts` must be at least 1. Received: 0"),
+        ({"first_pause": 0}, "`first_pause` must be above 0 seconds. Received: 0"),
+        ({"longest_pause": 0.01}, "`longest_pause` must be at least `first_pause`. Received: 0.01"),
+        ({"budget": -1}, "`budget` must be at least 0. Received: -1"),
+        ({"refill": 2}, "`refill` must be between 0 and 1. Received: 2"),
+        ({"attempt_timeout": 0}, "`attempt_timeout` must be above 0 seconds, or None. Received: 0"),
+        ({"hedge_after": 0}, "`hedge_after` must be above 0 seconds, or None. Received: 0"),
+    ],
+)
+def test_retry_arguments(options, text):
+    with pytest.raises(InvalidInput, match=text):
+        Retry(**options)
+
+
+# ---------------------------------------------------------------- endpoints
+
+
+def test_endpoints_take_turns_and_failing_ones_are_left_alone():
+    now = [0.0]
+    endpoints = Endpoints(["a:1", "b:1", "c:1"], lambda _: None, clock=lambda: now[0])
+    a, b, c = endpoints
+    assert [endpoints.pick() for _ in range(4)] == [a, b, c, a]
+    endpoints.failed(b, CODE.UNAVAILABLE, False)
+    assert b not in [endpoints.pick() for _ in range(6)]
+    now[0] = 1.0  # its second is over
+    assert b in [endpoints.pick() for _ in range(3)]
+    endpoints.failed(b, CODE.UNAVAILABLE, False)
+    now[0] = 2.9
+    assert b not in [endpoints.pick() for _ in range(6)]  # 2 seconds, now
+    now[0] = 3.0
+    endpoints.succeeded(b)
+    endpoints.failed(b, CODE.UNAVAILABLE, False)
+    now[0] = 4.0  # 1 second again
+    assert b in [endpoints.pick() for _ in range(3)]
+    for _ in range(20):
+        endpoints.failed(a, CODE.UNAVAILABLE, False)
+    assert a.ejected_until == 34.0  # never more than 30
+    for _ in range(2):
+        endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
+    assert c.ejected_until == 0
+    endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
+    assert c.ejected_until == 5.0
+    endpoints.failed(b, CODE.DEADLINE_EXCEEDED, False)  # the caller's own deadline says nothing of the server
+    assert endpoints.pick() is b
+    endpoints.failed(b, CODE.DEADLINE_EXCEEDED, True)
+    assert endpoints.pick() is c  # all are ejected: the one that comes back first
+
+
+def test_addresses():
+    assert addresses_of("a:1") == ["a:1"]
+    assert addresses_of("a:1, b:2") == addresses_of(["a:1", "b:2"]) == ["a:1", "b:2"]
+    assert addresses_of("dns:///name:8500") == ["dns:///name:8500"]
+    assert all(map(is_local, ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1"]))
+    assert not any(map(is_local, ["example.org:1", "10.0.0.1:1", "dns:///models:1"]))
+
+
+# ---------------------------------------------------------------- images
+
+
+class Picky(FakeChannel):
+    """A model that can't decode images which end in "bad"; remembers how many images each request had."""
+
+    def _predict(self, request):
+        images = list(request.inputs["image_bytes"].string_val)
+        self.sizes = [*getattr(self, "sizes", []), len(images)]
+        if any(image.endswith(b"bad") for image in images):
+            raise FakeRpcError(CODE.INVALID_ARGUMENT, "Can't decode")
+        self.ranking = [(images[0].decode(errors="ignore")[-2:], 0.5)]
+        response = super()._predict(request)
+        labels = response.outputs["classes"].string_val
+        for place, image in enumerate(images):
+            labels[place] = image[-2:]
+        return response
+
+
+def jpegs(count, bad=()):
+    return [b"\xff\xd8\xff" + (b"%02d" % n if n not in bad else b"bad") for n in range(count)]
+
+
+def test_batches_in_order_with_failed_images_in_their_places():
+    channel = Picky()
+    client = ClassifierClient(channel=channel, batch_size=8, window=3)
+    found = client.classify(jpegs(50, bad=(3, 17, 18)), on_error="return")
+    for place, answer in enumerate(found):
+        if place in (3, 17, 18):
+            assert isinstance(answer, InvalidInput)
+            assert f"images[{place}]: Can't decode (INVALID_ARGUMENT from the given channel" in str(answer)
+        else:
+            assert answer[0].label == f"{place:02d}"
+    assert max(channel.sizes) == 8
+    with pytest.raises(InvalidInput, match=r"images\[17\]: Can't decode"):
+        client.classify(jpegs(50, bad=(17,)))
+    mixed = client.classify([b"no image", *jpegs(2)], on_error="return")
+    assert "images[0] must be a JPEG" in str(mixed[0])
+    assert [answer[0].label for answer in mixed[1:]] == ["00", "01"]
+
+
+def test_batches_keep_within_a_message():
+    channel = Picky()
+    images = [b"\xff\xd8\xff" + bytes(3000) + b"%02d" % n for n in range(9)]
+    found = ClassifierClient(channel=channel, max_message_bytes=4096 + 10_000).classify(images)
+    assert [ranking[0].label for ranking in found] == [f"{n:02d}" for n in range(9)]
+    assert max(channel.sizes) == 3
+
+
+def test_a_stream_reads_no_further_than_its_window():
+    read = []
+
+    def images():
+        for number, image in enumerate(jpegs(100)):
+            read.append(number)
+            yield image
+
+    client = ClassifierClient(channel=Picky(), batch_size=2, window=3)
+    stream = client.stream(images())
+    answer = next(stream)
+    assert (answer.source, answer.ranking[0].label, answer.error) == ("images[0]", "00", None)
+    assert len(read) <= 2 * 3 + 1
+    before = threading.active_count()
+    stream.close()
+    assert threading.active_count() <= before - 1  # its threads ended
+    assert len(list(client.stream(jpegs(7)))) == 7
+
+
+def test_a_directory_is_its_image_files(png, tmp_path):
+    (tmp_path / "b").mkdir()
+    for name in ("z.png", "a.PNG", "b/c.png"):
+        (tmp_path / name).write_bytes(png)
+    (tmp_path / "notes.txt").write_text("no image")
+    answers = list(ClassifierClient(channel=FakeChannel()).stream(tmp_path))
+    assert [os.path.relpath(answer.source, tmp_path) for answer in answers] == ["a.PNG", "b/c.png", "z.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidInput, match="There must be at least one image. Received: none"):
+        ClassifierClient(channel=FakeChannel()).classify(tmp_path / "empty")
+
+
+class PixelsOnly(FakeChannel):
+    """A model without `encoded`: class n for an image whose mean is n."""
+
+    def __init__(self, dtype=np.float32, error=CODE.FAILED_PRECONDITION, **options):
+        super().__init__(
+            inputs={"images": np.zeros((1, 8, 6, 3), dtype)},
+            outputs={"probabilities": np.zeros((1, 4), np.float32)},
+            **options,
+        )
+        self._missing = error
+
+    def _metadata(self, request):
+        response = super()._metadata(request)
+        signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
+        del signatures.signature_def["encoded"]
+        response.metadata["signature_def"].value = signatures.SerializeToString()
+        return response
+
+    def _predict(self, request):
+        if request.model_spec.signature_name == "encoded":
+            raise FakeRpcError(self._missing, 'Serving signature key "encoded" not found.')
+        images = to_array(request.inputs["images"])
+        assert images.shape[1:] == (8, 6, 3)
+        self.outputs = {"probabilities": np.eye(4, dtype=np.float32)[images.mean((1, 2, 3)).round().astype(int)]}
+        return super()._predict(request)
+
+
+@pytest.mark.parametrize("missing", [CODE.FAILED_PRECONDITION, CODE.INVALID_ARGUMENT])
+def test_without_the_signature_encoded_images_are_decoded_here(png, missing):
+    def file(value, size=(30, 40)):
+        buffer = io.BytesIO()
+        Image.new("RGB", size, (value,) * 3).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    channel = PixelsOnly(error=missing)
+    client = ClassifierClient(channel=channel)
+    images = [file(2), np.full((8, 6, 3), 1, np.uint8), np.full((5, 9), 3, np.uint8), file(0, (6, 8))]
+    assert [ranking[0].index for ranking in client.classify(images)] == [2, 1, 3, 0]
+    assert client.classify(images)[0][0].label == "2"  # no one knows the names
+    requests = [r.model_spec.signature_name for r in channel.requests if isinstance(r, pb.PredictRequest)]
+    assert requests == ["encoded", "serving_default", "serving_default"]  # once is enough to learn it
+    named = ClassifierClient(channel=PixelsOnly(), labels=["zero", "one", "two", "three"])
+    assert [ranking[0].label for ranking in named.classify(images, top_k=1)] == ["two", "one", "three", "zero"]
+    broken = client.classify([images[0], png[:40]], on_error="return")
+    assert broken[0][0].index == 2
+    assert "images[1] must be an image that can be decoded. Received: " in str(broken[1])
+    with pytest.raises(InvalidInput, match="`labels` must have a label per class, 4. Received: 2"):
+        ClassifierClient(channel=PixelsOnly(), labels=["a", "b"]).classify(images)
+
+
+def test_arrays_that_fit_go_raw_where_the_labels_are_known(tmp_path):
+    (tmp_path / "labels.txt").write_text("zero\none\ntwo\nthree\n")
+    channel = PixelsOnly(np.uint8)
+    client = ClassifierClient(channel=channel, labels=tmp_path / "labels.txt")
+    (ranking,) = client.classify(np.full((8, 6, 3), 3, np.uint8), top_k=2)
+    assert (ranking[0].label, ranking[0].score, len(ranking)) == ("three", 1.0, 2)
+    sent = channel.requests[-1].inputs["images"]
+    assert sent.dtype == pb.DT_UINT8
+    assert len(sent.tensor_content) == 8 * 6 * 3
+    assert [r.model_spec.signature_name for r in channel.requests] == ["", "serving_default"]
+
+
+def test_a_model_that_takes_no_images():
+    class Text(FakeChannel):
+        def _metadata(self, request):
+            response = super()._metadata(request)
+            signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
+            del signatures.signature_def["encoded"]
+            response.metadata["signature_def"].value = signatures.SerializeToString()
+            return response
+
+        def _predict(self, request):
+            raise FakeRpcError(CODE.FAILED_PRECONDITION, 'Serving signature key "encoded" not found.')
+
+    with pytest.raises(Unsupported, match="must have the signature `encoded`, or one input of shape"):
+        ClassifierClient(channel=Text(inputs={"text": ["a"]})).classify(jpegs(1))
+
+
+def test_a_new_version_with_other_inputs_is_noticed():
+    channel = FakeChannel(inputs={"images": np.zeros((1, 8, 8, 1), np.float32)}, outputs={"y": [0.0]})
+    client = ClassifierClient(channel=channel)
+    client.predict({"images": np.zeros((1, 8, 8, 1), np.float32)})
+    channel.inputs = {"images": np.zeros((1, 9, 9, 1), np.float32)}
+    client.predict({"images": np.zeros((1, 9, 9, 1), np.float32)})  # refused by what was known; asked again
+    with pytest.raises(InvalidInput, match=r"takes float32 of shape \(any, 9, 9, 1\)"):
+        client.predict({"images": np.zeros((1, 8, 8, 1), np.float32)})
+
+
+# ---------------------------------------------------------------- headers, hooks
+
+
+def test_headers_and_tokens(make):
+    channel = make.fake()
+    tokens = iter(["first", "second"])
+    client = make(channel=channel, metadata={"x-team": "zoo"}, token=lambda: next(tokens))
+    client.status()
+    client.classify(jpegs(1), metadata={"x-request-id": "7", "x-team": "shop"})
+    assert channel.metadata == [
+        {"x-team": "zoo", "authorization": "Bearer first"},
+        {"x-team": "shop", "x-request-id": "7", "authorization": "Bearer second"},
+    ]
+    with pytest.raises(InvalidInput, match="sent to another machine only over TLS.* Received: example.org:443 without"):
+        make("example.org:443", token="secret")
+    make("localhost:1", token="fine").close()
+
+
+def test_hooks_are_told_and_can_not_break_a_call(make, caplog):
+    events = []
+
+    def broken(event):
+        raise RuntimeError("in the hook")
+
+    client = make(channel=make.fake(), model="pets", hooks=[events.append, broken])
+    client.classify(jpegs(2))
+    assert "in the hook" in caplog.text
+    (event,) = events
+    assert (event.model, event.method, event.attempts, event.code) == ("pets", "Predict", 1, "OK")
+    assert event.request_bytes > 10
+
+
+def test_prometheus():
+    registry = prometheus_client.CollectorRegistry()
+    channel = FakeChannel()
+    client = ClassifierClient(channel=channel, model="pets", hooks=[prometheus_hook(registry)], retry=Retry(attempts=2))
+    client.status()
+    channel.error = CODE.UNAVAILABLE
+    with pytest.raises(Unavailable):
+        client.status()
+    labels = {"model": "pets", "method": "GetModelStatus"}
+    assert registry.get_sample_value("keraslight_client_calls_total", {**labels, "code": "OK"}) == 1
+    assert registry.get_sample_value("keraslight_client_calls_total", {**labels, "code": "UNAVAILABLE"}) == 1
+    assert registry.get_sample_value("keraslight_client_attempts_total", labels) == 3
+
+
+def test_opentelemetry():
+    memory = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    channel = FakeChannel()
+    hook = opentelemetry_hook(provider.get_tracer("test"))
+    client = ClassifierClient(channel=channel, model="pets", hooks=[hook], retry=Retry(attempts=1))
+    client.status()
+    channel.error = CODE.NOT_FOUND
+    with pytest.raises(ModelNotFound):
+        client.status()
+    good, bad = memory.get_finished_spans()
+    assert (good.name, good.attributes["rpc.grpc.status_code"], good.status.is_ok) == ("GetModelStatus", "OK", True)
+    assert (bad.attributes["rpc.grpc.status_code"], bad.status.is_ok) == ("NOT_FOUND", False)
+    assert 0 <= good.end_time - good.start_time < 1e9
+
+
+# ---------------------------------------------------------------- life and death
+
+
+def test_a_closed_client_says_so(make, server):
+    client = make(server.address, "tiny")
+    client.status()
+    client.close()
+    client.close()
+    with pytest.raises(ClientClosed, match=r"The client must be open. Received: a call after close\(\)"):
+        client.status()
+
+
+def _use(client, answers):
+    try:
+        answers.put(("answer", client.status()[0].state))
+    except ClientClosed as error:
+        answers.put(("error", str(error)))
+
+
+def test_a_client_in_a_forked_process_says_so():
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    for used, expected in ((True, "must be used in the process that made its first call"), (False, "AVAILABLE")):
+        client = ClassifierClient(channel=FakeChannel())
+        if used:
+            client.status()
+        child = context.Process(target=_use, args=(client, answers))
+        child.start()
+        child.join(30)
+        assert expected in answers.get()[1]
+        assert client.status()[0].state == "AVAILABLE"  # the parent's is as it was
+
+
+def handler(answer):
+    """Predict, answered by `answer(request, context)`."""
+    predict = grpc.unary_unary_rpc_method_handler(
+        answer,
+        request_deserializer=pb.PredictRequest.FromString,
+        response_serializer=pb.PredictResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(methods.PREDICT.service, {methods.PREDICT.name: predict})
+
+
+@pytest.fixture
+def listen():
+    """Servers that answer as told."""
+    servers = []
+
+    def start(answer, credentials=None):
+        server = grpc.server(futures.ThreadPoolExecutor(4))
+        server.add_generic_rpc_handlers((handler(answer),))
+        port = (
+            server.add_insecure_port("127.0.0.1:0")
+            if credentials is None
+            else server.add_secure_port("localhost:0", credentials)
+        )
+        server.start()
+        servers.append(server)
+        return f"{'127.0.0.1' if credentials is None else 'localhost'}:{port}"
+
+    yield start
+    for server in servers:
+        server.stop(None)
+
+
+def good(request, context):
+    return FakeChannel([("yes", 1.0)])._predict(request)
+
+
+def test_hedging_between_real_servers(make, listen):
+    release = threading.Event()
+
+    def slow(request, context):
+        release.wait(10)
+        return good(request, context)
+
+    with make([listen(slow), listen(good)], retry=Retry(hedge_after=0.05), timeout=20) as client:
+        began = time.monotonic()
+        for _ in range(4):
+            assert client.classify(jpegs(1))[0][0].label == "yes"
+        assert time.monotonic() - began < 8
+    release.set()
+
+
+def test_retries_between_real_servers(make, listen):
+    calls = []
+
+    def busy(request, context):
+        calls.append(1)
+        context.abort(CODE.RESOURCE_EXHAUSTED, "queue is full")
+
+    with make([listen(busy), listen(good)]) as client:
+        for _ in range(8):
+            assert client.classify(jpegs(1))[0][0].label == "yes"
+    assert len(calls) == 3  # and then it was left alone
+    client = make(listen(busy), retry=Retry(attempts=3, first_pause=0.01))
+    with client, pytest.raises(Overloaded, match=r"queue is full \(RESOURCE_EXHAUSTED .* after 3 attempts\)") as caught:
+        client.classify(jpegs(1))
+    assert caught.value.attempts == 3
+
+
+def test_a_deadline_of_a_real_server(make, listen):
+    def asleep(request, context):
+        time.sleep(1)
+        return good(request, context)
+
+    with make(listen(asleep), timeout=0.2) as client:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            client.classify(jpegs(1))
+        assert time.monotonic() - began < 0.9
+
+
+def test_tls_and_mutual_tls(make, listen, tmp_path):
+    def sign(name, *options):
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        subprocess.run([*command, *files, *options], check=True, capture_output=True, timeout=60)
+        return (tmp_path / f"{name}.key").read_bytes(), (tmp_path / f"{name}.pem").read_bytes()
+
+    key, certificate = sign("localhost", "-addext", "subjectAltName=DNS:localhost")
+    sign("client")
+    seen = []
+
+    def asks(request, context):
+        seen.append(dict(context.invocation_metadata()).get("authorization"))
+        return good(request, context)
+
+    address = listen(asks, grpc.ssl_server_credentials([(key, certificate)]))
+    with make(address, credentials=tls(tmp_path / "localhost.pem"), token="secret") as client:
+        assert client.classify(jpegs(1))[0][0].label == "yes"
+    assert seen == ["Bearer secret"]
+    with make(address, credentials=tls(), retry=Retry(attempts=1)) as client, pytest.raises(Unavailable):
+        client.classify(jpegs(1))  # signed by nobody it trusts
+
+    mutual = grpc.ssl_server_credentials(
+        [(key, certificate)], (tmp_path / "client.pem").read_bytes(), require_client_auth=True
+    )
+    address = listen(good, mutual)
+    ours = tls(certificate, tmp_path / "client.pem", tmp_path / "client.key")
+    with make(address, credentials=ours) as client:
+        assert client.classify(jpegs(1))[0][0].label == "yes"
+    with (
+        make(address, credentials=tls(certificate), retry=Retry(attempts=1)) as client,
+        pytest.raises(Unavailable),
+    ):
+        client.classify(jpegs(1))
+    with pytest.raises(InvalidInput, match="must be given together. Received: `key` alone"):
+        tls(key=b"x")
+    with pytest.raises(InvalidInput, match="'nowhere.pem' must be a PEM file. Received: No such file"):
+        tls("nowhere.pem")
+
+
+# ---------------------------------------------------------------- for users' tests
+
+
+def test_serve_in_process(version_folder, png):
+    for folder in (version_folder, version_folder.parent):
+        with serve_in_process(folder, "tiny") as client:
+            assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
+            address = client._endpoints.pick().address
+        with ClassifierClient(address, "tiny", timeout=0.5) as gone, pytest.raises((Unavailable, DeadlineExceeded)):
+            gone.status()
+
+
+def test_the_fixture(version_folder, tmp_path):
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["keraslight_serving.pytest_plugin"]\n')
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(serve_in_process):\n"
+        f"    client = serve_in_process({str(version_folder)!r}, 'tiny')\n"
+        "    assert client.status()[0].version == 1\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_model_not_found_is_no_reason_to_retry(make, server):
+    with make(server.address, "other") as client, pytest.raises(ModelNotFound) as caught:
+        client.status()
+    assert caught.value.attempts == 1
