@@ -1,6 +1,7 @@
 """Both clients, against a server and against their fakes: what the blocking one does, the asyncio one does too."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -26,6 +27,25 @@ def test_imports_neither_tensorflow_nor_the_server():
         "sys.exit(str(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_classifies_files_without_numpy(server, png, tmp_path):
+    (tmp_path / "image.png").write_bytes(png)
+    code = f"""
+import sys
+sys.modules["numpy"] = None  # as if it were not installed
+from keraslight_serving.client import ClassifierClient, Unsupported
+with ClassifierClient({server.address!r}, "tiny", timeout=60) as client:
+    (ranking,) = client.classify({str(tmp_path / "image.png")!r})
+    print(ranking[0].label, sorted(client.metadata().signatures), client.status()[0].state)
+    try:
+        client.predict({{"images": [[0.0]]}})
+    except Unsupported as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert re.match(r"(cat|dog|eel) \['classify', 'encoded', 'serving_default'\] AVAILABLE", done.stdout), done.stderr
+    assert "Arrays need numpy: pip install numpy. Received: " in done.stdout
 
 
 # ---------------------------------------------------------------- images

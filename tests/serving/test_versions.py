@@ -100,7 +100,7 @@ def test_going_back_by_removing_the_new_version(publish, serve):
     shutil.rmtree(base / "2")
     until(lambda: states(client) == {1: "AVAILABLE", 2: "END"})
     with pytest.raises(ModelNotFound, match=r"Servable not found for request: Specific\(tiny, 2\)"):
-        ClassifierClient(client._target, "tiny", version=2).predict({"images": IMAGE})
+        ClassifierClient(str(client._endpoints), "tiny", version=2).predict({"images": IMAGE})
 
 
 def test_without_versions_nothing_is_served_and_without_a_base_path_all_stays(publish, serve):

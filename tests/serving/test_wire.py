@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from keraslight_serving.wire import _generate, methods
+from keraslight_serving.wire import _generate, methods, ranked
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import TensorError, dtype_name, numpy_name, to_array, to_tensor
+from keraslight_serving.wire.dtypes import dtype_name, numpy_name
+from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 from tensorflow.core.framework import tensor_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow_serving.apis import (
@@ -229,3 +230,46 @@ def test_dtype_names():
         "string",
         "bfloat16",
     ]
+
+
+# ---------------------------------------------------------------- rankings, without numpy
+
+
+@pytest.mark.parametrize("content", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.int64])
+def test_rows_are_what_numpy_reads(dtype, content):
+    array = np.random.default_rng(0).integers(-9, 9, (3, 4)).astype(dtype)
+    assert ranked.rows(to_tensor(array, content=content)) == array.tolist()
+    assert ranked.rows(to_tensor(array[:, :0], content=content)) == [[], [], []]
+    assert ranked.rows(to_tensor(array[:0], content=content)) == []
+
+
+def test_rows_of_strings_and_of_short_lists():
+    labels = [[b"cat", b"dog"], [b"eel\0", b""]]
+    assert ranked.rows(to_tensor(np.array(labels, object))) == labels
+    short = to_tensor(np.float32([[1, 2], [3, 3]]))
+    del short.float_val[3:]
+    assert ranked.rows(short) == to_array(short).tolist() == [[1, 2], [3, 3]]
+    assert to_array(ranked.strings([b"a\0", b"b"])).tolist() == [b"a\0", b"b"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"dtype": pb.DT_BOOL}, "must have the shape .* Received: DT_BOOL of shape"),
+        ({"dtype": 99}, "Received: 99 of shape"),
+        ({"tensor_content": b"12345"}, "must hold 4 values of DT_FLOAT. Received: 5 bytes"),
+        ({"float_val": []}, "must have 4 values. Received: 0 of DT_FLOAT"),
+    ],
+)
+def test_rows_that_are_none(change, text):
+    tensor = to_tensor(np.float32([[1, 2], [3, 4]]))
+    for field, value in change.items():
+        if field == "float_val":
+            del tensor.float_val[:]
+        else:
+            setattr(tensor, field, value)
+    with pytest.raises(ValueError, match=text):
+        ranked.rows(tensor)
+    with pytest.raises(ValueError, match=r"Received: DT_FLOAT of shape \[2\]"):
+        ranked.rows(to_tensor(np.float32([1, 2])))

@@ -8,19 +8,22 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
-import numpy as np
-from numpy.typing import ArrayLike
 
 from keraslight_serving.client._base import BaseClient
 from keraslight_serving.client._core import Batch
-from keraslight_serving.client._images import ImageLike
 from keraslight_serving.client._retry import Ended, Next, Start, Steps, Stop
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.client.errors import InvalidInput
 from keraslight_serving.wire import methods
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from keraslight_serving.client._images import ImageLike
 
 
 class ClassifierClient(BaseClient):

@@ -7,17 +7,16 @@ its own way.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import grpc
-import numpy as np
-from numpy.typing import ArrayLike
 
 from keraslight_serving.client._endpoints import Endpoints
-from keraslight_serving.client._images import ImageLike, Prepared, prepare, to_file, to_pixels
+from keraslight_serving.client._images import Prepared, prepare, to_file
 from keraslight_serving.client._retry import Caller, CallEvent, CallFailed, Next, Retry, Steps
 from keraslight_serving.client._types import (
     Answer,
@@ -39,9 +38,14 @@ from keraslight_serving.client.errors import (
     Unsupported,
     from_rpc_error,
 )
-from keraslight_serving.wire import methods
+from keraslight_serving.wire import methods, ranked
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import TensorError, numpy_name, to_array, to_tensor
+from keraslight_serving.wire.dtypes import numpy_name
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from keraslight_serving.client._images import ImageLike
 
 Metadata = Mapping[str, str]
 
@@ -88,7 +92,6 @@ class Core:
         self._caller = Caller(endpoints, retry, hooks, clock=clock, random_state=random_state)
         self._known: ModelMetadata | None = None
         self._decodes: bool | None = None  # whether the model has the signature `encoded`; None: not known yet
-        self._lock = threading.Lock()
 
     # ------------------------------------------------------------ images
 
@@ -161,10 +164,10 @@ class Core:
     def _rank(
         self, items: list[Prepared], first: int, top_k: int, metadata: Metadata | None, again: bool = False
     ) -> Steps:
-        arrays = self.labels is not None and all(isinstance(item.data, np.ndarray) for item in items)
+        arrays = self.labels is not None and not any(isinstance(item.data, bytes) for item in items)
         if arrays or self._decodes is False:
             spec = yield from self._pixel_input(metadata)
-            if self._decodes is False or (spec is not None and all(_fits(item.data, spec) for item in items)):
+            if self._decodes is False or (spec and all(self._arrays.fits(item.data, spec) for item in items)):
                 return (yield from self._rank_pixels(items, first, spec, top_k, metadata))
         try:
             return (yield from self._rank_files(items, top_k, metadata))
@@ -177,22 +180,29 @@ class Core:
             return (yield from self._rank(items, first, top_k, metadata, again=True))
 
     def _rank_files(self, items: list[Prepared], top_k: int, metadata: Metadata | None) -> Steps:
-        files = {"image_bytes": [to_file(item.data) for item in items]}
-        outputs = yield from self._predict(files, "encoded", ("classes", "scores", "indices"), metadata)
-        missing = {"classes", "scores", "indices"} - set(outputs)
+        names = ("classes", "scores", "indices")
+        request = pb.PredictRequest(model_spec=self._spec("encoded"), output_filter=names)
+        request.inputs["image_bytes"].CopyFrom(ranked.strings(to_file(item.data) for item in items))
+        response = yield from self._predict(request, metadata)
+        missing = set(names) - set(response.outputs)
         if missing:
-            raise self._internal(f"The answer must have {', '.join(sorted(missing))}. Received: {sorted(outputs)}")
-        classes, scores, indices = outputs["classes"], outputs["scores"], outputs["indices"]
-        if not len(classes) == len(scores) == len(indices) == len(items):
             raise self._internal(
-                f"The server must answer with one ranking per image, {len(items)}. Received: {len(classes)}"
+                f"The answer must have {', '.join(sorted(missing))}. Received: {sorted(response.outputs)}"
+            )
+        try:
+            columns = [ranked.rows(response.outputs[name]) for name in names]
+        except ValueError as error:
+            raise self._internal(f"The server's answer can't be read: {error}") from error
+        if any(len(column) != len(items) for column in columns):
+            raise self._internal(
+                f"The server must answer with one ranking per image, {len(items)}. Received: {len(columns[0])}"
             )
         return [
             [
-                Classification(label.decode(errors="replace"), float(score), int(index))
-                for label, score, index in zip(*ranking, strict=True)
+                Classification(label.decode(errors="replace"), score, index)
+                for label, score, index in zip(*(row[:top_k] for row in ranking), strict=True)
             ]
-            for ranking in zip(classes[:, :top_k], scores[:, :top_k], indices[:, :top_k], strict=True)
+            for ranking in zip(*columns, strict=True)
         ]
 
     def _pixel_input(self, metadata: Metadata | None) -> Steps:
@@ -200,58 +210,38 @@ class Core:
         known = yield from self.known_metadata(metadata)
         signature = known.signatures.get(methods.DEFAULT_SIGNATURE) if known else None
         specs = list(signature.inputs.values()) if signature else []
-        if len(specs) != 1 or specs[0].shape is None or len(specs[0].shape) != 4 or specs[0].shape[3] not in (1, 3, 4):
-            if self._decodes is False:
-                raise Unsupported(
-                    "To classify images the model must have the signature `encoded`, or one input of shape "
-                    "(batch, height, width, 1|3|4) in `serving_default`. "
-                    f"Received: {sorted(known.signatures) if known else 'no metadata'}, {specs}",
-                    model=self.model,
-                    version=self.version,
-                )
-            return None
-        return specs[0]
+        if (
+            len(specs) == 1
+            and specs[0].shape is not None
+            and len(specs[0].shape) == 4
+            and specs[0].shape[3] in (1, 3, 4)
+        ):
+            return specs[0]
+        if self._decodes is False:
+            raise Unsupported(
+                "To classify images the model must have the signature `encoded`, or one input of shape "
+                "(batch, height, width, 1|3|4) in `serving_default`. "
+                f"Received: {sorted(known.signatures) if known else 'no metadata'}, {specs}",
+                model=self.model,
+                version=self.version,
+            )
+        return None
 
     def _rank_pixels(
         self, items: list[Prepared], first: int, spec: TensorSpec, top_k: int, metadata: Metadata | None
     ) -> Steps:
-        _, height, width, channels = spec.shape
-        images = [
-            item.data
-            if isinstance(item.data, np.ndarray) and _fits(item.data, spec)
-            else to_pixels(item.data, height, width, channels, f"images[{first + place}]")
-            for place, item in enumerate(items)
-        ]
-        images = [image if image.ndim == 3 else image[..., None] for image in images]
-        if len({image.shape for image in images}) > 1:
-            raise self.invalid("Images of one request must have one size. Received: several")  # the halves have one
-        if spec.dtype not in ("uint8", "float32", "float16", "float64", "int32"):
-            raise self.invalid(f"The model must take pixels from 0 to 255. Received: an input of {spec.dtype}")
-        pixels = np.stack(images).astype(spec.dtype, copy=False)
-        outputs = yield from self._predict({spec.name: pixels}, methods.DEFAULT_SIGNATURE, (), metadata)
-        scores = self._probabilities(outputs)
-        if scores.ndim != 2 or len(scores) != len(items):
-            raise self._internal(f"The answer must have a row of scores per image. Received: shape {scores.shape}")
-        if self.labels is not None and len(self.labels) != scores.shape[1]:
-            raise self.invalid(f"`labels` must have a label per class, {scores.shape[1]}. Received: {len(self.labels)}")
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        return [
-            [
-                Classification(str(index) if self.labels is None else self.labels[index], float(row[index]), int(index))
-                for index in ranked
-            ]
-            for ranked, row in zip(order, scores, strict=True)
-        ]
-
-    def _probabilities(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        if "probabilities" in outputs:
-            return outputs["probabilities"]
-        if "logits" in outputs:
-            shifted = np.exp(outputs["logits"] - outputs["logits"].max(axis=-1, keepdims=True))
-            return shifted / shifted.sum(axis=-1, keepdims=True)
-        if len(outputs) == 1:
-            return next(iter(outputs.values()))
-        raise self._internal(f"The answer must have `probabilities` or `logits`. Received: {sorted(outputs)}")
+        request = pb.PredictRequest(model_spec=self._spec(methods.DEFAULT_SIGNATURE))
+        with self._said_of_the_model():
+            pixels = self._arrays.stack([item.data for item in items], spec, first)
+            self._arrays.write(request, {spec.name: pixels})
+        response = yield from self._predict(request, metadata)
+        with self._said_of_the_model():
+            rankings = self._arrays.rank(self._arrays.read(response), self.labels, top_k)
+        if len(rankings) != len(items):
+            raise self._internal(
+                f"The server must answer with one row per image, {len(items)}. Received: {len(rankings)}"
+            )
+        return rankings
 
     # ------------------------------------------------------------ tensors
 
@@ -263,46 +253,49 @@ class Core:
         metadata: Metadata | None,
         timeout: float | None = None,
     ) -> Steps:
-        checked = yield from self._checked(inputs, signature, metadata)
-        return (yield from self._predict(checked, signature, tuple(outputs or ()), metadata, timeout))
-
-    def _checked(self, inputs: Mapping[str, ArrayLike], signature: str, metadata: Metadata | None) -> Steps:
-        """The inputs, as arrays of the declared types where they were lists, if the model can take them."""
-        for fresh in (False, True):  # what was wrong for the old version may be right for the one that followed it
-            if fresh:
-                self.forget()
+        arrays = self._arrays
+        known = yield from self.known_metadata(metadata)
+        try:
+            checked = inputs if known is None else arrays.check(inputs, signature, known)
+        except ServingError:
+            # What was wrong for the old version may be right for the one that followed it.
+            self.forget()
             known = yield from self.known_metadata(metadata)
-            if known is None:
-                return inputs
-            try:
-                return _check(inputs, signature, known)
-            except ServingError as error:
-                if fresh:
-                    error.model, error.version = self.model, self.version
-                    raise
-        raise AssertionError  # pragma: no cover
+            with self._said_of_the_model():
+                checked = inputs if known is None else arrays.check(inputs, signature, known)
+        request = pb.PredictRequest(model_spec=self._spec(signature), output_filter=tuple(outputs or ()))
+        with self._said_of_the_model():
+            arrays.write(request, checked)
+        response = yield from self._predict(request, metadata, timeout)
+        with self._said_of_the_model():
+            return arrays.read(response)
 
-    def _predict(
-        self,
-        inputs: Mapping[str, ArrayLike],
-        signature: str,
-        outputs: Sequence[str],
-        metadata: Metadata | None,
-        timeout: float | None = None,
-    ) -> Steps:
-        request = pb.PredictRequest(model_spec=self._spec(signature), output_filter=outputs)
-        for name, array in inputs.items():
-            try:
-                request.inputs[name].CopyFrom(to_tensor(array, content=True))
-            except (TensorError, ValueError) as error:
-                raise self.invalid(f"Input {name!r} can't be sent: {error}") from error
+    def _predict(self, request: pb.PredictRequest, metadata: Metadata | None, timeout: float | None = None) -> Steps:
         response = yield from self._call(methods.PREDICT, request, metadata, timeout)
         answered = response.model_spec.version.value
         if self._known is not None and answered not in (0, self._known.version):
             self.forget()  # another version, and perhaps other signatures
+        return response
+
+    @property
+    def _arrays(self) -> ModuleType:
         try:
-            return {name: to_array(tensor) for name, tensor in response.outputs.items()}
-        except TensorError as error:
+            from keraslight_serving.client import _arrays
+        except ModuleNotFoundError as error:
+            raise Unsupported(
+                f"Arrays need numpy: pip install numpy. Received: {error}", model=self.model, version=self.version
+            ) from error
+        return _arrays
+
+    @contextmanager
+    def _said_of_the_model(self) -> Iterator[None]:
+        """Errors of functions that don't know the model are said of it; of the answer, they are the server's."""
+        try:
+            yield
+        except ServingError as error:
+            error.model, error.version = self.model, self.version
+            raise
+        except ValueError as error:
             raise self._internal(f"The server's answer can't be read: {error}") from error
 
     # ------------------------------------------------------------ the model
@@ -423,56 +416,6 @@ class Core:
 
     def closed(self, text: str) -> ClientClosed:
         return ClientClosed(text, model=self.model, version=self.version)
-
-
-def _fits(data: bytes | np.ndarray, spec: TensorSpec) -> bool:
-    """Whether pixels go into the input as they are."""
-    if not isinstance(data, np.ndarray):
-        return False
-    shape = data.shape if data.ndim == 3 else (*data.shape, 1)
-    return all(declared in (None, own) for declared, own in zip(spec.shape[1:], shape, strict=True))
-
-
-def _check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata) -> dict[str, ArrayLike]:
-    """Raises what the server would, before anything is sent, and says what the model takes."""
-    found = known.signatures.get(signature)
-    if found is None:
-        raise SignatureNotFound(
-            f"Model {known.model!r} version {known.version} must have the signature. "
-            f"Received: {signature!r}; it has {', '.join(sorted(known.signatures))}"
-        )
-    if set(inputs) != set(found.inputs):
-        raise InvalidInput(
-            f"Signature {signature!r} takes the inputs {', '.join(sorted(found.inputs))}. "
-            f"Received: {', '.join(sorted(inputs)) or 'none'}"
-        )
-    return {name: _check_tensor(array, found.inputs[name]) for name, array in inputs.items()}
-
-
-def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
-    if spec.dtype == "string":
-        return given  # lists of bytes must not pass through numpy's fixed-width strings
-    takes = f"Input {spec.name!r} takes {spec.dtype} of shape {_shape_text(spec.shape)}."
-    if isinstance(given, np.ndarray):
-        array = given
-    else:  # numbers without a type of their own
-        try:
-            array = np.asarray(given).astype(spec.dtype, copy=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"{takes} Received: {error}") from error
-    kind = "string" if array.dtype.kind in "OSU" else array.dtype.name
-    if kind != spec.dtype:
-        raise InvalidInput(f"{takes} Received: {kind} of shape {_shape_text(array.shape)}")
-    if spec.shape is not None and (
-        len(spec.shape) != array.ndim
-        or any(size not in (None, own) for size, own in zip(spec.shape, array.shape, strict=True))
-    ):
-        raise InvalidInput(f"{takes} Received: {kind} of shape {_shape_text(array.shape)}")
-    return array
-
-
-def _shape_text(shape: Sequence[int | None] | None) -> str:
-    return "unknown" if shape is None else f"({', '.join('any' if size is None else str(size) for size in shape)})"
 
 
 def _specs(infos: Mapping[str, pb.TensorInfo]) -> dict[str, TensorSpec]:

@@ -6,17 +6,18 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from keraslight_serving.client.errors import InvalidInput
 
-ImageLike = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
+if TYPE_CHECKING:
+    import numpy as np
+
+    ImageLike = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
-_SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, height, width, 1|3|4)"
 
 # How the files start that a TensorFlow graph decodes. A look at these costs nothing; the server has the last word.
 _SIGNATURES = (
@@ -65,35 +66,18 @@ def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
 
 def to_file(data: bytes | np.ndarray) -> bytes:
     """A file as it is; pixels as PNG, which loses nothing."""
-    return data if isinstance(data, bytes) else _png(Image.fromarray(data[..., 0] if data.shape[2:] == (1,) else data))
+    if isinstance(data, bytes):
+        return data
+    from keraslight_serving.client import _arrays
 
-
-def to_pixels(data: bytes | np.ndarray, height: int | None, width: int | None, channels: int, which: str) -> np.ndarray:
-    """Pixels (height, width, channels), 0..255: turned as the camera was held, scaled, and cut at the longer sides.
-
-    For models that decode no files. What the model's own preprocessing would cut off is not known here; the whole
-    shorter side stays.
-
-    Raises:
-        InvalidInput: the file can't be decoded.
-    """
-    try:
-        image = Image.open(io.BytesIO(to_file(data)))
-        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGBA" if channels == 4 else "RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
-    if height is not None and width is not None and image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+    return _png(_arrays.to_image(data))
 
 
 def _each(images: Any) -> Iterator[Any]:
     if _is_one(images):
         return iter((images,))
     if hasattr(images, "__array__"):
-        images = np.asarray(images)
-        return iter(images) if images.ndim == 4 else iter((images,))
+        return iter(images) if getattr(images, "ndim", 4) == 4 else iter((images,))
     try:
         return iter(images)
     except TypeError:
@@ -131,7 +115,7 @@ def _data(item: Any, which: str) -> bytes | np.ndarray:
     if isinstance(item, bytes | bytearray | memoryview):
         return _checked(bytes(item), which)
     if hasattr(item, "__array__"):
-        return _pixels(np.asarray(item), which)
+        return _pixels(item, which)
     raise InvalidInput(f"{which} must be {_KINDS}. Received: {item!r:.80}")
 
 
@@ -145,29 +129,15 @@ def _checked(data: Any, which: str) -> bytes:
     return data
 
 
-def _pixels(array: np.ndarray, which: str) -> np.ndarray:
-    is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
-    if not is_image or 0 in array.shape:
-        raise InvalidInput(f"{which} must be an array of shape {_SHAPES}. Received: shape {array.shape}")
-    return array if array.dtype == np.uint8 else _to_uint8(array, which)
+def _pixels(array: Any, which: str) -> np.ndarray:
+    from keraslight_serving.client import _arrays  # whoever has an array has numpy
 
-
-def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
-    """Pixels in another type, if no pixel changes. A picture that was scaled to 0..1 would all be black."""
-    if array.dtype.kind not in "iuf":
-        raise InvalidInput(f"{which} must hold pixels from 0 to 255. Received: dtype {array.dtype}")
-    # Not a number is neither >= 0 nor whole, so that it fails here, too.
-    if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
-        raise InvalidInput(
-            f"{which} must hold whole pixels from 0 to 255, not scaled or normalized: the model does that. "
-            f"Received: {array.dtype} from {array.min():.6g} to {array.max():.6g}"
-        )
-    return array.astype(np.uint8)
+    return _arrays.pixels(array, which)
 
 
 def _from_pil(image: Image.Image, which: str) -> bytes | np.ndarray:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
-        return _pixels(np.asarray(image), which)
+        return _pixels(image, which)
     try:  # an image that was opened from a file is read here
         if image.mode not in _PNG_MODES:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")

@@ -15,12 +15,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keraslight_serving.client._async_client import AsyncClassifierClient
-from keraslight_serving.client._images import ImageLike, prepare
+from keraslight_serving.client._images import prepare
 from keraslight_serving.client.errors import InvalidInput, ServingError
+
+if TYPE_CHECKING:
+    from keraslight_serving.client._images import ImageLike
 
 PERCENTILES = (50, 90, 95, 99, 99.9, 100)
 

@@ -15,7 +15,8 @@ from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import dtype_enum, dtype_name, shape_text, to_tensor
+from keraslight_serving.wire.dtypes import dtype_name
+from keraslight_serving.wire.tensors import dtype_enum, shape_text, to_tensor
 
 logger = logging.getLogger("keraslight_serving.server")
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import TensorError, dtype_enum, dtype_name, shape_text, to_array
+from keraslight_serving.wire.dtypes import dtype_name
+from keraslight_serving.wire.tensors import TensorError, dtype_enum, shape_text, to_array
 
 # From this rank on a tensor is taken for images, and its shape has to be the declared one. Below it TensorFlow's own
 # looseness is kept: its test suite sends [1] where [-1,1] is declared.

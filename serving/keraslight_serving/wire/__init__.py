@@ -2,5 +2,7 @@
 
 serving.proto     the messages; `serving_pb2.py` is generated from it by `python -m keraslight_serving.wire._generate`
 methods.py        the calls: path, request, response
+dtypes.py         names of the types
+ranked.py         rankings <-> TensorProto, without numpy
 tensors.py        numpy arrays <-> TensorProto
 """

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire.dtypes import dtype_name
 
 # Without a limit, ten bytes of request ("one value, repeated to this shape") could ask for all the memory there is.
 MAX_BYTES = 2**31 - 1
@@ -50,19 +51,6 @@ _ENUMS = {row.dtype: enum for enum, row in _ROWS.items()}
 # Lists whose wire format is the memory of the array. Appending to a message goes element by element, a hundred times
 # slower than handing it the bytes that it would have written.
 _PACKED = {"float_val": 5, "double_val": 6, "bool_val": 11}
-
-
-def dtype_name(enum: int) -> str:
-    """TensorFlow's name for a DataType: `float`, `int32`, `string` ..., as its error texts have it."""
-    if enum not in pb.DataType.values():
-        return f"unknown dtype enum {enum}"
-    return pb.DataType.Name(enum).removeprefix("DT_").lower()
-
-
-def numpy_name(enum: int) -> str:
-    """numpy's name for a DataType, `float32`, `int32` ...; `string`, and TensorFlow's name where numpy has none."""
-    row = _ROWS.get(enum)
-    return dtype_name(enum) if row is None or row.dtype.kind == "O" else row.dtype.name
 
 
 def dtype_enum(dtype: np.dtype | type) -> int:
