@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from keraslight_serving.client import Answer
     from keraslight_serving.client.load_test import LoadReport
 
 console = Console()
@@ -46,9 +48,9 @@ def classify(
     Ends with 0; with 1 if the server can't be asked; with 2 if some of the images can't be classified, which are named
     on stderr while the others are answered.
     """
-    from keraslight_serving.client import Classification, ClassifierClient, ServingError
+    from keraslight_serving.client import ClassifierClient, ServingError
 
-    table = Table("image", *(f"{place}." for place in range(1, top + 1)))
+    answered: list[Answer] = []
     failed = 0
     try:
         with (
@@ -64,18 +66,11 @@ def classify(
                 elif as_json:
                     typer.echo(json.dumps({"image": answer.source, "classes": [vars(c) for c in answer.ranking]}))
                 else:
-                    name = Text(answer.source)
-                    if thumbnails and console.color_system:
-                        name = Text("\n").join([name, _thumbnail(answer.source)])
-
-                    def cell(found: Classification) -> str:
-                        return f"{found.label} {found.score:.1%}"
-
-                    table.add_row(name, *map(cell, answer.ranking))
+                    answered.append(answer)
     except ServingError as error:
         raise typer.Exit(_fail(error)) from error
-    if table.row_count:
-        console.print(table)
+    if answered:
+        console.print(_table(answered, thumbnails and console.color_system is not None))
     if failed:
         raise typer.Exit(2)
 
@@ -158,6 +153,18 @@ def _fail(error: Exception) -> int:
 def _progress(visible: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
+
+
+def _table(answers: list[Answer], thumbnails: bool) -> Table:
+    """A row an image. Paths are shown from the folder that all images are in."""
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(answer.source)) for answer in answers])
+    table = Table("image", *(f"{place + 1}." for place in range(max(len(answer.ranking) for answer in answers))))
+    for answer in answers:
+        name = Text(os.path.relpath(answer.source, folder))
+        if thumbnails:
+            name = Text("\n").join([name, _thumbnail(answer.source)])
+        table.add_row(name, *(f"{found.label} {found.score:.1%}" for found in answer.ranking))
+    return table
 
 
 def _thumbnail(path: str, columns: int = 16) -> Text:

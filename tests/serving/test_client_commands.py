@@ -35,6 +35,7 @@ def test_classify_a_folder_with_a_broken_image(server, png, tmp_path):
     (tmp_path / "b.png").unlink()
     done = ask("classify", *common, "--version", 1, "--thumbnails")
     assert done.exit_code == 0
+    assert "a.png" in done.stdout
     assert "%" in done.stdout
 
 
