@@ -2,12 +2,14 @@
 
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
+from keraslight.analysis.grad_cam import GradCam, grad_cam
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
     "BlockCost",
     "ConvolutionCost",
+    "GradCam",
     "LayerCost",
     "Profile",
     "ReceptiveField",
@@ -15,6 +17,7 @@ __all__ = [
     "costs_by_block",
     "count_macs",
     "count_parameters",
+    "grad_cam",
     "profile",
     "receptive_field",
 ]
