@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -37,15 +38,14 @@ def evaluate(model: keras.Model, inputs: list, run: Run = infer) -> list:
     """The model's outputs, each call of a layer made by `run`.
 
     Args:
-        model: A functional or built Sequential model. Models nested in it are opened where they are functional too.
+        model: A model that `call_names` accepts. Models nested in it are opened where they are functional too.
         inputs: A tensor an input, with the batch.
         run: Makes the calls; they are numbered from 0, as in `call_names`.
     """
-    calls = iter(range(len(call_names(model))))
-    return _through(_functional(model), inputs, run, calls)
+    return _through(_functional(model), inputs, run, itertools.count())
 
 
-def _through(graph: keras.Model, inputs: list, run: Run, numbers: Any) -> list:
+def _through(graph: keras.Model, inputs: list, run: Run, numbers: Iterator[int]) -> list:
     known = {id(own): given for own, given in zip(graph.inputs, inputs, strict=True)}
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         for node in graph._nodes_by_depth[depth]:

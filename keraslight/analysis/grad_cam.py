@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from keraslight.analysis._evaluate import evaluate, feature_maps, find_map, infer, one_image, to_numpy
 from keraslight.analysis._gradient import gradient
-from keraslight.analysis._graph import behaves_like, trace
+from keraslight.analysis._graph import behaves_like, operation_name, trace
 from keraslight.errors import InvalidArgumentError
 
 _VIEWS = (layers.Flatten, layers.Reshape, layers.Identity, layers.Dropout)
@@ -94,7 +94,9 @@ def _class_layer(model: keras.Model) -> int | None:
     tensor = graph.outputs[0]
     while (step := makers.get(id(tensor))) is not None:
         own = calls[step].layer
-        if behaves_like(own, (layers.Softmax,)) or _activation(own) in ("softmax", "sigmoid"):
+        if behaves_like(own, (layers.Softmax,)) or operation_name(own) in ("ops.Softmax", "ops.Sigmoid"):
+            return step
+        if _activation(own) in ("softmax", "sigmoid"):
             return step
         cast = behaves_like(own, (layers.Activation,)) and _activation(own) == "linear"  # of mixed precision
         if not (cast or behaves_like(own, _VIEWS)):
@@ -109,10 +111,11 @@ def _activation(layer: keras.Operation) -> str | None:
 
 def _linear(layer: keras.Layer, args: tuple, kwargs: dict) -> Any:
     """The layer's output before its softmax or sigmoid."""
-    if isinstance(layer, (layers.Softmax, layers.Activation)):
-        return args[0] if args else kwargs["inputs"]
+    inputs = args[0] if args else next(iter(kwargs.values()))
+    if not isinstance(layer, layers.Layer) or isinstance(layer, (layers.Softmax, layers.Activation)):
+        return inputs
     # A twin without the activation: the caller's own layer must stay as it is.
     twin = type(layer).from_config({**layer.get_config(), "activation": "linear"})
-    twin.build((args[0] if args else kwargs["inputs"]).shape)
+    twin.build(inputs.shape)
     twin.set_weights(layer.get_weights())
     return infer(0, twin, args, kwargs)

@@ -50,6 +50,8 @@ def head(x, kind):
     x = layers.GlobalAveragePooling2D(keepdims=kind == "reshape")(x)
     if kind == "logits":
         return layers.Dense(5, name="dense")(x)
+    if kind.startswith("ops."):
+        return getattr(keras.ops, kind[4:])(layers.Dense(5, name="dense")(x))
     if kind in ("softmax", "sigmoid"):
         return layers.Dense(5, activation=kind, name="dense")(x)
     if kind == "activation":
@@ -58,7 +60,10 @@ def head(x, kind):
     return layers.Reshape((5,))(layers.Softmax()(layers.Conv2D(5, 1, name="dense")(x)))
 
 
-@pytest.mark.parametrize("kind", ["logits", "softmax", "sigmoid", "activation", "reshape", "convolution"])
+@pytest.mark.parametrize(
+    "kind",
+    ["logits", "softmax", "sigmoid", "ops.softmax", "ops.sigmoid", "activation", "reshape", "convolution"],
+)
 def test_average_pooling_and_a_dense_layer_give_the_class_activation_map(kind):
     images = keras.Input((20, 24, 3))
     x = body(images)

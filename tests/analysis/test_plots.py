@@ -168,6 +168,7 @@ def test_architecture_by_block_and_with_an_open_size():
     images = keras.Input((None, None, 3))
     model = keras.Model(images, layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(images))
     assert "conv  20×30×4" in check_texts(plot_architecture(model, input_shape=(40, 60, 3)))
+    check_texts(plot_architecture(keraslight.create_model("xception")))  # maps of 149, 147 and 74 pixels
 
 
 def beaten(point, points):
@@ -216,8 +217,11 @@ def test_tradeoff_of_the_whole_zoo():
     infos = [keraslight.model_info(name) for name in keraslight.list_models()]
     known = [info for info in infos if info.top1 is not None]
     for x in ("macs", "parameters"):
-        texts = check_texts(plot_tradeoff(infos, x=x, group="family"))
+        figure = plot_tradeoff(infos, x=x, group="family")
+        texts = check_texts(figure)
         front = pareto_front([getattr(info, x) for info in known], [info.top1 for info in known])
+        markers = [str(line.get_marker()) for line in figure.axes[0].lines if not len(line.get_xdata())]
+        assert len(set(markers[:-1])) == len({info.family for info in known})  # told apart without colors too
         named = {info.name for info in known} & set(texts)
         assert named == {known[i].name for i in front}
     own = [{"name": "a", "latency_ms": 1.5, "score": 3}, {"name": "b", "latency_ms": 2.5, "score": 4}]
@@ -326,10 +330,12 @@ def test_no_figure_is_left_in_pyplot():
     assert pyplot.get_fignums() == before
 
 
-def test_without_matplotlib(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+@pytest.mark.parametrize("name", PICTURES)
+def test_without_matplotlib(monkeypatch, name):
+    for module in [module for module in sys.modules if module.partition(".")[0] == "matplotlib"]:
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r"Plots need matplotlib: pip install 'keraslight\[plots\]'. Rec"):
-        plot_costs(costs("lenet5_paper"))
+        PICTURES[name](None)
 
 
 def test_bad_arguments():
@@ -360,6 +366,12 @@ def test_bad_arguments():
         plot_tradeoff(RECORDS[-1:])
     with pytest.raises(InvalidArgumentError, match="`x` must be positive. Received: macs=0"):
         plot_tradeoff([{"name": "free", "macs": 0, "top1": 50.0}])
+    with pytest.raises(
+        InvalidArgumentError, match="'macs' and 'top1' must be numbers. Received: '300', 50.0 of 'text'"
+    ):
+        plot_tradeoff([{"name": "text", "macs": "300", "top1": 50.0}])
+    with pytest.raises(InvalidArgumentError, match="`costs` and `scores` must be finite"):
+        plot_tradeoff([{"name": "lost", "macs": 300, "top1": float("nan")}])
     with pytest.raises(InvalidArgumentError, match="`channels` must be at least 1. Received: channels=0"):
         plot_features(model, image, channels=0)
     with pytest.raises(InvalidArgumentError, match="`layers` must name at least one layer. Received: none"):

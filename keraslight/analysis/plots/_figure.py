@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Told apart by color-blind readers: Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
-# Ordered so that neighbours also differ in lightness.
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#F0E442")
+# Ordered so that neighbours also differ in lightness; without their yellow, a thin line of which is lost on white.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 HEAT = "cividis"  # rises in lightness, and looks the same to color-blind readers
 SUFFIXES = (".png", ".svg")
 

@@ -59,11 +59,12 @@ def plot_architecture(
     scale = drawn / sum(channels)
     slots = [max(count * scale + 0.06, narrowest) for count in channels]
 
+    figure = new_figure(sum(slots) + 1.6, 5.6)
+
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
-    figure = new_figure(sum(slots) + 1.6, 5.6)
     axes = figure.subplots()
     greatest = max((row.macs for row in rows), default=0) / (costs.macs or 1) * 100
     shades = ScalarMappable(Normalize(0, greatest or 1), colormaps[f"{HEAT}_r"])
@@ -83,7 +84,11 @@ def plot_architecture(
         fontsize="small",
     )
     axes.tick_params(axis="x", length=0)
-    axes.set_yticks(sorted({0, *(height for height in heights if height > max(heights) / 20)}))
+    ticks = [max(heights)]
+    for height in sorted({0, *heights}, reverse=True):
+        if ticks[-1] - height > max(heights) / 20:  # nearer ones would cover each other
+            ticks.append(height)
+    axes.set_yticks(ticks)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
     axes.set_ylabel("height of the map (pixels)")

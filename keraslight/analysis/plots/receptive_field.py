@@ -61,8 +61,6 @@ def plot_receptive_field(
         )
     fields, note = _chosen(receptive_field(model, pixels.shape), layers, (height, width))
 
-    from matplotlib.patches import Rectangle
-
     boxes = [_box(field, (height, width)) for field in fields]
     corners = [(-0.5, -0.5, height, width), *boxes]
     top, left = min(box[0] for box in corners), min(box[1] for box in corners)
@@ -70,6 +68,9 @@ def plot_receptive_field(
     panels = 1 if heat is None else 2
     shape = min(max((right - left) / (bottom - top), 0.5), 2)
     figure = new_figure(3.6 + 4.2 * shape * panels, 4.8)
+
+    from matplotlib.patches import Rectangle
+
     line = figure.subplots(1, panels, squeeze=False)[0]
     draw_image(line[0], pixels, f"{model.name}: theoretical receptive fields")
     if heat is not None:

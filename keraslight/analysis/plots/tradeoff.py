@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,11 @@ _AXES = {  # attribute -> what its values are divided by, label
     "latency_ms": (1.0, "latency (ms)"),
     "top1": (1.0, "ImageNet top-1 accuracy (%)"),
 }
-_MARKERS = "os^DvP<X>hp"  # 11: with 8 colors, the pairs repeat after 88 groups
+_MARKERS = (  # as many as the zoo has families, so that each has its own in a print without colors too
+    *"os^DvP<X>hpd*",
+    *((4, 1, 0), (4, 1, 45), (6, 1, 0), (10, 1, 0), (5, 1, 180)),  # stars: points, 1, angle
+    *("$\\spadesuit$", [(-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)], "$\\clubsuit$", "8"),  # one drawn: an hourglass
+)
 _LABELLED = 25  # with more points only the front's are named
 
 
@@ -79,8 +84,8 @@ def plot_tradeoff(
         path: Also write the figure here, .png or .svg.
 
     Raises:
-        InvalidArgumentError: a record lacks an attribute, a cost is not positive, a value is not finite, no record is
-            left, or `path` breaks its rule.
+        InvalidArgumentError: a record lacks an attribute, a cost is not positive, a value is no finite number, no
+            record is left, or `path` breaks its rule.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
@@ -91,6 +96,11 @@ def plot_tradeoff(
         raise InvalidArgumentError(
             f"`records` must have one with both {x!r} and {y!r}. Received: {len(rows)} records, none with both."
         )
+    for row in known:
+        if not all(isinstance(value, Real) for value in row[1:3]):
+            raise InvalidArgumentError(
+                f"{x!r} and {y!r} must be numbers. Received: {row[1]!r}, {row[2]!r} of {row[0]!r}."
+            )
     names = [str(row[0]) for row in known]
     (unit, x_label), (y_unit, y_label) = _AXES.get(x, (1.0, x)), _AXES.get(y, (1.0, y))
     costs, scores = [row[1] / unit for row in known], [row[2] / y_unit for row in known]
@@ -107,11 +117,12 @@ def plot_tradeoff(
     )  # fmt: skip
     for number, name in enumerate(dict.fromkeys(groups)):
         color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
-        axes.plot([], [], marker, color=color, markeredgecolor="black", label=name or "on the front")
+        look = {"marker": marker, "linestyle": "", "markersize": 7}
+        axes.plot([], [], color=color, markeredgecolor="black", label=name or "on the front", **look)
         for i in (i for i, own in enumerate(groups) if own == name):
             face = color if i in front else "white"
             edge = "black" if i in front else color
-            axes.plot(costs[i], scores[i], marker, color=face, markeredgecolor=edge, markersize=7)
+            axes.plot(costs[i], scores[i], color=face, markeredgecolor=edge, **look)
     axes.plot([], [], "o", color="white", markeredgecolor="0.35", label="not on the front")
     axes.set_xscale("log")
     axes.margins(0.08)
