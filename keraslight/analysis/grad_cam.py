@@ -81,9 +81,9 @@ def grad_cam(model: keras.Model, image: Any, *, class_index: int | None = None, 
 
         return ops.cast(evaluate(model, [batch], run)[0][0, class_index], "float32")
 
-    weights = ops.mean(ops.cast(gradient(score, maps), "float32"), axis=(1, 2), keepdims=True)
-    heat = ops.relu(ops.sum(weights * ops.cast(maps, "float32"), axis=-1))
-    return GradCam(to_numpy(heat)[0], class_index, float(scores[class_index]), layer)
+    weights = gradient(score, maps)[1].mean(axis=(1, 2))  # (1, c)
+    heat = np.maximum((to_numpy(maps) * weights[:, None, None]).sum(axis=-1), 0)
+    return GradCam(heat[0], class_index, float(scores[class_index]), layer)
 
 
 def _class_layer(model: keras.Model) -> int | None:

@@ -334,7 +334,9 @@ def test_no_figure_is_left_in_pyplot():
 def test_without_matplotlib(monkeypatch, name):
     for module in [module for module in sys.modules if module.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=r"Plots need matplotlib: pip install 'keraslight\[plots\]'. Rec"):
+    with pytest.raises(
+        MissingDependencyError, match=r"Plots need matplotlib: pip install 'keraslight\[analysis\]'. Rec"
+    ):
         PICTURES[name](None)
 
 

@@ -30,7 +30,7 @@ def new_figure(width: float, height: float) -> Figure:
         module = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingDependencyError(
-            f"Plots need matplotlib: pip install 'keraslight[plots]'. Received: {error}."
+            f"Plots need matplotlib: pip install 'keraslight[analysis]'. Received: {error}."
         ) from error
     return module.Figure(figsize=(width, height), layout="constrained")
 
