@@ -2,12 +2,23 @@
 
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
+from keraslight.analysis.grad_cam import GradCam, grad_cam
+from keraslight.analysis.plots import (
+    pareto_front,
+    plot_architecture,
+    plot_costs,
+    plot_features,
+    plot_grad_cam,
+    plot_receptive_field,
+    plot_tradeoff,
+)
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
     "BlockCost",
     "ConvolutionCost",
+    "GradCam",
     "LayerCost",
     "Profile",
     "ReceptiveField",
@@ -15,6 +26,14 @@ __all__ = [
     "costs_by_block",
     "count_macs",
     "count_parameters",
+    "grad_cam",
+    "pareto_front",
+    "plot_architecture",
+    "plot_costs",
+    "plot_features",
+    "plot_grad_cam",
+    "plot_receptive_field",
+    "plot_tradeoff",
     "profile",
     "receptive_field",
 ]

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keraslight.cli import client
+from keraslight.cli.plot import Grouping, plot_app
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(plot_app, name="plot")
 console = Console()
 
 Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
@@ -50,14 +52,6 @@ class InputDtype(enum.StrEnum):
     float32 = "float32"
     uint8 = "uint8"
     int8 = "int8"
-
-
-class Grouping(enum.StrEnum):
-    """What a row of a profile is."""
-
-    layer = "layer"
-    block = "block"
-    stage = "stage"
 
 
 @app.callback()

@@ -1,0 +1,108 @@
+"""A model's stages as boxes to scale: how resolution falls and channels rise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import keras
+
+from keraslight.analysis.plots._figure import HEAT, checked_path, finished, new_figure
+from keraslight.analysis.profile import LayerCost, profile
+from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST = 80  # boxes; more could not be labelled
+
+
+def plot_architecture(
+    model: keras.Model,
+    *,
+    by: Literal["layer", "block", "stage"] = "stage",
+    input_shape: Sequence[int] | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """Draws the model's stages to scale, from left to right.
+
+    A box's height is the height of the stage's output map in pixels, its width the number of its channels, each on one
+    scale for the whole model; vectors are one pixel high. A box is the darker, the larger its share of the model's
+    multiply-adds. Groups that neither multiply nor learn are left out, unless they give a map another size or a tensor
+    other channels; flattening and global pooling do neither.
+
+    Args:
+        model: A functional or built Sequential model.
+        by: What a box is. `"block"` and `"layer"` suit small models: 80 boxes at most.
+        input_shape: (H, W, C) where the model leaves sides open.
+        path: Also write the figure here, .png or .svg.
+
+    Raises:
+        InvalidArgumentError: there are more than 80 boxes, a size is open, or `by` or `path` breaks its rule.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    target = checked_path(path)
+    costs = profile(model, input_shape)
+    rows: list[LayerCost] = []
+    for row in costs._by(by):
+        if row.macs or row.parameters or not rows or _reshapes(rows[-1].output, row.output):
+            rows.append(row)
+    if len(rows) > _MOST:
+        raise InvalidArgumentError(f'At most {_MOST} boxes can be drawn: take `by="stage"`. Received: {len(rows)}.')
+
+    channels = [row.output[-1] for row in rows]
+    heights = [row.output[0] if len(row.output) > 1 else 1 for row in rows]
+    # Every box has a slot at least as wide as its text, so that texts stay apart; boxes keep their scale.
+    narrowest, drawn = 0.27, max(8.0, 0.5 * len(rows))  # inches of a slot, and of all channels together
+    scale = drawn / sum(channels)
+    slots = [max(count * scale + 0.06, narrowest) for count in channels]
+
+    figure = new_figure(sum(slots) + 1.6, 5.6)
+
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    axes = figure.subplots()
+    greatest = max((row.macs for row in rows), default=0) / (costs.macs or 1) * 100
+    shades = ScalarMappable(Normalize(0, greatest or 1), colormaps[f"{HEAT}_r"])
+    left, centers = 0.0, []
+    for row, slot, count, height in zip(rows, slots, channels, heights, strict=True):
+        center, width = left + slot / 2, count * scale
+        color = shades.to_rgba(100 * row.macs / (costs.macs or 1))
+        axes.bar(center, height, width, color=color, edgecolor="black", linewidth=0.8)
+        centers.append(center)
+        left += slot
+    axes.set_xlim(-0.1, left + 0.1)
+    axes.set_ylim(0, 1.02 * max(heights))
+    axes.set_xticks(
+        centers,
+        [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows],
+        rotation=90,
+        fontsize="small",
+    )
+    axes.tick_params(axis="x", length=0)
+    ticks = [max(heights)]
+    for height in sorted({0, *heights}, reverse=True):
+        if ticks[-1] - height > max(heights) / 20:  # nearer ones would cover each other
+            ticks.append(height)
+    axes.set_yticks(ticks)
+    axes.grid(axis="y", color="0.9")
+    axes.set_axisbelow(True)
+    axes.set_ylabel("height of the map (pixels)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(
+        f"{costs.name}: width of a box = channels of the output, {max(channels):,} at most",
+        loc="left",
+        fontsize="medium",
+    )
+    figure.colorbar(shades, ax=axes, label="share of the multiply-adds (%)", fraction=0.05, pad=0.01)
+    return finished(figure, target)
+
+
+def _reshapes(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    if math.prod(before) == math.prod(after):
+        return False
+    return after[-1] != before[-1] or (len(after) > 2 and after[0] > 1)

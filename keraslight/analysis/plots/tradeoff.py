@@ -1,0 +1,217 @@
+"""Accuracy against cost over many models, and the models that no other one beats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from keraslight.analysis.plots._figure import COLORS, checked_path, finished, new_figure
+from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_AXES = {  # attribute -> what its values are divided by, label
+    "macs": (1e6, "multiply-adds (millions)"),
+    "parameters": (1e6, "parameters (millions)"),
+    "latency_ms": (1.0, "latency (ms)"),
+    "top1": (1.0, "ImageNet top-1 accuracy (%)"),
+}
+_MARKERS = (  # as many as the zoo has families, so that each has its own in a print without colors too
+    *"os^DvP<X>hpd*",
+    *((4, 1, 0), (4, 1, 45), (6, 1, 0), (10, 1, 0), (5, 1, 180)),  # stars: points, 1, angle
+    *("$\\spadesuit$", [(-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)], "$\\clubsuit$", "8"),  # one drawn: an hourglass
+)
+_LABELLED = 25  # with more points only the front's are named
+
+
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """The points that no other point beats: none is as cheap and as good, and cheaper or better.
+
+    Args:
+        costs: A finite number a point; less is better.
+        scores: A finite number a point; more is better.
+
+    Returns:
+        The points' indices, from the cheapest to the dearest. Equal points are all on the front or none of them is.
+
+    Raises:
+        InvalidArgumentError: the lengths differ, or a value is not finite.
+    """
+    costs, scores = np.asarray(costs, "float64"), np.asarray(scores, "float64")
+    if costs.ndim != 1 or costs.shape != scores.shape:
+        raise InvalidArgumentError(
+            "`costs` and `scores` must have one number a point each. "
+            f"Received: shapes {costs.shape} and {scores.shape}."
+        )
+    if not (np.isfinite(costs).all() and np.isfinite(scores).all()):
+        raise InvalidArgumentError("`costs` and `scores` must be finite. Received: some that are not.")
+    front: list[int] = []
+    for index in np.lexsort((-scores, costs)):  # by cost, the best of a cost first
+        best = front[-1] if front else None
+        if best is None or scores[index] > scores[best] or (scores[index], costs[index]) == (scores[best], costs[best]):
+            front.append(int(index))
+    return front
+
+
+def plot_tradeoff(
+    records: Sequence[Any],
+    *,
+    x: str = "macs",
+    y: str = "top1",
+    group: str | None = None,
+    path: str | Path | None = None,
+) -> Figure:
+    """Draws accuracy against cost, a point a model, and the Pareto front: the models that no other one beats.
+
+    Points on the front are filled, the others hollow. Up to 25 models are all named where there is room, of more only
+    those on the front.
+
+    Args:
+        records: What is known of each model, as mappings or objects with `name`, `x`, `y` and `group`:
+            `keraslight.model_info(...)`, rows of your own measurements, ... A record whose `x` or `y` is None is left
+            out; the title says how many are.
+        x: The cost, such as `"macs"`, `"parameters"` or `"latency_ms"`; positive, less is better, drawn on a
+            logarithmic scale.
+        y: The score, such as `"top1"`; more is better.
+        group: What models have in common that share a marker and a color, such as `"family"`.
+        path: Also write the figure here, .png or .svg.
+
+    Raises:
+        InvalidArgumentError: a record lacks an attribute, a cost is not positive, a value is no finite number, no
+            record is left, or `path` breaks its rule.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    target = checked_path(path)
+    asked = ["name", x, y, *([group] if group else [])]
+    rows = [[_value(record, field) for field in asked] for record in records]
+    known = [row for row in rows if row[1] is not None and row[2] is not None]
+    if not known:
+        raise InvalidArgumentError(
+            f"`records` must have one with both {x!r} and {y!r}. Received: {len(rows)} records, none with both."
+        )
+    for row in known:
+        if not all(isinstance(value, Real) for value in row[1:3]):
+            raise InvalidArgumentError(
+                f"{x!r} and {y!r} must be numbers. Received: {row[1]!r}, {row[2]!r} of {row[0]!r}."
+            )
+    names = [str(row[0]) for row in known]
+    (unit, x_label), (y_unit, y_label) = _AXES.get(x, (1.0, x)), _AXES.get(y, (1.0, y))
+    costs, scores = [row[1] / unit for row in known], [row[2] / y_unit for row in known]
+    if min(costs) <= 0:
+        raise InvalidArgumentError(f"`x` must be positive. Received: {x}={min(costs) * unit}.")
+    front = pareto_front(costs, scores)
+    groups = [str(row[3]) if group else "" for row in known]
+
+    figure = new_figure(10 if group else 8, 6)
+    axes = figure.subplots()
+    axes.plot(
+        [costs[i] for i in front], [scores[i] for i in front],
+        color="0.35", linestyle="--", linewidth=1, drawstyle="steps-post", zorder=1, label="Pareto front",
+    )  # fmt: skip
+    for number, name in enumerate(dict.fromkeys(groups)):
+        color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
+        look = {"marker": marker, "linestyle": "", "markersize": 7}
+        axes.plot([], [], color=color, markeredgecolor="black", label=name or "on the front", **look)
+        for i in (i for i, own in enumerate(groups) if own == name):
+            face = color if i in front else "white"
+            edge = "black" if i in front else color
+            axes.plot(costs[i], scores[i], color=face, markeredgecolor=edge, **look)
+    axes.plot([], [], "o", color="white", markeredgecolor="0.35", label="not on the front")
+    axes.set_xscale("log")
+    axes.margins(0.08)
+    _plain_ticks(axes)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if missing := len(rows) - len(known):
+        axes.set_title(f"{missing} of {len(rows)} models left out: {x} or {y} not known", fontsize="medium")
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    _name_points(axes, names, costs, scores, front)
+    return finished(figure, target)
+
+
+def _value(record: Any, field: str) -> Any:
+    try:
+        return record[field] if isinstance(record, Mapping) else getattr(record, field)
+    except (KeyError, AttributeError):
+        raise InvalidArgumentError(f"Every record must have {field!r}. Received: {record!r}.") from None
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """50, 100, 200 instead of powers of 10."""
+    from matplotlib import ticker
+
+    least, greatest = axes.get_xlim()
+    decades = math.log10(greatest / least)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if decades < 3 else (1,)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+
+
+def _name_points(axes: Axes, names: list[str], costs: list[float], scores: list[float], front: list[int]) -> None:
+    """Writes names beside points, each at the first place around its point where it covers nothing.
+
+    The front's come first and are always written, where there is least to cover.
+    """
+    figure = axes.get_figure()
+    figure.draw_without_rendering()  # the layout must be known before texts can be measured
+    area = axes.get_window_extent()
+    points = axes.transData.transform(np.column_stack([costs, scores]))
+    taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in points]
+    for (x0, y0), (x1, y1) in zip(points[front], points[front][1:], strict=False):  # the front's steps
+        taken += [(x0, y0 - 1, x1, y0 + 1), (x1 - 1, min(y0, y1), x1 + 1, max(y0, y1))]
+    others = [i for i in range(len(names)) if i not in front] if len(names) <= _LABELLED else []
+    for i in [*front, *others]:
+        text = axes.text(0, 0, names[i], fontsize="x-small", color="black" if i in front else "0.35")
+        box = text.get_window_extent()
+        text.remove()
+        places = []
+        for dx, dy in _around(box.width, box.height):
+            left, bottom = points[i][0] + dx, points[i][1] + dy
+            place = (left, bottom, left + box.width, bottom + box.height)
+            outside = box.width * box.height - _overlap(place, area.extents)
+            places.append((sum(_overlap(place, other) for other in taken) + 100 * outside, dx, dy, place))
+        cost, dx, dy, place = min(places, key=lambda found: round(found[0], 3))  # of equal ones the nearest
+        if round(cost, 3) and i not in front:
+            continue
+        note = axes.annotate(
+            names[i], (costs[i], scores[i]), (dx * 72 / figure.dpi, dy * 72 / figure.dpi), textcoords="offset points",
+            fontsize="x-small", color=text.get_color(), annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 3},
+        )  # fmt: skip
+        note.set_in_layout(False)  # or the layout would move after the text was placed
+        taken.append(place)
+
+
+def _around(width: float, height: float) -> list[tuple[float, float]]:
+    """Places of a text's lower left corner relative to its point, in pixels, the nearest first."""
+    return [
+        place
+        for gap in (9.0, 18.0, 32.0, 50.0)
+        for place in (
+            (gap, -height / 2),
+            (-gap - width, -height / 2),
+            (-width / 2, gap),
+            (-width / 2, -gap - height),
+            (gap * 0.7, gap * 0.7),
+            (-gap * 0.7 - width, gap * 0.7),
+            (gap * 0.7, -gap * 0.7 - height),
+            (-gap * 0.7 - width, -gap * 0.7 - height),
+        )
+    ]
+
+
+def _overlap(one: tuple, other: tuple) -> float:
+    """Area that two rectangles (x0, y0, x1, y1) share, in square pixels."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
