@@ -1,0 +1,60 @@
+"""Gradients on whichever backend Keras runs: the one thing that `keras.ops` has no function for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from keraslight.errors import InvalidArgumentError
+
+
+def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A function's value at `x` and the gradient of the sum of that value.
+
+    Weight the value inside the function to get the gradient of one of its entries, or of any mix of them.
+
+    Args:
+        function: From a tensor to a tensor of any shape, made of `keras.ops`, layers and models. A model wants
+            `training=False`, since JAX can't update a model's state here.
+        x: An array or tensor of any shape; integers become floats.
+
+    Returns:
+        The value, and d sum(value) / dx with the shape of `x`: zeros where the value does not depend on it.
+
+    Raises:
+        InvalidArgumentError: Keras runs on a backend without gradients.
+    """
+    x = keras.ops.convert_to_tensor(x, dtype=keras.config.floatx())
+    match keras.backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                value = function(x)
+            slope = tape.gradient(value, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        case "jax":
+            import jax
+
+            value, pull = jax.vjp(function, x)
+            (slope,) = pull(keras.ops.ones_like(value))
+        case "torch":
+            import torch
+
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                value = function(x)
+                # A value that depends on nothing has no graph that PyTorch could walk.
+                (slope,) = (
+                    torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
+                    if value.requires_grad
+                    else (torch.zeros_like(x),)
+                )
+        case backend:
+            raise InvalidArgumentError(
+                f"Gradients need Keras' TensorFlow, JAX or PyTorch backend. Received: {backend!r}."
+            )
+    return keras.ops.convert_to_numpy(value), keras.ops.convert_to_numpy(slope)
