@@ -242,7 +242,9 @@ class Profile:
         try:
             import pandas
         except ImportError as error:
-            raise MissingDependencyError(f"to_pandas needs pandas: pip install pandas. Received: {error}.") from error
+            raise MissingDependencyError(
+                f"to_pandas needs pandas: pip install 'keraslight[analysis]'. Received: {error}."
+            ) from error
         return pandas.DataFrame([{**row._asdict(), "intensity": row.intensity} for row in self.rows])
 
     def __rich__(self) -> Table:

@@ -1,6 +1,5 @@
 import io
 import sys
-import types
 
 import keras
 import pytest
@@ -8,7 +7,7 @@ from keras import layers, ops
 from rich.console import Console
 
 import keraslight
-from keraslight.analysis import costs_by_block, count_macs, count_parameters, profile
+from keraslight.analysis import LayerCost, costs_by_block, count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 
@@ -194,12 +193,17 @@ def test_html_is_escaped():
     assert "a&lt;b" in profile(keras.Model(images, layers.Dense(1)(images)))._repr_html_()
 
 
-def test_pandas(monkeypatch):
-    result = profile(mixed_model())
-    monkeypatch.setitem(sys.modules, "pandas", None)  # not installed
-    with pytest.raises(MissingDependencyError, match="to_pandas needs pandas: pip install pandas"):
-        result.to_pandas()
-    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))  # not one of ours
-    frame = result.to_pandas()
-    assert frame[1]["name"] == "stem"
-    assert frame[1]["intensity"] == 6912 / 2240
+def test_pandas():
+    frame = profile(mixed_model()).to_pandas()
+    assert list(frame.columns) == [*LayerCost._fields, "intensity"]
+    assert list(frame["name"]) == list(EXPECTED)
+    assert frame["macs"].sum() == 9_862
+    assert frame.dtypes["macs"] == frame.dtypes["access_bytes"] == "int64"
+    assert frame.set_index("name").loc["stem", "intensity"] == 6912 / 2240
+    assert frame.groupby("kind")["parameters"].sum()["Dense"] == 16 + 9
+
+
+def test_pandas_is_asked_for_by_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    with pytest.raises(MissingDependencyError, match=r"to_pandas needs pandas: pip install 'keraslight\[analysis\]'"):
+        profile(mixed_model()).to_pandas()
