@@ -7,7 +7,7 @@ from keras import layers
 import keraslight
 from keraslight.analysis import receptive_field
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
+from keraslight.layers import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D, ConditionalConv2D
 
 
 def fields(model, input_shape=None):
@@ -185,7 +185,6 @@ def test_sizes_left_open():
         (layers.Conv2DTranspose(2, 3, strides=2, name="it"), "do not move by whole pixels"),
         (layers.UpSampling2D(name="it"), "do not move by whole pixels"),
         (layers.Lambda(lambda x: x[:, ::-1], output_shape=(8, 8, 3), name="it"), "type of layer is not known"),
-        (DeformableConv2D(2, name="it"), "type of layer is not known"),  # it may look anywhere
         (layers.Concatenate(axis=1, name="it"), "along their channels"),
     ],
 )
