@@ -1,6 +1,7 @@
 """What a model costs: numbers and pictures from any Keras model."""
 
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
+from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
@@ -8,6 +9,7 @@ from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 __all__ = [
     "BlockCost",
     "ConvolutionCost",
+    "EffectiveReceptiveField",
     "LayerCost",
     "Profile",
     "ReceptiveField",
@@ -15,6 +17,7 @@ __all__ = [
     "costs_by_block",
     "count_macs",
     "count_parameters",
+    "effective_receptive_field",
     "profile",
     "receptive_field",
 ]
