@@ -3,6 +3,7 @@
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
+from keraslight.analysis.latency import Latency, latency, memory_bandwidth
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
@@ -10,6 +11,7 @@ __all__ = [
     "BlockCost",
     "ConvolutionCost",
     "EffectiveReceptiveField",
+    "Latency",
     "LayerCost",
     "Profile",
     "ReceptiveField",
@@ -18,6 +20,8 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "effective_receptive_field",
+    "latency",
+    "memory_bandwidth",
     "profile",
     "receptive_field",
 ]

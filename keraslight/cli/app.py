@@ -51,6 +51,14 @@ class InputDtype(enum.StrEnum):
     int8 = "int8"
 
 
+class Engine(enum.StrEnum):
+    """What runs a model that is timed."""
+
+    keras = "keras"
+    saved_model = "saved_model"
+    litert = "litert"
+
+
 class Grouping(enum.StrEnum):
     """What a row of a profile is."""
 
@@ -169,6 +177,46 @@ def receptive_field_of_model(
                 "" if field.whole else ", ".join(f"{c:g}" for c in field.center),
             )
         before = field[1:]
+    console.print(table)
+
+
+@app.command("latency")
+def latency_of_model(
+    name: Annotated[str, typer.Argument(help="A model's name or published id.", metavar="MODEL")],
+    size: Annotated[int | None, typer.Option(help="Side of the image in pixels. [default: the model's]",
+                                             show_default=False)] = None,
+    engine: Annotated[list[Engine], typer.Option(help="What to time; give it again for several.")] = list(Engine),  # noqa: B006
+    threads: Annotated[list[int], typer.Option(help="Threads of LiteRT; give it again for several.", min=1)] = [1, 2],  # noqa: B006
+    batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 1,
+    repeats: Annotated[int, typer.Option(help="Timed calls of each engine.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Seed of the images and of the engines' order.")] = 0,
+) -> None:  # fmt: skip
+    """Time a model on this machine with Keras, as a SavedModel and as a LiteRT file, turn by turn."""
+    from rich.progress import Progress
+
+    from keraslight.analysis import latency
+
+    model = _build(name, size)
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("Building the engines", total=None)
+        rows = latency(
+            model,
+            [each.value for each in engine],
+            threads,
+            batch,
+            repeats,
+            seed,
+            lambda done, total: bar.update(task, completed=done, total=total, description="Timing"),
+        )
+    side = model.input_shape[1]
+    table = Table(
+        "engine", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", title=f"{model.name}, {batch} x {side} px",
+        caption=f"{repeats} calls of each, turn by turn, warm-up left out. TensorFlow has its own threads.",
+    )  # fmt: skip
+    for row in rows:
+        threads_of = "TensorFlow's" if row.threads is None else str(row.threads)
+        times = (f"{value:,.2f}" for value in (row.p50, row.p90, row.p99))
+        table.add_row(row.engine, threads_of, *times, f"{1000 * row.batch / row.p50:,.0f}")
     console.print(table)
 
 

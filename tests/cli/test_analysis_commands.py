@@ -1,4 +1,4 @@
-"""`keraslight profile` and `keraslight receptive-field` as a user types them; what they call is tested elsewhere."""
+"""`keraslight profile`, `receptive-field` and `latency` as a user types them; what they call is tested elsewhere."""
 
 import pytest
 from rich.console import Console
@@ -46,8 +46,23 @@ def test_receptive_field():
     assert row(run("receptive-field", "resnet18", "--size", 64, "--all"), "stem_bn")[1:] == ["7x7", "2x2", "0, 0"]
 
 
+def test_latency():
+    text = run("latency", "shufflenet_v1_g3_050", "--size", 32, "--batch", 2, "--repeats", 2, "--threads", 1)
+    assert "shufflenet_v1_g3_050, 2 x 32 px" in text
+    for engine, threads in (("keras", "TensorFlow's"), ("saved_model", "TensorFlow's"), ("litert", "1")):
+        name, given, *numbers = row(text, engine)
+        assert (name, given) == (engine, threads)
+        p50, p90, p99, rate = (float(number.replace(",", "")) for number in numbers)
+        assert 0 < p50 <= p90 <= p99
+        assert rate == pytest.approx(2000 / p50, abs=1, rel=0.01)
+    text = run("latency", "lenet5_modern", "--engine", "litert", "--threads", 2, "--repeats", 1)
+    assert row(text, "litert")[1] == "2"
+    assert "keras " not in text
+    assert "Invalid value for '--engine'" in run("latency", "lenet5_modern", "--engine", "onnx", code=2)
+
+
 def test_help_and_unknown_names():
-    for command in ("profile", "receptive-field"):
+    for command in ("profile", "receptive-field", "latency"):
         assert command in run("--help")
         assert "MODEL" in run(command, "--help")
         with pytest.raises(UnknownModelError, match="No model has this name"):
