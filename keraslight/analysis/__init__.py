@@ -4,13 +4,16 @@ from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, coun
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
 from keraslight.analysis.latency import Latency, latency, memory_bandwidth
+from keraslight.analysis.lint import GUIDELINES, Finding, lint_model
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
+    "GUIDELINES",
     "BlockCost",
     "ConvolutionCost",
     "EffectiveReceptiveField",
+    "Finding",
     "Latency",
     "LayerCost",
     "Profile",
@@ -21,6 +24,7 @@ __all__ = [
     "count_parameters",
     "effective_receptive_field",
     "latency",
+    "lint_model",
     "memory_bandwidth",
     "profile",
     "receptive_field",
