@@ -3,7 +3,7 @@
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
-from keraslight.analysis.latency import Latency, latency, memory_bandwidth
+from keraslight.analysis.latency import Latency, latency, memory_bandwidth, operation_overhead
 from keraslight.analysis.lint import GUIDELINES, Finding, lint_model
 from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
@@ -26,6 +26,7 @@ __all__ = [
     "latency",
     "lint_model",
     "memory_bandwidth",
+    "operation_overhead",
     "profile",
     "receptive_field",
 ]

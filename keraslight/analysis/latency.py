@@ -118,6 +118,31 @@ def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
     return 2 * source.nbytes / min(times)
 
 
+def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
+    """Milliseconds that one more operation takes in LiteRT on one thread, however little it computes.
+
+    The difference of a chain of convolutions of a single value and of one such convolution, by their medians.
+
+    Args:
+        operations: Length of the chain beyond the one, at least 1.
+        repeats: Timed calls of each, at least 1.
+
+    Raises:
+        InvalidArgumentError: a number is below 1, or Keras does not run on TensorFlow.
+        MissingDependencyError: LiteRT is not installed.
+    """
+    if operations < 1:
+        raise InvalidArgumentError(f"`operations` must be at least 1. Received: operations={operations}.")
+    medians = []
+    for length in (1, 1 + operations):
+        x = value = keras.Input((1, 1, 1))
+        for _ in range(length):
+            x = keras.layers.Conv2D(1, 1, activation="relu")(x)
+        (row,) = latency(keras.Model(value, x), ["litert"], [1], repeats=repeats)
+        medians.append(row.p50)
+    return max(medians[1] - medians[0], 0.0) / operations
+
+
 def _interleaved(
     runners: dict[Hashable, Callable], repeats: int, rng: np.random.Generator, progress: Callable | None
 ) -> dict[Hashable, list[float]]:

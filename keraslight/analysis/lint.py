@@ -105,6 +105,7 @@ class Finding(NamedTuple):
         least_bytes: What the guideline allows for the same multiply-adds: G1, the bound of equal widths; G2, a
             convolution without groups; G4, 0. A fragmented block (G3) costs starts and waits, not memory, so here it
             is `access_bytes`.
+        operations: Convolutions and poolings of a fragmented block; 1 elsewhere.
     """
 
     guideline: str
@@ -113,6 +114,7 @@ class Finding(NamedTuple):
     macs: int
     access_bytes: int
     least_bytes: int
+    operations: int = 1
 
     @property
     def ratio(self) -> float:
@@ -124,15 +126,17 @@ class Finding(NamedTuple):
         """Bytes that are moved beyond `least_bytes`."""
         return self.access_bytes - self.least_bytes
 
-    def milliseconds(self, bandwidth: float) -> float:
-        """What the excess takes where all of it goes through memory.
+    def milliseconds(self, bandwidth: float, overhead: float = 0.0) -> float:
+        """What the excess takes where all of it goes through memory, and the starts of a block beyond its first one.
 
-        An estimate: what stays in a cache is faster, several threads move more.
+        An estimate: what stays in a cache is faster, several threads move more; and where many processors wait for
+        each other, as on a graphics card, fragments cost more than their starts.
 
         Args:
             bandwidth: Bytes a second, such as of `memory_bandwidth()`; above 0.
+            overhead: Milliseconds to start an operation, such as of `operation_overhead()`.
         """
-        return 1000 * self.excess_bytes / bandwidth
+        return 1000 * self.excess_bytes / bandwidth + (self.operations - 1) * overhead
 
 
 def lint_model(
@@ -256,7 +260,7 @@ def _fragmented(block: list[Call], most: int) -> Finding | None:
     macs = sum(_shape_and_macs(call)[1] for call in block if call.inputs)
     access = sum(map(_access, block))
     detail = f"{len(pieces)} convolutions and poolings, {branches} branches"
-    return Finding("G3", f"{block[0].name} to {block[-1].name}", detail, macs, access, access)
+    return Finding("G3", f"{block[0].name} to {block[-1].name}", detail, macs, access, access, len(pieces))
 
 
 def _elementwise(graph: Graph) -> Iterator[Finding]:

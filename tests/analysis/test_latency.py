@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keraslight.analysis import Latency, _engines, latency, memory_bandwidth
+from keraslight.analysis import Latency, _engines, latency, memory_bandwidth, operation_overhead
 from keraslight.analysis.latency import _WARMUP, _interleaved
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
@@ -74,6 +74,21 @@ def test_memory_bandwidth(monkeypatch):
     assert memory_bandwidth(1, repeats=2) == 2 * 2**20
     with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: megabytes=0, repeats=10"):
         memory_bandwidth(0)
+
+
+def test_operation_overhead(monkeypatch):
+    assert 0 <= operation_overhead(5, repeats=3) < 1000
+    lengths = []
+
+    def told(model, engines, threads, repeats):  # half a millisecond a layer, and 3 for the call
+        lengths.append(len(model.layers) - 1)
+        return [Latency(engines[0], threads[0], 1, 3 + 0.5 * lengths[-1], 9.0, 9.0)]
+
+    monkeypatch.setitem(operation_overhead.__globals__, "latency", told)
+    assert operation_overhead(20) == 0.5
+    assert lengths == [1, 21]
+    with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: operations=0"):
+        operation_overhead(0)
 
 
 def test_bad_arguments(model):

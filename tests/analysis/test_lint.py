@@ -28,7 +28,7 @@ def test_guideline_1_by_hand():
     rows = found(model, select=["G1"])
     assert list(rows) == ["wide", "dense"]
     bound = math.ceil(4 * (2 * 256 * math.sqrt(8 * 48) + 8 * 48))
-    assert rows["wide"] == ("G1", "wide", "8 -> 48 channels", 256 * 8 * 48, 4 * (256 * (8 + 48) + 8 * 48), bound)
+    assert rows["wide"] == ("G1", "wide", "8 -> 48 channels", 256 * 8 * 48, 4 * (256 * (8 + 48) + 8 * 48), bound, 1)
     assert rows["dense"].access_bytes == 4 * (64 * (4 + 32) + 4 * 32)
     assert rows["wide"].ratio == rows["wide"].access_bytes / bound == pytest.approx(1.413, abs=1e-3)
     assert rows["wide"].excess_bytes == rows["wide"].access_bytes - bound
@@ -59,7 +59,7 @@ def test_guideline_2_by_hand():
     weights = 9 * 4 * 24
     access = 4 * (64 * 12 + 64 * 24 + weights)
     least = 4 * (64 * 12 + 64 * 8 + weights)  # 8 filters over all 12 channels: the same multiply-adds
-    assert rows == {"groups": ("G2", "groups", "3 groups, 12 -> 24 channels", 64 * weights, access, least)}
+    assert rows == {"groups": ("G2", "groups", "3 groups, 12 -> 24 channels", 64 * weights, access, least, 1)}
     assert 64 * weights == 64 * 9 * 12 * 8
     assert found(keras.Model(images, x), select=["G2"], ratio=2) == {}
 
@@ -87,6 +87,8 @@ def test_guideline_3_counts_blocks_between_meeting_points():
     assert finding.macs == 6 * 64 * 10 * 2
     assert finding.excess_bytes == 0
     assert finding.ratio == 1
+    assert finding.operations == 6
+    assert finding.milliseconds(1e6, overhead=0.5) == 5 * 0.5  # five starts more than one convolution
     moved = 6 * 4 * (64 * 10 + 64 * 2 + 20) + 4 * 2 * 64 * 12
     assert finding.access_bytes == moved
     five, *_ = sorted(found(keras.Model(images, x), select=["G3"], fragments=4))

@@ -1,7 +1,7 @@
 """Parameters and multiply-adds against `reference_table.csv`, which was counted in the reference implementations.
 
-The architectures' own tables are recounted by the sweep, with `profile` too; here they are held against other people's figures. Models are
-built only where the row has another size or form than our table.
+The architectures' own tables are recounted by the sweep, with `profile` too; here they are held against other people's
+figures. Models are built only where the row has another size or form than our table.
 """
 
 import csv
