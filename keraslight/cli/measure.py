@@ -115,7 +115,7 @@ def lint_model(
         console.print(table)
     console.print(
         f"Extra ms (an estimate): what is moved beyond the least, at {bandwidth / 1e9:.1f} GB/s that one thread copies "
-        f"here (less where maps stay in a cache), and {1000 * overhead:.1f} microseconds for each start within a block."
+        f"here (less where maps stay in a cache), and {1000 * overhead:.2f} microseconds for each start within a block."
     )
     if findings and not exit_zero:
         raise typer.Exit(1)
