@@ -1,9 +1,15 @@
 """Writes the generated pages of this folder: `make docs`. A test fails when one is stale."""
 
+import inspect
+import re
 from pathlib import Path
 
+import keras
+
 import keraslight
-from keraslight import registry
+from keraslight import blocks, layers, registry
+from keraslight.analysis import profile
+from keraslight.preprocessing import Preprocessing
 
 DOCS = Path(__file__).parent
 
@@ -30,7 +36,157 @@ def zoo_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"zoo.md": zoo_page}
+MAP = (14, 14, 32)
+"""The map (H, W, C) on which an example is counted, unless it says another."""
+
+# Section -> name in `keraslight.layers` or `keraslight.blocks` -> arguments of the example, and its inputs.
+VOCABULARY = {
+    "Attention": {
+        "squeeze_excite": ({"squeezed": 8}, MAP),
+        "squeeze_excite_bn": ({"squeezed": 8}, MAP),
+        "cbam": ({"squeezed": 2}, MAP),
+        "channel_attention": ({"squeezed": 2}, MAP),
+        "spatial_attention": ({"kernel": 7}, MAP),
+        "coordinate_attention": ({"squeezed": 8}, MAP),
+        "efficient_channel_attention": ({}, MAP),
+        "mobile_mqa": ({"heads": 4, "key_dim": 16, "kv_stride": 2}, MAP),
+        "GRN": ({}, MAP),
+        "ChannelStatistics": ({}, MAP),
+        "CoordinatePooling": ({}, MAP),
+        "CoordinateSplit": ({}, (28, 1, 8), MAP),
+    },
+    "Convolutions": {
+        "conv": ({"filters": 64, "kernel": 3, "dilation": 2}, MAP),
+        "conv_bn": ({"filters": 64, "kernel": 1, "activation": "relu"}, MAP),
+        "depthwise_bn": ({"kernel": 3, "activation": "relu"}, MAP),
+        "depthwise_separable": ({"channels": 64}, MAP),
+        "GroupedConv2D": ({"filters": 64, "kernel_size": 3, "groups": 4, "padding": "same"}, MAP),
+        "DeformableConv2D": ({"filters": 64, "modulated": True}, MAP),
+        "ConditionalConv2D": ({"filters": 64, "kernel_size": 3, "experts": 4}, MAP),
+        "C4LiftingConv2D": ({"filters": 16}, (14, 14, 3)),
+        "C4GroupConv2D": ({"filters": 16}, (14, 14, 64)),
+        "C4GroupPooling": ({}, (14, 14, 64)),
+    },
+    "Sampling": {
+        "max_pool": ({"kernel": 3, "stride": 2}, MAP),
+        "max_pool_ceil": ({"kernel": 3}, MAP),
+        "max_pool_signed": ({"kernel": 3, "stride": 2}, MAP),
+        "MaxPoolWithIndices2D": ({}, MAP),
+        "MaxUnpool2D": ({}, MAP, MAP),
+    },
+    "Shuffling, splitting and dropping": {
+        "channel_shuffle": ({"groups": 4}, MAP),
+        "ChannelSlice": ({"start": 0, "stop": 16}, MAP),
+        "DropPath": ({"rate": 0.1}, MAP),
+    },
+    "Normalization, scale and activation": {
+        "activate": ({"activation": "hard_silu"}, MAP),
+        "batch_norm": ({}, MAP),
+        "BatchNorm": ({}, MAP),
+        "LayerNorm": ({}, MAP),
+        "LocalResponseNorm": ({}, MAP),
+        "LayerScale": ({}, MAP),
+        "ImageNormalization": ({"preprocessing": Preprocessing(size=(224, 224))}, (224, 224, 3)),
+        "CodeDistance": ({"classes": 10}, (84,)),
+    },
+    "Blocks": {
+        "scale_branch": ({"layer_scale": 1e-6}, MAP),
+        "add_residual": ({}, MAP, MAP),
+        "basic_block": ({"channels": 32}, MAP),
+        "bottleneck_block": ({"channels": 8}, MAP),
+        "inverted_residual": ({"channels": 32, "expanded": 192}, MAP),
+        "universal_inverted_bottleneck": ({"channels": 32, "expansion": 4, "start": 3, "middle": 3}, MAP),
+        "fused_inverted_bottleneck": ({"channels": 32, "expansion": 4}, MAP),
+        "mbconv": ({"channels": 32, "expansion": 6}, MAP),
+        "fused_mbconv": ({"channels": 32, "expansion": 4}, MAP),
+        "sandglass": ({"channels": 32, "reduced": 8}, MAP),
+        "ghost_module": ({"channels": 64}, MAP),
+        "ghost_bottleneck": ({"channels": 32, "expanded": 96}, MAP),
+        "inception": ({"pointwise": 16, "middle": (24, 32), "wide": (4, 8), "pooled": 8}, MAP),
+        "dense_layer": ({"growth": 16}, MAP),
+        "transition": ({"channels": 16}, MAP),
+        "grouped_shuffle_unit": ({"channels": 32, "groups": 4}, MAP),
+        "shuffle_unit": ({}, MAP),
+        "shuffle_down": ({"channels": 64}, MAP),
+        "shuffle_plus_unit": ({"channels": 32, "stride": 1}, MAP),
+        "convnext_block": ({"grn": True}, MAP),
+        "repvgg_block": ({"channels": 32}, MAP),
+        "separable_bn": ({"channels": 64}, MAP),
+        "xception_module": ({"channels": (32, 32)}, MAP),
+        "lightweight_block": ({"channels": 64, "stride": 2}, MAP),
+    },
+}
+HELPERS = ("effective_kernel_size", "eca_kernel_size", "make_divisible", "ConvStyle")
+STYLES = ("TORCH", "TENSORFLOW", "PLAIN")
+
+STOCK = """\
+| what | stock Keras |
+| --- | --- |
+| 1x1 convolution | `keras.layers.Conv2D(filters, 1)` |
+| dilated convolution | `keras.layers.Conv2D(filters, k, dilation_rate=d)`, spans `effective_kernel_size(k, d)` |
+| transposed convolution | `keras.layers.Conv2DTranspose` |
+| depthwise and separable convolution | `keras.layers.DepthwiseConv2D`, `keras.layers.SeparableConv2D` |
+| nearest and bilinear sampling | `keras.layers.UpSampling2D(interpolation="nearest")` or `"bilinear"` |
+| adaptive pooling | `keras.layers.AdaptiveAveragePooling2D`, `keras.layers.AdaptiveMaxPooling2D` |
+| global pooling | `keras.layers.GlobalAveragePooling2D(keepdims=True)` |
+| group normalization | `keras.layers.GroupNormalization` |"""
+
+
+def blocks_page() -> str:
+    """`blocks.md`: every public layer and block, from its docstring, with the cost of an example."""
+    lines = [
+        "# Layers and blocks",
+        "",
+        "Generated by `make docs` from the docstrings; the examples are built and counted when the page is written.",
+        "A name like `DropPath` is a Keras layer of `keraslight.layers`; one like `basic_block` is a function of",
+        "`keraslight.blocks` from a Keras tensor to a Keras tensor, for anyone's functional model. Arguments, their",
+        "ranges and the errors stand in `help(...)`. Parameters are the learned ones, multiply-adds of one image.",
+    ]
+    for section, entries in VOCABULARY.items():
+        lines += ["", f"## {section}"]
+        for name, (arguments, *shapes) in entries.items():
+            lines += ["", f"### {name}", "", _prose(name), "", _example(name, arguments, shapes)]
+    lines += ["", "## Helpers"]
+    for name in HELPERS:
+        lines += ["", f"### {name}", "", _prose(name)]
+    lines += ["", "`ConvStyle`s in use:", ""]
+    lines += [f"- `{name} = {getattr(blocks, name)!r}`" for name in STYLES]
+    lines += ["", "## What stock Keras has", "", "These need no code of ours:", "", STOCK]
+    return "\n".join(lines) + "\n"
+
+
+def _prose(name: str) -> str:
+    """The docstring without its lists of arguments and errors; what is returned stays. The source is its module's,
+    where it names none itself.
+    """
+    documented = getattr(layers if name in layers.__all__ else blocks, name)
+    text = inspect.getdoc(documented)
+    parts = re.split(r"^(Args|Returns|Raises):\n", text, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    returned = " ".join(sections.get("Returns", "").split())
+    prose = parts[0].strip() + (f"\n\nReturns {returned}" if returned else "")
+    source = re.search(r"^Sources?: .*?(?=\n\n|\Z)", inspect.getmodule(documented).__doc__, re.MULTILINE | re.DOTALL)
+    return prose if "http" in prose or source is None else f"{prose}\n\n{source[0].strip()}"
+
+
+def _example(name: str, arguments: dict, shapes: list[tuple]) -> str:
+    inputs = [keras.Input(shape) for shape in shapes]
+    given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    if name in layers.__all__:
+        outputs = getattr(layers, name)(**arguments)(inputs if len(inputs) > 1 else inputs[0])
+        call = f"{name}({given})({'[x, y]' if len(inputs) > 1 else 'x'})"
+    else:
+        outputs = getattr(blocks, name)(*inputs, **arguments, name="it")
+        call = f'{name}({", ".join(filter(None, ["x, y" if len(inputs) > 1 else "x", given]))}, name="it")'
+    cost = profile(keras.Model(inputs, outputs))
+    made = outputs if isinstance(outputs, list) else [outputs]
+    before, after = (
+        " and ".join("x".join(map(str, s)) for s in side) for side in (shapes, [t.shape[1:] for t in made])
+    )
+    return f"`{call}`: {before} -> {after}, {cost.parameters:,} parameters, {cost.macs:,} multiply-adds."
+
+
+PAGES = {"zoo.md": zoo_page, "blocks.md": blocks_page}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

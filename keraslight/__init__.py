@@ -21,7 +21,7 @@ _PUBLIC = {  # name -> module that defines it
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
 }
-_MODULES = ("analysis", "compress", "errors", "export", "labels", "layers", "training", "zoo")
+_MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 _FAMILIES = (
     "AlexNet",
     "ConvNeXt",

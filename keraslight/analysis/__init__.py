@@ -1,8 +1,11 @@
 """What a model costs: numbers and pictures from any Keras model."""
 
 from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
+from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
 from keraslight.analysis.grad_cam import GradCam, grad_cam
+from keraslight.analysis.latency import Latency, latency, memory_bandwidth, operation_overhead
+from keraslight.analysis.lint import GUIDELINES, Finding, lint_model
 from keraslight.analysis.plots import (
     pareto_front,
     plot_architecture,
@@ -16,9 +19,13 @@ from keraslight.analysis.profile import LayerCost, Profile, profile
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
+    "GUIDELINES",
     "BlockCost",
     "ConvolutionCost",
+    "EffectiveReceptiveField",
+    "Finding",
     "GradCam",
+    "Latency",
     "LayerCost",
     "Profile",
     "ReceptiveField",
@@ -26,7 +33,12 @@ __all__ = [
     "costs_by_block",
     "count_macs",
     "count_parameters",
+    "effective_receptive_field",
     "grad_cam",
+    "latency",
+    "lint_model",
+    "memory_bandwidth",
+    "operation_overhead",
     "pareto_front",
     "plot_architecture",
     "plot_costs",

@@ -45,12 +45,7 @@ def trace(model: keras.Model, input_shape: Sequence | None = None) -> Graph:
     Raises:
         InvalidArgumentError: the model has no graph, or `input_shape` does not fit its inputs.
     """
-    graph = _functional(model)
-    if graph is None:
-        raise InvalidArgumentError(
-            "`model` must be a functional model or a Sequential one with an Input. "
-            f"Received: {getattr(model, 'name', model)!r} of type {type(model).__name__}."
-        )
+    graph = graph_of(model)
     own = [tuple(tensor.shape) for tensor in graph.inputs]
     shapes = own
     if input_shape is not None:
@@ -70,6 +65,21 @@ def trace(model: keras.Model, input_shape: Sequence | None = None) -> Graph:
     calls: list[Call] = []
     outputs = _open(graph, inputs, "", calls)
     return Graph(calls, inputs, outputs)
+
+
+def graph_of(model: keras.Model) -> keras.Model:
+    """The model that holds the graph: itself, or what a Sequential model keeps.
+
+    Raises:
+        InvalidArgumentError: there is none.
+    """
+    graph = _functional(model)
+    if graph is None:
+        raise InvalidArgumentError(
+            "`model` must be a functional model or a Sequential one with an Input. "
+            f"Received: {getattr(model, 'name', model)!r} of type {type(model).__name__}."
+        )
+    return graph
 
 
 def _functional(operation: keras.Operation) -> keras.Model | None:

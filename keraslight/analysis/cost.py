@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers import C4GroupConv2D, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
+from keraslight.layers import C4GroupConv2D, C4LiftingConv2D, CodeDistance, ConditionalConv2D, DeformableConv2D
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -123,6 +123,8 @@ def _macs(operation: keras.Operation, inputs: list[tuple], outputs: list[tuple])
             offsets, kernel = operation.offset_conv.kernel.shape, operation.kernel.shape
             size = [None if None in size else math.prod(size) // operation.filters]
             each = math.prod(offsets) + math.prod(kernel)
+        case CodeDistance():
+            each = inputs[0][-1]  # the product with the codes
         case layers.Dot():
             each = inputs[0][operation.axes[0] if isinstance(operation.axes, (tuple, list)) else operation.axes]
         case keras.Model():

@@ -22,13 +22,19 @@ from keraslight.layers import (
     C4GroupPooling,
     C4LiftingConv2D,
     ChannelSlice,
+    ChannelStatistics,
+    CodeDistance,
     ConditionalConv2D,
+    CoordinatePooling,
+    CoordinateSplit,
     DeformableConv2D,
     GroupedConv2D,
     ImageNormalization,
     LayerNorm,
     LayerScale,
     LocalResponseNorm,
+    MaxPoolWithIndices2D,
+    MaxUnpool2D,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ _COUNTED = (
     GroupedConv2D,
     C4LiftingConv2D,
     C4GroupConv2D,
+    CodeDistance,
     ConditionalConv2D,
     DeformableConv2D,
 )
@@ -118,10 +125,15 @@ _MULTIPLY_NOTHING = (
     BatchNorm,
     C4GroupPooling,
     ChannelSlice,
+    ChannelStatistics,
+    CoordinatePooling,
+    CoordinateSplit,
     ImageNormalization,
     LayerNorm,
     LayerScale,
     LocalResponseNorm,
+    MaxPoolWithIndices2D,
+    MaxUnpool2D,
 )
 _MOVING_OPS = frozenset(
     "ops." + name
@@ -242,7 +254,9 @@ class Profile:
         try:
             import pandas
         except ImportError as error:
-            raise MissingDependencyError(f"to_pandas needs pandas: pip install pandas. Received: {error}.") from error
+            raise MissingDependencyError(
+                f"to_pandas needs pandas: pip install 'keraslight[analysis]'. Received: {error}."
+            ) from error
         return pandas.DataFrame([{**row._asdict(), "intensity": row.intensity} for row in self.rows])
 
     def __rich__(self) -> Table:

@@ -17,12 +17,19 @@ from keraslight.layers import (
     C4GroupPooling,
     C4LiftingConv2D,
     ChannelSlice,
+    ChannelStatistics,
+    CodeDistance,
     ConditionalConv2D,
+    CoordinatePooling,
+    CoordinateSplit,
+    DeformableConv2D,
     GroupedConv2D,
     ImageNormalization,
     LayerNorm,
     LayerScale,
     LocalResponseNorm,
+    MaxPoolWithIndices2D,
+    MaxUnpool2D,
 )
 
 
@@ -84,9 +91,13 @@ _CONVOLUTIONS = (
     C4LiftingConv2D,
     C4GroupConv2D,
     ConditionalConv2D,
+    DeformableConv2D,
 )
-_POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D)
-_GLOBAL_POOLINGS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+# A conditional convolution's kernel is chosen by the mean of its map, a deformable one's window may lie anywhere.
+_SEEING_ALL = (ConditionalConv2D, DeformableConv2D)
+_POOLINGS = (layers.MaxPooling2D, layers.AveragePooling2D, MaxPoolWithIndices2D)
+# The smallest rectangle around a row and a column is the whole image too.
+_GLOBAL_POOLINGS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D, CoordinatePooling)
 _ADAPTIVE_POOLINGS = (layers.AdaptiveAveragePooling2D, layers.AdaptiveMaxPooling2D)
 _MERGES = (layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum)
 # Each output value depends on its own pixel alone (batch norm: as in inference).
@@ -109,6 +120,8 @@ _POINTWISE = (
     BatchNorm,
     C4GroupPooling,
     ChannelSlice,
+    ChannelStatistics,
+    CoordinateSplit,  # of what `CoordinatePooling` made; of the other input it takes the size alone
     ImageNormalization,
     LayerNorm,
     LayerScale,
@@ -124,8 +137,9 @@ def receptive_field(model: keras.Model, input_shape: Sequence[int | None] | None
 
     A window of `k` pixels, `d` apart, on a map whose neighbours lie `s` image pixels from each other adds
     `(k - 1) * d * s` pixels; a stride multiplies `s`. Where branches meet, the field is the smallest rectangle around
-    theirs. From the first squeeze-and-excitation, GRN or attention on, every output sees the whole image; so does
-    everything after `Flatten`, which gives up the pixels' places (edge pixels that no window reaches are not left out).
+    theirs. From the first squeeze-and-excitation, GRN, attention or deformable convolution (its window may lie
+    anywhere) on, every output sees the whole image; so does everything after `Flatten`, which gives up the pixels'
+    places (edge pixels that no window reaches are not left out).
     Source: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
     https://distill.pub/2019/computing-receptive-fields, equations 2 to 5.
 
@@ -138,8 +152,8 @@ def receptive_field(model: keras.Model, input_shape: Sequence[int | None] | None
 
     Raises:
         InvalidArgumentError: a layer's field is not known or not a rectangle that moves by whole pixels (transposed
-            convolution, upsampling, attention layers, ...), branches with different strides meet, a size is needed, or
-            the model is not one as described.
+            convolution, upsampling, unpooling, stock attention layers, ...), branches with different strides meet, a
+            size is needed, or the model is not one as described.
     """
     graph = trace(model, input_shape)
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
@@ -177,8 +191,7 @@ def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
         if reach.lost or reach.grid:
             raise _refused(call, "A window needs a grid of pixels")
         axes = tuple(_windowed(call, axis, reach.axes[axis]) for axis in (0, 1))
-        # A conditional convolution's kernel is chosen by the mean of its map.
-        return reach._replace(axes=axes, whole=reach.whole or isinstance(layer, ConditionalConv2D))
+        return reach._replace(axes=axes, whole=reach.whole or isinstance(layer, _SEEING_ALL))
     if behaves_like(layer, (*_GLOBAL_POOLINGS, layers.Dot)):
         return _ALL
     if behaves_like(layer, _OVER_ALL_PIXELS):
@@ -189,7 +202,7 @@ def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
         kept = 1 if reach.grid else 2
         places = layer.dims[:kept] == tuple(range(1, kept + 1))
         return reach if places or _nowhere(reach) else reach._replace(lost=True)
-    if behaves_like(layer, (layers.Dense,)):
+    if behaves_like(layer, (layers.Dense, CodeDistance)):
         return _ALL if len(shape) == 2 else reach  # else every pixel on its own
     if behaves_like(layer, _BY_AXIS):
         axes = layer.axis if isinstance(layer.axis, (tuple, list)) else [layer.axis]
@@ -204,7 +217,7 @@ def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
         return _united(call, reaches)
     if behaves_like(layer, _MERGES) or operation_name(layer) in ELEMENTWISE_OPS:
         return _united(call, reaches)
-    if isinstance(layer, (layers.Conv2DTranspose, layers.UpSampling2D)):
+    if isinstance(layer, (layers.Conv2DTranspose, layers.UpSampling2D, MaxUnpool2D)):
         raise _refused(call, "Fields that do not move by whole pixels of their map are not followed")
     raise _refused(call, "The receptive field of this type of layer is not known")
 
@@ -220,15 +233,14 @@ def _windowed(call: Call, axis: int, before: _Axis) -> _Axis:
         if side is None or side % after:
             raise _refused(call, "Adaptive pooling must divide its map evenly")
         span, stride, padding = side // after - 1, side // after, "valid"
-    elif isinstance(layer, _POOLINGS):
-        span, stride, padding = layer.pool_size[axis] - 1, layer.strides[axis], layer.padding
     else:
+        window = layer.pool_size if isinstance(layer, _POOLINGS) else layer.kernel_size
         kernel, stride, dilation = (
             value if isinstance(value, int) else value[axis]  # our own layers keep one number for both axes
-            for value in (layer.kernel_size, layer.strides, getattr(layer, "dilation_rate", 1))
+            for value in (window, layer.strides, getattr(layer, "dilation_rate", 1))
         )
         span, padding = (kernel - 1) * dilation, layer.padding
-    margin = 0
+    margin = padding if isinstance(padding, int) else 0
     if padding == "same":
         if side is None and stride > 1:
             raise _refused(call, "'same' padding with a stride needs a fixed input size: give `input_shape`")

@@ -12,7 +12,8 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv_bn, make_divisible
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
+from keraslight.blocks.dense import dense_layer, norm_act, transition
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
 from keraslight.blocks.pool import max_pool
 from keraslight.registry import Variant, register
@@ -87,14 +88,11 @@ def DenseNet(
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
     for s, count in enumerate(repeats):
         if s:
-            x = _norm_act(x, style=style, name=f"stage{s}_transition")
-            halved = make_divisible(x.shape[-1] // 2, divisor)
-            x = layers.Conv2D(halved, 1, use_bias=False, name=f"stage{s}_transition")(x)
-            x = layers.AveragePooling2D(2, name=f"stage{s}_transition_pool")(x)
+            x = transition(x, make_divisible(x.shape[-1] // 2, divisor), style=style, name=f"stage{s}_transition")
         for b in range(count):
-            x = _dense_layer(x, growth, style=style, name=f"stage{s}_block{b}")
+            x = dense_layer(x, growth, bottleneck=BOTTLENECK, style=style, name=f"stage{s}_block{b}")
         features[f"stride_{4 * 2**s}"] = x
-    x = _norm_act(x, style=style, name="head")
+    x = norm_act(x, style=style, name="head")
     if features_only:
         return feature_model(images, {**features, f"stride_{2 * 2 ** len(repeats)}": x}, name=name)
     if not include_top:
@@ -103,16 +101,3 @@ def DenseNet(
     return classifier(
         images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
     )
-
-
-def _norm_act(x: keras.KerasTensor, *, style: ConvStyle, name: str) -> keras.KerasTensor:
-    """Batch norm and ReLU before a convolution."""
-    return activate(batch_norm(x, style=style, name=f"{name}_norm"), "relu", name=f"{name}_norm_act")
-
-
-def _dense_layer(x: keras.KerasTensor, growth: int, *, style: ConvStyle, name: str) -> keras.KerasTensor:
-    """(B, H, W, C) -> (B, H, W, C + growth): the input with the new channels behind it."""
-    y = _norm_act(x, style=style, name=name)
-    y = conv_bn(y, BOTTLENECK * growth, 1, activation="relu", style=style, name=f"{name}_reduce")
-    y = layers.Conv2D(growth, 3, padding="same", use_bias=False, name=f"{name}_grow")(y)
-    return layers.Concatenate(name=f"{name}_concat")([x, y])

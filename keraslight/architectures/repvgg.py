@@ -15,9 +15,9 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keraslight.blocks.attention import squeeze_excite
-from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv, conv_bn, make_divisible
+from keraslight.blocks.conv import TORCH, ConvStyle, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.repvgg import repvgg_block
 from keraslight.registry import Variant, register
 
 
@@ -107,12 +107,12 @@ def RepVGG(
     images = image_input(input_shape, input_tensor)
     common = {"gated": gated, "deploy": deploy, "style": style}
     stem = min(64, make_divisible(stages[0].channels * width))
-    x = _block(images, stem, stride=2, groups=1, name="stem", **common)
+    x = repvgg_block(images, stem, stride=2, groups=1, name="stem", **common)
     features = {"stride_2": x}
     layer = 1
     for s, row in enumerate(stages):
         for b in range(row.repeats):
-            x = _block(
+            x = repvgg_block(
                 x,
                 make_divisible(row.channels * width),
                 stride=2 if b == 0 else 1,
@@ -130,30 +130,3 @@ def RepVGG(
     return classifier(
         images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
     )
-
-
-def _block(
-    x: keras.KerasTensor,
-    channels: int,
-    *,
-    stride: int,
-    groups: int,
-    gated: bool,
-    deploy: bool,
-    style: ConvStyle,
-    name: str,
-) -> keras.KerasTensor:
-    """Figure 4. The fused convolution has the 3x3 branch's name."""
-    inputs, shared = x, {"stride": stride, "groups": groups, "style": style}
-    if deploy:
-        x = conv(inputs, channels, 3, name=f"{name}_conv", **shared)
-    else:
-        x = conv_bn(inputs, channels, 3, name=f"{name}_conv", **shared)
-        point = conv_bn(inputs, channels, 1, name=f"{name}_point", **shared)
-        x = layers.Add(name=f"{name}_add")([x, point])
-        if stride == 1 and inputs.shape[-1] == channels:
-            identity = batch_norm(inputs, style=style, name=f"{name}_identity_bn")
-            x = layers.Add(name=f"{name}_add_identity")([x, identity])
-    if gated:
-        x = squeeze_excite(x, max(1, channels // 16), name=f"{name}_se")
-    return activate(x, "relu", name=f"{name}_act")

@@ -9,15 +9,16 @@ Drop path (Huang et al., https://arxiv.org/abs/1603.09382) defaults to 0.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, make_divisible
+from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
 from keraslight.blocks.pool import max_pool
-from keraslight.blocks.residual import add_residual
+from keraslight.blocks.residual import basic_block, bottleneck_block
 from keraslight.registry import Variant, register
 
 
@@ -95,14 +96,14 @@ def ResNet(
     features["stride_2"] = x
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
 
+    block = basic_block if expansion is None else functools.partial(bottleneck_block, expansion=expansion)
     last = max(sum(row.repeats for row in stages) - 1, 1)
     index = 0
     for s, row in enumerate(stages):
         for b in range(row.repeats):
-            x = _block(
+            x = block(
                 x,
                 make_divisible(row.channels * width),
-                expansion=expansion,
                 stride=row.stride if b == 0 else 1,
                 drop_path=drop_path * index / last,
                 style=style,
@@ -118,28 +119,3 @@ def ResNet(
     return classifier(
         images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
     )
-
-
-def _block(
-    x: keras.KerasTensor,
-    channels: int,
-    *,
-    expansion: int | None,
-    stride: int,
-    drop_path: float,
-    style: ConvStyle,
-    name: str,
-) -> keras.KerasTensor:
-    """A basic block (figure 5, left) or a bottleneck (right); the last activation comes after the addition."""
-    shortcut, out_channels = x, channels * (expansion or 1)
-    if stride > 1 or x.shape[-1] != out_channels:
-        shortcut = conv_bn(x, out_channels, 1, stride=stride, style=style, name=f"{name}_shortcut")
-    if expansion is None:
-        x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_conv1")
-        x = conv_bn(x, channels, 3, style=style, name=f"{name}_conv2")
-    else:
-        x = conv_bn(x, channels, 1, activation="relu", style=style, name=f"{name}_reduce")
-        x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_spatial")
-        x = conv_bn(x, out_channels, 1, style=style, name=f"{name}_expand")
-    x = add_residual(shortcut, x, drop_path=drop_path, name=name)
-    return activate(x, "relu", name=f"{name}_act")

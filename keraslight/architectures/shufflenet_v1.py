@@ -16,11 +16,10 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import activate, conv_bn, depthwise_bn, make_divisible
+from keraslight.blocks.conv import conv_bn, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
 from keraslight.blocks.pool import max_pool
-from keraslight.blocks.residual import add_residual
-from keraslight.blocks.shuffle import channel_shuffle
+from keraslight.blocks.shuffle import grouped_shuffle_unit
 from keraslight.registry import Variant, register
 
 
@@ -126,7 +125,7 @@ def ShuffleNetV1(
     features["stride_4"] = x
     for s, row in enumerate(stages):
         for b in range(row.repeats):
-            x = _unit(
+            x = grouped_shuffle_unit(
                 x, row.channels, groups=groups, first=s == b == 0, stride=1 if b else 2, name=f"stage{s}_block{b}"
             )
         features[f"stride_{8 * 2**s}"] = x
@@ -138,31 +137,3 @@ def ShuffleNetV1(
     return classifier(
         images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, bias=False, name=name
     )
-
-
-def _unit(
-    x: keras.KerasTensor, channels: int, *, groups: int, first: bool, stride: int, name: str
-) -> keras.KerasTensor:
-    """Figure 2 (b), or at stride 2 figure 2 (c), where the input's average pool stands beside the branch.
-
-    Args:
-        x: (B, H, W, C).
-        channels: Output channels F; equal to C at stride 1.
-        first: Whether the reduction sees whole channels, which the paper asks of the first unit of stage 2.
-
-    Returns:
-        (B, ceil(H / stride), ceil(W / stride), F).
-    """
-    inputs, reduced = x, channels // 4
-    added = channels if stride == 1 else channels - x.shape[-1]
-    x = conv_bn(x, reduced, 1, groups=1 if first else groups, activation="relu", name=f"{name}_reduce")
-    x = depthwise_bn(x, 3, stride=stride, name=f"{name}_depthwise")
-    if groups > 1:
-        x = channel_shuffle(x, reduced // groups, name=f"{name}_shuffle")
-    x = conv_bn(x, added, 1, groups=groups, name=f"{name}_expand")
-    if stride == 1:
-        return activate(add_residual(inputs, x, name=name), "relu", name=f"{name}_act")
-    x = activate(x, "relu", name=f"{name}_act")
-    pooled = layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(inputs)  # the mean counts the zeros
-    pooled = layers.AveragePooling2D(3, strides=2, name=f"{name}_pool")(pooled)
-    return layers.Concatenate(name=f"{name}_concat")([pooled, x])

@@ -14,10 +14,9 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv_bn, make_divisible
+from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, make_divisible
 from keraslight.blocks.model import backbone, classifier, feature_model, image_input
-from keraslight.blocks.pool import max_pool_signed
-from keraslight.blocks.residual import add_residual
+from keraslight.blocks.separable import separable_bn, xception_module
 from keraslight.registry import Variant, register
 
 
@@ -95,11 +94,17 @@ def Xception(
     features["stride_2"] = x
     for s, rows in enumerate(stages):
         for b, row in enumerate(rows):
-            row = Row(tuple(map(scaled, row.channels)), row.stride)
-            x = _module(x, row, activate_first=not s == b == 0, style=style, name=f"stage{s}_block{b}")
+            x = xception_module(
+                x,
+                tuple(map(scaled, row.channels)),
+                stride=row.stride,
+                activate_first=not s == b == 0,
+                style=style,
+                name=f"stage{s}_block{b}",
+            )
         features[f"stride_{4 * 2**s}"] = x
     for n, channels in enumerate(HEAD):
-        x = _separable(x, scaled(channels), style=style, name=f"head{n}")
+        x = separable_bn(x, scaled(channels), style=style, name=f"head{n}")
         x = activate(x, "relu", name=f"head{n}_act")
     if features_only:
         return feature_model(images, {**features, f"stride_{2 * 2 ** len(stages)}": x}, name=name)
@@ -109,22 +114,3 @@ def Xception(
     return classifier(
         images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
     )
-
-
-def _separable(x: keras.KerasTensor, channels: int, *, style: ConvStyle, name: str) -> keras.KerasTensor:
-    """3x3 depthwise convolution, 1x1 convolution, batch norm: (B, H, W, C) -> (B, H, W, channels)."""
-    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
-    return conv_bn(x, channels, 1, style=style, name=f"{name}_pointwise")
-
-
-def _module(x: keras.KerasTensor, row: Row, *, activate_first: bool, style: ConvStyle, name: str) -> keras.KerasTensor:
-    """Separable convolutions with a residual: (B, H, W, C) -> (B, ceil(H / stride), ceil(W / stride), F)."""
-    inputs = x
-    for n, channels in enumerate(row.channels):
-        if n or activate_first:
-            x = activate(x, "relu", name=f"{name}_act{n}")
-        x = _separable(x, channels, style=style, name=f"{name}_sep{n}")
-    if row.stride > 1:
-        x = max_pool_signed(x, 3, stride=row.stride, style=style, name=f"{name}_pool")
-        inputs = conv_bn(inputs, row.channels[-1], 1, stride=row.stride, style=style, name=f"{name}_shortcut")
-    return add_residual(inputs, x, name=name)

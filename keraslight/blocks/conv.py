@@ -42,6 +42,26 @@ def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
     return rounded + divisor if rounded < limit * value else rounded
 
 
+def effective_kernel_size(kernel: int, dilation: int) -> int:
+    """Pixels that a dilated kernel spans: `kernel + (kernel - 1) * (dilation - 1)`.
+
+    Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
+    https://arxiv.org/abs/1603.07285, section 5.1.
+
+    Args:
+        kernel: Side of the kernel in values, at least 1.
+        dilation: Distance of neighbouring values in pixels, at least 1.
+
+    Raises:
+        InvalidArgumentError: a number is below 1.
+    """
+    if kernel < 1 or dilation < 1:
+        raise InvalidArgumentError(
+            f"`kernel` and `dilation` must be at least 1. Received: kernel={kernel}, dilation={dilation}."
+        )
+    return kernel + (kernel - 1) * (dilation - 1)
+
+
 def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
     """Applies an activation as a layer of its own, the form that fusing and quantization look for.
 
@@ -84,6 +104,7 @@ def conv(
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     use_bias: bool = True,
     style: ConvStyle = TORCH,
     name: str,
@@ -96,21 +117,27 @@ def conv(
         kernel: Side of the square kernel in pixels, odd.
         stride: 1 or more.
         groups: Number of groups that are convolved apart; divides C and F.
+        dilation: Distance of the kernel's values in pixels, at least 1; above 1 only with stride 1. The kernel then
+            spans `effective_kernel_size(kernel, dilation)` pixels at the same cost.
         name: Names the convolution; the padding appends `_pad`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: `groups` does not divide C and F.
+        InvalidArgumentError: `groups` does not divide C and F, or `stride` and `dilation` are both above 1.
     """
     if x.shape[-1] % groups or filters % groups:
         raise InvalidArgumentError(
             "`groups` must divide the channels before and after a convolution. "
             f"Received: groups={groups}, channels={x.shape[-1]} and {filters}, layer {name!r}."
         )
+    if stride > 1 and dilation > 1:  # the limit of keras.layers.Conv2D
+        raise InvalidArgumentError(
+            f"`stride` and `dilation` can't both be above 1. Received: stride={stride}, dilation={dilation}."
+        )
     x, padding = _padded(x, kernel, stride, style, name)
-    settings = {"strides": stride, "padding": padding, "use_bias": use_bias, "name": name}
+    settings = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
     # Of groups, stock Keras needs XLA on a CPU and is up to 300 times slower; of the second kind it may crash.
     if groups > 1 or (kernel == 1 and stride > 1 and x.shape[-1] < 16):
         return GroupedConv2D(filters, kernel, groups=groups, **settings)(x)
@@ -124,6 +151,7 @@ def conv_bn(
     *,
     stride: int = 1,
     groups: int = 1,
+    dilation: int = 1,
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
@@ -136,6 +164,7 @@ def conv_bn(
         kernel: Side of the square kernel in pixels, odd.
         stride: 1 or more.
         groups: Number of groups that are convolved apart; divides C and F.
+        dilation: See `conv`.
         activation: See `activate`; None leaves the output linear.
         name: Names the convolution; the others append `_pad`, `_bn`, `_act`.
 
@@ -143,7 +172,9 @@ def conv_bn(
         (B, ceil(H / stride), ceil(W / stride), F).
     """
     use_bias = style.epsilon is None
-    x = conv(x, filters, kernel, stride=stride, groups=groups, use_bias=use_bias, style=style, name=name)
+    x = conv(
+        x, filters, kernel, stride=stride, groups=groups, dilation=dilation, use_bias=use_bias, style=style, name=name
+    )
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")
 

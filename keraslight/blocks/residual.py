@@ -1,10 +1,14 @@
-"""The end of a residual branch: layer scale, drop path, add."""
+"""Residual branches: their end (layer scale, drop path, add), and ResNet's two blocks.
+
+Source: He et al., "Deep Residual Learning", CVPR 2016, https://arxiv.org/abs/1512.03385, figure 5.
+"""
 
 from __future__ import annotations
 
 import keras
 from keras import layers
 
+from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.layers import DropPath, LayerScale
 
 
@@ -20,3 +24,77 @@ def add_residual(
     if drop_path:
         branch = DropPath(drop_path, name=f"{name}_drop_path")(branch)
     return layers.Add(name=f"{name}_add")([x, branch])
+
+
+def basic_block(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    stride: int = 1,
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Two 3x3 convolutions with a residual (figure 5, left): `relu(x + bn(conv(relu(bn(conv(x))))))`.
+
+    9 * (C * F + F * F) weights and 4 * F of the normalizations; a shortcut that is projected has C * F + 2 * F more.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F, at least 1.
+        stride: Of the first convolution and of the projection, 1 or more.
+        drop_path: Probability to drop the branch, in [0, 1).
+        style: Padding and normalization.
+        name: The layers are `{name}_conv1` and `{name}_conv2`, `{name}_shortcut` where the shape changes, each with its
+            `_bn`, then `{name}_add` and `{name}_act`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+    """
+    shortcut = _shortcut(x, channels, stride=stride, style=style, name=name)
+    x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_conv1")
+    x = conv_bn(x, channels, 3, style=style, name=f"{name}_conv2")
+    return activate(add_residual(shortcut, x, drop_path=drop_path, name=name), "relu", name=f"{name}_act")
+
+
+def bottleneck_block(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    expansion: int = 4,
+    stride: int = 1,
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """1x1 to few channels, 3x3 on these, 1x1 to many, with a residual (figure 5, right).
+
+    The stride sits on the 3x3 convolution (version 1.5); the paper has it on the first 1x1. With F = expansion *
+    channels, C * channels + 9 * channels ** 2 + channels * F weights and 4 * channels + 2 * F of the normalizations; a
+    shortcut that is projected has C * F + 2 * F more.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Of the 3x3 convolution, at least 1.
+        expansion: Output channels F in units of `channels`, at least 1.
+        stride: Of the 3x3 convolution and of the projection, 1 or more.
+        drop_path: Probability to drop the branch, in [0, 1).
+        style: Padding and normalization.
+        name: The layers are `{name}_reduce`, `{name}_spatial` and `{name}_expand`, `{name}_shortcut` where the shape
+            changes, each with its `_bn`, then `{name}_add` and `{name}_act`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+    """
+    shortcut = _shortcut(x, expansion * channels, stride=stride, style=style, name=name)
+    x = conv_bn(x, channels, 1, activation="relu", style=style, name=f"{name}_reduce")
+    x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_spatial")
+    x = conv_bn(x, expansion * channels, 1, style=style, name=f"{name}_expand")
+    return activate(add_residual(shortcut, x, drop_path=drop_path, name=name), "relu", name=f"{name}_act")
+
+
+def _shortcut(x: keras.KerasTensor, channels: int, *, stride: int, style: ConvStyle, name: str) -> keras.KerasTensor:
+    """The input, projected where the branch changes its shape (the paper's option B)."""
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    return conv_bn(x, channels, 1, stride=stride, style=style, name=f"{name}_shortcut")

@@ -1,13 +1,18 @@
 """Depthwise separable convolutions: space first, channels after, for about 1/F + 1/k^2 of a convolution's cost.
 
-Source: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, section 3.1 and figure 3.
+Sources: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, section 3.1 and figure 3; Chollet,
+"Xception", CVPR 2017, https://arxiv.org/abs/1610.02357, figure 5.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
+from keras import layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, depthwise_bn
+from keraslight.blocks.pool import max_pool_signed
 from keraslight.blocks.residual import add_residual
 
 
@@ -90,3 +95,55 @@ def lightweight_block(
     x = conv_bn(x, channels, 1, style=style, name=f"{name}_pointwise")
     x = add_residual(shortcut, x, drop_path=drop_path, name=name)
     return activate(x, activation, name=f"{name}_act")
+
+
+def separable_bn(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+    """Xception's separable convolution: 3x3 depthwise and 1x1, with nothing between them, then batch normalization.
+
+    9 * C + C * F weights and 2 * F of the normalization.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F, at least 1.
+        style: Normalization.
+        name: The layers are `{name}_depthwise`, `{name}_pointwise` and `{name}_pointwise_bn`.
+
+    Returns:
+        (B, H, W, F).
+    """
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=f"{name}_depthwise")(x)
+    return conv_bn(x, channels, 1, style=style, name=f"{name}_pointwise")
+
+
+def xception_module(
+    x: keras.KerasTensor,
+    channels: Sequence[int],
+    *,
+    stride: int = 1,
+    activate_first: bool = True,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """Separable convolutions, each with a ReLU before it, and a residual around them.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels of each separable convolution; the last, F, must be C at stride 1.
+        stride: Above 1, a 3x3 max pooling ends the branch and a 1x1 convolution projects the shortcut.
+        activate_first: Whether the first convolution has a ReLU before it too.
+        style: Padding and normalization.
+        name: The layers are `{name}_act0`, `{name}_sep0_depthwise`, ..., `{name}_pool`, `{name}_shortcut` and
+            `{name}_add`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+    """
+    inputs = x
+    for n, filters in enumerate(channels):
+        if n or activate_first:
+            x = activate(x, "relu", name=f"{name}_act{n}")
+        x = separable_bn(x, filters, style=style, name=f"{name}_sep{n}")
+    if stride > 1:
+        x = max_pool_signed(x, 3, stride=stride, style=style, name=f"{name}_pool")
+        inputs = conv_bn(inputs, channels[-1], 1, stride=stride, style=style, name=f"{name}_shortcut")
+    return add_residual(inputs, x, name=name)

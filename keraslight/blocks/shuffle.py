@@ -1,7 +1,7 @@
-"""ShuffleNet's building pieces: channel shuffle and the units of ShuffleNet V2 and V2+.
+"""ShuffleNet's building pieces: channel shuffle and the units of ShuffleNet V1, V2 and V2+.
 
-Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083, figure 1; Ma et al., "ShuffleNet V2",
-ECCV 2018, https://arxiv.org/abs/1807.11164, figure 3 (c) and (d); for V2+ the authors' code,
+Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083, figures 1 and 2; Ma et al.,
+"ShuffleNet V2", ECCV 2018, https://arxiv.org/abs/1807.11164, figure 3 (c) and (d); for V2+ the authors' code,
 https://github.com/megvii-model/ShuffleNet-Series.
 """
 
@@ -11,6 +11,7 @@ import keras
 from keras import layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, depthwise_bn, make_divisible
+from keraslight.blocks.residual import add_residual
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ChannelSlice
 
@@ -43,6 +44,51 @@ def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.Ke
     y = layers.Reshape((pixels, groups, channels // groups), name=f"{name}_split")(x)
     y = layers.Permute((1, 3, 2), name=f"{name}_permute")(y)
     return layers.Reshape((height or -1, width or -1, channels), name=f"{name}_join")(y)
+
+
+def grouped_shuffle_unit(
+    x: keras.KerasTensor,
+    channels: int,
+    *,
+    groups: int,
+    stride: int = 1,
+    first: bool = False,
+    style: ConvStyle = TORCH,
+    name: str,
+) -> keras.KerasTensor:
+    """ShuffleNet V1's unit: 1x1 in groups, shuffle, depthwise 3x3, 1x1 in groups, residual (figure 2 b).
+
+    At stride 2 the input's average pool stands beside the branch instead (figure 2 c). The shuffle lets a group's
+    outputs reach all groups of the next convolution; as in the authors' code it comes behind the depthwise one.
+
+    Args:
+        x: (B, H, W, C).
+        channels: Output channels F, a multiple of 4; equal to C at stride 1, above C at stride 2.
+        groups: Of both 1x1 convolutions; divides C, F / 4 and the channels that the branch gives.
+        stride: 1 or 2.
+        first: Whether the reduction sees all channels, which the paper asks of the first unit of stage 2.
+        style: Padding and normalization.
+        name: The layers are `{name}_reduce`, `_depthwise`, `_shuffle_split`, ..., `_expand` and `_add` or `_concat`.
+
+    Returns:
+        (B, ceil(H / stride), ceil(W / stride), F).
+
+    Raises:
+        InvalidArgumentError: `groups` does not divide, or a side to shuffle is open.
+    """
+    inputs, reduced = x, channels // 4
+    added = channels if stride == 1 else channels - x.shape[-1]
+    x = conv_bn(x, reduced, 1, groups=1 if first else groups, activation="relu", style=style, name=f"{name}_reduce")
+    x = depthwise_bn(x, 3, stride=stride, style=style, name=f"{name}_depthwise")
+    if groups > 1:
+        x = channel_shuffle(x, reduced // groups, name=f"{name}_shuffle")
+    x = conv_bn(x, added, 1, groups=groups, style=style, name=f"{name}_expand")
+    if stride == 1:
+        return activate(add_residual(inputs, x, name=name), "relu", name=f"{name}_act")
+    x = activate(x, "relu", name=f"{name}_act")
+    pooled = layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(inputs)  # the mean counts the zeros
+    pooled = layers.AveragePooling2D(3, strides=2, name=f"{name}_pool")(pooled)
+    return layers.Concatenate(name=f"{name}_concat")([pooled, x])
 
 
 def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keraslight.cli import client
+from keraslight.cli import client, measure
 from keraslight.cli.plot import Grouping, plot_app
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
@@ -165,6 +165,10 @@ def receptive_field_of_model(
             )
         before = field[1:]
     console.print(table)
+
+
+app.command("latency")(measure.latency)
+app.command("lint-model")(measure.lint_model)
 
 
 def _build(name: str, size: int | None) -> Any:

@@ -1,6 +1,5 @@
 import io
 import sys
-import types
 
 import keras
 import pytest
@@ -8,7 +7,9 @@ from keras import layers, ops
 from rich.console import Console
 
 import keraslight
-from keraslight.analysis import costs_by_block, count_macs, count_parameters, profile
+from keraslight.analysis import LayerCost, costs_by_block, count_macs, count_parameters, profile
+from keraslight.blocks.attention import squeeze_excite
+from keraslight.blocks.mobile_mqa import mobile_mqa
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 
@@ -95,6 +96,60 @@ def test_attention_and_several_inputs():
     row = profile(model, [(5, 4), (7, 4)]).rows[-1]
     assert row.macs == 5 * 7 * 4
     assert row.access_bytes == 4 * (20 + 28 + 35)
+
+
+def test_attention_by_hand():
+    """Mobile MQA on 4x4x6 with 2 heads of 3 channels, key and value from 2x2, and squeeze-and-excitation behind it."""
+    images = keras.Input((4, 4, 6), name="images")
+    x = mobile_mqa(images, heads=2, key_dim=3, kv_stride=2, name="mqa")
+    x = squeeze_excite(x, 2, name="se")
+    rows = {row.name: row for row in profile(keras.Model(images, x)).rows}
+    assert {name: row.macs for name, row in rows.items() if row.macs} == {
+        "mqa_query": 16 * 6 * 6,
+        "mqa_key_down": 4 * 6 * 9,
+        "mqa_key": 4 * 6 * 3,
+        "mqa_value_down": 4 * 6 * 9,
+        "mqa_value": 4 * 6 * 3,
+        "mqa_scores": 32 * 4 * 3,  # 16 places of 2 heads against 4 keys
+        "mqa_context": 32 * 4 * 3,
+        "mqa_output": 16 * 6 * 6,
+        "se_reduce": 6 * 2,
+        "se_expand": 2 * 6,
+    }
+    assert rows["mqa_attention"].activation_bytes == 4 * 32 * 4
+    assert rows["mqa_attention"].access_bytes == 2 * 4 * 32 * 4
+    assert rows["mqa_query_rows"].activation_bytes == 0  # the query under another shape
+    assert rows["se_scale"].access_bytes == 4 * (96 + 6 + 96)
+    # parameters: norm, query, key and value each with a depthwise kernel and its norm, output; the two of the gate
+    assert sum(row.parameters for row in rows.values()) == 12 + 36 + 2 * (54 + 12 + 18) + 36 + (12 + 2) + (12 + 6)
+
+
+def test_everything_at_once_with_open_sides():
+    """Branches, a shared layer, attention, a nested model and a dilation, all of sizes that come with the question."""
+    inside = keras.Input((None, None, 4))
+    gated = squeeze_excite(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(inside), 2, name="se")
+    inner = keras.Model(inside, gated, name="inner")
+    images = keras.Input((None, None, 4), name="images")
+    shared = layers.Conv2D(4, 3, dilation_rate=2, padding="same", use_bias=False, name="shared")
+    left = inner(shared(images))
+    right = layers.AveragePooling2D(2, name="half")(shared(inner(left)))
+    x = layers.Concatenate(name="join")([layers.MaxPooling2D(2, name="pool")(left), right])
+    x = layers.GlobalAveragePooling2D(name="mean")(x)
+    result = profile(keras.Model(images, layers.Dense(2, name="classifier")(x)), (6, 8, 4))
+    assert result.unknown == ()
+    assert {row.name: (row.calls, row.parameters, row.macs) for row in result.rows if row.parameters or row.macs} == {
+        "shared": (2, 9 * 16, 2 * 48 * 9 * 16),
+        "inner/depthwise": (2, 40, 2 * 48 * 36),
+        "inner/se_reduce": (2, 10, 2 * 8),
+        "inner/se_expand": (2, 12, 2 * 8),
+        "classifier": (1, 18, 16),
+    }
+    rows = {row.name: row for row in result.rows}
+    assert rows["join"].output == (3, 4, 8)
+    assert rows["join"].access_bytes == 2 * 4 * 12 * 8
+    assert rows["inner/se_scale"].access_bytes == 2 * 4 * (192 + 4 + 192)
+    # In the second call of the nested model: `left`, which the pooling still reads, the depthwise map and the product.
+    assert (result.peak_bytes, result.peak_layer) == (4 * (3 * 192 + 4), "inner/se_scale")
 
 
 @pytest.mark.parametrize("structure", [list, dict])
@@ -194,12 +249,17 @@ def test_html_is_escaped():
     assert "a&lt;b" in profile(keras.Model(images, layers.Dense(1)(images)))._repr_html_()
 
 
-def test_pandas(monkeypatch):
-    result = profile(mixed_model())
-    monkeypatch.setitem(sys.modules, "pandas", None)  # not installed
-    with pytest.raises(MissingDependencyError, match="to_pandas needs pandas: pip install pandas"):
-        result.to_pandas()
-    monkeypatch.setitem(sys.modules, "pandas", types.SimpleNamespace(DataFrame=list))  # not one of ours
-    frame = result.to_pandas()
-    assert frame[1]["name"] == "stem"
-    assert frame[1]["intensity"] == 6912 / 2240
+def test_pandas():
+    frame = profile(mixed_model()).to_pandas()
+    assert list(frame.columns) == [*LayerCost._fields, "intensity"]
+    assert list(frame["name"]) == list(EXPECTED)
+    assert frame["macs"].sum() == 9_862
+    assert frame.dtypes["macs"] == frame.dtypes["access_bytes"] == "int64"
+    assert frame.set_index("name").loc["stem", "intensity"] == 6912 / 2240
+    assert frame.groupby("kind")["parameters"].sum()["Dense"] == 16 + 9
+
+
+def test_pandas_is_asked_for_by_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    with pytest.raises(MissingDependencyError, match=r"to_pandas needs pandas: pip install 'keraslight\[analysis\]'"):
+        profile(mixed_model()).to_pandas()

@@ -6,7 +6,7 @@ import pytest
 
 import keraslight
 from keraslight import registry
-from keraslight.analysis import count_macs, count_parameters
+from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
 
 HEAVY = 60_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
@@ -41,6 +41,8 @@ def test_parameters_and_macs_are_the_tables(name):
     assert model.input_shape[1] == row.input_size
     assert count_parameters(model) == row.parameters
     assert count_macs(model) == row.macs
+    result = profile(model)  # here, since building is what takes the time
+    assert (result.parameters, result.macs, result.unknown) == (row.parameters, row.macs, ())
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keraslight.blocks import attention, conv
+from keraslight import blocks
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import to_litert
 
 CHANNELS = 6
 BLOCKS = {
-    "squeeze_excite": lambda x: attention.squeeze_excite(x, 4, gate="hard_sigmoid", name="a"),
-    "cbam": lambda x: attention.cbam(x, 2, name="a"),
-    "coordinate": lambda x: attention.coordinate_attention(x, 3, name="a"),
-    "eca": lambda x: attention.efficient_channel_attention(x, 5, name="a"),
+    "squeeze_excite": lambda x: blocks.squeeze_excite(x, 4, gate="hard_sigmoid", name="a"),
+    "cbam": lambda x: blocks.cbam(x, 2, name="a"),
+    "coordinate": lambda x: blocks.coordinate_attention(x, 3, name="a"),
+    "eca": lambda x: blocks.efficient_channel_attention(x, 5, name="a"),
 }
 
 
@@ -55,7 +55,7 @@ def normalized(model, name, x):
 @pytest.mark.parametrize("gate", ["sigmoid", "hard_sigmoid"])
 @pytest.mark.parametrize("squeezed", [CHANNELS // 2, 12 // 4])  # of the expanded channels; of a block's 12 at its input
 def test_squeeze_excite(gate, squeezed):
-    model = built(lambda x: attention.squeeze_excite(x, squeezed, gate=gate, name="a"))
+    model = built(lambda x: blocks.squeeze_excite(x, squeezed, gate=gate, name="a"))
     x = images()
     y = x.mean(axis=(1, 2)) @ matrix(model, "a_reduce") + np.asarray(model.get_layer("a_reduce").bias)
     y = np.maximum(y, 0) @ matrix(model, "a_expand") + np.asarray(model.get_layer("a_expand").bias)
@@ -63,9 +63,9 @@ def test_squeeze_excite(gate, squeezed):
     np.testing.assert_allclose(np.asarray(model(x)), x * y[:, None, None], atol=1e-5)
 
 
-@pytest.mark.parametrize("style", [conv.TORCH, conv.PLAIN])
+@pytest.mark.parametrize("style", [blocks.TORCH, blocks.PLAIN])
 def test_cbam_is_equations_1_to_3(style):
-    model = built(lambda x: attention.cbam(x, 2, kernel=3, style=style, name="a"))
+    model = built(lambda x: blocks.cbam(x, 2, kernel=3, style=style, name="a"))
     x = images()
     reduce, expand = (matrix(model, f"a_channel_{part}") for part in ("reduce", "expand"))
     answers = [np.maximum(s @ reduce, 0) @ expand for s in (x.mean(axis=(1, 2)), x.max(axis=(1, 2)))]
@@ -75,7 +75,7 @@ def test_cbam_is_equations_1_to_3(style):
     y = np.array(
         [[[(maps[n, i : i + 3, j : j + 3] * kernel).sum() for j in range(7)] for i in range(5)] for n in range(2)]
     )[..., None]
-    if style is conv.TORCH:
+    if style is blocks.TORCH:
         y = normalized(model, "a_spatial_conv_bn", y)
     else:
         y = y + np.asarray(model.get_layer("a_spatial_conv").bias)
@@ -108,12 +108,12 @@ def test_eca_is_equation_9():
     ("channels", "wanted"), [(1, 1), (8, 3), (64, 3), (127, 3), (128, 5), (256, 5), (512, 5), (1024, 5), (2048, 7)]
 )
 def test_eca_kernel_size_is_equation_12(channels, wanted):
-    assert attention.eca_kernel_size(channels) == wanted
+    assert blocks.eca_kernel_size(channels) == wanted
 
 
 def test_eca_takes_its_kernel_from_the_channels():
     x = keras.Input((4, 4, 128))
-    model = keras.Model(x, attention.efficient_channel_attention(x, name="a"))
+    model = keras.Model(x, blocks.efficient_channel_attention(x, name="a"))
     assert model.count_params() == 5
 
 
@@ -152,12 +152,12 @@ def test_blocks_are_saved_trained_and_converted(name, tmp_path):
 @pytest.mark.parametrize(
     ("block", "text"),
     [
-        (lambda x: attention.squeeze_excite(x, 0, name="a"), "`squeezed` must be at least 1. Received: squeezed=0"),
-        (lambda x: attention.channel_attention(x, 0, name="a"), "`squeezed` must be at least 1. Received: squeezed=0"),
-        (lambda x: attention.coordinate_attention(x, -1, name="a"), "`squeezed` must .* Received: squeezed=-1"),
-        (lambda x: attention.spatial_attention(x, 4, name="a"), "`kernel` must be odd .* Received: kernel=4"),
-        (lambda x: attention.efficient_channel_attention(x, 2, name="a"), "`kernel` must be odd .* Received: kernel=2"),
-        (lambda x: attention.eca_kernel_size(0), "`channels` must be at least 1 .* Received: channels=0, gamma=2"),
+        (lambda x: blocks.squeeze_excite(x, 0, name="a"), "`squeezed` must be at least 1. Received: squeezed=0"),
+        (lambda x: blocks.channel_attention(x, 0, name="a"), "`squeezed` must be at least 1. Received: squeezed=0"),
+        (lambda x: blocks.coordinate_attention(x, -1, name="a"), "`squeezed` must .* Received: squeezed=-1"),
+        (lambda x: blocks.spatial_attention(x, 4, name="a"), "`kernel` must be odd .* Received: kernel=4"),
+        (lambda x: blocks.efficient_channel_attention(x, 2, name="a"), "`kernel` must be odd .* Received: kernel=2"),
+        (lambda x: blocks.eca_kernel_size(0), "`channels` must be at least 1 .* Received: channels=0, gamma=2"),
     ],
 )
 def test_bad_arguments(block, text):

@@ -1,4 +1,4 @@
-"""`keraslight profile` and `keraslight receptive-field` as a user types them; what they call is tested elsewhere."""
+"""`keraslight profile`, `receptive-field`, `latency` and `lint-model` as typed; what they call is tested elsewhere."""
 
 import pytest
 from rich.console import Console
@@ -46,8 +46,42 @@ def test_receptive_field():
     assert row(run("receptive-field", "resnet18", "--size", 64, "--all"), "stem_bn")[1:] == ["7x7", "2x2", "0, 0"]
 
 
+def test_latency():
+    text = run("latency", "shufflenet_v1_g3_050", "--size", 32, "--batch", 2, "--repeats", 2, "--threads", 1)
+    assert "shufflenet_v1_g3_050, 2 x 32 px" in text
+    for engine, threads in (("keras", "TensorFlow's"), ("saved_model", "TensorFlow's"), ("litert", "1")):
+        name, given, *numbers = row(text, engine)
+        assert (name, given) == (engine, threads)
+        p50, p90, p99, rate = (float(number.replace(",", "")) for number in numbers)
+        assert 0 < p50 <= p90 <= p99
+        assert rate == pytest.approx(2000 / p50, abs=1, rel=0.01)
+    text = run("latency", "lenet5_modern", "--engine", "litert", "--threads", 2, "--repeats", 1)
+    assert row(text, "litert")[1] == "2"
+    assert "keras " not in text
+    assert "Invalid value for '--engine'" in run("latency", "lenet5_modern", "--engine", "onnx", code=2)
+
+
+def test_lint_model():
+    text = run("lint-model", "mobilenet_v2_100", code=1)
+    assert "G1 Equal channel widths move the least memory" in text
+    assert text.count("Kept.") == 3
+    detail, macs, moved, least, ratio, extra = row(text, "stage1_block0_expand")[1:]
+    assert (detail, macs, moved, ratio) == ("16 -> 96 channels", "19,267,584", "5,494.0", "1.43")
+    assert float(least.replace(",", "")) == pytest.approx(5494 / 1.428, rel=1e-3)
+    assert float(extra) >= 0
+    assert row(text, "22 findings")[1].endswith("% of the model's memory access")
+    assert "GB/s that one thread copies here" in text
+    text = run("lint-model", "mobilenet_v2_100", "--select", "G2", "--select", "G3")
+    assert text.count("Kept.") == 2
+    assert "G1" not in text
+    text = run("lint-model", "googlenet", "--select", "G3", "--exit-zero")
+    assert row(text, "9 findings")[1] == ""  # starts and waits, no memory
+    assert "microseconds for each start within a block" in text
+    assert "Invalid value for '--select'" in run("lint-model", "googlenet", "--select", "G5", code=2)
+
+
 def test_help_and_unknown_names():
-    for command in ("profile", "receptive-field"):
+    for command in ("profile", "receptive-field", "latency", "lint-model"):
         assert command in run("--help")
         assert "MODEL" in run(command, "--help")
         with pytest.raises(UnknownModelError, match="No model has this name"):

@@ -1,0 +1,68 @@
+"""The engines whose speed `latency` measures: each turns a model into a function without arguments to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keraslight.errors import InvalidArgumentError, MissingDependencyError
+
+ENGINES = ("keras", "saved_model", "litert")
+
+
+def keras_runner(model: keras.Model, images: np.ndarray) -> Callable[[], np.ndarray]:
+    """Keras' compiled inference function, without the data pipeline of `predict`."""
+    return lambda: model.predict_on_batch(images)
+
+
+def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Callable[[], np.ndarray]:
+    """The signature of a SavedModel that Keras writes."""
+    _require_tensorflow("saved_model")
+    import tensorflow as tf
+
+    model.export(folder / "saved_model", verbose=False)
+    loaded = tf.saved_model.load(folder / "saved_model")
+
+    def run():
+        (answer,) = tf.nest.flatten(loaded.serve(tf.constant(images)))
+        return answer.numpy()
+
+    return run
+
+
+def litert_file(model: keras.Model, batch: int, folder: Path) -> Path:
+    """The model as a float32 LiteRT file with a fixed batch size."""
+    _require_tensorflow("litert")
+    from keraslight.export import to_litert
+
+    return to_litert(model, folder / "model.tflite", batch_size=batch)
+
+
+def litert_runner(file: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    """LiteRT's interpreter with its default delegate, XNNPACK."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Timing LiteRT needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
+        ) from error
+    interpreter = Interpreter(str(file), num_threads=threads)
+    interpreter.allocate_tensors()
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run():
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(made["index"])
+
+    return run
+
+
+def _require_tensorflow(engine: str) -> None:
+    if keras.backend.backend() != "tensorflow":
+        raise InvalidArgumentError(
+            f'The engine "{engine}" needs Keras\' TensorFlow backend. Received: {keras.backend.backend()!r}.'
+        )

@@ -1,0 +1,119 @@
+"""What is timed and how it is counted. The times themselves are this machine's; no test depends on them."""
+
+import itertools
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keraslight.analysis import Latency, _engines, latency, memory_bandwidth, operation_overhead
+from keraslight.analysis.latency import _WARMUP, _interleaved
+from keraslight.errors import InvalidArgumentError, MissingDependencyError
+
+
+@pytest.fixture
+def model():
+    images = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(images)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, layers.Dense(4, activation="softmax")(x), name="small")
+
+
+def test_all_engines(model):
+    rounds = []
+    rows = latency(model, batch=2, repeats=3, progress=lambda done, total: rounds.append((done, total)))
+    assert [(row.engine, row.threads, row.batch) for row in rows] == [
+        ("keras", None, 2),
+        ("saved_model", None, 2),
+        ("litert", 1, 2),
+        ("litert", 2, 2),
+    ]
+    assert all(0 < row.p50 <= row.p90 <= row.p99 < 60_000 for row in rows)
+    assert rounds == [(1, 3), (2, 3), (3, 3)]
+    assert [row.engine for row in latency(model, ["litert", "keras"], threads=[1], repeats=1)] == ["litert", "keras"]
+
+
+def test_what_is_timed_is_the_model(model, tmp_path):
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    expected = model.predict(images, verbose=0)
+    runners = [
+        _engines.keras_runner(model, images),
+        _engines.saved_model_runner(model, images, tmp_path),
+        _engines.litert_runner(_engines.litert_file(model, 2, tmp_path), images, 1),
+    ]
+    for run in runners:
+        np.testing.assert_allclose(run(), expected, atol=1e-6)
+
+
+def test_rounds_are_interleaved_and_warm_ups_left_out(monkeypatch):
+    clock = itertools.count()  # a second a reading, and no other
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    calls = []
+    runners = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = _interleaved(runners, 20, np.random.default_rng(0), None)
+    assert calls[: 3 * _WARMUP] == [*"a" * _WARMUP, *"b" * _WARMUP, *"c" * _WARMUP]
+    rounds = [tuple(calls[i : i + 3]) for i in range(3 * _WARMUP, len(calls), 3)]
+    assert len(rounds) == 20
+    assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
+    assert len(set(rounds)) > 2
+    assert times == {name: [1000.0] * 20 for name in "abc"}
+
+
+def test_percentiles(monkeypatch, model):
+    # The module's name is the function's too, so a path to it leads to the function.
+    monkeypatch.setitem(latency.__globals__, "_interleaved", lambda runners, *_: dict.fromkeys(runners, range(101)))
+    assert latency(model, ["keras"]) == [Latency("keras", None, 1, 50.0, 90.0, 99.0)]
+
+
+def test_memory_bandwidth(monkeypatch):
+    readings = iter([0.0, 2.0, 10.0, 11.0])  # two seconds, one second
+    monkeypatch.setattr(time, "perf_counter", lambda: next(readings))
+    assert memory_bandwidth(1, repeats=2) == 2 * 2**20
+    with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: megabytes=0, repeats=10"):
+        memory_bandwidth(0)
+
+
+def test_operation_overhead(monkeypatch):
+    assert 0 <= operation_overhead(5, repeats=3) < 1000
+    lengths = []
+
+    def told(model, engines, threads, repeats):  # half a millisecond a layer, and 3 for the call
+        lengths.append(len(model.layers) - 1)
+        return [Latency(engines[0], threads[0], 1, 3 + 0.5 * lengths[-1], 9.0, 9.0)]
+
+    monkeypatch.setitem(operation_overhead.__globals__, "latency", told)
+    assert operation_overhead(20) == 0.5
+    assert lengths == [1, 21]
+    with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: operations=0"):
+        operation_overhead(0)
+
+
+def test_bad_arguments(model):
+    with pytest.raises(InvalidArgumentError, match=r"`engines` must be some of .*'litert'\). Received: \['onnx'\]"):
+        latency(model, ["onnx"])
+    with pytest.raises(InvalidArgumentError, match="`engines` must be some of .* Received: 'keras'"):
+        latency(model, "keras")
+    for wrong in ({"threads": (0,)}, {"threads": ()}, {"batch": 0}, {"repeats": 0}):
+        with pytest.raises(
+            InvalidArgumentError, match="`threads`, `batch` and `repeats` must be at least 1. Received:"
+        ):
+            latency(model, **wrong)
+    open_sided = keras.Model(images := keras.Input((None, 8, 3)), layers.ReLU()(images))
+    with pytest.raises(InvalidArgumentError, match=r"a fixed size and one output. Received: inputs \[\(None, None, 8,"):
+        latency(open_sided)
+
+
+def test_what_an_engine_needs(monkeypatch, model):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)  # as if it were not installed
+        with pytest.raises(MissingDependencyError, match=r"pip install 'keraslight\[export\]'"):
+            latency(model, ["litert"])
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    for engine in ("saved_model", "litert"):
+        with pytest.raises(
+            InvalidArgumentError, match=f"engine \"{engine}\" needs .* TensorFlow backend. Received: 'jax'"
+        ):
+            latency(model, [engine])
