@@ -5,24 +5,7 @@ What is on no branch is missing in `LAYERS` or `BLOCKS`; tests compare them with
 
 import keras
 
-from keraslight import layers
-from keraslight.blocks import (
-    attention,
-    conv,
-    convnext,
-    ghost,
-    inception,
-    inverted_residual,
-    mbconv,
-    mobile_mqa,
-    pool,
-    residual,
-    sandglass,
-    separable,
-    shuffle,
-    uib,
-)
-from keraslight.blocks import model as ends
+from keraslight import blocks, layers
 from keraslight.preprocessing import Preprocessing
 
 HEIGHT, WIDTH, CHANNELS = 12, 16, 8
@@ -76,44 +59,47 @@ LAYERS = {
 }
 
 BLOCKS = {
-    attention.cbam: {"squeezed": 2},
-    attention.channel_attention: {"squeezed": 2},
-    attention.coordinate_attention: {"squeezed": 4},
-    attention.efficient_channel_attention: {},
-    attention.spatial_attention: {},
-    attention.squeeze_excite: {"squeezed": 2, "gate": "hard_sigmoid"},
-    conv.activate: {"activation": "hard_silu"},
-    conv.batch_norm: {},
-    conv.conv: {"filters": 4, "kernel": 1, "stride": 2},
-    conv.conv_bn: {"filters": 4, "kernel": 3, "groups": 2, "activation": "gelu"},
-    conv.depthwise_bn: {"kernel": 5, "stride": 2, "activation": "silu"},
-    convnext.convnext_block: {"grn": True},
-    convnext.norm: {},
-    convnext.patch_conv: {"channels": 6, "side": 2},
-    ends.drop: {"dropout": 0.1},
-    ends.fully_connected: {"units": 6, "side": 3},
-    ghost.ghost_bottleneck: {"channels": 6, "expanded": 12, "stride": 2, "squeezed": 4},
-    ghost.ghost_module: {"channels": 6, "activation": "relu"},
-    inception.auxiliary_classifier: {"classes": 5, "classifier_activation": "softmax", "dropout": 0.1},
-    inception.inception: {"pointwise": 2, "middle": (2, 3), "wide": (2, 3), "pooled": 2},
-    inverted_residual.inverted_residual: {"channels": 8, "expanded": 16, "squeezed": 4, "activation": "hard_silu"},
-    mbconv.fused_mbconv: {"channels": 8, "expansion": 2},
-    mbconv.mbconv: {"channels": 8, "expansion": 2},
-    mobile_mqa.mobile_mqa: {"heads": 2, "key_dim": 4, "kv_stride": 2, "layer_scale": 0.5},
-    pool.max_pool: {"kernel": 3, "stride": 2},
-    pool.max_pool_ceil: {"kernel": 3, "stride": 2},
-    pool.max_pool_signed: {"kernel": 3, "stride": 2},
-    residual.scale_branch: {"layer_scale": 0.5},
-    sandglass.sandglass: {"channels": 8, "reduced": 4},
-    separable.depthwise_separable: {"channels": 6, "stride": 2},
-    separable.lightweight_block: {"channels": 6, "stride": 2},
-    shuffle.channel_shuffle: {"groups": 2},
-    shuffle.shuffle_down: {"channels": 12},
-    shuffle.shuffle_plus_unit: {"channels": 12, "stride": 2, "attention": True, "activation": "hard_silu"},
-    shuffle.shuffle_unit: {},
-    shuffle.squeeze_excite_bn: {"squeezed": 4},
-    uib.fused_inverted_bottleneck: {"channels": 6, "expansion": 2, "stride": 2},
-    uib.universal_inverted_bottleneck: {"channels": 8, "expansion": 2, "start": 3, "middle": 5, "layer_scale": 0.5},
+    "activate": {"activation": "hard_silu"},
+    "basic_block": {"channels": 6, "stride": 2},
+    "batch_norm": {},
+    "bottleneck_block": {"channels": 4, "stride": 2},
+    "cbam": {"squeezed": 2},
+    "channel_attention": {"squeezed": 2},
+    "channel_shuffle": {"groups": 2},
+    "conv": {"filters": 4, "kernel": 1, "stride": 2},
+    "conv_bn": {"filters": 4, "kernel": 3, "groups": 2, "activation": "gelu"},
+    "convnext_block": {"grn": True},
+    "coordinate_attention": {"squeezed": 4},
+    "dense_layer": {"growth": 3},
+    "depthwise_bn": {"kernel": 5, "stride": 2, "activation": "silu"},
+    "depthwise_separable": {"channels": 6, "stride": 2},
+    "efficient_channel_attention": {},
+    "fused_inverted_bottleneck": {"channels": 6, "expansion": 2, "stride": 2},
+    "fused_mbconv": {"channels": 8, "expansion": 2},
+    "ghost_bottleneck": {"channels": 6, "expanded": 12, "stride": 2, "squeezed": 4},
+    "ghost_module": {"channels": 6, "activation": "relu"},
+    "grouped_shuffle_unit": {"channels": 16, "groups": 2, "stride": 2},
+    "inception": {"pointwise": 2, "middle": (2, 3), "wide": (2, 3), "pooled": 2},
+    "inverted_residual": {"channels": 8, "expanded": 16, "squeezed": 4, "activation": "hard_silu"},
+    "lightweight_block": {"channels": 6, "stride": 2},
+    "max_pool": {"kernel": 3, "stride": 2},
+    "max_pool_ceil": {"kernel": 3, "stride": 2},
+    "max_pool_signed": {"kernel": 3, "stride": 2},
+    "mbconv": {"channels": 8, "expansion": 2},
+    "mobile_mqa": {"heads": 2, "key_dim": 4, "kv_stride": 2, "layer_scale": 0.5},
+    "repvgg_block": {"channels": 8, "groups": 2, "gated": True},
+    "sandglass": {"channels": 8, "reduced": 4},
+    "scale_branch": {"layer_scale": 0.5},
+    "separable_bn": {"channels": 6},
+    "shuffle_down": {"channels": 12},
+    "shuffle_plus_unit": {"channels": 12, "stride": 2, "attention": True, "activation": "hard_silu"},
+    "shuffle_unit": {},
+    "spatial_attention": {},
+    "squeeze_excite": {"squeezed": 2, "gate": "hard_sigmoid"},
+    "squeeze_excite_bn": {"squeezed": 4},
+    "transition": {"channels": 4},
+    "universal_inverted_bottleneck": {"channels": 8, "expansion": 2, "start": 3, "middle": 5, "layer_scale": 0.5},
+    "xception_module": {"channels": (6, 10), "stride": 2},
 }
 
 
@@ -127,9 +113,9 @@ def every_block() -> keras.Model:
     """(B, *SHAPE) -> {a block's name: its output}; `add_residual` joins two of them."""
     images = keras.Input(SHAPE, name="images")
     outputs = {}
-    for block, arguments in BLOCKS.items():
-        outputs[block.__name__] = block(images, **arguments, name=f"its_{block.__name__}")
-    outputs["add_residual"] = residual.add_residual(
+    for name, arguments in BLOCKS.items():
+        outputs[name] = getattr(blocks, name)(images, **arguments, name=f"its_{name}")
+    outputs["add_residual"] = blocks.add_residual(
         images, outputs["scale_branch"], drop_path=0.1, name="its_add_residual"
     )
     return keras.Model(images, outputs)
