@@ -1,24 +1,26 @@
-"""LiteRT (TensorFlow Lite) files: conversion, and a report of what is in one."""
+"""A model as a .tflite file."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
+import logging
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
-from keraslight.preprocessing import LAYER_NAME
+from keraslight.export.litert._metadata import add_metadata
+from keraslight.preprocessing import LAYER_NAME, Preprocessing
+
+log = logging.getLogger(__name__)
 
 INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME = "images", "probabilities", "serving_default"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
-INPUT_DTYPES = ("float32", "uint8", "int8")
+DTYPES = ("float32", "uint8", "int8")
 
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
@@ -30,9 +32,16 @@ def to_litert(
     quantization: str | None = None,
     representative_data: Any = None,
     input_dtype: str = "float32",
+    output_dtype: str = "float32",
     batch_size: int | None = 1,
+    labels: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    verify: Callable[[Path], None] | None = None,
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
+
+    With `labels`, MediaPipe Tasks' `ImageClassifier` reads the file as it is, if its images have three channels and it
+    takes float32 or uint8.
 
     Args:
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
@@ -44,15 +53,24 @@ def to_litert(
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
             batches. The first 128 images are used.
         input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
-            in its graph takes raw pixels 0..255 in each case (int8: pixel - 128). The output is float32 always.
+            in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
+        output_dtype: What the file gives: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
+            or `"int8"` (the same less 128). MediaPipe reads float32 and uint8.
         batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
             then has no operators that work out shapes.
+        labels: One name a class, in the order of the outputs. They go into the file with a description of its images
+            (TFLite Metadata); None writes no metadata.
+        preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
+            raw pixels. None leaves the model as it is.
+        verify: Called with the finished file before it takes its place; what it raises stops the conversion. Such as
+            `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
 
     Returns:
         The path.
 
     Raises:
         InvalidArgumentError: arguments that do not go together.
+        DisagreementError: what `LiteRTParity.require` raises in `verify`; an older file at `path` stays as it was.
         ExportError: the model has several inputs or outputs, or the converter refuses it.
         MissingDependencyError: TensorFlow is not installed.
     """
@@ -60,7 +78,7 @@ def to_litert(
     quantization_aware = is_quantization_aware(model)
     if quantization_aware and quantization is None:
         quantization = "int8"
-    _check(quantization, representative_data, input_dtype, batch_size, quantization_aware)
+    _check(quantization, representative_data, (input_dtype, output_dtype), batch_size, quantization_aware)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ExportError(
             "A model to convert must have one input and one output. "
@@ -73,6 +91,13 @@ def to_litert(
             f"Conversion needs TensorFlow: pip install 'keraslight[export]'. Received: {error}."
         ) from error
 
+    if preprocessing is not None:
+        model = _with_normalization(model, preprocessing, quantization_aware)
+    elif labels is not None and not _takes_pixels(model):
+        log.warning(
+            "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
+            "0..255. If it was trained on normalized images, pass that Preprocessing."
+        )
     shape = (batch_size, *model.inputs[0].shape[1:])
     if None in shape[1:]:
         raise ExportError(f"A model to convert must have a fixed image size. Received: input shape {shape}.")
@@ -88,9 +113,9 @@ def to_litert(
             converter.target_spec.supported_types = [tf.float16]
         if quantization == "int8":
             converter.inference_input_type = tf.as_dtype(input_dtype)
+            converter.inference_output_type = tf.as_dtype(output_dtype)
             if not quantization_aware:
-                pixels = any(layer.name == LAYER_NAME for layer in model.layers)
-                samples = list(_samples(representative_data, batch_size or 1, pixels))
+                samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
                 converter.representative_dataset = lambda: ([sample] for sample in samples)
         try:
             content = converter.convert()
@@ -98,7 +123,42 @@ def to_litert(
             raise ExportError(
                 f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
             ) from error
-    return _write(path, content)
+    if labels is not None:
+        numbers = quantization or "float32"
+        content = add_metadata(
+            content,
+            name=model.name,
+            description=f"An image classifier with {len(labels)} classes, {numbers}, made with keraslight.",
+            labels=[str(label) for label in labels],
+            channels=shape[-1],
+        )
+    return _write(path, content, verify)
+
+
+def _takes_pixels(model: Any) -> bool:
+    """Whether a model says that it normalizes raw pixels itself."""
+    return getattr(model, "preprocessing", None) is not None or any(layer.name == LAYER_NAME for layer in model.layers)
+
+
+def _with_normalization(model: Any, spec: Preprocessing, quantization_aware: bool) -> Any:
+    """The model with the normalization in front, so that it takes raw pixels."""
+    import keras
+
+    from keraslight.layers import ImageNormalization
+
+    if quantization_aware or _takes_pixels(model):
+        raise InvalidArgumentError(
+            "`preprocessing` is for a Keras 3 model that takes normalized images. "
+            f"Received: {model.name!r}, which {'is quantization-aware' if quantization_aware else 'normalizes itself'}."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    if shape[-1] != spec.channels:
+        raise InvalidArgumentError(
+            "`preprocessing` must have the model's channels. "
+            f"Received: {spec.channels} channels for images of shape {shape}."
+        )
+    images = keras.Input(shape, name=INPUT_NAME)
+    return keras.Model(images, model(ImageNormalization(spec)(images)), name=model.name)
 
 
 def _save_frozen(model: Any, shape: tuple, folder: str) -> None:
@@ -135,19 +195,20 @@ def is_quantization_aware(model: Any) -> bool:
     return "QuantizeWrapper" in classes
 
 
-def _check(quantization, representative_data, input_dtype, batch_size, quantization_aware) -> None:
+def _check(quantization, representative_data, dtypes, batch_size, quantization_aware) -> None:
     if quantization not in QUANTIZATIONS:
         raise InvalidArgumentError(f"`quantization` must be one of {QUANTIZATIONS}. Received: {quantization!r}.")
-    if input_dtype not in INPUT_DTYPES:
-        raise InvalidArgumentError(f"`input_dtype` must be one of {INPUT_DTYPES}. Received: {input_dtype!r}.")
+    for name, dtype in zip(("input_dtype", "output_dtype"), dtypes, strict=True):
+        if dtype not in DTYPES:
+            raise InvalidArgumentError(f"`{name}` must be one of {DTYPES}. Received: {dtype!r}.")
+        if dtype != "float32" and quantization != "int8":
+            raise InvalidArgumentError(
+                f"`{name}` must be 'float32' unless quantization='int8'. "
+                f"Received: {name}={dtype!r}, quantization={quantization!r}."
+            )
     if quantization_aware and quantization != "int8":
         raise InvalidArgumentError(
             f"A quantization-aware model must be converted to int8. Received: quantization={quantization!r}."
-        )
-    if input_dtype != "float32" and quantization != "int8":
-        raise InvalidArgumentError(
-            "`input_dtype` must be 'float32' unless quantization='int8'. "
-            f"Received: input_dtype={input_dtype!r}, quantization={quantization!r}."
         )
     if quantization == "int8" and not quantization_aware and representative_data is None:
         raise InvalidArgumentError(
@@ -180,106 +241,14 @@ def _samples(data: Any, batch_size: int, pixels: bool) -> Iterator[np.ndarray]:
         yield np.stack(images[start : start + batch_size])
 
 
-def _write(path: Path, content: bytes) -> Path:
+def _write(path: Path, content: bytes, verify: Callable[[Path], None] | None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
+        if verify is not None:
+            verify(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-@dataclasses.dataclass(frozen=True)
-class LiteRTOperator:
-    """One operator of a file.
-
-    Attributes:
-        kind: Its name, such as `"CONV_2D"`.
-        inputs, outputs: The dtypes of its tensors in order, such as `("INT8", "INT8", "INT32")`.
-        name: The name of its first output tensor.
-    """
-
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class LiteRTReport:
-    """What a .tflite file holds; `str()` is a table.
-
-    Attributes:
-        path: The file.
-        size: Its bytes.
-        signatures: Signature name -> (input names, output names).
-        operators: Every operator of the main graph, in order.
-    """
-
-    path: Path
-    size: int
-    signatures: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
-    operators: tuple[LiteRTOperator, ...]
-
-    @property
-    def float_operators(self) -> tuple[LiteRTOperator, ...]:
-        """The operators that read or write floats, less those that only convert at the file's ends."""
-        return tuple(
-            operator
-            for operator in self.operators
-            if operator.kind not in ("QUANTIZE", "DEQUANTIZE")
-            and any(dtype.startswith("FLOAT") for dtype in (*operator.inputs, *operator.outputs))
-        )
-
-    def __str__(self) -> str:
-        floats = Counter(operator.kind for operator in self.float_operators)
-        lines = [f"{self.path} ({self.size:,} bytes)"]
-        lines += [f"  {name}: {', '.join(ins)} -> {', '.join(outs)}" for name, (ins, outs) in self.signatures.items()]
-        for kind, count in sorted(Counter(operator.kind for operator in self.operators).items()):
-            lines.append(f"  {count:>4}  {kind}" + (f"  ({floats[kind]} in float)" if floats[kind] else ""))
-        return "\n".join(lines)
-
-
-def litert_report(path: str | os.PathLike) -> LiteRTReport:
-    """Reads which operators a .tflite file has, and in which dtypes they work.
-
-    The file itself is read, not an interpreter, whose delegates replace operators by their own.
-
-    Raises:
-        ExportError: it is not a .tflite file.
-        MissingDependencyError: ai-edge-litert is not installed.
-    """
-    try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    path = Path(path)
-    content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    dtypes = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-    graph = model.subgraphs[0]
-
-    def dtypes_of(indices):
-        return tuple(dtypes[graph.tensors[index].type] for index in indices if index >= 0)  # -1: left out (no bias)
-
-    operators = []
-    for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]  # old files only have the second
-        name = graph.tensors[operator.outputs[0]].name.decode()
-        operators.append(LiteRTOperator(kind, dtypes_of(operator.inputs), dtypes_of(operator.outputs), name))
-    signatures = {
-        signature.signatureKey.decode(): (
-            tuple(entry.name.decode() for entry in signature.inputs),
-            tuple(entry.name.decode() for entry in signature.outputs),
-        )
-        for signature in model.signatureDefs or ()
-    }
-    return LiteRTReport(path, len(content), signatures, tuple(operators))
