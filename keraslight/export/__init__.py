@@ -12,6 +12,7 @@ from keraslight.export.litert import (
     read_metadata,
     to_litert,
 )
+from keraslight.export.onnx import onnx_runner, to_onnx
 from keraslight.export.saved_model import list_versions, save_servable
 
 __all__ = [
@@ -24,7 +25,9 @@ __all__ = [
     "litert_parity",
     "litert_report",
     "litert_runner",
+    "onnx_runner",
     "read_metadata",
     "save_servable",
     "to_litert",
+    "to_onnx",
 ]

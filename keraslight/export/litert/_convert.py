@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
 from keraslight.export.litert._metadata import add_metadata
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
 log = logging.getLogger(__name__)
 
-INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME = "images", "probabilities", "serving_default"
+SIGNATURE_NAME = "serving_default"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 DTYPES = ("float32", "uint8", "int8")
 
@@ -51,7 +52,7 @@ def to_litert(
             come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
             it).
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
-            batches. The first 128 images are used.
+            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
         input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
         output_dtype: What the file gives: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
@@ -79,17 +80,8 @@ def to_litert(
     if quantization_aware and quantization is None:
         quantization = "int8"
     _check(quantization, representative_data, (input_dtype, output_dtype), batch_size, quantization_aware)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ExportError(
-            "A model to convert must have one input and one output. "
-            f"Received: {model.name!r} with {len(model.inputs)} inputs and {len(model.outputs)} outputs."
-        )
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Conversion needs TensorFlow: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
+    check_convertible(model)
+    import tensorflow as tf
 
     if preprocessing is not None:
         model = _with_normalization(model, preprocessing, quantization_aware)
@@ -98,14 +90,13 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
-    shape = (batch_size, *model.inputs[0].shape[1:])
-    if None in shape[1:]:
-        raise ExportError(f"A model to convert must have a fixed image size. Received: input shape {shape}.")
-    unset = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
-    if unset:  # the converter would crash the process
-        raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
     with tempfile.TemporaryDirectory() as folder:
-        _save_frozen(model, shape, folder)
+        serve = frozen_function(model, batch_size)
+        # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
+        # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if quantization is not None:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -130,9 +121,9 @@ def to_litert(
             name=model.name,
             description=f"An image classifier with {len(labels)} classes, {numbers}, made with keraslight.",
             labels=[str(label) for label in labels],
-            channels=shape[-1],
+            channels=model.inputs[0].shape[-1],
         )
-    return _write(path, content, verify)
+    return write_file(path, content, verify)
 
 
 def _takes_pixels(model: Any) -> bool:
@@ -159,33 +150,6 @@ def _with_normalization(model: Any, spec: Preprocessing, quantization_aware: boo
         )
     images = keras.Input(shape, name=INPUT_NAME)
     return keras.Model(images, model(ImageNormalization(spec)(images)), name=model.name)
-
-
-def _save_frozen(model: Any, shape: tuple, folder: str) -> None:
-    """Writes the model's inference graph, its variables as constants, as a SavedModel."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    spec = tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)
-
-    @tf.function(input_signature=[spec])
-    def infer(images):
-        return tf.nest.flatten(model(images, training=False))[0]
-
-    # With variables, the converter writes and restores a SavedModel and then looks for what is never assigned to:
-    # 17 seconds where constants take one, and a Keras 3 model comes out with its variables left in (and unset). So
-    # they become constants first. That forgets the output's name, so a second function gives it back.
-    frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
-
-    @tf.function(input_signature=[spec])
-    def serve(images):
-        return {OUTPUT_NAME: tf.nest.flatten(frozen(images))[0]}
-
-    # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a tensor
-    # of the first function: with them the converter's own saving fails, silently, and the file has no signature.
-    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
-    tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
 
 
 def is_quantization_aware(model: Any) -> bool:
@@ -239,16 +203,3 @@ def _samples(data: Any, batch_size: int, pixels: bool) -> Iterator[np.ndarray]:
         images[0].reshape(-1)[:2] = 0.0, 255.0
     for start in range(0, len(images) - batch_size + 1, batch_size):
         yield np.stack(images[start : start + batch_size])
-
-
-def _write(path: Path, content: bytes, verify: Callable[[Path], None] | None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        if verify is not None:
-            verify(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
