@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export import LiteRTMetadata, litert_report, litert_runner, read_metadata, to_litert
+from keraslight.export import LiteRTMetadata, litert_parity, litert_report, litert_runner, read_metadata, to_litert
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 
@@ -128,3 +128,18 @@ def test_files_that_cannot_be_read(model, tmp_path):
     path.write_bytes(content[: content.index(b"PK\x03\x04")])
     with pytest.raises(ExportError, match="must bring its label file. Received: .*not.tflite"):
         read_metadata(path)
+
+
+def test_a_quantization_aware_model_gets_labels_too(model, tmp_path, caplog):
+    from keraslight import compress
+
+    targets = model.predict(IMAGES, verbose=0).argmax(-1)
+    aware = compress.train_quantized(model, (IMAGES, targets), epochs=1, verbose=0)
+    ends = {"input_dtype": "uint8", "output_dtype": "uint8"}
+    path = to_litert(aware, tmp_path / "model.tflite", labels=LABELS, **ends)
+    assert "carries no preprocessing" not in caplog.text
+    assert read_metadata(path).labels == tuple(LABELS)
+    assert litert_report(path).float_operators == ()
+    assert litert_parity(aware, path, IMAGES).largest_difference < 0.05
+    with pytest.raises(InvalidArgumentError, match="Received: 'pets', which is quantization-aware"):
+        to_litert(aware, path, preprocessing=SPEC)
