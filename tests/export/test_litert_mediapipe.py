@@ -1,8 +1,5 @@
 """MediaPipe Tasks reads our files as they are, labels and all. It runs in a process and an environment of its own."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import golden_rule
@@ -13,25 +10,10 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_sample_images
 
 import keraslight
-from keraslight.export import litert_runner, to_litert
+from keraslight.export import litert_parity, litert_runner, to_litert
 from keraslight.labels import decode_predictions, imagenet_labels
 
-HERE = Path(__file__).parent
-PYTHON = Path(sys.prefix, "mediapipe", "bin", "python")
-GOLDEN = HERE.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
-
-
-def classify(model, images, folder):
-    """MediaPipe's ranking of each image, [(label, score), ...], best first."""
-    if not PYTHON.exists():
-        pytest.fail(f"MediaPipe is missing: {PYTHON}. `make test` sets it up.")
-    np.savez(folder / "images.npz", images=images)
-    command = [str(PYTHON), str(HERE / "mediapipe_classify.py"), str(model), str(folder / "images.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(images)
-    return answers
+GOLDEN = Path(__file__).parent.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +33,7 @@ def imagenet_model(tmp_path_factory):
 
 
 @pytest.mark.parametrize("form", ["float32", "int8"])
-def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, tmp_path):
+def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, mediapipe_classify, tmp_path):
     ints = {"quantization": "int8", "representative_data": photographs, "input_dtype": "uint8"}
     path = to_litert(
         imagenet_model,
@@ -60,7 +42,7 @@ def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, tmp
         **(ints if form == "int8" else {}),
     )
     wanted = decode_predictions(litert_runner(path)(photographs), top=1000)
-    found = classify(path, photographs, tmp_path)
+    found = mediapipe_classify(path, photographs)
     for ours, theirs in zip(wanted, found, strict=True):
         np.testing.assert_allclose([score for _, score in theirs], [p.score for p in ours[:5]], atol=1e-6)
         if form == "float32":
@@ -74,3 +56,10 @@ def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, tmp
         assert [[p.label for p in ranking] for ranking in decode_predictions(probabilities)] == [
             [label for label, _ in ranking] for ranking in found
         ]
+
+
+def test_float16_stays_close(imagenet_model, photographs, tmp_path):
+    path = to_litert(imagenet_model, tmp_path / "model.tflite", quantization="float16")
+    parity = litert_parity(imagenet_model, path, photographs)
+    assert parity.agreement == 1
+    assert 0 < parity.largest_difference < 2e-3
