@@ -17,10 +17,10 @@ from ai_edge_litert.interpreter import Interpreter
 import keraslight
 from keraslight.export import to_litert
 
-PAIRS = {
-    "mobilenet_v2_100": keras.applications.MobileNetV2,
-    "mobilenet_v3_large_100": keras.applications.MobileNetV3Large,
-    "efficientnet_b0": keras.applications.EfficientNetB0,
+PAIRS = {  # name -> Keras' builder, and whether its models normalize pixels themselves, so that ours do too
+    "mobilenet_v2_100": (keras.applications.MobileNetV2, False),
+    "mobilenet_v3_large_100": (keras.applications.MobileNetV3Large, True),
+    "efficientnet_b0": (keras.applications.EfficientNetB0, True),
 }
 
 
@@ -53,9 +53,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="turns of each pair")
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
-        for name, application in PAIRS.items():
+        for name, (application, normalizes) in PAIRS.items():
             keras.utils.set_random_seed(0)
-            ours = to_litert(keraslight.create_model(name, input_shape=(224, 224, 3)), Path(folder, f"{name}.tflite"))
+            model = keraslight.create_model(name, input_shape=(224, 224, 3), preprocessing=normalizes)
+            ours = to_litert(model, Path(folder, f"{name}.tflite"))
             theirs = Path(folder, f"keras_{name}.tflite")
             application(weights=None).export(theirs, format="litert", verbose=False)
             mine, other, share = ratio(ours, theirs, repeats)
