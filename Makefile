@@ -4,6 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+MEDIAPIPE := $(VENV)/mediapipe/.installed
 # TensorFlow's C++ start-up notes hide what a run has to say; its errors stay.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -20,13 +21,19 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# MediaPipe and tensorflow-model-optimization can't share an environment; the tests run it in a process of its own.
+$(MEDIAPIPE): tests/export/mediapipe.txt | $(INSTALLED)
+	$(PYTHON) -m venv $(VENV)/mediapipe
+	$(VENV)/mediapipe/bin/python -m pip install --quiet --disable-pip-version-check -r tests/export/mediapipe.txt
+	@touch $@
+
 demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real digits; the table ends in runs/demo/
 	$(BIN)/keraslight demo
 
-test: $(INSTALLED) ## The test suite without the slow sweeps
+test: $(INSTALLED) $(MEDIAPIPE) ## The test suite without the slow sweeps
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: $(INSTALLED) ## The whole test suite
+test-all: $(INSTALLED) $(MEDIAPIPE) ## The whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## ruff and the import contracts

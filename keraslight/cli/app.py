@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keraslight.cli import client, measure
+from keraslight.cli import client, convert, measure
 from keraslight.cli.plot import Grouping, plot_app
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
@@ -30,28 +29,6 @@ console = Console()
 Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
 Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans), or a folder with one folder a class.')]
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the order and the augmentation.")]
-
-
-class Quantization(enum.StrEnum):
-    """What the numbers of a LiteRT file are."""
-
-    float32 = "float32"
-    float16 = "float16"
-    dynamic = "dynamic"
-    int8 = "int8"
-
-    @property
-    def argument(self) -> str | None:
-        """What `to_litert` takes."""
-        return None if self is Quantization.float32 else self.value
-
-
-class InputDtype(enum.StrEnum):
-    """What a LiteRT file takes."""
-
-    float32 = "float32"
-    uint8 = "uint8"
-    int8 = "int8"
 
 
 @app.callback()
@@ -262,40 +239,8 @@ def export(
     console.print(f"  python -m keraslight_serving.server --model_name={to.name} --model_base_path={to}", style="bold")
 
 
-@app.command()
-def litert(
-    run: Run,
-    to: Annotated[Path, typer.Option(help="The .tflite file to write.")],
-    quantization: Annotated[Quantization, typer.Option(help="Numbers of the file.")] = Quantization.float32,
-    data: Annotated[
-        str | None, typer.Option(help='For int8: images that set the ranges, "digits" or a folder.')
-    ] = None,
-    input_dtype: Annotated[
-        InputDtype, typer.Option(help="What the file takes; uint8 and int8 need int8.")
-    ] = InputDtype.float32,
-) -> None:
-    """Convert a trained model to a LiteRT file for Android."""
-    from keraslight.errors import InvalidArgumentError
-    from keraslight.export import to_litert
-    from keraslight.preprocessing import Preprocessing
-    from keraslight.training import load_digits, load_directory, load_run
-
-    model, details = load_run(run)
-    samples = None
-    if quantization is Quantization.int8:
-        if data is None:
-            raise InvalidArgumentError("int8 needs images that set its ranges. Received: no --data.")
-        spec = Preprocessing.from_dict(details["preprocessing"])
-        images = load_digits(spec) if data == "digits" else load_directory(data, spec)
-        samples = images.train(32)
-    written = to_litert(
-        model,
-        to,
-        quantization=quantization.argument,
-        representative_data=samples,
-        input_dtype=input_dtype.value,
-    )
-    console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
+app.command()(convert.litert)
+app.command()(convert.onnx)
 
 
 app.command("classify")(client.classify)

@@ -19,7 +19,8 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch):
     """Tables must not be wrapped in the middle of what a test looks for."""
-    monkeypatch.setattr("keraslight.cli.app.console", Console(width=250))
+    for module in ("app", "convert"):
+        monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
 
 
 def run(*arguments, code=0):
@@ -30,7 +31,7 @@ def run(*arguments, code=0):
 
 def test_help_lists_and_explains_the_commands():
     text = run("--help")
-    for command in ("list", "info", "show", "compare", "train", "export", "litert", "classify", "demo"):
+    for command in ("list", "info", "show", "compare", "train", "export", "litert", "onnx", "classify", "demo"):
         assert command in text
         assert "Usage" in run(command, "--help")
 
@@ -78,6 +79,7 @@ def test_train_export_convert_classify(tmp_path):
         run("litert", folder, "--to", file, "--quantization", "int8")
     run("litert", folder, "--to", file, "--quantization", "int8", "--data", "digits", "--input-dtype", "uint8")
     assert 0 < file.stat().st_size < 5e6
+    assert "10 classes, int8, made with keraslight. 10 labels" in run("litert", file, "--report", "--threads", 1)
 
     image = tmp_path / "digit.png"
     Image.fromarray((load_digits().images[0] * 15.9).astype("uint8")).save(image)

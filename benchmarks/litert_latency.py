@@ -1,0 +1,72 @@
+"""Our model.tflite against keras.applications as Keras' own `model.export(format="litert")` writes it, batch 1.
+
+The same three architectures with random weights, 224x224, 1000 classes; then int8 against float32 of our MobileNetV2.
+One process, one thread, the two taking turns, medians. Targets: at most 1.0, and 0.6 for int8.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+import keraslight
+from keraslight.export import to_litert
+
+PAIRS = {  # name -> Keras' builder, and whether its models normalize pixels themselves, so that ours do too
+    "mobilenet_v2_100": (keras.applications.MobileNetV2, False),
+    "mobilenet_v3_large_100": (keras.applications.MobileNetV3Large, True),
+    "efficientnet_b0": (keras.applications.EfficientNetB0, True),
+}
+
+
+def interpreter(path: Path) -> Interpreter:
+    """With a random image in it."""
+    runner = Interpreter(str(path), num_threads=1)
+    details = runner.get_input_details()[0]
+    runner.resize_tensor_input(details["index"], (1, 224, 224, 3))  # Keras leaves the batch open
+    runner.allocate_tensors()
+    runner.set_tensor(details["index"], np.random.default_rng(0).random((1, 224, 224, 3), np.float32))
+    runner.invoke()
+    return runner
+
+
+def ratio(ours: Path, theirs: Path, repeats: int) -> tuple[float, float, float]:
+    """Median milliseconds of both, and the median over the turns of their ratio."""
+    runners = [interpreter(ours), interpreter(theirs)]
+    times: list[list[float]] = [[], []]
+    for turn in range(repeats):
+        for which in (0, 1) if turn % 2 else (1, 0):
+            began = time.perf_counter()
+            runners[which].invoke()
+            times[which].append(1000 * (time.perf_counter() - began))
+    first, second = (statistics.median(values) for values in times)
+    return first, second, statistics.median(a / b for a, b in zip(*times, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=200, help="turns of each pair")
+    repeats = parser.parse_args().repeats
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (application, normalizes) in PAIRS.items():
+            keras.utils.set_random_seed(0)
+            model = keraslight.create_model(name, input_shape=(224, 224, 3), preprocessing=normalizes)
+            ours = to_litert(model, Path(folder, f"{name}.tflite"))
+            theirs = Path(folder, f"keras_{name}.tflite")
+            application(weights=None).export(theirs, format="litert", verbose=False)
+            mine, other, share = ratio(ours, theirs, repeats)
+            print(f"{name}: ours {mine:.2f} ms, keras.applications {other:.2f} ms, ratio {share:.2f}", flush=True)
+        model = keraslight.create_model("mobilenet_v2_100", input_shape=(224, 224, 3))
+        images = np.random.default_rng(0).normal(size=(8, 224, 224, 3)).astype("float32")
+        int8 = to_litert(model, Path(folder, "int8.tflite"), quantization="int8", representative_data=images)
+        mine, other, share = ratio(int8, Path(folder, "mobilenet_v2_100.tflite"), repeats)
+        print(f"mobilenet_v2_100: int8 {mine:.2f} ms, float32 {other:.2f} ms, ratio {share:.2f}")
+
+
+if __name__ == "__main__":
+    main()

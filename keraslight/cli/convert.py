@@ -1,0 +1,201 @@
+"""`keraslight litert` and `keraslight onnx`: models as single files for phones and other runtimes."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+
+Model = Annotated[
+    str,
+    typer.Argument(help="A run folder of `keraslight train`, a .keras file, or a model's name.", metavar="MODEL"),
+]
+Weights = Annotated[str | None, typer.Option(help='For a name: "imagenet" or a weights file. [default: random]')]
+Size = Annotated[int | None, typer.Option(help="For a name: side of the image in pixels. [default: the model's]")]
+
+
+class Quantization(enum.StrEnum):
+    """What the numbers of a LiteRT file are."""
+
+    float32 = "float32"
+    float16 = "float16"
+    dynamic = "dynamic"
+    int8 = "int8"
+
+    @property
+    def argument(self) -> str | None:
+        """What `to_litert` takes."""
+        return None if self is Quantization.float32 else self.value
+
+
+class Dtype(enum.StrEnum):
+    """What a LiteRT file takes or gives."""
+
+    float32 = "float32"
+    uint8 = "uint8"
+    int8 = "int8"
+
+
+def litert(
+    model: Model,
+    to: Annotated[Path | None, typer.Option(help="The .tflite file to write.")] = None,
+    quantization: Annotated[Quantization, typer.Option(help="Numbers of the file.")] = Quantization.float32,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help='"digits" or a folder: its training images set the ranges of int8, its held-out ones measure the file.'
+        ),
+    ] = None,
+    input_dtype: Annotated[Dtype, typer.Option(help="What the file takes; uint8 and int8 need int8.")] = Dtype.float32,
+    output_dtype: Annotated[Dtype, typer.Option(help="What the file gives; uint8 and int8 need int8.")] = Dtype.float32,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Write no file that loses more accuracy than this on the held-out images, 0..1.", min=0, max=1
+        ),
+    ] = None,
+    weights: Weights = None,
+    size: Size = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Show operators, what accelerators can't take, memory and latency.")
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Measure latency with 1..N threads. [default: all]", min=1)
+    ] = None,
+) -> None:
+    """Convert a model to a LiteRT file for Android, labels inside; or report on a .tflite file that is there.
+
+    keraslight litert runs/digits --to digits.tflite --quantization int8 --data digits --max-drop 0.01 --report
+    keraslight litert digits.tflite --report
+    """
+    from keraslight.errors import InvalidArgumentError
+    from keraslight.export import litert_parity, to_litert
+
+    if model.endswith(".tflite"):
+        if to is not None:
+            raise InvalidArgumentError(
+                "A .tflite file can't be converted; leave out --to. Received: --to with a .tflite."
+            )
+        _print_report(Path(model), threads)
+        return
+    if to is None:
+        raise InvalidArgumentError("A conversion needs the file to write. Received: no --to.")
+    if data is None and (quantization is Quantization.int8 or max_drop is not None):
+        raise InvalidArgumentError(
+            "int8 needs images that set its ranges, and --max-drop images to measure on. Received: no --data."
+        )
+    net, labels, spec = _load(model, weights, size)
+    images = None if data is None else _images(data, spec)
+
+    def verify(file: Path) -> None:
+        if images is not None:
+            held_out = images.validation(32)
+            if labels is not None and list(images.labels) != list(labels):
+                held_out = held_out.map(lambda pixels, _: pixels)  # other classes than the model's say nothing
+            parity = litert_parity(net, file, held_out)
+            parity.require(max_drop=max_drop)
+            console.print(f"Against the model, {parity}.")
+
+    written = to_litert(
+        net,
+        to,
+        quantization=quantization.argument,
+        representative_data=images.train(32) if quantization is Quantization.int8 else None,
+        input_dtype=input_dtype.value,
+        output_dtype=output_dtype.value,
+        labels=labels,
+        verify=verify,
+    )
+    console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
+    if report:
+        _print_report(written, threads)
+
+
+def onnx(
+    model: Model,
+    to: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 13..18.")] = 17,
+    weights: Weights = None,
+    size: Size = None,
+    seed: Annotated[int, typer.Option(help="Seed of the images that the file is checked with.")] = 0,
+) -> None:
+    """Convert a model to an ONNX file, and compare ONNX Runtime's answers with the model's before it is kept."""
+    import numpy as np
+
+    from keraslight.export import to_onnx
+
+    net, _, _ = _load(model, weights, size)
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")
+    written = to_onnx(net, to, opset=opset, check_images=pixels)
+    console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
+
+
+def _load(source: str, weights: str | None, size: int | None) -> tuple[Any, list[str] | None, Any]:
+    """A model that takes raw pixels, its labels if it is known what they are, and its preprocessing or None."""
+    import keraslight
+    from keraslight.labels import imagenet_labels
+    from keraslight.layers import ImageNormalization
+    from keraslight.preprocessing import Preprocessing
+    from keraslight.training import load_run
+
+    if Path(source).is_dir():
+        net, details = load_run(source)
+        return net, details["labels"], Preprocessing.from_dict(details["preprocessing"])
+    if source.endswith(".keras"):
+        net = keraslight.load_model(source)
+        own = (layer.preprocessing for layer in net.layers if isinstance(layer, ImageNormalization))
+        return net, None, next(own, None)
+    info = keraslight.model_info(source)
+    side = size or info.input_size
+    spec = info.preprocessing and info.preprocessing.replace(size=(side, side))
+    net = keraslight.create_model(
+        source, weights=weights, input_shape=(side, side, spec.channels if spec else 3), preprocessing=spec or False
+    )
+    labels = list(imagenet_labels())
+    return net, labels if net.output_shape[-1] == len(labels) else None, spec
+
+
+def _images(data: str, spec: Any) -> Any:
+    from keraslight.errors import InvalidArgumentError
+    from keraslight.training import load_digits, load_directory
+
+    if spec is None:
+        raise InvalidArgumentError(
+            "--data needs a model that says how images are prepared. Received: one that does not."
+        )
+    return load_digits(spec) if data == "digits" else load_directory(data, spec)
+
+
+def _print_report(file: Path, threads: int | None) -> None:
+    from keraslight.export import litert_latency, litert_report
+
+    report = litert_report(file)
+    console.print(f"{file}: {report.size:,} bytes, tensor arena {report.arena:,} bytes")
+    for name, (inputs, outputs) in report.signatures.items():
+        console.print(f"signature {name}: {', '.join(inputs)} -> {', '.join(outputs)}")
+    if report.metadata is not None:
+        console.print(f"metadata: {report.metadata.description} {len(report.metadata.labels)} labels")
+
+    floats = Counter(operator.kind for operator in report.float_operators)
+    left = {name: Counter(operator.kind for operator in report.left_to_cpu(name)) for name in ("GPU", "NNAPI")}
+    table = Table("operator", "count", "in float", "not on GPU", "not on NNAPI")
+    for kind, count in sorted(Counter(operator.kind for operator in report.operators).items()):
+        table.add_row(
+            kind, *(str(n) if n else "" for n in (count, floats[kind], left["GPU"][kind], left["NNAPI"][kind]))
+        )
+    console.print(table)
+
+    most = threads or os.cpu_count() or 1
+    times = litert_latency(file, range(1, most + 1))
+    table = Table("threads", "milliseconds here", "against one")
+    for count, milliseconds in times.items():
+        table.add_row(str(count), f"{milliseconds:.2f}", f"{milliseconds / times[1]:.2f}")
+    console.print(table)

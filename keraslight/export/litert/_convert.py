@@ -1,0 +1,205 @@
+"""A model as a .tflite file."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
+from keraslight.export.litert._metadata import add_metadata
+from keraslight.preprocessing import LAYER_NAME, Preprocessing
+
+log = logging.getLogger(__name__)
+
+SIGNATURE_NAME = "serving_default"
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+DTYPES = ("float32", "uint8", "int8")
+
+_SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
+
+
+def to_litert(
+    model: Any,
+    path: str | os.PathLike,
+    *,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    input_dtype: str = "float32",
+    output_dtype: str = "float32",
+    batch_size: int | None = 1,
+    labels: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    verify: Callable[[Path], None] | None = None,
+) -> Path:
+    """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
+
+    With `labels`, MediaPipe Tasks' `ImageClassifier` reads the file as it is, if its images have three channels and it
+    takes float32 or uint8.
+
+    Args:
+        model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
+            `keraslight.compress`.
+        path: The file to write. It is replaced in one step; its folder is made.
+        quantization: None (float32), `"float16"` weights, `"dynamic"` (int8 weights, activations quantized as they
+            come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
+            it).
+        representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
+            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
+        input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
+            in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
+        output_dtype: What the file gives: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
+            or `"int8"` (the same less 128). MediaPipe reads float32 and uint8.
+        batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
+            then has no operators that work out shapes.
+        labels: One name a class, in the order of the outputs. They go into the file with a description of its images
+            (TFLite Metadata); None writes no metadata.
+        preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
+            raw pixels. None leaves the model as it is.
+        verify: Called with the finished file before it takes its place; what it raises stops the conversion. Such as
+            `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: arguments that do not go together.
+        DisagreementError: what `LiteRTParity.require` raises in `verify`; an older file at `path` stays as it was.
+        ExportError: the model has several inputs or outputs, or the converter refuses it.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    path = Path(path)
+    quantization_aware = is_quantization_aware(model)
+    if quantization_aware and quantization is None:
+        quantization = "int8"
+    _check(quantization, representative_data, (input_dtype, output_dtype), batch_size, quantization_aware)
+    check_convertible(model)
+    import tensorflow as tf
+
+    if preprocessing is not None:
+        model = _with_normalization(model, preprocessing, quantization_aware)
+    elif labels is not None and not _takes_pixels(model):
+        log.warning(
+            "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
+            "0..255. If it was trained on normalized images, pass that Preprocessing."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        serve = frozen_function(model, batch_size)
+        # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
+        # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(input_dtype)
+            converter.inference_output_type = tf.as_dtype(output_dtype)
+            if not quantization_aware:
+                samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
+                converter.representative_dataset = lambda: ([sample] for sample in samples)
+        try:
+            content = converter.convert()
+        except Exception as error:  # the converter raises whatever its C++ side throws
+            raise ExportError(
+                f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
+            ) from error
+    if labels is not None:
+        numbers = quantization or "float32"
+        content = add_metadata(
+            content,
+            name=model.name,
+            description=f"An image classifier with {len(labels)} classes, {numbers}, made with keraslight.",
+            labels=[str(label) for label in labels],
+            channels=model.inputs[0].shape[-1],
+        )
+    return write_file(path, content, verify)
+
+
+def _takes_pixels(model: Any) -> bool:
+    """Whether a model says that it normalizes raw pixels itself."""
+    return getattr(model, "preprocessing", None) is not None or any(layer.name == LAYER_NAME for layer in model.layers)
+
+
+def _with_normalization(model: Any, spec: Preprocessing, quantization_aware: bool) -> Any:
+    """The model with the normalization in front, so that it takes raw pixels."""
+    import keras
+
+    from keraslight.layers import ImageNormalization
+
+    if quantization_aware or _takes_pixels(model):
+        raise InvalidArgumentError(
+            "`preprocessing` is for a Keras 3 model that takes normalized images. "
+            f"Received: {model.name!r}, which {'is quantization-aware' if quantization_aware else 'normalizes itself'}."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    if shape[-1] != spec.channels:
+        raise InvalidArgumentError(
+            "`preprocessing` must have the model's channels. "
+            f"Received: {spec.channels} channels for images of shape {shape}."
+        )
+    images = keras.Input(shape, name=INPUT_NAME)
+    return keras.Model(images, model(ImageNormalization(spec)(images)), name=model.name)
+
+
+def is_quantization_aware(model: Any) -> bool:
+    """Whether a model carries tensorflow_model_optimization's quantizers."""
+    # By name: the classes can't be imported where tensorflow-model-optimization is not installed.
+    classes = (base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__)
+    return "QuantizeWrapper" in classes
+
+
+def _check(quantization, representative_data, dtypes, batch_size, quantization_aware) -> None:
+    if quantization not in QUANTIZATIONS:
+        raise InvalidArgumentError(f"`quantization` must be one of {QUANTIZATIONS}. Received: {quantization!r}.")
+    for name, dtype in zip(("input_dtype", "output_dtype"), dtypes, strict=True):
+        if dtype not in DTYPES:
+            raise InvalidArgumentError(f"`{name}` must be one of {DTYPES}. Received: {dtype!r}.")
+        if dtype != "float32" and quantization != "int8":
+            raise InvalidArgumentError(
+                f"`{name}` must be 'float32' unless quantization='int8'. "
+                f"Received: {name}={dtype!r}, quantization={quantization!r}."
+            )
+    if quantization_aware and quantization != "int8":
+        raise InvalidArgumentError(
+            f"A quantization-aware model must be converted to int8. Received: quantization={quantization!r}."
+        )
+    if quantization == "int8" and not quantization_aware and representative_data is None:
+        raise InvalidArgumentError(
+            "int8 of a Keras 3 model needs `representative_data`, from which the ranges of its activations are taken. "
+            "Received: representative_data=None. Or train it with `keraslight.compress.train_quantized`."
+        )
+    if batch_size is not None and batch_size < 1:
+        raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
+
+
+def _samples(data: Any, batch_size: int, pixels: bool) -> Iterator[np.ndarray]:
+    """Float32 batches of `batch_size` images from whatever `representative_data` was."""
+
+    def images_of(part):
+        return np.asarray(part[0] if isinstance(part, tuple | list) else part, np.float32)
+
+    parts = (data,) if isinstance(data, np.ndarray | tuple | list) else data
+    rows = itertools.islice((image for part in parts for image in images_of(part)), max(_SAMPLES, batch_size))
+    images = list(rows)
+    if len(images) < batch_size:
+        raise InvalidArgumentError(
+            f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
+        )
+    if pixels:
+        # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
+        # image goes in as it is, even if no sample happens to be black and white.
+        images[0] = images[0].copy()
+        images[0].reshape(-1)[:2] = 0.0, 255.0
+    for start in range(0, len(images) - batch_size + 1, batch_size):
+        yield np.stack(images[start : start + batch_size])

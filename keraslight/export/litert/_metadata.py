@@ -1,0 +1,285 @@
+"""TFLite Metadata: what a .tflite file says of its images and classes, for MediaPipe Tasks and LiteRT on Android.
+
+Source of the layout: metadata_schema.fbs of TFLite Support and MediaPipe (schema 1.5.0). The metadata is a FlatBuffer
+of its own in one of the model's buffers; files that it names, here the labels, hang behind the model as a zip archive.
+The packages that could write it can't be installed here (mediapipe and tensorflow-model-optimization want different
+absl-py, tflite-support knows no current Python), and it takes a few small tables, so they are written by hand.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flatbuffers
+import numpy as np
+
+from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+
+BUFFER_NAME = "TFLITE_METADATA"
+LABELS_FILE = "labels.txt"
+_IDENTIFIER = b"M001"
+_PARSER_VERSION = "1.0.0"  # everything written here was in the first version of the schema
+_TENSOR_AXIS_LABELS = 2  # AssociatedFileType
+_COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType: RGB, GRAYSCALE
+_IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # members of the union ContentProperties
+_NORMALIZATION_OPTIONS = 1  # member of the union ProcessUnitOptions
+
+
+class LiteRTMetadata(NamedTuple):
+    """What a file's metadata says.
+
+    Attributes:
+        name, description: Of the model.
+        labels: The class names, in the order of the outputs; empty if the file has none.
+        mean, std: A float32 input is `(pixel - mean) / std` of pixels 0..255; one value a channel.
+        color_space: `"RGB"` or `"GRAYSCALE"`, or `"UNKNOWN"`.
+    """
+
+    name: str
+    description: str
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    color_space: str
+
+
+def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str], channels: int) -> bytes:
+    """Writes metadata into a .tflite file that takes raw pixels 0..255 and gives one score a class.
+
+    Args:
+        content: The file's bytes, without metadata.
+        name, description: Of the model, for people.
+        labels: One name a class, without line breaks, in the order of the outputs.
+        channels: The images' channels. MediaPipe reads 3 only.
+
+    Returns:
+        The bytes of a file with metadata. Its weights start at multiples of 16 bytes, as the converter's do.
+
+    Raises:
+        InvalidArgumentError: the labels don't fit the file's output.
+    """
+    schema = _schema()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    graph = model.subgraphs[0]
+    classes = graph.tensors[graph.outputs[0]].shape[-1]
+    if len(labels) != classes:
+        raise InvalidArgumentError(
+            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
+        )
+    if any("\n" in label for label in labels):
+        raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
+
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(_metadata(name, description, channels), np.uint8)
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = BUFFER_NAME, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+    builder = _AlignedBuilder(len(content) + 4096)
+    builder.Finish(model.Pack(builder), b"TFL3")
+
+    file = io.BytesIO(bytes(builder.Output()))
+    with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
+        # A fixed date, so that the same model gives the same file.
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
+    return file.getvalue()
+
+
+def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
+    """Reads the metadata of a .tflite file.
+
+    Returns:
+        The metadata of the first input and output, or None if the file has none.
+
+    Raises:
+        ExportError: it is not a .tflite file, or its metadata can't be read.
+    """
+    schema = _schema()
+    content = Path(path).read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    buffers = [entry.buffer for entry in model.metadata or [] if entry.name.decode() == BUFFER_NAME]
+    if not buffers:
+        return None
+    root = _Reader.root(bytes(model.buffers[buffers[0]].data))
+    graph = root.tables(3)[0]
+    image = graph.tables(2)[0]
+    units = [unit.table(1) for unit in image.tables(4)]
+    properties = image.table(3).table(1)
+    names = [file.text(0) for tensor in graph.tables(3) for file in tensor.tables(6)]
+    labels: tuple[str, ...] = ()
+    if names:
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                labels = tuple(archive.read(names[0]).decode().splitlines())
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ExportError(
+                f"The metadata of a LiteRT file must bring its label file. Received: {path}: {error}."
+            ) from error
+    return LiteRTMetadata(
+        root.text(0),
+        root.text(1),
+        labels,
+        units[0].floats(0) if units else (),
+        units[0].floats(1) if units else (),
+        ("UNKNOWN", "RGB", "GRAYSCALE")[properties.byte(0)],
+    )
+
+
+def _schema() -> Any:
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Metadata of a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
+        ) from error
+    return schema_py_generated
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """Starts every vector at a multiple of 16 bytes.
+
+    The schema asks for it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
+    buffer of bytes to one byte.
+    """
+
+    def StartVector(self, elemSize, numElems, alignment):
+        return super().StartVector(elemSize, numElems, max(alignment, 16))
+
+
+class _Table(dict):
+    """A FlatBuffers table to write: slot -> a writer of the field's value."""
+
+
+def _metadata(name: str, description: str, channels: int) -> bytes:
+    pixels = _Table({0: _floats([0.0] * channels), 1: _floats([1.0] * channels)})
+    image = _Table(
+        {
+            0: _text("image"),
+            1: _text("Raw pixels 0..255; the model normalizes them itself."),
+            3: _table(
+                _Table(
+                    {
+                        0: _byte(_IMAGE_PROPERTIES),
+                        1: _table(_Table({0: _byte(_COLOR_SPACES.get(channels, 0))})),
+                    }
+                )
+            ),
+            4: _tables([_Table({0: _byte(_NORMALIZATION_OPTIONS), 1: _table(pixels)})]),
+            5: _table(_Table({0: _floats([255.0] * channels), 1: _floats([0.0] * channels)})),
+        }
+    )
+    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class a line."), 2: _byte(_TENSOR_AXIS_LABELS)})
+    scores = _Table(
+        {
+            0: _text("probability"),
+            1: _text("One score a class."),
+            3: _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())})),
+            5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
+            6: _tables([labels]),
+        }
+    )
+    root = _Table(
+        {
+            0: _text(name),
+            1: _text(description),
+            3: _tables([_Table({2: _tables([image]), 3: _tables([scores])})]),
+            7: _text(_PARSER_VERSION),
+        }
+    )
+    builder = flatbuffers.Builder()
+    builder.Finish(_write_table(builder, root), _IDENTIFIER)
+    return bytes(builder.Output())
+
+
+Field = Callable[[flatbuffers.Builder], Callable[[int], None]]
+"""Writes what a field refers to, and returns what puts the field into its table's slot."""
+
+
+def _write_table(builder: flatbuffers.Builder, table: _Table) -> int:
+    # Whatever a table refers to must be finished before the table is begun.
+    placed = {slot: field(builder) for slot, field in table.items()}
+    builder.StartObject(max(table, default=-1) + 1)
+    for slot, place in placed.items():
+        place(slot)
+    return builder.EndObject()
+
+
+def _byte(value: int) -> Field:
+    return lambda builder: lambda slot: builder.PrependUint8Slot(slot, value, 0)
+
+
+def _text(value: str) -> Field:
+    return lambda builder: _reference(builder, builder.CreateString(value))
+
+
+def _floats(values: Sequence[float]) -> Field:
+    return lambda builder: _reference(builder, builder.CreateNumpyVector(np.asarray(values, np.float32)))
+
+
+def _table(value: _Table) -> Field:
+    return lambda builder: _reference(builder, _write_table(builder, value))
+
+
+def _tables(values: Sequence[_Table]) -> Field:
+    def write(builder: flatbuffers.Builder) -> Callable[[int], None]:
+        offsets = [_write_table(builder, value) for value in values]
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return _reference(builder, builder.EndVector())
+
+    return write
+
+
+def _reference(builder: flatbuffers.Builder, offset: int) -> Callable[[int], None]:
+    return lambda slot: builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+
+
+class _Reader:
+    """A FlatBuffers table to read; a field that was not written is empty or 0."""
+
+    def __init__(self, table: flatbuffers.table.Table) -> None:
+        self._table = table
+
+    @classmethod
+    def root(cls, content: bytes) -> _Reader:
+        position = flatbuffers.encode.Get(flatbuffers.packer.uoffset, content, 0)
+        return cls(flatbuffers.table.Table(bytearray(content), position))
+
+    def _field(self, slot: int) -> int:
+        offset = self._table.Offset(4 + 2 * slot)
+        return offset and offset + self._table.Pos
+
+    def byte(self, slot: int) -> int:
+        field = self._field(slot)
+        return field and self._table.Get(flatbuffers.number_types.Uint8Flags, field)
+
+    def text(self, slot: int) -> str:
+        field = self._field(slot)
+        return self._table.String(field).decode() if field else ""
+
+    def floats(self, slot: int) -> tuple[float, ...]:
+        offset = self._table.Offset(4 + 2 * slot)
+        if not offset:
+            return ()
+        return tuple(self._table.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, offset).tolist())
+
+    def table(self, slot: int) -> _Reader:
+        return _Reader(flatbuffers.table.Table(self._table.Bytes, self._table.Indirect(self._field(slot))))
+
+    def tables(self, slot: int) -> list[_Reader]:
+        offset = self._table.Offset(4 + 2 * slot)
+        if not offset:
+            return []
+        start, count = self._table.Vector(offset), self._table.VectorLen(offset)
+        return [
+            _Reader(flatbuffers.table.Table(self._table.Bytes, self._table.Indirect(start + 4 * index)))
+            for index in range(count)
+        ]

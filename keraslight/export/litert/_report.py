@@ -1,0 +1,217 @@
+"""What is in a .tflite file, what of it an accelerator can't take, and how fast it is here."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.export.litert._arena import plan_arena
+from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
+from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
+from keraslight.export.litert._parity import new_interpreter
+
+DELEGATES = {"GPU": gpu_problem, "NNAPI": nnapi_problem}
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteRTOperator:
+    """One operator of a file.
+
+    Attributes:
+        kind: Its name, such as `"CONV_2D"`.
+        inputs, outputs: The dtypes of its tensors in order, such as `("INT8", "INT8", "INT32")`.
+        name: The name of its first output tensor.
+        rank: The largest number of axes of its tensors.
+    """
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    name: str
+    rank: int
+
+    def problem(self, delegate: str) -> str:
+        """Why a delegate, `"GPU"` or `"NNAPI"`, can't take it; "" if it can."""
+        return DELEGATES[delegate](self.kind, (*self.inputs, *self.outputs), self.rank)
+
+
+@dataclasses.dataclass(frozen=True)
+class LiteRTReport:
+    """What a .tflite file holds; `str()` is a table.
+
+    Attributes:
+        path: The file.
+        size: Its bytes.
+        signatures: Signature name -> (input names, output names).
+        operators: Every operator of the main graph, in order.
+        arena: Bytes that TFLite's planner needs for the tensors between the operators, for the file's batch (an open
+            one counts as 1). Scratch memory of kernels and delegates comes on top.
+        metadata: What the file says of its images and labels, or None.
+    """
+
+    path: Path
+    size: int
+    signatures: dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+    operators: tuple[LiteRTOperator, ...]
+    arena: int
+    metadata: LiteRTMetadata | None
+
+    @property
+    def float_operators(self) -> tuple[LiteRTOperator, ...]:
+        """The operators that read or write floats, less those that only convert at the file's ends."""
+        return tuple(
+            operator
+            for operator in self.operators
+            if operator.kind not in ("QUANTIZE", "DEQUANTIZE")
+            and any(dtype.startswith("FLOAT") for dtype in (*operator.inputs, *operator.outputs))
+        )
+
+    def left_to_cpu(self, delegate: str) -> tuple[LiteRTOperator, ...]:
+        """The operators that a delegate, `"GPU"` or `"NNAPI"`, can't take.
+
+        Raises:
+            InvalidArgumentError: another delegate.
+        """
+        if delegate not in DELEGATES:
+            raise InvalidArgumentError(f"`delegate` must be one of {tuple(DELEGATES)}. Received: {delegate!r}.")
+        return tuple(operator for operator in self.operators if operator.problem(delegate))
+
+    def __str__(self) -> str:
+        floats = Counter(operator.kind for operator in self.float_operators)
+        lines = [f"{self.path} ({self.size:,} bytes, tensor arena {self.arena:,} bytes)"]
+        lines += [f"  {name}: {', '.join(ins)} -> {', '.join(outs)}" for name, (ins, outs) in self.signatures.items()]
+        for kind, count in sorted(Counter(operator.kind for operator in self.operators).items()):
+            lines.append(f"  {count:>4}  {kind}" + (f"  ({floats[kind]} in float)" if floats[kind] else ""))
+        for delegate in DELEGATES:
+            kinds = Counter(operator.kind for operator in self.left_to_cpu(delegate))
+            left = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            lines.append(f"  {delegate} delegate leaves to the CPU: {left or 'nothing'}")
+        return "\n".join(lines)
+
+
+def litert_report(path: str | os.PathLike) -> LiteRTReport:
+    """Reads which operators a .tflite file has, in which dtypes they work, and what memory they need.
+
+    The file itself is read, not an interpreter, whose delegates replace operators by their own.
+
+    Raises:
+        ExportError: it is not a .tflite file.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    try:
+        from ai_edge_litert import schema_py_generated as schema
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Reading a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
+        ) from error
+    path = Path(path)
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
+    dtypes = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+    graph = model.subgraphs[0]
+
+    def dtypes_of(indices):
+        return tuple(dtypes[graph.tensors[index].type] for index in indices if index >= 0)  # -1: left out (no bias)
+
+    operators = []
+    for operator in graph.operators:
+        code = model.operatorCodes[operator.opcodeIndex]
+        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]  # old files only have the second
+        tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        operators.append(
+            LiteRTOperator(
+                kind,
+                dtypes_of(operator.inputs),
+                dtypes_of(operator.outputs),
+                graph.tensors[operator.outputs[0]].name.decode(),
+                max(len(_shape(tensor)) for tensor in tensors),
+            )
+        )
+    signatures = {
+        signature.signatureKey.decode(): (
+            tuple(entry.name.decode() for entry in signature.inputs),
+            tuple(entry.name.decode() for entry in signature.outputs),
+        )
+        for signature in model.signatureDefs or ()
+    }
+    return LiteRTReport(path, len(content), signatures, tuple(operators), _arena(model, dtypes), read_metadata(path))
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return () if tensor.shape is None else tuple(int(side) for side in tensor.shape)
+
+
+_BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT64": 8, "FLOAT64": 8}
+
+
+def _arena(model: Any, dtypes: dict[int, str]) -> int:
+    """The bytes of the main graph's tensors that are neither weights nor constants."""
+    graph = model.subgraphs[0]
+    end = len(graph.operators)
+    first = dict.fromkeys(graph.inputs, 0)
+    last = dict.fromkeys(graph.outputs, end)
+    for position, operator in enumerate(graph.operators):
+        first.update(dict.fromkeys(operator.outputs, position))
+        for index in (*operator.inputs, *operator.outputs):
+            last[index] = max(last.get(index, 0), position)
+    for index in graph.inputs:
+        last[index] = end  # an app may read its input again, so the planner keeps it
+    blocks = []
+    for index, begins in first.items():
+        tensor = graph.tensors[index]
+        size = math.prod(_shape(tensor)) * _BYTES.get(dtypes[tensor.type], 1)
+        blocks.append((size, begins, last[index]))
+    return plan_arena(blocks).size
+
+
+def litert_latency(
+    path: str | os.PathLike, threads: Sequence[int] = (1,), *, repeats: int = 50, seed: int = 0
+) -> dict[int, float]:
+    """Measures on this machine how long a .tflite file takes for its fixed batch.
+
+    Args:
+        path: The file.
+        threads: Numbers of threads to try, each at least 1. They take turns, so that a noisy moment hits all.
+        repeats: Runs of each number, at least 1, after one that is not counted.
+        seed: Of the random input.
+
+    Returns:
+        Number of threads -> median milliseconds of a run.
+
+    Raises:
+        InvalidArgumentError: a number below 1, or no number of threads.
+        MissingDependencyError: ai-edge-litert is not installed.
+    """
+    if not threads or min(threads) < 1:
+        raise InvalidArgumentError(f"`threads` must be numbers of at least 1. Received: {tuple(threads)}.")
+    if repeats < 1:
+        raise InvalidArgumentError(f"`repeats` must be at least 1. Received: {repeats}.")
+    random = np.random.default_rng(seed)
+    interpreters = {}
+    for count in threads:
+        interpreter = interpreters[count] = new_interpreter(path, count)
+        interpreter.allocate_tensors()
+        for entry in interpreter.get_input_details():
+            pixels = random.integers(0, 128, entry["shape"])  # in the range of every dtype
+            interpreter.set_tensor(entry["index"], pixels.astype(entry["dtype"]))
+        interpreter.invoke()
+    times: dict[int, list[float]] = {count: [] for count in interpreters}
+    for _ in range(repeats):
+        for count, interpreter in interpreters.items():
+            began = time.perf_counter()
+            interpreter.invoke()
+            times[count].append(1000 * (time.perf_counter() - began))
+    return {count: statistics.median(values) for count, values in times.items()}

@@ -1,0 +1,117 @@
+"""Models as ONNX files, for ONNX Runtime, OpenVINO, TensorRT and others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keraslight.errors import DisagreementError, ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.export._frozen import check_convertible, frozen_function, write_file
+
+OPSETS = (13, 18)
+"""The lowest and highest operator set that tf2onnx 1.17 writes."""
+
+
+def to_onnx(
+    model: Any,
+    path: str | os.PathLike,
+    *,
+    opset: int = 17,
+    check_images: np.ndarray | None = None,
+    tolerance: float = 1e-4,
+) -> Path:
+    """Converts a model to an ONNX file: `images` -> `probabilities`, float32, open batch.
+
+    The images stay (B, H, W, C): ONNX Runtime transposes where its kernels need it.
+
+    Args:
+        model: A Keras 3 model with one input (B, H, W, C) and one output.
+        path: The file to write. It is replaced in one step; its folder is made.
+        opset: ONNX operator set, in 13..18.
+        check_images: float32 (N, H, W, C), such as the model takes. With them ONNX Runtime runs the file before it
+            takes its place, and its answers must be the model's.
+        tolerance: Largest difference of an output that counts as the same answer, above 0.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: an argument out of its range.
+        ExportError: the model has several inputs or outputs, an open image size or NaN weights, or the converter
+            refuses it.
+        DisagreementError: ONNX Runtime's answers differ by more than `tolerance`. What was at `path` stays.
+        MissingDependencyError: TensorFlow, tf2onnx, or for `check_images` onnxruntime, is not installed.
+    """
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise InvalidArgumentError(f"`opset` must be in {OPSETS[0]}..{OPSETS[1]}. Received: opset={opset}.")
+    if not tolerance > 0:
+        raise InvalidArgumentError(f"`tolerance` must be above 0. Received: tolerance={tolerance}.")
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Conversion to ONNX needs tf2onnx: pip install 'keraslight[onnx]'. Received: {error}."
+        ) from error
+    check_convertible(model)
+    serve = frozen_function(model, None)
+    try:
+        file, _ = tf2onnx.convert.from_function(
+            serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
+        )
+        onnx.checker.check_model(file)  # tf2onnx writes operators that it does not know as they are, and only logs it
+    except Exception as error:  # tf2onnx raises whatever its rewriters throw
+        raise ExportError(
+            f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
+        ) from error
+
+    def verify(written: Path) -> None:
+        if check_images is not None:
+            _compare(model, written, np.asarray(check_images, np.float32), tolerance)
+
+    return write_file(Path(path), file.SerializeToString(), verify)
+
+
+def onnx_runner(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that runs an ONNX file of one input and one output with ONNX Runtime on the CPU.
+
+    Returns:
+        A function of float32 images (B, H, W, C) that gives the outputs, (B, ...).
+
+    Raises:
+        MissingDependencyError: onnxruntime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Running an ONNX file needs onnxruntime: pip install 'keraslight[onnx]'. Received: {error}."
+        ) from error
+    session = onnxruntime.InferenceSession(str(Path(path)), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda images: session.run(None, {name: images})[0]
+
+
+def _erfc(graph: Any, node: Any, *_: Any) -> None:
+    """Writes TensorFlow's Erfc, which exact GELU is made of and tf2onnx does not know, as 1 - Erf."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    graph.remove_node(node.name)
+    erf = graph.make_node("Erf", list(node.input), shapes=shapes, dtypes=dtypes)
+    one = graph.make_const(f"{node.name}_one", np.ones((), np.float32))
+    graph.make_node(
+        "Sub", [one.output[0], erf.output[0]], name=node.name, outputs=list(node.output), shapes=shapes, dtypes=dtypes
+    )
+
+
+def _compare(model: Any, file: Path, images: np.ndarray, tolerance: float) -> None:
+    wanted, found = np.asarray(model(images, training=False)), onnx_runner(file)(images)
+    difference = float(np.abs(wanted - found).max())
+    if not difference <= tolerance:  # a NaN is no agreement
+        raise DisagreementError(
+            f"ONNX Runtime must give the model's answers within {tolerance}. Received: a difference of "
+            f"{difference:.3g} on {len(images)} images."
+        )

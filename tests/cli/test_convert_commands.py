@@ -1,0 +1,94 @@
+"""`keraslight litert` and `keraslight onnx` as a user types them."""
+
+import keras
+import pytest
+from keras import layers
+from rich.console import Console
+from typer.testing import CliRunner
+
+from keraslight.cli.app import app
+from keraslight.errors import DisagreementError, InvalidArgumentError
+from keraslight.export import litert_report, read_metadata
+from keraslight.labels import imagenet_labels
+from keraslight.layers import ImageNormalization
+from keraslight.training import DIGITS_PREPROCESSING, load_digits
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    monkeypatch.setattr("keraslight.cli.convert.console", Console(width=250))
+
+
+def run(*arguments):
+    result = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small net that knows the digits, but whose answers are so close together that 256ths lose them."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((48, 48, 1))
+    x = ImageNormalization(DIGITS_PREPROCESSING)(images)
+    x = layers.ReLU()(layers.Conv2D(8, 6, strides=6)(x))
+    logits = layers.Dense(10, activation="softmax", name="logits")
+    net = keras.Model(images, logits(layers.Flatten()(x)), name="net")
+    net.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    net.fit(load_digits(DIGITS_PREPROCESSING).train(32, epochs=4), verbose=0)
+    logits.set_weights([1e-3 * weight for weight in logits.get_weights()])
+    path = tmp_path_factory.mktemp("saved") / "net.keras"
+    net.save(path)
+    return path
+
+
+def test_litert_converts_measures_and_reports(saved, tmp_path):
+    file = tmp_path / "net.tflite"
+    text = run("litert", saved, "--to", file, "--data", "digits", "--max-drop", 0.01, "--report", "--threads", 2)
+    assert "Against the model, 359 images: top-1 agreement 100.00%" in text
+    assert f"Wrote {file}" in text
+    report = litert_report(file)
+    assert f"{report.size:,} bytes, tensor arena {report.arena:,} bytes" in text
+    assert "not on NNAPI" in text
+    assert "CONV_2D" in text
+    assert "milliseconds here" in text
+
+
+def test_a_file_that_loses_too_much_is_not_written(saved, tmp_path):
+    file = tmp_path / "net.tflite"
+    int8 = ("--quantization", "int8", "--data", "digits", "--output-dtype", "uint8")
+    text = run("litert", saved, "--to", file, *int8)
+    assert "accuracy 9" in text  # of the model, in percent; the file's is far below
+    before = file.read_bytes()
+    with pytest.raises(DisagreementError, match="within max_drop=0.05 of its model"):
+        run("litert", saved, "--to", file, *int8, "--max-drop", 0.05)
+    assert file.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["net.tflite"]
+
+
+def test_litert_of_a_name_gets_imagenets_labels(tmp_path):
+    file = tmp_path / "net.tflite"
+    run("litert", "squeezenet_1_1", "--size", 64, "--to", file)
+    assert read_metadata(file).labels == imagenet_labels()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("litert", "net.keras"), "needs the file to write. Received: no --to"),
+        (("litert", "net.tflite", "--to", "x.tflite"), "can't be converted; leave out --to"),
+        (("litert", "net.keras", "--to", "x.tflite", "--quantization", "int8"), "Received: no --data"),
+        (("litert", "net.keras", "--to", "x.tflite", "--max-drop", "0.1"), "Received: no --data"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        run(*arguments)
+
+
+def test_onnx(saved, tmp_path):
+    file = tmp_path / "net.onnx"
+    assert "ONNX Runtime gives the model's answers" in run("onnx", saved, "--to", file)
+    assert file.stat().st_size > 1000

@@ -1,0 +1,65 @@
+"""MediaPipe Tasks reads our files as they are, labels and all. It runs in a process and an environment of its own."""
+
+from pathlib import Path
+
+import golden_rule
+import numpy as np
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+from sklearn.datasets import load_sample_images
+
+import keraslight
+from keraslight.export import litert_parity, litert_runner, to_litert
+from keraslight.labels import decode_predictions, imagenet_labels
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Two photographs as whole-numbered pixels (2, 224, 224, 3)."""
+    spec = keraslight.model_info("mobilenet_v4_conv_small").preprocessing.replace(size=(224, 224))
+    return np.stack([spec.fit(tf.constant(image)).numpy() for image in load_sample_images().images]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def imagenet_model(tmp_path_factory):
+    """1000 classes, with the weights of the golden fixture."""
+    meta, _ = golden_rule.load(GOLDEN)
+    file = tmp_path_factory.mktemp("golden") / "reference.safetensors"
+    save_file(dict(golden_rule.params(meta)), file)
+    return keraslight.create_model("timm/mobilenetv4_conv_small", weights=file, preprocessing=True)
+
+
+@pytest.mark.parametrize("form", ["float32", "int8"])
+def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, mediapipe_classify, tmp_path):
+    ints = {"quantization": "int8", "representative_data": photographs, "input_dtype": "uint8"}
+    path = to_litert(
+        imagenet_model,
+        tmp_path / "model.tflite",
+        labels=imagenet_labels(),
+        **(ints if form == "int8" else {}),
+    )
+    wanted = decode_predictions(litert_runner(path)(photographs), top=1000)
+    found = mediapipe_classify(path, photographs)
+    for ours, theirs in zip(wanted, found, strict=True):
+        np.testing.assert_allclose([score for _, score in theirs], [p.score for p in ours[:5]], atol=1e-6)
+        if form == "float32":
+            assert [label for label, _ in theirs] == [p.label for p in ours[:5]]
+        else:  # int8 probabilities are whole 256ths: many are equal, and equal ones may stand in any order
+            assert {(label, round(256 * score)) for label, score in theirs} <= {
+                (p.label, round(256 * p.score)) for p in ours
+            }
+    if form == "float32":
+        probabilities = imagenet_model.predict(photographs.astype("float32"), verbose=0)
+        assert [[p.label for p in ranking] for ranking in decode_predictions(probabilities)] == [
+            [label for label, _ in ranking] for ranking in found
+        ]
+
+
+def test_float16_stays_close(imagenet_model, photographs, tmp_path):
+    path = to_litert(imagenet_model, tmp_path / "model.tflite", quantization="float16")
+    parity = litert_parity(imagenet_model, path, photographs)
+    assert parity.agreement == 1
+    assert 0 < parity.largest_difference < 2e-3
