@@ -7,6 +7,7 @@ when something asks for them; Keras 3 goes on working beside them.
 from keraslight.compress._bridge import register_twin, to_tf_keras
 from keraslight.compress._fuse import fuse
 from keraslight.compress._pruning import Pruning, prune
+from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
 from keraslight.compress._quantize import quantize_aware, quantized_weights_to_keras, train_quantized
 from keraslight.compress._reparameterize import reparameterize
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
@@ -17,11 +18,14 @@ __all__ = [
     "SparsityReport",
     "fuse",
     "prune",
+    "pruning_step_callback",
     "quantize_aware",
     "quantized_weights_to_keras",
     "register_twin",
     "reparameterize",
     "sparsity",
+    "strip_pruning",
     "to_tf_keras",
     "train_quantized",
+    "wrap_pruning",
 ]
