@@ -10,11 +10,13 @@ from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
 from keraslight.compress._quantize import quantize_aware, quantized_weights_to_keras, train_quantized
 from keraslight.compress._reparameterize import reparameterize
+from keraslight.compress._sensitivity import SensitivityReport, sensitivity
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
 
 __all__ = [
     "LayerSparsity",
     "Pruning",
+    "SensitivityReport",
     "SparsityReport",
     "fuse",
     "prune",
@@ -23,6 +25,7 @@ __all__ = [
     "quantized_weights_to_keras",
     "register_twin",
     "reparameterize",
+    "sensitivity",
     "sparsity",
     "strip_pruning",
     "to_tf_keras",
