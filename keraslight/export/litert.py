@@ -20,6 +20,8 @@ INPUT_NAME, OUTPUT_NAME, SIGNATURE_NAME = "images", "probabilities", "serving_de
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 INPUT_DTYPES = ("float32", "uint8", "int8")
 
+_SPARSE = (None, "float16")  # what has kernels that unpack the sparse form
+_SPARSE_FROM = 0.6  # share of zeros; in float16 a weight's place takes as much as the weight, so half is no gain
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
@@ -31,6 +33,7 @@ def to_litert(
     representative_data: Any = None,
     input_dtype: str = "float32",
     batch_size: int | None = 1,
+    sparse: bool | None = None,
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
 
@@ -47,6 +50,10 @@ def to_litert(
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128). The output is float32 always.
         batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
             then has no operators that work out shapes.
+        sparse: Store only what is not zero of a pruned model's kernels, in float32 or float16 files; None does where
+            at least 60% of the weights are zeros. The file of a MobileNetV2 with 75% zeros is 0.37 of the dense one's
+            size in float32, 0.49 in float16. It gives the same numbers in the same time (the interpreter unpacks it
+            when it starts), and gzips to the same size. Int8 has no such kernels.
 
     Returns:
         The path.
@@ -61,6 +68,10 @@ def to_litert(
     if quantization_aware and quantization is None:
         quantization = "int8"
     _check(quantization, representative_data, input_dtype, batch_size, quantization_aware)
+    if sparse and quantization not in _SPARSE:
+        raise InvalidArgumentError(
+            f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
+        )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ExportError(
             "A model to convert must have one input and one output. "
@@ -86,6 +97,8 @@ def to_litert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
         if quantization == "int8":
             converter.inference_input_type = tf.as_dtype(input_dtype)
             if not quantization_aware:
@@ -126,6 +139,12 @@ def _save_frozen(model: Any, shape: tuple, folder: str) -> None:
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
     tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
+
+
+def _zeros(model: Any) -> float:
+    """The share of zeros in a model's kernels."""
+    kernels = [weight.numpy() for weight in model.trainable_weights if len(weight.shape) > 1]
+    return sum(int((k == 0).sum()) for k in kernels) / max(sum(k.size for k in kernels), 1)
 
 
 def is_quantization_aware(model: Any) -> bool:
