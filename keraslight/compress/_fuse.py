@@ -1,92 +1,309 @@
-"""Folds batch norms into the layer before them."""
+"""Makes a model's inference graph smaller without changing what it computes."""
 
 from __future__ import annotations
+
+import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 
-from keraslight.compress import _graph
-from keraslight.layers import BatchNorm
+from keraslight.compress import _affine, _graph, _reparameterize
+from keraslight.layers import DropPath, GroupedConv2D
+
+_CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, GroupedConv2D, keras.layers.Conv3D)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+_TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
+_KERNELS = (*_CONVOLUTIONS, *_DEPTHWISE, *_SEPARABLE, *_TRANSPOSED, keras.layers.Dense)
+_TRAINING_ONLY = (
+    *(keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, DropPath),
+    *(keras.layers.GaussianNoise, keras.layers.GaussianDropout, keras.layers.AlphaDropout, keras.layers.Identity),
+)
+_NOT_ELEMENTWISE = ("softmax", "log_softmax", "glu", "linear")
+"""Activations that stay layers: those over a whole axis, so that logits can still be read."""
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """Folds every batch norm that directly follows a Conv2D, DepthwiseConv2D or Dense into that layer.
+    """Rewrites a model for inference with fewer layers and the same outputs.
 
-    At inference a batch norm is `y = s * x + t` with `s = gamma / sqrt(variance + epsilon)` and
-    `t = beta - s * mean`, so the layer before can do it: its kernel is multiplied by `s`, its bias becomes
-    `s * bias + t`. TensorFlow's graph optimizer does not do this by itself. A batch norm is left as it is where that
-    would change the result: after another kind of layer, after an activation, where something else reads the tensor
-    between the two, on another axis than the last, and where either layer is used twice.
+    - Dropout, drop path and noise go, unless they are called with `training=True`.
+    - Parallel convolutions that are added become one (see `reparameterize`).
+    - A batch norm, layer scale, Rescaling or Normalization, `y = s * x + t` a channel, goes into the linear layer
+      before it (kernel times `s`, bias `s * bias + t`), or into all layers after it where those see no padding
+      (`t` would be missing at the border). TensorFlow's graph optimizer does neither by itself.
+    - Two linear 1x1 convolutions in a row, a convolution with a linear 1x1 after it, or two dense layers become one,
+      where that does not cost more multiply-adds.
+    - An activation that works element by element goes into the layer before it.
+
+    All of it is left undone where it would change the result: where something else reads the tensor between, on
+    another axis than the last, in layers that are used twice, and in subclasses of Keras' layers other than
+    keraslight's, which may compute something else. The layer of keraslight that normalizes raw pixels stays: it carries
+    how images are prepared, which exporting asks for.
 
     Args:
         model: A functional or sequential model. It is not changed.
 
     Returns:
-        A new functional model for inference with the same inputs, outputs and layer names less the folded batch
-        norms. Models nested in it are opened up.
+        A new functional model for inference with the same inputs and outputs. What a layer took in keeps the name of
+        that layer; models nested in it are opened up.
 
     Raises:
         CompressionError: the model is subclassed.
     """
-    graph = _graph.read(model)
-    folded = _foldable(graph)
-    norms = {id(norm): layer for layer, norm in folded.values()}
-    copies: dict[str, keras.Layer] = {}
-
-    def call_layer(call, args, kwargs):
-        if id(call.layer) in norms:
-            return args[0]
-        if call.name not in copies:
-            config = {**call.layer.get_config(), "name": call.name}
-            if call.name in folded:
-                config["use_bias"] = True
-            copies[call.name] = type(call.layer).from_config(config)
-        return copies[call.name](*args, **kwargs)
-
-    fused = graph.model(model.name, call_layer)
-    for name, layer in graph.layers().items():
-        if name in folded:
-            copies[name].set_weights(_folded_weights(*folded[name]))
-        elif name in copies and getattr(layer, "weights", ()):  # a bare operation has none
-            copies[name].set_weights(layer.get_weights())
-    return fused
+    if _reparameterize.has_blocks(model):
+        model = _reparameterize.reparameterize(model)
+    rewriter = _Rewriter(_graph.read(model))
+    rewriter.drop_training_only()
+    rewriter.fold_backward()
+    rewriter.fold_forward()
+    rewriter.merge_linear()
+    rewriter.fold_activations()
+    return rewriter.model(model.name)
 
 
-def _foldable(graph: _graph.Graph) -> dict[str, tuple]:
-    """Layer name -> (layer, the batch norm to fold into it)."""
-    uses: dict[int, int] = {}
-    for call in graph.calls:
-        uses[id(call.layer)] = uses.get(id(call.layer), 0) + 1
-    consumers = graph.consumers()
-    pairs = {}
-    for call in graph.calls:
-        layer, readers = call.layer, consumers[call.outputs[0]]
-        norm = readers[0].layer if len(readers) == 1 and readers[0] is not None else None
-        if (
-            isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense)
-            and type(norm) in (keras.layers.BatchNormalization, BatchNorm)
-            and layer.activation is keras.activations.linear
-            and getattr(layer, "data_format", "channels_last") == "channels_last"
-            and norm.axis in (-1, layer.output.ndim - 1)
-            and uses[id(layer)] == uses[id(norm)] == 1
-        ):
-            pairs[call.name] = (layer, norm)
-    return pairs
+@dataclasses.dataclass(eq=False)
+class _Step:
+    """A call that can be rewritten: its layer as class, config and weights.
+
+    Attributes:
+        alone: Whether the layer is called once.
+    """
+
+    call: _graph.Call
+    config: dict[str, Any]
+    weights: list[np.ndarray]
+    alone: bool
+
+    @property
+    def kind(self) -> type:
+        return type(self.call.layer)
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether it is one of Keras' layers with a kernel, free to be changed."""
+        kernels = 2 if self.kind in _SEPARABLE else 1
+        return (
+            self.kind in _KERNELS
+            and self.alone
+            and self.config.get("data_format", "channels_last") == "channels_last"
+            and len(self.weights) == kernels + self.config["use_bias"]  # a low-rank or quantized one has more
+            and len(self.call.inputs) == 1
+        )
+
+    @property
+    def linear(self) -> bool:
+        return self.config["activation"] == "linear"
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output pixel comes from one input pixel and all its channels."""
+        return self.kind is keras.layers.Dense or (
+            self.kind in _CONVOLUTIONS
+            and {*self.config["kernel_size"], *self.config["strides"], self.config["groups"]} == {1}
+        )
+
+    @property
+    def unpadded(self) -> bool:
+        return self.kind is keras.layers.Dense or (
+            self.kind in (*_CONVOLUTIONS, *_DEPTHWISE)
+            and (self.config["padding"] == "valid" or set(self.config["kernel_size"]) == {1})
+        )
+
+    def set_kernel(self, kernel: np.ndarray, bias: np.ndarray) -> None:
+        """Replaces the last kernel and the bias."""
+        kept = self.weights[: len(self.weights) - 1 - self.config["use_bias"]]
+        self.config["use_bias"] = True
+        self.weights = [*kept, kernel, bias]
+
+    @property
+    def kernel(self) -> np.ndarray:
+        """The kernel that makes the output channels, in float64."""
+        return np.asarray(self.weights[-2 if self.config["use_bias"] else -1], np.float64)
+
+    @property
+    def bias(self) -> np.ndarray | float:
+        return np.asarray(self.weights[-1], np.float64) if self.config["use_bias"] else 0.0
 
 
-def scale_and_shift(norm: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    """What a batch norm does at inference, `scale * x + shift`, in float64."""
-    mean, variance = (np.asarray(v, np.float64) for v in (norm.moving_mean, norm.moving_variance))
-    scale = 1 / np.sqrt(variance + norm.epsilon)
-    if norm.scale:
-        scale = scale * np.asarray(norm.gamma)
-    return scale, (np.asarray(norm.beta) if norm.center else 0) - mean * scale
+class _Rewriter:
+    def __init__(self, graph: _graph.Graph):
+        self.graph = graph
+        uses: dict[int, int] = {}
+        for call in graph.calls:
+            uses[id(call.layer)] = uses.get(id(call.layer), 0) + 1
+        self.steps = [
+            _Step(
+                call,
+                {**call.layer.get_config(), "name": call.name},
+                call.layer.get_weights() if getattr(call.layer, "weights", ()) else [],
+                uses[id(call.layer)] == 1,
+            )
+            for call in graph.calls
+        ]
+        steps = {id(step.call): step for step in self.steps}
+        self.maker = {tensor: step for step in self.steps for tensor in step.call.outputs}
+        self.readers = {
+            tensor: [None if call is None else steps[id(call)] for call in calls]
+            for tensor, calls in graph.consumers().items()
+        }
+
+    def remove(self, step: _Step) -> None:
+        """Takes a call of one input and one output away: who read its output now reads its input."""
+        (before,), after = step.call.inputs, step.call.outputs[0]
+
+        def moved(leaf):
+            return before if leaf == after else leaf
+
+        readers = self.readers.pop(after, [])
+        for reader in readers:
+            if reader is None:
+                self.graph.outputs = keras.tree.map_structure(moved, self.graph.outputs)
+            else:
+                reader.call.args = keras.tree.map_structure(moved, reader.call.args)
+                reader.call.kwargs = keras.tree.map_structure(moved, reader.call.kwargs)
+        self.readers[before] = [reader for reader in self.readers[before] if reader is not step] + readers
+        self.steps.remove(step)
+
+    def before(self, step: _Step) -> _Step | None:
+        """The layer with a kernel that feeds only this call and is linear."""
+        if len(step.call.inputs) != 1 or step.call.kwargs.get("training"):
+            return None
+        tensor = step.call.inputs[0]
+        maker = self.maker.get(tensor)
+        found = maker is not None and self.readers[tensor] == [step] and maker.has_kernel and maker.linear
+        return maker if found else None
+
+    def drop_training_only(self) -> None:
+        inputs = keras.tree.flatten(self.graph.inputs)
+        for step in list(self.steps):
+            idle = step.kind in _TRAINING_ONLY or (
+                step.kind is keras.layers.Activation and step.config["activation"] == "linear"
+            )
+            if not idle or step.call.kwargs.get("training") or len(step.call.inputs) != 1:
+                continue
+            if step.call.inputs[0] in inputs and None in self.readers[step.call.outputs[0]]:
+                continue  # a model whose output is its input
+            self.remove(step)
+
+    def fold_backward(self) -> None:
+        for step in list(self.steps):
+            affine, maker = _affine.read(step.call.layer), self.before(step)
+            if affine is None or maker is None:
+                continue
+            scale, shift = affine
+            kernel = maker.kernel
+            if maker.kind in _DEPTHWISE:
+                # (..., channels, multiplier), whose output channel is channel * multiplier + m.
+                channels = np.broadcast_to(scale, np.prod(kernel.shape[-2:])).reshape(kernel.shape[-2:])
+            elif maker.kind in _TRANSPOSED:  # (..., out, in)
+                channels = np.broadcast_to(scale, kernel.shape[-2])[:, None]
+            else:
+                channels = scale
+            maker.set_kernel(kernel * channels, self._bias_like(maker, maker.bias * scale + shift))
+            self.remove(step)
+
+    @staticmethod
+    def _bias_like(step: _Step, bias) -> np.ndarray:
+        shape = step.kernel.shape
+        if step.kind in _DEPTHWISE:
+            channels = int(np.prod(shape[-2:]))
+        else:
+            channels = shape[-2] if step.kind in _TRANSPOSED else shape[-1]
+        return np.broadcast_to(np.asarray(bias, np.float64), channels)
+
+    def fold_forward(self) -> None:
+        for step in list(self.steps):
+            affine = _affine.read(step.call.layer)
+            if affine is None or len(step.call.inputs) != 1 or step.call.kwargs.get("training"):
+                continue
+            scale, shift = affine
+            readers = self.readers[step.call.outputs[0]]
+            if not readers or not all(
+                reader is not None
+                and reader.has_kernel
+                and reader.kind in (*_CONVOLUTIONS, *_DEPTHWISE, keras.layers.Dense)
+                and (reader.unpadded or not np.any(shift))
+                for reader in readers
+            ):
+                continue
+            for reader in readers:
+                self._take_in(reader, scale, shift)
+            self.remove(step)
+
+    def _take_in(self, step: _Step, scale, shift) -> None:
+        """Makes a layer read `x` where it read `scale * x + shift`."""
+        kernel = step.kernel
+        if step.kind in _DEPTHWISE:
+            inputs = np.arange(kernel.shape[-2])[:, None]
+        else:
+            inside, outputs = kernel.shape[-2:]
+            groups = step.config.get("groups", 1)
+            # Output channel o reads the channels of its group.
+            inputs = np.arange(inside)[:, None] + np.arange(outputs) // (outputs // groups) * inside
+        count = int(inputs.max()) + 1
+        scale, shift = (np.broadcast_to(np.asarray(value, np.float64), count)[inputs] for value in (scale, shift))
+        added = (kernel * shift).sum(axis=tuple(range(kernel.ndim - 2)))
+        added = added.reshape(-1) if step.kind in _DEPTHWISE else added.sum(axis=0)
+        bias = self._bias_like(step, step.bias + added)
+        step.set_kernel(kernel * scale, bias)
+
+    def merge_linear(self) -> None:
+        for step in list(self.steps):
+            first = self.before(step)
+            if first is None or not step.has_kernel or not step.pointwise:
+                continue
+            dense = step.kind is keras.layers.Dense
+            if dense != (first.kind is keras.layers.Dense) or not (dense or first.kind is step.kind):
+                continue
+            if not dense and first.config["groups"] > 1:
+                continue
+            second = step.kernel.reshape(step.kernel.shape[-2:])
+            kernel = first.kernel @ second
+            if kernel.size > first.kernel.size + second.size:
+                continue  # such as MobileNetV2's narrow projection before a wide expansion
+            bias = np.broadcast_to(first.bias, second.shape[0]) @ second + step.bias
+            first.set_kernel(kernel, np.broadcast_to(bias, second.shape[1]))
+            size = "units" if dense else "filters"
+            first.config[size] = step.config[size]
+            first.config["activation"] = step.config["activation"]
+            self.remove(step)
+
+    def fold_activations(self) -> None:
+        for step in list(self.steps):
+            activation, maker = _activation(step), self.before(step)
+            if activation is not None and maker is not None:
+                maker.config["activation"] = activation
+                self.remove(step)
+
+    def model(self, name: str) -> keras.Model:
+        """Builds what is left."""
+        self.graph.calls = [step.call for step in self.steps]
+        by_call = {id(step.call): step for step in self.steps}
+        layers: dict[str, Any] = {}
+        weights: dict[str, list[np.ndarray]] = {}
+
+        def call_layer(call, args, kwargs):
+            step = by_call[id(call)]
+            if call.name not in layers:
+                layers[call.name] = step.kind.from_config(step.config)
+                weights[call.name] = step.weights
+            return layers[call.name](*args, **kwargs)
+
+        fused = self.graph.model(name, call_layer)
+        for layer_name, values in weights.items():
+            if values:
+                layers[layer_name].set_weights(values)
+        return fused
 
 
-def _folded_weights(layer, norm) -> list[np.ndarray]:
-    scale, shift = scale_and_shift(norm)
-    kernel = np.asarray(layer.kernel, np.float64)
-    bias = np.asarray(layer.bias, np.float64) if layer.use_bias else 0
-    # A depthwise kernel is (h, w, channels, multiplier), and its output channel is channel * multiplier + m.
-    shape = kernel.shape[-2:] if isinstance(layer, keras.layers.DepthwiseConv2D) else (-1,)
-    return [kernel * scale.reshape(shape), bias * scale + shift]
+def _activation(step: _Step) -> str | None:
+    """The name of the activation that a layer is, if layers with a kernel can take it in."""
+    if step.kind is keras.layers.ReLU:
+        if step.config["negative_slope"] or step.config["threshold"]:
+            return None
+        return {None: "relu", 6.0: "relu6"}.get(step.config["max_value"])
+    if step.kind is keras.layers.Activation:
+        name = step.config["activation"]
+        return name if isinstance(name, str) and name not in _NOT_ELEMENTWISE else None
+    return None
