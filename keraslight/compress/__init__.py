@@ -6,6 +6,7 @@ when something asks for them; Keras 3 goes on working beside them.
 
 from keraslight.compress._bridge import register_twin, to_tf_keras
 from keraslight.compress._fuse import fuse
+from keraslight.compress._half import half
 from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
 from keraslight.compress._quantize import quantize_aware, quantized_weights_to_keras, train_quantized
@@ -19,6 +20,7 @@ __all__ = [
     "SensitivityReport",
     "SparsityReport",
     "fuse",
+    "half",
     "prune",
     "pruning_step_callback",
     "quantize_aware",

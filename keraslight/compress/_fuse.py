@@ -31,7 +31,8 @@ def fuse(model: keras.Model) -> keras.Model:
     - Parallel convolutions that are added become one (see `reparameterize`).
     - A batch norm, layer scale, Rescaling or Normalization, `y = s * x + t` a channel, goes into the linear layer
       before it (kernel times `s`, bias `s * bias + t`), or into all layers after it where those see no padding
-      (`t` would be missing at the border). TensorFlow's graph optimizer does neither by itself.
+      (`t` would be missing at the border). TensorFlow's graph optimizer never changes weights: at best it runs a batch
+      norm in one operation with an ordinary convolution, not with a depthwise one.
     - Two linear 1x1 convolutions in a row, a convolution with a linear 1x1 after it, or two dense layers become one,
       where that does not cost more multiply-adds.
     - An activation that works element by element goes into the layer before it.
