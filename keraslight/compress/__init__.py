@@ -5,6 +5,8 @@ when something asks for them; Keras 3 goes on working beside them.
 """
 
 from keraslight.compress._bridge import register_twin, to_tf_keras
+from keraslight.compress._calibrate import calibrate
+from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
 from keraslight.compress._pruning import Pruning, prune
@@ -19,6 +21,9 @@ __all__ = [
     "Pruning",
     "SensitivityReport",
     "SparsityReport",
+    "calibrate",
+    "correct_bias",
+    "equalize",
     "fuse",
     "half",
     "prune",
