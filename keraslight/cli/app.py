@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from keraslight.cli import compression
+
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -23,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console()
+app.add_typer(compression.app)
 
 Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
 Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans), or a folder with one folder a class.')]
