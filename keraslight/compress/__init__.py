@@ -1,7 +1,7 @@
-"""Makes trained Keras models smaller: pruning, quantization-aware training, folding of batch norms and branches.
+"""Makes trained Keras models smaller: pruning, int8 by training or by calibration, fusing of layers, half precision.
 
-Everything takes a `keras.Model` and gives a new one. tensorflow_model_optimization and tf_keras are imported only
-when something asks for them; Keras 3 goes on working beside them.
+Everything takes a `keras.Model` and gives a new one (`calibrate` a LiteRT file). tensorflow_model_optimization and
+tf_keras are imported only when something asks for them; Keras 3 goes on working beside them.
 """
 
 from keraslight.compress._bridge import register_twin, to_tf_keras

@@ -23,8 +23,8 @@ def fuse(model: keras.Model) -> keras.Model:
 
     All of it is left undone where it would change the result: where something else reads the tensor between, on
     another axis than the last, in layers that are used twice, and in subclasses of Keras' layers other than
-    keraslight's, which may compute something else. The layer of keraslight that normalizes raw pixels stays: it carries
-    how images are prepared, which exporting asks for.
+    keraslight's, which may compute something else. A layer named `preprocessing` stays: it carries how images are
+    prepared, which exporting asks for.
 
     Args:
         model: A functional or sequential model. It is not changed.

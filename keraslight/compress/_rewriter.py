@@ -10,6 +10,7 @@ import numpy as np
 
 from keraslight.compress import _affine, _graph
 from keraslight.layers import DropPath, GroupedConv2D
+from keraslight.preprocessing import LAYER_NAME
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, GroupedConv2D, keras.layers.Conv3D)
 DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
@@ -181,6 +182,8 @@ class Rewriter:
         for step in list(self.steps):
             affine = _affine.read(step.call.layer)
             if affine is None or len(step.call.inputs) != 1 or step.call.kwargs.get("training"):
+                continue
+            if step.call.name == LAYER_NAME:  # exporting looks for it, to know that a model takes raw pixels
                 continue
             scale, shift = affine
             readers = self.readers[step.call.outputs[0]]

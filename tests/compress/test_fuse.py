@@ -177,6 +177,10 @@ def test_fuses_branches_and_what_follows_them():
 def test_the_layer_that_knows_the_preprocessing_stays(trained):
     fused = compress.fuse(trained)
     assert fused.get_layer("preprocessing").preprocessing == trained.get_layer("preprocessing").preprocessing
+    images = keras.Input((8, 8, 6))
+    x = layers.Rescaling(1 / 255, name="preprocessing")(images)
+    model = keras.Model(images, layers.Conv2D(4, 1, name="c")(x))
+    assert [layer.name for layer in compress.fuse(model).layers[1:]] == ["preprocessing", "c"]
 
 
 def test_leaves_what_would_change_the_result():
