@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keraslight.cli import client, convert, measure
+from keraslight.cli import client, compression, convert, measure
 from keraslight.cli.plot import Grouping, plot_app
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(plot_app, name="plot")
 console = Console()
+app.add_typer(compression.app)
 
 Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
 Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans), or a folder with one folder a class.')]

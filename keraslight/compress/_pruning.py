@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from keraslight.compress import _data, _graph
-from keraslight.compress._sparsity import prunable_layers
+from keraslight.compress import _pruning_settings as _settings
+from keraslight.compress._sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
-
-_SCHEDULES = ("polynomial", "constant")
-_UPDATES = 20  # mask updates in a training, unless `frequency` says otherwise
 
 
 class Pruning(keras.callbacks.Callback):
@@ -25,17 +23,21 @@ class Pruning(keras.callbacks.Callback):
     weights (and batch norms) settle: leave at least a quarter of the training for that.
 
     Args:
-        final_sparsity: Share of zeros to reach in each kernel, in (0, 1). It is reached or passed by a hair.
+        final_sparsity: Share of zeros to reach in each kernel, in (0, 1). It is reached or passed by a hair. Or a
+            dictionary of shares by name pattern (`fnmatch`), such as `{"stage0_*": 0.5, "*": 0.8}`: the first pattern
+            that matches a layer counts, and a layer that none matches is not pruned.
         schedule: `"polynomial"`, `"constant"` (all at once at `begin_step`), or a schedule object of
             tensorflow_model_optimization, which then decides alone.
         begin_step, end_step: First and last training step (counted from 1 in each `fit`) that update the masks; None
             takes the fractions instead.
         begin_fraction, end_fraction: The same as shares of the training, 0..1.
         frequency: Steps between two updates; None spreads about 20 of them.
-        layers: Name patterns (`fnmatch`) of the layers to prune; None takes every Conv2D and Dense but the first
-            convolution.
+        layers: Name patterns (`fnmatch`) of the layers to prune; None takes those of `policy`.
+        policy: `"default"` prunes every Conv2D and Dense but the first convolution; `"xnnpack"` what XNNPACK's sparse
+            kernels can run: 1x1 convolutions without stride, dilation and groups on maps of more than one pixel.
         block_size: Height and width of blocks that go together; more than (1, 1) only for Dense kernels.
-        m_by_n: Zeros among consecutive input channels, such as (2, 4); set once at the first step.
+        m_by_n: Zeros among consecutive input channels, such as (2, 4), set once at the first step; the sparsity and
+            the schedule then count for nothing.
 
     Raises:
         InvalidArgumentError: an argument is out of range, a pattern matches nothing, the model runs several steps an
@@ -46,7 +48,7 @@ class Pruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        final_sparsity: float = 0.7,
+        final_sparsity: float | Mapping[str, float] = 0.7,
         schedule: Any = "polynomial",
         *,
         begin_step: int | None = None,
@@ -55,36 +57,24 @@ class Pruning(keras.callbacks.Callback):
         end_fraction: float = 0.6,
         frequency: int | None = None,
         layers: str | Sequence[str] | None = None,
+        policy: str = "default",
         block_size: tuple[int, int] = (1, 1),
         m_by_n: tuple[int, int] | None = None,
     ):
         super().__init__()
-        if not 0 < final_sparsity < 1:
-            raise InvalidArgumentError(f"`final_sparsity` must be in (0, 1). Received: {final_sparsity}.")
-        if isinstance(schedule, str) and schedule not in _SCHEDULES:
-            raise InvalidArgumentError(
-                f"`schedule` must be one of {_SCHEDULES} or a schedule object. Received: {schedule!r}."
-            )
+        _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
         if not 0 <= begin_fraction < end_fraction <= 1:
             raise InvalidArgumentError(
                 "`begin_fraction` and `end_fraction` must be in 0..1, in this order. "
                 f"Received: begin_fraction={begin_fraction}, end_fraction={end_fraction}."
             )
-        if frequency is not None and frequency < 1:
-            raise InvalidArgumentError(f"`frequency` must be at least 1. Received: {frequency}.")
-        for name, step in (("begin_step", begin_step), ("end_step", end_step)):
-            if step is not None and step < 1:
-                raise InvalidArgumentError(f"`{name}` must be at least 1. Received: {step}.")
-        if begin_step is not None and end_step is not None and begin_step > end_step:
-            raise InvalidArgumentError(
-                f"`begin_step` must not be after `end_step`. Received: begin_step={begin_step}, end_step={end_step}."
-            )
+        _settings.check_steps(begin_step, end_step, frequency)
         self.final_sparsity = final_sparsity
         self.schedule = schedule
         self.begin_step, self.end_step = begin_step, end_step
         self.begin_fraction, self.end_fraction = begin_fraction, end_fraction
         self.frequency = frequency
-        self.layers = layers
+        self.layers, self.policy = layers, policy
         self.block_size, self.m_by_n = tuple(block_size), m_by_n
         self._masks = None
 
@@ -98,15 +88,17 @@ class Pruning(keras.callbacks.Callback):
                 "Pruning needs `compile(steps_per_execution=1)`, because the masks apply between steps. "
                 f"Received: steps_per_execution={self.model.steps_per_execution}."
             )
-        kernels = [layer.kernel.value for layer in prunable_layers(self.model, self.layers).values()]
-        if self.block_size != (1, 1) and any(kernel.shape.rank != 2 for kernel in kernels):
-            raise InvalidArgumentError(
-                "`block_size` above (1, 1) must come with `layers` that match Dense layers only. "
-                f"Received: block_size={self.block_size}, layers={self.layers!r}."
-            )
+        chosen = targets(self.model, self.final_sparsity, self.layers, self.policy)
+        _settings.check_blocks(chosen, self.block_size)
+        begin, end = self._steps()
+        chosen_schedules = _settings.schedules(chosen, self.schedule, begin, end, self.frequency, self.block_size)
+        groups: dict[int, tuple[list, Any]] = {}
+        for name, (layer, _) in chosen.items():
+            schedule = chosen_schedules[name]
+            groups.setdefault(id(schedule), ([], schedule))[0].append(layer.kernel.value)
         from keraslight.compress._tfmot import pruning
 
-        self._masks = pruning.Masks(kernels, self._make_schedule(kernels), self.block_size, self.m_by_n)
+        self._masks = pruning.Masks(list(groups.values()), self.block_size, self.m_by_n)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._masks.advance()
@@ -114,10 +106,11 @@ class Pruning(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._masks.apply()
 
-    def _make_schedule(self, kernels):
-        if not isinstance(self.schedule, str):
-            return self.schedule
+    def _steps(self) -> tuple[int, int]:
+        """The first and the last step that update the masks."""
         begin, end = self.begin_step, self.end_step
+        if not isinstance(self.schedule, str) or self.m_by_n is not None:
+            return begin or 1, end or begin or 1  # the schedule knows, or there is nothing to know
         if begin is None or end is None:
             steps, epochs = self.params.get("steps"), self.params.get("epochs")
             if not steps or not epochs:
@@ -127,25 +120,21 @@ class Pruning(keras.callbacks.Callback):
                 )
             end = max(int(self.end_fraction * steps * epochs), 1) if end is None else end
             begin = min(max(int(self.begin_fraction * steps * epochs), 1), end) if begin is None else begin
-        # The library rounds the number of weights it keeps, so a kernel of 3,072 may end a weight short of 70%. Half
-        # a weight of the smallest kernel more makes every kernel reach what was asked.
-        more = min(0.5 / min(int(kernel.shape.num_elements()) for kernel in kernels), 0.01)
-        from keraslight.compress._tfmot import pruning
-
-        frequency = self.frequency or max((end - begin) // _UPDATES, 1)
-        return pruning.make_schedule(self.schedule, min(self.final_sparsity + more, 0.9999), begin, end, frequency)
+        return begin, end
 
 
 def prune(
     model: keras.Model,
     data: Any,
     *,
-    sparsity: float = 0.7,
+    sparsity: float | Mapping[str, float] = 0.7,
     epochs: int = 3,
     validation_data: Any = None,
     learning_rate: float = 1e-3,
     schedule: Any = "polynomial",
     layers: str | Sequence[str] | None = None,
+    policy: str = "default",
+    m_by_n: tuple[int, int] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
     batch_size: int = 32,
@@ -160,11 +149,11 @@ def prune(
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
         data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
-        sparsity: Share of zeros in each pruned kernel, in (0, 1).
+        sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
         learning_rate: The highest one, at the first step.
-        schedule, layers: As in `Pruning`.
+        schedule, layers, policy, m_by_n: As in `Pruning`, and so is `sparsity`.
         callbacks: More Keras callbacks.
         loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
             last layer gives them.
@@ -182,8 +171,8 @@ def prune(
     """
     if epochs < 1:
         raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
-    pruning = Pruning(sparsity, schedule, layers=layers)
-    prunable_layers(model, layers)  # a wrong pattern should not wait for the copy
+    pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
+    targets(model, sparsity, layers, policy)  # a wrong pattern should not wait for the copy
     graph = _graph.read(model)
     keras.utils.set_random_seed(seed)
     copy = _graph.copy(model)

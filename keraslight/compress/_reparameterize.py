@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from keraslight.compress import _graph
-from keraslight.compress._fuse import scale_and_shift
+from keraslight.compress._affine import scale_and_shift
 from keraslight.errors import CompressionError
 
 
@@ -100,6 +100,15 @@ def reparameterize(model: keras.Model) -> keras.Model:
         elif name in copies and getattr(layer, "weights", ()):  # a bare operation has none
             copies[name].set_weights(layer.get_weights())
     return deployed
+
+
+def has_blocks(model: keras.Model) -> bool:
+    """Whether `reparameterize` would find a block of parallel convolutions.
+
+    Raises:
+        CompressionError: the model is subclassed.
+    """
+    return bool(_blocks(_graph.read(model)))
 
 
 def _blocks(graph: _graph.Graph) -> list[_Block]:

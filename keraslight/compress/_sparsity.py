@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from keraslight.compress import _graph
 from keraslight.errors import InvalidArgumentError
 
 _KERNELS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+POLICIES = ("default", "xnnpack")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +66,14 @@ class SparsityReport:
         return "\n".join(lines)
 
 
-def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None) -> SparsityReport:
+def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, policy: str = "default") -> SparsityReport:
     """Counts the zeros of a model's kernels.
 
     Args:
         model: A functional or sequential Keras 3 model.
         layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `prune` prunes by default,
             `"*"` every Conv2D, DepthwiseConv2D and Dense.
+        policy: As in `Pruning`.
 
     Returns:
         The report.
@@ -80,29 +82,50 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None) -> S
         InvalidArgumentError: a pattern matches no layer that has a kernel.
         CompressionError: the model is subclassed.
     """
-    chosen = prunable_layers(model, layers)
+    chosen = prunable_layers(model, layers, policy)
     entries = [(name, np.asarray(layer.kernel)) for name, layer in chosen.items()]
     return SparsityReport(tuple(LayerSparsity(name, k.shape, int((k == 0).sum())) for name, k in entries))
 
 
-def prunable_layers(model: keras.Model, patterns: str | Sequence[str] | None = None) -> dict[str, keras.Layer]:
+def prunable_layers(
+    model: keras.Model, patterns: str | Sequence[str] | None = None, policy: str = "default"
+) -> dict[str, keras.Layer]:
     """The layers to prune, by name, in the model's order.
 
-    Without patterns: every Conv2D and Dense but the first convolution. Depthwise kernels and the first convolution
-    are left alone: together they hold a few percent of the weights, and zeros there cost the most accuracy.
+    Args:
+        model: A functional or sequential model.
+        patterns: Name patterns (`fnmatch`) of Conv2D, DepthwiseConv2D and Dense layers; None takes those of `policy`.
+        policy: One of `POLICIES`. `"default"`: every Conv2D and Dense but the first convolution. Depthwise kernels and
+            the first convolution are left alone: together they hold a few percent of the weights, and zeros there cost
+            the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions without stride, dilation
+            and groups on maps of more than one pixel.
+
+    Raises:
+        InvalidArgumentError: a pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
+        CompressionError: the model is subclassed.
     """
+    if policy not in POLICIES:
+        raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
+    if patterns is not None and policy != "default":
+        raise InvalidArgumentError(
+            f"`policy` must be 'default' where layers are named. Received: policy={policy!r}, layers={patterns!r}."
+        )
     kernels = {name: layer for name, layer in _graph.read(model).layers().items() if isinstance(layer, _KERNELS)}
     if patterns is None:
         stem = next((name for name, layer in kernels.items() if isinstance(layer, keras.layers.Conv2D)), None)
         chosen = {
             name: layer
             for name, layer in kernels.items()
-            if name != stem and not isinstance(layer, keras.layers.DepthwiseConv2D)
+            if (
+                _runs_sparse(layer)
+                if policy == "xnnpack"
+                else name != stem and not isinstance(layer, keras.layers.DepthwiseConv2D)
+            )
         }
         if not chosen:
+            wanted = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
             raise InvalidArgumentError(
-                "A model to prune must have a Dense layer or a second Conv2D. "
-                f"Received: {model.name!r} with the kernels {list(kernels)}."
+                f"A model to prune must have {wanted}. Received: {model.name!r} with the kernels {list(kernels)}."
             )
         return chosen
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
@@ -113,3 +136,47 @@ def prunable_layers(model: keras.Model, patterns: str | Sequence[str] | None = N
                 f"Received: {pattern!r}; the model has {list(kernels)}."
             )
     return {name: layer for name, layer in kernels.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+
+
+def targets(
+    model: keras.Model,
+    sparsity: float | Mapping[str, float],
+    layers: str | Sequence[str] | None = None,
+    policy: str = "default",
+) -> dict[str, tuple[keras.Layer, float]]:
+    """The layers to prune with the share of zeros that each shall reach, by name, in the model's order.
+
+    Args:
+        sparsity: One share for all, or shares by name pattern, of which the first that matches a name counts.
+
+    Raises:
+        As `prunable_layers`.
+    """
+    if not isinstance(sparsity, Mapping):
+        return {name: (layer, sparsity) for name, layer in prunable_layers(model, layers, policy).items()}
+    if layers is not None or policy != "default":
+        raise InvalidArgumentError(
+            "`layers` and `policy` must be left out where the sparsities name the layers. "
+            f"Received: layers={layers!r}, policy={policy!r}, sparsities for {list(sparsity)}."
+        )
+    return {
+        name: (layer, next(share for pattern, share in sparsity.items() if fnmatch.fnmatch(name, pattern)))
+        for name, layer in prunable_layers(model, tuple(sparsity)).items()
+    }
+
+
+def check_sparsity(name: str, sparsity: float | Mapping[str, float]) -> None:
+    """Raises InvalidArgumentError where a share (or one of several) is not in (0, 1), or there is none."""
+    shares = tuple(sparsity.values()) if isinstance(sparsity, Mapping) else (sparsity,)
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InvalidArgumentError(f"`{name}` must be in (0, 1). Received: {sparsity}.")
+
+
+def _runs_sparse(layer: keras.Layer) -> bool:
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)
+        and layer.groups == 1
+        and tuple(layer.get_build_config()["input_shape"][1:3])
+        != (1, 1)  # gates and heads: XNNPACK runs them as dense layers
+    )

@@ -8,10 +8,11 @@ class BatchNorm(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`: the same arguments, weights and values, in less time and nearer to the truth.
 
     Keras 3 computes the statistics, the normalization and their gradients operation by operation. TensorFlow's fused
-    kernel takes a quarter off a MobileNet's training step on a CPU, is folded into the convolution before it when a
-    SavedModel is served, and takes exact square roots (TensorFlow's reciprocal one is off by 2e-7, which a hundred
-    layers raise to 1e-4 of the logits' standard deviation). What the kernel can't do (masks, another axis or rank,
-    renorm, statistics across replicas, float64) and other backends run what Keras runs.
+    kernel takes a quarter off a MobileNet's training step on a CPU, and takes exact square roots (TensorFlow's
+    reciprocal one is off by 2e-7, which a hundred layers raise to 1e-4 of the logits' standard deviation). When a
+    SavedModel is served, TensorFlow runs it in one operation with an ordinary convolution before it and the ReLU after
+    it, but not with a depthwise convolution; `keraslight.compress.fuse` folds it into both. What the kernel can't do
+    (masks, another axis or rank, renorm, statistics across replicas, float64) and other backends run what Keras runs.
 
     (B, H, W, C) -> (B, H, W, C). Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, algorithms 1 and 2.
     """

@@ -95,6 +95,57 @@ def test_schedule_object_of_the_library():
     assert compress.sparsity(model).total == pytest.approx(0.25, abs=0.01)
 
 
+def test_two_of_four_holds_in_every_group_of_input_channels():
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(10, 3, name="stem")(images)
+    x = keras.layers.Conv2D(6, 3, name="conv")(x)  # ten input channels: two groups of four, and two channels left
+    model = keras.Model(images, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    fit(model, compress.Pruning(m_by_n=(2, 4), layers="conv"))
+    kernel = model.get_layer("conv").kernel.numpy()
+    groups = kernel[:, :, :8].reshape(3, 3, 2, 4, 6)
+    assert ((groups == 0).sum(axis=3) == 2).all()
+    assert (kernel[:, :, 8:] != 0).all()
+
+
+def test_blocks_of_a_dense_kernel_go_together():
+    model = small()
+    fit(model, compress.Pruning(0.5, layers="logits", block_size=(4, 2)))
+    zero = model.get_layer("logits").kernel.numpy() == 0  # (48, 10)
+    blocks = zero.reshape(12, 4, 5, 2).transpose(0, 2, 1, 3).reshape(60, 8)
+    assert (blocks.all(axis=1) == blocks.any(axis=1)).all()
+    assert blocks.all(axis=1).sum() == 30
+
+
+def test_sparsity_by_layer():
+    model = small()
+    fit(model, compress.Pruning({"exp*": 0.25, "logits": 0.875, "*": 0.5}))
+    shares = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
+    assert shares == pytest.approx({"stem": 0.5, "depthwise": 0.5, "expand": 0.25, "logits": 0.875}, abs=0.01)
+    model = small()
+    fit(model, compress.Pruning({"expand": 0.5}))
+    assert {layer.name for layer in compress.sparsity(model, "*").layers if layer.zeros} == {"expand"}
+    with pytest.raises(InvalidArgumentError, match="must be left out where the sparsities name the layers"):
+        fit(model, compress.Pruning({"expand": 0.5}, layers="logits"))
+
+
+def test_policy_for_xnnpack():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 1, strides=2, name="strided")(images)
+    x = keras.layers.Conv2D(8, 3, name="wide")(x)
+    x = keras.layers.Conv2D(8, 1, groups=2, name="grouped")(x)
+    x = keras.layers.Conv2D(8, 1, name="pointwise")(x)
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
+    model = keras.Model(images, keras.layers.Conv2D(8, 1, name="gate")(x), name="net")
+    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["pointwise"]
+    with pytest.raises(InvalidArgumentError, match="must have a 1x1 Conv2D on a map. Received: 'dense'"):
+        compress.prune(
+            keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="dense"), DATA, policy="xnnpack"
+        )
+    with pytest.raises(InvalidArgumentError, match="'default' where layers are named. Received: policy='xnnpack'"):
+        compress.sparsity(model, "wide", policy="xnnpack")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -102,6 +153,11 @@ def test_schedule_object_of_the_library():
         ({"schedule": "cubic"}, "`schedule` must be one of .*Received: 'cubic'"),
         ({"begin_fraction": 0.9}, "in this order. Received: begin_fraction=0.9, end_fraction=0.6"),
         ({"frequency": 0}, "`frequency` must be at least 1. Received: 0"),
+        ({"final_sparsity": {"a": 0.5, "b": 0}}, r"must be in \(0, 1\). Received: {'a': 0.5, 'b': 0}"),
+        ({"final_sparsity": {}}, r"must be in \(0, 1\). Received: {}"),
+        ({"policy": "depthwise"}, "`policy` must be one of .*Received: 'depthwise'"),
+        ({"block_size": (0, 2)}, r"`block_size` must be two numbers of at least 1. Received: \(0, 2\)"),
+        ({"m_by_n": (4, 4)}, r"`m_by_n` must be \(m, n\) with 0 < m < n. Received: \(4, 4\)"),
         ({"end_step": 0}, "`end_step` must be at least 1. Received: 0"),
         ({"begin_step": 9, "end_step": 3}, "must not be after `end_step`. Received: begin_step=9, end_step=3"),
     ],

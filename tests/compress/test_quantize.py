@@ -21,7 +21,7 @@ def files(pruned, quantized, tmp_path_factory):
     """The float file of the pruned net and the int8 file of the quantized one, which takes uint8."""
     folder = tmp_path_factory.mktemp("litert")
     return (
-        to_litert(pruned, folder / "float.tflite"),
+        to_litert(pruned, folder / "float.tflite", sparse=False),
         to_litert(quantized, folder / "int8.tflite", input_dtype="uint8"),
     )
 

@@ -5,8 +5,18 @@ The algorithm only wants `tf.Variable`s, so the model needs no wrappers and noth
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_schedule
+import tf_keras
+from tensorflow_model_optimization.python.core.sparsity.keras import (
+    prune,
+    pruning_callbacks,
+    pruning_impl,
+    pruning_schedule,
+)
+
+from keraslight.compress._graph import Graph
+from keraslight.compress._tfmot import transcribe
 
 
 def make_schedule(kind: str, final_sparsity: float, begin: int, end: int, frequency: int):
@@ -26,33 +36,65 @@ class Masks:
     """The masks of some kernels, and the two things that happen to them in a training step.
 
     Args:
-        kernels: The `tf.Variable`s to prune.
-        schedule: `step -> (update now?, sparsity 0..1)`, as tensors.
+        groups: `(kernels, schedule)` pairs: `tf.Variable`s to prune, and `step -> (update now?, sparsity 0..1)`, as
+            tensors.
         block_size: Height and width of the blocks that are zeroed together (2-D kernels only).
         m_by_n: Zeros among consecutive elements, such as (2, 4), or None.
     """
 
-    def __init__(self, kernels, schedule, block_size=(1, 1), m_by_n=None):
+    def __init__(self, groups, block_size=(1, 1), m_by_n=None):
         self.step = tf.Variable(0, dtype=tf.int32, trainable=False, name="pruning_step")
-        self.masks = [tf.Variable(tf.ones_like(k), trainable=False, name="mask") for k in kernels]
-        thresholds = [tf.Variable(0.0, dtype=k.dtype, trainable=False, name="threshold") for k in kernels]
-        self._pruning = pruning_impl.Pruning(
-            lambda: self.step,
-            list(zip(kernels, self.masks, thresholds, strict=True)),
-            schedule,
-            block_size,
-            "AVG",
-            m_by_n,
-        )
+        self._prunings = []
+        for kernels, schedule in groups:
+            variables = [
+                (
+                    kernel,
+                    tf.Variable(tf.ones_like(kernel), trainable=False, name="mask"),
+                    tf.Variable(tf.zeros((), kernel.dtype), trainable=False, name="threshold"),
+                )
+                for kernel in kernels
+            ]
+            self._prunings.append(
+                pruning_impl.Pruning(lambda: self.step, variables, schedule, block_size, "AVG", m_by_n)
+            )
         # Sixty kernels one by one, twice a step, cost more than a small net's training step; as graphs they don't.
         self.advance, self.apply = tf.function(self.advance), tf.function(self.apply)
 
     def advance(self) -> None:
         """Before a training step: counts it, updates the masks if it is their turn and zeroes what they hide."""
         self.step.assign_add(1)
-        self._pruning.conditional_mask_update()
-        self._pruning.weight_mask_op()
+        for pruning in self._prunings:
+            pruning.conditional_mask_update()
+        self.apply()
 
     def apply(self) -> None:
         """After a training step: zeroes what the masks hide."""
-        self._pruning.weight_mask_op()
+        for pruning in self._prunings:
+            pruning.weight_mask_op()
+
+
+def wrap(graph: Graph, name: str, schedules: dict, block_size=(1, 1), m_by_n=None) -> tf_keras.Model:
+    """The float twin of a graph, with the library's pruning wrapper around some layers.
+
+    Args:
+        schedules: Layer name -> its schedule; the others stay as they are.
+    """
+
+    def around(layer):
+        schedule = schedules.get(layer.name)
+        if schedule is None:
+            return layer
+        return prune.prune_low_magnitude(layer, schedule, block_size=block_size, sparsity_m_by_n=m_by_n)
+
+    return transcribe.to_tf_keras(graph, name, around)
+
+
+def step_callback() -> tf_keras.callbacks.Callback:
+    """The callback without which the wrappers refuse to train."""
+    return pruning_callbacks.UpdatePruningStep()
+
+
+def strip(wrapped: tf_keras.Model) -> dict[str, list[np.ndarray]]:
+    """The weights of every layer inside its wrapper, by the layer's own name."""
+    layers = prune.strip_pruning(wrapped).layers
+    return {layer.name: layer.get_weights() for layer in layers if layer.weights}

@@ -25,13 +25,18 @@ def as_model(graph: Graph, inputs: list, outputs, name: str) -> tf_keras.Model:
     )
 
 
-def to_tf_keras(graph: Graph, name: str) -> tf_keras.Model:
-    """The float twin: one tf_keras layer for each Keras 3 layer."""
+def to_tf_keras(graph: Graph, name: str, around=lambda layer: layer) -> tf_keras.Model:
+    """The float twin: one tf_keras layer for each Keras 3 layer.
+
+    Args:
+        around: `tf_keras layer -> the layer to call in its place`, such as a wrapper whose `set_weights` takes the
+            weights of what it wraps.
+    """
     made: dict[str, tf_keras.layers.Layer] = {}
 
     def call_layer(call, args, kwargs):
         if call.name not in made:
-            made[call.name] = twins.twin(call.layer, call.name)
+            made[call.name] = around(twins.twin(call.layer, call.name))
         return made[call.name](*args, **kwargs)
 
     inputs = inputs_of(graph)

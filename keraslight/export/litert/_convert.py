@@ -23,6 +23,8 @@ SIGNATURE_NAME = "serving_default"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 DTYPES = ("float32", "uint8", "int8")
 
+_SPARSE = (None, "float16")  # what has kernels that unpack the sparse form
+_SPARSE_FROM = 0.6  # share of zeros; in float16 a weight's place takes as much as the weight, so half is no gain
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
@@ -35,6 +37,7 @@ def to_litert(
     input_dtype: str = "float32",
     output_dtype: str = "float32",
     batch_size: int | None = 1,
+    sparse: bool | None = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
     verify: Callable[[Path], None] | None = None,
@@ -59,6 +62,10 @@ def to_litert(
             or `"int8"` (the same less 128). MediaPipe reads float32 and uint8.
         batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
             then has no operators that work out shapes.
+        sparse: Store only what is not zero of a pruned model's kernels, in float32 or float16 files; None does where
+            at least 60% of the weights are zeros. The file of a MobileNetV2 with 75% zeros is 0.37 of the dense one's
+            size in float32, 0.49 in float16. It gives the same numbers in the same time (the interpreter unpacks it
+            when it starts), and gzips to the same size. Int8 has no such kernels.
         labels: One name a class, in the order of the outputs. They go into the file with a description of its images
             (TFLite Metadata); None writes no metadata.
         preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
@@ -80,6 +87,10 @@ def to_litert(
     if quantization_aware and quantization is None:
         quantization = "int8"
     _check(quantization, representative_data, (input_dtype, output_dtype), batch_size, quantization_aware)
+    if sparse and quantization not in _SPARSE:
+        raise InvalidArgumentError(
+            f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
+        )
     check_convertible(model)
     import tensorflow as tf
 
@@ -102,6 +113,8 @@ def to_litert(
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
         if quantization == "int8":
             converter.inference_input_type = tf.as_dtype(input_dtype)
             converter.inference_output_type = tf.as_dtype(output_dtype)
@@ -124,6 +137,12 @@ def to_litert(
             channels=model.inputs[0].shape[-1],
         )
     return write_file(path, content, verify)
+
+
+def _zeros(model: Any) -> float:
+    """The share of zeros in a model's kernels."""
+    kernels = [weight.numpy() for weight in model.trainable_weights if len(weight.shape) > 1]
+    return sum(int((k == 0).sum()) for k in kernels) / max(sum(k.size for k in kernels), 1)
 
 
 def _takes_pixels(model: Any) -> bool:

@@ -1,0 +1,70 @@
+"""Keras predict of a fused model against the plain one: time ratio, layers, and the largest difference.
+
+One process a model, the two taking turns, medians; random weights, no XLA. `python benchmarks/fuse.py NAME ...` runs
+some models. At most 1.0 is promised for all, at most 0.9 for nets full of batch norms.
+"""
+
+import gc
+import os
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+
+import keraslight
+from keraslight import compress
+
+NAMES = (
+    *("mobilenet_v1_100", "mobilenet_v2_100", "mobilenet_v3_large_100", "mobilenet_v4_conv_small", "mobilenext_100"),
+    *(
+        "efficientnet_b0",
+        "resnet50",
+        "densenet121",
+        "repvgg_a0",
+        "shufflenet_v2_100",
+        "convnext_tiny",
+        "squeezenet_1_1",
+    ),
+)
+SIZE, BATCH = 128, 8
+REPEATS = int(os.environ.get("REPEATS", "30"))
+
+
+def compare(name: str) -> None:
+    shape = (SIZE, SIZE, 3)
+    plain = keraslight.create_model(name, input_shape=shape, classifier_activation=None)
+    rng = np.random.default_rng(0)
+    for layer in plain.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    models = {"fused": compress.fuse(plain), "plain": plain}
+    images = rng.normal(size=(BATCH, *shape)).astype("float32")
+    times: dict[str, list[float]] = {which: [] for which in models}
+    outputs = {which: model.predict_on_batch(images) for which, model in models.items()}  # traces
+    for _ in range(REPEATS):
+        for which, model in models.items():
+            began = time.perf_counter()
+            model.predict_on_batch(images)
+            times[which].append(time.perf_counter() - began)
+    fused, plain_time = (statistics.median(values) for values in times.values())
+    error = np.abs(outputs["fused"] - outputs["plain"]).max() / outputs["plain"].std()
+    print(
+        f"{name}: fused / plain {fused / plain_time:.2f} ({1e3 * fused:.1f} ms), "
+        f"{len(models['fused'].layers)} of {len(plain.layers)} layers, difference {error:.1e} std",
+        flush=True,
+    )
+
+
+def main() -> None:
+    for name in sys.argv[1:] or NAMES:
+        compare(name)
+        keras.backend.clear_session()
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()

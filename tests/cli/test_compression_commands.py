@@ -1,0 +1,111 @@
+"""`keraslight prune`, `fuse` and `quantize` as a user types them; what they call is tested elsewhere."""
+
+import gzip
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from keraslight import compress
+from keraslight.cli.app import app
+from keraslight.errors import InvalidArgumentError
+from keraslight.export import litert_report
+from keraslight.training import load_run
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def cells(text, name):
+    """The cells of the line that begins with a name, without the shares in brackets."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
+    return [cell.strip().split(" (")[0] for cell in line[1:-1].split("│")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "float"
+    run("train", "lenet5_modern", "--data", "digits", "--size", 32, "--epochs", 4, "--to", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pruned(trained):
+    folder = trained.parent / "pruned"
+    options = ("--sparsity", 0.8, "--epochs", 4, "--scan")
+    return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
+
+
+def test_prune_writes_a_sparse_run_and_compares_it(trained, pruned):
+    folder, text = pruned
+    model, details = load_run(folder)
+    report = compress.sparsity(model)
+    assert report.total >= 0.8
+    assert str(report).splitlines()[-1] in text
+    before, after = cells(text, "before"), cells(text, "pruned")
+    assert float(after[1].rstrip("%")) == pytest.approx(100 * details["metrics"]["val_accuracy"], abs=0.01)
+    assert before[2] == "100.00%"
+    content = (folder / "pruned.tflite").read_bytes()
+    assert after[3:5] == [f"{size / 1e6:.3f} MB" for size in (len(content), len(gzip.compress(content, mtime=0)))]
+    assert before[5] == before[6] == after[5]
+    assert float(after[6].split()[0]) < 0.5 * float(after[5].split()[0])
+    assert all(cell.endswith("ms") for cell in (before[7], after[7]))
+    for name in ("scan.png", "pruned_table.png"):
+        assert (folder / name).read_bytes()[:4] == b"\x89PNG"
+    scan = (folder / "scan.txt").read_text(encoding="utf-8")
+    assert scan.split()[-2:] == ["dense", before[1]]
+    assert cells((folder / "pruned_table.txt").read_text(encoding="utf-8"), "pruned") == after
+    assert details["labels"] == load_run(trained)[1]["labels"]
+
+
+def test_fuse_keeps_every_answer(trained, tmp_path):
+    text = run("fuse", trained, "--data", "digits", "--to", tmp_path / "fused")
+    before, after = cells(text, "before"), cells(text, "fused")
+    assert after[2] == "100.00%"
+    assert after[1] == before[1]
+    model, _ = load_run(tmp_path / "fused")
+    assert f"became {len(model.layers)}." in text
+    assert len(model.layers) < len(load_run(trained)[0].layers)
+
+
+@pytest.mark.parametrize("method", ["ptq", "qat"])
+def test_quantize_writes_an_int8_file(pruned, tmp_path, method):
+    file = tmp_path / "net.tflite"
+    text = run("quantize", pruned[0], "--data", "digits", "--to", file, "--method", method, "--epochs", 1)
+    kernels = [o for o in litert_report(file).operators if o.kind in ("CONV_2D", "FULLY_CONNECTED")]
+    assert kernels
+    assert all(operator.inputs[0] == "INT8" for operator in kernels)
+    before, after = cells(text, "before"), cells(text, "int8")
+    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 2
+    assert float(after[6].split()[0]) < 0.5 * float(after[5].split()[0])  # the zeros are still there
+    assert (tmp_path / "net_table.png").is_file()
+
+
+def test_layers_by_pattern(trained, tmp_path):
+    names = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers]
+    options = ("--layer", f"{names[1]}=0.5", "--layer", f"{names[2]}=0.75", "--epochs", 1)
+    run("prune", trained, "--data", "digits", "--to", tmp_path / "layers", *options)
+    shares = [layer.fraction for layer in compress.sparsity(load_run(tmp_path / "layers")[0], "*").layers]
+    assert shares[:3] == pytest.approx([0, 0.5, 0.75], abs=0.01)
+    assert not any(shares[3:])
+    with pytest.raises(InvalidArgumentError, match="`--layer` must be PATTERN=SHARE.*Received: 'conv'"):
+        run("prune", trained, "--data", "digits", "--to", tmp_path / "bad", "--layer", "conv")
+
+
+def test_help_and_wrong_data(trained, tmp_path):
+    text = run("--help")
+    for command in ("prune", "quantize", "fuse"):
+        assert command in text
+        assert "RUN" in run(command, "--help")
+    details = json.loads((trained / "model.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "best.keras").write_bytes((trained / "best.keras").read_bytes())
+    (other / "model.json").write_text(json.dumps({**details, "labels": ["cat", "dog"]}))
+    with pytest.raises(
+        InvalidArgumentError, match=r"must have the classes of the run, \['cat', 'dog'\]. Received: \['0'"
+    ):
+        run("fuse", other, "--data", "digits", "--to", tmp_path / "fused")

@@ -1,0 +1,60 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keraslight import compress
+from keraslight.errors import InvalidArgumentError
+
+
+@pytest.fixture(scope="module")
+def report(trained, digits):
+    layers = ["fused", "block1_*", "logits"]
+    return compress.sensitivity(trained, digits[1], sparsities=(0.5, 0.9, 0.98), layers=layers)
+
+
+def test_accuracy_falls_with_the_sparsity_and_the_model_stays(report, trained, accuracy, digits):
+    assert list(report.accuracies) == [
+        *("fused", "block1_start", "block1_expand", "block1_depthwise", "block1_project", "logits")
+    ]
+    assert report.baseline == pytest.approx(accuracy(trained))
+    assert compress.sparsity(trained, "*").total == 0
+    means = np.mean(list(report.accuracies.values()), axis=0)
+    assert means[0] > means[1] > means[2]
+    assert report.baseline - 0.05 < means[0]
+    assert means[2] < report.baseline - 0.1
+
+
+def test_one_entry_is_what_pruning_that_layer_alone_gives(report, trained, accuracy):
+    model = keras.models.clone_model(trained)
+    model.set_weights(trained.get_weights())
+    kernel = model.get_layer("fused").kernel
+    values = kernel.numpy()
+    kernel.assign(np.where(np.abs(values) <= np.quantile(np.abs(values), 0.9), 0, values))
+    assert report.accuracies["fused"][1] == pytest.approx(accuracy(model), abs=0.003)
+
+
+def test_chooses_what_pruning_takes(report):
+    chosen = report.within(0.02)
+    for name, sparsity in chosen.items():
+        place = report.sparsities.index(sparsity)
+        assert min(report.accuracies[name][: place + 1]) >= report.baseline - 0.02
+        if place < 2:
+            assert report.accuracies[name][place + 1] < report.baseline - 0.02
+    assert len(set(chosen.values())) > 1
+    compress.Pruning(chosen)
+    assert report.within(-1) == {}
+
+
+def test_table_and_picture(report, tmp_path):
+    lines = str(report).splitlines()
+    assert re.fullmatch(r"accuracy at +50% +90% +98%", lines[0])
+    assert lines[-1].split() == ["dense", f"{report.baseline:.2%}"]
+    assert report.plot(tmp_path / "new" / "scan.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("sparsities", [(), (0.5, 0.4), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0)])
+def test_sparsities_out_of_range(trained, digits, sparsities):
+    with pytest.raises(InvalidArgumentError, match=r"`sparsities` must rise and lie in \(0, 1\). Received: \("):
+        compress.sensitivity(trained, digits[1], sparsities=sparsities)
