@@ -1,6 +1,6 @@
 """What a model costs: numbers and pictures from any Keras model."""
 
-from keraslight.analysis.cost import BlockCost, costs_by_block, count_macs, count_parameters
+from keraslight.analysis.cost import count_macs, count_parameters
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
 from keraslight.analysis.grad_cam import GradCam, grad_cam
@@ -20,7 +20,6 @@ from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 
 __all__ = [
     "GUIDELINES",
-    "BlockCost",
     "ConvolutionCost",
     "EffectiveReceptiveField",
     "Finding",
@@ -30,7 +29,6 @@ __all__ = [
     "Profile",
     "ReceptiveField",
     "convolution_cost",
-    "costs_by_block",
     "count_macs",
     "count_parameters",
     "effective_receptive_field",

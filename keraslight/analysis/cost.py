@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from typing import NamedTuple
 
 import keras
 from keras import layers
@@ -30,50 +28,6 @@ def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
         for variable in (part.moving_mean, part.moving_variance)
     }
     return [w for w in layer.weights if id(w) not in statistics and "seed" not in w.path]
-
-
-class BlockCost(NamedTuple):
-    """What one block of a model costs.
-
-    Attributes:
-        name: What the names of its layers begin with, such as `stage2_block0` or `stem`.
-        output: Shape of its last output, without the batch.
-        parameters: As `count_parameters` counts.
-        macs: As `count_macs` counts.
-    """
-
-    name: str
-    output: tuple[int, ...]
-    parameters: int
-    macs: int
-
-
-def costs_by_block(model: keras.Model) -> list[BlockCost]:
-    """The costs of a zoo model block by block, in the order of its layers.
-
-    Layers whose names begin alike (`stage2_block0_expand`, `stage2_block0_project`) make a block.
-
-    Args:
-        model: A flat functional model with a fixed input size.
-
-    Raises:
-        InvalidArgumentError: a layer's output size is unknown, since an input side is None.
-    """
-    blocks: dict[str, BlockCost] = {}
-    for layer in model.layers:
-        name = re.match(r"(stage\d+_block\d+|[a-z]+[0-9]*)", layer.name)
-        name = name[0] if name else layer.name
-        before = blocks.get(name, BlockCost(name, (), 0, 0))
-        statistics = 2 if isinstance(layer, layers.BatchNormalization) else 0
-        weights = layer.weights[: len(layer.weights) - statistics]  # the moving statistics come last
-        macs = sum(
-            _macs(layer, [t.shape for t in node.input_tensors], [t.shape for t in node.output_tensors])
-            for node in layer._inbound_nodes
-        )
-        output = tuple(layer._inbound_nodes[-1].output_tensors[0].shape[1:])
-        parameters = sum(math.prod(w.shape) for w in weights if "seed" not in w.path)
-        blocks[name] = BlockCost(name, output, before.parameters + parameters, before.macs + macs)
-    return list(blocks.values())
 
 
 def count_macs(model: keras.Model) -> int:

@@ -221,7 +221,7 @@ class Profile:
         return self.total.intensity
 
     def by_block(self) -> list[LayerCost]:
-        """Sums over layers whose names begin alike: `stage2_block0`, `stem`, ..., as `costs_by_block`."""
+        """Sums over layers whose names begin alike: `stage2_block0`, `stem`, ...."""
         return self._grouped(r"stage\d+_block\d+|[a-z]+[0-9]*")
 
     def by_stage(self) -> list[LayerCost]:

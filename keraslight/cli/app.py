@@ -74,16 +74,16 @@ def show(
 ) -> None:  # fmt: skip
     """Show a model's blocks in order, with their output sizes, parameters and multiply-adds."""
     import keraslight
-    from keraslight.analysis import costs_by_block
+    from keraslight.analysis import profile
 
     side = size or keraslight.model_info(name).input_size
     model = keraslight.create_model(name, input_shape=(side, side, 3))
-    rows = costs_by_block(model)
+    costs = profile(model)
     table = Table("block", "output", "parameters", "MACs", title=model.name)
-    for row in rows:
+    for row in costs.by_block():
         table.add_row(row.name, "x".join(map(str, row.output)), f"{row.parameters:,}", f"{row.macs:,}")
     table.add_section()
-    table.add_row("total", "", f"{sum(r.parameters for r in rows):,}", f"{sum(r.macs for r in rows):,}")
+    table.add_row("total", "", f"{costs.parameters:,}", f"{costs.macs:,}")
     console.print(table)
 
 

@@ -138,13 +138,18 @@ def receptive_field(
     layer: Annotated[
         list[str] | None, typer.Option(help="A layer's name; may be repeated. [default: up to six sizes]")
     ] = None,
+    effective: Annotated[
+        bool, typer.Option(help="Also draw how much each pixel really counts, by gradients, for the last map.")
+    ] = False,
     size: Size = None,
 ) -> None:
     """Draw what a model's layers can see of an image."""
-    from keraslight.analysis import plot_receptive_field
+    from keraslight.analysis import effective_receptive_field, plot_receptive_field
 
     net, _ = _load(model, size)
-    plot_receptive_field(net, _decode(net, image), layers=layer or None, path=to)
+    pixels = _decode(net, image)
+    heat = effective_receptive_field(net, images=pixels[None]).map if effective else None
+    plot_receptive_field(net, pixels, layers=layer or None, effective=heat, path=to)
     _say(to)
 
 

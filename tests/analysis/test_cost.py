@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from keraslight.analysis import costs_by_block, count_macs, count_parameters, profile
+from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import C4GroupConv2D, C4LiftingConv2D, ConditionalConv2D, DeformableConv2D
 
@@ -61,7 +61,7 @@ def test_costs_by_block_add_up():
     import keraslight
 
     model = keraslight.MobileNetV4("hybrid_medium", input_shape=(64, 64, 3))
-    rows = {row.name: row for row in costs_by_block(model)}
+    rows = {row.name: row for row in profile(model).by_block()}
     assert sum(row.parameters for row in rows.values()) == count_parameters(model)
     assert sum(row.macs for row in rows.values()) == count_macs(model)
     assert rows["stem"].output == (32, 32, 32)

@@ -7,7 +7,7 @@ from keras import layers, ops
 from rich.console import Console
 
 import keraslight
-from keraslight.analysis import LayerCost, costs_by_block, count_macs, count_parameters, profile
+from keraslight.analysis import LayerCost, count_macs, count_parameters, profile
 from keraslight.blocks.attention import squeeze_excite
 from keraslight.blocks.mobile_mqa import mobile_mqa
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
@@ -179,10 +179,6 @@ def test_zoo_models(name):
     assert result.unknown == ()
     assert result.parameters == count_parameters(model)
     assert result.macs == count_macs(model)
-    blocks = [(row.name, row.output, row.parameters, row.macs) for row in result.by_block()]
-    assert [block for block in blocks if block[2] or block[3]] == [
-        tuple(row) for row in costs_by_block(model) if row.parameters or row.macs
-    ]
     assert [row.name for row in result.by_stage()].count("stage2") == 1
     assert sum(row.macs for row in result.by_stage()) == result.macs
     assert sum(row.access_bytes for row in result.by_block()) == result.access_bytes

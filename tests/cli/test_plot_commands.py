@@ -82,6 +82,9 @@ def test_pictures_of_an_image(tmp_path, saved, flower):
     assert any(text.startswith("class 2: ") for text in texts(to))
     run("receptive-field", saved, flower, "--to", to)
     assert "conv  3×3" in texts(to)
+    assert "effective receptive field" not in texts(to)
+    run("receptive-field", saved, flower, "--effective", "--to", to)
+    assert "effective receptive field" in texts(to)
     run("grad-cam", "mobilenet_v4_conv_small", flower, "--size", 64, "--class", 0, "--to", to)
     assert any(text.startswith("tench (0): 0.") for text in texts(to))
     run("features", "lenet5_modern", flower, "--to", to)  # grey
