@@ -40,6 +40,7 @@ INT8 = {
     "pointwise": layers.Conv2D(6, 1, strides=2, name="mine"),
     "resizing": layers.Resizing(5, 5, name="mine"),
     "upsampling": layers.UpSampling2D(2, name="mine"),
+    "rescaled_rows": lambda x: layers.Reshape((8, 8, 8))(layers.Rescaling(0.5)(layers.Reshape((64, 8))(x))),
     "leaky": layers.LeakyReLU(0.2, name="mine"),
     "operations": run_operations,
     "c4": lambda x: own.C4GroupPooling()(own.C4GroupConv2D(2, 3)(own.C4LiftingConv2D(2, 3)(x))),
@@ -54,6 +55,8 @@ FLOAT = {
     "response": own.LocalResponseNorm(name="mine"),
     "normalization": layers.LayerNormalization(name="mine"),
     "group_norm": layers.GroupNormalization(2, name="mine"),
+    "average": lambda x: layers.Average(name="mine")([x, layers.MaxPooling2D(3, 1, padding="same")(x)]),
+    "relu4": layers.ReLU(4.0, name="mine"),
     "mish": layers.Activation("mish", name="mine"),
 }
 

@@ -52,9 +52,20 @@ _INT8_SOURCES = (
 )
 
 _INT8_OPERATIONS = (*_SILENT_OPERATIONS, "Add", "Subtract", "Multiply", "Mean", "Matmul", "Concatenate")
-_INT8_ACTIVATIONS = ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "swish", "relu6", "_hard_silu")
+_INT8_ACTIVATIONS = (
+    "linear",
+    "relu",
+    "softmax",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "swish",
+    "relu6",
+    "_hard_silu",
+    "exponential",
+)
 _NORMALIZATIONS = (twin_layers.LayerNorm, twin_layers.GRN, tf_keras.layers.LayerNormalization)
-_NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Rescaling)
+_NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Average)
 
 
 @dataclasses.dataclass
@@ -97,6 +108,10 @@ class Step:
         if isinstance(layer, tf_keras.layers.Activation):
             name = getattr(layer.activation, "__name__", str(layer.activation))
             return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"
+        if isinstance(layer, tf_keras.layers.Rescaling) and np.any(layer.offset):
+            return "its product and its sum have no quantizer between them"  # on maps it is a convolution, in int8
+        if isinstance(layer, tf_keras.layers.ReLU) and (layer.threshold or layer.max_value not in (None, 6.0)):
+            return "of ReLUs with an upper limit the converter has only that with 6 in int8"
         if isinstance(layer, _NO_INT8_FORM):
             return f"the converter has no int8 form of {type(layer).__name__}"
         if type(layer).__module__.partition(".")[0] not in ("tf_keras", "keraslight"):
