@@ -4,21 +4,30 @@ Everything takes a `keras.Model` and gives a new one (`calibrate` a LiteRT file)
 tf_keras are imported only when something asks for them; Keras 3 goes on working beside them.
 """
 
-from keraslight.compress._bridge import register_twin, to_tf_keras
+from keraslight.compress._bridge import register_twin, run_in_keras, to_tf_keras
 from keraslight.compress._calibrate import calibrate
 from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
 from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
-from keraslight.compress._quantize import quantize_aware, quantized_weights_to_keras, train_quantized
+from keraslight.compress._quantize import (
+    LayerPrecision,
+    QuantizationReport,
+    quantization_report,
+    quantize_aware,
+    quantized_weights_to_keras,
+    train_quantized,
+)
 from keraslight.compress._reparameterize import reparameterize
 from keraslight.compress._sensitivity import SensitivityReport, sensitivity
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
 
 __all__ = [
+    "LayerPrecision",
     "LayerSparsity",
     "Pruning",
+    "QuantizationReport",
     "SensitivityReport",
     "SparsityReport",
     "calibrate",
@@ -28,10 +37,12 @@ __all__ = [
     "half",
     "prune",
     "pruning_step_callback",
+    "quantization_report",
     "quantize_aware",
     "quantized_weights_to_keras",
     "register_twin",
     "reparameterize",
+    "run_in_keras",
     "sensitivity",
     "sparsity",
     "strip_pruning",

@@ -195,8 +195,17 @@ class _Reader:
 
 
 def _functional(model):
-    # A Sequential hides its graph; the same tensors make a functional model with the same layer objects.
-    return keras.Model(model.inputs, model.outputs, name=model.name) if isinstance(model, keras.Sequential) else model
+    """The same tensors and layer objects as a plain functional model.
+
+    A Sequential hides its graph, and a class of models may have a `get_config` of its own (those of kimm do).
+    """
+    if isinstance(model, keras.Sequential):
+        return keras.Model(model.inputs, model.outputs, name=model.name)
+    if not getattr(model, "inputs", None):
+        return model
+    plain = keras.Model(model.input, model.output, name=model.name)
+    # What has a `call` of its own may do other things than its graph.
+    return plain if type(model).call is type(plain).call else model
 
 
 def _functional_config(model) -> dict[str, Any]:
@@ -249,6 +258,8 @@ def _references(value) -> list[tuple]:
 def _fill(value, values):
     if _is_reference(value):
         return values[tuple(value["config"]["keras_history"])]
+    if isinstance(value, dict) and {"class_name", "config"} <= set(value):
+        return keras.saving.deserialize_keras_object(value)  # a slice, an ellipsis, an array, a dtype ...
     if isinstance(value, dict):
         return {key: _fill(part, values) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import itertools
 from collections.abc import Iterable, Sequence
@@ -20,11 +21,46 @@ if TYPE_CHECKING:
 _CALIBRATION_BATCHES = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class LayerPrecision:
+    """How the int8 file computes a layer.
+
+    Attributes:
+        name: The Keras 3 layer's name.
+        kind: Its class.
+        precision: `"int8"` or `"float"`.
+        reason: Why it is float; empty for int8.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationReport:
+    """What a quantization-aware model's file computes in int8; `str()` is a summary that names the float layers."""
+
+    layers: tuple[LayerPrecision, ...]
+
+    @property
+    def floats(self) -> dict[str, str]:
+        """Name of each float layer -> why it is float."""
+        return {layer.name: layer.reason for layer in self.layers if layer.precision == "float"}
+
+    def __str__(self) -> str:
+        floats = [layer for layer in self.layers if layer.precision == "float"]
+        lines = [f"{len(self.layers) - len(floats)} of {len(self.layers)} layers in int8, {len(floats)} in float"]
+        return "\n".join([*lines, *(f"  {layer.name} ({layer.kind}): {layer.reason}" for layer in floats)])
+
+
 def quantize_aware(
     model: keras.Model,
     *,
     skip: str | Sequence[str] = (),
     preserve_sparsity: bool = True,
+    batch_norm_steps: int = 0,
     calibration_data: Any = None,
     learning_rate: Any = 1e-4,
 ) -> tf_keras.Model:
@@ -33,8 +69,9 @@ def quantize_aware(
     The rounding is that of the int8 file: kernels in 8 bits, symmetric, a range an output channel; activations in 8
     bits, a range a tensor, only where the file has a tensor (convolution, batch norm and ReLU become one operator).
     Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3. An input that feeds a layer named
-    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph. Batch norms keep their
-    moving statistics; their gamma and beta train.
+    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph. No layer is refused for
+    what it computes: what TFLite has no int8 form of stays float between quantized tensors, and
+    `quantization_report` says which and why.
 
     The model comes compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`; what goes
     into it (optimizers, callbacks) must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
@@ -43,6 +80,8 @@ def quantize_aware(
         model: A trained functional or sequential Keras 3 model. It is not changed.
         skip: Name patterns (`fnmatch`) of layers that stay float.
         preserve_sparsity: Keep the zeros of pruned kernels through training, whatever the training loop.
+        batch_norm_steps: Training steps in which batch norms normalize by the batch and follow its statistics. Then,
+            or from the start at 0, the moving statistics are frozen, as the file has them; gamma and beta train on.
         calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
             batches are used. Without it ranges start at -6..6, and the first few hundred steps are spent on them.
         learning_rate: Of the compiled optimizer: a float or a tf_keras schedule.
@@ -52,17 +91,26 @@ def quantize_aware(
 
     Raises:
         UnmappableLayerError: a layer has no tf_keras twin.
-        InvalidArgumentError: a pattern of `skip` matches no layer.
+        InvalidArgumentError: a pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
         CompressionError: the model is subclassed.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
+    if batch_norm_steps < 0:
+        raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
     graph = _graph.read(model)
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     _check_patterns(skip, graph)
     calibration = None if calibration_data is None else _calibration_batches(calibration_data)
     from keraslight.compress._tfmot import quantize
 
-    quantized = quantize.quantize(graph, model.name, skip=skip, keep_zeros=preserve_sparsity, calibration=calibration)
+    quantized = quantize.quantize(
+        graph,
+        model.name,
+        skip=skip,
+        keep_zeros=preserve_sparsity,
+        batch_norm_steps=batch_norm_steps,
+        calibration=calibration,
+    )
     quantize.compile_classifier(quantized, learning_rate, from_logits=not _data.gives_probabilities(graph))
     for layer in graph.layers().values():
         if isinstance(layer, ImageNormalization):
@@ -79,6 +127,7 @@ def train_quantized(
     learning_rate: float = 1e-4,
     skip: str | Sequence[str] = (),
     preserve_sparsity: bool = True,
+    batch_norm_steps: int = 0,
     callbacks: Iterable = (),
     batch_size: int = 32,
     seed: int = 0,
@@ -117,6 +166,7 @@ def train_quantized(
         model,
         skip=skip,
         preserve_sparsity=preserve_sparsity,
+        batch_norm_steps=batch_norm_steps,
         calibration_data=train,
         learning_rate=quantize.cosine(learning_rate, steps),
     )
@@ -145,21 +195,50 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
     Raises:
         CompressionError: the two models do not belong together.
     """
+    origin = _origin(quantized)
     copy = _graph.copy(model)  # what has no twin weight (a Normalization's statistics) stays
-    trained = {variable.name.split(":")[0]: variable for variable in quantized.weights}
     for name, layer in _graph.read(copy).layers().items():
-        for weight in getattr(layer, "weights", ()):
-            if isinstance(layer, keras.layers.Normalization):
-                continue
-            # tf_keras calls a depthwise kernel by its full name.
-            value = trained.get(f"{name}/{weight.name}", trained.get(f"{name}/depthwise_{weight.name}"))
-            if value is None or tuple(value.shape) != tuple(weight.shape):
+        if isinstance(layer, keras.layers.Normalization):
+            continue
+        variables = origin.variables.get(name, ())
+        for n, weight in enumerate(getattr(layer, "weights", ())):
+            value = variables[n].numpy() if n < len(variables) else np.empty(0)
+            # A Dense on maps is trained as a 1x1 convolution.
+            if [side for side in value.shape if side != 1] != [side for side in weight.shape if side != 1]:
                 raise CompressionError(
                     "The quantized model must have been made from this Keras model. Received: layer "
                     f"{name!r}, whose weight {weight.name!r} of shape {tuple(weight.shape)} has no match."
                 )
-            weight.assign(value.numpy())
+            weight.assign(value.reshape(weight.shape))
     return copy
+
+
+def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
+    """Says which layers the int8 file computes in int8, and which in float and why.
+
+    Args:
+        quantized: What `quantize_aware` or `train_quantized` gave.
+
+    Raises:
+        InvalidArgumentError: it is another model.
+    """
+    origin = _origin(quantized)
+    return QuantizationReport(
+        tuple(
+            LayerPrecision(name, kind, "float" if name in origin.floats else "int8", origin.floats.get(name, ""))
+            for name, kind in origin.kinds.items()
+        )
+    )
+
+
+def _origin(quantized):
+    origin = getattr(quantized, "origin", None)
+    if origin is None:
+        raise InvalidArgumentError(
+            "`quantized` must be a model that `quantize_aware` or `train_quantized` gave, not a copy or a loaded one. "
+            f"Received: {quantized!r}."
+        )
+    return origin
 
 
 def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:

@@ -5,10 +5,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from keraslight import compress
+from keraslight import layers as own
 from keraslight.errors import CompressionError, UnmappableLayerError
+from keraslight.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(0)
 
@@ -131,13 +134,78 @@ def test_unmappable_layers_name_the_way_out_and_can_be_registered():
         _bridge.twins.pop(Scale)
 
 
-def test_bare_operations_and_own_activations_are_unmappable():
+def test_bare_operations_run_as_keras_has_them():
+    images = keras.Input((4, 4, 6))
+    left, _, right = keras.ops.split(images, 3, axis=-1)
+    x = keras.ops.concatenate([1.0 - left, keras.ops.relu6(right + 3.0) * (1 / 6), images[..., ::2]], axis=-1)
+    y = layers.Conv2D(2, 1)(keras.ops.transpose(x, (0, 2, 1, 3)))
+    model = keras.Model(
+        images, {"mean": keras.ops.mean(y, axis=(1, 2)), "x": keras.ops.einsum("bhwc,bhvc->bhwv", x, x)}
+    )
+    inputs = maps(4, 4, 6)
+    expected, got = model(inputs), compress.to_tf_keras(model)(inputs)
+    for key in ("mean", "x"):
+        np.testing.assert_allclose(got[key].numpy(), np.asarray(expected[key]), atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [layers.GroupNormalization(2), layers.UnitNormalization(), layers.Resizing(5, 3)])
+def test_other_stock_layers_run_as_keras_has_them(layer):
+    images = keras.Input((8, 8, 4))
+    model = keras.Model(images, layers.Conv2D(3, 2)(layer(images)))
+    assert_same(model, compress.to_tf_keras(model), maps(8, 8, 4))
+
+
+def test_lambdas_and_own_activations_are_unmappable():
     images = keras.Input((4, 4, 3))
-    with pytest.raises(UnmappableLayerError, match="not bare operations"):
-        compress.to_tf_keras(keras.Model(images, keras.ops.sin(images)))
+    with pytest.raises(UnmappableLayerError, match=r"layer 'wave' of class .*Lambda.*register_twin\(Lambda\)"):
+        compress.to_tf_keras(keras.Model(images, layers.Lambda(keras.ops.sin, name="wave")(images)))
     model = keras.Model(images, layers.Conv2D(3, 1, activation=keras.ops.sin, name="wave")(images))
     with pytest.raises(UnmappableLayerError, match="An activation must be one of .*in layer 'wave'"):
         compress.to_tf_keras(model)
+
+
+def own_layers():
+    """Every layer of keraslight.layers, each in a model of one call, with inputs that it can take."""
+    images = keras.Input((8, 8, 8))
+    pool = own.MaxPoolWithIndices2D(2, name="pool")
+    for layer in (
+        *(own.GRN(), own.BatchNorm(), own.LayerNorm(), own.LayerScale(0.5), own.DropPath(0.2), own.ChannelSlice(1, 5)),
+        *(own.LocalResponseNorm(), own.ChannelStatistics(), own.CoordinatePooling(), own.C4GroupPooling()),
+        *(own.GroupedConv2D(4, 3, groups=4), own.ConditionalConv2D(4, 3, experts=3), own.C4GroupConv2D(2, 3)),
+        *(own.DeformableConv2D(4, 3, modulated=True), own.C4LiftingConv2D(2, 3, strides=2)),
+    ):
+        yield layer.name, keras.Model(images, layer(images))
+    spec = Preprocessing((8, 8), mean=(0.5,) * 4, std=(0.2,) * 4)
+    yield "normalization", keras.Model(images, own.ImageNormalization(spec)(own.ChannelSlice(0, 4)(images)))
+    yield "code_distance", keras.Model(images, own.CodeDistance(5)(layers.Flatten()(images)))
+    yield "unpooling", keras.Model(images, own.MaxUnpool2D(2)(pool(images)))
+    rows, columns = own.CoordinateSplit()([own.CoordinatePooling()(images), images])
+    yield "coordinate_split", keras.Model(images, layers.Multiply()([rows, columns]))
+
+
+def test_every_own_layer_has_a_twin_that_learns():
+    tried = set()
+    for name, model in own_layers():
+        for n, weight in enumerate(model.trainable_weights):
+            weight.assign(np.random.default_rng(n).uniform(0.2, 1.0, weight.shape))
+        inputs = maps(8, 8, 8)
+        twin = compress.to_tf_keras(model)
+        assert_same(model, twin, inputs)
+        tried |= {type(layer).__name__ for layer in model.layers}
+        assert len(twin.trainable_weights) == len(model.trainable_weights), name
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(twin(inputs) ** 2)
+        assert all(gradient is not None for gradient in tape.gradient(loss, twin.trainable_weights)), name
+    assert set(own.__all__) <= tried
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_strided_pointwise_convolutions_leave_pixels_out_before(channels):
+    images = keras.Input((9, 9, channels))
+    model = keras.Model(images, layers.Conv2D(8, 1, strides=2, padding="same", name="shortcut")(images))
+    twin = compress.to_tf_keras(model)
+    assert (type(twin.get_layer("shortcut")).__name__ == "PointwiseConv2D") == (channels < 16)
+    assert_same(model, twin, maps(9, 9, channels))
 
 
 def test_subclassed_models_have_no_graph():

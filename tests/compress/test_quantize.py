@@ -152,8 +152,12 @@ def test_errors_say_what_came():
     with pytest.raises(InvalidArgumentError, match="Received: 32 images, 3 labels"):
         compress.train_quantized(small(), (PIXELS, LABELS[:3]))
     images = keras.Input((8, 8, 2))
-    with pytest.raises(UnmappableLayerError, match=r"layer 'both' of class SeparableConv2D. Use DepthwiseConv2D"):
-        compress.quantize_aware(keras.Model(images, layers.SeparableConv2D(3, 3, name="both")(images)))
+    with pytest.raises(InvalidArgumentError, match="`batch_norm_steps` must be at least 0. Received: -1"):
+        compress.quantize_aware(small(), batch_norm_steps=-1)
+    with pytest.raises(UnmappableLayerError, match="Received: layer 'wave' of class .*Lambda"):
+        compress.quantize_aware(keras.Model(images, layers.Lambda(keras.ops.sin, name="wave")(images)))
+    with pytest.raises(InvalidArgumentError, match="must be a model that `quantize_aware` or `train_quantized` gave"):
+        compress.quantization_report(small())
     other = keras.Model(images, layers.Conv2D(3, 3, name="other")(images))
     with pytest.raises(CompressionError, match=r"layer 'other', whose weight 'kernel' .* has no match"):
         compress.quantized_weights_to_keras(compress.quantize_aware(small()), other)

@@ -6,7 +6,7 @@ import keras
 import tf_keras
 
 from keraslight.compress._graph import Graph
-from keraslight.compress._tfmot import twins
+from keraslight.compress._tfmot import twin_layers, twins
 
 
 def inputs_of(graph: Graph) -> list:
@@ -35,13 +35,13 @@ def to_tf_keras(graph: Graph, name: str, around=lambda layer: layer) -> tf_keras
     made: dict[str, tf_keras.layers.Layer] = {}
 
     def call_layer(call, args, kwargs):
-        if call.name not in made:
-            made[call.name] = around(twins.twin(call.layer, call.name))
-        return made[call.name](*args, **kwargs)
+        return twins.apply(call.layer, call.name, made, args, kwargs, around)
 
     inputs = inputs_of(graph)
     outputs = graph.rebuild(inputs, call_layer)
     for layer_name, layer in graph.layers().items():
-        if getattr(layer, "weights", ()) and made[layer_name].weights:
-            made[layer_name].set_weights(layer.get_weights())
+        twin = made[layer_name]
+        # A Normalization's statistics are constants of its twin; a KerasLayer starts with its source's weights.
+        if getattr(layer, "weights", ()) and twin.weights and not isinstance(twin, twin_layers.KerasLayer):
+            twin.set_weights(layer.get_weights())
     return as_model(graph, inputs, outputs, name)

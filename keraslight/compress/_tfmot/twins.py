@@ -11,10 +11,11 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.compress import _bridge
+from keraslight.compress._tfmot import twin_layers
 from keraslight.errors import UnmappableLayerError
 
 # Classes that mean the same in both libraries, once the arguments that only one of them knows are left out. A class
-# that is not listed is refused even if tf_keras has one of that name: some differ (hard sigmoid) without any error.
+# that is not listed runs as it is, even if tf_keras has one of that name: some differ (hard sigmoid) without any error.
 _SAME = (
     *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"),
     *("BatchNormalization", "LayerNormalization", "Rescaling", "ReLU", "ELU", "PReLU", "Softmax", "Identity"),
@@ -24,121 +25,17 @@ _SAME = (
     *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
 )
 
+# Own layers without a kernel that TFLite could keep in int8: they run as they are.
+_AS_IS = (
+    *(own.LocalResponseNorm, own.CodeDistance, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
+    *(own.MaxPoolWithIndices2D, own.MaxUnpool2D, own.C4GroupPooling),
+    *(own.ConditionalConv2D, own.DeformableConv2D, own.C4LiftingConv2D, own.C4GroupConv2D),
+)
+
+# Layer scales of other libraries: (module, class). The factors stand on the last axis.
+_LAYER_SCALES = {("keras.src.applications.convnext", "LayerScale"), ("kimm._src.layers.layer_scale", "LayerScale")}
+
 _NOT_CARRIED = ("dtype", "seed", "autocast", "name")  # initializers, regularizers and constraints go by their endings
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class LayerScale(tf_keras.layers.Layer):
-    """(..., C) -> (..., C): `y = x * gamma`, the twin of `keraslight.layers.LayerScale`."""
-
-    def build(self, input_shape):
-        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="ones")
-        super().build(input_shape)
-
-    def call(self, inputs):
-        return inputs * self.gamma
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class LayerNorm(tf_keras.layers.Layer):
-    """The twin of `keraslight.layers.LayerNorm`."""
-
-    def __init__(self, epsilon, **kwargs):
-        super().__init__(**kwargs)
-        self.epsilon = epsilon
-
-    def build(self, input_shape):
-        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="ones")
-        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
-        super().build(input_shape)
-
-    def call(self, inputs):
-        x = inputs - tf.reduce_mean(inputs, axis=-1, keepdims=True)
-        x *= tf.math.rsqrt(tf.reduce_mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-        return x * self.gamma + self.beta
-
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class GRN(tf_keras.layers.Layer):
-    """The twin of `keraslight.layers.GRN`."""
-
-    def __init__(self, epsilon, **kwargs):
-        super().__init__(**kwargs)
-        self.epsilon = epsilon
-
-    def build(self, input_shape):
-        self.gamma = self.add_weight("gamma", shape=(input_shape[-1],), initializer="zeros")
-        self.beta = self.add_weight("beta", shape=(input_shape[-1],), initializer="zeros")
-        super().build(input_shape)
-
-    def call(self, inputs):
-        squares = tf.reduce_sum(inputs * inputs, axis=(1, 2), keepdims=True)
-        norms = tf.sqrt(tf.maximum(squares, own.GRN.TINY))
-        norms = norms / (tf.reduce_mean(norms, axis=-1, keepdims=True) + self.epsilon)
-        return inputs + self.gamma * (inputs * norms) + self.beta
-
-    def get_config(self):
-        return {**super().get_config(), "epsilon": self.epsilon}
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class ChannelSlice(tf_keras.layers.Layer):
-    """(..., C) -> every `step`-th channel of a range: the twin of `keraslight.layers.ChannelSlice`."""
-
-    def __init__(self, start=0, stop=None, step=1, **kwargs):
-        super().__init__(**kwargs)
-        self.start, self.stop, self.step = start, stop, step
-
-    def call(self, inputs):
-        return inputs[..., self.start : self.stop : self.step]
-
-    def get_config(self):
-        return {**super().get_config(), "start": self.start, "stop": self.stop, "step": self.step}
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class MatMul(tf_keras.layers.Layer):
-    """Two (B, ., .) tensors -> their product over `axes`, each 1 or 2: `keras.layers.Dot` as one BATCH_MATMUL.
-
-    tf_keras' own Dot transposes and reshapes around it.
-    """
-
-    def __init__(self, axes, **kwargs):
-        super().__init__(**kwargs)
-        self.axes = tuple(axes)
-
-    def call(self, inputs):
-        left, right = inputs
-        return tf.matmul(left, right, transpose_a=self.axes[0] == 1, transpose_b=self.axes[1] == 2)
-
-    def get_config(self):
-        return {**super().get_config(), "axes": self.axes}
-
-
-@tf_keras.utils.register_keras_serializable(package="keraslight")
-class HardSigmoid(tf_keras.layers.Layer):
-    """`relu6(x + 3) / 6`, as Keras 3 defines it; tf_keras' own is `clip(0.2 x + 0.5, 0, 1)`.
-
-    Args:
-        quantized: Also rounds both steps to 8 bits, over their exact ranges 0..6 and 0..1.
-    """
-
-    def __init__(self, quantized: bool = False, **kwargs):
-        super().__init__(**kwargs)
-        self.quantized = quantized
-
-    def call(self, inputs):
-        six = tf.nn.relu6(inputs + 3.0)
-        if not self.quantized:
-            return six * (1 / 6)
-        six = tf.quantization.fake_quant_with_min_max_args(six, 0.0, 6.0)
-        return tf.quantization.fake_quant_with_min_max_args(six * (1 / 6), 0.0, 1.0)
-
-    def get_config(self):
-        return {**super().get_config(), "quantized": self.quantized}
 
 
 def _hard_sigmoid(x):
@@ -149,7 +46,7 @@ def _hard_silu(x):
     return x * tf.nn.relu6(x + 3.0) * (1 / 6)  # the form that the LiteRT converter fuses into HARD_SWISH
 
 
-# Keras 3 activation -> what tf_keras' `activation=` takes.
+# Keras 3 activation -> what tf_keras' `activation=` takes; Keras' other functions run as they are.
 _ACTIVATIONS = {
     **{name: name for name in ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "elu", "selu", "softplus")},
     **{name: name for name in ("softsign", "exponential")},
@@ -157,6 +54,12 @@ _ACTIVATIONS = {
     "silu": "swish",
     "hard_sigmoid": _hard_sigmoid,
     "hard_silu": _hard_silu,
+}
+
+# Bare operations that are activations.
+_ACTIVATION_OPERATIONS = {
+    **{"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Silu": "silu"},
+    **{"HardSigmoid": "hard_sigmoid", "HardSilu": "hard_silu"},
 }
 
 
@@ -167,13 +70,22 @@ def activation_name(layer) -> str:
         UnmappableLayerError: it is a function of the user's own.
     """
     name = keras.activations.serialize(layer.activation)
-    if not isinstance(name, str) or name not in _ACTIVATIONS:
-        raise UnmappableLayerError(
-            f"An activation must be one of {sorted(_ACTIVATIONS)} to have a tf_keras twin. Received: "
-            f"{name!r} in layer {layer.name!r}. Write it as a layer of its own and give that a twin with "
-            "`keraslight.compress.register_twin`."
-        )
-    return name
+    if isinstance(name, str):
+        try:
+            own_function = keras.activations.get(name) is not layer.activation
+        except ValueError:  # no activation of that name
+            own_function = True
+        if not own_function:
+            return name
+    raise UnmappableLayerError(
+        "An activation must be one of keras.activations to have a tf_keras twin. Received: "
+        f"{name!r} in layer {layer.name!r}. Write it as a layer of its own and give that a twin with "
+        "`keraslight.compress.register_twin`."
+    )
+
+
+def _activation(kind: str):
+    return _ACTIVATIONS[kind] if kind in _ACTIVATIONS else keras.activations.get(kind)
 
 
 def activation_twin(kind: str, name: str, quantized: bool = False) -> tf_keras.layers.Layer:
@@ -181,15 +93,51 @@ def activation_twin(kind: str, name: str, quantized: bool = False) -> tf_keras.l
     if kind in ("relu", "relu6"):
         return tf_keras.layers.ReLU(6.0 if kind == "relu6" else None, name=name)
     if kind == "hard_sigmoid":
-        return HardSigmoid(quantized, name=name)
-    return tf_keras.layers.Activation(_ACTIVATIONS[kind], name=name)
+        return twin_layers.HardSigmoid(quantized, name=name)
+    return tf_keras.layers.Activation(_activation(kind), name=name)
+
+
+def activation_of(layer) -> str | None:
+    """The activation that a Keras 3 `Activation` layer or bare operation applies, or None if it is something else."""
+    if type(layer) is keras.layers.Activation:
+        return activation_name(layer)
+    return _ACTIVATION_OPERATIONS.get(type(layer).__name__) if is_operation(layer) else None
+
+
+def is_operation(layer) -> bool:
+    """Whether a call in a graph is a bare operation, such as `x + 3`."""
+    return not isinstance(layer, keras.layers.Layer)
+
+
+def apply(layer, name: str, made: dict, args: tuple, kwargs: dict, around=lambda twin: twin):
+    """Calls the twin of a Keras 3 layer or bare operation, and makes it unless `made` has it.
+
+    Args:
+        layer: The Keras 3 layer or operation.
+        name: Its unique name; an operation's second call gets a number behind it.
+        made: Name -> twin; the new one is added.
+        args, kwargs: As of the Keras 3 call, with tf_keras tensors.
+        around: As in `transcribe.to_tf_keras`.
+
+    Returns:
+        What the twin gives.
+    """
+    if is_operation(layer) and type(layer) not in _bridge.twins and activation_of(layer) is None:
+        unique, n = name, 2
+        while unique in made:  # every call has numbers of its own, so it gets a twin of its own
+            unique, n = f"{name}_call_{n}", n + 1
+        made[unique], tensors = twin_layers.operation_call(layer, unique, args, kwargs)
+        return made[unique](tensors)
+    if name not in made:
+        made[name] = around(twin(layer, name))
+    return made[name](*args, **kwargs)
 
 
 def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
     """Makes the twin of one layer; the weights are copied when it is built.
 
     Args:
-        layer: A Keras 3 layer or bare operation.
+        layer: A Keras 3 layer.
         name: The twin's name.
         **changes: Arguments of a stock tf_keras class that go before those of `layer`.
 
@@ -199,33 +147,38 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
     kind = type(layer)
     if kind in _bridge.twins:
         return _bridge.twins[kind](layer, name)
-    if kind is own.LayerScale:
-        return LayerScale(name=name, trainable=layer.trainable)
+    if activation_of(layer) is not None:
+        return activation_twin(activation_of(layer), name)
+    if kind is own.LayerScale or (kind.__module__, kind.__name__) in _LAYER_SCALES:
+        return twin_layers.LayerScale(name=name, trainable=layer.trainable)
     if kind in (own.LayerNorm, own.GRN):
-        return {own.LayerNorm: LayerNorm, own.GRN: GRN}[kind](layer.epsilon, name=name, trainable=layer.trainable)
+        cls = {own.LayerNorm: twin_layers.LayerNorm, own.GRN: twin_layers.GRN}[kind]
+        return cls(layer.epsilon, name=name, trainable=layer.trainable)
     if kind is own.DropPath:
         return tf_keras.layers.Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=name)
     if kind is own.ChannelSlice:
-        return ChannelSlice(layer.start, layer.stop, layer.step, name=name)
+        return twin_layers.ChannelSlice(layer.start, layer.stop, layer.step, name=name)
     if kind in (own.GroupedConv2D, own.BatchNorm):
         return _same(layer, name, changes)
     if kind is own.ImageNormalization:
         return tf_keras.layers.Rescaling(layer.scale, layer.offset, name=name)
-    if kind is keras.layers.Activation:
-        return activation_twin(activation_name(layer), name)
     if kind is keras.layers.LeakyReLU:
         return tf_keras.layers.LeakyReLU(layer.negative_slope, name=name)
     if kind is keras.layers.Normalization:
         mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))
         return tf_keras.layers.Normalization(layer.axis, mean.ravel(), variance.ravel(), layer.invert, name=name)
     if kind is keras.layers.Dot and not layer.normalize and _plain_axes(layer.axes):
-        return MatMul(layer.axes, name=name)
-    if kind.__name__ in _SAME and kind is getattr(keras.layers, kind.__name__, None):
+        return twin_layers.MatMul(layer.axes, name=name)
+    stock = kind is getattr(keras.layers, kind.__name__, None) and kind is not keras.layers.Lambda
+    if stock and kind.__name__ in _SAME:
         return _same(layer, name, changes)
+    if stock or kind in _AS_IS:
+        return twin_layers.KerasLayer(layer, name=name, trainable=layer.trainable)
     raise UnmappableLayerError(
         f"Every layer must have a tf_keras twin. Received: layer {layer.name!r} of class {kind.__module__}."
-        f"{kind.__qualname__}. Build the model from stock layers (not bare operations or Lambda), or register a twin "
-        "for that class with `keraslight.compress.register_twin`."
+        f"{kind.__qualname__}. Build the model from stock layers (no Lambda), or register a twin for that class: "
+        f"`keraslight.compress.register_twin({kind.__name__})(make)`; with `keraslight.compress.run_in_keras` as "
+        "`make` the twin runs the Keras 3 layer as it is, in float."
     )
 
 
@@ -245,6 +198,19 @@ def _same(layer, name: str, changes: dict) -> tf_keras.layers.Layer:
         and not key.endswith(("_initializer", "_regularizer", "_constraint"))
     }
     if "activation" in config:
-        config["activation"] = _ACTIVATIONS[activation_name(layer)]
+        config["activation"] = _activation(activation_name(layer))
     config["trainable"] = layer.trainable
+    if cls is tf_keras.layers.Conv2D and _overruns_memory(layer):
+        cls = twin_layers.PointwiseConv2D
     return cls(name=name, **{**config, **changes})
+
+
+def _overruns_memory(layer) -> bool:
+    """Whether oneDNN's gradient of a convolution writes outside its memory: see `keraslight.layers.GroupedConv2D`."""
+    return (
+        tuple(layer.kernel_size) == (1, 1)
+        and max(layer.strides) > 1
+        and layer.groups == 1
+        and layer.kernel.shape[2] < 16
+        and layer.data_format == "channels_last"
+    )

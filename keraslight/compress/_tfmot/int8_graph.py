@@ -1,0 +1,336 @@
+"""The int8-friendly float twin of a graph: a list of steps, each of which the int8 file can run."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from keraslight import layers as own
+from keraslight.compress import _bridge
+from keraslight.compress._graph import Call, Graph
+from keraslight.compress._tfmot import transcribe, twin_layers, twins
+from keraslight.compress._tfmot.quantizers import KeepZeros
+from keraslight.errors import UnmappableLayerError
+
+_KERNELS = (
+    *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),
+    tf_keras.layers.Conv2DTranspose,
+)
+_CONVOLUTIONS = (
+    *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
+    *(keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
+)
+_CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
+_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.LayerScale)
+# Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
+# A quantizer of its own behind an average pooling makes the converter fail ("violate the same scale constraint").
+_SILENT = (
+    *(tf_keras.layers.Reshape, tf_keras.layers.Permute, tf_keras.layers.Flatten, tf_keras.layers.RepeatVector),
+    *(tf_keras.layers.ZeroPadding2D, tf_keras.layers.Cropping2D, tf_keras.layers.UpSampling2D),
+    *(tf_keras.layers.MaxPooling2D, tf_keras.layers.AveragePooling2D, tf_keras.layers.GlobalMaxPooling2D),
+    *(tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D, tf_keras.layers.Softmax, twin_layers.HardSigmoid),
+    *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout, tf_keras.layers.Identity),
+    twin_layers.ChannelSlice,
+)
+# The same for bare operations, by the name of their class, and for layers that run as Keras has them.
+_SILENT_OPERATIONS = (
+    *("Reshape", "Transpose", "GetItem", "Split", "Squeeze", "ExpandDims", "Flip", "Pad", "Max", "MaxPool"),
+    *("AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel", "Tile", "Repeat"),
+)
+_SILENT_SOURCES = (keras.layers.Resizing,)
+
+# Layers that run as Keras has them, but of which the converter makes int8 once their ends are quantized. (The kernels
+# of the C4 convolutions are rounded in the file, a range a channel, and not in training.)
+_INT8_SOURCES = (
+    *(*_SILENT_SOURCES, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
+    *(own.C4LiftingConv2D, own.C4GroupConv2D, own.MaxPoolWithIndices2D),
+)
+
+_INT8_OPERATIONS = (*_SILENT_OPERATIONS, "Add", "Subtract", "Multiply", "Mean", "Matmul", "Concatenate")
+_INT8_ACTIVATIONS = (
+    "linear",
+    "relu",
+    "softmax",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "swish",
+    "relu6",
+    "_hard_silu",
+    "exponential",
+)
+_NORMALIZATIONS = (twin_layers.LayerNorm, twin_layers.GRN, tf_keras.layers.LayerNormalization)
+_NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Average)
+
+
+@dataclasses.dataclass
+class Step:
+    """One call of a tf_keras layer in the int8-friendly graph.
+
+    Attributes:
+        layer: The tf_keras layer.
+        kind: `"conv"` (has a kernel), `"affine"` (a factor and an offset a channel, folds into the convolution before
+            it), `"add"`, `"relu"` (fuses into what is before it), `"silent"` (gets no quantizer), or `"other"`.
+        name: The Keras 3 layer that it comes from.
+        args, kwargs: Structures with tf_keras tensors.
+        output: The tensor that it makes, or a structure of several.
+    """
+
+    layer: tf_keras.layers.Layer
+    kind: str
+    name: str
+    args: tuple
+    kwargs: dict[str, Any]
+    output: Any
+
+    @property
+    def outputs(self) -> list:
+        """The tensors that it makes."""
+        return keras.tree.flatten(self.output)
+
+    def why_float(self) -> str | None:
+        """Why the file computes it in float although its ends are quantized; None if it is int8."""
+        layer = self.layer
+        if isinstance(layer, _NORMALIZATIONS):
+            return "its statistics (mean, square, root) need more than 8 bits"
+        if isinstance(layer, twin_layers.KerasLayer):
+            source = layer.source
+            int8 = isinstance(source, _INT8_SOURCES) or getattr(source, "mode", None) == "max"  # of C4GroupPooling
+            return None if int8 else "it runs as Keras has it, with no quantizers inside"
+        if isinstance(layer, twin_layers.KerasOperation):
+            operation = type(layer.source).__name__
+            return None if operation in _INT8_OPERATIONS else f"the operation {operation} has no int8 form here"
+        if isinstance(layer, tf_keras.layers.Activation):
+            name = getattr(layer.activation, "__name__", str(layer.activation))
+            return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"
+        if isinstance(layer, tf_keras.layers.Rescaling) and np.any(layer.offset):
+            return "its product and its sum have no quantizer between them"  # on maps it is a convolution, in int8
+        if isinstance(layer, tf_keras.layers.ReLU) and (layer.threshold or layer.max_value not in (None, 6.0)):
+            return "of ReLUs with an upper limit the converter has only that with 6 in int8"
+        if isinstance(layer, _NO_INT8_FORM):
+            return f"the converter has no int8 form of {type(layer).__name__}"
+        if type(layer).__module__.partition(".")[0] not in ("tf_keras", "keraslight"):
+            return "it is a registered twin, with no quantizers inside"
+        return None
+
+
+class Transcriber:
+    """Builds the int8-friendly float twin of a graph and remembers every step.
+
+    Args:
+        graph: The Keras 3 model's graph.
+        keep_zeros: Whether kernels with zeros get a constraint that keeps them.
+        batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
+
+    Attributes:
+        steps: All calls, in order.
+        inputs, outputs: The twin's tensors, in the model's structure.
+        variables: Keras 3 layer -> the variables that stand for its weights, in their order.
+    """
+
+    def __init__(self, graph: Graph, keep_zeros: bool, batch_norm_steps: int):
+        self.graph, self.keep_zeros, self.batch_norm_steps = graph, keep_zeros, batch_norm_steps
+        self.steps: list[Step] = []
+        self.variables: dict[str, list[tf.Variable]] = {}
+        self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
+        self.made: dict[str, tf_keras.layers.Layer] = {}
+        self.called: set[str] = set()
+        self.consumers = graph.consumers()
+        self.inputs = transcribe.inputs_of(graph)
+        self.outputs = graph.rebuild(self.inputs, self.call)
+
+    def emit(self, layer, kind: str, call: Call, args: tuple, kwargs=None, weights=None):
+        """Calls a tf_keras layer, gives it weights and records the step."""
+        output = layer(*args, **(kwargs or {}))
+        if weights:
+            layer.set_weights([*weights, *layer.get_weights()[len(weights) :]])
+        self.steps.append(Step(layer, kind, call.name, args, kwargs or {}, output))
+        return output
+
+    def unique(self, name: str) -> str:
+        """`name`, or `name_2`, ... where it is taken."""
+        candidate, n = name, 2
+        while candidate in self.names:
+            candidate, n = f"{name}_{n}", n + 1
+        self.names.add(candidate)
+        return candidate
+
+    def name_of(self, call: Call) -> str:
+        """The layer's own name for its first call, another one for the next: layers without weights can be copied."""
+        if call.name not in self.called:
+            self.called.add(call.name)
+            return call.name
+        return self.unique(f"{call.name}_call")
+
+    def call(self, call: Call, args: tuple, kwargs: dict):
+        """One Keras 3 call -> one or more steps; returns the last one's output."""
+        layer = call.layer
+        if type(layer) not in _bridge.twins:
+            if type(layer) is own.MaxUnpool2D:
+                raise UnmappableLayerError(
+                    "A model to quantize must not have MaxUnpool2D layers: the converter refuses their scatter between "
+                    f"int8 tensors. Received: layer {layer.name!r}. Use UpSampling2D, or convert the model in float."
+                )
+            if type(layer) in _CONSTANT_AFFINE and len(args[0].shape) == 4:
+                return self.constant_affine(call, args)
+            if type(layer) is keras.layers.Add and len(args[0]) > 2:
+                return self.binary_adds(call, args)
+            if type(layer) in _CONVOLUTIONS:
+                return self.convolution(call, args, kwargs)
+            if twins.activation_of(layer) is None and twins.is_operation(layer):
+                made, tensors = twin_layers.operation_call(layer, self.name_of(call), args, kwargs)
+                return self.emit(made, _kind(made), call, (tensors,))
+        shared = call.name in self.made
+        if not shared:
+            self.made[call.name] = self.twin(layer, call.name)
+        made = self.made[call.name]
+        kind = _kind(made)
+        if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(call, args[0]):
+            args = (self.identity(call, args[0]), *args[1:])
+        runs_source = isinstance(made, twin_layers.KerasLayer)
+        weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
+        output = self.emit(made, kind, call, args, kwargs, weights)
+        if runs_source:
+            self.variables[call.name] = made.variables_of(layer.weights)
+        elif weights:
+            self.variables[call.name] = made.weights[: len(weights)]
+        return output
+
+    def twin(self, layer, name: str) -> tf_keras.layers.Layer:
+        """The twin of a layer without a kernel."""
+        activation = twins.activation_of(layer)
+        if activation is not None and type(layer) not in _bridge.twins:
+            return twins.activation_twin(activation, name, quantized=True)
+        made = twins.twin(layer, name)
+        if self.batch_norm_steps and type(made) is tf_keras.layers.BatchNormalization:
+            settling = {**made.get_config(), "steps": self.batch_norm_steps}
+            return twin_layers.SettlingBatchNormalization.from_config(settling)
+        return made
+
+    def follows_convolution(self, call: Call, tensor) -> bool:
+        """Whether a batch norm or layer scale can fold into the step before it."""
+        before = next((step for step in reversed(self.steps) if step.output is tensor), None)
+        return before is not None and before.kind in ("conv", "affine") and len(self.consumers[call.inputs[0]]) == 1
+
+    def identity(self, call: Call, tensor):
+        """A 1x1 depthwise convolution with ones, for a lone batch norm to fold into."""
+        layer = tf_keras.layers.DepthwiseConv2D(
+            1, use_bias=False, trainable=False, name=self.unique(f"{call.name}_identity")
+        )
+        return self.emit(layer, "conv", call, (tensor,), weights=[np.ones((1, 1, tensor.shape[-1], 1))])
+
+    def constant_affine(self, call: Call, args: tuple):
+        """`x * scale + offset` a channel -> a constant 1x1 depthwise convolution, which is int8 in the file."""
+        layer, channels = call.layer, args[0].shape[-1]
+        if isinstance(layer, keras.layers.Rescaling):  # or our ImageNormalization, which is one
+            scale, offset = layer.scale, layer.offset
+        else:
+            mean, std = (np.asarray(v).ravel() for v in (layer.mean, np.sqrt(layer.variance)))
+            scale, offset = (std, mean) if layer.invert else (1 / std, -mean / std)
+        made = tf_keras.layers.DepthwiseConv2D(1, trainable=False, name=self.name_of(call))
+        kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))
+        return self.emit(made, "conv", call, args, weights=[kernel.reshape(1, 1, channels, 1), bias])
+
+    def binary_adds(self, call: Call, args: tuple):
+        """a + b + c -> (a + b) + c: the int8 ADD takes two."""
+        total = args[0][0]
+        for n, other in enumerate(args[0][1:], start=2):
+            name = self.name_of(call) if n == len(args[0]) else self.unique(f"{call.name}_{n}")
+            total = self.emit(tf_keras.layers.Add(name=name), "add", call, ([total, other],))
+        return total
+
+    def convolution(self, call: Call, args: tuple, kwargs: dict):
+        """A layer with a kernel, its activation split off."""
+        layer = call.layer
+        kind = twins.activation_name(layer)
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            output = self.separable(call, args)
+        else:
+            weights = None
+            if call.name not in self.made:
+                weights = layer.get_weights()
+                if isinstance(layer, keras.layers.Dense) and len(args[0].shape) == 4:
+                    made = tf_keras.layers.Conv2D(
+                        layer.units, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
+                        kernel_constraint=self.constraint(layer.kernel),
+                    )  # fmt: skip
+                    weights[0] = weights[0][None, None]  # a Dense on maps is a 1x1 convolution, which is int8
+                else:
+                    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+                    constraint = "depthwise_constraint" if depthwise else "kernel_constraint"
+                    changes = {"activation": "linear", constraint: self.constraint(layer.kernel)}
+                    made = twins.twin(layer, call.name, **changes)
+                self.made[call.name] = made
+            made = self.made[call.name]
+            output = self.emit(made, "conv", call, args, kwargs, weights)
+            if weights:
+                self.variables[call.name] = made.weights
+        if kind != "linear":
+            activation = twins.activation_twin(kind, self.unique(f"{call.name}_{kind}"), quantized=True)
+            output = self.emit(activation, _kind(activation), call, (output,))
+        return output
+
+    def separable(self, call: Call, args: tuple):
+        """A depthwise and a 1x1 convolution, as the file has them."""
+        layer = call.layer
+        first, second = f"{call.name} depthwise", call.name
+        weights = [None, None]
+        if second not in self.made:
+            depthwise, *rest = layer.get_weights()
+            weights = [[depthwise], rest]
+            self.made[first] = tf_keras.layers.DepthwiseConv2D(
+                layer.kernel_size,
+                strides=layer.strides,
+                padding=layer.padding,
+                dilation_rate=layer.dilation_rate,
+                depth_multiplier=layer.depth_multiplier,
+                use_bias=False,
+                trainable=layer.trainable,
+                depthwise_constraint=self.constraint(layer.depthwise_kernel),
+                name=self.unique(f"{call.name}_depthwise"),
+            )
+            self.made[second] = tf_keras.layers.Conv2D(
+                layer.filters,
+                1,
+                use_bias=layer.use_bias,
+                trainable=layer.trainable,
+                kernel_constraint=self.constraint(layer.pointwise_kernel),
+                name=call.name,
+            )
+        output = self.emit(self.made[first], "conv", call, args, weights=weights[0])
+        output = self.emit(self.made[second], "conv", call, (output,), weights=weights[1])
+        self.variables[call.name] = [*self.made[first].weights, *self.made[second].weights]
+        return output
+
+    def constraint(self, kernel) -> KeepZeros | None:
+        """What holds a pruned kernel's zeros."""
+        kernel = np.asarray(kernel)
+        return KeepZeros(kernel) if self.keep_zeros and not kernel.all() else None
+
+
+def _kind(layer) -> str:
+    if isinstance(layer, _AFFINE):
+        return "affine"
+    if isinstance(layer, tf_keras.layers.Add):
+        return "add"
+    if isinstance(layer, twin_layers.KerasOperation):
+        name = type(layer.source).__name__
+        return "silent" if name in _SILENT_OPERATIONS else "add" if name == "Add" else "other"
+    if isinstance(layer, twin_layers.KerasLayer):
+        return "silent" if isinstance(layer.source, _SILENT_SOURCES) else "other"
+    if isinstance(layer, tf_keras.layers.ReLU):
+        fuses = not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6.0)
+        return "relu" if fuses else "other"
+    if isinstance(layer, _SILENT):
+        return "silent"
+    if isinstance(layer, tf_keras.layers.Activation):
+        name = getattr(layer.activation, "__name__", "")
+        return "silent" if name in ("softmax", "sigmoid", "tanh", "linear") else "other"
+    if isinstance(layer, _KERNELS):
+        return "conv"
+    return "other"

@@ -1,0 +1,152 @@
+"""Quantizers of kernels and activations, and the wrapper that puts them around a tf_keras layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper, quantizers
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_config import QuantizeConfig
+
+PREFIX = "quant_"
+
+
+class KernelQuantizer(quantizers.Quantizer):
+    """Eight bits, symmetric, range of the last step; one range an output channel.
+
+    Two differences from the library's own: a depthwise kernel gets a range a channel too (there, one for all, because
+    its last axis is not the channels'), and a channel of zeros, as pruning makes them, keeps a range above 0 (the
+    converter can't write a scale of 0).
+
+    Args:
+        limit: The first range's upper limit: a float, or an array with one a channel.
+    """
+
+    SMALLEST = 1e-6
+
+    def __init__(self, limit):
+        self.limit = np.maximum(np.asarray(limit, np.float32), self.SMALLEST)
+
+    def build(self, tensor_shape, name, layer):
+        return {
+            f"{end}_var": layer.add_weight(
+                f"{name}_{end}",
+                shape=self.limit.shape,
+                initializer=tf_keras.initializers.Constant(sign * self.limit),
+                trainable=False,
+            )
+            for end, sign in (("min", -1), ("max", 1))
+        }
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        by_channel = self.limit.ndim == 1
+        kernel = tf.reshape(inputs, (*inputs.shape[:2], -1, len(self.limit))) if by_channel else inputs
+        low, high = weights["min_var"], weights["max_var"]
+        if training:
+            limit = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2) if by_channel else None)
+            limit = tf.maximum(limit, self.SMALLEST)
+            low, high = low.assign(-limit), high.assign(limit)
+        quantize = (
+            tf.quantization.fake_quant_with_min_max_vars_per_channel
+            if by_channel
+            else tf.quantization.fake_quant_with_min_max_vars
+        )
+        return tf.reshape(quantize(kernel, low, high, num_bits=8, narrow_range=True), inputs.shape)
+
+    def get_config(self):
+        return {"limit": self.limit.tolist()}
+
+
+class ActivationQuantizer(quantizers.Quantizer):
+    """Eight bits, one range that follows the batches' minima and maxima.
+
+    Two differences from the library's own: the average follows faster (its decay of 0.999 needs thousands of steps,
+    more than a fine-tuning has), and the range never shrinks to nothing (a range of 1e-40 trains to NaN, and NaN
+    crashes the converter).
+
+    Args:
+        low, high: The first range; 0 is taken in, because padding writes zeros.
+    """
+
+    DECAY = 0.99
+    SMALLEST = 1e-6
+
+    def __init__(self, low: float = -6.0, high: float = 6.0):
+        self.low, self.high = min(float(low), 0.0), max(float(high), self.SMALLEST)
+
+    def build(self, tensor_shape, name, layer):
+        return {
+            f"{end}_var": layer.add_weight(
+                f"{name}_{end}", initializer=tf_keras.initializers.Constant(value), trainable=False
+            )
+            for end, value in (("min", self.low), ("max", self.high))
+        }
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        low, high = weights["min_var"], weights["max_var"]
+        if training:
+            batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
+            batch_high = tf.maximum(tf.reduce_max(inputs), self.SMALLEST)
+            low = low.assign_sub((1 - self.DECAY) * (low - batch_low))
+            high = high.assign_sub((1 - self.DECAY) * (high - batch_high))
+        return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
+
+    def get_config(self):
+        return {"low": self.low, "high": self.high}
+
+
+class Wrapper(quantize_wrapper.QuantizeWrapperV2):
+    """The library's wrapper, for frozen layers too: it lists every kernel that it quantizes as trainable."""
+
+    @property
+    def trainable_weights(self):
+        return super().trainable_weights if self.layer.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        frozen = [] if self.layer.trainable else super().trainable_weights
+        return [*frozen, *super().non_trainable_weights]
+
+
+class Config(QuantizeConfig):
+    """Which weight and whether the output of a layer is quantized.
+
+    Args:
+        weight: Attribute name of the kernel and its quantizer, or None.
+        output: The output's quantizer, or None.
+    """
+
+    def __init__(self, weight: tuple[str, KernelQuantizer] | None = None, output: ActivationQuantizer | None = None):
+        self.weight, self.output = weight, output
+
+    def get_weights_and_quantizers(self, layer):
+        return [(getattr(layer, self.weight[0]), self.weight[1])] if self.weight else []
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        if self.weight:
+            setattr(layer, self.weight[0], quantize_weights[0])
+
+    def get_activations_and_quantizers(self, layer):
+        return []  # activations are layers of their own here
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        pass
+
+    def get_output_quantizers(self, layer):
+        return [self.output] if self.output else []
+
+    def get_config(self):
+        return {}
+
+
+class KeepZeros(tf_keras.constraints.Constraint):
+    """Holds a pruned kernel's zeros: the optimizer applies it to the kernel after every step.
+
+    A constraint, not a callback, so that it holds in any `fit` and in custom loops.
+    """
+
+    def __init__(self, kernel: np.ndarray):
+        self.mask = tf.constant(kernel != 0, tf.float32)
+
+    def __call__(self, w):
+        return w * tf.reshape(self.mask, w.shape)  # a Dense's kernel has become a 1x1 convolution's

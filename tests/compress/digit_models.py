@@ -1,0 +1,133 @@
+"""One small variant of each family, for 32x32 digits (larger where the family needs it), and what is measured on them.
+
+Narrow, so that the whole list builds, quantizes and converts in minutes; wide enough that each has every kind of
+block of its family.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+
+import filelock
+import keras
+import numpy as np
+import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
+from sklearn.datasets import load_digits
+
+import keraslight
+from keraslight import registry
+
+# family -> (variant, width, image side)
+SMALL = {
+    "AlexNet": ("alexnet_2012", 0.125, 67),
+    "ConvNeXt": ("convnext_tiny", 0.125, 32),
+    "ConvNeXtV2": ("convnext_v2_atto", 0.25, 32),
+    "DenseNet": ("densenet121", 0.25, 32),
+    "EfficientNet": ("efficientnet_b0", 0.25, 32),
+    "EfficientNetV2": ("efficientnet_v2_b0", 0.25, 32),
+    "GhostNet": ("ghostnet_050", 0.25, 32),
+    "GoogLeNet": ("googlenet", 0.25, 32),
+    "LeNet5": ("lenet5_paper", 1.0, 32),
+    "MobileNetV1": ("mobilenet_v1_025", 0.25, 32),
+    "MobileNetV2": ("mobilenet_v2_035", 0.35, 32),
+    "MobileNetV3": ("mobilenet_v3_small_050", 0.5, 32),
+    "MobileNetV4": ("mobilenet_v4_hybrid_medium", 0.125, 32),
+    "MobileNeXt": ("mobilenext_035", 0.35, 32),
+    "RepVGG": ("repvgg_a0", 0.125, 32),
+    "ResNet": ("resnet18", 0.125, 32),
+    "ShuffleNetV1": ("shufflenet_v1_g3_050", 0.5, 32),
+    "ShuffleNetV2": ("shufflenet_v2_050_megvii", 0.5, 32),
+    "ShuffleNetV2Plus": ("shufflenet_v2_plus_small", 0.5, 32),
+    "SqueezeNet": ("squeezenet_1_1", 0.25, 32),
+    "VGG": ("vgg11_bn", 0.125, 32),
+    "Xception": ("xception", 0.125, 64),
+}
+
+
+def families() -> list[str]:
+    """Every registered family; one that has no small variant here fails the tests rather than being left out."""
+    keraslight.list_models()
+    return sorted(family.name for family in registry.FAMILIES.values())
+
+
+def build(family: str, seed: int = 0) -> keras.Model:
+    """The small variant: normalized (B, side, side, 1) images -> probabilities of 10 classes."""
+    keras.utils.set_random_seed(seed)
+    variant, width, side = SMALL[family]
+    return keraslight.create_model(variant, width=width, classes=10, input_shape=(side, side, 1))
+
+
+def settle(model: keras.Model, images: np.ndarray) -> None:
+    """Gives an untrained model's batch norms the images' own statistics, so that its signal survives to the end."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    model(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a small variant reaches 97% on the digits: AdamW with a cosine, batches of 64, no augmentation."""
+
+    epochs: int
+    learning_rate: float = 5e-3
+
+
+# family -> the recipe that brings it to at least 97%; families without one are left to their own tests
+RECIPES: dict[str, Recipe] = {
+    "ResNet": Recipe(10),
+}
+
+
+@functools.cache
+def digits(side: int):
+    """((images, labels) to train on, (images, labels) to test on): (n, side, side, 1) in about -1..1, 1400 and 397."""
+    source = load_digits()
+    images = tf.image.resize(source.images[..., None] / 8 - 1, (side, side)).numpy()
+    order = np.random.default_rng(0).permutation(len(images))
+    images, labels = images[order].astype("float32"), source.target[order]
+    return (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
+
+
+def trained(family: str, folder: Path) -> keras.Model:
+    """The small variant after its recipe; the weights are kept in `folder`, where other workers find them.
+
+    Args:
+        family: A key of `RECIPES`.
+        folder: Where the weights lie, such as pytest's cache. What changes the training gives the file another name.
+    """
+    model, recipe = build(family), RECIPES[family]
+    key = f"{SMALL[family]} {recipe} {[tuple(w.shape) for w in model.weights]} keras {keras.__version__}"
+    path = folder / f"{family}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.weights.h5"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{path}.lock"):
+        if path.exists():
+            model.load_weights(path)
+            return model
+        (images, labels), _ = digits(model.input_shape[1])
+        rate = keras.optimizers.schedules.CosineDecay(recipe.learning_rate, recipe.epochs * -(-len(images) // 64))
+        model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", jit_compile=False)
+        model.fit(images, labels, batch_size=64, epochs=recipe.epochs, verbose=0)
+        model.save_weights(path)
+    return model
+
+
+def accuracy(model, side: int) -> float:
+    """A Keras or tf_keras model's share of right answers on the test digits."""
+    images, labels = digits(side)[1]
+    return float((model.predict(images, batch_size=64, verbose=0).argmax(-1) == labels).mean())
+
+
+def file_accuracy(path: Path, side: int) -> float:
+    """The same of a .tflite file with batch size 1."""
+    run = Interpreter(str(path), num_threads=1).get_signature_runner("serving_default")
+    images, labels = digits(side)[1]
+    answers = [run(images=image[None])["probabilities"][0].argmax() for image in images]
+    return float(np.mean(np.asarray(answers) == labels))
