@@ -36,7 +36,7 @@ def to_litert(
 
     Args:
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
-            `keraslight.compress`.
+            `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
         quantization: None (float32), `"float16"` weights, `"dynamic"` (int8 weights, activations quantized as they
             come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
@@ -61,7 +61,8 @@ def to_litert(
     if quantization_aware and quantization is None:
         quantization = "int8"
     _check(quantization, representative_data, input_dtype, batch_size, quantization_aware)
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    named = isinstance(model.output, dict) and OUTPUT_NAME in model.output
+    if len(model.inputs) != 1 or (len(model.outputs) != 1 and not named):
         raise ExportError(
             "A model to convert must have one input and one output. "
             f"Received: {model.name!r} with {len(model.inputs)} inputs and {len(model.outputs)} outputs."
@@ -108,18 +109,21 @@ def _save_frozen(model: Any, shape: tuple, folder: str) -> None:
 
     spec = tf.TensorSpec(shape, tf.float32, name=INPUT_NAME)
 
+    # TensorFlow flattens a dict by its sorted names.
+    names = sorted(model.output) if isinstance(model.output, dict) else [OUTPUT_NAME]
+
     @tf.function(input_signature=[spec])
     def infer(images):
-        return tf.nest.flatten(model(images, training=False))[0]
+        return tf.nest.flatten(model(images, training=False))
 
     # With variables, the converter writes and restores a SavedModel and then looks for what is never assigned to:
     # 17 seconds where constants take one, and a Keras 3 model comes out with its variables left in (and unset). So
-    # they become constants first. That forgets the output's name, so a second function gives it back.
+    # they become constants first. That forgets the outputs' names, so a second function gives them back.
     frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
 
     @tf.function(input_signature=[spec])
     def serve(images):
-        return {OUTPUT_NAME: tf.nest.flatten(frozen(images))[0]}
+        return dict(zip(names, tf.nest.flatten(frozen(images)), strict=True))
 
     # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a tensor
     # of the first function: with them the converter's own saving fails, silently, and the file has no signature.
