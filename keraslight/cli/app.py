@@ -43,6 +43,14 @@ class Quantization(enum.StrEnum):
         return None if self is Quantization.float32 else self.value
 
 
+class Dtype(enum.StrEnum):
+    """What a SavedModel computes in."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
 class InputDtype(enum.StrEnum):
     """What a LiteRT file takes."""
 
@@ -250,17 +258,88 @@ def export(
     to: Annotated[Path, typer.Option(help="The servable's folder, such as savedmodels/digits.")],
     version: Annotated[int | None, typer.Option(help="Version number. [default: the next]", show_default=False)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a version that exists.")] = False,
+    dtype: Annotated[Dtype, typer.Option(help="What the SavedModel's weights are and computes in.")] = Dtype.float32,
+    embed: Annotated[bool, typer.Option("--embed", help="Also write the signature `embed` (features).")] = False,
+    max_pixels: Annotated[int, typer.Option(help="Largest image file that is decoded.", min=1)] = 2**26,
 ) -> None:
-    """Write a trained model as the next version of a servable, for TensorFlow Serving and keraslight's own server."""
+    """Write a trained model as the next version of a servable, for TensorFlow Serving and keraslight's own server.
+
+    The files are compared with the model before the version appears. models.config beside the servable names it.
+    """
     from keraslight.export import save_servable
     from keraslight.training import load_run
 
     model, details = load_run(run)
     written = save_servable(
-        model, to, labels=details["labels"], version=version, overwrite=overwrite, metrics=details.get("metrics")
+        model,
+        to,
+        labels=details["labels"],
+        version=version,
+        overwrite=overwrite,
+        dtype=dtype.value,
+        embed=embed,
+        max_pixels=max_pixels,
+        metrics=details.get("metrics"),
     )
     console.print(f"Wrote {written}. Serve it:")
     console.print(f"  python -m keraslight_serving.server --model_name={to.name} --model_base_path={to}", style="bold")
+
+
+@app.command()
+def versions(
+    name: Annotated[str, typer.Argument(help="A servable's name, or its folder.")],
+    repository: Annotated[Path, typer.Option(help="The model repository, where NAME is.")] = Path("savedmodels"),
+    label: Annotated[list[str] | None, typer.Option(help="LABEL=VERSION names a version, LABEL= takes the name away; "
+                                                         "repeatable.", show_default=False)] = None,
+    prune: Annotated[int | None, typer.Option(help="Remove all but this many of the highest, and the labelled ones.",
+                                              min=1, show_default=False)] = None,
+) -> None:  # fmt: skip
+    """List and compare the versions of a servable; label or prune them.
+
+    Figures in brackets are the change from the version before.
+
+      keraslight versions digits --label stable=3 --label canary=4
+      keraslight versions digits --prune 2
+    """
+    from keraslight.errors import InvalidArgumentError
+    from keraslight.export import label_version, prune_versions, read_versions, version_labels
+
+    path = repository / name
+    if not (found := read_versions(path)):
+        raise InvalidArgumentError(f"A servable's folder must hold versions. Received: {path}, which has none.")
+    for text in label or ():
+        known, _, number = text.partition("=")
+        if "=" not in text or not (number.isdecimal() or not number):
+            raise InvalidArgumentError(f"`--label` must be LABEL=VERSION or LABEL=. Received: {text!r}.")
+        label_version(path, known, int(number) if number else None)
+    if prune is not None:
+        removed = prune_versions(path, prune)
+        console.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
+        found = read_versions(path)
+    labels = version_labels(path)
+    figures = sorted({figure for version in found for figure in version.info.get("metrics", ())})
+    table = Table("version", "labels", "model", "weights", "created", "MB", *figures, title=str(path))
+    before: dict[str, float] = {}
+    for version in found:
+        info, metrics = version.info, version.info.get("metrics", {})
+        kind = " ".join(filter(None, (info.get("model"), info.get("dtype"), info.get("quantization"))))
+        table.add_row(
+            str(version.number),
+            ", ".join(known for known, number in labels.items() if number == version.number),
+            kind,
+            info.get("weights_sha256", "")[:12],
+            version.created.strftime("%Y-%m-%d %H:%M"),
+            f"{version.size / 1e6:.2f}",
+            *(_with_change(metrics.get(figure), before.get(figure)) for figure in figures),
+        )
+        before = metrics
+    console.print(table)
+
+
+def _with_change(figure: float | None, before: float | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:.6g}" if before is None else f"{figure:.6g} ({figure - before:+.3g})"
 
 
 @app.command()

@@ -30,7 +30,7 @@ def run(*arguments, code=0):
 
 def test_help_lists_and_explains_the_commands():
     text = run("--help")
-    for command in ("list", "info", "show", "compare", "train", "export", "litert", "classify", "demo"):
+    for command in ("list", "info", "show", "compare", "train", "export", "versions", "litert", "classify", "demo"):
         assert command in text
         assert "Usage" in run(command, "--help")
 
