@@ -50,6 +50,7 @@ bench: $(INSTALLED) ## Print the benchmarks' ratios
 
 docs: $(INSTALLED) ## Write the generated pages in docs/ again
 	$(BIN)/python docs/generate.py
+	$(BIN)/python tests/export/test_family_servables.py
 
 proto: $(INSTALLED) ## Generate the wire format's Python code again
 	$(BIN)/python -m keraslight_serving.wire._generate

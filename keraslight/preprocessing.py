@@ -99,12 +99,15 @@ class Preprocessing:
         """Turns one encoded image into the model's raw input; runs in a TensorFlow graph.
 
         Args:
-            image_bytes: Scalar string: JPEG, PNG, BMP, WebP, or the first frame of a GIF.
+            image_bytes: Scalar string: JPEG (turned upright as its EXIF orientation says), PNG, BMP, WebP, or the first
+                frame of a GIF.
 
         Returns:
             float32 (H, W, C), whole numbers 0..255, of this spec's size.
         """
         import tensorflow as tf
+
+        from keraslight._image_files import orientation, upright
 
         # TensorFlow decodes only some of these formats to one channel (no BMP, WebP, GIF or CMYK JPEG).
         channels = 3 if self.channels == 1 else self.channels
@@ -113,7 +116,7 @@ class Preprocessing:
         if self.channels == 1:  # ITU-R BT.601 luma, as Pillow's "L"; grey pixels stay as they are
             luma = tf.constant([0.299, 0.587, 0.114])
             image = tf.round(tf.reduce_sum(tf.cast(image, tf.float32) * luma, axis=-1, keepdims=True))
-        return self.fit(image)
+        return self.fit(upright(image, orientation(image_bytes)))
 
     def fit(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes and crops (h, w, C) pixels 0..255 to float32 (H, W, C), whole numbers 0..255.

@@ -164,7 +164,8 @@ def _runner(file: Path, batch_size: int = 1) -> Callable[[np.ndarray], np.ndarra
     if batch_size > 1:
         interpreter.resize_tensor_input(index, (batch_size, *interpreter.get_input_details()[0]["shape"][1:]))
     interpreter.allocate_tensors()
-    output = interpreter.get_output_details()[0]["index"]
+    outputs = interpreter.get_signature_runner("serving_default").get_output_details()
+    output = outputs["probabilities"]["index"]  # a servable's file also gives the logits
 
     def run(images: np.ndarray) -> np.ndarray:
         answers = []

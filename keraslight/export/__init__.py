@@ -1,5 +1,7 @@
 """From a trained model to what serves it: SavedModels for TensorFlow Serving, LiteRT files for phones, ONNX files."""
 
+from keraslight.export._repository import label_version, prune_versions, version_labels
+from keraslight.export._versions import Version, list_versions, read_versions
 from keraslight.export.litert import (
     LiteRTMetadata,
     LiteRTOperator,
@@ -13,21 +15,26 @@ from keraslight.export.litert import (
     to_litert,
 )
 from keraslight.export.onnx import onnx_runner, to_onnx
-from keraslight.export.saved_model import list_versions, save_servable
+from keraslight.export.saved_model import save_servable
 
 __all__ = [
     "LiteRTMetadata",
     "LiteRTOperator",
     "LiteRTParity",
     "LiteRTReport",
+    "Version",
+    "label_version",
     "list_versions",
     "litert_latency",
     "litert_parity",
     "litert_report",
     "litert_runner",
     "onnx_runner",
+    "prune_versions",
     "read_metadata",
+    "read_versions",
     "save_servable",
     "to_litert",
     "to_onnx",
+    "version_labels",
 ]

@@ -14,14 +14,18 @@ from keraslight.errors import ExportError, MissingDependencyError
 INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
 
 
-def check_convertible(model: Any) -> None:
+def check_convertible(model: Any, *, several: bool = False) -> None:
     """Raises unless a model has one input of a fixed image size, one output and finite weights.
+
+    Args:
+        several: Whether a dict of outputs with `probabilities` in it will do, too.
 
     Raises:
         ExportError: a rule is broken.
         MissingDependencyError: TensorFlow is not installed.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    named = several and isinstance(model.output, dict) and OUTPUT_NAME in model.output
+    if len(model.inputs) != 1 or (len(model.outputs) != 1 and not named):
         raise ExportError(
             "A model to convert must have one input and one output. "
             f"Received: {model.name!r} with {len(model.inputs)} inputs and {len(model.outputs)} outputs."
@@ -43,24 +47,29 @@ def check_convertible(model: Any) -> None:
 def frozen_function(model: Any, batch_size: int | None) -> Any:
     """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that gives a dict of `probabilities`.
 
+    A model that gives a dict has all of its outputs in it, under its names.
+
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
     17 seconds where constants take one, and a Keras 3 model comes out with its variables left in (and unset). So they
-    become constants first. That forgets the output's name, so a second function gives it back.
+    become constants first. That forgets the outputs' names, so a second function gives them back.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     spec = tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)
 
+    # TensorFlow flattens a dict by its sorted names.
+    names = sorted(model.output) if isinstance(model.output, dict) else [OUTPUT_NAME]
+
     @tf.function(input_signature=[spec])
     def infer(images):
-        return tf.nest.flatten(model(images, training=False))[0]
+        return tf.nest.flatten(model(images, training=False))
 
     frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
 
     @tf.function(input_signature=[spec])
     def serve(images):
-        return {OUTPUT_NAME: tf.nest.flatten(frozen(images))[0]}
+        return dict(zip(names, tf.nest.flatten(frozen(images)), strict=True))
 
     return serve
 

@@ -1,5 +1,7 @@
 import json
-import os
+import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 import tensorflow as tf
 
 import keraslight
-from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export import list_versions, save_servable
+from keraslight.errors import InvalidArgumentError
+from keraslight.export import save_servable
 from keraslight.preprocessing import Preprocessing
 
 LABELS = ["zero", "one", "two", "three"]
@@ -29,12 +31,21 @@ def exported(tmp_path_factory):
         if "moving_variance" in variable.path:
             variable.assign(rng.uniform(0.05, 0.1, variable.shape))
     path = tmp_path_factory.mktemp("savedmodels") / "photos"
-    version = save_servable(model, path, labels=LABELS, metrics={"accuracy": 0.5})
+    version = save_servable(model, path, labels=LABELS, metrics={"accuracy": 0.5}, embed=True)
     images = rng.integers(0, 256, (3, 50, 60, 3), np.uint8)
     files = [tf.io.encode_png(image).numpy() for image in images]
     pixels = np.stack([np.asarray(SPEC.decode(tf.constant(file))) for file in files])
     probabilities = model.predict(pixels, verbose=0)
     return probabilities, version, files, pixels
+
+
+def example(**features):
+    """A serialized tf.Example with features image/<name>, one string each."""
+    lists = {
+        f"image/{name}": tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        for name, value in features.items()
+    }
+    return tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString()
 
 
 def test_files(exported):
@@ -44,6 +55,12 @@ def test_files(exported):
     origin = json.loads((version / "assets.extra/keraslight.json").read_text())
     assert origin["metrics"] == {"accuracy": 0.5}
     assert Preprocessing.from_dict(origin["preprocessing"]) == SPEC
+    assert len(origin["weights_sha256"]) == 64
+    assert origin["parity"]["images"] == 4
+    assert set(origin["parity"]["signatures"]) == {
+        "serving_default", "serving_uint8", "encoded", "classify", "model.tflite",
+    }  # fmt: skip
+    assert all(0 <= s["largest_difference"] < 1e-5 for s in origin["parity"]["signatures"].values())
     assert [child.name for child in version.parent.iterdir()] == ["1"]
     variables = sum(file.stat().st_size for file in (version / "variables").iterdir())
     assert variables < 1.1 * 4 * small().count_params(), "every variable is written once"
@@ -54,6 +71,10 @@ def test_signatures_agree_with_the_keras_model(exported):
     loaded = tf.saved_model.load(str(version))
     raw = loaded.signatures["serving_default"](images=tf.constant(pixels))
     np.testing.assert_allclose(raw["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_allclose(tf.nn.softmax(raw["logits"]), wanted, atol=1e-5)
+    bytes_in = loaded.signatures["serving_uint8"](images=tf.constant(pixels.astype(np.uint8)))
+    for name in ("probabilities", "logits"):
+        np.testing.assert_array_equal(bytes_in[name], raw[name])
 
     encoded = loaded.signatures["encoded"](image_bytes=tf.constant(files))
     np.testing.assert_allclose(encoded["probabilities"], wanted, atol=1e-5)
@@ -62,14 +83,8 @@ def test_signatures_agree_with_the_keras_model(exported):
     np.testing.assert_array_equal(encoded["classes"], np.array(LABELS, dtype=object)[order].astype(bytes))
     np.testing.assert_allclose(encoded["scores"], np.take_along_axis(wanted, order, 1), atol=1e-5)
 
-    examples = [
-        tf.train.Example(
-            features=tf.train.Features(
-                feature={"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[file]))}
-            )
-        ).SerializeToString()
-        for file in files
-    ]
+    raw_bytes = [image.astype(np.uint8).tobytes() for image in pixels]
+    examples = [example(encoded=files[0]), example(pixels=raw_bytes[1]), example(encoded=files[2])]
     classified = loaded.signatures["classify"](inputs=tf.constant(examples))
     np.testing.assert_array_equal(classified["classes"], encoded["classes"])
     np.testing.assert_allclose(classified["scores"], encoded["scores"], atol=1e-6)
@@ -81,9 +96,27 @@ def test_loads_with_the_tf1_loader_and_its_method_names(exported):
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(version)).signature_def
     assert signatures["classify"].method_name == "tensorflow/serving/classify"
-    assert signatures["serving_default"].method_name == "tensorflow/serving/predict"
+    for name in ("serving_default", "serving_uint8", "encoded", "embed"):
+        assert signatures[name].method_name == "tensorflow/serving/predict"
     image = signatures["serving_default"].inputs["images"]
     assert [dim.size for dim in image.tensor_shape.dim] == [-1, 32, 40, 3]
+
+
+def test_saved_model_cli_prints_the_named_signatures(exported):
+    _, version, _, _ = exported
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", str(version), "--all"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name, inputs, outputs in [
+        ("serving_default", {"images": ("DT_FLOAT", "(-1, 32, 40, 3)")}, ("logits", "probabilities")),
+        ("serving_uint8", {"images": ("DT_UINT8", "(-1, 32, 40, 3)")}, ("logits", "probabilities")),
+        ("encoded", {"image_bytes": ("DT_STRING", "(-1)")}, ("classes", "indices", "probabilities", "scores")),
+        ("classify", {"inputs": ("DT_STRING", "(-1)")}, ("classes", "scores")),
+        ("embed", {"images": ("DT_FLOAT", "(-1, 32, 40, 3)")}, ("embedding",)),
+    ]:
+        part = text.split(f"signature_def['{name}']:")[1].split("Method name is")[0]
+        for alias, (dtype, shape) in inputs.items():
+            assert re.search(rf"inputs\['{alias}'\] tensor_info:\s+dtype: {dtype}\s+shape: {re.escape(shape)}", part)
+        assert tuple(re.findall(r"outputs\['(\w+)'\]", part)) == outputs
 
 
 def test_litert_file_has_the_same_signature_and_any_batch(exported):
@@ -91,43 +124,56 @@ def test_litert_file_has_the_same_signature_and_any_batch(exported):
 
     wanted, version, _, pixels = exported
     interpreter = Interpreter(str(version / "model.tflite"))
-    assert interpreter.get_signature_list() == {"serving_default": {"inputs": ["images"], "outputs": ["probabilities"]}}
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["images"], "outputs": ["logits", "probabilities"]}
+    }
     interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], pixels.shape)
     answers = interpreter.get_signature_runner("serving_default")(images=pixels)["probabilities"]
     np.testing.assert_allclose(answers, wanted, atol=1e-5)
 
 
-def test_warmup_requests_replay(exported):
+def test_every_warmup_request_replays_in_a_session(exported):
+    """As TensorFlow Serving does it: parse, run, refuse the version at the first error."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     _, version, _, _ = exported
-    loaded = tf.saved_model.load(str(version))
-    records = tf.data.TFRecordDataset(str(version / "assets.extra/tf_serving_warmup_requests"))
-    seen = []
-    for record in records:
-        log = prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        request = getattr(log, log.WhichOneof("log_type")).request
-        name = request.model_spec.signature_name
-        if name == "classify":
-            example = request.input.example_list.examples[0].SerializeToString()
-            outputs = loaded.signatures[name](inputs=tf.constant([example]))
-        else:
-            inputs = {alias: tf.constant(tf.make_ndarray(value)) for alias, value in request.inputs.items()}
-            outputs = loaded.signatures[name](**inputs)
-        assert next(iter(outputs.values())).shape[0] == 1
-        seen.append(name)
-    assert seen == ["serving_default", "encoded", "classify"]
+    records = tf.compat.v1.io.tf_record_iterator(str(version / "assets.extra/tf_serving_warmup_requests"))
+    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
+    assert sum(log.ByteSize() for log in logs) < 1e6, "images are written as one repeated pixel"
+    seen = set()
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(version)).signature_def
+        for log in logs:
+            kind = log.WhichOneof("log_type")
+            request = getattr(log, kind).request
+            name = request.model_spec.signature_name
+            if kind == "classify_log":
+                examples = request.input.example_list.examples
+                inputs = {"inputs": [example.SerializeToString() for example in examples]}
+            else:
+                inputs = {alias: tf.make_ndarray(value) for alias, value in request.inputs.items()}
+            feeds = {signatures[name].inputs[alias].name: value for alias, value in inputs.items()}
+            outputs = session.run({alias: info.name for alias, info in signatures[name].outputs.items()}, feeds)
+            (size,) = {len(output) for output in outputs.values()}
+            assert request.model_spec.name == "photos"
+            seen.add((name, kind, size))
+    predict = ("serving_default", "serving_uint8", "encoded", "embed")
+    wanted = [(name, "predict_log") for name in predict] + [("classify", "classify_log")]
+    assert seen == {(*pair, size) for pair in wanted for size in (1, 2, 4, 8, 16, 32)}
 
 
 def test_a_model_of_normalized_images_and_logits_gets_both_ends(tmp_path):
-    model = small(classifier_activation=None)
-    version = save_servable(model, tmp_path / "m", labels=LABELS, preprocessing=SPEC)
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 40, 3)).astype("float32")
-    normalized = (pixels / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
+    spec = Preprocessing((8, 8), crop_pct=0.9)
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(images))))
+    version = save_servable(model, tmp_path / "m", labels=LABELS, preprocessing=spec)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("float32")
+    normalized = (pixels / 255 - np.array(spec.mean)) / np.array(spec.std)
     logits = model.predict(normalized, verbose=0)
     wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     served = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
     np.testing.assert_allclose(served["probabilities"], wanted, atol=1e-5)
+    np.testing.assert_allclose(served["logits"], logits, atol=1e-4)
 
 
 def test_a_model_that_says_nothing_of_preprocessing_gets_raw_pixels_and_a_warning(tmp_path, caplog):
@@ -145,49 +191,6 @@ def test_a_model_that_says_nothing_of_preprocessing_gets_raw_pixels_and_a_warnin
     )
     files = [tf.io.encode_png(image.astype("uint8")).numpy() for image in pixels]
     np.testing.assert_allclose(served["encoded"](image_bytes=tf.constant(files))["probabilities"], wanted, atol=1e-6)
-
-
-def test_versions(tmp_path, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
-    # What a version holds is tested above; here only where it goes.
-    monkeypatch.setattr(
-        saved_model, "_write_saved_model", lambda model, to, *_: (to / "saved_model.pb").write_text("x")
-    )
-    monkeypatch.setattr(saved_model, "to_litert", lambda *_, **__: None)
-    model, path = small(preprocessing=SPEC), tmp_path / "photos"
-
-    def save(**arguments):
-        return save_servable(model, path, labels=LABELS, **arguments).name
-
-    assert list_versions(path) == []
-    assert [save(), save(), save(version=7), save()] == ["1", "2", "7", "8"]
-    (path / "notes").mkdir()
-    (path / ".9-half").mkdir()
-    assert list_versions(path) == [1, 2, 7, 8]
-    with pytest.raises(ExportError, match="never overwritten unless `overwrite=True`. Received: .*/7, which exists"):
-        save(version=7)
-    inode = os.stat(path / "7").st_ino
-    assert save(version=7, overwrite=True) == "7"
-    assert os.stat(path / "7").st_ino != inode
-    with pytest.raises(InvalidArgumentError, match="`version` must be at least 1. Received: version=0"):
-        save(version=0)
-
-
-@pytest.mark.parametrize(
-    "error", [RuntimeError("no luck"), KeyboardInterrupt(), OSError(28, "No space left on device")]
-)
-def test_a_failed_export_leaves_nothing_behind(error, tmp_path, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr(saved_model, "to_litert", fail)
-    wanted = ExportError if isinstance(error, OSError) else type(error)
-    with pytest.raises(wanted):
-        save_servable(small(preprocessing=SPEC), tmp_path / "photos", labels=LABELS)
-    assert list((tmp_path / "photos").iterdir()) == []
 
 
 def test_bad_arguments(tmp_path):

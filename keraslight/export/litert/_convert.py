@@ -49,7 +49,7 @@ def to_litert(
 
     Args:
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
-            `keraslight.compress`.
+            `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
         quantization: None (float32), `"float16"` weights, `"dynamic"` (int8 weights, activations quantized as they
             come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
@@ -91,7 +91,7 @@ def to_litert(
         raise InvalidArgumentError(
             f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
         )
-    check_convertible(model)
+    check_convertible(model, several=True)
     import tensorflow as tf
 
     if preprocessing is not None:

@@ -1,0 +1,66 @@
+"""`keraslight versions`: what a model repository holds of a servable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def versions(
+    name: Annotated[str, typer.Argument(help="A servable's name, or its folder.")],
+    repository: Annotated[Path, typer.Option(help="The model repository, where NAME is.")] = Path("savedmodels"),
+    label: Annotated[list[str] | None, typer.Option(help="LABEL=VERSION names a version, LABEL= takes the name away; "
+                                                         "repeatable.", show_default=False)] = None,
+    prune: Annotated[int | None, typer.Option(help="Remove all but this many of the highest, and the labelled ones.",
+                                              min=1, show_default=False)] = None,
+) -> None:  # fmt: skip
+    """List and compare the versions of a servable; label or prune them.
+
+    Figures in brackets are the change from the version before.
+
+      keraslight versions digits --label stable=3 --label canary=4
+      keraslight versions digits --prune 2
+    """
+    from keraslight.errors import InvalidArgumentError
+    from keraslight.export import label_version, prune_versions, read_versions, version_labels
+
+    path = repository / name
+    if not (found := read_versions(path)):
+        raise InvalidArgumentError(f"A servable's folder must hold versions. Received: {path}, which has none.")
+    for text in label or ():
+        known, _, number = text.partition("=")
+        if "=" not in text or not (number.isdecimal() or not number):
+            raise InvalidArgumentError(f"`--label` must be LABEL=VERSION or LABEL=. Received: {text!r}.")
+        label_version(path, known, int(number) if number else None)
+    if prune is not None:
+        removed = prune_versions(path, prune)
+        Console().print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
+        found = read_versions(path)
+    labels = version_labels(path)
+    figures = sorted({figure for version in found for figure in version.info.get("metrics", ())})
+    table = Table("version", "labels", "model", "weights", "created", "MB", *figures, title=str(path))
+    before: dict[str, float] = {}
+    for version in found:
+        info, metrics = version.info, version.info.get("metrics", {})
+        kind = " ".join(filter(None, (info.get("model"), info.get("dtype"), info.get("quantization"))))
+        table.add_row(
+            str(version.number),
+            ", ".join(known for known, number in labels.items() if number == version.number),
+            kind,
+            info.get("weights_sha256", "")[:12],
+            version.created.strftime("%Y-%m-%d %H:%M"),
+            f"{version.size / 1e6:.2f}",
+            *(_with_change(metrics.get(figure), before.get(figure)) for figure in figures),
+        )
+        before = metrics
+    Console().print(table)
+
+
+def _with_change(figure: float | None, before: float | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure:.6g}" if before is None else f"{figure:.6g} ({figure - before:+.3g})"

@@ -1,0 +1,219 @@
+"""The model repository: its configuration files for TensorFlow Serving, labels of versions, pruning.
+
+<repository>/
+    models.config       which models, which versions, `version_labels`
+    batching.config     the batch sizes that models are run with
+    monitoring.config   switches the Prometheus page on
+    <name>/<version>/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.export._versions import list_versions, locked, remove_version
+
+CONTAINER = "/models"
+"""Where TensorFlow Serving's container image expects the repository."""
+
+_MODELS = """\
+# The models of this folder, for tensorflow_model_server --model_config_file. keraslight's exporter keeps the list, the
+# labels and the labelled versions true, and leaves everything else of an entry as you write it, such as another
+# base_path (which must be absolute) than the one in TensorFlow Serving's container. Comments do not last.
+"""
+_BATCHING = """\
+# For tensorflow_model_server --enable_batching --batching_parameters_file. keraslight's exporter writes warmup requests
+# for each allowed batch size. The last one must be max_batch_size.
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 1000 }
+max_enqueued_batches { value: 100 }
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+allowed_batch_sizes: 8
+allowed_batch_sizes: 16
+allowed_batch_sizes: 32
+"""
+_MONITORING = """\
+# For tensorflow_model_server --monitoring_config_file; the page is on the port of --rest_api_port.
+prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
+"""
+
+
+def batch_sizes(path: Path) -> tuple[int, ...]:
+    """The batch sizes that the repository of the servable `path` allows, lowest first; (1,) if it names none.
+
+    Raises:
+        ExportError: the last one is not `max_batch_size`, so that TensorFlow Serving would refuse every model.
+    """
+    file = path.parent / "batching.config"
+    text = re.sub(r"#.*", "", file.read_text(encoding="utf-8") if file.is_file() else _BATCHING)
+    lists = re.findall(r"\ballowed_batch_sizes\s*:\s*(\[[\d\s,]*\]|\d+)", text)
+    sizes = [int(number) for found in lists for number in re.findall(r"\d+", found)]
+    largest = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", text)
+    if sizes and sizes[-1] != int(largest[1] if largest else 1000):  # 1000: what TensorFlow Serving takes for none
+        raise ExportError(
+            f"The last of `allowed_batch_sizes` must be `max_batch_size`. Received: {sizes} in {file}, where it is "
+            f"{largest[1] if largest else '1000, the default'}."
+        )
+    return tuple(sorted(set(sizes))) or (1,)
+
+
+def check_config(path: Path) -> None:
+    """Reads the repository's models.config, so that an export finds out at the start.
+
+    Raises:
+        ExportError: it can't be read.
+        MissingDependencyError: tensorflow-serving-api is not installed.
+    """
+    _read(path.parent / "models.config")
+
+
+def update_config(path: Path) -> None:
+    """Makes models.config say what is in the repository of the servable `path`; writes files that are not there.
+
+    Entries of other places stay. So does everything in the repository's own entries, but for the versions of one with
+    labels: the labelled ones and the highest, unless the policy is to serve all.
+    """
+    _change(path, lambda entry: None)
+
+
+def label_version(path: str | Path, label: str, version: int | None) -> None:
+    """Gives a version of a servable a name that clients can ask for, such as `stable` or `canary`.
+
+    The name is written to the repository's models.config. TensorFlow Serving started with
+    `--model_config_file_poll_wait_seconds` takes it up while it runs. It loads the labelled versions and the highest;
+    a server that starts with labels also needs `--allow_version_labels_for_unavailable_models`.
+
+    Args:
+        path: The servable's directory.
+        label: The name. One that exists is moved.
+        version: A version that exists, or None to take the name away.
+
+    Raises:
+        InvalidArgumentError: there is no such version or label, or the label is empty.
+        ExportError: models.config can't be read.
+    """
+    path = Path(path)
+    versions = list_versions(path)
+    if not label:
+        raise InvalidArgumentError("`label` must not be empty. Received: ''.")
+    if version is not None and version not in versions:
+        raise InvalidArgumentError(f"`version` must be one of {versions}, those in {path}. Received: {version}.")
+    known = version_labels(path)
+    if version is None and label not in known:
+        raise InvalidArgumentError(f"`label` must be one of {sorted(known)} to be taken away. Received: {label!r}.")
+
+    def change(entry: Any) -> None:
+        if version is not None:
+            entry.version_labels[label] = version
+            return
+        del entry.version_labels[label]
+        if not entry.version_labels:  # the policy was the labels'
+            entry.ClearField("model_version_policy")
+
+    _change(path, change)
+
+
+def version_labels(path: str | Path) -> dict[str, int]:
+    """The labels of a servable's versions, as the repository's models.config has them."""
+    path = Path(path).absolute()
+    config = _read(path.parent / "models.config")
+    return {
+        label: number
+        for entry in config.model_config_list.config
+        if entry.name == path.name
+        for label, number in sorted(entry.version_labels.items())
+    }
+
+
+def prune_versions(path: str | Path, keep: int) -> list[int]:
+    """Removes old versions of a servable.
+
+    Args:
+        path: The servable's directory.
+        keep: How many of the highest stay, at least 1. Versions with a label stay in any case.
+
+    Returns:
+        The versions that were removed, lowest first.
+
+    Raises:
+        InvalidArgumentError: `keep` is less than 1.
+    """
+    if keep < 1:
+        raise InvalidArgumentError(f"`keep` must be at least 1. Received: keep={keep}.")
+    path = Path(path)
+    labelled = set(version_labels(path).values())
+    old = [number for number in list_versions(path)[:-keep] if number not in labelled]
+    for number in old:
+        remove_version(path, number)
+    return old
+
+
+def _change(path: Path, change: Callable[[Any], None]) -> None:
+    path = path.absolute()
+    repository = path.parent
+    with locked(repository):
+        file = repository / "models.config"
+        config = _read(file)
+        entries = {entry.name: entry for entry in config.model_config_list.config}
+        for folder in sorted(repository.iterdir()):
+            if folder.name not in entries and any(folder.glob("[0-9]*/saved_model.pb")):
+                entries[folder.name] = config.model_config_list.config.add(
+                    name=folder.name, base_path=f"{CONTAINER}/{folder.name}", model_platform="tensorflow"
+                )
+        if path.name in entries:
+            change(entries[path.name])
+        for name, entry in entries.items():
+            versions = list_versions(repository / name)
+            if versions:
+                _keep_labels_true(entry, versions)
+            elif entry.base_path == f"{CONTAINER}/{name}":  # one folder that is missing stops the polling of all
+                config.model_config_list.config.remove(entry)
+        _write(file, _MODELS + text_format.MessageToString(config))
+        for name, text in (("batching.config", _BATCHING), ("monitoring.config", _MONITORING)):
+            if not (repository / name).exists():
+                _write(repository / name, text)
+
+
+def _keep_labels_true(entry: Any, versions: list[int]) -> None:
+    """Drops labels of versions that are gone, and has those that are left loaded."""
+    for label in [label for label, number in entry.version_labels.items() if number not in versions]:
+        del entry.version_labels[label]
+    if entry.version_labels and entry.model_version_policy.WhichOneof("policy_choice") != "all":
+        served = sorted({*entry.version_labels.values(), versions[-1]})
+        entry.model_version_policy.specific.versions[:] = served
+
+
+def _read(file: Path) -> Any:
+    try:
+        from tensorflow_serving.config import model_server_config_pb2
+    except ImportError as error:
+        raise MissingDependencyError(
+            'models.config needs tensorflow-serving-api: pip install "keraslight[export]".'
+        ) from error
+    config = model_server_config_pb2.ModelServerConfig()
+    try:
+        if file.is_file():
+            text_format.Parse(file.read_text(encoding="utf-8"), config)
+    except text_format.ParseError as error:
+        raise ExportError(
+            f"models.config must be a ModelServerConfig in text form. Received: {file}, {error}."
+        ) from error
+    return config
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""The signatures of a servable, and the SavedModel that holds them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keraslight._image_files import image_size
+from keraslight.preprocessing import Preprocessing
+
+CLASSIFY_METHOD = "tensorflow/serving/classify"
+
+_DECODED, _TOO_LARGE = 0, 1
+_PARALLEL_DECODES = 4
+
+
+def write_saved_model(
+    model: Any, directory: Path, labels: list[str], spec: Preprocessing, *, embed: bool, max_pixels: int
+) -> None:
+    """Writes `saved_model.pb`, `variables/` and `assets/labels.txt`."""
+    signatures = _signatures(model, labels, spec, embed, max_pixels)
+    with tempfile.TemporaryDirectory() as scratch:
+        labels_file = Path(scratch, "labels.txt")  # an asset keeps its file's name
+        labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+        module = tf.Module()
+        # The variables themselves, not the model: tracking a Keras model writes each variable twice.
+        module.weights = _tf_variables(model)
+        module.labels = tf.saved_model.Asset(str(labels_file))
+        tf.saved_model.save(module, str(directory), signatures=signatures)
+    # TensorFlow 2 writes the predict method for every signature.
+    updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
+    updater.replace_method_name(signature_key="classify", method_name=CLASSIFY_METHOD, tags="serve")
+    updater.save()
+
+
+def _tf_variables(model: Any) -> list[tf.Variable]:
+    """A Keras 3 model's variables hold TensorFlow's in `value`; a tf_keras model's are TensorFlow's."""
+    if isinstance(model, keras.Model):
+        return [variable.value for variable in model.variables]
+    return list(model.variables)
+
+
+def _signatures(
+    model: Any, labels: list[str], spec: Preprocessing, with_embed: bool, max_pixels: int
+) -> dict[str, Callable]:
+    """The functions by name; see `save_servable` for what each takes and gives."""
+    names = tf.constant(labels)
+    shape = (*spec.size, spec.channels)
+
+    # One function that all signatures call, so that the graph is traced and written once.
+    @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
+    def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {name: tf.cast(output, tf.float32) for name, output in model(images, training=False).items()}
+
+    def scores(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = infer(images)
+        return {name: outputs[name] for name in ("probabilities", "logits")}
+
+    def ranked(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        best, indices = tf.math.top_k(probabilities, k=len(labels))
+        return {"classes": tf.gather(names, indices), "scores": best, "indices": indices}
+
+    def signature(*specs: tf.TensorSpec) -> Callable:
+        return tf.function(input_signature=specs, autograph=False)
+
+    @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))
+    def serving_default(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(images)
+
+    @signature(tf.TensorSpec((None, *shape), tf.uint8, name="images"))
+    def serving_uint8(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return scores(tf.cast(images, tf.float32))
+
+    @signature(tf.TensorSpec((None,), tf.string, name="image_bytes"))
+    def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = _decode(image_bytes, None, spec, max_pixels, "image_bytes")
+        probabilities = infer(images)["probabilities"]
+        return {"probabilities": probabilities, **ranked(probabilities)}
+
+    @signature(tf.TensorSpec((None,), tf.string, name="inputs"))
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        bytes_feature = tf.io.FixedLenFeature((), tf.string, default_value="")
+        features = tf.io.parse_example(inputs, {"image/encoded": bytes_feature, "image/pixels": bytes_feature})
+        images = _decode(features["image/encoded"], features["image/pixels"], spec, max_pixels, "inputs")
+        outputs = ranked(infer(images)["probabilities"])
+        return {"classes": outputs["classes"], "scores": outputs["scores"]}
+
+    @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))
+    def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"embedding": infer(images)["embedding"]}
+
+    signatures = {
+        "serving_default": serving_default,
+        "serving_uint8": serving_uint8,
+        "encoded": encoded,
+        "classify": classify,
+    }
+    return {**signatures, "embed": embed} if with_embed else signatures
+
+
+def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pixels: int, alias: str) -> tf.Tensor:
+    """Files (B,), or where `raw` holds bytes H * W * C pixels, -> images (B, H, W, C).
+
+    TensorFlow's decoders fail without a word on which of the images it was. A data set can drop elements that fail, so
+    that what is missing afterwards is what failed.
+    """
+    shape = (*spec.size, spec.channels)
+    nothing = tf.zeros(shape)
+    count = tf.size(files, out_type=tf.int64)
+
+    def decode_file(index: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        size = image_size(file)
+        # Known formats only: what has no size here can't be held to the limit. A size of 0 fails.
+        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(size > 0), ["no size"])]):
+            too_large = size[0] * size[1] > max_pixels
+        return tf.cond(
+            too_large,
+            lambda: (index, tf.constant(_TOO_LARGE), nothing),
+            lambda: (index, tf.constant(_DECODED), spec.decode(file)),
+        )
+
+    def decode_either(index: tf.Tensor, file: tf.Tensor, pixels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        no_pixels = tf.equal(tf.strings.length(pixels), 0)
+        one_of_them = tf.not_equal(no_pixels, tf.equal(tf.strings.length(file), 0))
+        with tf.control_dependencies([tf.debugging.Assert(one_of_them, ["both or none"])]):
+            no_pixels = tf.identity(no_pixels)
+        return tf.cond(
+            no_pixels,
+            lambda: decode_file(index, file),
+            lambda: (
+                index,
+                tf.constant(_DECODED),
+                tf.cast(tf.reshape(tf.io.decode_raw(pixels, tf.uint8), shape), tf.float32),
+            ),
+        )
+
+    parts = (tf.range(count), files) if raw is None else (tf.range(count), files, raw)
+    images = tf.data.Dataset.from_tensor_slices(parts)
+    images = images.map(decode_file if raw is None else decode_either, num_parallel_calls=_PARALLEL_DECODES)
+    images = images.ignore_errors()
+    # One more element, so that there is a batch even if every image fails.
+    end = tf.data.Dataset.from_tensors((count, tf.constant(_DECODED), nothing))
+    options = tf.data.Options()
+    options.autotune.enabled = False  # it would start a thread at every call
+    options.experimental_optimization.apply_default_optimizations = False  # and these would cost more than they win
+    indices, states, pixels = images.concatenate(end).batch(count + 1).with_options(options).get_single_element()
+    missing = tf.sets.difference(tf.range(count)[None], indices[None]).values
+    large = tf.boolean_mask(indices, tf.equal(states, _TOO_LARGE))
+    kinds = "a JPEG, PNG, WebP, BMP or GIF file"
+    if raw is not None:
+        kinds += f" in image/encoded or {shape[0] * shape[1] * shape[2]} bytes in image/pixels"
+    checks = [
+        tf.debugging.Assert(
+            tf.equal(tf.size(missing), 0),
+            [f"`{alias}` must each be {kinds} that can be decoded. Received: others at index", missing],
+            summarize=16,
+        ),
+        tf.debugging.Assert(
+            tf.equal(tf.size(large), 0),
+            [f"`{alias}` must be images of at most {max_pixels} pixels. Received: larger ones at index", large],
+            summarize=16,
+        ),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.ensure_shape(pixels[:-1], (None, *shape))

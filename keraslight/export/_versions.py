@@ -1,0 +1,172 @@
+"""Version directories: written whole or not at all, listed, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keraslight.errors import ExportError, InvalidArgumentError
+
+INFO = Path("assets.extra", "keraslight.json")
+_WRITING, _REPLACED = ".writing-", ".replaced-"  # no loader takes these for a number
+
+
+def list_versions(path: str | Path) -> list[int]:
+    """The version numbers in a servable's directory, lowest first; none where there is no directory."""
+    path = Path(path)
+    if not path.is_dir():
+        return []
+    return sorted(int(child.name) for child in path.iterdir() if child.name.isdecimal() and child.is_dir())
+
+
+@dataclasses.dataclass(frozen=True)
+class Version:
+    """One version of a servable.
+
+    Attributes:
+        number: Its number.
+        path: Its directory.
+        size: Bytes of all its files.
+        created: When it was written.
+        info: What `assets.extra/keraslight.json` says; empty for a version that something else wrote.
+    """
+
+    number: int
+    path: Path
+    size: int
+    created: datetime.datetime
+    info: dict[str, Any]
+
+
+def read_versions(path: str | Path) -> list[Version]:
+    """What is known of every version of a servable, lowest number first."""
+    versions = []
+    for number in list_versions(path):
+        folder = _folder(Path(path), number)
+        info = json.loads((folder / INFO).read_text(encoding="utf-8")) if (folder / INFO).is_file() else {}
+        files = [file.stat() for file in folder.rglob("*") if file.is_file()]
+        created = datetime.datetime.fromtimestamp(folder.stat().st_mtime).astimezone()
+        versions.append(Version(number, folder, sum(file.st_size for file in files), created, info))
+    return versions
+
+
+def _folder(path: Path, number: int) -> Path:
+    """A version's directory; servers also take a number with zeros before it."""
+    return next(child for child in path.iterdir() if child.name.isdecimal() and int(child.name) == number)
+
+
+def remove_version(path: str | Path, number: int) -> None:
+    """Removes one version at once: it leaves under a hidden name, so that no server sees half of it."""
+    path = Path(path)
+    with _owned(path, _WRITING) as hidden:
+        _folder(path, number).rename(hidden / "removed")
+
+
+@contextlib.contextmanager
+def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path]:
+    """A hidden directory that becomes the version when the block ends well, and vanishes otherwise.
+
+    A process that is killed leaves a hidden directory, which the next one to write here removes.
+
+    Raises:
+        ExportError: the version exists and `overwrite` is false, or the disk refuses.
+    """
+    final = path / str(number)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            _clear(path)
+        if final.exists() and not overwrite:
+            raise ExportError(
+                f"A version is never overwritten unless `overwrite=True`. Received: {final}, which exists."
+            )
+        with _owned(path, f"{_WRITING}{number}-") as hidden:
+            version = hidden / "version"
+            version.mkdir(mode=0o755)
+            yield version
+            for directory, _, files in os.walk(version):
+                for name in [*files, "."]:
+                    _fsync(Path(directory, name))
+            with locked(path):
+                # A rename can't replace a directory that isn't empty. The old one leaves under a hidden name first, so
+                # that a reader sees the old version, none, or the new one, never a mixture.
+                old = path / f"{_REPLACED}{number}"
+                if final.exists() and overwrite:
+                    final.rename(old)
+                version.rename(final)
+                _fsync(path)
+                shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ExportError(f"The version {final} can't be written: {error}.") from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Waits until no other process is in a block for the same directory. A process that dies leaves it."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _owned(path: Path, prefix: str) -> Iterator[Path]:
+    """A hidden directory, locked as long as this process needs it, that is removed in the end."""
+    with locked(path):  # else `_clear` could find it before it is locked
+        hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=path))
+        descriptor = os.open(hidden, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        hidden.chmod(0o755)  # mkdtemp gives 0700; a server often runs as another user
+        yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _clear(path: Path) -> None:
+    """Removes what killed processes left, and puts back a version that one was about to replace."""
+    for old in path.glob(f"{_REPLACED}*"):
+        final = path / old.name.removeprefix(_REPLACED)
+        if final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(final)
+    for left in path.glob(f"{_WRITING}*"):
+        with contextlib.suppress(OSError):  # locked: its process lives
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left)
+            finally:
+                os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_number(number: int) -> int:
+    """The version number itself.
+
+    Raises:
+        InvalidArgumentError: it is not in 1..2**63 - 1, which is what servers can read.
+    """
+    if not 1 <= number < 2**63:
+        raise InvalidArgumentError(f"`version` must be at least 1 and less than 2**63. Received: version={number}.")
+    return number
