@@ -117,7 +117,7 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
         size = image_size(file)
         # Known formats only: what has no size here can't be held to the limit. A size of 0 fails.
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(size > 0), ["no size"])]):
-            too_large = size[0] * size[1] > max_pixels
+            too_large = size[0] > max_pixels // size[1]  # the product of two such claims may not fit an int64
         return tf.cond(
             too_large,
             lambda: (index, tf.constant(_TOO_LARGE), nothing),

@@ -106,11 +106,12 @@ def test_larger_images_than_allowed_are_refused_before_they_are_decoded(call):
     )
     assert len(call("encoded", [file(Image.new("RGB", (100, 50)), "BMP")])["classes"]) == 1
 
-    # A header that claims 60,000 x 60,000 pixels, 10 GB, before a few bytes.
-    bomb = bytearray(good)
-    bomb[16:24] = (60_000).to_bytes(4) * 2
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"larger ones at index\] \[0\]"):
-        call("classify", [example(encoded=bytes(bomb))])
+    # Headers that claim 60,000 x 60,000 pixels (10 GB) and more than an int64 can count, before a few bytes.
+    for side in (60_000, 2**32 - 1):
+        bomb = bytearray(good)
+        bomb[16:24] = side.to_bytes(4) * 2
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"larger ones at index\] \[0\]"):
+            call("classify", [example(encoded=bytes(bomb))])
 
 
 def test_examples_hold_a_file_or_pixels(call):
