@@ -217,7 +217,23 @@ def _functional_config(model) -> dict[str, Any]:
             "Only functional and sequential Keras 3 models have a graph that can be read. "
             f"Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
         )
-    return config
+    # Keras counts the calls of a nested functional model from 1 where they are outputs, as if its own graph were the
+    # first call, and from 0 everywhere else.
+    nested = {
+        operation.name
+        for operation in _functional(model).operations
+        if any(base.__name__ == "Functional" for base in type(operation).__mro__)
+    }
+    return {**config, "output_layers": _counted_from_0(config["output_layers"], nested)}
+
+
+def _counted_from_0(structure, nested: set[str]):
+    if _is_key(structure):
+        name, node, index = structure
+        return [name, node - (name in nested), index]
+    if isinstance(structure, dict):
+        return {key: _counted_from_0(part, nested) for key, part in structure.items()}
+    return [_counted_from_0(part, nested) for part in structure]
 
 
 def _is_key(value) -> bool:

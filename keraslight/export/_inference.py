@@ -10,7 +10,7 @@ import keras
 
 from keraslight.compress import fuse, reparameterize
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.export.litert import is_quantization_aware
+from keraslight.export.litert._convert import is_quantization_aware
 from keraslight.layers import GRN, ImageNormalization, LayerNorm, LocalResponseNorm
 from keraslight.preprocessing import Preprocessing
 
@@ -106,11 +106,10 @@ def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) 
         return type(model)(model.inputs, _outputs(model), name=model.name)
     with contextlib.suppress(CompressionError):  # it has no parallel branches; `fuse` says if it has no graph
         model = reparameterize(model)
-    model = fuse(model)
     outputs = _outputs(model)
-    if embed:
+    if embed:  # before fusing, which joins a linear layer of features with the classifier
         outputs["embedding"] = _embedding(model)
-    return _in_dtype(keras.Model(model.inputs[0], outputs, name=model.name), dtype)
+    return _in_dtype(fuse(keras.Model(model.inputs[0], outputs, name=model.name)), dtype)
 
 
 def _ends_in_probabilities(model: keras.Model) -> bool:

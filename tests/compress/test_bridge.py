@@ -92,6 +92,23 @@ def test_shared_nested_several_inputs_and_outputs():
         np.testing.assert_allclose(np.asarray(expected[key]), got[key].numpy(), atol=1e-5)
 
 
+def test_a_nested_model_at_the_end():
+    inner_in = keras.Input((8, 8, 3))
+    outputs = [layers.Conv2D(3, 3, padding="same", name="same")(inner_in), layers.Conv2D(2, 1, name="two")(inner_in)]
+    inner = keras.Model(inner_in, outputs, name="inner")
+    images = keras.Input((8, 8, 3))
+    first, _ = inner(images)
+    second, two = inner(first)
+    sequential = keras.Sequential([layers.Conv2D(4, 3), layers.ReLU()], name="sequential")(second)
+    model = keras.Model(images, {"second": second, "two": two, "sequential": sequential})
+    x = maps(8, 8, 3)
+    expected = model(x)
+    for same in (compress.to_tf_keras(model), compress.fuse(model)):
+        got = same(x)
+        for key in expected:
+            np.testing.assert_allclose(np.asarray(expected[key]), np.asarray(got[key]), atol=1e-5)
+
+
 class Scale(layers.Layer):
     def build(self, input_shape):
         self.factor = self.add_weight(name="factor", shape=(input_shape[-1],), initializer="random_normal")
