@@ -470,6 +470,14 @@ def test_hooks_are_told_and_can_not_break_a_call(make, caplog):
     assert event.request_bytes > 10
 
 
+def test_a_cancelled_call_is_told_as_such():
+    world = World([(5, None)])
+    steps = world.caller.call(methods.PREDICT, pb.PredictRequest(), timeout=10)
+    steps.send(None)
+    steps.close()
+    assert [event.code for event in world.events] == ["CANCELLED"]
+
+
 def test_prometheus():
     registry = prometheus_client.CollectorRegistry()
     channel = FakeChannel()

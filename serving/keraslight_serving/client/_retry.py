@@ -140,7 +140,7 @@ class CallEvent:
         attempts: how often the request was sent.
         seconds: from the call to its end, pauses included.
         request_bytes: size of the request.
-        code: "OK", or the gRPC status of the last attempt.
+        code: "OK", the gRPC status of the last attempt, or "CANCELLED" where nobody waited for the end.
     """
 
     method: str
@@ -201,9 +201,11 @@ class Caller:
         """
         began = self._clock()
         state = _State(began + timeout)
-        code = "OK"
+        code = "CANCELLED"  # unless it ends
         try:
-            return (yield from self._attempts(state, method, request, metadata, wait_for_ready))
+            response = yield from self._attempts(state, method, request, metadata, wait_for_ready)
+            code = "OK"
+            return response
         except CallFailed as failed:
             code = failed.error.code().name
             raise
