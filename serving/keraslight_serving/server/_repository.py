@@ -54,15 +54,23 @@ class Repository:
         load: makes a Servable of a version folder; raises StatusError. Its second argument asks it to load the
             SavedModel too.
         poll_seconds: 0 or less: read once, at the start.
+        on_serving: called with whether a version is served, each time another one, or none, takes over.
     """
 
     def __init__(
-        self, name: str, base_path: Path, load: Callable[[Path, bool], Servable], *, poll_seconds: float
+        self,
+        name: str,
+        base_path: Path,
+        load: Callable[[Path, bool], Servable],
+        *,
+        poll_seconds: float,
+        on_serving: Callable[[bool], None] = lambda serving: None,
     ) -> None:
         self._name = name
         self._base_path = base_path
         self._load = load
         self._poll_seconds = poll_seconds
+        self._on_serving = on_serving
         self._changed = threading.Condition()  # guards the two below, which only the polling thread changes
         self._versions: dict[int, _Version] = {}
         self._current: _Loaded | None = None
@@ -205,6 +213,7 @@ class Repository:
             if new is not None:
                 self._versions[new.number] = _Version(pb.ModelVersionStatus.AVAILABLE)
                 logger.info("Serving %s version %d", self._name, new.number)
+            self._on_serving(new is not None)
             if old is None:
                 return
             self._versions[old.number] = _Version(pb.ModelVersionStatus.UNLOADING)

@@ -5,6 +5,7 @@ from concurrent import futures
 from pathlib import Path
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._repository import Repository
@@ -12,10 +13,15 @@ from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service, add_to_server
 
 MAX_MESSAGE_BYTES = 2**31 - 1
+# As TensorFlow Serving calls itself in health checks; it knows no models there.
+_SERVICES = ("ModelService", "PredictionService")
 
 
 class ModelServer:
     """Serves the newest version of one model over gRPC, without encryption or authentication.
+
+    `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
+    and for the model's name, which is NOT_SERVING while no version is loaded; all are once the server stops.
 
     Args:
         model_name: what clients ask for.
@@ -64,8 +70,14 @@ class ModelServer:
         self._wanted_port = port
         # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
         self._workers = 4 * max(cpus, interpreters) + 4
+        self._model_name = model_name
+        self._health = health.HealthServicer()
         self._repository = Repository(
-            model_name, Path(model_base_path).absolute(), load, poll_seconds=file_system_poll_wait_seconds
+            model_name,
+            Path(model_base_path).absolute(),
+            load,
+            poll_seconds=file_system_poll_wait_seconds,
+            on_serving=self._report_health,
         )
         self._server: grpc.Server | None = None
         self._port: int | None = None
@@ -105,6 +117,9 @@ class ModelServer:
             ],
         )
         add_to_server(Service(self._repository), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        for service in ("", *_SERVICES):
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         target = f"{self._host}:{self._wanted_port}"
         try:
             port = server.add_insecure_port(target)
@@ -127,10 +142,15 @@ class ModelServer:
         """
         if self._server is None:
             return
+        self._health.enter_graceful_shutdown()  # before the port closes: a load balancer sends no more
         self._server.stop(grace).wait()
         self._server = None
         self._port = None
         self._repository.close()
+
+    def _report_health(self, serving: bool) -> None:
+        states = health_pb2.HealthCheckResponse
+        self._health.set(self._model_name, states.SERVING if serving else states.NOT_SERVING)
 
     def __enter__(self) -> "ModelServer":
         return self.start()
