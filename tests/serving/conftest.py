@@ -59,6 +59,15 @@ class Tiny(tf.Module):
         classes, scores, _ = self.rank(self.probabilities(self.decode(features["image/encoded"])))
         return {"classes": classes, "scores": scores}
 
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def regress(self, inputs):
+        features = tf.io.parse_example(inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+        return {"outputs": tf.reduce_mean(self.decode(features["image/encoded"]), [1, 2])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def pairs(self, inputs):
+        return {"outputs": tf.zeros([tf.shape(inputs)[0], 2])}
+
     @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 1], tf.float32, "images")])
     def one_image(self, images):
         x = tf.nn.relu(tf.nn.conv2d(images / 255, self.kernel, 1, "SAME"))
@@ -72,7 +81,13 @@ def _free_models():
 
 def save_servable(folder: Path) -> None:
     model = Tiny()
-    signatures = {"serving_default": model.serve, "encoded": model.encoded, "classify": model.classify}
+    signatures = {
+        "serving_default": model.serve,
+        "encoded": model.encoded,
+        "classify": model.classify,
+        "regress": model.regress,
+        "pairs": model.pairs,
+    }
     tf.saved_model.save(model, str(folder), signatures=signatures)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(folder))
     updater.replace_method_name(signature_key="classify", method_name="tensorflow/serving/classify", tags="serve")

@@ -229,6 +229,73 @@ def test_classify(engine_stubs, request_, code, text):
     assert re.search(text, details)
 
 
+def regression(*examples, model="tiny", signature="regress"):
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    request.input.example_list.examples.extend(examples)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (regression_pb2.RegressionRequest(), INVALID, "Missing ModelSpec"),
+        (regression(model="x"), NOT_FOUND, r"Servable not found for request: Latest\(x\)"),
+        (regression(signature="nope"), INVALID, "No signature was found with the name: nope"),
+        (regression(signature="classify"), INVALID, "Expected one output Tensor, found 2"),
+        (regression(signature=""), INVALID, "(?s)No regression inputs found in SignatureDef: inputs {.*images"),
+        (regression(), INVALID, "Input is empty."),
+        (
+            regression(example(), signature="pairs"),
+            INVALID,
+            r"to be either \[batch_size\] or \[batch_size, 1\] but got \[1,2\]",
+        ),
+    ],
+    ids=lambda value: value.replace(" ", "-")[:50] if isinstance(value, str) else "",
+)
+def test_regress(engine_stubs, request_, code, text):
+    found, details = failure(engine_stubs.prediction.Regress, request_)
+    assert found == code
+    assert re.search(text, details)
+
+
+def inference(*tasks):
+    request = inference_pb2.MultiInferenceRequest()
+    for model, signature, method in tasks:
+        spec = request.tasks.add(method_name=f"tensorflow/serving/{method}").model_spec
+        spec.name, spec.signature_name = model, signature
+    request.input.example_list.examples.extend([example()])
+    return request
+
+
+BOTH = (("tiny", "regress", "regress"), ("tiny", "classify", "classify"))
+
+
+@pytest.mark.parametrize(
+    ("request_", "code", "text"),
+    [
+        (inference(), INVALID, "ModelSpec has no name specified."),
+        (inference(BOTH[0], ("", "classify", "classify")), INVALID, "Found ModelSpec with an empty model name."),
+        (inference(("x", "classify", "classify")), NOT_FOUND, "Servable not found for request: Latest(x)"),
+        (
+            inference(BOTH[0], ("other", "classify", "classify")),
+            INVALID,
+            "All ModelSpecs in a MultiInferenceRequest must access the same model name.",
+        ),
+        (inference(*BOTH, BOTH[1]), INVALID, "Duplicate evaluation of signature: classify"),
+        (inference(("tiny", "nope", "classify")), INVALID, "Requested signature not found in model graph: nope"),
+        (
+            inference(("tiny", "classify", "predict")),
+            grpc.StatusCode.UNIMPLEMENTED,
+            "Unsupported signature method_name: tensorflow/serving/predict",
+        ),
+        (inference(("tiny", "classify", "regress")), INVALID, "Expected one output Tensor, found 2"),
+    ],
+)
+def test_multi_inference(engine_stubs, request_, code, text):
+    assert failure(engine_stubs.prediction.MultiInference, request_) == (code, text)
+
+
 def test_predict_with_a_bad_example(engine_stubs):
     request = predict({"inputs": [b"garbage!!"]}, signature="classify")
     code, details = failure(engine_stubs.prediction.Predict, request)
@@ -273,13 +340,9 @@ def test_get_model_status(stubs):
     assert failure(stubs.model.GetModelStatus, request) == (NOT_FOUND, "Could not find version 9 of model tiny")
 
 
-def test_calls_that_are_not_implemented(stubs):
-    for call, request in (
-        (stubs.prediction.Regress, regression_pb2.RegressionRequest()),
-        (stubs.prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-        (stubs.model.HandleReloadConfigRequest, model_management_pb2.ReloadConfigRequest()),
-    ):
-        assert failure(call, request)[0] == grpc.StatusCode.UNIMPLEMENTED
+def test_a_call_that_is_not_implemented(stubs):
+    request = model_management_pb2.ReloadConfigRequest()
+    assert failure(stubs.model.HandleReloadConfigRequest, request)[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_long_texts_are_cut_as_tensorflow_serving_cuts_them(stubs):

@@ -10,7 +10,14 @@ from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._signatures import read_inputs
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
-from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, get_model_status_pb2, predict_pb2
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    inference_pb2,
+    predict_pb2,
+    regression_pb2,
+)
 
 LABELS = [b"cat", b"dog", b"eel"]
 
@@ -125,13 +132,39 @@ def test_classify_with_a_shared_context(stubs, png):
     assert len(response.result.classifications[0].classes) == 2
 
 
+def test_regress(stubs, png, pixels):
+    request = regression_pb2.RegressionRequest()
+    request.model_spec.name = "tiny"
+    request.model_spec.signature_name = "regress"
+    request.input.example_list.examples.extend([_example(png)] * 2)
+    response = stubs.prediction.Regress(request, timeout=60)
+    np.testing.assert_allclose([r.value for r in response.result.regressions], [pixels[0].mean()] * 2, rtol=1e-6)
+    assert (response.model_spec.signature_name, response.model_spec.version.value) == ("regress", 1)
+
+
+def test_multi_inference(stubs, png, pixels):
+    request = inference_pb2.MultiInferenceRequest()
+    request.input.example_list.examples.extend([_example(png)] * 3)
+    for name in ("regress", "classify"):
+        spec = request.tasks.add(method_name=f"tensorflow/serving/{name}").model_spec
+        spec.name, spec.signature_name = "tiny", name
+    regressed, classified = stubs.prediction.MultiInference(request, timeout=60).results
+    assert (regressed.model_spec.signature_name, regressed.model_spec.version.value) == ("regress", 1)
+    assert regressed.regression_result.regressions[2].value == pytest.approx(pixels[0].mean())
+    ranked = arrays(predict(stubs, {"image_bytes": [png]}, signature="encoded"))
+    found = classified.classification_result.classifications
+    assert len(found) == 3
+    assert [c.label.encode() for c in found[0].classes] == ranked["classes"][0].tolist()
+
+
 def test_metadata_unpacks_with_the_official_messages(stubs):
     request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
     request.model_spec.name = "tiny"
     response = stubs.prediction.GetModelMetadata(request, timeout=60)
     found = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(found)
-    assert set(found.signature_def) == {"serving_default", "encoded", "classify", "__saved_model_init_op"}
+    signatures = {"serving_default", "encoded", "classify", "regress", "pairs", "__saved_model_init_op"}
+    assert set(found.signature_def) == signatures
     assert found.signature_def["classify"].method_name == "tensorflow/serving/classify"
     images = found.signature_def["serving_default"].inputs["images"]
     assert (images.dtype, [dim.size for dim in images.tensor_shape.dim]) == (tf.float32, [-1, 8, 8, 1])

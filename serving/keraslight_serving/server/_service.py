@@ -7,16 +7,14 @@ import logging
 from collections.abc import Callable
 
 import grpc
-import numpy as np
 
+from keraslight_serving.server import _on_examples
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._repository import Repository
-from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.dtypes import dtype_name
-from keraslight_serving.wire.tensors import dtype_enum, shape_text, to_tensor
+from keraslight_serving.wire.tensors import to_tensor
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -50,13 +48,34 @@ class Service:
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
-            signature = servable.signatures.get(name)
-            if signature is None:
-                raise invalid(f"No signature was found with the name: {name}")
-            _check_classification_signature(signature)
-            examples = _examples(request.input)
-            result = _run_classification(servable, name, signature, examples)
+            result = _on_examples.classify(servable, name, request.input)
         return pb.ClassificationResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
+
+    def regress(self, request: pb.RegressionRequest) -> pb.RegressionResponse:
+        """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, a number for each."""
+        _require_model_spec(request)
+        with self._repository.acquire(request.model_spec) as (version, servable):
+            name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+            result = _on_examples.regress(servable, name, request.input)
+        return pb.RegressionResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
+
+    def multi_inference(self, request: pb.MultiInferenceRequest) -> pb.MultiInferenceResponse:
+        """Classifies and regresses the same tf.Examples by several signatures of one version.
+
+        Each signature runs on its own. TensorFlow Serving runs all at once, and so refuses signatures that don't share
+        their input tensor, as none that TensorFlow 2 saves do.
+        """
+        first = request.tasks[0].model_spec if request.tasks else pb.ModelSpec()
+        response = pb.MultiInferenceResponse()
+        with self._repository.acquire(first) as (version, servable):
+            tasks = _on_examples.check_tasks(request.tasks, servable)
+            for name, task in tasks.items():
+                result = response.results.add(model_spec=_spec(first.name, version, name))
+                if task.method_name == _on_examples.CLASSIFY:
+                    result.classification_result.CopyFrom(_on_examples.classify(servable, name, request.input))
+                else:
+                    result.regression_result.CopyFrom(_on_examples.regress(servable, name, request.input))
+        return response
 
     def get_model_metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:
         """Describes all signatures."""
@@ -93,69 +112,6 @@ def _spec(name: str, version: int, signature_name: str = "") -> pb.ModelSpec:
     return spec
 
 
-# ---------------------------------------------------------------- Classify
-
-
-def _check_classification_signature(signature: pb.SignatureDef) -> None:
-    if len(signature.inputs) != 1:
-        raise invalid("Expected one input Tensor.")
-    if len(signature.outputs) not in (1, 2):
-        raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    if "inputs" not in signature.inputs:
-        raise invalid(f"No classification inputs found in SignatureDef: {signature}")
-    if not {"classes", "scores"} & set(signature.outputs):
-        raise invalid(
-            'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {signature}"
-        )
-
-
-def _examples(sent: pb.Input) -> np.ndarray:
-    """The serialized tf.Examples, shape [N]. A shared context is put before each: protobuf merges what is joined."""
-    kind = sent.WhichOneof("kind")
-    examples = list(getattr(sent, kind).examples) if kind else []
-    if not examples:
-        raise invalid("Input is empty.")
-    if kind == "example_list_with_context":
-        context = sent.example_list_with_context.context
-        examples = [context + example for example in examples]
-    return np.array(examples, object)
-
-
-def _run_classification(
-    servable: Servable, name: str, signature: pb.SignatureDef, examples: np.ndarray
-) -> pb.ClassificationResult:
-    aliases = [alias for alias in ("classes", "scores") if alias in signature.outputs]
-    inputs = {"inputs": examples}
-    servable.check(name, inputs)
-    outputs = servable.run(name, inputs, aliases)
-    for alias, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT)):
-        if alias not in outputs:
-            continue
-        array = outputs[alias]
-        if array.ndim != 2:
-            raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}")
-        if dtype_enum(array.dtype) != dtype:
-            raise invalid(
-                f"Expected {alias} Tensor of DT_{dtype_name(dtype).upper()}. Got: {dtype_name(dtype_enum(array.dtype))}"
-            )
-        if len(array) != len(examples):
-            raise invalid(f"Expected {alias} output batch size of {len(examples)}. Got: {len(array)}")
-    widths = [array.shape[1] for array in outputs.values()]
-    if len(set(widths)) > 1:
-        raise invalid(f"Tensors class and score should match in dim_size(1). Got {widths[0]} vs. {widths[1]}")
-    result = pb.ClassificationResult()
-    for row in range(len(examples)):
-        ranked = result.classifications.add()
-        for column in range(widths[0]):
-            item = ranked.classes.add()
-            if "classes" in outputs:
-                item.label = outputs["classes"][row, column].decode(errors="replace")
-            if "scores" in outputs:
-                item.score = outputs["scores"][row, column]
-    return result
-
-
 # ---------------------------------------------------------------- gRPC
 
 
@@ -164,6 +120,8 @@ def add_to_server(service: Service, server: grpc.Server) -> None:
     calls = {
         methods.PREDICT: service.predict,
         methods.CLASSIFY: service.classify,
+        methods.REGRESS: service.regress,
+        methods.MULTI_INFERENCE: service.multi_inference,
         methods.GET_MODEL_METADATA: service.get_model_metadata,
         methods.GET_MODEL_STATUS: service.get_model_status,
     }

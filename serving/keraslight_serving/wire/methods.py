@@ -29,5 +29,7 @@ _MODEL = "tensorflow.serving.ModelService"
 
 PREDICT = Method(_PREDICTION, "Predict", pb.PredictRequest, pb.PredictResponse)
 CLASSIFY = Method(_PREDICTION, "Classify", pb.ClassificationRequest, pb.ClassificationResponse)
+REGRESS = Method(_PREDICTION, "Regress", pb.RegressionRequest, pb.RegressionResponse)
+MULTI_INFERENCE = Method(_PREDICTION, "MultiInference", pb.MultiInferenceRequest, pb.MultiInferenceResponse)
 GET_MODEL_METADATA = Method(_PREDICTION, "GetModelMetadata", pb.GetModelMetadataRequest, pb.GetModelMetadataResponse)
 GET_MODEL_STATUS = Method(_MODEL, "GetModelStatus", pb.GetModelStatusRequest, pb.GetModelStatusResponse)
