@@ -51,6 +51,7 @@ bench: $(INSTALLED) ## Print the benchmarks' ratios
 docs: $(INSTALLED) ## Write the generated pages in docs/ again
 	$(BIN)/python docs/generate.py
 	$(BIN)/python tests/export/test_family_servables.py
+	$(BIN)/python tests/compress/test_digits_matrix.py
 
 proto: $(INSTALLED) ## Generate the wire format's Python code again
 	$(BIN)/python -m keraslight_serving.wire._generate

@@ -10,6 +10,7 @@ import keras
 
 from keraslight.compress import _equalize
 from keraslight.compress._fuse import fuse
+from keraslight.compress._selection import join_slices
 
 _IMAGES = 128
 
@@ -55,7 +56,7 @@ def calibrate(
     if correct_bias:
         prepared = _equalize.correct_bias(prepared, data, seed=seed)
     return to_litert(
-        prepared,
+        join_slices(prepared),
         path,
         quantization="int8",
         representative_data=images,

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keraslight.compress import _data, _graph
+from keraslight.compress._selection import join_slices
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.layers import ImageNormalization
 
@@ -97,7 +98,7 @@ def quantize_aware(
     """
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
-    graph = _graph.read(model)
+    graph = _graph.read(join_slices(model))
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     _check_patterns(skip, graph)
     calibration = None if calibration_data is None else _calibration_batches(calibration_data)
