@@ -1,7 +1,9 @@
 """A training step while pruning, and a quantization-aware one, against a plain step of the same model.
 
-Whole steps inside `fit`, callbacks included: medians over the steps of the last epoch, so that tracing does not count.
-Random weights, no XLA. `python benchmarks/pruning_step.py NAME ...` runs some models. Promised: at most 1.15 for
+Whole steps, callbacks included, of three models in turn, so that whatever else the machine does falls on all of them.
+Medians of wall clock and, in brackets, of the process's CPU time over all threads; tracing does not count. Random
+weights, no XLA. "Updating masks" are the steps that find new masks, about 20 in a training however long it is; every
+other step only applies them. `python benchmarks/pruning_step.py NAME ...` runs some models. Promised: at most 1.15 for
 pruning, at most 3 for quantization-aware training.
 """
 
@@ -20,50 +22,52 @@ from keraslight import compress
 
 NAMES = ("mobilenet_v2_100", "mobilenet_v4_conv_small", "resnet18")
 SIZE, BATCH = 96, 16
-STEPS = int(os.environ.get("STEPS", "20"))
+STEPS = max(4, int(os.environ.get("STEPS", "20")))
 
 
-def clock(base: type):
-    """A callback of that library that takes the time from the end of a step to the end of the next."""
-
-    class Clock(base):
-        def on_epoch_begin(self, epoch, logs=None):
-            self.ends = []
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.ends.append(time.perf_counter())
-
-        @property
-        def seconds(self) -> float:
-            return statistics.median(b - a for a, b in zip(self.ends, self.ends[1:], strict=False))
-
-    return Clock()
+def median_ratio(times: list[tuple[float, float]], plain: list[tuple[float, float]]) -> str:
+    wall, cpu = (statistics.median(t[i] for t in times) / statistics.median(t[i] for t in plain) for i in (0, 1))
+    return f"{wall:.2f} ({cpu:.2f})"
 
 
 def measure(name: str) -> None:
     rng = np.random.default_rng(0)
-    images = rng.normal(size=(STEPS * BATCH, SIZE, SIZE, 3)).astype("float32")
-    labels = rng.integers(0, 10, STEPS * BATCH)
-
-    def fit(model, watch, *callbacks) -> float:
-        model.fit(images, labels, batch_size=BATCH, epochs=2, shuffle=False, verbose=0, callbacks=[*callbacks, watch])
-        return watch.seconds
-
-    seconds = {}
-    for kind in ("plain", "pruning", "plain again"):  # twice: what the machine does besides shows
-        model = keraslight.create_model(name, input_shape=(SIZE, SIZE, 3), classes=10)
+    images = rng.normal(size=(BATCH, SIZE, SIZE, 3)).astype("float32")
+    labels = rng.integers(0, 10, BATCH)
+    plain, pruned = (keraslight.create_model(name, input_shape=(SIZE, SIZE, 3), classes=10) for _ in range(2))
+    for model in (plain, pruned):
         model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
-        callbacks = [compress.Pruning(0.7)] if kind == "pruning" else []
-        seconds[kind] = fit(model, clock(keras.callbacks.Callback), *callbacks)
-    quantized = compress.quantize_aware(model, calibration_data=images[:BATCH])
-    import tf_keras
+    quantized = compress.quantize_aware(plain, calibration_data=images)
+    updates = range(2, STEPS // 2 + 1)  # step 1 traces; after the first half the masks stay
+    pruning = compress.Pruning(0.7, begin_step=1, end_step=updates[-1], frequency=1)
+    pruning.set_model(pruned)
+    pruning.on_train_begin()
 
-    seconds["quantization-aware"] = fit(quantized, clock(tf_keras.callbacks.Callback))
-    plain = statistics.mean((seconds["plain"], seconds["plain again"]))
+    def prune() -> None:
+        pruning.on_train_batch_begin(0)
+        pruned.train_on_batch(images, labels)
+        pruning.on_train_batch_end(0)
+
+    steps = {
+        "plain": lambda: plain.train_on_batch(images, labels),
+        "plain again": lambda: plain.train_on_batch(images, labels),
+        "pruning": prune,
+        "quantization-aware": lambda: quantized.train_on_batch(images, labels),
+    }
+    times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in steps}
+    for _ in range(STEPS):
+        for kind, step in steps.items():
+            began = time.perf_counter(), time.process_time()
+            step()
+            times[kind].append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    times = {kind: values[1:] for kind, values in times.items()}  # the first traced
+    masking, updating = times["pruning"][len(updates) :], times["pruning"][: len(updates)]
+    wall = statistics.median(seconds for seconds, _ in times["plain"])
     print(
-        f"{name}: plain step {1e3 * plain:.0f} ms (again: {seconds['plain again'] / seconds['plain']:.2f}), "
-        f"pruning / plain {seconds['pruning'] / plain:.2f}, "
-        f"quantization-aware / plain {seconds['quantization-aware'] / plain:.2f}",
+        f"{name}: plain step {1e3 * wall:.0f} ms (again: {median_ratio(times['plain again'], times['plain'])}), "
+        f"pruning / plain {median_ratio(masking, times['plain'])}, "
+        f"updating masks {median_ratio(updating, times['plain'])}, "
+        f"quantization-aware / plain {median_ratio(times['quantization-aware'], times['plain'])}",
         flush=True,
     )
 
@@ -71,6 +75,7 @@ def measure(name: str) -> None:
 def main() -> None:
     for name in sys.argv[1:] or NAMES:
         measure(name)
+        keras.backend.clear_session()
 
 
 if __name__ == "__main__":
