@@ -24,6 +24,8 @@ TOLERANCE = 1e-4
 SIDE = {"LeNet5": 32}  # its paper fixes the image size
 NARROW = {"AlexNet": 0.25, "VGG": 0.25}  # width; in full, nearly all of the time is spent on writing their weights
 CLASSES = 10
+# `make test-all` exports these too; their own tests hold them in `make test`.
+LARGE = ("AlexNet", "ConvNeXt", "DenseNet", "EfficientNetV2", "GoogLeNet", "VGG", "Xception")
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:
@@ -66,7 +68,9 @@ def sharpen(model: keras.Model, images: np.ndarray) -> None:
         weight.assign(weight * (2.0 / spread))
 
 
-@pytest.mark.parametrize("family", DEFAULTS)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in DEFAULTS]
+)
 def test_signatures_agree_with_the_keras_model(family, tmp_path):
     measure(DEFAULTS[family], tmp_path)
 
