@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from keraslight.cli.app import app
@@ -15,7 +14,7 @@ from keraslight.export._versions import INFO, atomic_version
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """Three versions of `digits`, of which the last was not written by keraslight."""
-    monkeypatch.setattr("keraslight.cli.app.console", Console(width=200))
+    monkeypatch.setenv("COLUMNS", "200")
     path = tmp_path / "savedmodels" / "digits"
     for number, accuracy in ((1, 0.9), (2, 0.925), (5, None)):
         with atomic_version(path, number, overwrite=False) as folder:
