@@ -8,6 +8,7 @@ In a process of its own: `python -m keraslight_serving.server --help`. Inside an
 The files, in the order in which a request meets them:
 
     _service.py      the calls: who answers what, in which order a request is checked
+    _call.py         who asks, and until when
     _repository.py   the version folders: which one serves, loading the next, unloading the last
     _servable.py     one loaded version: which engine runs which signature
     _signatures.py   does a request fit a signature?

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import grpc
 import numpy as np
 
+from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import methods
@@ -15,7 +16,7 @@ from keraslight_serving.wire.tensors import dtype_enum, shape_text
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
-def classify(servable: Servable, name: str, sent: pb.Input) -> pb.ClassificationResult:
+def classify(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.ClassificationResult:
     """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes).
 
     Raises:
@@ -25,7 +26,7 @@ def classify(servable: Servable, name: str, sent: pb.Input) -> pb.Classification
     _check_classification(signature)
     examples = _examples(sent)
     aliases = [alias for alias in ("classes", "scores") if alias in signature.outputs]
-    outputs = _run(servable, name, examples, aliases)
+    outputs = _run(servable, name, examples, aliases, call)
     for alias, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT)):
         if alias not in outputs:
             continue
@@ -51,7 +52,7 @@ def classify(servable: Servable, name: str, sent: pb.Input) -> pb.Classification
     return result
 
 
-def regress(servable: Servable, name: str, sent: pb.Input) -> pb.RegressionResult:
+def regress(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.RegressionResult:
     """Runs a signature `inputs` -> `outputs`, floats (examples,) or (examples, 1).
 
     Raises:
@@ -59,7 +60,7 @@ def regress(servable: Servable, name: str, sent: pb.Input) -> pb.RegressionResul
     """
     _check_regression(_find(servable, name))
     examples = _examples(sent)
-    array = _run(servable, name, examples, ["outputs"])["outputs"]
+    array = _run(servable, name, examples, ["outputs"], call)["outputs"]
     if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
         raise invalid(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
@@ -144,10 +145,12 @@ def _examples(sent: pb.Input) -> np.ndarray:
     return np.array(examples, object)
 
 
-def _run(servable: Servable, name: str, examples: np.ndarray, aliases: Sequence[str]) -> dict[str, np.ndarray]:
+def _run(
+    servable: Servable, name: str, examples: np.ndarray, aliases: Sequence[str], call: Call
+) -> dict[str, np.ndarray]:
     inputs = {"inputs": examples}
     servable.check(name, inputs)
-    return servable.run(name, inputs, aliases)
+    return servable.run(name, inputs, aliases, call)
 
 
 def _enum_name(enum: int) -> str:

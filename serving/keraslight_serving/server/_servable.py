@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import invalid, not_found
 from keraslight_serving.server._signatures import check_arrays
 from keraslight_serving.server.engines.litert import LiteRTEngine
@@ -57,12 +58,15 @@ class Servable:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
         check_arrays(self.signatures[signature], inputs, exact_rank=self._in_litert(signature))
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
+    ) -> dict[str, np.ndarray]:
         """Runs a signature on inputs that `check` has passed.
 
         Raises:
             StatusError: the graph refuses its inputs.
         """
+        call.check()
         engine = self._litert if self._in_litert(signature) else self._saved_model
         return engine.run(signature, inputs, outputs)
 

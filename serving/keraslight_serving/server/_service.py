@@ -4,11 +4,14 @@ Everything here is messages in, messages out; gRPC comes in at the bottom of the
 """
 
 import logging
+import time
+import uuid
 from collections.abc import Callable
 
 import grpc
 
 from keraslight_serving.server import _on_examples
+from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
@@ -23,12 +26,15 @@ MAX_MESSAGE = 1024
 
 
 class Service:
-    """Answers requests from a repository. All methods raise StatusError for an answer that is an error."""
+    """Answers requests from a repository, over whichever protocol they come.
+
+    All methods take a message and the call that it came with, and raise StatusError for an answer that is an error.
+    """
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
 
-    def predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
+    def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Runs a signature on the tensors of the request."""
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
@@ -37,29 +43,29 @@ class Service:
             inputs = read_inputs(signature, request.inputs)
             outputs = choose_outputs(signature, request.output_filter)
             servable.check(name, inputs)
-            arrays = servable.run(name, inputs, outputs)
+            arrays = servable.run(name, inputs, outputs, call)
         response = pb.PredictResponse(model_spec=_spec(request.model_spec.name, version, name))
         for alias, array in arrays.items():
             response.outputs[alias].CopyFrom(to_tensor(array))
         return response
 
-    def classify(self, request: pb.ClassificationRequest) -> pb.ClassificationResponse:
+    def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `classes`, `scores` or both."""
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
-            result = _on_examples.classify(servable, name, request.input)
+            result = _on_examples.classify(servable, name, request.input, call)
         return pb.ClassificationResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
-    def regress(self, request: pb.RegressionRequest) -> pb.RegressionResponse:
+    def regress(self, request: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, a number for each."""
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
-            result = _on_examples.regress(servable, name, request.input)
+            result = _on_examples.regress(servable, name, request.input, call)
         return pb.RegressionResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
-    def multi_inference(self, request: pb.MultiInferenceRequest) -> pb.MultiInferenceResponse:
+    def multi_inference(self, request: pb.MultiInferenceRequest, call: Call) -> pb.MultiInferenceResponse:
         """Classifies and regresses the same tf.Examples by several signatures of one version.
 
         Each signature runs on its own. TensorFlow Serving runs all at once, and so refuses signatures that don't share
@@ -72,12 +78,12 @@ class Service:
             for name, task in tasks.items():
                 result = response.results.add(model_spec=_spec(first.name, version, name))
                 if task.method_name == _on_examples.CLASSIFY:
-                    result.classification_result.CopyFrom(_on_examples.classify(servable, name, request.input))
+                    result.classification_result.CopyFrom(_on_examples.classify(servable, name, request.input, call))
                 else:
-                    result.regression_result.CopyFrom(_on_examples.regress(servable, name, request.input))
+                    result.regression_result.CopyFrom(_on_examples.regress(servable, name, request.input, call))
         return response
 
-    def get_model_metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:
+    def get_model_metadata(self, request: pb.GetModelMetadataRequest, call: Call) -> pb.GetModelMetadataResponse:
         """Describes all signatures."""
         _require_model_spec(request)
         if not request.metadata_field:
@@ -95,7 +101,7 @@ class Service:
         packed.value = signatures.SerializeToString()
         return response
 
-    def get_model_status(self, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
+    def get_model_status(self, request: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
         """The states of the versions."""
         _require_model_spec(request)
         return pb.GetModelStatusResponse(model_version_status=self._repository.status(request.model_spec))
@@ -140,11 +146,16 @@ def _with_status(method: methods.Method, call: Callable) -> Callable:
     """Turns whatever a call raises into a status, so that no request takes its thread, or the server, with it."""
 
     def handle(request, context: grpc.ServicerContext):
-        if not context.is_active():
-            # The caller gave up while the request waited for a thread: no work for nobody.
-            context.abort(grpc.StatusCode.CANCELLED, "The caller is gone")
+        remaining = context.time_remaining()
+        caller = Call(
+            id=uuid.uuid4().hex[:16],
+            entrypoint="GRPC",
+            deadline=None if remaining is None else time.monotonic() + remaining,
+            is_active=context.is_active,
+        )
         try:
-            return call(request)
+            caller.check()  # it may have given up while the request waited for a thread
+            return call(request, caller)
         except StatusError as error:
             code, text = error.code, error.text
         except Exception as error:

@@ -1,0 +1,35 @@
+"""What comes with a request beside its message."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from keraslight_serving.server._errors import StatusError
+
+
+@dataclass(frozen=True)
+class Call:
+    """Who asks, and until when an answer is of use.
+
+    The default is a call that nobody waits for, such as a warmup record.
+
+    Attributes:
+        id: tells this request from others in the log.
+        entrypoint: the way in, `GRPC` or `REST`; empty for none.
+        deadline: by `time.monotonic()`, in seconds; None: there is none.
+        is_active: whether the caller still waits.
+    """
+
+    id: str = ""
+    entrypoint: str = ""
+    deadline: float | None = None
+    is_active: Callable[[], bool] = lambda: True
+
+    def check(self) -> None:
+        """Raises a StatusError if an answer would reach nobody: so that no work is done for it."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+        if not self.is_active():
+            raise StatusError(grpc.StatusCode.CANCELLED, "The caller is gone")
