@@ -35,6 +35,10 @@ class ModelServer:
             each of their threads.
         load_saved_model: load the SavedModel with its version, not at the first request that needs it. That request
             then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
+        enable_signature_method_name_check: answer Classify and Regress only by signatures whose `method_name` is
+            TensorFlow Serving's for them, which those that TensorFlow 2 saves are not.
+        enable_serialization_as_tensor_content: answer Predict with `tensor_content`, which is quicker to read, rather
+            than with lists such as `float_val`, which old clients expect.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,6 +55,8 @@ class ModelServer:
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
+        enable_signature_method_name_check: bool = False,
+        enable_serialization_as_tensor_content: bool = False,
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
@@ -78,6 +84,11 @@ class ModelServer:
             load,
             poll_seconds=file_system_poll_wait_seconds,
             on_serving=self._report_health,
+        )
+        self._service = Service(
+            self._repository,
+            check_methods=enable_signature_method_name_check,
+            tensor_content=enable_serialization_as_tensor_content,
         )
         self._server: grpc.Server | None = None
         self._port: int | None = None
@@ -116,7 +127,7 @@ class ModelServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        add_to_server(Service(self._repository), server)
+        add_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)

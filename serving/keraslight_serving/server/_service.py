@@ -14,6 +14,7 @@ from keraslight_serving.server import _on_examples
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
@@ -24,15 +25,25 @@ logger = logging.getLogger("keraslight_serving.server")
 # Status messages travel in a header, and clients refuse headers of more than 8 KiB. TensorFlow Serving cuts here.
 MAX_MESSAGE = 1024
 
+_KINDS = {_on_examples.CLASSIFY: "classification", _on_examples.REGRESS: "regression"}
+_METHODS = ("tensorflow/serving/predict", *_KINDS)
+
 
 class Service:
     """Answers requests from a repository, over whichever protocol they come.
 
     All methods take a message and the call that it came with, and raise StatusError for an answer that is an error.
+
+    Args:
+        repository: of the models.
+        check_methods: answer each call only by signatures whose `method_name` is made for it.
+        tensor_content: Predict answers with raw bytes (`tensor_content`) rather than with the lists of the dtypes.
     """
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, *, check_methods: bool = False, tensor_content: bool = False) -> None:
         self._repository = repository
+        self._check_methods = check_methods
+        self._tensor_content = tensor_content
 
     def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Runs a signature on the tensors of the request."""
@@ -40,13 +51,19 @@ class Service:
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             signature = find_signature(servable.signatures, name)
+            if self._check_methods and signature.method_name not in _METHODS:
+                raise StatusError(
+                    grpc.StatusCode.INTERNAL,
+                    f"Expected prediction signature method_name to be one of {{{', '.join(_METHODS)}}}. "
+                    f"Was: {signature.method_name}",
+                )
             inputs = read_inputs(signature, request.inputs)
             outputs = choose_outputs(signature, request.output_filter)
             servable.check(name, inputs)
             arrays = servable.run(name, inputs, outputs, call)
         response = pb.PredictResponse(model_spec=_spec(request.model_spec.name, version, name))
         for alias, array in arrays.items():
-            response.outputs[alias].CopyFrom(to_tensor(array))
+            response.outputs[alias].CopyFrom(to_tensor(array, content=self._tensor_content))
         return response
 
     def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
@@ -54,6 +71,7 @@ class Service:
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+            self._check_method(servable, name, _on_examples.CLASSIFY)
             result = _on_examples.classify(servable, name, request.input, call)
         return pb.ClassificationResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
@@ -62,6 +80,7 @@ class Service:
         _require_model_spec(request)
         with self._repository.acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+            self._check_method(servable, name, _on_examples.REGRESS)
             result = _on_examples.regress(servable, name, request.input, call)
         return pb.RegressionResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
@@ -75,6 +94,8 @@ class Service:
         response = pb.MultiInferenceResponse()
         with self._repository.acquire(first) as (version, servable):
             tasks = _on_examples.check_tasks(request.tasks, servable)
+            for name, task in tasks.items():
+                self._check_method(servable, name, task.method_name)
             for name, task in tasks.items():
                 result = response.results.add(model_spec=_spec(first.name, version, name))
                 if task.method_name == _on_examples.CLASSIFY:
@@ -105,6 +126,12 @@ class Service:
         """The states of the versions."""
         _require_model_spec(request)
         return pb.GetModelStatusResponse(model_version_status=self._repository.status(request.model_spec))
+
+    def _check_method(self, servable: Servable, name: str, expected: str) -> None:
+        found = servable.signatures.get(name)
+        if self._check_methods and found is not None and found.method_name != expected:
+            kind = _KINDS[expected]
+            raise invalid(f"Expected {kind} signature method_name to be {expected}. Was: {found.method_name}")
 
 
 def _require_model_spec(request) -> None:
