@@ -41,8 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(f"{name}: listening on {server.address}")
     signals.wait()
     logger.info("Stopping")
-    server.stop(grace)
+    _stop(server, grace)
     return 0
+
+
+def _stop(server: ModelServer, grace: float) -> None:
+    """Drains the server. Ends the process where a model runs on: nothing can stop it, and Python would wait for it."""
+    stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+    stopping.start()
+    stopping.join(grace + 1)
+    if stopping.is_alive():
+        logger.warning("Requests still run after the grace: ending all the same")
+        logging.shutdown()
+        os._exit(0)
 
 
 def _fail(error: Exception) -> int:

@@ -1,6 +1,7 @@
 """The server as an object."""
 
 import os
+import time
 from concurrent import futures
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service, add_to_server
 
 MAX_MESSAGE_BYTES = 2**31 - 1
+NOTICE_SECONDS = 0.1
 # As TensorFlow Serving calls itself in health checks; it knows no models there.
 _SERVICES = ("ModelService", "PredictionService")
 
@@ -146,7 +148,7 @@ class ModelServer:
         return self
 
     def stop(self, grace: float | None = 5.0) -> None:
-        """Takes no new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
+        """Refuses new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
 
         Args:
             grace: seconds after which requests in flight are cancelled; None: at once.
@@ -154,6 +156,11 @@ class ModelServer:
         if self._server is None:
             return
         self._health.enter_graceful_shutdown()  # before the port closes: a load balancer sends no more
+        self._service.close()
+        if grace:
+            # gRPC answers CANCELLED, which nobody sends again, to calls that arrive while it shuts down. So the callers
+            # hear UNAVAILABLE from us before.
+            time.sleep(min(grace, NOTICE_SECONDS))
         self._server.stop(grace).wait()
         self._server = None
         self._port = None

@@ -3,6 +3,7 @@
 Everything here is messages in, messages out; gRPC comes in at the bottom of the file.
 """
 
+import contextlib
 import logging
 import time
 import uuid
@@ -44,11 +45,16 @@ class Service:
         self._repository = repository
         self._check_methods = check_methods
         self._tensor_content = tensor_content
+        self._closing = False
+
+    def close(self) -> None:
+        """Refuses what comes from now on: UNAVAILABLE, which clients send again to another server."""
+        self._closing = True
 
     def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Runs a signature on the tensors of the request."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             signature = find_signature(servable.signatures, name)
             if self._check_methods and signature.method_name not in _METHODS:
@@ -69,7 +75,7 @@ class Service:
     def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `classes`, `scores` or both."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, _on_examples.CLASSIFY)
             result = _on_examples.classify(servable, name, request.input, call)
@@ -78,7 +84,7 @@ class Service:
     def regress(self, request: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, a number for each."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, _on_examples.REGRESS)
             result = _on_examples.regress(servable, name, request.input, call)
@@ -92,7 +98,7 @@ class Service:
         """
         first = request.tasks[0].model_spec if request.tasks else pb.ModelSpec()
         response = pb.MultiInferenceResponse()
-        with self._repository.acquire(first) as (version, servable):
+        with self._acquire(first) as (version, servable):
             tasks = _on_examples.check_tasks(request.tasks, servable)
             for name, task in tasks.items():
                 self._check_method(servable, name, task.method_name)
@@ -112,7 +118,7 @@ class Service:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             signatures = pb.SignatureDefMap()
             for name, signature in servable.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
@@ -126,6 +132,11 @@ class Service:
         """The states of the versions."""
         _require_model_spec(request)
         return pb.GetModelStatusResponse(model_version_status=self._repository.status(request.model_spec))
+
+    def _acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
+        if self._closing:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+        return self._repository.acquire(spec)
 
     def _check_method(self, servable: Servable, name: str, expected: str) -> None:
         found = servable.signatures.get(name)
