@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._flags import parse_flags
+from keraslight_serving.server._workers import Supervisor
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -28,12 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     signals = _Signals()
     try:
         flags = parse_flags(argv)
-        grace = flags.pop("grace_seconds", 5.0)
+        grace, workers = flags.pop("grace_seconds", 5.0), flags.pop("workers", 1)
         taken = inspect.signature(ModelServer).parameters
         for name in flags.keys() - taken.keys():
             logger.warning("--%s is ignored: this server can't do it", name)
         options = {name: value for name, value in flags.items() if name in taken}
-        server = ModelServer(**{"port": 8500, "model_name": "default", **options}).start()
+        options = {"port": 8500, "model_name": "default", **options}
+        server = (ModelServer(**options) if workers == 1 else Supervisor(workers, **options)).start()
     except (StartError, ValueError) as error:
         return _fail(error)
     name = flags.get("model_name", "default")
@@ -45,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _stop(server: ModelServer, grace: float) -> None:
+def _stop(server: ModelServer | Supervisor, grace: float) -> None:
     """Drains the server. Ends the process where a model runs on: nothing can stop it, and Python would wait for it."""
     stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
     stopping.start()
-    stopping.join(grace + 1)
+    stopping.join(grace + 2)
     if stopping.is_alive():
         logger.warning("Requests still run after the grace: ending all the same")
         logging.shutdown()

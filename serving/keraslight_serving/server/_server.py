@@ -2,8 +2,10 @@
 
 import os
 import time
+from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -41,6 +43,8 @@ class ModelServer:
             TensorFlow Serving's for them, which those that TensorFlow 2 saves are not.
         enable_serialization_as_tensor_content: answer Predict with `tensor_content`, which is quicker to read, rather
             than with lists such as `float_val`, which old clients expect.
+        make_repository, shared_port: for the workers of `_workers.py`: what is called in place of Repository, and
+            whether other processes listen on the same port.
 
     Raises:
         ValueError: a number is out of range.
@@ -59,6 +63,8 @@ class ModelServer:
         load_saved_model: bool = False,
         enable_signature_method_name_check: bool = False,
         enable_serialization_as_tensor_content: bool = False,
+        make_repository: Callable[..., Any] = Repository,
+        shared_port: bool = False,
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
@@ -80,10 +86,11 @@ class ModelServer:
         self._workers = 4 * max(cpus, interpreters) + 4
         self._model_name = model_name
         self._health = health.HealthServicer()
-        self._repository = Repository(
+        self._shared_port = shared_port
+        self._repository = make_repository(
             model_name,
             Path(model_base_path).absolute(),
-            load,
+            load=load,
             poll_seconds=file_system_poll_wait_seconds,
             on_serving=self._report_health,
         )
@@ -94,6 +101,11 @@ class ModelServer:
         )
         self._server: grpc.Server | None = None
         self._port: int | None = None
+
+    @property
+    def repository(self) -> Any:
+        """The models, as `make_repository` made them."""
+        return self._repository
 
     @property
     def port(self) -> int:
@@ -125,8 +137,8 @@ class ModelServer:
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                # Else a second server could share the port, and each would get some of the requests.
-                ("grpc.so_reuseport", 0),
+                # Else a second server could share the port by mistake, and each would get some of the requests.
+                ("grpc.so_reuseport", int(self._shared_port)),
             ],
         )
         add_to_server(self._service, server)

@@ -1,0 +1,427 @@
+"""Several processes behind one port: `--workers=N`.
+
+Python runs one thread at a time, so that one process leaves cores idle on a machine with many. Here a supervisor keeps
+N workers, each a whole server, which share the port (the kernel deals the connections out); the supervisor answers no
+request. It alone reads the version folders: its repository's servables are all workers' at once. A version is loaded
+when each worker has it, and shown to all of them when that is so; it is unloaded by each worker when its last request
+there is done. So all answer with the same version, but for the moment that a message to them takes.
+
+A worker that dies is replaced; its connections break, and those of the others don't. Workers end when their supervisor
+does. They are spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
+"""
+
+import itertools
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+
+from keraslight_serving.server._errors import StartError, StatusError
+from keraslight_serving.server._follower import Follower, ModelView
+from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._server import ModelServer
+from keraslight_serving.wire import serving_pb2 as pb
+
+logger = logging.getLogger("keraslight_serving.server")
+
+SHOW_SECONDS = 0.05  # between two looks whether there is something new to show
+LONGEST_PAUSE = 10.0  # seconds before a worker that died again and again is replaced
+STOPPED_AFTER = 5.0  # seconds after the grace in which a worker has to end
+
+
+class Supervisor:
+    """A ModelServer in several processes.
+
+    Args:
+        workers: how many, at least 1.
+        host, port: the address that they share; port 0 picks a free one.
+        options: of ModelServer. What is not given of `num_threads` and `num_interpreters` is the worker's share of the
+            CPUs.
+
+    Raises:
+        ValueError: an argument is out of range.
+        StartError: the system's sockets can't share a port.
+    """
+
+    def __init__(self, workers: int, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
+        if workers < 1:
+            raise ValueError(f"`workers` must be at least 1. Received: {workers}")
+        if not hasattr(socket, "SO_REUSEPORT"):
+            raise StartError(f"`workers` must be 1 where sockets can't share a port. Received: {workers}")
+        self._count, self._host, self._wanted_port = workers, host, port
+        self._options = {**_share_of_cpus(workers, options), **options, "host": host}
+        # Never opened: its arguments are checked, and its repository made, as each worker's will be.
+        planned = ModelServer(**self._options, port=port, make_repository=self._make_repository)
+        self._repository: Repository = planned.repository
+        self._names = [self._options["model_name"]]
+        self._keys = itertools.count()
+        self._lock = threading.Lock()  # guards the three below
+        self._workers: list[_Worker] = []
+        self._loaded: dict[int, tuple] = {}  # the arguments of what each worker has to hold
+        self._shown: dict[str, ModelView] = {}
+        self._showing = threading.Lock()
+        self._stopping = threading.Event()
+        self._reservation: socket.socket | None = None
+
+    @property
+    def address(self) -> str:
+        """`host:port`, as clients take it."""
+        return f"{self._host}:{self._reservation.getsockname()[1]}"
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers' process ids."""
+        with self._lock:
+            return [worker.pid for worker in self._workers]
+
+    def start(self) -> "Supervisor":
+        """Starts the workers, loads the models in each, then opens the port.
+
+        Raises:
+            StartError: no version that loads, the port is taken, or a worker dies.
+        """
+        self._reservation = _reserve(self._host, self._wanted_port)
+        try:
+            self._workers = [_Worker(self._worker_options(), place) for place in range(self._count)]
+            for worker in self._workers:
+                worker.call("ready").result()
+            self._repository.start()
+            self._show()
+            for worker in self._workers:
+                worker.call("serve").result()
+        except (StartError, WorkerDied) as error:
+            self._end(0)
+            raise StartError(str(error)) from error
+        for worker in self._workers:
+            threading.Thread(target=self._replace, args=(worker,), daemon=True).start()
+        threading.Thread(target=self._keep_showing, daemon=True).start()
+        return self
+
+    def stop(self, grace: float | None = 5.0) -> None:
+        """As `ModelServer.stop`, in all workers at once."""
+        if not self._stopping.is_set():
+            self._end(grace or 0)
+
+    def _end(self, grace: float) -> None:
+        self._stopping.set()
+        with self._lock:
+            workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.call("stop", grace)
+        until = time.monotonic() + grace + STOPPED_AFTER
+        for worker in workers:
+            worker.end(max(0, until - time.monotonic()))
+        self._repository.close()
+        self._reservation.close()
+
+    # ---------------------------------------------------------------- versions
+
+    def _make_repository(self, *args: Any, load: object, on_serving: object, **options: Any) -> Repository:
+        """The same one, but that it loads into the workers."""
+        return Repository(*args, load=self._load, on_serving=lambda serving: None, **options)
+
+    def _load(self, *args: Any) -> "_Everywhere":
+        """Loads a version in every worker, or in none.
+
+        Raises:
+            StatusError: a worker can't load it, or died of it.
+        """
+        key = next(self._keys)
+        while True:
+            with self._lock:
+                missing = [worker for worker in self._workers if key not in worker.keys]
+                if not missing:
+                    self._loaded[key] = args
+                    return _Everywhere(self, key)
+            answers = [worker.call("load", key, *args) for worker in missing]
+            failures = [error for answer in answers if (error := answer.exception()) is not None]
+            for worker, answer in zip(missing, answers, strict=True):
+                if answer.exception() is None:
+                    worker.keys.add(key)
+            if failures:
+                self._everywhere("unload", key)
+                if isinstance(failures[0], WorkerDied):
+                    # Files that abort TensorFlow must not be given to the workers that come next.
+                    raise StatusError(grpc.StatusCode.INTERNAL, f"Loading failed: {failures[0]}") from failures[0]
+                raise failures[0]
+
+    def _unload(self, key: int) -> None:
+        if self._stopping.is_set():
+            return  # the workers unload what they have
+        self._show()
+        with self._lock:
+            self._loaded.pop(key)
+        self._everywhere("unload", key)
+
+    def _everywhere(self, command: str, key: int) -> list[Any]:
+        """The answers of all workers that hold a servable, and live."""
+        with self._lock:
+            holding = [worker for worker in self._workers if key in worker.keys]
+        answers = [worker.call(command, key) for worker in holding]
+        if command == "unload":
+            for worker in holding:
+                worker.keys.discard(key)
+        return [answer.result() for answer in answers if answer.exception() is None]
+
+    def _keep_showing(self) -> None:
+        while not self._stopping.wait(SHOW_SECONDS):
+            try:
+                self._show()
+            except Exception:
+                logger.exception("Showing the versions to the workers failed; trying again")
+
+    def _show(self) -> None:
+        """Tells all workers what to answer with, if that has changed."""
+        with self._showing:
+            views = {name: self._view(name) for name in self._names}
+            with self._lock:
+                if views == self._shown:
+                    return
+                self._shown = views
+                answers = [worker.call("show", views) for worker in self._workers]
+            for answer in answers:
+                answer.exception()
+
+    def _view(self, name: str) -> ModelView:
+        spec = pb.ModelSpec(name=name)
+        try:
+            statuses = self._repository.status(spec)
+        except StatusError:
+            return ModelView()
+        keys: dict[int, int] = {}
+        for status in statuses:
+            if status.state == pb.ModelVersionStatus.AVAILABLE:
+                wanted = pb.ModelSpec(name=name)
+                wanted.version.value = status.version
+                try:
+                    with self._repository.acquire(wanted) as (number, servable):
+                        keys[number] = servable.key
+                except StatusError:
+                    continue  # it went between the two lines
+        return ModelView(tuple(status.SerializeToString() for status in statuses), keys, max(keys, default=None), {})
+
+    # ---------------------------------------------------------------- workers
+
+    def _worker_options(self) -> dict[str, Any]:
+        return {**self._options, "port": self._reservation.getsockname()[1]}
+
+    def _replace(self, worker: "_Worker") -> None:
+        """Waits for a worker's death, and puts another one in its place."""
+        pause = 0.0
+        while True:
+            began = time.monotonic()
+            worker.wait()
+            if self._stopping.is_set():
+                return
+            logger.error("Worker %d (process %d) died, exit code %s", worker.place, worker.pid, worker.exit_code)
+            with self._lock:
+                self._workers = [other for other in self._workers if other is not worker]
+            # One that dies as soon as it lives must not keep a core busy.
+            pause = min(LONGEST_PAUSE, 2 * pause + 0.1) if time.monotonic() - began < 2 * LONGEST_PAUSE else 0.0
+            if self._stopping.wait(pause):
+                return
+            worker = _Worker(self._worker_options(), worker.place)
+            try:
+                self._join(worker)
+            except (WorkerDied, StatusError, StartError) as error:
+                logger.error("A new worker can't start: %s", error)
+                worker.end(0)
+
+    def _join(self, worker: "_Worker") -> None:
+        """Brings a new worker to where the others are, and lets it serve."""
+        while True:
+            with self._lock:
+                missing = {key: args for key, args in self._loaded.items() if key not in worker.keys}
+                if not missing:
+                    self._workers.append(worker)
+                    shown = worker.call("show", self._shown)
+                    break
+            for key, args in missing.items():
+                worker.call("load", key, *args).result()
+                worker.keys.add(key)
+        shown.result()
+        with self._lock:
+            gone = worker.keys - self._loaded.keys()
+        for key in gone:
+            worker.keys.discard(key)
+            worker.call("unload", key).result()
+        worker.call("serve").result()
+        logger.info("Worker %d is process %d now", worker.place, worker.pid)
+
+
+class _Everywhere:
+    """A version that every worker has loaded, as a Servable to the supervisor's repository."""
+
+    def __init__(self, supervisor: Supervisor, key: int) -> None:
+        self._supervisor = supervisor
+        self.key = key
+
+    @property
+    def saved_model_loaded(self) -> bool:
+        return any(self._supervisor._everywhere("saved_model_loaded", self.key))
+
+    def close(self) -> None:
+        self._supervisor._unload(self.key)
+
+
+class WorkerDied(Exception):
+    """A worker ended before it answered."""
+
+
+class _Worker:
+    """A worker as its supervisor sees it."""
+
+    def __init__(self, options: dict[str, Any], place: int) -> None:
+        self.place = place
+        self.keys: set[int] = set()  # of the servables that it holds
+        self._connection, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(
+            target=_work, args=(theirs, options, place), daemon=True, name=f"worker {place}"
+        )
+        self._process.start()
+        theirs.close()
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future] = {}
+        self._dead = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def call(self, command: str, *args: Any) -> Future:
+        """Asks for something; the answer is to come, or what it raised, or WorkerDied."""
+        answer: Future = Future()
+        with self._lock:
+            number = next(self._numbers)
+            self._waiting[number] = answer
+            try:
+                if self._dead:
+                    raise BrokenPipeError
+                self._connection.send((number, command, args))
+            except OSError:
+                del self._waiting[number]
+                answer.set_exception(WorkerDied(f"Worker {self.place} (process {self.pid}) is dead"))
+        return answer
+
+    def wait(self) -> None:
+        """Until it is dead."""
+        multiprocessing.connection.wait([self._process.sentinel])
+
+    def end(self, seconds: float) -> None:
+        """Gives it some seconds to end, and ends it."""
+        self._process.join(seconds)
+        if self._process.is_alive():
+            logger.warning("Worker %d did not end in time", self.place)
+            self._process.kill()
+            self._process.join()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                number, failed, value = self._connection.recv()
+            except (EOFError, OSError):
+                break
+            answer = self._waiting.pop(number)
+            answer.set_exception(value) if failed else answer.set_result(value)
+        with self._lock:
+            self._dead = True
+            waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer.set_exception(WorkerDied(f"Worker {self.place} (process {self.pid}) died"))
+
+
+def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = max(1, cpus // workers)
+    threads = options.get("num_threads") or min(max(share // 2, 1), 4)
+    return {"num_threads": threads, "num_interpreters": max(1, share // threads)}
+
+
+def _reserve(host: str, port: int) -> socket.socket:
+    """A socket that keeps the port for the workers without listening on it.
+
+    Raises:
+        StartError: the port is taken. Another server that shares its port would not keep ours from binding it.
+    """
+    kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        with socket.socket(kind, socket.SOCK_STREAM) as alone:
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind(address)
+        shared = socket.socket(kind, socket.SOCK_STREAM)
+        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        shared.bind(address)
+    except OSError as error:
+        raise StartError(
+            f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
+        ) from error
+    return shared
+
+
+# ---------------------------------------------------------------- in the worker
+
+
+def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any], place: int) -> None:
+    """Obeys the supervisor until it says stop, or is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the supervisor that drains them
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place}: %(message)s")
+    server = ModelServer(**options, make_repository=_follow, shared_port=True)
+    follower: Follower = server.repository
+    commands = {
+        "ready": lambda: None,
+        "load": follower.load,
+        "show": follower.show,
+        "unload": follower.unload,
+        "saved_model_loaded": follower.saved_model_loaded,
+        "serve": lambda: server.start() and None,
+    }
+    sending = threading.Lock()
+
+    def answer(number: int, command: str, args: tuple) -> None:
+        try:
+            value, failed = commands[command](*args), False
+        except (StatusError, StartError) as error:
+            value, failed = error, True
+        except Exception as error:
+            logger.exception("%s failed", command)
+            value, failed = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}"), True
+        with sending:
+            pipe.send((number, failed, value))
+
+    grace = 5.0
+    while True:
+        try:
+            number, command, args = pipe.recv()
+        except (EOFError, OSError):
+            logger.error("The supervisor is gone: ending")
+            break
+        if command == "stop":
+            (grace,) = args
+            break
+        threading.Thread(target=answer, args=(number, command, args), daemon=True).start()
+    stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+    stopping.start()
+    stopping.join(grace + 1)
+    logging.shutdown()
+    os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
+
+
+def _follow(*args: Any, load: Any, on_serving: Any, **options: Any) -> Follower:
+    return Follower(load, on_serving)
