@@ -34,13 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in flags.keys() - taken.keys():
             logger.warning("--%s is ignored: this server can't do it", name)
         options = {name: value for name, value in flags.items() if name in taken}
-        options = {"port": 8500, "model_name": "default", **options}
+        options = {"port": 8500, **options}
         server = (ModelServer(**options) if workers == 1 else Supervisor(workers, **options)).start()
     except (StartError, ValueError) as error:
         return _fail(error)
-    name = flags.get("model_name", "default")
-    logger.info("%s: listening on %s", name, server.address)
-    _say(f"{name}: listening on {server.address}")
+    ready = f"{', '.join(sorted(server.repository.models))}: listening on {server.address}"
+    logger.info("%s", ready)
+    _say(ready)
     signals.wait()
     logger.info("Stopping")
     _stop(server, grace)
@@ -60,7 +60,7 @@ def _stop(server: ModelServer | Supervisor, grace: float) -> None:
 
 def _fail(error: Exception) -> int:
     """On stdout, where TensorFlow Serving writes it, and in the log."""
-    text = f"INVALID_ARGUMENT: {error}" if isinstance(error, ValueError) else str(error)
+    text = f"INVALID_ARGUMENT: {error}" if isinstance(error, ValueError) else str(error).removeprefix("Error: ")
     logger.error("Failed to start server. Error: %s", text)
     _say(f"Failed to start server. Error: {text}")
     return FAILED

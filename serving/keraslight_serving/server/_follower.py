@@ -2,10 +2,13 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from keraslight_serving.server._errors import invalid, not_found
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import ModelConfig
+from keraslight_serving.server._errors import invalid
+from keraslight_serving.server._model import LoadPolicy, no_such_version, not_served, unknown_label
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -17,13 +20,11 @@ class ModelView:
     Attributes:
         statuses: serialized ModelVersionStatus messages, newest first.
         keys: which servable serves a version.
-        latest: the version for requests that name none; None: none is served.
         labels: names of versions.
     """
 
     statuses: tuple[bytes, ...] = ()
     keys: dict[int, int] = field(default_factory=dict)
-    latest: int | None = None
     labels: dict[str, int] = field(default_factory=dict)
 
 
@@ -37,13 +38,15 @@ class Follower:
     """Servables under keys, and the view of the models that says which of them answers what.
 
     Args:
-        load: makes a Servable.
-        on_serving: called with whether a version is served, each time that the view changes.
+        how: how servables are loaded, and who wants to know of models that are served.
+
+    Attributes:
+        reload: what a reload of the configuration is handed to.
     """
 
-    def __init__(self, load: Callable[..., Servable], on_serving: Callable[[bool], None]) -> None:
-        self._load = load
-        self._on_serving = on_serving
+    def __init__(self, how: LoadPolicy) -> None:
+        self._how = how
+        self.reload: Callable[[Sequence[ModelConfig], Call], None] | None = None
         self._changed = threading.Condition()
         self._loaded: dict[int, _Loaded] = {}
         self._views: dict[str, ModelView] = {}
@@ -53,7 +56,7 @@ class Follower:
 
     def load(self, key: int, *args: object) -> None:
         """Loads a servable. Raises whatever that raises."""
-        loaded = _Loaded(self._load(*args))
+        loaded = _Loaded(self._how.load(*args))
         with self._changed:
             self._loaded[key] = loaded
 
@@ -61,8 +64,8 @@ class Follower:
         """Answers by these views from now on."""
         with self._changed:
             self._views = views
-            for view in views.values():
-                self._on_serving(view.latest is not None)
+            for name, view in views.items():
+                self._how.on_serving(name, bool(view.keys))
 
     def unload(self, key: int) -> None:
         """Unloads a servable, when its last request is done."""
@@ -90,20 +93,20 @@ class Follower:
         choice = spec.WhichOneof("version_choice")
         with self._changed:
             view = self._views.get(spec.name, ModelView())
-            wanted = view.latest
-            if choice == "version":
-                wanted = spec.version.value
-            elif choice == "version_label":
+            if choice == "version_label":
                 if spec.version_label not in view.labels:
-                    raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-                wanted = view.labels[spec.version_label]
-            if wanted not in view.keys:
-                which = f"Specific({spec.name}, {wanted})" if choice else f"Latest({spec.name})"
-                raise not_found(f"Servable not found for request: {which}")
-            loaded = self._loaded[view.keys[wanted]]
+                    raise unknown_label(spec)
+                number = view.labels[spec.version_label]
+            elif choice == "version":
+                number = spec.version.value
+            else:
+                number = max(view.keys, default=None)
+            loaded = self._loaded.get(view.keys.get(number))
+            if loaded is None:
+                raise not_served(spec.name, number)
             loaded.requests += 1
         try:
-            yield wanted, loaded.servable
+            yield number, loaded.servable
         finally:
             with self._changed:
                 loaded.requests -= 1
@@ -113,10 +116,7 @@ class Follower:
         """As `Repository.status`."""
         statuses = [pb.ModelVersionStatus.FromString(one) for one in self._views.get(spec.name, ModelView()).statuses]
         if spec.WhichOneof("version_choice") == "version":
-            number = spec.version.value
-            statuses = [status for status in statuses if status.version == number]
-            if not statuses:
-                raise not_found(f"Could not find version {number} of model {spec.name}")
-        elif not statuses:
-            raise not_found(f"Could not find any versions of model {spec.name}")
+            statuses = [status for status in statuses if status.version == spec.version.value]
+        if not statuses:
+            raise no_such_version(spec)
         return statuses

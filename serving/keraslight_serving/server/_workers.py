@@ -7,9 +7,11 @@ when each worker has it, and shown to all of them when that is so; it is unloade
 there is done. So all answer with the same version, but for the moment that a message to them takes.
 
 A worker that dies is replaced; its connections break, and those of the others don't. Workers end when their supervisor
-does. They are spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
+does.
 """
 
+import contextlib
+import dataclasses
 import itertools
 import logging
 import multiprocessing
@@ -19,13 +21,20 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import Future
+import uuid
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
 
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import ModelConfig
 from keraslight_serving.server._errors import StartError, StatusError
 from keraslight_serving.server._follower import Follower, ModelView
+from keraslight_serving.server._line import Line, LineBroken
+from keraslight_serving.server._model import LoadPolicy, Model
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._server import ModelServer
 from keraslight_serving.wire import serving_pb2 as pb
@@ -60,13 +69,17 @@ class Supervisor:
         self._options = {**_share_of_cpus(workers, options), **options, "host": host}
         # Never opened: its arguments are checked, and its repository made, as each worker's will be.
         planned = ModelServer(**self._options, port=port, make_repository=self._make_repository)
-        self._repository: Repository = planned.repository
-        self._names = [self._options["model_name"]]
+        self.repository: Repository = planned.repository
+        self._config_file = self._options.pop("model_config_file", None)
+        self._config_seconds = self._options.pop("model_config_file_poll_wait_seconds", 0)
+        # For the workers, which look at no folder: the file may be broken when one of them is replaced.
+        self._options["model_base_path"] = os.curdir
         self._keys = itertools.count()
         self._lock = threading.Lock()  # guards the three below
         self._workers: list[_Worker] = []
         self._loaded: dict[int, tuple] = {}  # the arguments of what each worker has to hold
         self._shown: dict[str, ModelView] = {}
+        self._abandoned: set[str] = set()  # reloads that nobody waits for any more
         self._showing = threading.Lock()
         self._stopping = threading.Event()
         self._reservation: socket.socket | None = None
@@ -90,14 +103,16 @@ class Supervisor:
         """
         self._reservation = _reserve(self._host, self._wanted_port)
         try:
-            self._workers = [_Worker(self._worker_options(), place) for place in range(self._count)]
+            self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
-            self._repository.start()
+            self.repository.start()
+            if self._config_file is not None and self._config_seconds > 0:
+                self.repository.follow_file(Path(self._config_file), self._config_seconds)
             self._show()
             for worker in self._workers:
                 worker.call("serve").result()
-        except (StartError, WorkerDied) as error:
+        except (StartError, LineBroken) as error:
             self._end(0)
             raise StartError(str(error)) from error
         for worker in self._workers:
@@ -119,14 +134,15 @@ class Supervisor:
         until = time.monotonic() + grace + STOPPED_AFTER
         for worker in workers:
             worker.end(max(0, until - time.monotonic()))
-        self._repository.close()
+        self.repository.close()
         self._reservation.close()
 
     # ---------------------------------------------------------------- versions
 
-    def _make_repository(self, *args: Any, load: object, on_serving: object, **options: Any) -> Repository:
+    def _make_repository(self, configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Repository:
         """The same one, but that it loads into the workers."""
-        return Repository(*args, load=self._load, on_serving=lambda serving: None, **options)
+        how = dataclasses.replace(how, load=self._load, on_serving=lambda name, serving: None)
+        return Repository(configs, how, **options)
 
     def _load(self, *args: Any) -> "_Everywhere":
         """Loads a version in every worker, or in none.
@@ -148,7 +164,7 @@ class Supervisor:
                     worker.keys.add(key)
             if failures:
                 self._everywhere("unload", key)
-                if isinstance(failures[0], WorkerDied):
+                if isinstance(failures[0], LineBroken):
                     # Files that abort TensorFlow must not be given to the workers that come next.
                     raise StatusError(grpc.StatusCode.INTERNAL, f"Loading failed: {failures[0]}") from failures[0]
                 raise failures[0]
@@ -181,7 +197,7 @@ class Supervisor:
     def _show(self) -> None:
         """Tells all workers what to answer with, if that has changed."""
         with self._showing:
-            views = {name: self._view(name) for name in self._names}
+            views = {name: _view(model) for name, model in self.repository.models.items()}
             with self._lock:
                 if views == self._shown:
                     return
@@ -190,28 +206,19 @@ class Supervisor:
             for answer in answers:
                 answer.exception()
 
-    def _view(self, name: str) -> ModelView:
-        spec = pb.ModelSpec(name=name)
-        try:
-            statuses = self._repository.status(spec)
-        except StatusError:
-            return ModelView()
-        keys: dict[int, int] = {}
-        for status in statuses:
-            if status.state == pb.ModelVersionStatus.AVAILABLE:
-                wanted = pb.ModelSpec(name=name)
-                wanted.version.value = status.version
-                try:
-                    with self._repository.acquire(wanted) as (number, servable):
-                        keys[number] = servable.key
-                except StatusError:
-                    continue  # it went between the two lines
-        return ModelView(tuple(status.SerializeToString() for status in statuses), keys, max(keys, default=None), {})
-
     # ---------------------------------------------------------------- workers
 
-    def _worker_options(self) -> dict[str, Any]:
-        return {**self._options, "port": self._reservation.getsockname()[1]}
+    def _new_worker(self, place: int) -> "_Worker":
+        options = {**self._options, "port": self._reservation.getsockname()[1]}
+        return _Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
+
+    def _reload(self, configs: list[ModelConfig], deadline: float | None, token: str) -> None:
+        """What a worker was asked to reload."""
+        try:
+            self.repository.reload(configs, Call(deadline=deadline, is_active=lambda: token not in self._abandoned))
+        finally:
+            self._abandoned.discard(token)
+        self._show()
 
     def _replace(self, worker: "_Worker") -> None:
         """Waits for a worker's death, and puts another one in its place."""
@@ -228,10 +235,10 @@ class Supervisor:
             pause = min(LONGEST_PAUSE, 2 * pause + 0.1) if time.monotonic() - began < 2 * LONGEST_PAUSE else 0.0
             if self._stopping.wait(pause):
                 return
-            worker = _Worker(self._worker_options(), worker.place)
+            worker = self._new_worker(worker.place)
             try:
                 self._join(worker)
-            except (WorkerDied, StatusError, StartError) as error:
+            except (LineBroken, StatusError, StartError) as error:
                 logger.error("A new worker can't start: %s", error)
                 worker.end(0)
 
@@ -272,29 +279,27 @@ class _Everywhere:
         self._supervisor._unload(self.key)
 
 
-class WorkerDied(Exception):
-    """A worker ended before it answered."""
-
-
 class _Worker:
-    """A worker as its supervisor sees it."""
+    """A worker as its supervisor sees it.
 
-    def __init__(self, options: dict[str, Any], place: int) -> None:
+    Attributes:
+        place: its number; the one that replaces it has the same.
+        keys: of the servables that it holds.
+        call: asks it for something, see `Line.call`.
+    """
+
+    def __init__(self, options: dict[str, Any], place: int, commands: dict[str, Callable[..., Any]]) -> None:
         self.place = place
-        self.keys: set[int] = set()  # of the servables that it holds
-        self._connection, theirs = multiprocessing.Pipe()
+        self.keys: set[int] = set()
+        ours, theirs = multiprocessing.Pipe()
+        # Spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(
-            target=_work, args=(theirs, options, place), daemon=True, name=f"worker {place}"
-        )
+        self._process = context.Process(target=_work, args=(theirs, options, place), daemon=True)
         self._process.start()
         theirs.close()
-        self._lock = threading.Lock()
-        self._numbers = itertools.count()
-        self._waiting: dict[int, Future] = {}
-        self._dead = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        line = Line(ours, f"Worker {place} (process {self.pid})", commands)
+        self.call = line.call
+        threading.Thread(target=line.listen, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -303,21 +308,6 @@ class _Worker:
     @property
     def exit_code(self) -> int | None:
         return self._process.exitcode
-
-    def call(self, command: str, *args: Any) -> Future:
-        """Asks for something; the answer is to come, or what it raised, or WorkerDied."""
-        answer: Future = Future()
-        with self._lock:
-            number = next(self._numbers)
-            self._waiting[number] = answer
-            try:
-                if self._dead:
-                    raise BrokenPipeError
-                self._connection.send((number, command, args))
-            except OSError:
-                del self._waiting[number]
-                answer.set_exception(WorkerDied(f"Worker {self.place} (process {self.pid}) is dead"))
-        return answer
 
     def wait(self) -> None:
         """Until it is dead."""
@@ -331,19 +321,21 @@ class _Worker:
             self._process.kill()
             self._process.join()
 
-    def _read(self) -> None:
-        while True:
-            try:
-                number, failed, value = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            answer = self._waiting.pop(number)
-            answer.set_exception(value) if failed else answer.set_result(value)
-        with self._lock:
-            self._dead = True
-            waiting, self._waiting = self._waiting, {}
-        for answer in waiting.values():
-            answer.set_exception(WorkerDied(f"Worker {self.place} (process {self.pid}) died"))
+
+def _view(model: Model) -> ModelView:
+    """What the workers are to answer of a model."""
+    labels = model.labels
+    try:
+        statuses = model.status(pb.ModelSpec(name=model.name))
+    except StatusError:  # no version was ever seen
+        return ModelView()
+    keys: dict[int, int] = {}
+    for status in statuses:
+        spec = pb.ModelSpec(name=model.name)
+        spec.version.value = status.version
+        with contextlib.suppress(StatusError), model.acquire(spec) as (number, servable):
+            keys[number] = servable.key
+    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels)
 
 
 def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:
@@ -384,6 +376,25 @@ def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any], 
     logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place}: %(message)s")
     server = ModelServer(**options, make_repository=_follow, shared_port=True)
     follower: Follower = server.repository
+
+    def stop(grace: float) -> None:
+        stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+        stopping.start()
+        stopping.join(grace + 1)
+        logging.shutdown()
+        os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
+
+    def reload(configs: list[ModelConfig], call: Call) -> None:
+        token = uuid.uuid4().hex
+        answer = line.call("reload", configs, call.deadline, token)
+        while not futures.wait([answer], 0.05).done:
+            try:
+                call.check()
+            except StatusError:
+                line.call("abandon", token)
+                raise
+        answer.result()
+
     commands = {
         "ready": lambda: None,
         "load": follower.load,
@@ -391,37 +402,14 @@ def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any], 
         "unload": follower.unload,
         "saved_model_loaded": follower.saved_model_loaded,
         "serve": lambda: server.start() and None,
+        "stop": stop,
     }
-    sending = threading.Lock()
-
-    def answer(number: int, command: str, args: tuple) -> None:
-        try:
-            value, failed = commands[command](*args), False
-        except (StatusError, StartError) as error:
-            value, failed = error, True
-        except Exception as error:
-            logger.exception("%s failed", command)
-            value, failed = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}"), True
-        with sending:
-            pipe.send((number, failed, value))
-
-    grace = 5.0
-    while True:
-        try:
-            number, command, args = pipe.recv()
-        except (EOFError, OSError):
-            logger.error("The supervisor is gone: ending")
-            break
-        if command == "stop":
-            (grace,) = args
-            break
-        threading.Thread(target=answer, args=(number, command, args), daemon=True).start()
-    stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
-    stopping.start()
-    stopping.join(grace + 1)
-    logging.shutdown()
-    os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
+    line = Line(pipe, "The supervisor", commands)
+    follower.reload = reload
+    line.listen()
+    logger.error("The supervisor is gone: ending")
+    stop(STOPPED_AFTER)
 
 
-def _follow(*args: Any, load: Any, on_serving: Any, **options: Any) -> Follower:
-    return Follower(load, on_serving)
+def _follow(configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Follower:
+    return Follower(how)
