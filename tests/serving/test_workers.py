@@ -233,3 +233,80 @@ def test_workers_share_the_cpus(monkeypatch):
         monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: range(cpus))
         assert _share_of_cpus(workers, {}) == {"num_threads": threads, "num_interpreters": interpreters}
     assert _share_of_cpus(1, {"num_threads": 2})["num_interpreters"] == 2
+
+
+# ---------------------------------------------------------------- several models
+
+
+@pytest.fixture(scope="module")
+def config_file(version_folder, tmp_path_factory):
+    """Models `tiny`, versions 1 and 2, label `old` for 1; and `other`."""
+    root = tmp_path_factory.mktemp("several")
+    for version in ("tiny/1", "tiny/2", "other/7", "third/1"):
+        shutil.copytree(version_folder, root / version)
+    file = root / "models.config"
+    file.write_text(
+        f"""model_config_list {{
+          config {{ name: "tiny" base_path: "{root}/tiny" model_platform: "tensorflow"
+                    model_version_policy {{ all {{}} }} version_labels {{ key: "old" value: 1 }} }}
+          config {{ name: "other" base_path: "{root}/other" model_platform: "tensorflow" }}
+        }}"""
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def several(config_file):
+    options = {"model_config_file": config_file, "file_system_poll_wait_seconds": 0.1, "num_threads": 1}
+    supervisor = Supervisor(2, **options).start()
+    yield supervisor
+    supervisor.stop()
+
+
+def version_of(channel, model, **choice):
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name=model, **choice))
+    request.inputs["images"].CopyFrom(to_tensor(IMAGES))
+    return call(channel, methods.PREDICT, request).model_spec.version.value
+
+
+def reload_request(root, *models):
+    request = pb.ReloadConfigRequest()
+    for name in models:
+        request.config.model_config_list.config.add(name=name, base_path=str(root / name), model_platform="tensorflow")
+    return request
+
+
+def test_models_versions_and_labels(several):
+    for channel in connections(several.address):
+        with channel:
+            assert version_of(channel, "tiny") == 2
+            assert version_of(channel, "tiny", version_label="old") == 1
+            assert version_of(channel, "other") == 7
+            assert len(states(channel)) == 2
+            for spec, text in (
+                ({"version_label": "new"}, "Unrecognized servable version label: new"),
+                ({"version": {"value": 3}}, r"Servable not found for request: Specific(tiny, 3)"),
+            ):
+                with pytest.raises(grpc.RpcError) as caught:
+                    version_of(channel, "tiny", **spec)
+                assert caught.value.details() == text
+
+
+def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_file):
+    root, channels = config_file.parent, connections(several.address)
+    call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "third"))
+    assert [version_of(channel, "third") for channel in channels] == [1] * len(channels)
+    with pytest.raises(grpc.RpcError) as caught:
+        call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "tiny"))
+    assert caught.value.details() == "Illegal to list model tiny multiple times in config list"
+    stub = channels[2].unary_unary(
+        methods.HANDLE_RELOAD_CONFIG.path, methods.HANDLE_RELOAD_CONFIG.request.SerializeToString
+    )
+    waiting = stub.future(reload_request(root, "tiny", "nowhere"), timeout=60)  # waits for a folder, as it should
+    until(lambda: "nowhere" in several.repository.models)
+    assert any("(_run)" in thread.name for thread in threading.enumerate())  # the supervisor's
+    waiting.cancel()
+    until(lambda: not any("(_run)" in thread.name for thread in threading.enumerate()))
+    assert [version_of(channel, "tiny") for channel in channels] == [2] * len(channels)
+    for channel in channels:
+        channel.close()

@@ -14,16 +14,10 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import multiprocessing
-import multiprocessing.connection
 import os
-import signal
 import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable
-from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +26,12 @@ import grpc
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._config import ModelConfig
 from keraslight_serving.server._errors import StartError, StatusError
-from keraslight_serving.server._follower import Follower, ModelView
-from keraslight_serving.server._line import Line, LineBroken
+from keraslight_serving.server._follower import ModelView
+from keraslight_serving.server._line import LineBroken
 from keraslight_serving.server._model import LoadPolicy, Model
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._server import ModelServer
+from keraslight_serving.server._worker import Worker
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -76,7 +71,7 @@ class Supervisor:
         self._options["model_base_path"] = os.curdir
         self._keys = itertools.count()
         self._lock = threading.Lock()  # guards the three below
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._loaded: dict[int, tuple] = {}  # the arguments of what each worker has to hold
         self._shown: dict[str, ModelView] = {}
         self._abandoned: set[str] = set()  # reloads that nobody waits for any more
@@ -208,9 +203,9 @@ class Supervisor:
 
     # ---------------------------------------------------------------- workers
 
-    def _new_worker(self, place: int) -> "_Worker":
+    def _new_worker(self, place: int) -> Worker:
         options = {**self._options, "port": self._reservation.getsockname()[1]}
-        return _Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
+        return Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
 
     def _reload(self, configs: list[ModelConfig], deadline: float | None, token: str) -> None:
         """What a worker was asked to reload."""
@@ -220,7 +215,7 @@ class Supervisor:
             self._abandoned.discard(token)
         self._show()
 
-    def _replace(self, worker: "_Worker") -> None:
+    def _replace(self, worker: Worker) -> None:
         """Waits for a worker's death, and puts another one in its place."""
         pause = 0.0
         while True:
@@ -242,7 +237,7 @@ class Supervisor:
                 logger.error("A new worker can't start: %s", error)
                 worker.end(0)
 
-    def _join(self, worker: "_Worker") -> None:
+    def _join(self, worker: Worker) -> None:
         """Brings a new worker to where the others are, and lets it serve."""
         while True:
             with self._lock:
@@ -277,49 +272,6 @@ class _Everywhere:
 
     def close(self) -> None:
         self._supervisor._unload(self.key)
-
-
-class _Worker:
-    """A worker as its supervisor sees it.
-
-    Attributes:
-        place: its number; the one that replaces it has the same.
-        keys: of the servables that it holds.
-        call: asks it for something, see `Line.call`.
-    """
-
-    def __init__(self, options: dict[str, Any], place: int, commands: dict[str, Callable[..., Any]]) -> None:
-        self.place = place
-        self.keys: set[int] = set()
-        ours, theirs = multiprocessing.Pipe()
-        # Spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
-        context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_work, args=(theirs, options, place), daemon=True)
-        self._process.start()
-        theirs.close()
-        line = Line(ours, f"Worker {place} (process {self.pid})", commands)
-        self.call = line.call
-        threading.Thread(target=line.listen, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-    def wait(self) -> None:
-        """Until it is dead."""
-        multiprocessing.connection.wait([self._process.sentinel])
-
-    def end(self, seconds: float) -> None:
-        """Gives it some seconds to end, and ends it."""
-        self._process.join(seconds)
-        if self._process.is_alive():
-            logger.warning("Worker %d did not end in time", self.place)
-            self._process.kill()
-            self._process.join()
 
 
 def _view(model: Model) -> ModelView:
@@ -364,52 +316,3 @@ def _reserve(host: str, port: int) -> socket.socket:
             f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
         ) from error
     return shared
-
-
-# ---------------------------------------------------------------- in the worker
-
-
-def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any], place: int) -> None:
-    """Obeys the supervisor until it says stop, or is gone."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the supervisor that drains them
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place}: %(message)s")
-    server = ModelServer(**options, make_repository=_follow, shared_port=True)
-    follower: Follower = server.repository
-
-    def stop(grace: float) -> None:
-        stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
-        stopping.start()
-        stopping.join(grace + 1)
-        logging.shutdown()
-        os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
-
-    def reload(configs: list[ModelConfig], call: Call) -> None:
-        token = uuid.uuid4().hex
-        answer = line.call("reload", configs, call.deadline, token)
-        while not futures.wait([answer], 0.05).done:
-            try:
-                call.check()
-            except StatusError:
-                line.call("abandon", token)
-                raise
-        answer.result()
-
-    commands = {
-        "ready": lambda: None,
-        "load": follower.load,
-        "show": follower.show,
-        "unload": follower.unload,
-        "saved_model_loaded": follower.saved_model_loaded,
-        "serve": lambda: server.start() and None,
-        "stop": stop,
-    }
-    line = Line(pipe, "The supervisor", commands)
-    follower.reload = reload
-    line.listen()
-    logger.error("The supervisor is gone: ending")
-    stop(STOPPED_AFTER)
-
-
-def _follow(configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Follower:
-    return Follower(how)
