@@ -19,6 +19,9 @@ from keraslight_serving.server._service import Service, add_to_server
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 NOTICE_SECONDS = 0.1
+# grpc gives each call a thread before its message is there: with few of them, as many clients that send a byte now and
+# then would keep all others waiting. Idle ones cost little. Beyond, calls are refused: RESOURCE_EXHAUSTED.
+OPEN_CALLS = 512
 # As TensorFlow Serving calls itself in health checks; it knows no models there.
 _SERVICES = ("ModelService", "PredictionService")
 
@@ -102,8 +105,6 @@ class ModelServer:
 
         self._host = host
         self._wanted_port = port
-        # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
-        self._workers = 4 * max(cpus, interpreters) + 4
         self._health = health.HealthServicer()
         if model_config_file is None:
             configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
@@ -126,6 +127,8 @@ class ModelServer:
             self._repository,
             check_methods=enable_signature_method_name_check,
             tensor_content=enable_serialization_as_tensor_content,
+            # Somewhat more than run at once: while one waits for an interpreter, another is read or written.
+            slots=4 * max(cpus, interpreters) + 4,
         )
         self._server: grpc.Server | None = None
         self._port: int | None = None
@@ -164,7 +167,8 @@ class ModelServer:
         if path is not None and seconds > 0:
             self._repository.follow_file(Path(path), seconds)
         server = grpc.server(
-            futures.ThreadPoolExecutor(self._workers, thread_name_prefix="grpc"),
+            futures.ThreadPoolExecutor(OPEN_CALLS, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=OPEN_CALLS,
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),

@@ -5,9 +5,10 @@ Everything here is messages in, messages out; gRPC comes in at the bottom of the
 
 import contextlib
 import logging
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -27,6 +28,8 @@ logger = logging.getLogger("keraslight_serving.server")
 # Status messages travel in a header, and clients refuse headers of more than 8 KiB. TensorFlow Serving cuts here.
 MAX_MESSAGE = 1024
 
+DAY = 86_400.0  # seconds
+
 _KINDS = {_on_examples.CLASSIFY: "classification", _on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
 
@@ -40,12 +43,17 @@ class Service:
         repository: of the models.
         check_methods: answer each call only by signatures whose `method_name` is made for it.
         tensor_content: Predict answers with raw bytes (`tensor_content`) rather than with the lists of the dtypes.
+        slots: requests that are worked on at once. Others wait for as long as their caller does, and no longer: what
+            has expired meanwhile is not run.
     """
 
-    def __init__(self, repository: Repository, *, check_methods: bool = False, tensor_content: bool = False) -> None:
+    def __init__(
+        self, repository: Repository, *, check_methods: bool = False, tensor_content: bool = False, slots: int = 64
+    ) -> None:
         self._repository = repository
         self._check_methods = check_methods
         self._tensor_content = tensor_content
+        self._slots = threading.Semaphore(slots)
         self._closing = False
 
     def close(self) -> None:
@@ -55,7 +63,7 @@ class Service:
     def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Runs a signature on the tensors of the request."""
         _require_model_spec(request)
-        with self._acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec, call) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             signature = find_signature(servable.signatures, name)
             if self._check_methods and signature.method_name not in _METHODS:
@@ -76,7 +84,7 @@ class Service:
     def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `classes`, `scores` or both."""
         _require_model_spec(request)
-        with self._acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec, call) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, _on_examples.CLASSIFY)
             result = _on_examples.classify(servable, name, request.input, call)
@@ -85,7 +93,7 @@ class Service:
     def regress(self, request: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, a number for each."""
         _require_model_spec(request)
-        with self._acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec, call) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, _on_examples.REGRESS)
             result = _on_examples.regress(servable, name, request.input, call)
@@ -99,7 +107,7 @@ class Service:
         """
         first = request.tasks[0].model_spec if request.tasks else pb.ModelSpec()
         response = pb.MultiInferenceResponse()
-        with self._acquire(first) as (version, servable):
+        with self._acquire(first, call) as (version, servable):
             tasks = _on_examples.check_tasks(request.tasks, servable)
             for name, task in tasks.items():
                 self._check_method(servable, name, task.method_name)
@@ -119,7 +127,7 @@ class Service:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        with self._acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec, call) as (version, servable):
             signatures = pb.SignatureDefMap()
             for name, signature in servable.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
@@ -144,10 +152,21 @@ class Service:
         self._repository.reload(model_configs(request.config.model_config_list), call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
 
-    def _acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
+    @contextlib.contextmanager
+    def _acquire(self, spec: pb.ModelSpec, call: Call) -> Iterator[tuple[int, Servable]]:
+        """As `Repository.acquire`, once it is this request's turn."""
         if self._closing:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
-        return self._repository.acquire(spec)
+        # grpc gives calls without a deadline one in some thousand years, which a wait can't take.
+        seconds = DAY if call.deadline is None else min(DAY, max(0.0, call.deadline - time.monotonic()))
+        came = self._slots.acquire(timeout=seconds)
+        try:
+            call.check()
+            with self._repository.acquire(spec) as found:
+                yield found
+        finally:
+            if came:
+                self._slots.release()
 
     def _check_method(self, servable: Servable, name: str, expected: str) -> None:
         found = servable.signatures.get(name)
