@@ -15,6 +15,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._text_proto import read_text_proto
+from keraslight_serving.wire import serving_pb2 as pb
+
 logger = logging.getLogger("keraslight_serving.server")
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
@@ -85,6 +89,20 @@ METRICS = {
 # Name of the metric -> values of its labels -> its numbers. A counter has one. A histogram has the sum, then a count
 # for each bucket alone, the last for all beyond the bounds. Either way processes are merged by adding them up.
 _Series = dict[str, dict[tuple[str, ...], list[float]]]
+
+
+def path_of(monitoring_config_file: str | os.PathLike) -> str | None:
+    """Where the metrics are to be served, by a MonitoringConfig in protobuf's text format; None: nowhere.
+
+        prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
+
+    Raises:
+        StartError: the file can't be read, or holds something else.
+    """
+    config = read_text_proto("monitoring_config_file", monitoring_config_file, pb.MonitoringConfig()).prometheus_config
+    if config.path and not config.path.startswith("/"):
+        raise StartError(f"`path` in `monitoring_config_file` must begin with a slash. Received: {config.path}")
+    return config.path or DEFAULT_PATH if config.enable else None
 
 
 class Metrics:
