@@ -1,25 +1,32 @@
 """The server as an object."""
 
+import logging
 import os
-from concurrent import futures
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._grpc_server import listen, make_server
+from keraslight_serving.server._logging import configure
+from keraslight_serving.server._metrics import Metrics, path_of
 from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._servable import Servable
-from keraslight_serving.server._service import Service, add_to_server
+from keraslight_serving.server._service import Service
 
-MAX_MESSAGE_BYTES = 2**31 - 1
+logger = logging.getLogger("keraslight_serving.server")
+
 # As TensorFlow Serving calls itself in health checks; it knows no models there.
 _SERVICES = ("ModelService", "PredictionService")
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ModelServer:
-    """Serves the newest version of one model over gRPC, without encryption or authentication.
+    """Serves the newest version of one model over gRPC, without encryption or authentication unless told otherwise.
 
+    gRPC reflection tells clients such as grpcurl what can be called.
     `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
     and for the model's name, which is NOT_SERVING while no version is loaded; all are once the server stops.
 
@@ -35,9 +42,25 @@ class ModelServer:
             each of their threads.
         load_saved_model: load the SavedModel with its version, not at the first request that needs it. That request
             then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
+        grpc_max_threads: requests that are in hand at once. Default: enough for all interpreters.
+        grpc_socket_path: a Unix socket to listen on as well.
+        grpc_channel_arguments: `key=value,key=value`, grpc's own settings, such as
+            `grpc.max_receive_message_length=4194304` (bytes; default: 2 GiB).
+        ssl_config_file: see `_security.ssl_credentials`. Default: no encryption.
+        auth_token_file: tokens, one a line, of which callers must send one as `authorization: Bearer ...`; health
+            checks need none. Default: everybody may call.
+        monitoring_config_file: where to serve `metrics` over HTTP, see `_metrics.path_of`. Default: nowhere.
+        metrics_directory: shared by servers on several processes, which then all show the sum of their metrics.
+        log_format: sends the log to stderr as `text` or `json`, see `_logging.configure`. Default: the log goes where
+            the program sends it.
+        log_level: with `log_format`: `debug`, `info`, `warning` or `error`.
+
+    Attributes:
+        metrics: what is counted.
+        metrics_path: where `metrics` are to be served, once the server is started; None: nowhere.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or a choice is unknown.
     """
 
     def __init__(
@@ -51,12 +74,25 @@ class ModelServer:
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
+        grpc_max_threads: int | None = None,
+        grpc_socket_path: str | os.PathLike | None = None,
+        grpc_channel_arguments: str = "",
+        ssl_config_file: str | os.PathLike | None = None,
+        auth_token_file: str | os.PathLike | None = None,
+        monitoring_config_file: str | os.PathLike | None = None,
+        metrics_directory: str | os.PathLike | None = None,
+        log_format: str | None = None,
+        log_level: str = "info",
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
             raise ValueError(f"`port` must be between 0 and 65535. Received: {port}")
-        for name, value in (("num_threads", num_threads), ("num_interpreters", num_interpreters)):
+        for name, value in (
+            ("num_threads", num_threads),
+            ("num_interpreters", num_interpreters),
+            ("grpc_max_threads", grpc_max_threads),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {value}")
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -69,7 +105,16 @@ class ModelServer:
         self._host = host
         self._wanted_port = port
         # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
-        self._workers = 4 * max(cpus, interpreters) + 4
+        self._workers = grpc_max_threads or 4 * max(cpus, interpreters) + 4
+        self._socket_path = grpc_socket_path
+        self._channel_arguments = grpc_channel_arguments
+        self._ssl_config_file = ssl_config_file
+        self._auth_token_file = auth_token_file
+        self._monitoring_config_file = monitoring_config_file
+        if log_format:
+            configure(log_format, log_level)
+        self.metrics = Metrics(metrics_directory)
+        self.metrics_path: str | None = None
         self._model_name = model_name
         self._health = health.HealthServicer()
         self._repository = Repository(
@@ -106,30 +151,30 @@ class ModelServer:
         """
         if self._server is not None:
             raise RuntimeError("A server can be started once. Received: a second start()")
-        self._repository.start()
-        server = grpc.server(
-            futures.ThreadPoolExecutor(self._workers, thread_name_prefix="grpc"),
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-                # Else a second server could share the port, and each would get some of the requests.
-                ("grpc.so_reuseport", 0),
-            ],
+        # All that can be wrong with the files of the operator comes first: loading a model takes its time.
+        credentials = ssl_credentials(self._ssl_config_file) if self._ssl_config_file else None
+        tokens = Tokens(self._auth_token_file) if self._auth_token_file else None
+        self.metrics_path = path_of(self._monitoring_config_file) if self._monitoring_config_file else None
+        if tokens and not credentials and self._host not in _LOOPBACK:
+            logger.warning("Tokens travel without encryption to %s: give `ssl_config_file`, too", self._host)
+        server = make_server(
+            Service(self._repository, self.metrics),
+            threads=self._workers,
+            channel_arguments=self._channel_arguments,
+            tokens=tokens,
         )
-        add_to_server(Service(self._repository), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        target = f"{self._host}:{self._wanted_port}"
+        targets = [f"{self._host}:{self._wanted_port}"]
+        if self._socket_path:
+            targets.append(f"unix:{os.fspath(self._socket_path)}")
+        self._repository.start()
         try:
-            port = server.add_insecure_port(target)
-        except RuntimeError as error:
-            port, reason = 0, str(error)
-        else:
-            reason = "grpc could not bind it"
-        if port == 0:
+            port = listen(server, targets, credentials)[0]
+        except StartError:
             self._repository.close()
-            raise StartError(f"The server must be able to listen on its address. Received: {target}, {reason}")
+            raise
         server.start()
         self._server, self._port = server, port
         return self
@@ -147,6 +192,7 @@ class ModelServer:
         self._server = None
         self._port = None
         self._repository.close()
+        self.metrics.close()
 
     def _report_health(self, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
