@@ -7,10 +7,12 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._grpc_server import listen, make_server
 from keraslight_serving.server._logging import configure
 from keraslight_serving.server._metrics import Metrics, path_of
+from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._servable import Servable
@@ -24,7 +26,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ModelServer:
-    """Serves the newest version of one model over gRPC, without encryption or authentication unless told otherwise.
+    """Serves models over gRPC, the newest version of one or a whole repository; openly, unless told otherwise.
 
     gRPC reflection tells clients such as grpcurl what can be called.
     `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
@@ -33,9 +35,16 @@ class ModelServer:
     Args:
         model_name: what clients ask for.
         model_base_path: the folder that holds the version folders.
+        model_config_file: instead of these two, a `ModelServerConfig` in protobuf's text format, with the models, which
+            of their versions are served, and labels for them.
+        model_config_file_poll_wait_seconds: how often to read that file again; 0: only at the start.
+        allow_version_labels_for_unavailable_models: a reload by a call may give a label that is not in use yet to a
+            version that isn't loaded. (The file may in any case: a label moves when its version is loaded.)
         host: the address to listen on. Only this machine can reach the default; "0.0.0.0" is for all.
         port: 0 picks a free one.
         file_system_poll_wait_seconds: how often to look for new versions; 0: only at the start.
+        max_num_load_retries: how often a version that can't be loaded is tried again, its files being the same.
+        load_retry_interval_micros: until the first of these tries; each next one waits twice as long.
         num_threads: CPU threads of one LiteRT interpreter. Default: half of the CPUs, 1 to 4. More make one answer
             quicker on an idle machine; 1 gives most requests per second, and suffers least from busy neighbours.
         num_interpreters: LiteRT interpreters, that is requests that run at once. Default: as many as have a CPU for
@@ -61,16 +70,22 @@ class ModelServer:
 
     Raises:
         ValueError: a number is out of range, or a choice is unknown.
+        StartError: the model config file can't be read.
     """
 
     def __init__(
         self,
-        model_name: str,
-        model_base_path: str | os.PathLike,
+        model_name: str = "default",
+        model_base_path: str | os.PathLike | None = None,
         *,
+        model_config_file: str | os.PathLike | None = None,
+        model_config_file_poll_wait_seconds: float = 0,
+        allow_version_labels_for_unavailable_models: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         file_system_poll_wait_seconds: float = 1,
+        max_num_load_retries: int = 5,
+        load_retry_interval_micros: int = 60_000_000,
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
@@ -84,6 +99,11 @@ class ModelServer:
         log_format: str | None = None,
         log_level: str = "info",
     ) -> None:
+        if (model_base_path is None) == (model_config_file is None):
+            raise ValueError(
+                "Either `model_base_path` or `model_config_file` must be given. "
+                f"Received: {model_base_path!r} and {model_config_file!r}"
+            )
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
@@ -115,15 +135,23 @@ class ModelServer:
             configure(log_format, log_level)
         self.metrics = Metrics(metrics_directory)
         self.metrics_path: str | None = None
-        self._model_name = model_name
         self._health = health.HealthServicer()
+        if model_config_file is None:
+            configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
+        else:
+            configs = read_config_file(Path(model_config_file))
         self._repository = Repository(
-            model_name,
-            Path(model_base_path).absolute(),
-            load,
-            poll_seconds=file_system_poll_wait_seconds,
-            on_serving=self._report_health,
+            configs,
+            LoadPolicy(
+                load,
+                poll_seconds=file_system_poll_wait_seconds,
+                retries=max_num_load_retries,
+                retry_seconds=load_retry_interval_micros / 1e6,
+                on_serving=self._report_health,
+            ),
+            allow_labels_anywhere=allow_version_labels_for_unavailable_models,
         )
+        self._config_file = (model_config_file, model_config_file_poll_wait_seconds)
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -170,6 +198,9 @@ class ModelServer:
         if self._socket_path:
             targets.append(f"unix:{os.fspath(self._socket_path)}")
         self._repository.start()
+        path, seconds = self._config_file
+        if path is not None and seconds > 0:
+            self._repository.follow_file(Path(path), seconds)
         try:
             port = listen(server, targets, credentials)[0]
         except StartError:
@@ -194,9 +225,9 @@ class ModelServer:
         self._repository.close()
         self.metrics.close()
 
-    def _report_health(self, serving: bool) -> None:
+    def _report_health(self, model: str, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
-        self._health.set(self._model_name, states.SERVING if serving else states.NOT_SERVING)
+        self._health.set(model, states.SERVING if serving else states.NOT_SERVING)
 
     def __enter__(self) -> "ModelServer":
         return self.start()
