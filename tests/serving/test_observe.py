@@ -103,7 +103,7 @@ def test_a_surprise_is_an_internal_error_however_it_came_in(surprise, caplog):
     service = Service(Broken())
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
     with pytest.raises(StatusError) as caught:
-        service.predict(request, Call(entrypoint="REST"))
+        service.predict(request, Call(entrypoint="GRPC"))
     assert caught.value.code == grpc.StatusCode.INTERNAL
     assert caught.value.text == f"{type(surprise).__name__}: {surprise}"
     assert b'request_count{model_name="tiny",status="INTERNAL"} 1' in service.metrics.render()
@@ -119,6 +119,21 @@ def test_a_call_that_nobody_waits_for_is_not_begun(own):
     with pytest.raises(StatusError, match="Timed out waiting for notification"):
         service.predict(request, Call(deadline=0.0))
     assert b"runtime_latency" not in service.metrics.render()
+
+
+def test_rest_counts_for_itself(own):
+    server, _ = own
+    service = Service(server._repository)
+    request = pb.PredictRequest.FromString(predict().SerializeToString())
+    service.predict(request, Call(entrypoint="REST"))
+    service.metrics.rest_request("tiny", "predict", grpc.StatusCode.OK, 0.5)
+    service.metrics.rest_request("tiny", "predict", grpc.StatusCode.INVALID_ARGUMENT, 0.5)
+    text = service.metrics.render().decode()
+    start = ":tensorflow:serving:"
+    assert f'{start}runtime_latency_count{{model_name="tiny",API="Predict",runtime="LiteRT"}} 1' in text
+    assert f'{start}request_latency_count{{model_name="tiny",API="predict",entrypoint="REST"}} 1' in text
+    assert f'{start}request_count{{model_name="tiny",status="OK"}} 1' in text
+    assert f'{start}request_count{{model_name="tiny",status="INVALID_ARGUMENT"}} 1' in text
 
 
 # ---------------------------------------------------------------- bytes that are no message

@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -214,6 +215,15 @@ def test_a_header_of_another_alphabet(tokens):
     assert not allow("Bearer \udcff")
     assert not allow("")
     assert allow("BEARER  first ")
+
+
+def test_rest_is_refused_with_a_status(tokens):
+    authorize = Tokens(tokens).authorize
+    authorize("Bearer second")
+    for header in (None, "", "Bearer third"):
+        with pytest.raises(StatusError, match="The call needs `authorization: Bearer TOKEN`") as caught:
+            authorize(header)
+        assert caught.value.code == UNAUTHENTICATED
 
 
 def test_token_files_that_can_not_be_used(tmp_path, publish):

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
+
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._text_proto import read_text_proto
 from keraslight_serving.wire import serving_pb2 as pb
@@ -132,6 +134,10 @@ class Metrics:
         if status == "OK":
             self._observe(REQUEST_LATENCY, (model, api, entrypoint), seconds * 1e6)
         self._add(REQUEST_COUNT, (model, status), may_grow=status == "OK")
+
+    def rest_request(self, model: str, api: str, code: grpc.StatusCode, seconds: float) -> None:
+        """The same for a request over REST, with `api` as in its URL: `predict`, `classify` ..."""
+        self.request(model, api, "REST", code.name, seconds)
 
     def run(self, model: str, api: str, engine: str, seconds: float) -> None:
         """An engine has run for a request, which includes its time in the queue. `engine`: `LiteRT` or `TF1`."""

@@ -16,10 +16,13 @@ from keraslight_serving.wire import serving_pb2 as pb
 logger = logging.getLogger("keraslight_serving.server")
 
 _COUNTED = ("Predict", "Classify", "Regress")  # the others TensorFlow Serving does not count
+REST = "REST"  # counts for itself, since a body that makes no message never comes here
 
 
 def observed(api: str) -> Callable:
     """Decorates a method of Service: `method(self, request, call)` with `self.metrics`.
+
+    Calls over REST are logged and timed in the engine, but counted where they come in, by `Metrics.rest_request`.
 
     Whatever it raises that is no StatusError becomes one, INTERNAL, with its traceback in the log.
 
@@ -54,7 +57,7 @@ def observed(api: str) -> Callable:
 
 
 def _end(service, api: str, call: Call, spec: pb.ModelSpec, code: str, seconds: float, text: str = "") -> None:
-    if api in _COUNTED:
+    if api in _COUNTED and call.entrypoint != REST:
         service.metrics.request(spec.name, api, call.entrypoint, code, seconds)
     version = spec.version_label or (spec.version.value if spec.HasField("version") else "")
     log_request(call, api, code, seconds, model=spec.name, version=version, signature=spec.signature_name, text=text)

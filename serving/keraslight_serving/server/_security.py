@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 
 from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._errors import StartError, StatusError
 from keraslight_serving.server._logging import REQUEST_ID, log_request, request_id
 from keraslight_serving.server._text_proto import read_text_proto
 from keraslight_serving.wire import serving_pb2 as pb
@@ -66,6 +66,9 @@ def ssl_credentials(path: str | os.PathLike) -> grpc.ServerCredentials:
     return credentials
 
 
+REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
+
+
 class Tokens:
     """The tokens of `--auth_token_file`, one a line. Any of them will do, so that a new one can replace an old one.
 
@@ -90,8 +93,10 @@ class Tokens:
         matches = [hmac.compare_digest(sent, known) for known in self._tokens]
         return scheme.lower() == "bearer" and any(matches)
 
-
-REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
+    def authorize(self, authorization: str | None) -> None:
+        """Raises a StatusError, UNAUTHENTICATED, for a header that is not allowed: for REST."""
+        if not self.allow(authorization):
+            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
 
 class TokenInterceptor(grpc.ServerInterceptor):
