@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keraslight_serving.server._errors import StartError, StatusError, invalid
+from keraslight_serving.server._request_log import check_logging
 from keraslight_serving.server._text_proto import read_text_proto
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -84,6 +85,8 @@ def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
                 f"ModelServerConfig::model_platform, model name is {name}"
             )
+        if config.HasField("logging_config"):
+            check_logging(name, config.logging_config)
         found[name] = ModelConfig(
             name,
             Path(config.base_path),

@@ -20,7 +20,7 @@ REST = "REST"  # counts for itself, since a body that makes no message never com
 
 
 def observed(api: str) -> Callable:
-    """Decorates a method of Service: `method(self, request, call)` with `self.metrics`.
+    """Decorates a method of Service: `method(self, request, call)` with `self.metrics` and `self.log_exchange`.
 
     Calls over REST are logged and timed in the engine, but counted where they come in, by `Metrics.rest_request`.
 
@@ -49,6 +49,7 @@ def observed(api: str) -> Callable:
             _end(self, api, call, answered, "OK", time.perf_counter() - start)
             if api == "MultiInference":
                 self.metrics.examples(asked.name, _example_count(request.input))
+            self.log_exchange(api, answered, request, response)
             return response
 
         return observe

@@ -14,6 +14,7 @@ from keraslight_serving.server._logging import configure
 from keraslight_serving.server._metrics import Metrics, path_of
 from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service
@@ -135,6 +136,7 @@ class ModelServer:
             configure(log_format, log_level)
         self.metrics = Metrics(metrics_directory)
         self.metrics_path: str | None = None
+        self._request_log = RequestLog(self.metrics)
         self._health = health.HealthServicer()
         if model_config_file is None:
             configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
@@ -186,7 +188,7 @@ class ModelServer:
         if tokens and not credentials and self._host not in _LOOPBACK:
             logger.warning("Tokens travel without encryption to %s: give `ssl_config_file`, too", self._host)
         server = make_server(
-            Service(self._repository, self.metrics),
+            Service(self._repository, self.metrics, self._request_log),
             threads=self._workers,
             channel_arguments=self._channel_arguments,
             tokens=tokens,
@@ -223,6 +225,7 @@ class ModelServer:
         self._server = None
         self._port = None
         self._repository.close()
+        self._request_log.close()
         self.metrics.close()
 
     def _report_health(self, model: str, serving: bool) -> None:

@@ -18,6 +18,7 @@ from keraslight_serving.server._logging import REQUEST_ID, log_request, request_
 from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._observe import observed
 from keraslight_serving.server._repository import Repository
+from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
@@ -37,11 +38,15 @@ class Service:
 
     Args:
         metrics: where requests are counted. Default: metrics of its own.
+        request_log: writes those of models with a `logging_config`. Default: none are written.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, repository: Repository, metrics: Metrics | None = None, request_log: RequestLog | None = None
+    ) -> None:
         self._repository = repository
         self.metrics = metrics or Metrics()
+        self._request_log = request_log
 
     @observed("Predict")
     def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
@@ -131,6 +136,13 @@ class Service:
             )
         self._repository.reload(model_configs(request.config.model_config_list), call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
+
+    def log_exchange(self, api: str, spec: pb.ModelSpec, request, response) -> None:
+        """Hands an answered request to the request log, if its model has one."""
+        if self._request_log is not None:
+            config = self._repository.logging(spec.name)
+            if config is not None:
+                self._request_log.offer(config, api, spec, request, response)
 
 
 def _require_model_spec(request) -> None:
