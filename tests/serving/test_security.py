@@ -13,7 +13,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._errors import StatusError
+from keraslight_serving.server._grpc_server import listen, make_server
 from keraslight_serving.server._security import Tokens, ssl_credentials
+from keraslight_serving.server._service import Service
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
@@ -280,6 +282,22 @@ def test_large_messages_pass_by_default(publish):
         grpc.insecure_channel(server.address) as channel,
     ):
         assert ask(channel, image=np.zeros((30_000, 8, 8, 1), np.float32)) == grpc.StatusCode.OK  # 7.7 MB
+
+
+def test_a_port_is_shared_only_on_purpose(server):
+    service = Service(server._repository)
+
+    def make(**options):
+        return make_server(service, threads=1, **options)
+
+    first, second = make(shared_port=True), make(shared_port=True)
+    (port,) = listen(first, ["127.0.0.1:0"], None)
+    assert listen(second, [f"127.0.0.1:{port}"], None) == [port]
+    alone = make()
+    (port,) = listen(alone, ["127.0.0.1:0"], None)
+    for other in (make(), make(shared_port=True)):
+        with pytest.raises(StartError, match="must be able to listen on its address"):
+            listen(other, [f"127.0.0.1:{port}"], None)
 
 
 def test_settings_that_can_not_be_read(publish):

@@ -15,6 +15,12 @@ The files, in the order in which a request meets them:
     _servable.py     one loaded version: which engine runs which signature
     _signatures.py   does a request fit a signature?
     engines/         litert.py and saved_model.py run the graphs
+
+Around them:
+
+    _server.py       the server as an object; _grpc_server.py: its ports, _security.py: TLS and tokens
+    _observe.py      counts and logs each call: _metrics.py, _logging.py, _request_log.py
+    _reflection.py   tells grpcurl what can be called
 """
 
 from keraslight_serving.server._errors import StartError

@@ -13,13 +13,16 @@ from keraslight_serving.server._service import Service, add_to_server
 _OPTIONS = {
     "grpc.max_receive_message_length": 2**31 - 1,
     "grpc.max_send_message_length": 2**31 - 1,
-    # Else a second server could share the port, and each would get some of the requests.
-    "grpc.so_reuseport": 0,
 }
 
 
 def make_server(
-    service: Service, *, threads: int, channel_arguments: str = "", tokens: Tokens | None = None
+    service: Service,
+    *,
+    threads: int,
+    channel_arguments: str = "",
+    tokens: Tokens | None = None,
+    shared_port: bool = False,
 ) -> grpc.Server:
     """A server that answers the calls and reflection, without a port yet.
 
@@ -28,10 +31,12 @@ def make_server(
         channel_arguments: `key=value,key=value` of grpc's channel arguments, such as
             `grpc.max_receive_message_length=4194304`.
         tokens: those that callers must have one of.
+        shared_port: let other servers, in other processes, listen on the same port; each then gets some of the callers.
     """
+    options = _OPTIONS | {"grpc.so_reuseport": int(shared_port)} | parse_channel_arguments(channel_arguments)
     server = grpc.server(
         futures.ThreadPoolExecutor(threads, thread_name_prefix="grpc"),
-        options=list((_OPTIONS | parse_channel_arguments(channel_arguments)).items()),
+        options=list(options.items()),
         interceptors=() if tokens is None else (TokenInterceptor(tokens),),
     )
     add_to_server(service, server)
