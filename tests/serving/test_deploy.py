@@ -9,32 +9,17 @@ from pathlib import Path
 import pytest
 import yaml
 from keraslight_serving.server import ModelServer
+from keraslight_serving.server._flags import IGNORED, OURS, TENSORFLOW_SERVING
 from keraslight_serving.server._metrics import DEFAULT_PATH, METRICS
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "model-serving.json"
 YAML = sorted(path.relative_to(DEPLOY) for path in DEPLOY.rglob("*.yaml"))
-TENSORFLOW_SERVING = "tensorflow/serving:2.20.0"
-OURS = "keraslight-server"
+THEIRS = "tensorflow/serving:2.20.0"
+IMAGE = "keraslight-server"
 
-# Of TensorFlow Serving 2.20's flags, those that these files may use.
-FLAGS = {
-    "port",
-    "rest_api_port",
-    "model_name",
-    "model_base_path",
-    "model_config_file",
-    "model_config_file_poll_wait_seconds",
-    "file_system_poll_wait_seconds",
-    "allow_version_labels_for_unavailable_models",
-    "enable_batching",
-    "batching_parameters_file",
-    "monitoring_config_file",
-    "ssl_config_file",
-    "rest_api_timeout_in_ms",
-    "enable_grpc_healthcheck_service",
-}
-OUR_FLAGS = FLAGS | {"host", "workers", "engine", "auth_token_file", "log_format", "log_level", "grace_seconds"}
+FLAGS = {flag.name for flag in TENSORFLOW_SERVING} | set(IGNORED)
+OUR_FLAGS = {flag.name for flag in TENSORFLOW_SERVING + OURS}  # none that is ignored
 
 
 def read(name):
@@ -67,24 +52,23 @@ def test_everything_is_here():
         "prometheus.yaml",
     ]
     assert [(name, found["image"]) for name, found in containers()] == [
-        ("compose.tensorflow-serving.yaml", TENSORFLOW_SERVING),
-        ("compose.keraslight.yaml", OURS),
-        ("kserve/keraslight.yaml", OURS),
-        ("kserve/tensorflow-serving.yaml", TENSORFLOW_SERVING),
-        ("kubernetes/keraslight.yaml", OURS),
-        ("kubernetes/tensorflow-serving.yaml", TENSORFLOW_SERVING),
+        ("compose.tensorflow-serving.yaml", THEIRS),
+        ("compose.keraslight.yaml", IMAGE),
+        ("kserve/keraslight.yaml", IMAGE),
+        ("kserve/tensorflow-serving.yaml", THEIRS),
+        ("kubernetes/keraslight.yaml", IMAGE),
+        ("kubernetes/tensorflow-serving.yaml", THEIRS),
     ]
 
 
 @pytest.mark.parametrize(("name", "container"), containers(), ids=lambda value: value if isinstance(value, str) else "")
 def test_flags(name, container):
-    known = OUR_FLAGS if container["image"] == OURS else FLAGS
+    known = OUR_FLAGS if container["image"] == IMAGE else FLAGS
     for argument in container["args"]:
         flag = re.fullmatch(r"--([a-z_]+)(=\S+)?", argument)[1]
         assert flag in known, argument
-    if container["image"] == OURS:
+    if container["image"] == IMAGE:
         assert "--host=0.0.0.0" in container["args"]  # else nobody outside the container reaches it
-        assert not any("healthcheck_service" in argument for argument in container["args"])  # always on
 
 
 @pytest.mark.parametrize("name", ["kubernetes/keraslight.yaml", "kubernetes/tensorflow-serving.yaml"])

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 
 import grpc
 import numpy as np
@@ -283,7 +284,7 @@ def test_text(lines):
     log_request(CALL, "Predict", "NOT_FOUND", 0, model='a "b"\nERROR c', version="", signature="", text="x" * 1000)
     first, second = stream.getvalue().splitlines()
     assert first.split(" ", 1)[1] == (
-        "DEBUG Predict OK request_id=ab12 api=Predict model=tiny version=1 signature=encoded code=OK "
+        f"DEBUG [{os.getpid()}] Predict OK request_id=ab12 api=Predict model=tiny version=1 signature=encoded code=OK "
         "milliseconds=12.346 peer=ipv4:10.0.0.7:5 entrypoint=REST"
     )
     assert ' model="a \\"b\\"\\nERROR c" ' in second
@@ -297,6 +298,7 @@ def test_json(lines):
     assert found.pop("time").endswith("Z")
     assert found == {
         "level": "WARNING",
+        "process": os.getpid(),
         "logger": "keraslight_serving.server.requests",
         "message": "Regress INTERNAL",
         "request_id": "ab12",

@@ -40,12 +40,17 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
     for name, value, choices in (("log_format", log_format, FORMATS), ("log_level", log_level, LEVELS)):
         if value not in choices:
             raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}")
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     package = logging.getLogger(PACKAGE)
-    package.handlers[:] = [handler]
+    package.handlers[:] = [handler(log_format)]
     package.setLevel(log_level.upper())
     package.propagate = False  # else a program that logs by itself would show every line twice
+
+
+def handler(log_format: str = "text") -> logging.Handler:
+    """Writes to stderr as `text` or `json`."""
+    made = logging.StreamHandler()
+    made.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    return made
 
 
 def request_id(sent: str | None) -> str:
@@ -83,25 +88,28 @@ def log_request(
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-02T03:04:05.678Z INFO Predict NOT_FOUND request_id=ab12 model=digits ...`, a record a line.
+    """`2026-01-02T03:04:05.678Z INFO [7] Predict NOT_FOUND request_id=ab12 model=digits ...`, a record a line.
+
+    In brackets: the process.
 
     What clients sent is quoted where it holds blanks, quotes or line ends, so that it can't pass for another line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} {record.getMessage()}"
+        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}"
         for name, value in getattr(record, "request", {}).items():
             line += f" {name}={_quoted(str(value))}"
         return line + _traceback(self, record)
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: `time` (UTC), `level`, `logger`, `message`, the fields of a request, `exception`."""
+    """An object a line: `time` (UTC), `level`, `process`, `logger`, `message`, the fields of a request, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
             "time": _time(record),
             "level": record.levelname,
+            "process": record.process,
             "logger": record.name,
             "message": record.getMessage(),
             **getattr(record, "request", {}),

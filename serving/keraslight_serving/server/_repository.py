@@ -35,6 +35,11 @@ class Repository:
         self._stopping = threading.Event()
         self._file_thread: threading.Thread | None = None
 
+    @property
+    def models(self) -> dict[str, Model]:
+        """By name; also those that are no longer wanted."""
+        return dict(self._models)
+
     def start(self) -> None:
         """Loads what each model wants, all at a time.
 

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,6 +24,7 @@ from keraslight_serving.server._service import Service
 
 logger = logging.getLogger("keraslight_serving.server")
 
+NOTICE_SECONDS = 0.1
 # As TensorFlow Serving calls itself in health checks; it knows no models there.
 _SERVICES = ("ModelService", "PredictionService")
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -61,13 +65,19 @@ class ModelServer:
             checks need none. Default: everybody may call.
         monitoring_config_file: where to serve `metrics` over HTTP, see `_metrics.path_of`. Default: nowhere.
         metrics_directory: shared by servers on several processes, which then all show the sum of their metrics.
-        log_format: sends the log to stderr as `text` or `json`, see `_logging.configure`. Default: the log goes where
-            the program sends it.
-        log_level: with `log_format`: `debug`, `info`, `warning` or `error`.
+        log_format: sends the log to stderr as `text` or `json`, see `_logging.configure`.
+        log_level: the same, from `debug`, `info`, `warning` or `error` on. Default of both: the log goes where the
+            program sends it.
 
     Attributes:
         metrics: what is counted.
         metrics_path: where `metrics` are to be served, once the server is started; None: nowhere.
+        enable_signature_method_name_check: answer Classify and Regress only by signatures whose `method_name` is
+            TensorFlow Serving's for them, which those that TensorFlow 2 saves are not.
+        enable_serialization_as_tensor_content: answer Predict with `tensor_content`, which is quicker to read, rather
+            than with lists such as `float_val`, which old clients expect.
+        make_repository, shared_port: for the workers of `_workers.py`: what is called in place of Repository, and
+            whether other processes listen on the same port.
 
     Raises:
         ValueError: a number is out of range, or a choice is unknown.
@@ -92,13 +102,17 @@ class ModelServer:
         load_saved_model: bool = False,
         grpc_max_threads: int | None = None,
         grpc_socket_path: str | os.PathLike | None = None,
-        grpc_channel_arguments: str = "",
+        grpc_channel_arguments: str | None = None,
         ssl_config_file: str | os.PathLike | None = None,
         auth_token_file: str | os.PathLike | None = None,
         monitoring_config_file: str | os.PathLike | None = None,
         metrics_directory: str | os.PathLike | None = None,
         log_format: str | None = None,
-        log_level: str = "info",
+        log_level: str | None = None,
+        enable_signature_method_name_check: bool = False,
+        enable_serialization_as_tensor_content: bool = False,
+        make_repository: Callable[..., Any] = Repository,
+        shared_port: bool = False,
     ) -> None:
         if (model_base_path is None) == (model_config_file is None):
             raise ValueError(
@@ -132,8 +146,8 @@ class ModelServer:
         self._ssl_config_file = ssl_config_file
         self._auth_token_file = auth_token_file
         self._monitoring_config_file = monitoring_config_file
-        if log_format:
-            configure(log_format, log_level)
+        if log_format or log_level:
+            configure(log_format or "text", log_level or "info")
         self.metrics = Metrics(metrics_directory)
         self.metrics_path: str | None = None
         self._request_log = RequestLog(self.metrics)
@@ -142,7 +156,7 @@ class ModelServer:
             configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
         else:
             configs = read_config_file(Path(model_config_file))
-        self._repository = Repository(
+        self._repository = make_repository(
             configs,
             LoadPolicy(
                 load,
@@ -154,8 +168,21 @@ class ModelServer:
             allow_labels_anywhere=allow_version_labels_for_unavailable_models,
         )
         self._config_file = (model_config_file, model_config_file_poll_wait_seconds)
+        self._shared_port = shared_port
+        self._service = Service(
+            self._repository,
+            metrics=self.metrics,
+            request_log=self._request_log,
+            check_methods=enable_signature_method_name_check,
+            tensor_content=enable_serialization_as_tensor_content,
+        )
         self._server: grpc.Server | None = None
         self._port: int | None = None
+
+    @property
+    def repository(self) -> Any:
+        """The models, as `make_repository` made them."""
+        return self._repository
 
     @property
     def port(self) -> int:
@@ -188,10 +215,11 @@ class ModelServer:
         if tokens and not credentials and self._host not in _LOOPBACK:
             logger.warning("Tokens travel without encryption to %s: give `ssl_config_file`, too", self._host)
         server = make_server(
-            Service(self._repository, self.metrics, self._request_log),
+            self._service,
             threads=self._workers,
-            channel_arguments=self._channel_arguments,
+            channel_arguments=self._channel_arguments or "",
             tokens=tokens,
+            shared_port=self._shared_port,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
@@ -213,7 +241,7 @@ class ModelServer:
         return self
 
     def stop(self, grace: float | None = 5.0) -> None:
-        """Takes no new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
+        """Refuses new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
 
         Args:
             grace: seconds after which requests in flight are cancelled; None: at once.
@@ -221,6 +249,11 @@ class ModelServer:
         if self._server is None:
             return
         self._health.enter_graceful_shutdown()  # before the port closes: a load balancer sends no more
+        self._service.close()
+        if grace:
+            # gRPC answers CANCELLED, which nobody sends again, to calls that arrive while it shuts down. So the callers
+            # hear UNAVAILABLE from us before.
+            time.sleep(min(grace, NOTICE_SECONDS))
         self._server.stop(grace).wait()
         self._server = None
         self._port = None

@@ -3,6 +3,7 @@
 Everything here is messages in, messages out; gRPC comes in at the bottom of the file.
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._observe import observed
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._request_log import RequestLog
+from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
@@ -29,6 +31,9 @@ logger = logging.getLogger("keraslight_serving.server")
 # Status messages travel in a header, and clients refuse headers of more than 8 KiB. TensorFlow Serving cuts here.
 MAX_MESSAGE = 1024
 
+_KINDS = {_on_examples.CLASSIFY: "classification", _on_examples.REGRESS: "regression"}
+_METHODS = ("tensorflow/serving/predict", *_KINDS)
+
 
 class Service:
     """Answers requests from a repository, over whichever protocol they come.
@@ -37,39 +42,62 @@ class Service:
     that is an error. They are counted and logged here, once for all protocols.
 
     Args:
+        repository: of the models.
         metrics: where requests are counted. Default: metrics of its own.
         request_log: writes those of models with a `logging_config`. Default: none are written.
+        check_methods: answer each call only by signatures whose `method_name` is made for it.
+        tensor_content: Predict answers with raw bytes (`tensor_content`) rather than with the lists of the dtypes.
     """
 
     def __init__(
-        self, repository: Repository, metrics: Metrics | None = None, request_log: RequestLog | None = None
+        self,
+        repository: Repository,
+        *,
+        metrics: Metrics | None = None,
+        request_log: RequestLog | None = None,
+        check_methods: bool = False,
+        tensor_content: bool = False,
     ) -> None:
         self._repository = repository
         self.metrics = metrics or Metrics()
         self._request_log = request_log
+        self._check_methods = check_methods
+        self._tensor_content = tensor_content
+        self._closing = False
+
+    def close(self) -> None:
+        """Refuses what comes from now on: UNAVAILABLE, which clients send again to another server."""
+        self._closing = True
 
     @observed("Predict")
     def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Runs a signature on the tensors of the request."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
             signature = find_signature(servable.signatures, name)
+            if self._check_methods and signature.method_name not in _METHODS:
+                raise StatusError(
+                    grpc.StatusCode.INTERNAL,
+                    f"Expected prediction signature method_name to be one of {{{', '.join(_METHODS)}}}. "
+                    f"Was: {signature.method_name}",
+                )
             inputs = read_inputs(signature, request.inputs)
             outputs = choose_outputs(signature, request.output_filter)
             servable.check(name, inputs)
             arrays = servable.run(name, inputs, outputs, call)
         response = pb.PredictResponse(model_spec=_spec(request.model_spec.name, version, name))
         for alias, array in arrays.items():
-            response.outputs[alias].CopyFrom(to_tensor(array))
+            response.outputs[alias].CopyFrom(to_tensor(array, content=self._tensor_content))
         return response
 
     @observed("Classify")
     def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `classes`, `scores` or both."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+            self._check_method(servable, name, _on_examples.CLASSIFY)
             result = _on_examples.classify(servable, name, request.input, call)
         return pb.ClassificationResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
@@ -77,8 +105,9 @@ class Service:
     def regress(self, request: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, a number for each."""
         _require_model_spec(request)
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             name = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+            self._check_method(servable, name, _on_examples.REGRESS)
             result = _on_examples.regress(servable, name, request.input, call)
         return pb.RegressionResponse(model_spec=_spec(request.model_spec.name, version, name), result=result)
 
@@ -91,8 +120,10 @@ class Service:
         """
         first = request.tasks[0].model_spec if request.tasks else pb.ModelSpec()
         response = pb.MultiInferenceResponse()
-        with self._repository.acquire(first) as (version, servable):
+        with self._acquire(first) as (version, servable):
             tasks = _on_examples.check_tasks(request.tasks, servable)
+            for name, task in tasks.items():
+                self._check_method(servable, name, task.method_name)
             for name, task in tasks.items():
                 result = response.results.add(model_spec=_spec(first.name, version, name))
                 if task.method_name == _on_examples.CLASSIFY:
@@ -110,7 +141,7 @@ class Service:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise invalid(f"Metadata field {field} is not supported")
-        with self._repository.acquire(request.model_spec) as (version, servable):
+        with self._acquire(request.model_spec) as (version, servable):
             signatures = pb.SignatureDefMap()
             for name, signature in servable.signatures.items():
                 signatures.signature_def[name].CopyFrom(signature)
@@ -143,6 +174,17 @@ class Service:
             config = self._repository.logging(spec.name)
             if config is not None:
                 self._request_log.offer(config, api, spec, request, response)
+
+    def _acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
+        if self._closing:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+        return self._repository.acquire(spec)
+
+    def _check_method(self, servable: Servable, name: str, expected: str) -> None:
+        found = servable.signatures.get(name)
+        if self._check_methods and found is not None and found.method_name != expected:
+            kind = _KINDS[expected]
+            raise invalid(f"Expected {kind} signature method_name to be {expected}. Was: {found.method_name}")
 
 
 def _require_model_spec(request) -> None:
