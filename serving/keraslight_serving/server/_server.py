@@ -11,6 +11,7 @@ from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service, add_to_server
+from keraslight_serving.server.rest import Handler, RestApp, RestServer
 
 MAX_MESSAGE_BYTES = 2**31 - 1
 # As TensorFlow Serving calls itself in health checks; it knows no models there.
@@ -18,7 +19,7 @@ _SERVICES = ("ModelService", "PredictionService")
 
 
 class ModelServer:
-    """Serves the newest version of one model over gRPC, without encryption or authentication.
+    """Serves the newest version of one model over gRPC and REST, without encryption or authentication.
 
     `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
     and for the model's name, which is NOT_SERVING while no version is loaded; all are once the server stops.
@@ -35,6 +36,10 @@ class ModelServer:
             each of their threads.
         load_saved_model: load the SavedModel with its version, not at the first request that needs it. That request
             then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
+        rest_api_port: for the REST API; 0 picks a free one, None: there is none.
+        rest_api_timeout_in_ms: milliseconds for an answer over REST; 0: no limit.
+        rest_api_num_threads: REST requests that are worked on at a time. Default: four for each CPU.
+        rest_api_enable_cors_support: let web pages of other origins ask over REST.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,12 +56,24 @@ class ModelServer:
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
+        rest_api_port: int | None = None,
+        rest_api_timeout_in_ms: int = 30_000,
+        rest_api_num_threads: int | None = None,
+        rest_api_enable_cors_support: bool = False,
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
             raise ValueError(f"`port` must be between 0 and 65535. Received: {port}")
-        for name, value in (("num_threads", num_threads), ("num_interpreters", num_interpreters)):
+        if rest_api_port is not None and not 0 <= rest_api_port < 2**16:
+            raise ValueError(f"`rest_api_port` must be between 0 and 65535. Received: {rest_api_port}")
+        if rest_api_timeout_in_ms < 0:
+            raise ValueError(f"`rest_api_timeout_in_ms` must be at least 0. Received: {rest_api_timeout_in_ms}")
+        for name, value in (
+            ("num_threads", num_threads),
+            ("num_interpreters", num_interpreters),
+            ("rest_api_num_threads", rest_api_num_threads),
+        ):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {value}")
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -79,6 +96,16 @@ class ModelServer:
             poll_seconds=file_system_poll_wait_seconds,
             on_serving=self._report_health,
         )
+        self._service = Service(self._repository)
+        self._rest: RestServer | None = None
+        if rest_api_port is not None:
+            app = RestApp(
+                Handler(self._service, self._repository),
+                timeout=rest_api_timeout_in_ms / 1000 or None,
+                threads=rest_api_num_threads or 4 * cpus,
+                cors=rest_api_enable_cors_support,
+            )
+            self._rest = RestServer(app, host, rest_api_port)
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -98,6 +125,17 @@ class ModelServer:
         """`host:port`, as clients take it."""
         return f"{self._host}:{self.port}"
 
+    @property
+    def rest_address(self) -> str:
+        """`http://host:port`, as clients take it.
+
+        Raises:
+            RuntimeError: the server is not started, or has no REST API.
+        """
+        if self._rest is None or self._rest.port is None:
+            raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
+        return f"http://{self._host}:{self._rest.port}"
+
     def start(self) -> "ModelServer":
         """Loads the model, then opens the port: whoever can connect gets answers.
 
@@ -116,7 +154,7 @@ class ModelServer:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        add_to_server(Service(self._repository), server)
+        add_to_server(self._service, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -130,6 +168,13 @@ class ModelServer:
         if port == 0:
             self._repository.close()
             raise StartError(f"The server must be able to listen on its address. Received: {target}, {reason}")
+        if self._rest is not None:
+            try:
+                self._rest.start()
+            except StartError:
+                server.stop(None)
+                self._repository.close()
+                raise
         server.start()
         self._server, self._port = server, port
         return self
@@ -143,7 +188,10 @@ class ModelServer:
         if self._server is None:
             return
         self._health.enter_graceful_shutdown()  # before the port closes: a load balancer sends no more
-        self._server.stop(grace).wait()
+        stopped = self._server.stop(grace)
+        if self._rest is not None:
+            self._rest.stop(grace)
+        stopped.wait()
         self._server = None
         self._port = None
         self._repository.close()
