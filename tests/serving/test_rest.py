@@ -28,15 +28,8 @@ CODE = grpc.StatusCode
 
 
 @pytest.fixture(scope="module")
-def both(version_folder):
-    """A server with both protocols."""
-    with ModelServer("tiny", version_folder.parent, rest_api_port=0) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def http(both):
-    with httpx.Client(base_url=both.rest_address, trust_env=False, timeout=60) as client:
+def http(server):
+    with httpx.Client(base_url=server.rest_address, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -51,11 +44,11 @@ def error(answer):
 # ---------------------------------------------------------------- answers
 
 
-def test_predict_as_over_grpc(both, http, pixels):
+def test_predict_as_over_grpc(server, http, pixels):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "tiny"
     request.inputs["images"].ParseFromString(to_tensor(pixels.astype(np.float32)).SerializeToString())
-    with grpc.insecure_channel(both.address) as channel:
+    with grpc.insecure_channel(server.address) as channel:
         call = channel.unary_unary(
             "/tensorflow.serving.PredictionService/Predict",
             request_serializer=predict_pb2.PredictRequest.SerializeToString,
@@ -207,11 +200,11 @@ def test_outside_of_the_api(http):
 class App:
     """A REST server over the same models, with options of the test's."""
 
-    def __init__(self, both):
-        self._both, self._servers = both, []
+    def __init__(self, server):
+        self._server, self._servers = server, []
 
     def __call__(self, *, handler=None, **options):
-        handler = handler or Handler(self._both._service, self._both._repository)
+        handler = handler or Handler(self._server._service, self._server._repository)
         app = RestApp(handler, **{"timeout": 30, "threads": 2, **options})
         server = RestServer(app, "127.0.0.1", 0)
         server.start()
@@ -224,8 +217,8 @@ class App:
 
 
 @pytest.fixture
-def serve(both):
-    made = App(both)
+def serve(server):
+    made = App(server)
     yield made
     made.close()
 
@@ -429,8 +422,8 @@ def test_silent_clients_are_given_up(serve, monkeypatch):
         b"\x00" * 1000,
     ],
 )
-def test_what_is_no_http(http, both, sent):
-    with socket.create_connection(("127.0.0.1", int(both.rest_address.rpartition(":")[2]))) as connection:
+def test_what_is_no_http(http, server, sent):
+    with socket.create_connection(("127.0.0.1", int(server.rest_address.rpartition(":")[2]))) as connection:
         connection.settimeout(10)
         connection.sendall(sent)
         with contextlib.suppress(ConnectionResetError):  # it may hang up before all is sent
@@ -459,8 +452,8 @@ def test_thousand_bad_bodies(http, png):
 # ---------------------------------------------------------------- start and stop
 
 
-def test_answers_are_not_delayed(both):
-    assert both._rest._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+def test_answers_are_not_delayed(server):
+    assert server._rest._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_stopping_lets_requests_finish(serve):
@@ -509,7 +502,7 @@ def test_the_model_server_stops_both(version_folder):
         httpx.get(f"{address}/v1/models/tiny", trust_env=False)
 
 
-def test_arguments(version_folder, both):
+def test_arguments(version_folder, server):
     for options, text in (
         ({"rest_api_port": -1}, "`rest_api_port` must be between 0 and 65535. Received: -1"),
         ({"rest_api_timeout_in_ms": -1}, "`rest_api_timeout_in_ms` must be at least 0. Received: -1"),
@@ -517,7 +510,7 @@ def test_arguments(version_folder, both):
     ):
         with pytest.raises(ValueError, match=text):
             ModelServer("tiny", version_folder.parent, **options)
-    taken = int(both.rest_address.rpartition(":")[2])
+    taken = int(server.rest_address.rpartition(":")[2])
     with pytest.raises(StartError, match=f"REST address. Received: 127.0.0.1:{taken}, Address already in use"):
         ModelServer("tiny", version_folder.parent, rest_api_port=taken).start()
 
