@@ -19,8 +19,10 @@ import pytest
 import tensorflow as tf
 from google.protobuf import json_format
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server.rest import Handler, RestApp, RestServer
+from keraslight_serving.server.rest._handler import read_url
 from keraslight_serving.wire.tensors import to_tensor
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, predict_pb2
 
@@ -274,6 +276,22 @@ def test_large_bodies(serve):
     with socket.create_connection(("127.0.0.1", serve().port)) as connection:
         connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {2**31}\r\n\r\n".encode())
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_large_bodies_are_read_one_at_a_time(server, monkeypatch):
+    monkeypatch.setattr("keraslight_serving.server.rest._handler.LARGE", 100)
+    handler = Handler(server._service, server._repository)
+    asked = read_url("POST", PREDICT)
+    small = json.dumps({"inputs": 1}).encode()
+    with handler._one_large:
+        with pytest.raises(StatusError, match="must have 4 dimensions"):
+            handler.answer(asked, small, Call())
+        for api in ("predict", "classify", "regress"):
+            call = Call(deadline=time.monotonic() + 0.05)
+            with pytest.raises(StatusError, match="Timed out waiting for notification"):
+                handler.answer(asked._replace(api=api), small + b" " * 100, call)
+    with pytest.raises(StatusError, match="must have 4 dimensions"):
+        handler.answer(asked, small + b" " * 100, Call())
 
 
 def test_all_bodies_together_are_bounded(serve, monkeypatch):

@@ -1,9 +1,11 @@
 """What a request asks for, and its answer: URLs and JSON on one side, `Service` on the other. No HTTP here."""
 
+import contextlib
 import re
+import threading
 import urllib.parse
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import grpc
@@ -19,6 +21,8 @@ from keraslight_serving.server.rest._tensors import read_inputs, read_instances
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
+
+LARGE = 8 * 2**20  # bytes of a body
 
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -103,6 +107,7 @@ class Handler:
     def __init__(self, service: Service, repository: Repository) -> None:
         self._service = service
         self._repository = repository
+        self._one_large = threading.Lock()
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
         """The JSON that answers a request.
@@ -114,17 +119,27 @@ class Handler:
         if asked.api == "predict":
             return self._predict(asked.spec, body, call)
         if asked.api == "classify":
-            classified = self._service.classify(_on_examples(pb.ClassificationRequest, asked.spec, body), call)
-            return _text.classifications(classified.result)
+            with self._reading(body, call):
+                request = _on_examples(pb.ClassificationRequest, asked.spec, body)
+            return _text.classifications(self._service.classify(request, call).result)
         if asked.api == "regress":
-            regressed = self._service.regress(_on_examples(pb.RegressionRequest, asked.spec, body), call)
-            return _text.regressions(regressed.result)
+            with self._reading(body, call):
+                request = _on_examples(pb.RegressionRequest, asked.spec, body)
+            return _text.regressions(self._service.regress(request, call).result)
         if asked.api == "metadata":
             request = pb.GetModelMetadataRequest(model_spec=asked.spec, metadata_field=["signature_def"])
             return _text.metadata(self._service.get_model_metadata(request, call))
         return _text.statuses(self._service.get_model_status(pb.GetModelStatusRequest(model_spec=asked.spec), call))
 
     def _predict(self, spec: pb.ModelSpec, body: bytes, call: Call) -> str:
+        with self._reading(body, call):
+            request, by_row = self._read_predict(spec, body)
+        response = self._service.predict(request, call)
+        outputs = {alias: to_array(tensor) for alias, tensor in response.outputs.items()}
+        return _text.predictions(outputs) if by_row else _text.outputs_by_name(outputs)
+
+    def _read_predict(self, spec: pb.ModelSpec, body: bytes) -> tuple[pb.PredictRequest, bool]:
+        """The request, and whether it came in the row form."""
         document = parse(body)
         _fill_signature(spec, document)
         name = spec.signature_name or methods.DEFAULT_SIGNATURE
@@ -152,13 +167,27 @@ class Handler:
             arrays = read_inputs(document["inputs"], infos, has_booleans=has_booleans)
         else:
             raise invalid("Missing 'inputs' or 'instances' key")
-        del document  # the lists take ten times the arrays' memory
         request = pb.PredictRequest(model_spec=spec)
         for alias, array in arrays.items():
             request.inputs[alias].CopyFrom(to_tensor(array, content=True))
-        response = self._service.predict(request, call)
-        outputs = {alias: to_array(tensor) for alias, tensor in response.outputs.items()}
-        return _text.predictions(outputs) if by_row else _text.outputs_by_name(outputs)
+        return request, by_row
+
+    @contextlib.contextmanager
+    def _reading(self, body: bytes, call: Call) -> Iterator[None]:
+        """Lets one large body at a time become lists.
+
+        They may take twenty times its size (`[[],[],[],...`), and threads that did it side by side all the memory
+        there is; nor would they be quicker, as Python reads JSON in one thread at a time.
+        """
+        if len(body) < LARGE:
+            yield
+            return
+        while not self._one_large.acquire(timeout=0.1):
+            call.check()
+        try:
+            yield
+        finally:
+            self._one_large.release()
 
 
 def inflate(body: bytes, limit: int) -> bytes:

@@ -30,6 +30,7 @@ _INTS = {
     pb.DT_UINT32: np.uint32,
     pb.DT_UINT64: np.uint64,
 }
+_LIMITS = {dtype: (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for dtype, kind in _INTS.items()}
 _NUMPY = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_, pb.DT_STRING: np.object_}
 
 
@@ -137,8 +138,8 @@ def _fast(value: Any, dtype: int, has_booleans: bool) -> np.ndarray | None:
         with np.errstate(over="ignore"):  # beyond the largest float32 is infinity
             return array.astype(target)
     if dtype in _INTS and array.dtype.kind in "iu":
-        limits = np.iinfo(target)
-        if int(array.min()) >= limits.min and int(array.max()) <= limits.max:
+        lowest, highest = _LIMITS[dtype]
+        if lowest <= int(array.min()) and int(array.max()) <= highest:
             return array.astype(target)
     return None
 
@@ -250,8 +251,8 @@ def _scalar(value: Any, dtype: int) -> Any:
             except OverflowError:
                 raise invalid("JSON Parse error: Number too big to be stored in double.") from None
     elif type(value) is int:
-        limits = np.iinfo(_INTS[dtype])
-        if limits.min <= value <= limits.max:
+        lowest, highest = _LIMITS[dtype]
+        if lowest <= value <= highest:
             return value
     raise invalid(f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: {dtype_name(dtype)}")
 
