@@ -6,6 +6,7 @@ import logging
 import os
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +15,7 @@ from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StartError, StatusError
 from keraslight_serving.server._logging import JsonFormatter, TextFormatter, log_request
 from keraslight_serving.server._metrics import path_of
+from keraslight_serving.server._security import REFUSAL
 from keraslight_serving.server._service import Service
 from keraslight_serving.wire import serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
@@ -136,6 +138,63 @@ def test_rest_counts_for_itself(own):
     assert f'{start}request_latency_count{{model_name="tiny",API="predict",entrypoint="REST"}} 1' in text
     assert f'{start}request_count{{model_name="tiny",status="OK"}} 1' in text
     assert f'{start}request_count{{model_name="tiny",status="INVALID_ARGUMENT"}} 1' in text
+
+
+@pytest.fixture
+def over_http(publish, tmp_path):
+    """A server with REST, metrics and a token, and an httpx client to it."""
+    config, tokens = tmp_path / "monitoring.config", tmp_path / "tokens"
+    config.write_text("prometheus_config { enable: true }")
+    tokens.write_text("secret")
+    options = {"monitoring_config_file": config, "auth_token_file": tokens, "rest_api_port": 0}
+    with (
+        ModelServer("tiny", publish(1), **options) as server,
+        httpx.Client(base_url=server.rest_address, headers={"Authorization": "Bearer secret"}) as client,
+    ):
+        yield client
+
+
+def test_metrics_over_http(over_http):
+    url = "/v1/models/tiny:predict"
+    over_http.post(url, json={"instances": IMAGE.tolist()}).raise_for_status()
+    assert over_http.post(url, json={"instances": [[1]]}).status_code == 400
+    assert over_http.post(url, content="no json").status_code == 400
+    page = httpx.get(over_http.base_url.join("/monitoring/prometheus/metrics"))  # no token: scrapers have none
+    assert (page.status_code, page.headers["content-type"].split(";")[0]) == (200, "text/plain")
+    lines = page.text.splitlines()
+    start = ":tensorflow:serving:"
+    assert f'{start}request_count{{model_name="tiny",status="OK"}} 1' in lines
+    assert f'{start}request_count{{model_name="tiny",status="INVALID_ARGUMENT"}} 2' in lines
+    assert f'{start}request_latency_count{{model_name="tiny",API="predict",entrypoint="REST"}} 1' in lines
+    assert f'{start}runtime_latency_count{{model_name="tiny",API="Predict",runtime="LiteRT"}} 1' in lines
+
+
+def test_tokens_over_http(over_http):
+    for header in ("Bearer third", ""):
+        answer = over_http.get("/v1/models/tiny", headers={"Authorization": header})
+        assert (answer.status_code, answer.json()["error"]) == (401, REFUSAL)
+    assert over_http.get("/v1/models/tiny").status_code == 200
+
+
+def test_ids_over_http(over_http, caplog):
+    caplog.set_level(logging.DEBUG, "keraslight_serving.server.requests")
+    answer = over_http.get("/v1/models/tiny", headers={"x-request-id": "order-7"})
+    assert answer.headers["x-request-id"] == "order-7"
+    assert (
+        over_http.get("/v1/models/no/where", headers={"x-request-id": "order-8"}).headers["x-request-id"] == "order-8"
+    )
+    assert len(over_http.get("/v1/models/tiny").headers["x-request-id"]) == 16
+    (record, _) = caplog.records
+    assert (record.request["request_id"], record.request["entrypoint"]) == ("order-7", "REST")
+    assert record.request["peer"].startswith("127.0.0.1:")
+
+
+def test_metrics_without_rest_are_warned_of(publish, tmp_path, caplog):
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    with ModelServer("tiny", publish(1), monitoring_config_file=config):
+        pass
+    assert "Metrics are shown on the port of REST: give `rest_api_port`, too" in caplog.text
 
 
 # ---------------------------------------------------------------- bytes that are no message

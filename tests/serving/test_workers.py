@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -316,8 +317,12 @@ def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_fil
 # ---------------------------------------------------------------- operations
 
 
-def test_metrics_of_all_workers_are_added_up(publish):
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=publish(1)).start()
+def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    options = {"rest_api_port": 0, "monitoring_config_file": config}
+    supervisor = Supervisor(2, model_name="tiny", model_base_path=publish(1), **options).start()
+    url = f"{supervisor.rest_address}/monitoring/prometheus/metrics"
     try:
         channels = connections(supervisor.address)
         for _ in range(2):
@@ -326,6 +331,8 @@ def test_metrics_of_all_workers_are_added_up(publish):
         merged = Metrics(supervisor._options["metrics_directory"])
         wanted = b':tensorflow:serving:request_count{model_name="tiny",status="OK"} 24'
         until(lambda: wanted in merged.render(), 10)  # each worker writes every second
+        for _ in range(8):  # connections that the kernel deals out to both
+            assert wanted in httpx.get(url).content
         os.kill(supervisor.pids[0], signal.SIGKILL)
         assert wanted in merged.render()  # nothing that was counted is forgotten
         merged.close()

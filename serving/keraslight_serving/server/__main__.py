@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, ValueError) as error:
         return _fail(error)
     ready = f"{', '.join(sorted(server.repository.models))}: listening on {server.address}"
+    if "rest_api_port" in options:
+        ready += f" and {server.rest_address}"
     logger.info("%s", ready)
     _say(ready)
     signals.wait()

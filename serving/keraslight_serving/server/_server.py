@@ -14,13 +14,14 @@ from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._grpc_server import listen, make_server
 from keraslight_serving.server._logging import configure
-from keraslight_serving.server._metrics import Metrics, path_of
+from keraslight_serving.server._metrics import DEFAULT_PATH, Metrics, path_of
 from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service
+from keraslight_serving.server.rest import Handler, RestApp, RestServer
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -31,7 +32,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
 class ModelServer:
-    """Serves models over gRPC, the newest version of one or a whole repository; openly, unless told otherwise.
+    """Serves models over gRPC and REST, the newest version of one or a whole repository; openly, unless told otherwise.
 
     gRPC reflection tells clients such as grpcurl what can be called.
     `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
@@ -63,21 +64,24 @@ class ModelServer:
         ssl_config_file: see `_security.ssl_credentials`. Default: no encryption.
         auth_token_file: tokens, one a line, of which callers must send one as `authorization: Bearer ...`; health
             checks need none. Default: everybody may call.
-        monitoring_config_file: where to serve `metrics` over HTTP, see `_metrics.path_of`. Default: nowhere.
+        monitoring_config_file: where `metrics` are shown on the port of REST, see `_metrics.path_of`. Default: nowhere.
         metrics_directory: shared by servers on several processes, which then all show the sum of their metrics.
         log_format: sends the log to stderr as `text` or `json`, see `_logging.configure`.
         log_level: the same, from `debug`, `info`, `warning` or `error` on. Default of both: the log goes where the
             program sends it.
-
-    Attributes:
-        metrics: what is counted.
-        metrics_path: where `metrics` are to be served, once the server is started; None: nowhere.
         enable_signature_method_name_check: answer Classify and Regress only by signatures whose `method_name` is
             TensorFlow Serving's for them, which those that TensorFlow 2 saves are not.
         enable_serialization_as_tensor_content: answer Predict with `tensor_content`, which is quicker to read, rather
             than with lists such as `float_val`, which old clients expect.
         make_repository, shared_port: for the workers of `_workers.py`: what is called in place of Repository, and
             whether other processes listen on the same port.
+        rest_api_port: for the REST API; 0 picks a free one, None: there is none.
+        rest_api_timeout_in_ms: milliseconds for an answer over REST; 0: no limit.
+        rest_api_num_threads: REST requests that are worked on at a time. Default: four for each CPU.
+        rest_api_enable_cors_support: let web pages of other origins ask over REST.
+
+    Attributes:
+        metrics: what is counted.
 
     Raises:
         ValueError: a number is out of range, or a choice is unknown.
@@ -113,6 +117,10 @@ class ModelServer:
         enable_serialization_as_tensor_content: bool = False,
         make_repository: Callable[..., Any] = Repository,
         shared_port: bool = False,
+        rest_api_port: int | None = None,
+        rest_api_timeout_in_ms: int = 30_000,
+        rest_api_num_threads: int | None = None,
+        rest_api_enable_cors_support: bool = False,
     ) -> None:
         if (model_base_path is None) == (model_config_file is None):
             raise ValueError(
@@ -123,10 +131,15 @@ class ModelServer:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
             raise ValueError(f"`port` must be between 0 and 65535. Received: {port}")
+        if rest_api_port is not None and not 0 <= rest_api_port < 2**16:
+            raise ValueError(f"`rest_api_port` must be between 0 and 65535. Received: {rest_api_port}")
+        if rest_api_timeout_in_ms < 0:
+            raise ValueError(f"`rest_api_timeout_in_ms` must be at least 0. Received: {rest_api_timeout_in_ms}")
         for name, value in (
             ("num_threads", num_threads),
             ("num_interpreters", num_interpreters),
             ("grpc_max_threads", grpc_max_threads),
+            ("rest_api_num_threads", rest_api_num_threads),
         ):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {value}")
@@ -149,7 +162,6 @@ class ModelServer:
         if log_format or log_level:
             configure(log_format or "text", log_level or "info")
         self.metrics = Metrics(metrics_directory)
-        self.metrics_path: str | None = None
         self._request_log = RequestLog(self.metrics)
         self._health = health.HealthServicer()
         if model_config_file is None:
@@ -176,6 +188,13 @@ class ModelServer:
             check_methods=enable_signature_method_name_check,
             tensor_content=enable_serialization_as_tensor_content,
         )
+        self._rest: RestServer | None = None
+        self._wanted_rest_port = rest_api_port
+        self._rest_options = {
+            "timeout": rest_api_timeout_in_ms / 1000 or None,
+            "threads": rest_api_num_threads or 4 * cpus,
+            "cors": rest_api_enable_cors_support,
+        }
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -200,6 +219,17 @@ class ModelServer:
         """`host:port`, as clients take it."""
         return f"{self._host}:{self.port}"
 
+    @property
+    def rest_address(self) -> str:
+        """`http://host:port`, as clients take it.
+
+        Raises:
+            RuntimeError: the server is not started, or has no REST API.
+        """
+        if self._rest is None or self._rest.port is None:
+            raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
+        return f"http://{self._host}:{self._rest.port}"
+
     def start(self) -> "ModelServer":
         """Loads the model, then opens the port: whoever can connect gets answers.
 
@@ -211,7 +241,9 @@ class ModelServer:
         # All that can be wrong with the files of the operator comes first: loading a model takes its time.
         credentials = ssl_credentials(self._ssl_config_file) if self._ssl_config_file else None
         tokens = Tokens(self._auth_token_file) if self._auth_token_file else None
-        self.metrics_path = path_of(self._monitoring_config_file) if self._monitoring_config_file else None
+        metrics_path = path_of(self._monitoring_config_file) if self._monitoring_config_file else None
+        if metrics_path and self._wanted_rest_port is None:
+            logger.warning("Metrics are shown on the port of REST: give `rest_api_port`, too")
         if tokens and not credentials and self._host not in _LOOPBACK:
             logger.warning("Tokens travel without encryption to %s: give `ssl_config_file`, too", self._host)
         server = make_server(
@@ -221,6 +253,16 @@ class ModelServer:
             tokens=tokens,
             shared_port=self._shared_port,
         )
+        if self._wanted_rest_port is not None:
+            app = RestApp(
+                Handler(self._service, self._repository),
+                **self._rest_options,
+                metrics=self.metrics.render if metrics_path else None,
+                metrics_path=metrics_path or DEFAULT_PATH,
+                authorize=tokens.authorize if tokens else None,
+                observe=self.metrics.rest_request,
+            )
+            self._rest = RestServer(app, self._host, self._wanted_rest_port, shared_port=self._shared_port)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -233,7 +275,10 @@ class ModelServer:
             self._repository.follow_file(Path(path), seconds)
         try:
             port = listen(server, targets, credentials)[0]
+            if self._rest is not None:
+                self._rest.start()
         except StartError:
+            server.stop(None)
             self._repository.close()
             raise
         server.start()
@@ -254,7 +299,10 @@ class ModelServer:
             # gRPC answers CANCELLED, which nobody sends again, to calls that arrive while it shuts down. So the callers
             # hear UNAVAILABLE from us before.
             time.sleep(min(grace, NOTICE_SECONDS))
-        self._server.stop(grace).wait()
+        stopped = self._server.stop(grace)
+        if self._rest is not None:
+            self._rest.stop(grace)
+        stopped.wait()
         self._server = None
         self._port = None
         self._repository.close()

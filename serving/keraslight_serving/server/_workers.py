@@ -82,11 +82,19 @@ class Supervisor:
         self._showing = threading.Lock()
         self._stopping = threading.Event()
         self._reservation: socket.socket | None = None
+        self._rest_reservation: socket.socket | None = None
 
     @property
     def address(self) -> str:
         """`host:port`, as clients take it."""
         return f"{self._host}:{self._reservation.getsockname()[1]}"
+
+    @property
+    def rest_address(self) -> str:
+        """As `ModelServer.rest_address`."""
+        if self._rest_reservation is None:
+            raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
+        return f"http://{self._host}:{self._rest_reservation.getsockname()[1]}"
 
     @property
     def pids(self) -> list[int]:
@@ -102,6 +110,8 @@ class Supervisor:
         """
         self._reservation = _reserve(self._host, self._wanted_port)
         try:
+            if self._options.get("rest_api_port") is not None:
+                self._rest_reservation = _reserve(self._host, self._options["rest_api_port"])
             self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
@@ -135,6 +145,8 @@ class Supervisor:
             worker.end(max(0, until - time.monotonic()))
         self.repository.close()
         self._reservation.close()
+        if self._rest_reservation is not None:
+            self._rest_reservation.close()
         self._metrics.cleanup()
 
     # ---------------------------------------------------------------- versions
@@ -210,6 +222,8 @@ class Supervisor:
 
     def _new_worker(self, place: int) -> Worker:
         options = {**self._options, "port": self._reservation.getsockname()[1]}
+        if self._rest_reservation is not None:
+            options["rest_api_port"] = self._rest_reservation.getsockname()[1]
         if place > 0:
             options.pop("grpc_socket_path", None)  # a Unix socket can't be shared
         return Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
