@@ -183,8 +183,14 @@ def publish(version_folder, tmp_path):
 @pytest.fixture(scope="session")
 def server(version_folder):
     """A server with model `tiny`, version 1: `serving_default` in LiteRT, the rest in TensorFlow."""
-    with ModelServer("tiny", version_folder.parent) as server:
+    with ModelServer("tiny", version_folder.parent, rest_api_port=0) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest"])
+def address(request, server):
+    """Where `server` is, over one protocol and over the other."""
+    return server.address if request.param == "grpc" else server.rest_address
 
 
 @pytest.fixture(scope="session")

@@ -136,7 +136,8 @@ def test_version(capsys):
 
 def test_defaults_are_those_of_the_server():
     parameters = inspect.signature(ModelServer).parameters
-    own = {"port": 0}  # an object of a test's own must not take the port of a server that runs
+    # An object of a test's own must not take the port of a server that runs, nor the log of its program.
+    own = {"port": 0, "log_format": None, "log_level": None}
     for flag in TENSORFLOW_SERVING + OURS:
         if flag.name in parameters and parameters[flag.name].default is not inspect.Parameter.empty:
             expected = own.get(flag.name, flag.default)

@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._workers import Supervisor, _share_of_cpus
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
@@ -310,3 +312,61 @@ def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_fil
     assert [version_of(channel, "tiny") for channel in channels] == [2] * len(channels)
     for channel in channels:
         channel.close()
+
+
+# ---------------------------------------------------------------- operations
+
+
+def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
+    config = tmp_path / "monitoring.config"
+    config.write_text("prometheus_config { enable: true }")
+    options = {"rest_api_port": 0, "monitoring_config_file": config}
+    supervisor = Supervisor(2, model_name="tiny", model_base_path=publish(1), **options).start()
+    url = f"{supervisor.rest_address}/monitoring/prometheus/metrics"
+    try:
+        channels = connections(supervisor.address)
+        for _ in range(2):
+            for channel in channels:
+                predict(channel)
+        merged = Metrics(supervisor._options["metrics_directory"])
+        wanted = b':tensorflow:serving:request_count{model_name="tiny",status="OK"} 24'
+        until(lambda: wanted in merged.render(), 10)  # each worker writes every second
+        for _ in range(8):  # connections that the kernel deals out to both
+            assert wanted in httpx.get(url).content
+        os.kill(supervisor.pids[0], signal.SIGKILL)
+        assert wanted in merged.render()  # nothing that was counted is forgotten
+        merged.close()
+        for channel in channels:
+            channel.close()
+    finally:
+        supervisor.stop(1)
+    assert not Path(supervisor._options["metrics_directory"]).exists()
+
+
+def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
+    tokens = tmp_path / "tokens"
+    tokens.write_text("secret")
+    config = tmp_path / "models.config"
+    config.write_text(
+        f"""model_config_list {{ config {{ name: "tiny" base_path: "{publish(1)}" model_platform: "tensorflow"
+            logging_config {{
+                log_collector_config {{ type: "file" filename_prefix: "{tmp_path / "log"}" }}
+                sampling_config {{ sampling_rate: 1 }}
+            }} }} }}"""
+    )
+    options = {"grpc_socket_path": tmp_path / "grpc.sock", "auth_token_file": tokens}
+    supervisor = Supervisor(2, model_config_file=config, **options).start()
+    try:
+        for address in (supervisor.address, f"unix:{tmp_path / 'grpc.sock'}"):
+            with grpc.insecure_channel(address) as channel:
+                assert outcome(channel) == grpc.StatusCode.UNAUTHENTICATED
+            with ClassifierClient(address, "tiny", token="secret") as client:
+                assert client.predict({"images": IMAGES})
+    finally:
+        supervisor.stop(1)
+    assert sum(path.stat().st_size > 3 * 64 * 4 for path in tmp_path.glob("log*.tfrecord")) >= 1
+
+
+def test_tls_files_that_can_not_be_used(publish, tmp_path):
+    with pytest.raises(StartError, match="`ssl_config_file` must be a readable text file. Received: "):
+        Supervisor(2, model_name="tiny", model_base_path=publish(1), ssl_config_file=tmp_path / "no").start()

@@ -1,4 +1,4 @@
-"""The embedded model server: TensorFlow Serving's gRPC protocol without its 500 MB.
+"""The embedded model server: TensorFlow Serving's gRPC and REST protocols without its 500 MB.
 
 In a process of its own: `python -m keraslight_serving.server --help`. Inside another program, or a test:
 
@@ -14,7 +14,14 @@ The files, in the order in which a request meets them:
     _config.py       which models, which of their versions, and labels
     _servable.py     one loaded version: which engine runs which signature
     _signatures.py   does a request fit a signature?
+    rest/            the same calls as JSON over HTTP
     engines/         litert.py and saved_model.py run the graphs
+
+Around them:
+
+    _server.py       the server as an object; _grpc_server.py: its ports, _security.py: TLS and tokens
+    _observe.py      counts and logs each call: _metrics.py, _logging.py, _request_log.py
+    _reflection.py   tells grpcurl what can be called
 """
 
 from keraslight_serving.server._errors import StartError

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._flags import parse_flags
+from keraslight_serving.server._logging import handler
 from keraslight_serving.server._workers import Supervisor
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `--grace_seconds` to finish. A second signal, or one before the server listens, ends the process at once, with 128
     and its number, as shells report it.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler()])
     signals = _Signals()
     try:
         flags = parse_flags(argv)
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (StartError, ValueError) as error:
         return _fail(error)
     ready = f"{', '.join(sorted(server.repository.models))}: listening on {server.address}"
+    if "rest_api_port" in options:
+        ready += f" and {server.rest_address}"
     logger.info("%s", ready)
     _say(ready)
     signals.wait()

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf import text_format
-
 from keraslight_serving.server._errors import StartError, StatusError, invalid
+from keraslight_serving.server._request_log import check_logging
+from keraslight_serving.server._text_proto import read_text_proto
 from keraslight_serving.wire import serving_pb2 as pb
 
 
@@ -52,17 +52,7 @@ def read_config_file(path: Path) -> list[ModelConfig]:
     Raises:
         StartError: the file can't be read or parsed, or its models make no sense.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartError(f"`model_config_file` must be a readable text file. Received: {path}, {error}") from error
-    try:
-        config = text_format.Parse(text, pb.ModelServerConfig())
-    except text_format.ParseError as error:
-        raise StartError(
-            f"Error: INVALID_ARGUMENT: Invalid protobuf file: '{path}'\n"
-            f"Error parsing text-format tensorflow.serving.ModelServerConfig: {error}"
-        ) from error
+    config = read_text_proto("model_config_file", path, pb.ModelServerConfig())
     if config.WhichOneof("config") == "custom_model_config":
         raise StartError(f"`model_config_file` must hold a model_config_list. Received: {path}, a custom_model_config")
     try:
@@ -95,6 +85,8 @@ def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
                 f"ModelServerConfig::model_platform, model name is {name}"
             )
+        if config.HasField("logging_config"):
+            check_logging(name, config.logging_config)
         found[name] = ModelConfig(
             name,
             Path(config.base_path),

@@ -88,8 +88,9 @@ OURS = (
     Flag("load_saved_model", bool, False, "load TensorFlow at the start, not at the first request that needs it"),
     Flag("workers", int, 1, "processes that share the port, for machines with many cores"),
     Flag("grace_seconds", float, 5, "time for requests in flight when stopping"),
-    Flag("auth_token_file", str, None, "file with a token; calls without it are refused"),
+    Flag("auth_token_file", str, None, "file with tokens, one a line; calls without one of them are refused"),
     Flag("log_format", str, "text", "text or json"),
+    Flag("log_level", str, "info", "debug (a line a request), info, warning or error"),
 )
 
 _NO_GPU = "models run on the CPU"

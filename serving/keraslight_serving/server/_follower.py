@@ -21,11 +21,13 @@ class ModelView:
         statuses: serialized ModelVersionStatus messages, newest first.
         keys: which servable serves a version.
         labels: names of versions.
+        logging: a serialized LoggingConfig; None: requests are not logged.
     """
 
     statuses: tuple[bytes, ...] = ()
     keys: dict[int, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
+    logging: bytes | None = None
 
 
 @dataclass
@@ -111,6 +113,11 @@ class Follower:
             with self._changed:
                 loaded.requests -= 1
                 self._changed.notify_all()
+
+    def logging(self, name: str) -> pb.LoggingConfig | None:
+        """As `Repository.logging`."""
+        config = self._views.get(name, ModelView()).logging
+        return None if config is None else pb.LoggingConfig.FromString(config)
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
         """As `Repository.status`."""

@@ -134,6 +134,12 @@ class Model:
             return number in self._loaded
 
     @property
+    def logging(self) -> pb.LoggingConfig | None:
+        """Whether and where requests are logged."""
+        config = self._config
+        return config.logging if config is not None else None
+
+    @property
     def is_wanted(self) -> bool:
         return self._config is not None
 

@@ -97,6 +97,11 @@ class Repository:
             raise no_such_version(spec)
         return model.status(spec)
 
+    def logging(self, name: str) -> pb.LoggingConfig | None:
+        """Whether and where requests for a model are logged."""
+        model = self._models.get(name)
+        return model.logging if model is not None else None
+
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         """Serves these models instead, and waits until every new one has a version that serves.
 

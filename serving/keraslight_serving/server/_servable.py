@@ -1,5 +1,6 @@
 """One version of a model: its signatures, and which engine runs each."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,7 +69,10 @@ class Servable:
         """
         call.check()
         engine = self._litert if self._in_litert(signature) else self._saved_model
-        return engine.run(signature, inputs, outputs)
+        start = time.perf_counter()
+        arrays = engine.run(signature, inputs, outputs)
+        call.on_run("LiteRT" if engine is self._litert else "TF1", time.perf_counter() - start)
+        return arrays
 
     def close(self) -> None:
         """Frees the memory. No request may be running."""

@@ -16,6 +16,7 @@ from keraslight_serving.server._config import ModelConfig
 from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._follower import Follower
 from keraslight_serving.server._line import Line
+from keraslight_serving.server._logging import handler
 from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._server import ModelServer
 
@@ -39,7 +40,7 @@ class Worker:
         ours, theirs = multiprocessing.Pipe()
         # Spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_work, args=(theirs, options, place), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, options), daemon=True)
         self._process.start()
         theirs.close()
         line = Line(ours, f"Worker {place} (process {self.pid})", commands)
@@ -70,11 +71,11 @@ class Worker:
 # ---------------------------------------------------------------- in the worker
 
 
-def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any], place: int) -> None:
+def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any]) -> None:
     """Obeys the supervisor until it says stop, or is gone."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the supervisor that drains them
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname)s worker {place}: %(message)s")
+    logging.basicConfig(level=logging.INFO, handlers=[handler()])
     server = ModelServer(**options, make_repository=_follow, shared_port=True)
     follower: Follower = server.repository
 

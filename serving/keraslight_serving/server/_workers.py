@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import socket
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -69,6 +70,9 @@ class Supervisor:
         self._config_seconds = self._options.pop("model_config_file_poll_wait_seconds", 0)
         # For the workers, which look at no folder: the file may be broken when one of them is replaced.
         self._options["model_base_path"] = os.curdir
+        # Each worker writes its metrics here, and whichever is asked adds up all of them.
+        self._metrics = tempfile.TemporaryDirectory(prefix="keraslight-metrics-")
+        self._options.setdefault("metrics_directory", self._metrics.name)
         self._keys = itertools.count()
         self._lock = threading.Lock()  # guards the three below
         self._workers: list[Worker] = []
@@ -78,11 +82,19 @@ class Supervisor:
         self._showing = threading.Lock()
         self._stopping = threading.Event()
         self._reservation: socket.socket | None = None
+        self._rest_reservation: socket.socket | None = None
 
     @property
     def address(self) -> str:
         """`host:port`, as clients take it."""
         return f"{self._host}:{self._reservation.getsockname()[1]}"
+
+    @property
+    def rest_address(self) -> str:
+        """As `ModelServer.rest_address`."""
+        if self._rest_reservation is None:
+            raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
+        return f"http://{self._host}:{self._rest_reservation.getsockname()[1]}"
 
     @property
     def pids(self) -> list[int]:
@@ -98,6 +110,8 @@ class Supervisor:
         """
         self._reservation = _reserve(self._host, self._wanted_port)
         try:
+            if self._options.get("rest_api_port") is not None:
+                self._rest_reservation = _reserve(self._host, self._options["rest_api_port"])
             self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
@@ -131,6 +145,9 @@ class Supervisor:
             worker.end(max(0, until - time.monotonic()))
         self.repository.close()
         self._reservation.close()
+        if self._rest_reservation is not None:
+            self._rest_reservation.close()
+        self._metrics.cleanup()
 
     # ---------------------------------------------------------------- versions
 
@@ -205,6 +222,10 @@ class Supervisor:
 
     def _new_worker(self, place: int) -> Worker:
         options = {**self._options, "port": self._reservation.getsockname()[1]}
+        if self._rest_reservation is not None:
+            options["rest_api_port"] = self._rest_reservation.getsockname()[1]
+        if place > 0:
+            options.pop("grpc_socket_path", None)  # a Unix socket can't be shared
         return Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
 
     def _reload(self, configs: list[ModelConfig], deadline: float | None, token: str) -> None:
@@ -277,6 +298,7 @@ class _Everywhere:
 def _view(model: Model) -> ModelView:
     """What the workers are to answer of a model."""
     labels = model.labels
+    log = None if model.logging is None else model.logging.SerializeToString()
     try:
         statuses = model.status(pb.ModelSpec(name=model.name))
     except StatusError:  # no version was ever seen
@@ -287,7 +309,7 @@ def _view(model: Model) -> ModelView:
         spec.version.value = status.version
         with contextlib.suppress(StatusError), model.acquire(spec) as (number, servable):
             keys[number] = servable.key
-    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels)
+    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log)
 
 
 def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:
