@@ -182,7 +182,7 @@ class Core:
     def _rank_files(self, items: list[Prepared], top_k: int, metadata: Metadata | None) -> Steps:
         names = ("classes", "scores", "indices")
         request = pb.PredictRequest(model_spec=self._spec("encoded"), output_filter=names)
-        request.inputs["image_bytes"].CopyFrom(ranked.strings(to_file(item.data) for item in items))
+        ranked.write_strings(request.inputs["image_bytes"], (to_file(item.data) for item in items))
         response = yield from self._predict(request, metadata)
         missing = set(names) - set(response.outputs)
         if missing:

@@ -9,7 +9,9 @@ The files, in the order in which a request meets them:
 
     _service.py      the calls: who answers what, in which order a request is checked
     _call.py         who asks, and until when
-    _repository.py   the version folders: which one serves, loading the next, unloading the last
+    _repository.py   the models: which one is asked for; a reload changes them
+    _model.py        one model's versions: finding them, serving those that are wanted, replacing them without a gap
+    _config.py       which models, which of their versions, and labels
     _servable.py     one loaded version: which engine runs which signature
     _signatures.py   does a request fit a signature?
     rest/            the same calls as JSON over HTTP

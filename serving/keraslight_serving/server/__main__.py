@@ -69,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=int, default=8500, help="gRPC port; 0 picks a free one (default: 8500)")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for other machines (default: 127.0.0.1)")
     add("--model_name", default="default", help="the name that clients ask for (default: default)")
-    add("--model_base_path", required=True, help="the folder with the version folders")
+    add("--model_base_path", help="the folder with the version folders")
+    add("--model_config_file", help="a ModelServerConfig in protobuf text format: several models, versions, labels")
     add(
         "--file_system_poll_wait_seconds",
         type=float,

@@ -7,7 +7,9 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service, add_to_server
@@ -19,7 +21,9 @@ _SERVICES = ("ModelService", "PredictionService")
 
 
 class ModelServer:
-    """Serves the newest version of one model over gRPC and REST, without encryption or authentication.
+    """Serves models, the newest version of one or a whole repository, without encryption or authentication.
+
+    They are served over gRPC, and with `rest_api_port` over REST, too.
 
     `grpc.health.v1` is answered for the server (""), for TensorFlow Serving's `ModelService` and `PredictionService`,
     and for the model's name, which is NOT_SERVING while no version is loaded; all are once the server stops.
@@ -27,9 +31,16 @@ class ModelServer:
     Args:
         model_name: what clients ask for.
         model_base_path: the folder that holds the version folders.
+        model_config_file: instead of these two, a `ModelServerConfig` in protobuf's text format, with the models, which
+            of their versions are served, and labels for them.
+        model_config_file_poll_wait_seconds: how often to read that file again; 0: only at the start.
+        allow_version_labels_for_unavailable_models: a reload by a call may give a label that is not in use yet to a
+            version that isn't loaded. (The file may in any case: a label moves when its version is loaded.)
         host: the address to listen on. Only this machine can reach the default; "0.0.0.0" is for all.
         port: 0 picks a free one.
         file_system_poll_wait_seconds: how often to look for new versions; 0: only at the start.
+        max_num_load_retries: how often a version that can't be loaded is tried again, its files being the same.
+        load_retry_interval_micros: until the first of these tries; each next one waits twice as long.
         num_threads: CPU threads of one LiteRT interpreter. Default: half of the CPUs, 1 to 4. More make one answer
             quicker on an idle machine; 1 gives most requests per second, and suffers least from busy neighbours.
         num_interpreters: LiteRT interpreters, that is requests that run at once. Default: as many as have a CPU for
@@ -43,16 +54,22 @@ class ModelServer:
 
     Raises:
         ValueError: a number is out of range.
+        StartError: the model config file can't be read.
     """
 
     def __init__(
         self,
-        model_name: str,
-        model_base_path: str | os.PathLike,
+        model_name: str = "default",
+        model_base_path: str | os.PathLike | None = None,
         *,
+        model_config_file: str | os.PathLike | None = None,
+        model_config_file_poll_wait_seconds: float = 0,
+        allow_version_labels_for_unavailable_models: bool = False,
         host: str = "127.0.0.1",
         port: int = 0,
         file_system_poll_wait_seconds: float = 1,
+        max_num_load_retries: int = 5,
+        load_retry_interval_micros: int = 60_000_000,
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
@@ -61,6 +78,11 @@ class ModelServer:
         rest_api_num_threads: int | None = None,
         rest_api_enable_cors_support: bool = False,
     ) -> None:
+        if (model_base_path is None) == (model_config_file is None):
+            raise ValueError(
+                "Either `model_base_path` or `model_config_file` must be given. "
+                f"Received: {model_base_path!r} and {model_config_file!r}"
+            )
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
@@ -87,14 +109,21 @@ class ModelServer:
         self._wanted_port = port
         # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
         self._workers = 4 * max(cpus, interpreters) + 4
-        self._model_name = model_name
         self._health = health.HealthServicer()
+        if model_config_file is None:
+            configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
+        else:
+            configs = read_config_file(Path(model_config_file))
         self._repository = Repository(
-            model_name,
-            Path(model_base_path).absolute(),
-            load,
-            poll_seconds=file_system_poll_wait_seconds,
-            on_serving=self._report_health,
+            configs,
+            LoadPolicy(
+                load,
+                poll_seconds=file_system_poll_wait_seconds,
+                retries=max_num_load_retries,
+                retry_seconds=load_retry_interval_micros / 1e6,
+                on_serving=self._report_health,
+            ),
+            allow_labels_anywhere=allow_version_labels_for_unavailable_models,
         )
         self._service = Service(self._repository)
         self._rest: RestServer | None = None
@@ -106,6 +135,7 @@ class ModelServer:
                 cors=rest_api_enable_cors_support,
             )
             self._rest = RestServer(app, host, rest_api_port)
+        self._config_file = (model_config_file, model_config_file_poll_wait_seconds)
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -145,6 +175,9 @@ class ModelServer:
         if self._server is not None:
             raise RuntimeError("A server can be started once. Received: a second start()")
         self._repository.start()
+        path, seconds = self._config_file
+        if path is not None and seconds > 0:
+            self._repository.follow_file(Path(path), seconds)
         server = grpc.server(
             futures.ThreadPoolExecutor(self._workers, thread_name_prefix="grpc"),
             options=[
@@ -196,9 +229,9 @@ class ModelServer:
         self._port = None
         self._repository.close()
 
-    def _report_health(self, serving: bool) -> None:
+    def _report_health(self, model: str, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
-        self._health.set(self._model_name, states.SERVING if serving else states.NOT_SERVING)
+        self._health.set(model, states.SERVING if serving else states.NOT_SERVING)
 
     def __enter__(self) -> "ModelServer":
         return self.start()

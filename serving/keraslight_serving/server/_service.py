@@ -12,6 +12,7 @@ import grpc
 
 from keraslight_serving.server import _on_examples
 from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import model_configs
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._signatures import choose_outputs, find_signature, read_inputs
@@ -106,6 +107,16 @@ class Service:
         _require_model_spec(request)
         return pb.GetModelStatusResponse(model_version_status=self._repository.status(request.model_spec))
 
+    def reload_config(self, request: pb.ReloadConfigRequest, call: Call) -> pb.ReloadConfigResponse:
+        """Serves other models: those of the request, and no others."""
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        self._repository.reload(model_configs(request.config.model_config_list), call)
+        return pb.ReloadConfigResponse(status=pb.StatusProto())
+
 
 def _require_model_spec(request) -> None:
     if not request.HasField("model_spec"):
@@ -130,6 +141,7 @@ def add_to_server(service: Service, server: grpc.Server) -> None:
         methods.MULTI_INFERENCE: service.multi_inference,
         methods.GET_MODEL_METADATA: service.get_model_metadata,
         methods.GET_MODEL_STATUS: service.get_model_status,
+        methods.HANDLE_RELOAD_CONFIG: service.reload_config,
     }
     handlers: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
     for method, call in calls.items():
