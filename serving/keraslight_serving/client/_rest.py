@@ -184,11 +184,11 @@ def _as_rpc_errors() -> Iterator[None]:
     """Raises what gRPC would for errors of the transport."""
     try:
         yield
-    except httpx.TimeoutException as error:
+    except (httpx.TimeoutException, TimeoutError) as error:
         raise _too_late() from error
     except (httpx.LocalProtocolError, UnicodeEncodeError) as error:  # a header that HTTP can't carry
         raise RestError(grpc.StatusCode.INVALID_ARGUMENT, f"{error}") from error
-    except httpx.TransportError as error:
+    except (httpx.TransportError, OSError) as error:  # httpx lets errors of TLS that come late pass as they are
         raise RestError(grpc.StatusCode.UNAVAILABLE, f"{error}" or type(error).__name__) from error
     except httpx.HTTPError as error:
         raise RestError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error
