@@ -11,6 +11,7 @@ The files, in the order in which a request meets them:
     _call.py         who asks, and until when
     _repository.py   the version folders: which one serves, loading the next, unloading the last
     _servable.py     one loaded version: which engine runs which signature
+    _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
     engines/         litert.py and saved_model.py run the graphs
 """

@@ -9,7 +9,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._repository import Repository
-from keraslight_serving.server._servable import Servable
+from keraslight_serving.server._servable import ENGINES, Servable
 from keraslight_serving.server._service import Service, add_to_server
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -35,6 +35,8 @@ class ModelServer:
             each of their threads.
         load_saved_model: load the SavedModel with its version, not at the first request that needs it. That request
             then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
+        engine: `auto` runs what it can in LiteRT and the rest in TensorFlow; `litert` serves only what needs no
+            TensorFlow; `tensorflow` runs everything in the SavedModel, as TensorFlow Serving does.
 
     Raises:
         ValueError: a number is out of range.
@@ -51,6 +53,7 @@ class ModelServer:
         num_threads: int | None = None,
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
+        engine: str = "auto",
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
@@ -59,12 +62,20 @@ class ModelServer:
         for name, value in (("num_threads", num_threads), ("num_interpreters", num_interpreters)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {value}")
+        if engine not in ENGINES:
+            raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}. Received: {engine!r}")
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         threads = num_threads or min(max(cpus // 2, 1), 4)
         interpreters = num_interpreters or max(1, cpus // threads)
 
         def load(folder: Path, eager: bool) -> Servable:
-            return Servable(folder, threads=threads, interpreters=interpreters, eager=eager or load_saved_model)
+            return Servable(
+                folder,
+                threads=threads,
+                interpreters=interpreters,
+                eager=eager or load_saved_model,
+                engine=engine,
+            )
 
         self._host = host
         self._wanted_port = port
