@@ -10,9 +10,11 @@ The files, in the order in which a request meets them:
     _service.py      the calls: who answers what, in which order a request is checked
     _call.py         who asks, and until when
     _repository.py   the version folders: which one serves, loading the next, unloading the last
+    _loader.py       how a version folder becomes a servable; _warmup.py replays its warmup requests
     _servable.py     one loaded version: which engine runs which signature
     _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
+    _batching.py     joins requests to batches, as _batching_parameters.py says
     engines/         litert.py and saved_model.py run the graphs
 """
 

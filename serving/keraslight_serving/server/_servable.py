@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import invalid, not_found
 from keraslight_serving.server._execution import Execution, Observer, ignore
@@ -15,6 +16,10 @@ from keraslight_serving.server._signatures import check_arrays
 from keraslight_serving.server.engines.litert import LiteRTEngine
 from keraslight_serving.server.engines.saved_model import SavedModelEngine
 from keraslight_serving.wire import serving_pb2 as pb
+
+Engine = LiteRTEngine | SavedModelEngine
+Arrays = Mapping[str, np.ndarray]
+Answers = dict[str, np.ndarray]
 
 ENGINES = ("auto", "litert", "tensorflow")
 
@@ -36,7 +41,9 @@ class Servable:
         eager: load the SavedModel here in any case where there is one to run.
         engine: `auto`, as above; `litert`: only what runs without TensorFlow is served; `tensorflow`: everything runs
             in the SavedModel.
-        observe: told of each run of an engine, in the thread that ran it.
+        batcher: joins requests to batches, but for the decoding in front of a network: so a file that can't be decoded
+            never spoils a batch. None: each request runs alone.
+        observe: told of each run of an engine that no batcher joined, in the thread that ran it.
 
     Raises:
         StatusError: the folder can't be served.
@@ -50,10 +57,12 @@ class Servable:
         interpreters: int,
         eager: bool,
         engine: str = "auto",
+        batcher: Batcher | None = None,
         observe: Observer = ignore,
     ) -> None:
         lite, saved = folder / "model.tflite", folder / "saved_model.pb"
         _check_files(folder, lite.is_file(), saved.is_file(), engine)
+        self._batcher = batcher
         self._observe = observe
         self.signatures = _saved_signatures(saved) if saved.is_file() else {}
         self._litert = None
@@ -86,14 +95,12 @@ class Servable:
             return self._pipelines[signature].decode is not None
         return not self._in_litert(signature)
 
-    def check(self, signature: str, inputs: Mapping[str, np.ndarray]) -> None:
+    def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
         exact_rank = self._in_litert(signature) or not self.needs_tensorflow(signature)
         check_arrays(self.signatures[signature], inputs, exact_rank=exact_rank)
 
-    def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
-    ) -> dict[str, np.ndarray]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         """Runs a signature on inputs that `check` has passed.
 
         Raises:
@@ -103,13 +110,13 @@ class Servable:
         pipeline = self._pipelines.get(signature)
         if pipeline is None:
             engine = self._litert if self._in_litert(signature) else self._saved_model
-            return self._execute(engine, signature, inputs, outputs, call)
+            return self._join(engine, signature, inputs, outputs, call)
         (array,) = inputs.values()
         if pipeline.decode is not None:
             decoded = self._execute(self._saved_model, pipeline.decode, inputs, [pipeline.decoded], call)
             array = decoded[pipeline.decoded]
         needed = pipeline.needed(outputs)
-        answers = self._execute(self._litert, pipeline.network, {pipeline.input: array}, needed, call)
+        answers = self._join(self._litert, pipeline.network, {pipeline.input: array}, needed, call)
         return pipeline.finish(answers, outputs)
 
     def close(self) -> None:
@@ -118,14 +125,11 @@ class Servable:
             if engine is not None:
                 engine.close()
 
-    def _execute(
-        self,
-        engine: LiteRTEngine | SavedModelEngine,
-        signature: str,
-        inputs: Mapping[str, np.ndarray],
-        outputs: Sequence[str],
-        call: Call,
-    ) -> dict[str, np.ndarray]:
+    def _join(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
+        run = self._execute if self._batcher is None else self._batcher.run
+        return run(engine, signature, inputs, outputs, call)
+
+    def _execute(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         began = time.perf_counter()
         answers = engine.run(signature, inputs, outputs, call)
         rows = {len(array) if array.ndim else 1 for array in inputs.values()}

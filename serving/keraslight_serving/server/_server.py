@@ -8,8 +8,8 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._errors import StartError
+from keraslight_serving.server._loader import Loader
 from keraslight_serving.server._repository import Repository
-from keraslight_serving.server._servable import ENGINES, Servable
 from keraslight_serving.server._service import Service, add_to_server
 
 MAX_MESSAGE_BYTES = 2**31 - 1
@@ -37,9 +37,16 @@ class ModelServer:
             then doesn't wait for TensorFlow's import; a server that only runs `model.tflite` stays small without.
         engine: `auto` runs what it can in LiteRT and the rest in TensorFlow; `litert` serves only what needs no
             TensorFlow; `tensorflow` runs everything in the SavedModel, as TensorFlow Serving does.
+        enable_batching: join requests to batches. It pays where a batch costs less than its rows do one by one, as with
+            TensorFlow's engine; LiteRT's cost the same on a CPU.
+        batching_parameters_file: TensorFlow Serving's BatchingParameters, as text; its defaults where left out.
+        enable_per_model_batching_parameters: versions are batched as the `batching_params.pbtxt` in their folders says,
+            those without one not at all. The threads are those of `batching_parameters_file`.
+        enable_model_warmup: replay a version's `assets.extra/tf_serving_warmup_requests` before it is announced.
+        num_request_iterations_for_warmup: how often.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or `batching_parameters_file` can't be used.
     """
 
     def __init__(
@@ -54,39 +61,35 @@ class ModelServer:
         num_interpreters: int | None = None,
         load_saved_model: bool = False,
         engine: str = "auto",
+        enable_batching: bool = False,
+        batching_parameters_file: str | os.PathLike | None = None,
+        enable_per_model_batching_parameters: bool = False,
+        enable_model_warmup: bool = True,
+        num_request_iterations_for_warmup: int = 1,
     ) -> None:
         if not model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         if not 0 <= port < 2**16:
             raise ValueError(f"`port` must be between 0 and 65535. Received: {port}")
-        for name, value in (("num_threads", num_threads), ("num_interpreters", num_interpreters)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {value}")
-        if engine not in ENGINES:
-            raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}. Received: {engine!r}")
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = num_threads or min(max(cpus // 2, 1), 4)
-        interpreters = num_interpreters or max(1, cpus // threads)
-
-        def load(folder: Path, eager: bool) -> Servable:
-            return Servable(
-                folder,
-                threads=threads,
-                interpreters=interpreters,
-                eager=eager or load_saved_model,
-                engine=engine,
-            )
-
+        self._loader = Loader(
+            num_threads=num_threads,
+            num_interpreters=num_interpreters,
+            load_saved_model=load_saved_model,
+            engine=engine,
+            enable_batching=enable_batching,
+            batching_parameters_file=batching_parameters_file,
+            enable_per_model_batching_parameters=enable_per_model_batching_parameters,
+            enable_model_warmup=enable_model_warmup,
+            num_request_iterations_for_warmup=num_request_iterations_for_warmup,
+        )
         self._host = host
         self._wanted_port = port
-        # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
-        self._workers = 4 * max(cpus, interpreters) + 4
         self._model_name = model_name
         self._health = health.HealthServicer()
         self._repository = Repository(
             model_name,
             Path(model_base_path).absolute(),
-            load,
+            self._loader,
             poll_seconds=file_system_poll_wait_seconds,
             on_serving=self._report_health,
         )
@@ -117,9 +120,13 @@ class ModelServer:
         """
         if self._server is not None:
             raise RuntimeError("A server can be started once. Received: a second start()")
-        self._repository.start()
+        try:
+            self._repository.start()
+        except StartError:
+            self._loader.close()
+            raise
         server = grpc.server(
-            futures.ThreadPoolExecutor(self._workers, thread_name_prefix="grpc"),
+            futures.ThreadPoolExecutor(self._loader.callers, thread_name_prefix="grpc"),
             options=[
                 ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
                 ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -140,6 +147,7 @@ class ModelServer:
             reason = "grpc could not bind it"
         if port == 0:
             self._repository.close()
+            self._loader.close()
             raise StartError(f"The server must be able to listen on its address. Received: {target}, {reason}")
         server.start()
         self._server, self._port = server, port
@@ -158,6 +166,7 @@ class ModelServer:
         self._server = None
         self._port = None
         self._repository.close()
+        self._loader.close()
 
     def _report_health(self, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
