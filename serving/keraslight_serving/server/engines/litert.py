@@ -14,8 +14,9 @@ from keraslight_serving.server._signatures import declared_shape
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
-# Rows that run at a time. Larger batches go through in slices: an interpreter keeps the memory of its largest batch.
-SLICE_ROWS = 32
+# Rows that run at a time. Larger batches go through in slices: an interpreter keeps the memory of its largest batch, and
+# on a CPU a row in a batch takes as long as one alone (4.7 ms and 5.5 ms in a batch of 8, small MobileNetV4).
+SLICE_ROWS = 8
 
 
 class LiteRTEngine:
