@@ -192,9 +192,7 @@ def start(path: Path, repeats: int) -> None:
             time.sleep(0.5)
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
-    print(
-        f"  start to first answer {statistics.median(seconds):.2f} s, idle memory then {statistics.median(memory):.0f} MB"
-    )
+    print(f"  start to first answer {statistics.median(seconds):.2f} s, memory then {statistics.median(memory):.0f} MB")
 
 
 @contextlib.contextmanager
@@ -231,7 +229,7 @@ def main() -> None:
     parser.add_argument(
         "--rivals",
         metavar="PYTHON",
-        help='compare with LitServe and Ray Serve, as installed for this interpreter: pip install litserve "ray[serve]"',
+        help='also LitServe and Ray Serve, as installed for this interpreter: pip install litserve "ray[serve]"',
     )
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
