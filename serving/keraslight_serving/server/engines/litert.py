@@ -14,8 +14,8 @@ from keraslight_serving.server._signatures import declared_shape
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
-# Rows that run at a time. Larger batches go through in slices: an interpreter keeps the memory of its largest batch, and
-# on a CPU a row in a batch takes no less time than one alone (small MobileNetV4: 4.7 ms, in a batch of 8 5.5 ms).
+# Rows that run at a time. Larger batches go through in slices: an interpreter keeps the memory of its largest batch,
+# and on a CPU a row in a batch takes no less time than one alone (small MobileNetV4: 4.7 ms, in a batch of 8 5.5 ms).
 SLICE_ROWS = 8
 
 
