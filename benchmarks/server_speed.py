@@ -13,7 +13,9 @@ other in one run; a load generator in a process of its own sends ready-made byte
 """
 
 import argparse
+import base64
 import contextlib
+import json
 import multiprocessing
 import os
 import re
@@ -82,10 +84,10 @@ def grpc_caller(address: str) -> Callable[[], object]:
 
 
 def http_caller(address: str) -> Callable[[], object]:
-    body = IMAGE.tobytes()
+    body = json.dumps({"image": base64.b64encode(IMAGE.tobytes()).decode()}).encode()
 
     def call() -> object:
-        request = urllib.request.Request(address, body, {"Content-Type": "application/octet-stream"})
+        request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=120) as response:
             return response.read()
 
