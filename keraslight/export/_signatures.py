@@ -15,6 +15,17 @@ from keraslight.preprocessing import Preprocessing
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 
+PIPELINES = {
+    "serving_uint8": {"network": "serving_default"},
+    "encoded": {"decode": "decode", "network": "serving_default", "rank": "probabilities"},
+    "classify": {"decode": "decode_examples", "network": "serving_default", "rank": "probabilities"},
+}
+"""Which signatures are others in a row, so that a server may run the network elsewhere, such as in model.tflite.
+
+`decode` is a signature that makes the images, `network` the one that takes them, and the network's output `rank` is
+sorted, best first, into `scores`, `indices` and `classes`. Without `decode` the images are cast to float32.
+"""
+
 _DECODED, _TOO_LARGE = 0, 1
 _PARALLEL_DECODES = 4
 
@@ -77,17 +88,24 @@ def _signatures(
         return scores(tf.cast(images, tf.float32))
 
     @signature(tf.TensorSpec((None,), tf.string, name="image_bytes"))
+    def decode(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"images": _decode(image_bytes, None, spec, max_pixels, "image_bytes")}
+
+    @signature(tf.TensorSpec((None,), tf.string, name="inputs"))
+    def decode_examples(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        bytes_feature = tf.io.FixedLenFeature((), tf.string, default_value="")
+        features = tf.io.parse_example(inputs, {"image/encoded": bytes_feature, "image/pixels": bytes_feature})
+        images = _decode(features["image/encoded"], features["image/pixels"], spec, max_pixels, "inputs")
+        return {"images": images}
+
+    @signature(tf.TensorSpec((None,), tf.string, name="image_bytes"))
     def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = _decode(image_bytes, None, spec, max_pixels, "image_bytes")
-        probabilities = infer(images)["probabilities"]
+        probabilities = infer(decode(image_bytes)["images"])["probabilities"]
         return {"probabilities": probabilities, **ranked(probabilities)}
 
     @signature(tf.TensorSpec((None,), tf.string, name="inputs"))
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        bytes_feature = tf.io.FixedLenFeature((), tf.string, default_value="")
-        features = tf.io.parse_example(inputs, {"image/encoded": bytes_feature, "image/pixels": bytes_feature})
-        images = _decode(features["image/encoded"], features["image/pixels"], spec, max_pixels, "inputs")
-        outputs = ranked(infer(images)["probabilities"])
+        outputs = ranked(infer(decode_examples(inputs)["images"])["probabilities"])
         return {"classes": outputs["classes"], "scores": outputs["scores"]}
 
     @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))
@@ -99,6 +117,8 @@ def _signatures(
         "serving_uint8": serving_uint8,
         "encoded": encoded,
         "classify": classify,
+        "decode": decode,
+        "decode_examples": decode_examples,
     }
     return {**signatures, "embed": embed} if with_embed else signatures
 

@@ -1,7 +1,8 @@
 """Servables: versioned SavedModel directories for TensorFlow Serving and for keraslight's own server.
 
 <path>/<version>/
-    saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify, embed if asked for
+    saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify, decode,
+                                        decode_examples, embed if asked for
     model.tflite                        serving_default again, for LiteRT
     assets/labels.txt                   one label a line
     assets.extra/keraslight.json        where the version comes from, and how well it agrees with that
@@ -31,7 +32,7 @@ from keraslight.export._inference import (
     shapes,
 )
 from keraslight.export._repository import batch_sizes, check_config, update_config
-from keraslight.export._signatures import write_saved_model
+from keraslight.export._signatures import PIPELINES, write_saved_model
 from keraslight.export._verify import sample_images, verify, weights_hash
 from keraslight.export._versions import INFO, atomic_version, check_number, list_versions
 from keraslight.export._warmup import write_warmup
@@ -73,6 +74,9 @@ def save_servable(
       can't be decoded is an error that names its index.
     - `classify`: `inputs` string (B,), tf.Examples with either `image/encoded`, a file, or `image/pixels`, a string of
       H * W * C bytes -> `classes` and `scores` as above.
+    - `decode`: `image_bytes` as for `encoded`, and `decode_examples`: `inputs` as for `classify`, -> `images` float32
+      (B, H, W, C), as `serving_default` takes them. The string signatures in two steps: keraslight's server runs the
+      second one in model.tflite, and reads in keraslight.json which are to be joined.
     - `embed`: `images` float32 (B, H, W, C) -> `embedding` float32 (B, D), the features that the classifier reads.
 
     Args:
@@ -141,6 +145,7 @@ def save_servable(
             "quantization": quantization,
             "max_pixels": max_pixels,
             "batch_sizes": sizes,
+            "pipelines": PIPELINES,
             "metrics": metrics or {},
             "parity": parity,
             "versions": {name: metadata.version(name) for name in ("keraslight", "keras", "tensorflow")},

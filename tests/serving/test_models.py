@@ -183,7 +183,7 @@ def repository():
     """`repository(configs)` starts one over fake servables."""
     opened = []
 
-    def start(*configs, load=lambda folder, eager: FakeServable(folder), **how):
+    def start(*configs, load=lambda name, folder, eager: FakeServable(folder), **how):
         allow = how.pop("allow_labels_anywhere", False)
         made = Repository(configs, LoadPolicy(load, **{"poll_seconds": 0.01, **how}), allow_labels_anywhere=allow)
         opened.append(made)
@@ -255,7 +255,7 @@ def test_a_start_with_nothing_to_serve_names_every_reason(folders, repository, t
 def test_a_slow_load_blocks_no_other_model(folders, repository):
     slow = threading.Event()
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         if folder.parent.name == "slow" and folder.name == "2":
             slow.wait(20)
         return FakeServable(folder)
@@ -273,7 +273,7 @@ def test_a_slow_load_blocks_no_other_model(folders, repository):
 def test_a_failed_version_is_tried_again_with_growing_pauses(folders, repository):
     tries = []
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         if folder.name == "2":
             tries.append(time.monotonic())
             if len(tries) < 4:
@@ -292,7 +292,7 @@ def test_a_failed_version_is_tried_again_with_growing_pauses(folders, repository
 def test_tries_end(folders, repository):
     tries = []
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         if folder.name == "2":
             tries.append(folder)
         return FakeServable(folder)
@@ -354,7 +354,7 @@ def test_a_label_of_a_version_that_is_not_loaded(folders, repository):
 def test_a_label_moves_once_its_version_is_loaded(folders, repository, tmp_path):
     base, gate = folders("a", 1, 2), threading.Event()
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         if folder.name == "2":
             gate.wait(20)
         return FakeServable(folder)

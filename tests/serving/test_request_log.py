@@ -211,9 +211,3 @@ def test_logs_that_can_not_be(configure, tmp_path, options, text):
     options = {"prefix": tmp_path / "log"} | options
     with pytest.raises(StartError, match=text):
         ModelServer(model_config_file=configure(**options)).start()
-
-
-def test_what_is_missing_is_named(configure, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    with pytest.raises(StartError, match='needs google-crc32c: pip install "keraslight\\[request-log\\]"'):
-        ModelServer(model_config_file=configure(tmp_path / "log"))

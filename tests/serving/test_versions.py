@@ -226,7 +226,7 @@ def repository_of(base_path, load) -> Repository:
 
 def test_a_version_is_unloaded_when_its_last_request_is_done(tmp_path):
     (tmp_path / "1").mkdir()
-    repository = repository_of(tmp_path, lambda folder, eager: FakeServable(folder))
+    repository = repository_of(tmp_path, lambda name, folder, eager: FakeServable(folder))
     repository.start()
     spec = pb.ModelSpec(name="m")
 
@@ -252,7 +252,7 @@ def test_a_failed_version_is_not_tried_at_every_poll(tmp_path):
     (tmp_path / "2" / "broken").touch()
     tried = []
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         tried.append(folder.name)
         return FakeServable(folder)
 

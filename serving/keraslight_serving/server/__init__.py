@@ -12,8 +12,11 @@ The files, in the order in which a request meets them:
     _repository.py   the models: which one is asked for; a reload changes them
     _model.py        one model's versions: finding them, serving those that are wanted, replacing them without a gap
     _config.py       which models, which of their versions, and labels
+    _loader.py       how a version folder becomes a servable; _warmup.py replays its warmup requests
     _servable.py     one loaded version: which engine runs which signature
+    _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
+    _batching.py     joins requests to batches, as _batching_parameters.py says
     rest/            the same calls as JSON over HTTP
     engines/         litert.py and saved_model.py run the graphs
 

@@ -93,6 +93,10 @@ METRICS = {
 _Series = dict[str, dict[tuple[str, ...], list[float]]]
 
 
+# What the label `runtime` calls the engines; TF1 is TensorFlow Serving's own word.
+_RUNTIMES = {"litert": "LiteRT", "tensorflow": "TF1"}
+
+
 def path_of(monitoring_config_file: str | os.PathLike) -> str | None:
     """Where the metrics are to be served, by a MonitoringConfig in protobuf's text format; None: nowhere.
 
@@ -140,8 +144,8 @@ class Metrics:
         self.request(model, api, "REST", code.name, seconds)
 
     def run(self, model: str, api: str, engine: str, seconds: float) -> None:
-        """An engine has run for a request, which includes its time in the queue. `engine`: `LiteRT` or `TF1`."""
-        self._observe(RUNTIME_LATENCY, (model, api, engine), seconds * 1e6)
+        """An engine, `litert` or `tensorflow`, has run for a request."""
+        self._observe(RUNTIME_LATENCY, (model, api, _RUNTIMES.get(engine, engine)), seconds * 1e6)
 
     def examples(self, model: str, count: int) -> None:
         """A MultiInference request has been answered for so many tf.Examples."""

@@ -27,15 +27,15 @@ class LoadPolicy:
     """How versions are looked for and loaded.
 
     Attributes:
-        load: makes a Servable of a version folder; raises StatusError. Its second argument asks it to load the
-            SavedModel, too.
+        load: makes a Servable of a model's name and a version folder; raises StatusError. Its third argument asks it to
+            load the SavedModel, too.
         poll_seconds: between two looks at the folder; 0 or less: look once.
         retries: how often a version that failed is tried again while its files stay the same.
         retry_seconds: until the first of these; each next one waits twice as long.
         on_serving: called with a model's name and whether a version of it is served, each time that changes.
     """
 
-    load: Callable[[Path, bool], Servable]
+    load: Callable[[str, Path, bool], Servable]
     poll_seconds: float = 1
     retries: int = 5
     retry_seconds: float = 60
@@ -302,7 +302,7 @@ class Model:
         # Where TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
         eager = any(loaded.servable.saved_model_loaded for loaded in self._loaded.values())
         try:
-            servable = self._how.load(folder, eager)
+            servable = self._how.load(self.name, folder, eager)
         except Exception as error:
             known_error = isinstance(error, StatusError)
             failure = error if known_error else StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

@@ -15,15 +15,14 @@ import logging
 import os
 import queue
 import random
-import struct
 import threading
 import time
 
-import grpc
 from google.protobuf.message import Message
 
-from keraslight_serving.server._errors import StatusError, invalid, not_found
+from keraslight_serving.server._errors import invalid, not_found
 from keraslight_serving.server._metrics import Metrics
+from keraslight_serving.server._tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -47,13 +46,6 @@ def check_logging(model: str, config: pb.LoggingConfig) -> None:
         raise invalid(f"Expected model {model} to have an absolute filename_prefix; got {collector.filename_prefix}")
     if not 0 <= rate <= 1:
         raise invalid(f"Expected model {model} to have a sampling_rate from 0 to 1; got {rate}")
-    try:
-        import google_crc32c  # noqa: F401
-    except ImportError:
-        raise StatusError(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            'logging_config needs google-crc32c: pip install "keraslight[request-log]"',
-        ) from None
 
 
 class RequestLog:
@@ -148,8 +140,7 @@ class _RecordFile:
             self.close()
         if self._file is None:
             self._open()
-        length = struct.pack("<Q", len(data))
-        rest = memoryview(length + _masked_crc(length) + data + _masked_crc(data))
+        rest = memoryview(to_record(data))
         end = self._end + len(rest)
         try:
             while rest:
@@ -178,7 +169,7 @@ class _RecordFile:
 def _record(
     config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message, seconds: int
 ) -> bytes:
-    record = pb.LoggedPrediction()
+    record = pb.PredictionLog()
     record.log_metadata.model_spec.CopyFrom(spec)
     record.log_metadata.sampling_config.CopyFrom(config.sampling_config)
     record.log_metadata.saved_model_tags.append("serve")
@@ -187,11 +178,3 @@ def _record(
     exchange.request = request.SerializeToString()
     exchange.response = response.SerializeToString()
     return record.SerializeToString()
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """CRC-32C, turned and shifted as TFRecords have it (tensorflow/core/lib/hash/crc32c.h)."""
-    import google_crc32c
-
-    crc = google_crc32c.value(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)

@@ -13,13 +13,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._grpc_server import listen, make_server
+from keraslight_serving.server._loader import Loader
 from keraslight_serving.server._logging import configure
 from keraslight_serving.server._metrics import DEFAULT_PATH, Metrics, path_of
 from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._security import Tokens, ssl_credentials
-from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service
 from keraslight_serving.server.rest import Handler, RestApp, RestServer
 
@@ -77,8 +77,17 @@ class ModelServer:
             whether other processes listen on the same port.
         rest_api_port: for the REST API; 0 picks a free one, None: there is none.
         rest_api_timeout_in_ms: milliseconds for an answer over REST; 0: no limit.
-        rest_api_num_threads: REST requests that are worked on at a time. Default: four for each CPU.
+        rest_api_num_threads: REST requests that are worked on at a time. Default: as for gRPC.
         rest_api_enable_cors_support: let web pages of other origins ask over REST.
+        engine: `auto` runs what it can in LiteRT and the rest in TensorFlow; `litert` serves only what needs no
+            TensorFlow; `tensorflow` runs everything in the SavedModel, as TensorFlow Serving does.
+        enable_batching: join requests to batches. It pays where a batch costs less than its rows do one by one, as with
+            TensorFlow's engine; LiteRT's cost the same on a CPU.
+        batching_parameters_file: TensorFlow Serving's BatchingParameters, as text; its defaults where left out.
+        enable_per_model_batching_parameters: versions are batched as the `batching_params.pbtxt` in their folders says,
+            those without one not at all. The threads are those of `batching_parameters_file`.
+        enable_model_warmup: replay a version's `assets.extra/tf_serving_warmup_requests` before it is announced.
+        num_request_iterations_for_warmup: how often.
 
     Attributes:
         metrics: what is counted.
@@ -121,6 +130,12 @@ class ModelServer:
         rest_api_timeout_in_ms: int = 30_000,
         rest_api_num_threads: int | None = None,
         rest_api_enable_cors_support: bool = False,
+        engine: str = "auto",
+        enable_batching: bool = False,
+        batching_parameters_file: str | os.PathLike | None = None,
+        enable_per_model_batching_parameters: bool = False,
+        enable_model_warmup: bool = True,
+        num_request_iterations_for_warmup: int = 1,
     ) -> None:
         if (model_base_path is None) == (model_config_file is None):
             raise ValueError(
@@ -135,21 +150,25 @@ class ModelServer:
             raise ValueError(f"`rest_api_port` must be between 0 and 65535. Received: {rest_api_port}")
         if rest_api_timeout_in_ms < 0:
             raise ValueError(f"`rest_api_timeout_in_ms` must be at least 0. Received: {rest_api_timeout_in_ms}")
-        for name, value in (
-            ("num_threads", num_threads),
-            ("num_interpreters", num_interpreters),
-            ("grpc_max_threads", grpc_max_threads),
-            ("rest_api_num_threads", rest_api_num_threads),
-        ):
+        for name, value in (("grpc_max_threads", grpc_max_threads), ("rest_api_num_threads", rest_api_num_threads)):
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be at least 1. Received: {value}")
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = num_threads or min(max(cpus // 2, 1), 4)
-        interpreters = num_interpreters or max(1, cpus // threads)
-
-        def load(folder: Path, eager: bool) -> Servable:
-            return Servable(folder, threads=threads, interpreters=interpreters, eager=eager or load_saved_model)
-
+        if log_format or log_level:
+            configure(log_format or "text", log_level or "info")
+        self.metrics = Metrics(metrics_directory)
+        self._request_log = RequestLog(self.metrics)
+        self._loader = Loader(
+            num_threads=num_threads,
+            num_interpreters=num_interpreters,
+            load_saved_model=load_saved_model,
+            engine=engine,
+            enable_batching=enable_batching,
+            batching_parameters_file=batching_parameters_file,
+            enable_per_model_batching_parameters=enable_per_model_batching_parameters,
+            enable_model_warmup=enable_model_warmup,
+            num_request_iterations_for_warmup=num_request_iterations_for_warmup,
+            metrics=self.metrics,
+        )
         self._host = host
         self._wanted_port = port
         self._socket_path = grpc_socket_path
@@ -157,10 +176,6 @@ class ModelServer:
         self._ssl_config_file = ssl_config_file
         self._auth_token_file = auth_token_file
         self._monitoring_config_file = monitoring_config_file
-        if log_format or log_level:
-            configure(log_format or "text", log_level or "info")
-        self.metrics = Metrics(metrics_directory)
-        self._request_log = RequestLog(self.metrics)
         self._health = health.HealthServicer()
         if model_config_file is None:
             configs = [ModelConfig(model_name, Path(model_base_path).absolute())]
@@ -169,7 +184,7 @@ class ModelServer:
         self._repository = make_repository(
             configs,
             LoadPolicy(
-                load,
+                self._loader,
                 poll_seconds=file_system_poll_wait_seconds,
                 retries=max_num_load_retries,
                 retry_seconds=load_retry_interval_micros / 1e6,
@@ -186,13 +201,13 @@ class ModelServer:
             check_methods=enable_signature_method_name_check,
             tensor_content=enable_serialization_as_tensor_content,
             # Somewhat more than run at once: while one waits for an interpreter, another is read or written.
-            slots=grpc_max_threads or 4 * max(cpus, interpreters) + 4,
+            slots=grpc_max_threads or self._loader.callers,
         )
         self._rest: RestServer | None = None
         self._wanted_rest_port = rest_api_port
         self._rest_options = {
             "timeout": rest_api_timeout_in_ms / 1000 or None,
-            "threads": rest_api_num_threads or 4 * cpus,
+            "threads": rest_api_num_threads or self._loader.callers,
             "cors": rest_api_enable_cors_support,
         }
         self._server: grpc.Server | None = None
@@ -279,6 +294,7 @@ class ModelServer:
         except StartError:
             server.stop(None)
             self._repository.close()
+            self._loader.close()
             raise
         server.start()
         self._server, self._port = server, port
@@ -305,6 +321,7 @@ class ModelServer:
         self._server = None
         self._port = None
         self._repository.close()
+        self._loader.close()
         self._request_log.close()
         self.metrics.close()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
+from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import CODES, StatusError, invalid
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -21,6 +22,8 @@ class SavedModelEngine:
         folder: holds `saved_model.pb` and `variables/`.
         signatures: those of its `serve` graph.
     """
+
+    name = "tensorflow"
 
     def __init__(self, folder: Path, signatures: Mapping[str, pb.SignatureDef]) -> None:
         self._folder = folder
@@ -42,9 +45,12 @@ class SavedModelEngine:
             if self._session is None:
                 self._session = self._open()
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
+    def run(
+        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
+    ) -> dict[str, np.ndarray]:
         if not self.loaded:
             self.load()
+            call.check()  # that took seconds
         return self._session.run(self._signatures[signature], inputs, outputs)
 
     def close(self) -> None:

@@ -1,0 +1,167 @@
+"""The engines behind a servable: which one runs, how many at once, and what is told of it."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._errors import StatusError
+from keraslight_serving.server._servable import Servable
+from keraslight_serving.server.engines.litert import SLICE_ROWS, LiteRTEngine
+
+OUTPUTS = ["probabilities"]
+
+
+def load(folder, engine="auto", **arguments):
+    return Servable(folder, threads=1, interpreters=2, eager=False, engine=engine, **arguments)
+
+
+@pytest.fixture
+def engine(version_folder):
+    return LiteRTEngine(version_folder / "model.tflite", threads=1, interpreters=2)
+
+
+@pytest.fixture(scope="module")
+def two_signatures(tmp_path_factory):
+    """A file whose signatures `double` and `half` are two graphs."""
+
+    class Scaler(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+        def double(self, x):
+            return {"y": x * 2.0}
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+        def half(self, x):
+            return {"y": x / 2.0, "z": x + 1.0}
+
+    module = Scaler()
+    folder = tmp_path_factory.mktemp("scaler")
+    signatures = {"double": module.double, "half": module.half}
+    tf.saved_model.save(module, str(folder), signatures=signatures)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=list(signatures))
+    (folder / "model.tflite").write_bytes(converter.convert())
+    return folder / "model.tflite"
+
+
+@pytest.mark.parametrize("rows", [1, 2, SLICE_ROWS, SLICE_ROWS + 1, 2 * SLICE_ROWS + 5])
+def test_both_engines_agree(version_folder, rows):
+    images = np.random.default_rng(rows).uniform(0, 255, (rows, 8, 8, 1)).astype(np.float32)
+    found, wanted = (
+        load(version_folder, engine).run("serving_default", {"images": images}, OUTPUTS, Call())["probabilities"]
+        for engine in ("litert", "tensorflow")
+    )
+    assert found.shape == wanted.shape == (rows, 3)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_engine_litert_leaves_the_saved_model_alone(version_folder):
+    servable = load(version_folder, "litert")
+    assert set(servable.signatures) == {"serving_default"}
+    assert not servable.needs_tensorflow("serving_default")
+    assert not servable.saved_model_loaded
+
+
+def test_engine_tensorflow_leaves_the_tflite_file_alone(version_folder):
+    servable = load(version_folder, "tensorflow")
+    assert servable.saved_model_loaded
+    assert all(servable.needs_tensorflow(name) for name in servable.signatures)
+
+
+@pytest.mark.parametrize(
+    ("engine", "without", "text"),
+    [
+        ("litert", "model.tflite", "`engine` litert needs a file called `model.tflite`"),
+        ("tensorflow", "saved_model.pb", "should have a file called `saved_model.pb`"),
+    ],
+)
+def test_an_engine_needs_its_file(publish, engine, without, text):
+    with pytest.raises(StartError, match=text):
+        ModelServer("tiny", publish(without=(without,)), engine=engine).start()
+
+
+def test_unknown_engine(publish):
+    with pytest.raises(ValueError, match="`engine` must be one of auto, litert, tensorflow. Received: 'onnx'"):
+        ModelServer("tiny", publish(), engine="onnx")
+
+
+def test_answers_outlive_the_next_request(engine, pixels):
+    first = engine.run("serving_default", {"images": pixels}, OUTPUTS, Call())["probabilities"]
+    kept = first.copy()
+    engine.run("serving_default", {"images": 255 - pixels}, OUTPUTS, Call())
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_bytes_are_cast_on_their_way_in(engine, pixels):
+    wanted = engine.run("serving_default", {"images": pixels.astype(np.float32)}, OUTPUTS, Call())
+    found = engine.run("serving_default", {"images": pixels}, OUTPUTS, Call())
+    np.testing.assert_array_equal(found["probabilities"], wanted["probabilities"])
+
+
+def test_requests_of_changing_sizes_share_the_interpreters(engine):
+    """Memory is laid out anew each time; a row's answer must not depend on its neighbours."""
+    images = np.random.default_rng(0).uniform(0, 255, (7, 8, 8, 1)).astype(np.float32)
+    alone = [engine.run("serving_default", {"images": images[i : i + 1]}, OUTPUTS, Call()) for i in range(7)]
+    wanted = np.concatenate([answer["probabilities"] for answer in alone])
+
+    def ask(seed):
+        picked = np.random.default_rng(seed).permutation(7)[: 1 + seed % 7]
+        found = engine.run("serving_default", {"images": images[picked]}, OUTPUTS, Call())["probabilities"]
+        np.testing.assert_allclose(found, wanted[picked], atol=1e-6)
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(ask, range(140)))
+    assert len(engine._idle) <= 2
+
+
+def test_a_file_with_several_signatures(two_signatures):
+    engine = LiteRTEngine(two_signatures, threads=1, interpreters=1)
+    x = np.array([[2, 4], [6, 8], [10, 12]], np.float32)
+    for rows in (1, 3, 2):
+        double = engine.run("double", {"x": x[:rows]}, ["y"], Call())
+        half = engine.run("half", {"x": x[:rows].astype(np.uint8)}, ["z", "y"], Call())
+        np.testing.assert_array_equal(double["y"], 2 * x[:rows])
+        np.testing.assert_array_equal(half["y"], x[:rows] / 2)
+        np.testing.assert_array_equal(half["z"], x[:rows] + 1)
+        assert set(double) == {"y"}
+
+
+def test_an_interpreter_that_failed_is_replaced(engine, pixels):
+    wanted = engine.run("serving_default", {"images": pixels}, OUTPUTS, Call())["probabilities"]
+    for _ in range(3):
+        with pytest.raises(StatusError, match="LiteRT can't run signature 'serving_default' on these inputs"):
+            engine.run("serving_default", {"images": np.zeros((1, 9, 9, 2), np.float32)}, OUTPUTS, Call())
+    found = engine.run("serving_default", {"images": pixels}, OUTPUTS, Call())["probabilities"]
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_wait_for_an_interpreter_ends_with_the_deadline(version_folder, pixels):
+    engine = LiteRTEngine(version_folder / "model.tflite", threads=1, interpreters=1)
+    engine._free.acquire()  # another request has the only one
+    began = time.monotonic()
+    with pytest.raises(StatusError) as caught:
+        engine.run("serving_default", {"images": pixels}, OUTPUTS, Call(deadline=began + 0.1))
+    assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert 0.1 <= time.monotonic() - began < 5
+    engine._free.release()
+    assert engine.run("serving_default", {"images": pixels}, OUTPUTS, Call(deadline=time.monotonic() + 60))
+
+
+def test_a_long_request_stops_when_its_caller_is_gone(engine):
+    answers = iter([True, False])
+    images = np.zeros((3 * SLICE_ROWS, 8, 8, 1), np.float32)
+    with pytest.raises(StatusError, match="The caller is gone"):
+        engine.run("serving_default", {"images": images}, OUTPUTS, Call(is_active=lambda: next(answers)))
+    assert next(answers, None) is None, "it was asked before each slice"
+
+
+def test_each_run_is_told(version_folder, pixels, png):
+    told = []
+    call = Call(on_run=lambda engine, seconds: told.append((engine, seconds > 0)))
+    servable = load(version_folder)
+    servable.run("serving_default", {"images": pixels.astype(np.float32)}, OUTPUTS, call)
+    servable.run("encoded", {"image_bytes": np.array([png], object)}, ["scores"], call)
+    assert told == [("litert", True), ("tensorflow", True)]
