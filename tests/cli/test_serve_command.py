@@ -108,14 +108,16 @@ def test_the_folder_s_own_configuration_as_the_exporter_writes_it(version, tmp_p
             assert {status.version for status in client.status()} == {1, 2}
         assert serving.ask("a", version="stable") == [[2, 2, 2, 2]]
         configure(2)
-        shutil.rmtree(tmp_path / "a" / "1")
         until = time.monotonic() + 30
-        while True:
-            with ClassifierClient(serving.address, "a", timeout=60) as client:
-                if {status.version: status.state for status in client.status()}[1] == "END":
-                    break
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        with ClassifierClient(serving.address, "a", version="stable", timeout=60) as client:
+            while client.metadata().version != 2:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        shutil.rmtree(tmp_path / "a" / "1")
+        with ClassifierClient(serving.address, "a", timeout=60) as client:
+            while {status.version: status.state for status in client.status()}[1] != "END":
+                assert time.monotonic() < until
+                time.sleep(0.1)
         assert serving.ask("a", version="stable") == [[2, 2, 2, 2]]
 
 

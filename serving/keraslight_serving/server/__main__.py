@@ -1,6 +1,5 @@
 """`python -m keraslight_serving.server`: a server in a process of its own, with TensorFlow Serving's flags."""
 
-import inspect
 import logging
 import os
 import signal
@@ -31,11 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         flags = parse_flags(argv)
         grace, workers = flags.pop("grace_seconds", 5.0), flags.pop("workers", 1)
-        taken = inspect.signature(ModelServer).parameters
-        for name in flags.keys() - taken.keys():
-            logger.warning("--%s is ignored: this server can't do it", name)
-        options = {name: value for name, value in flags.items() if name in taken}
-        options = {"port": 8500, **options}
+        options = {"port": 8500, **flags}
         server = (ModelServer(**options) if workers == 1 else Supervisor(workers, **options)).start()
     except (StartError, ValueError) as error:
         return _fail(error)
