@@ -5,6 +5,7 @@ import io
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -309,6 +310,8 @@ class ServerProcess:
             self.end()
             raise RuntimeError(f"no ready line but {line!r}\n{log.read_text()}")
         self.address = found[1]
+        rest = re.search(r"http://\S+", line)
+        self.rest_address = rest and rest[0]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Sends a signal; the exit code."""
@@ -320,12 +323,23 @@ class ServerProcess:
         self.process.communicate(timeout=30)
 
 
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory):
-    """`launch(base, *flags)` starts a ServerProcess, which ends with the module's last test."""
+    """`launch(base, *flags)` starts a ServerProcess, which ends with the module's last test.
+
+    With `rest=True` it has a REST API, on a port that is free.
+    """
     started = []
 
-    def start(base: Path, *flags: str) -> ServerProcess:
+    def start(base: Path, *flags: str, rest: bool = False) -> ServerProcess:
+        if rest:
+            flags = (*flags, f"--rest_api_port={free_port()}")
         started.append(ServerProcess(base, tmp_path_factory.mktemp("log") / "stderr.txt", *flags))
         return started[-1]
 
