@@ -49,7 +49,8 @@ def test_urls():
     assert addresses_of("http://a:8501, https://b") == ["http://a:8501", "https://b"]
     assert addresses_of(["http://[::1]:8501/api"]) == ["http://[::1]:8501/api"]
     assert all(map(is_local, ["http://localhost:8501", "http://127.0.0.1/", "http://[::1]:8501/api"]))
-    assert not any(map(is_local, ["http://a:8501", "http://127.evil.example@b:1", "https://localhost.example"]))
+    assert not any(map(is_local, ["http://a:8501", "http://127.0.0.1@b:1", "https://localhost.example"]))
+    assert not any(map(is_local, ["127.example.org:1", "http://127.example.org:1"]))
     for url in ("http://", "http://a:b", "http://a:0", "http://u@a:1", "http://a:1?x=1", "http://a:1#x", "http://[a:1"):
         with pytest.raises(InvalidInput, match="`target` must be http://host:port or https://host:port. Received: "):
             ClassifierClient(url)
@@ -144,6 +145,27 @@ def test_a_new_version(make, publish, png):
         address = server.rest_address
     with make(address, "tiny", timeout=5, retry=ONCE) as client, pytest.raises(Unavailable):
         client.status()
+
+
+def test_labels(make, publish, tmp_path, png):
+    """Two versions by their labels: the model's config file may give them before they are loaded."""
+    base = publish(1)
+    publish(2)
+    config = tmp_path / "models.config"
+    config.write_text(f"""model_config_list {{ config {{
+        name: "tiny" base_path: "{base}" model_platform: "tensorflow" model_version_policy {{ all {{}} }}
+        version_labels {{ key: "stable" value: 1 }} version_labels {{ key: "canary" value: 2 }} }} }}""")
+    options = {"model_config_file": config, "allow_version_labels_for_unavailable_models": True}
+    with ModelServer(**options, rest_api_port=0) as server:
+        for label, version in (("stable", 1), ("canary", 2)):
+            with make(server.rest_address, "tiny", version=label, timeout=60) as client:
+                assert client.metadata().version == version
+                assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
+        with (
+            make(server.rest_address, "tiny", version="old") as client,
+            pytest.raises(InvalidInput, match="label: old"),
+        ):
+            client.classify(png)
 
 
 def test_the_command(server, png, tmp_path):

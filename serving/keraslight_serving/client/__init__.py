@@ -10,9 +10,9 @@ raised, and `keraslight_serving.client.testing` has channels for tests without a
 """
 
 from keraslight_serving.client._async_client import AsyncClassifierClient
-from keraslight_serving.client._base import tls
 from keraslight_serving.client._client import ClassifierClient
 from keraslight_serving.client._retry import CallEvent, Retry
+from keraslight_serving.client._tls import tls
 from keraslight_serving.client._types import (
     Answer,
     Classification,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import logging
 import threading
@@ -162,7 +163,10 @@ def is_local(address: str) -> bool:
         host = urllib.parse.urlsplit(address).hostname or ""
     else:
         host = address.rpartition(":")[0].strip("[]").rpartition("/")[2]
-    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return address.startswith("unix:") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, such as 127.example.org
+        return False
 
 
 def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:

@@ -157,7 +157,7 @@ class RestApp:
     async def _read(self, request: Request) -> bytes:
         """The body as it was sent."""
         declared = request.headers.get("content-length", "0")
-        if declared.isdigit() and int(declared[-19:]) > self._max_body:
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_body):
             raise TooLarge(self._max_body)
         chunks: list[bytes] = []
         size, more = 0, True

@@ -115,7 +115,6 @@ class Handler:
         Raises:
             StatusError: the answer is an error.
         """
-        call.check()
         if asked.api == "predict":
             return self._predict(asked.spec, body, call)
         if asked.api == "classify":
