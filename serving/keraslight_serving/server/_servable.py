@@ -97,8 +97,7 @@ class Servable:
 
     def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
-        exact_rank = self._in_litert(signature) or not self.needs_tensorflow(signature)
-        check_arrays(self.signatures[signature], inputs, exact_rank=exact_rank)
+        check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         """Runs a signature on inputs that `check` has passed.
@@ -132,9 +131,9 @@ class Servable:
     def _execute(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         began = time.perf_counter()
         answers = engine.run(signature, inputs, outputs, call)
+        seconds = time.perf_counter() - began
         rows = {len(array) if array.ndim else 1 for array in inputs.values()}
-        row_count = rows.pop() if len(rows) == 1 else 1
-        self._observe(Execution(engine.name, signature, time.perf_counter() - began, (row_count,)))
+        self._observe(Execution(engine.name, signature, seconds, (rows.pop() if len(rows) == 1 else 1,)))
         return answers
 
     def _in_litert(self, signature: str) -> bool:
