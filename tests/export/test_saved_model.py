@@ -60,6 +60,11 @@ def test_files(exported):
     assert set(origin["parity"]["signatures"]) == {
         "serving_default", "serving_uint8", "encoded", "classify", "model.tflite",
     }  # fmt: skip
+    assert origin["pipelines"] == {
+        "serving_uint8": {"network": "serving_default"},
+        "encoded": {"decode": "decode", "network": "serving_default", "rank": "probabilities"},
+        "classify": {"decode": "decode_examples", "network": "serving_default", "rank": "probabilities"},
+    }
     assert all(0 <= s["largest_difference"] < 1e-5 for s in origin["parity"]["signatures"].values())
     assert [child.name for child in version.parent.iterdir()] == ["1"]
     variables = sum(file.stat().st_size for file in (version / "variables").iterdir())
@@ -111,6 +116,8 @@ def test_saved_model_cli_prints_the_named_signatures(exported):
         ("serving_uint8", {"images": ("DT_UINT8", "(-1, 32, 40, 3)")}, ("logits", "probabilities")),
         ("encoded", {"image_bytes": ("DT_STRING", "(-1)")}, ("classes", "indices", "probabilities", "scores")),
         ("classify", {"inputs": ("DT_STRING", "(-1)")}, ("classes", "scores")),
+        ("decode", {"image_bytes": ("DT_STRING", "(-1)")}, ("images",)),
+        ("decode_examples", {"inputs": ("DT_STRING", "(-1)")}, ("images",)),
         ("embed", {"images": ("DT_FLOAT", "(-1, 32, 40, 3)")}, ("embedding",)),
     ]:
         part = text.split(f"signature_def['{name}']:")[1].split("Method name is")[0]

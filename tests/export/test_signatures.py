@@ -65,6 +65,16 @@ def test_every_kind_of_file(call):
     np.testing.assert_array_equal(answers[2], answers[0])
 
 
+def test_decoding_alone_gives_what_the_network_takes(call):
+    files = [file(picture(seed=seed)) for seed in range(3)]
+    images = call("decode", files)["images"]
+    assert (images.dtype, images.shape) == (np.float32, (3, 8, 12, 3))
+    assert images.max() > 1, "raw pixels"
+    np.testing.assert_array_equal(call("decode_examples", [example(encoded=data) for data in files])["images"], images)
+    wanted = call("encoded", files)["probabilities"]
+    np.testing.assert_allclose(call("serving_default", images)["probabilities"], wanted, atol=1e-6)
+
+
 def test_a_photograph_taken_sideways_is_turned(call):
     image = picture()
     exif = Image.Exif()

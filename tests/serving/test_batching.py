@@ -209,6 +209,7 @@ def test_one_bad_request_fails_alone(held):
         ({}, "Batching Run() must have at least one input tensor"),
         ({"x": np.float32(1)}, "Batching Run() input tensors must have at least one dimension"),
         ({"x": rows(1), "z": rows(1, 2)}, "Batching Run() input tensors must have equal 0th-dimension size"),
+        ({"x": rows()}, "Batching Run() input tensors must have at least one row"),
         ({"x": rows(*range(65))}, "Task size 65 is larger than maximum input batch size 64"),
     ],
 )

@@ -292,7 +292,7 @@ class _Batch:
 
 
 def _rows(inputs: Arrays) -> int:
-    """The number of rows that all inputs have. The texts are TensorFlow Serving's."""
+    """The number of rows that all inputs have. The texts are TensorFlow Serving's, but for the last, which is ours."""
     if not inputs:
         raise invalid("Batching Run() must have at least one input tensor")
     if any(not array.ndim for array in inputs.values()):
@@ -300,6 +300,8 @@ def _rows(inputs: Arrays) -> int:
     rows = {len(array) for array in inputs.values()}
     if len(rows) > 1:
         raise invalid("Batching Run() input tensors must have equal 0th-dimension size")
+    if rows == {0}:
+        raise invalid("Batching Run() input tensors must have at least one row")
     return rows.pop()
 
 

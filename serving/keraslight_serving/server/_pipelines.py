@@ -85,7 +85,7 @@ def read_pipelines(folder: Path, saved: Signatures, fast: Signatures) -> dict[st
         return {}
     found = {}
     for name, steps in declared:
-        if name in fast:
+        if name in fast or name not in saved:
             continue
         try:
             found[name] = _pipeline(folder, name, steps, saved, fast)

@@ -93,8 +93,7 @@ class Servable:
 
     def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
-        exact_rank = self._in_litert(signature) or not self.needs_tensorflow(signature)
-        check_arrays(self.signatures[signature], inputs, exact_rank=exact_rank)
+        check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         """Runs a signature on inputs that `check` has passed.
