@@ -16,7 +16,7 @@ The files, in the order in which a request meets them:
     _servable.py     one loaded version: which engine runs which signature
     _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
-    _batching.py     joins requests to batches, as _batching_parameters.py says
+    _batching.py     joins requests to batches, as _batching_parameters.py says; _batch_queues.py has its threads
     rest/            the same calls as JSON over HTTP
     engines/         litert.py and saved_model.py run the graphs
 
