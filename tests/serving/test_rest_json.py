@@ -36,7 +36,7 @@ def columns(text, booleans=False, **dtypes):
         (pb.DT_FLOAT, "[1, 2.0, 5.003, NaN, Infinity, -Infinity]", np.float32([1, 2, 5.003, np.nan, np.inf, -np.inf])),
         (pb.DT_FLOAT, "[1435774380]", np.float32([1435774380])),
         (pb.DT_FLOAT, "[1.7e308, -1.7e308, 2.3e-308]", np.float32([np.inf, -np.inf, 0])),
-        (pb.DT_DOUBLE, "[1, 0.662]", np.array([1, 0.662])),
+        (pb.DT_DOUBLE, "[1, 0.662, 1e999]", np.array([1, 0.662, np.inf])),
         (pb.DT_INT8, "[-128, 127]", np.int8([-128, 127])),
         (pb.DT_INT16, "[-32768, 32767]", np.int16([-32768, 32767])),
         (pb.DT_INT32, "[[1, 2], [3, 4]]", np.int32([[1, 2], [3, 4]])),

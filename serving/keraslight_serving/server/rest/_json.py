@@ -18,7 +18,8 @@ def parse(body: bytes) -> dict[str, Any]:
 
     TensorFlow Serving takes lists nested 500,000 deep; here about a thousand levels are the limit. It also takes any
     number of lists. Here they are counted first: while Python makes them, which takes up to half a second for each
-    million, nothing else in the process runs.
+    million, nothing else in the process runs. A number that no float64 can hold is infinity, where TensorFlow Serving
+    refuses the body: looking for one would take as long as all the rest.
 
     Raises:
         StatusError: INVALID_ARGUMENT: the body is no JSON, or no object, or has too many lists.
