@@ -14,6 +14,7 @@ from rich.table import Table
 
 from keraslight.cli import client, compression, convert, measure
 from keraslight.cli.plot import Grouping, plot_app
+from keraslight.cli.serve import serve
 from keraslight.cli.versions import versions
 
 # TensorFlow's C++ start-up notes would bury what a command has to say; its errors stay.
@@ -265,6 +266,7 @@ def export(
 
 
 app.command("versions")(versions)
+app.command()(serve)
 app.command()(convert.litert)
 app.command()(convert.onnx)
 

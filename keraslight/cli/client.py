@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 console = Console()
 
-Server = Annotated[str, typer.Option(help="HOST:PORT of a model server; several, separated by commas, take turns.")]
+Server = Annotated[
+    str,
+    typer.Option(
+        help="HOST:PORT of a model server, or http://HOST:PORT for REST; several, separated by commas, take turns."
+    ),
+]
 Model = Annotated[str, typer.Option(help="The served model's name.")]
 Version = Annotated[
     str | None, typer.Option(help="A version's number, or a label such as stable. [default: the newest]",

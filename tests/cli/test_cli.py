@@ -31,7 +31,9 @@ def run(*arguments, code=0):
 
 def test_help_lists_and_explains_the_commands():
     text = run("--help")
-    commands = "list info show compare train export versions litert onnx prune quantize fuse classify load-test demo"
+    commands = (
+        "list info show compare train export versions serve litert onnx prune quantize fuse classify load-test demo"
+    )
     for command in commands.split():
         assert command in text
         assert "Usage" in run(command, "--help")

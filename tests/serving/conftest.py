@@ -2,7 +2,12 @@
 
 import asyncio
 import io
+import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -138,6 +143,25 @@ def int8_tflite() -> bytes:
     return converter.convert()
 
 
+@pytest.fixture(scope="session")
+def slow_base(tmp_path_factory) -> Path:
+    """A base path for `tiny` whose one version takes its time: `turns` int32 [1] -> `done`, about 1 ms a turn."""
+
+    @tf.function(input_signature=[tf.TensorSpec([1], tf.int32, "turns")])
+    def slow(turns):
+        def turn(i, x):
+            return i + 1, tf.tanh(x @ x)
+
+        _, x = tf.while_loop(lambda i, x: i < turns[0], turn, [0, tf.eye(256)])
+        return {"done": tf.reduce_sum(x, keepdims=True)[0]}
+
+    base = tmp_path_factory.mktemp("slow")
+    (base / "1").mkdir()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([slow.get_concrete_function()], tf.Module())
+    (base / "1" / "model.tflite").write_bytes(converter.convert())
+    return base
+
+
 @pytest.fixture
 def publish(version_folder, tmp_path):
     """Puts version folders into a base path, as one should: by renaming a finished copy."""
@@ -160,8 +184,14 @@ def publish(version_folder, tmp_path):
 @pytest.fixture(scope="session")
 def server(version_folder):
     """A server with model `tiny`, version 1: `serving_default` in LiteRT, the rest in TensorFlow."""
-    with ModelServer("tiny", version_folder.parent) as server:
+    with ModelServer("tiny", version_folder.parent, rest_api_port=0) as server:
         yield server
+
+
+@pytest.fixture(scope="module", params=["grpc", "rest"])
+def address(request, server):
+    """Where `server` is, over one protocol and over the other."""
+    return server.address if request.param == "grpc" else server.rest_address
 
 
 @pytest.fixture(scope="session")
@@ -262,6 +292,60 @@ def connect():
     yield to
     for stubs in opened:
         stubs.channel.close()
+
+
+class ServerProcess:
+    """A server in a process of its own, for model `tiny`; `flags` are added to the command line."""
+
+    def __init__(self, base: Path, log: Path, *flags: str) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "keraslight_serving.server", f"--model_base_path={base}", "--model_name=tiny"]
+        with log.open("a") as stderr:
+            self.process = subprocess.Popen(
+                [*command, "--port=0", "--num_threads=1", *flags], stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+        line = self.process.stdout.readline()
+        found = re.search(r"listening on (127\.0\.0\.1:\d+)", line)
+        if found is None:
+            self.end()
+            raise RuntimeError(f"no ready line but {line!r}\n{log.read_text()}")
+        self.address = found[1]
+        rest = re.search(r"http://\S+", line)
+        self.rest_address = rest and rest[0]
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends a signal; the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=30)
+
+
+def free_port() -> int:
+    """A port that nobody listens on just now."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory):
+    """`launch(base, *flags)` starts a ServerProcess, which ends with the module's last test.
+
+    With `rest=True` it has a REST API, on a port that is free.
+    """
+    started = []
+
+    def start(base: Path, *flags: str, rest: bool = False) -> ServerProcess:
+        if rest:
+            flags = (*flags, f"--rest_api_port={free_port()}")
+        started.append(ServerProcess(base, tmp_path_factory.mktemp("log") / "stderr.txt", *flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
     inference_pb2,
-    model_management_pb2,
     predict_pb2,
     regression_pb2,
 )
@@ -341,8 +340,8 @@ def test_get_model_status(stubs):
 
 
 def test_a_call_that_is_not_implemented(stubs):
-    request = model_management_pb2.ReloadConfigRequest()
-    assert failure(stubs.model.HandleReloadConfigRequest, request)[0] == grpc.StatusCode.UNIMPLEMENTED
+    call = stubs.channel.unary_unary("/tensorflow.serving.SessionService/SessionRun")
+    assert failure(call, b"")[0] == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_long_texts_are_cut_as_tensorflow_serving_cuts_them(stubs):

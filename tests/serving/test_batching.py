@@ -15,6 +15,7 @@ from keraslight_serving.server._batching_parameters import BatchingParameters, r
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
 from keraslight_serving.server._loader import Loader
+from keraslight_serving.server.engines.saved_model import SavedModelEngine
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 
@@ -406,7 +407,7 @@ def test_many_callers_get_their_own_answers(publish, connect, tmp_path, engine):
 
         found = list(pool.map(send, range(57)))
     loader = Loader(engine=engine)
-    servable = loader(publish(2) / "2", False)
+    servable = loader("tiny", publish(2) / "2", False)
     for i, answer in enumerate(found):
         if i % 6 == 5:
             assert answer == "Task size 9 is larger than maximum input batch size 8"
@@ -415,13 +416,17 @@ def test_many_callers_get_their_own_answers(publish, connect, tmp_path, engine):
             np.testing.assert_allclose(answer, wanted["probabilities"], atol=1e-6)
 
 
-def test_one_undecodable_image_fails_alone(publish, png, tmp_path):
+def test_one_undecodable_image_fails_alone(publish, png, tmp_path, monkeypatch):
     """In the SavedModel's own graph, where nothing is known before it runs."""
-    told = []
+    ran = []
+    run = SavedModelEngine.run
+    monkeypatch.setattr(
+        SavedModelEngine, "run", lambda self, *args: ran.append(len(args[1]["image_bytes"])) or run(self, *args)
+    )
     file = tmp_path / "batching.config"
     file.write_text("max_batch_size { value: 3 } batch_timeout_micros { value: 20000000 }")
-    loader = Loader(enable_batching=True, batching_parameters_file=file, observe=told.append, engine="tensorflow")
-    servable = loader(publish() / "1", False)
+    loader = Loader(enable_batching=True, batching_parameters_file=file, engine="tensorflow")
+    servable = loader("tiny", publish() / "1", False)
 
     def send(data):
         return servable.run("encoded", {"image_bytes": np.array([data], object)}, ["scores"], Call())
@@ -432,7 +437,7 @@ def test_one_undecodable_image_fails_alone(publish, png, tmp_path):
             futures[1].result(60)
         np.testing.assert_array_equal(futures[0].result(60)["scores"], futures[2].result(60)["scores"])
     loader.close()
-    assert [execution.rows for execution in told] == [(1,), (1,)], "they ran again one by one"
+    assert ran == [3, 1, 1, 1], "they ran again one by one"
 
 
 def test_parameters_of_a_version(publish, tmp_path):
@@ -442,12 +447,12 @@ def test_parameters_of_a_version(publish, tmp_path):
     loader = Loader(enable_batching=True, enable_per_model_batching_parameters=True)
     images = {"images": np.zeros((3, 8, 8, 1), np.float32)}
     with pytest.raises(StatusError, match="Task size 3 is larger than maximum input batch size 2"):
-        loader(base / "1", False).run("serving_default", images, ["probabilities"], Call())
-    alone = loader(base / "2", False)
+        loader("tiny", base / "1", False).run("serving_default", images, ["probabilities"], Call())
+    alone = loader("tiny", base / "2", False)
     assert alone._batcher is None
     assert alone.run("serving_default", images, ["probabilities"], Call())["probabilities"].shape == (3, 3)
     with pytest.raises(StatusError, match=r"Invalid protobuf file: '.*batching_params.pbtxt'"):
-        loader(base / "3", False)
+        loader("tiny", base / "3", False)
     loader.close()
 
 

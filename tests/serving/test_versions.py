@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, ModelNotFound
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._config import ModelConfig
 from keraslight_serving.server._errors import invalid
+from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -218,9 +220,13 @@ class FakeServable:
         self.closed = True
 
 
+def repository_of(base_path, load) -> Repository:
+    return Repository([ModelConfig("m", base_path)], LoadPolicy(load, poll_seconds=0.01))
+
+
 def test_a_version_is_unloaded_when_its_last_request_is_done(tmp_path):
     (tmp_path / "1").mkdir()
-    repository = Repository("m", tmp_path, lambda folder, eager: FakeServable(folder), poll_seconds=0.02)
+    repository = repository_of(tmp_path, lambda name, folder, eager: FakeServable(folder))
     repository.start()
     spec = pb.ModelSpec(name="m")
 
@@ -246,11 +252,11 @@ def test_a_failed_version_is_not_tried_at_every_poll(tmp_path):
     (tmp_path / "2" / "broken").touch()
     tried = []
 
-    def load(folder, eager):
+    def load(name, folder, eager):
         tried.append(folder.name)
         return FakeServable(folder)
 
-    repository = Repository("m", tmp_path, load, poll_seconds=0.01)
+    repository = repository_of(tmp_path, load)
     repository.start()
     time.sleep(0.2)
     assert tried == ["2", "1"]

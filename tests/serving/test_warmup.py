@@ -11,6 +11,9 @@ import tensorflow as tf
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._loader import Loader
+from keraslight_serving.server._metrics import Metrics
+from keraslight_serving.server.engines.litert import LiteRTEngine
+from keraslight_serving.server.engines.saved_model import SavedModelEngine
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 
 FILE = "assets.extra/tf_serving_warmup_requests"
@@ -56,14 +59,27 @@ def folder(version_folder, tmp_path):
     return tmp_path / "tiny" / "1"
 
 
-def load(folder, **arguments):
-    """(servable, the signatures that ran)."""
-    told = []
-    servable = Loader(observe=told.append, **arguments)(folder, False)
-    return servable, [execution.signature for execution in told]
+@pytest.fixture
+def load(monkeypatch):
+    """`load(folder)` is (servable, the signatures that ran)."""
+    ran = []
+    for engine in (LiteRTEngine, SavedModelEngine):
+
+        def run(self, signature, *args, run=engine.run):
+            ran.append(signature)
+            return run(self, signature, *args)
+
+        monkeypatch.setattr(engine, "run", run)
+
+    def loaded(folder, **arguments):
+        ran.clear()
+        servable = Loader(**arguments)("tiny", folder, False)
+        return servable, list(ran)
+
+    return loaded
 
 
-def test_requests_are_replayed_through_the_engine(folder):
+def test_requests_are_replayed_through_the_engine(folder, load):
     write(folder, predict_log(), predict_log(with_spec=False))
     servable, ran = load(folder)
     assert ran == ["serving_default"] * 2
@@ -72,13 +88,13 @@ def test_requests_are_replayed_through_the_engine(folder):
     assert load(folder, enable_model_warmup=False)[1] == []
 
 
-def test_all_kinds(folder, png):
+def test_all_kinds(folder, png, load):
     kinds = ("classify", "regress", "multi_inference")
     write(folder, predict_log([png], "encoded", "image_bytes"), *(example_log(kind, png) for kind in kinds))
     assert load(folder, load_saved_model=True)[1] == ["encoded", "classify", "regress", "regress", "classify"]
 
 
-def test_what_needs_tensorflow_is_passed_over_until_it_is_loaded(folder, png, caplog):
+def test_what_needs_tensorflow_is_passed_over_until_it_is_loaded(folder, png, caplog, load):
     kinds = ("classify", "regress", "multi_inference")
     logs = [predict_log(), predict_log([png], "encoded", "image_bytes"), *(example_log(kind, png) for kind in kinds)]
     write(folder, *logs)
@@ -92,11 +108,14 @@ def test_what_needs_tensorflow_is_passed_over_until_it_is_loaded(folder, png, ca
 
 def test_a_batcher_is_warmed_up_too(folder):
     write(folder, predict_log())
-    told = []
-    loader = Loader(observe=told.append, enable_batching=True)
-    loader(folder, False)
+    metrics = Metrics()
+    loader = Loader(metrics=metrics, enable_batching=True)
+    loader("tiny", folder, False)
     loader.close()
-    assert [len(execution.queue_seconds) for execution in told] == [1]
+    assert ':keraslight:serving:queue_latency_count{model_name="tiny",engine="litert"} 1' in metrics.render().decode()
+    assert f':tensorflow:serving:model_warmup_records_read{{model_path="{folder}",status="OK"}} 1' in (
+        metrics.render().decode()
+    )
 
 
 def session_log():
@@ -116,14 +135,14 @@ def session_log():
     ],
     ids=["shape", "signature", "no message", "kind", "empty"],
 )
-def test_a_record_that_fails_fails_the_version(folder, records, code, text):
+def test_a_record_that_fails_fails_the_version(folder, records, code, text, load):
     write(folder, *records)
     with pytest.raises(StatusError, match=text) as caught:
         load(folder)
     assert caught.value.code.name == code
 
 
-def test_at_most_a_thousand(folder):
+def test_at_most_a_thousand(folder, load):
     log = predict_log(np.zeros((1, 8, 8, 1), np.float32))
     write(folder, *[log] * 1000)
     assert len(load(folder)[1]) == 1000
@@ -132,7 +151,7 @@ def test_at_most_a_thousand(folder):
         load(folder)
 
 
-def test_damaged_files(folder):
+def test_damaged_files(folder, load):
     write(folder, predict_log(), predict_log())
     content = (folder / FILE).read_bytes()
     for damaged in (

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
@@ -131,6 +132,9 @@ class AsyncClassifierClient(BaseClient):
         if credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, credentials, options=options)
+
+    def _rest_channel(self, rest: ModuleType) -> type:
+        return rest.AsyncRestChannel
 
     async def _in_order(
         self, batches: Iterator[Batch], top_k: int, metadata: Mapping[str, str] | None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
 
 from keraslight_serving.client._core import Core
-from keraslight_serving.client._endpoints import Endpoints, addresses_of, channel_options, is_local
+from keraslight_serving.client._endpoints import Endpoints, addresses_of, channel_options, is_local, is_url
 from keraslight_serving.client._retry import CallEvent, Retry
-from keraslight_serving.client.errors import InvalidInput
+from keraslight_serving.client._tls import Tls
+from keraslight_serving.client.errors import InvalidInput, Unsupported
 
 KEEPALIVE = 310.0
 
@@ -31,7 +33,7 @@ class BaseClient:
         batch_size: int = 8,
         window: int = 4,
         labels: Sequence[str] | str | os.PathLike | None = None,
-        credentials: grpc.ChannelCredentials | None = None,
+        credentials: Tls | grpc.ChannelCredentials | None = None,
         token: str | Callable[[], str] | None = None,
         metadata: Mapping[str, str] | None = None,
         hooks: Sequence[Callable[[CallEvent], None]] = (),
@@ -49,12 +51,27 @@ class BaseClient:
             endpoints = Endpoints(["the given channel"], lambda _: channel)
         else:
             addresses = addresses_of(target)
-            if token is not None and credentials is None and not all(map(is_local, addresses)):
+            safe = all(is_local(a) or a.startswith("https://") or (credentials and not is_url(a)) for a in addresses)
+            if token is not None and not safe:
                 raise InvalidInput(
-                    "A token is sent to another machine only over TLS: give `credentials`, see `tls`. "
+                    "A token is sent to another machine only over TLS: give `credentials`, see `tls`, or https://. "
                     f"Received: {', '.join(addresses)} without"
                 )
-            endpoints = Endpoints(addresses, lambda address: self._open_channel(address, credentials, options))
+            urls = [address for address in addresses if is_url(address)]
+            if urls:
+                _rest()
+                _check_rest_credentials(urls, credentials)
+
+            def open_channel(address: str) -> Any:
+                if not is_url(address):
+                    usable = credentials.for_grpc() if isinstance(credentials, Tls) else credentials
+                    return self._open_channel(address, usable, options)
+                context = credentials.for_http() if isinstance(credentials, Tls) else None
+                return self._rest_channel(_rest())(
+                    address, context=context, proxies=not is_local(address), max_message_bytes=max_message_bytes
+                )
+
+            endpoints = Endpoints(addresses, open_channel)
         if isinstance(labels, str | os.PathLike):
             labels = Path(labels).read_text(encoding="utf-8").splitlines()
         self._window = window
@@ -78,6 +95,10 @@ class BaseClient:
     def _open_channel(self, address: str, credentials: Any, options: list) -> Any:
         raise NotImplementedError
 
+    def _rest_channel(self, rest: ModuleType) -> Callable[..., Any]:
+        """The client's class in `_rest`."""
+        raise NotImplementedError
+
     def _check_usable(self) -> None:
         """gRPC's threads don't come along into a forked process: a call there would wait forever."""
         if self._closed:
@@ -98,33 +119,20 @@ class BaseClient:
         return [channel for endpoint in self._endpoints if (channel := endpoint.take_channel()) is not None]
 
 
-def tls(
-    ca: str | os.PathLike | bytes | None = None,
-    certificate: str | os.PathLike | bytes | None = None,
-    key: str | os.PathLike | bytes | None = None,
-) -> grpc.ChannelCredentials:
-    """Credentials for a server with TLS.
+def _rest() -> ModuleType:
+    """The module that needs httpx, which only who gives a URL has to install."""
+    try:
+        from keraslight_serving.client import _rest
+    except ModuleNotFoundError as error:
+        raise Unsupported(f"REST needs httpx: pip install 'keraslight[rest]'. Received: {error}") from error
+    return _rest
 
-    Args:
-        ca: the certificates to trust, PEM, as a path or bytes. None: the system's.
-        certificate, key: of this client, for a server that asks for one (mutual TLS); both or neither.
 
-    Returns:
-        What `ClassifierClient(credentials=...)` takes.
-
-    Raises:
-        InvalidInput: a file can't be read, or one of `certificate` and `key` is missing.
-    """
-    if (certificate is None) != (key is None):
-        given = "certificate" if key is None else "key"
-        raise InvalidInput(f"`certificate` and `key` must be given together. Received: `{given}` alone")
-
-    def read(source: str | os.PathLike | bytes | None) -> bytes | None:
-        if source is None or isinstance(source, bytes):
-            return source
-        try:
-            return Path(source).read_bytes()
-        except OSError as error:
-            raise InvalidInput(f"{os.fspath(source)!r} must be a PEM file. Received: {error.strerror}") from error
-
-    return grpc.ssl_channel_credentials(read(ca), read(key), read(certificate))
+def _check_rest_credentials(urls: Sequence[str], credentials: Any) -> None:
+    if credentials is None:
+        return
+    if not isinstance(credentials, Tls):
+        raise InvalidInput(f"`credentials` for a URL must come from `tls`. Received: {type(credentials).__name__}")
+    for url in urls:
+        if not url.startswith("https:"):
+            raise InvalidInput(f"`credentials` are for https://. Received: {url!r}")

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
@@ -31,7 +32,10 @@ class ClassifierClient(BaseClient):
 
     Args:
         target: `host:port` of the server; several, in a list or separated by commas, are asked turn by turn, and one
-            that fails is left alone for a while; `dns:///name:port` asks all addresses of a name.
+            that fails is left alone for a while; `dns:///name:port` asks all addresses of a name. A URL,
+            `http://host:port` or `https://host:port`, is asked over TensorFlow Serving's REST API
+            (`pip install 'keraslight[rest]'`): for where gRPC can't go. Arrays are much slower there, and a new
+            version is noticed only when it refuses an input.
         model: its name there.
         version: None for the newest that is loaded, a number, or a label such as "stable".
         timeout: seconds for each request, its retries included. The first `classify` may have to wait for the server
@@ -214,6 +218,9 @@ class ClassifierClient(BaseClient):
         if credentials is None:
             return grpc.insecure_channel(address, options=options)
         return grpc.secure_channel(address, credentials, options=options)
+
+    def _rest_channel(self, rest: ModuleType) -> type:
+        return rest.RestChannel
 
     def _in_order(
         self, batches: Iterator[Batch], top_k: int, metadata: Mapping[str, str] | None

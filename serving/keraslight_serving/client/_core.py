@@ -182,7 +182,7 @@ class Core:
     def _rank_files(self, items: list[Prepared], top_k: int, metadata: Metadata | None) -> Steps:
         names = ("classes", "scores", "indices")
         request = pb.PredictRequest(model_spec=self._spec("encoded"), output_filter=names)
-        request.inputs["image_bytes"].CopyFrom(ranked.strings(to_file(item.data) for item in items))
+        ranked.write_strings(request.inputs["image_bytes"], (to_file(item.data) for item in items))
         response = yield from self._predict(request, metadata)
         missing = set(names) - set(response.outputs)
         if missing:
@@ -350,15 +350,15 @@ class Core:
                     return None
                 reason = "; ".join(f"version {v.version} is {v.state} {v.error}".strip() for v in versions)
                 cause = None
-            left = deadline - self._clock()
-            if left <= 0:
+            # The last pause ends with the time: a try in what is left of a millisecond would only hide the reason.
+            yield Next(max(min(0.1, deadline - self._clock()), 0.0))
+            if self._clock() >= deadline:
                 raise Unavailable(
                     f"Model {self.model!r} must be ready within {timeout} seconds. Received: {reason}",
                     model=self.model,
                     version=self.version,
                     code=grpc.StatusCode.UNAVAILABLE,
                 ) from cause
-            yield Next(min(0.1, left))
 
     # ------------------------------------------------------------ calls
 

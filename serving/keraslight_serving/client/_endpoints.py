@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import itertools
 import logging
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -120,17 +122,19 @@ class Endpoints:
 def addresses_of(target: str | Sequence[str]) -> list[str]:
     """`host:port`, several of them in a list or separated by commas, or a gRPC target such as `dns:///name:port`.
 
+    For REST a URL, `http://host:port` or `https://host:port`, perhaps with a path.
+
     Raises:
-        InvalidInput: there is none, or one has no port.
+        InvalidInput: there is none, one has no port, or a URL has more than that.
     """
     given = target.split(",") if isinstance(target, str) else list(target)
     addresses = [address.strip() for address in given]
     if not addresses or not all(addresses):
         raise InvalidInput(f"`target` must be host:port, or several. Received: {target!r}")
     for address in addresses:
-        if address.startswith(("http://", "https://")):
-            raise InvalidInput(f"`target` must be a gRPC address, host:port. Received: {address!r}")
-        if (
+        if is_url(address):
+            _check_url(address)
+        elif (
             not address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
             and not address.rpartition(":")[2].isdigit()
         ):
@@ -138,10 +142,31 @@ def addresses_of(target: str | Sequence[str]) -> list[str]:
     return addresses
 
 
+def is_url(address: str) -> bool:
+    """Whether it is spoken to over REST."""
+    return address.startswith(("http://", "https://"))
+
+
+def _check_url(address: str) -> None:
+    try:
+        url = urllib.parse.urlsplit(address)
+        plain = bool(url.hostname) and url.port != 0 and not (url.username or url.query or url.fragment)
+    except ValueError:  # a port that is no number, or half a pair of brackets
+        plain = False
+    if not plain:
+        raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
+
+
 def is_local(address: str) -> bool:
     """Whether nothing that is sent there leaves this machine."""
-    host = address.rpartition(":")[0].strip("[]").rpartition("/")[2]
-    return address.startswith("unix:") or host in ("localhost", "::1") or host.startswith("127.")
+    if is_url(address):
+        host = urllib.parse.urlsplit(address).hostname or ""
+    else:
+        host = address.rpartition(":")[0].strip("[]").rpartition("/")[2]
+    try:
+        return address.startswith("unix:") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, such as 127.example.org
+        return False
 
 
 def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The embedded model server: TensorFlow Serving's gRPC protocol without its 500 MB.
+"""The embedded model server: TensorFlow Serving's gRPC and REST protocols without its 500 MB.
 
 In a process of its own: `python -m keraslight_serving.server --help`. Inside another program, or a test:
 
@@ -9,13 +9,22 @@ The files, in the order in which a request meets them:
 
     _service.py      the calls: who answers what, in which order a request is checked
     _call.py         who asks, and until when
-    _repository.py   the version folders: which one serves, loading the next, unloading the last
+    _repository.py   the models: which one is asked for; a reload changes them
+    _model.py        one model's versions: finding them, serving those that are wanted, replacing them without a gap
+    _config.py       which models, which of their versions, and labels
     _loader.py       how a version folder becomes a servable; _warmup.py replays its warmup requests
     _servable.py     one loaded version: which engine runs which signature
     _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
     _batching.py     joins requests to batches, as _batching_parameters.py says; _batch_queues.py has its threads
+    rest/            the same calls as JSON over HTTP
     engines/         litert.py and saved_model.py run the graphs
+
+Around them:
+
+    _server.py       the server as an object; _grpc_server.py: its ports, _security.py: TLS and tokens
+    _observe.py      counts and logs each call: _metrics.py, _logging.py, _request_log.py
+    _reflection.py   tells grpcurl what can be called
 """
 
 from keraslight_serving.server._errors import StartError

@@ -112,6 +112,8 @@ class Batcher:
         answers = engine.run(signature, inputs, outputs, _common_call(pieces))
         seconds = time.perf_counter() - ran
         waits = tuple(began - piece.task.submitted for piece in pieces)
+        for piece in pieces:
+            piece.task.call.on_run(engine.name, seconds)
         self._observe(Execution(engine.name, signature, seconds, tuple(sizes), padding, waits))
         if any(not array.ndim or len(array) != rows + padding for array in answers.values()):
             raise StatusError(

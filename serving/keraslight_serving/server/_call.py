@@ -20,12 +20,16 @@ class Call:
         entrypoint: the way in, `GRPC` or `REST`; empty for none.
         deadline: by `time.monotonic()`, in seconds; None: there is none.
         is_active: whether the caller still waits.
+        peer: where the caller is, such as `ipv4:10.0.0.7:51234`.
+        on_run: told the name of the engine, and the seconds that it took, whenever one has run for this call.
     """
 
     id: str = ""
     entrypoint: str = ""
     deadline: float | None = None
     is_active: Callable[[], bool] = lambda: True
+    peer: str = ""
+    on_run: Callable[[str, float], None] = lambda engine, seconds: None
 
     def check(self) -> None:
         """Raises a StatusError if an answer would reach nobody: so that no work is done for it."""

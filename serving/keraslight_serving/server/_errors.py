@@ -18,6 +18,9 @@ class StatusError(Exception):
         self.code = code
         self.text = text
 
+    def __reduce__(self) -> tuple:  # from a worker to its supervisor
+        return StatusError, (self.code, self.text)
+
 
 class StartError(Exception):
     """The server can't start. The text says why and what was received."""

@@ -1,4 +1,4 @@
-"""What is told of each run of an engine."""
+"""What is told of each batch that an engine has run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Execution:
-    """One run of an engine: for one request, or for a batch of several.
+    """A batch of several requests.
 
     Attributes:
         engine: `litert` or `tensorflow`.
-        signature: the signature that ran; the decoding in front of another one counts as a run of its own.
+        signature: the signature that ran.
         seconds: how long the engine took, with the wait for a free interpreter.
-        rows: the rows of each request in it, such as `(1, 4)`. A request with no common number of rows counts as 1.
+        rows: the rows of each request in it, such as `(1, 4)`.
         padding: the rows that batching added.
-        queue_seconds: how long each request waited to be batched; empty without batching.
+        queue_seconds: how long each request waited to be batched.
     """
 
     engine: str

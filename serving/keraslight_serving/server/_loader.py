@@ -8,7 +8,8 @@ from keraslight_serving.server._batch_queues import BatchScheduler
 from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._batching_parameters import MODEL_FILE, default_parameters, read_parameters
 from keraslight_serving.server._errors import invalid
-from keraslight_serving.server._execution import Observer, ignore
+from keraslight_serving.server._execution import Execution
+from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._servable import ENGINES, Servable
 from keraslight_serving.server._warmup import warm_up
 
@@ -21,7 +22,7 @@ _MOST_CALLERS = 256
 class Loader:
     """Loads, with the same settings, the versions of all models of a server; they share the threads of the batches.
 
-    Args: as those of `ModelServer`; `observe` is told of each run of an engine.
+    Args: as those of `ModelServer`; `metrics` counts batches and warmups.
 
     Raises:
         ValueError: a number is out of range, or `batching_parameters_file` can't be used.
@@ -39,7 +40,7 @@ class Loader:
         enable_per_model_batching_parameters: bool = False,
         enable_model_warmup: bool = True,
         num_request_iterations_for_warmup: int = 1,
-        observe: Observer = ignore,
+        metrics: Metrics | None = None,
     ) -> None:
         for name, value in (
             ("num_threads", num_threads),
@@ -61,7 +62,7 @@ class Loader:
         self._engine = engine
         self._per_model = enable_per_model_batching_parameters
         self._iterations = num_request_iterations_for_warmup if enable_model_warmup else 0
-        self._observe = observe
+        self._metrics = metrics or Metrics()
         # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
         self.callers = 4 * max(cpus, self._interpreters) + 4
         self._scheduler = None
@@ -71,10 +72,11 @@ class Loader:
             self._scheduler = BatchScheduler(read.num_batch_threads)
             self.callers = max(self.callers, min(2 * read.max_batch_size, _MOST_CALLERS))
 
-    def __call__(self, folder: Path, eager: bool) -> Servable:
+    def __call__(self, model: str, folder: Path, eager: bool) -> Servable:
         """Loads a version and replays its warmup requests.
 
         Args:
+            model: its name, for the metrics.
             folder: of the version.
             eager: load the SavedModel, too, wherever there is one to run.
 
@@ -87,11 +89,10 @@ class Loader:
             interpreters=self._interpreters,
             eager=eager or self._load_saved_model,
             engine=self._engine,
-            batcher=self._batcher(folder),
-            observe=self._observe,
+            batcher=self._batcher(model, folder),
         )
         try:
-            warm_up(servable, folder, self._iterations)
+            warm_up(servable, folder, self._iterations, self._metrics)
         except BaseException:
             servable.close()
             raise
@@ -102,7 +103,7 @@ class Loader:
         if self._scheduler is not None:
             self._scheduler.close()
 
-    def _batcher(self, folder: Path) -> Batcher | None:
+    def _batcher(self, model: str, folder: Path) -> Batcher | None:
         if self._scheduler is None:
             return None
         parameters = self._parameters
@@ -114,4 +115,10 @@ class Loader:
                 parameters = read_parameters(file)
             except ValueError as error:
                 raise invalid(str(error)) from error
-        return Batcher(self._scheduler, parameters, self._observe)
+
+        def observe(batch: Execution) -> None:
+            padded_to = sum(batch.rows) + batch.padding
+            pool = parameters.thread_pool_name
+            self._metrics.batch(model, batch.engine, batch.rows, batch.queue_seconds, padded_to, pool)
+
+        return Batcher(self._scheduler, parameters, observe)

@@ -1,136 +1,90 @@
-"""The version folders of a model: finding them, serving the newest, replacing it without a gap."""
+"""The models of a server: finding the one that a request asks for, and changing which there are."""
 
 import contextlib
 import logging
-import re
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 
-from keraslight_serving.server._errors import StartError, StatusError, invalid, not_found
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import ModelConfig, read_config_file
+from keraslight_serving.server._errors import StartError, StatusError, invalid
+from keraslight_serving.server._model import LoadPolicy, Model, no_such_version, not_served, unknown_label
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
 
-@dataclass
-class _Version:
-    """What is known of a version, now or once."""
-
-    state: int  # of pb.ModelVersionStatus
-    error: StatusError | None = None
-    failed_files: frozenset = frozenset()  # the files of the folder when it failed to load
-
-
-@dataclass
-class _Loaded:
-    number: int
-    servable: Servable
-    requests: int = 0  # in flight
-
-
 class Repository:
-    """Serves the newest version of a model that loads, and follows the folder.
-
-    Every `poll_seconds` the base path is read. A new highest version is loaded beside the one that serves; then new
-    requests go to it, and the old one is unloaded when its last request is done. A version that can't be loaded is
-    passed over (state END, with its error) and tried again only when its files change: so one that is still being
-    copied comes up once it is complete. Nothing that serves is given up for one that fails.
-
-    As in TensorFlow Serving, a base path without any version unloads what is loaded, a base path that can't be read
-    does not, and names that are no whole number are ignored.
-
-    Two departures, both so that a restart finds what ran before it: where the newest version is broken, the next one
-    is served, and a start with nothing to serve fails at once (TensorFlow Serving retries for five minutes, or waits
-    for ever with its port closed).
+    """Serves several models, each of which follows its own folder in its own thread.
 
     Args:
-        name: of the model.
-        base_path: the folder of the version folders.
-        load: makes a Servable of a version folder; raises StatusError. Its second argument asks it to load the
-            SavedModel too.
-        poll_seconds: 0 or less: read once, at the start.
-        on_serving: called with whether a version is served, each time another one, or none, takes over.
+        configs: the models to begin with.
+        how: how their versions are looked for and loaded.
+        allow_labels_anywhere: a reload may give a label that is not in use to a version that isn't loaded.
     """
 
-    def __init__(
-        self,
-        name: str,
-        base_path: Path,
-        load: Callable[[Path, bool], Servable],
-        *,
-        poll_seconds: float,
-        on_serving: Callable[[bool], None] = lambda serving: None,
-    ) -> None:
-        self._name = name
-        self._base_path = base_path
-        self._load = load
-        self._poll_seconds = poll_seconds
-        self._on_serving = on_serving
-        self._changed = threading.Condition()  # guards the two below, which only the polling thread changes
-        self._versions: dict[int, _Version] = {}
-        self._current: _Loaded | None = None
+    def __init__(self, configs: Sequence[ModelConfig], how: LoadPolicy, *, allow_labels_anywhere: bool = False) -> None:
+        self._how = how
+        self._allow_labels_anywhere = allow_labels_anywhere
+        self._models = {config.name: Model(config, how) for config in configs}  # replaced, never changed
+        self._reloading = threading.Lock()
         self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._file_thread: threading.Thread | None = None
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """By name; also those that are no longer wanted."""
+        return dict(self._models)
 
     def start(self) -> None:
-        """Loads the first version and starts to poll.
+        """Loads what each model wants, all at a time.
+
+        A model that has nothing to serve is no reason not to serve the others: it is logged, and followed.
 
         Raises:
-            StartError: there is no version, or none that loads.
+            StartError: there are models, and none has a version that loads.
         """
-        if not self._base_path.is_dir():
-            raise StartError(f"`model_base_path` must be an existing folder. Received: {self._base_path}")
-        folders = self._find_versions()
-        if not folders:
-            raise StartError(
-                "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
-                f"Received: {self._base_path}, without one"
-            )
-        self._follow(folders)
-        if self._current is None:
-            reasons = "; ".join(f"version {n}: {v.error}" for n, v in sorted(self._versions.items(), reverse=True))
-            raise StartError(f"Model {self._name!r} must have a version that loads. Received: {reasons}")
-        if self._poll_seconds > 0:
-            self._thread = threading.Thread(target=self._poll, name=f"poll {self._name}", daemon=True)
-            self._thread.start()
+        models = list(self._models.values())
+        for model in models:
+            model.start()
+        for model in models:
+            model.wait_for_look()
+        if models and not any(model.is_serving for model in models):
+            problem = "; ".join(model.problem for model in models)
+            self.close()
+            raise StartError(problem)
+        for model in models:
+            if not model.is_serving:
+                logger.error("%s", model.problem)
 
     def close(self) -> None:
-        """Stops polling and unloads what is loaded, when its last request is done."""
+        """Stops following, and unloads every version when its last request is done."""
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-        self._switch_to(None)
+        if self._file_thread is not None:
+            self._file_thread.join()
+        with self._reloading:
+            for model in self._models.values():
+                model.close()
 
-    @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
         """The version that a request asks for; it stays loaded inside the `with`.
 
         Raises:
-            StatusError: no model of this name, or this version isn't loaded.
+            StatusError: no model of this name, no such label, or this version isn't loaded.
         """
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
-        choice = spec.WhichOneof("version_choice")
-        if choice == "version_label":
-            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        with self._changed:
-            loaded = self._current
-            wanted = spec.version.value if choice == "version" else None
-            if spec.name != self._name or loaded is None or wanted not in (None, loaded.number):
-                which = f"Latest({spec.name})" if wanted is None else f"Specific({spec.name}, {wanted})"
-                raise not_found(f"Servable not found for request: {which}")
-            loaded.requests += 1
-        try:
-            yield loaded.number, loaded.servable
-        finally:
-            with self._changed:
-                loaded.requests -= 1
-                self._changed.notify_all()
+        model = self._models.get(spec.name)
+        if model is None:
+            choice = spec.WhichOneof("version_choice")
+            if choice == "version_label":
+                raise unknown_label(spec)
+            raise not_served(spec.name, spec.version.value if choice == "version" else None)
+        return model.acquire(spec)
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version or of all that were ever seen, newest first.
@@ -138,107 +92,98 @@ class Repository:
         Raises:
             StatusError: NOT_FOUND.
         """
-        with self._changed:
-            versions = dict(self._versions) if spec.name == self._name else {}
-            if spec.WhichOneof("version_choice") == "version":
-                number = spec.version.value
-                if number not in versions:
-                    raise not_found(f"Could not find version {number} of model {spec.name}")
-                versions = {number: versions[number]}
-            elif not versions:
-                raise not_found(f"Could not find any versions of model {spec.name}")
-            return [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
+        model = self._models.get(spec.name)
+        if model is None:
+            raise no_such_version(spec)
+        return model.status(spec)
 
-    def _poll(self) -> None:
-        while not self._stopping.wait(self._poll_seconds):
+    def logging(self, name: str) -> pb.LoggingConfig | None:
+        """Whether and where requests for a model are logged."""
+        model = self._models.get(name)
+        return model.logging if model is not None else None
+
+    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
+        """Serves these models instead, and waits until every new one has a version that serves.
+
+        Models that are no longer named are unloaded, without waiting for that. As in TensorFlow Serving, a model whose
+        folder has no version makes this wait for as long as the caller does.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
+                UNKNOWN, a new model has no version that loads; DEADLINE_EXCEEDED or CANCELLED.
+        """
+        with self._reloading:
+            for config in configs:
+                self._check_labels(config)
+            looks = self._apply(configs)
+            for config in configs:
+                self._models[config.name].assign_labels(config.labels)
+        waiting = dict(looks)
+        while waiting := {model: after for model, after in waiting.items() if not model.settled(after)}:
+            call.check()
+            if self._stopping.wait(0.02):
+                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+        failed = [model for model in looks if not model.is_serving]
+        if failed:
+            details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
+            raise StatusError(
+                grpc.StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{details}}}"
+            )
+
+    def follow_file(self, path: Path, seconds: float) -> None:
+        """Reads a model config file every so many seconds and serves what it says; errors are logged, once each.
+
+        Labels move when their version is loaded: so one edit may add a version and give it a label.
+        """
+        self._file_thread = threading.Thread(target=self._follow_file, args=(path, seconds), daemon=True)
+        self._file_thread.start()
+
+    def _follow_file(self, path: Path, seconds: float) -> None:
+        trouble, last = "", None
+        while not self._stopping.wait(seconds):
             try:
-                self._follow(self._find_versions())
-            except OSError as error:
-                logger.warning("Can't read %s, keeping what is loaded: %s", self._base_path, error)
-            except Exception:
-                logger.exception("Following %s failed; trying again", self._base_path)
+                configs = read_config_file(path)
+                if configs != last:
+                    with self._reloading:
+                        self._apply(configs)
+                    last = configs
+                trouble = ""
+            except Exception as error:
+                if str(error) != trouble:
+                    logger.error("Can't follow %s, keeping what is served: %s", path, error)
+                trouble = str(error)
 
-    def _find_versions(self) -> dict[int, Path]:
-        found: dict[int, Path] = {}
-        for folder in sorted(self._base_path.iterdir()):
-            if not re.fullmatch("[0-9]+", folder.name) or int(folder.name) >= 2**63 or not folder.is_dir():
+    def _apply(self, configs: Sequence[ModelConfig]) -> dict[Model, int]:
+        """Makes these the models. Returns the new ones, with the number of looks that they have had."""
+        if self._stopping.is_set():
+            return {}
+        models, new = dict(self._models), {}
+        for config in configs:
+            known = models.get(config.name)
+            if known is None:
+                models[config.name] = Model(config, self._how)
+                new[models[config.name]] = 0
+            else:
+                was_wanted, looks = known.is_wanted, known.configure(config)
+                if not was_wanted:
+                    new[known] = looks
+        for name in self._models.keys() - {config.name for config in configs}:
+            models[name].configure(None)
+        started = models.keys() - self._models.keys()
+        self._models = models
+        for name in started:
+            models[name].start()
+        return new
+
+    def _check_labels(self, config: ModelConfig) -> None:
+        model = self._models.get(config.name)
+        for label, number in config.labels.items():
+            if model is not None and model.is_available(number):
                 continue
-            number = int(folder.name)
-            if number in found:
-                logger.warning("Two folders of version %d: %s is used, not %s", number, folder, found[number])
-            found[number] = folder
-        return found
-
-    def _follow(self, folders: dict[int, Path]) -> None:
-        """Makes the highest version that loads the current one."""
-        if not folders:
-            if self._current is not None:
-                logger.warning("No versions of %s found under %s: unloading", self._name, self._base_path)
-            self._switch_to(None)
-            return
-        for number in self._versions.keys() - folders.keys():
-            self._versions[number].failed_files = frozenset()  # gone: if it comes back, it gets another try
-        for number in sorted(folders, reverse=True):
-            if self._current is not None and number == self._current.number:
-                return
-            if self._stopping.is_set():
-                return
-            loaded = self._try_to_load(number, folders[number])
-            if loaded is not None:
-                self._switch_to(loaded)
-                return
-
-    def _try_to_load(self, number: int, folder: Path) -> _Loaded | None:
-        files = _files(folder)
-        known = self._versions.get(number)
-        if known is not None and known.error is not None and known.failed_files == files:
-            return None
-        logger.info("Loading %s version %d from %s", self._name, number, folder)
-        self._set(number, pb.ModelVersionStatus.LOADING)
-        # Where TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
-        eager = self._current is not None and self._current.servable.saved_model_loaded
-        try:
-            servable = self._load(folder, eager)
-        except Exception as error:
-            known_error = isinstance(error, StatusError)
-            failure = error if known_error else StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
-            logger.error("Can't load %s version %d: %s", self._name, number, error, exc_info=not known_error)
-            self._set(number, pb.ModelVersionStatus.END, failure, files)
-            return None
-        return _Loaded(number, servable)
-
-    def _switch_to(self, new: _Loaded | None) -> None:
-        with self._changed:
-            old, self._current = self._current, new
-            if new is not None:
-                self._versions[new.number] = _Version(pb.ModelVersionStatus.AVAILABLE)
-                logger.info("Serving %s version %d", self._name, new.number)
-            self._on_serving(new is not None)
-            if old is None:
-                return
-            self._versions[old.number] = _Version(pb.ModelVersionStatus.UNLOADING)
-            self._changed.wait_for(lambda: old.requests == 0)
-        old.servable.close()
-        self._set(old.number, pb.ModelVersionStatus.END)
-        logger.info("Unloaded %s version %d", self._name, old.number)
-
-    def _set(self, number: int, state: int, error: StatusError | None = None, files: frozenset = frozenset()) -> None:
-        with self._changed:
-            self._versions[number] = _Version(state, error, files)
-
-
-def _files(folder: Path) -> frozenset:
-    """Names, sizes and times of all files, to see whether anything changed."""
-    found = set()
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # just moved away
-            stat = path.stat()
-            found.add((str(path), stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)
-
-
-def _version_status(number: int, version: _Version) -> pb.ModelVersionStatus:
-    status = pb.ModelVersionStatus(version=number, state=version.state)
-    status.status.error_code = version.error.code.value[0] if version.error else 0
-    status.status.error_message = version.error.text if version.error else ""
-    return status
+            taken = model is not None and model.labels.get(label, number) != number
+            if taken or not self._allow_labels_anywhere:
+                raise StatusError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, "
+                    "which is not currently available for inference",
+                )

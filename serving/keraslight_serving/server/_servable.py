@@ -10,7 +10,6 @@ from google.protobuf.message import DecodeError
 from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import invalid, not_found
-from keraslight_serving.server._execution import Execution, Observer, ignore
 from keraslight_serving.server._pipelines import read_pipelines
 from keraslight_serving.server._signatures import check_arrays
 from keraslight_serving.server.engines.litert import LiteRTEngine
@@ -43,7 +42,6 @@ class Servable:
             in the SavedModel.
         batcher: joins requests to batches, but for the decoding in front of a network: so a file that can't be decoded
             never spoils a batch. None: each request runs alone.
-        observe: told of each run of an engine that no batcher joined, in the thread that ran it.
 
     Raises:
         StatusError: the folder can't be served.
@@ -58,12 +56,10 @@ class Servable:
         eager: bool,
         engine: str = "auto",
         batcher: Batcher | None = None,
-        observe: Observer = ignore,
     ) -> None:
         lite, saved = folder / "model.tflite", folder / "saved_model.pb"
         _check_files(folder, lite.is_file(), saved.is_file(), engine)
         self._batcher = batcher
-        self._observe = observe
         self.signatures = _saved_signatures(saved) if saved.is_file() else {}
         self._litert = None
         self._pipelines = {}
@@ -131,9 +127,7 @@ class Servable:
     def _execute(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         began = time.perf_counter()
         answers = engine.run(signature, inputs, outputs, call)
-        seconds = time.perf_counter() - began
-        rows = {len(array) if array.ndim else 1 for array in inputs.values()}
-        self._observe(Execution(engine.name, signature, seconds, (rows.pop() if len(rows) == 1 else 1,)))
+        call.on_run(engine.name, time.perf_counter() - began)
         return answers
 
     def _in_litert(self, signature: str) -> bool:

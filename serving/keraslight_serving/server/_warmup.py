@@ -1,24 +1,24 @@
 """Replays a version's warmup requests before it is announced.
 
-Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup; the file's form is that of
-https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details.
+Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
 import contextlib
 import logging
-import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import google_crc32c
 import grpc
 from google.protobuf.message import DecodeError
 
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
+from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server._service import Service
+from keraslight_serving.server._tfrecord import read_records
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -28,10 +28,15 @@ FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000
 """A file with more is refused."""
 
-_ADVICE = ". Please verify your warmup data is in TFRecord format."
+_CALLS = {
+    "predict_log": ("predict", pb.PredictRequest),
+    "classify_log": ("classify", pb.ClassificationRequest),
+    "regress_log": ("regress", pb.RegressionRequest),
+    "multi_inference_log": ("multi_inference", pb.MultiInferenceRequest),
+}
 
 
-def warm_up(servable: Servable, folder: Path, iterations: int) -> None:
+def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics) -> None:
     """Replays the requests of a version, if it has any, on the way that all requests go.
 
     Records for signatures that run in TensorFlow are passed over as long as the SavedModel isn't loaded: replaying them
@@ -42,6 +47,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int) -> None:
         servable: the version, just loaded.
         folder: where it came from.
         iterations: how often each request is replayed; 0: the file is not read.
+        metrics: told how long it took, and how it ended.
 
     Raises:
         StatusError: a record can't be read or its request fails, or there are too many. TensorFlow Serving doesn't
@@ -53,19 +59,20 @@ def warm_up(servable: Servable, folder: Path, iterations: int) -> None:
     began = time.monotonic()
     service = Service(_Alone(servable))
     replayed = passed_over = 0
-    for number, record in enumerate(_records(file), 1):
-        if number > MOST_RECORDS:
-            raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
-        try:
-            log = pb.PredictionLog.FromString(record)
-        except DecodeError:
-            raise invalid(f"Failed to parse warmup record: {record[:100]!r} from {file}") from None
-        if not servable.saved_model_loaded and any(map(servable.needs_tensorflow, _signatures(servable, log))):
-            passed_over += 1
-            continue
-        for _ in range(iterations):
-            _replay(service, log)
-        replayed += 1
+    code = "OK"
+    try:
+        for name, request in _requests(file):
+            if not servable.saved_model_loaded and any(map(servable.needs_tensorflow, _signatures(servable, request))):
+                passed_over += 1
+                continue
+            for _ in range(iterations):
+                getattr(service, name)(request, Call())
+            replayed += 1
+    except StatusError as error:
+        code = error.code.name
+        raise
+    finally:
+        metrics.warmup(str(folder), code, time.monotonic() - began, replayed)
     logger.info(
         "Finished reading warmup data at %s: %d requests replayed in %.2f s, %d passed over that need TensorFlow",
         file,
@@ -73,6 +80,17 @@ def warm_up(servable: Servable, folder: Path, iterations: int) -> None:
         time.monotonic() - began,
         passed_over,
     )
+
+
+def _requests(file: Path) -> Iterator[tuple[str, Any]]:
+    """The records: which method of Service each is for, and its request."""
+    for number, record in enumerate(read_records(file), 1):
+        if number > MOST_RECORDS:
+            raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
+        try:
+            yield _request(pb.PredictionLog.FromString(record))
+        except DecodeError:
+            raise invalid(f"Failed to parse warmup record: {record[:100]!r} from {file}") from None
 
 
 class _Alone:
@@ -86,64 +104,26 @@ class _Alone:
         yield 0, self._servable
 
 
-def _signatures(servable: Servable, log: pb.PredictionLog) -> list[str]:
-    """Those that a request is for, as far as the version has them."""
+def _request(log: pb.PredictionLog) -> tuple[str, Any]:
+    """The name of the method of Service that a record is for, and its request."""
     kind = log.WhichOneof("log_type")
-    if kind is None:
-        return []
-    request = getattr(log, kind)
-    if kind == "multi_inference_log":
-        specs = [task.model_spec for task in request.request.tasks]
-    else:
-        specs = [request.request.model_spec] if hasattr(request, "request") else []
-    names = [spec.signature_name or methods.DEFAULT_SIGNATURE for spec in specs]
-    return [name for name in names if name in servable.signatures]
-
-
-def _replay(service: Service, log: pb.PredictionLog) -> None:
-    kind = log.WhichOneof("log_type")
-    calls = {
-        "predict_log": service.predict,
-        "classify_log": service.classify,
-        "regress_log": service.regress,
-        "multi_inference_log": service.multi_inference,
-    }
-    if kind not in calls:
+    if kind not in _CALLS:
         raise StatusError(
             grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
         )
-    request = getattr(log, kind).request
+    name, message = _CALLS[kind]
+    request = message.FromString(getattr(log, kind).request)
     if kind != "multi_inference_log":
         request.model_spec.SetInParent()  # a model is not looked up by it here, so it need not be there
-    calls[kind](request, Call())
+    return name, request
 
 
-def _records(file: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file: 8 bytes of length, their checksum, the data, its checksum, all little-endian.
-
-    Raises:
-        StatusError: DATA_LOSS, a checksum is wrong or the file ends within a record.
-    """
-    content = file.read_bytes()
-    position = 0
-    while position < len(content):
-        header = content[position : position + 12]
-        # A length is looked at only once it is known to be one.
-        if len(header) < 12 or _masked_crc(header[:8]) != struct.unpack("<I", header[8:])[0]:
-            raise _corrupted(position)
-        end = position + 12 + struct.unpack("<Q", header[:8])[0]
-        data, checksum = content[position + 12 : end], content[end : end + 4]
-        if len(checksum) < 4 or _masked_crc(data) != struct.unpack("<I", checksum)[0]:
-            raise _corrupted(position)
-        yield data
-        position = end + 4
-
-
-def _masked_crc(data: bytes) -> int:
-    """CRC-32C, turned and shifted, so that data which holds checksums is no trap."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _corrupted(position: int) -> StatusError:
-    return StatusError(grpc.StatusCode.DATA_LOSS, f"corrupted record at {position}{_ADVICE}")
+def _signatures(servable: Servable, request: Any) -> list[str]:
+    """Those that a request is for, as far as the version has them."""
+    specs = (
+        [task.model_spec for task in request.tasks]
+        if isinstance(request, pb.MultiInferenceRequest)
+        else [request.model_spec]
+    )
+    names = [spec.signature_name or methods.DEFAULT_SIGNATURE for spec in specs]
+    return [name for name in names if name in servable.signatures]

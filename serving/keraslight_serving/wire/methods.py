@@ -33,3 +33,4 @@ REGRESS = Method(_PREDICTION, "Regress", pb.RegressionRequest, pb.RegressionResp
 MULTI_INFERENCE = Method(_PREDICTION, "MultiInference", pb.MultiInferenceRequest, pb.MultiInferenceResponse)
 GET_MODEL_METADATA = Method(_PREDICTION, "GetModelMetadata", pb.GetModelMetadataRequest, pb.GetModelMetadataResponse)
 GET_MODEL_STATUS = Method(_MODEL, "GetModelStatus", pb.GetModelStatusRequest, pb.GetModelStatusResponse)
+HANDLE_RELOAD_CONFIG = Method(_MODEL, "HandleReloadConfigRequest", pb.ReloadConfigRequest, pb.ReloadConfigResponse)

@@ -138,7 +138,7 @@ def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
         tensor.tensor_content = little_endian.tobytes()
     elif field in _PACKED:
         values = little_endian.tobytes()
-        tensor.MergeFromString(_varint(_PACKED[field] << 3 | 2) + _varint(len(values)) + values)
+        tensor.MergeFromString(varint(_PACKED[field] << 3 | 2) + varint(len(values)) + values)
     elif field == "half_val":
         tensor.half_val.extend(array.astype(np.float16).view(np.uint16).ravel().tolist())
     else:
@@ -193,7 +193,8 @@ def _to_bytes(item: object) -> bytes:
     raise TensorError(f"A string tensor must hold bytes or str. Received: {type(item).__name__}")
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A whole number, not negative, as protobuf writes it: seven bits a byte, the lowest first."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

@@ -1,0 +1,25 @@
+"""Asks grpc.health.v1 whether a server serves: `python probe.py HOST:PORT [SERVICE]`. Exits with 0 if it does."""
+
+import sys
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SECONDS = 3
+
+
+def main(address: str, service: str = "") -> int:
+    """Returns 0 for SERVING, 1 for anything else, and says what."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            request = health_pb2.HealthCheckRequest(service=service)
+            status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=SECONDS).status
+            answer = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+        except grpc.RpcError as error:
+            answer = f"{error.code().name}: {error.details()}"
+    sys.stdout.write(f"{answer}\n")
+    return 0 if answer == "SERVING" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

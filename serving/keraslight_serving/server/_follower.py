@@ -1,0 +1,129 @@
+"""A worker's repository: it serves the versions that the supervisor has it load and show."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import ModelConfig
+from keraslight_serving.server._errors import invalid
+from keraslight_serving.server._model import LoadPolicy, no_such_version, not_served, unknown_label
+from keraslight_serving.server._servable import Servable
+from keraslight_serving.wire import serving_pb2 as pb
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """What all workers are to answer of one model.
+
+    Attributes:
+        statuses: serialized ModelVersionStatus messages, newest first.
+        keys: which servable serves a version.
+        labels: names of versions.
+        logging: a serialized LoggingConfig; None: requests are not logged.
+    """
+
+    statuses: tuple[bytes, ...] = ()
+    keys: dict[int, int] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    logging: bytes | None = None
+
+
+@dataclass
+class _Loaded:
+    servable: Servable
+    requests: int = 0  # in flight
+
+
+class Follower:
+    """Servables under keys, and the view of the models that says which of them answers what.
+
+    Args:
+        how: how servables are loaded, and who wants to know of models that are served.
+
+    Attributes:
+        reload: what a reload of the configuration is handed to.
+    """
+
+    def __init__(self, how: LoadPolicy) -> None:
+        self._how = how
+        self.reload: Callable[[Sequence[ModelConfig], Call], None] | None = None
+        self._changed = threading.Condition()
+        self._loaded: dict[int, _Loaded] = {}
+        self._views: dict[str, ModelView] = {}
+
+    def start(self) -> None:
+        """There is nothing to start: the supervisor has done it."""
+
+    def load(self, key: int, *args: object) -> None:
+        """Loads a servable. Raises whatever that raises."""
+        loaded = _Loaded(self._how.load(*args))
+        with self._changed:
+            self._loaded[key] = loaded
+
+    def show(self, views: dict[str, ModelView]) -> None:
+        """Answers by these views from now on."""
+        with self._changed:
+            self._views = views
+            for name, view in views.items():
+                self._how.on_serving(name, bool(view.keys))
+
+    def unload(self, key: int) -> None:
+        """Unloads a servable, when its last request is done."""
+        with self._changed:
+            loaded = self._loaded.pop(key)
+            self._changed.wait_for(lambda: loaded.requests == 0)
+        loaded.servable.close()
+
+    def saved_model_loaded(self, key: int) -> bool:
+        """Whether a servable has its SavedModel in use."""
+        return self._loaded[key].servable.saved_model_loaded
+
+    def close(self) -> None:
+        """Unloads all."""
+        with self._changed:
+            self._views = {}
+        for key in list(self._loaded):
+            self.unload(key)
+
+    @contextlib.contextmanager
+    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+        """As `Repository.acquire`."""
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        choice = spec.WhichOneof("version_choice")
+        with self._changed:
+            view = self._views.get(spec.name, ModelView())
+            if choice == "version_label":
+                if spec.version_label not in view.labels:
+                    raise unknown_label(spec)
+                number = view.labels[spec.version_label]
+            elif choice == "version":
+                number = spec.version.value
+            else:
+                number = max(view.keys, default=None)
+            loaded = self._loaded.get(view.keys.get(number))
+            if loaded is None:
+                raise not_served(spec.name, number)
+            loaded.requests += 1
+        try:
+            yield number, loaded.servable
+        finally:
+            with self._changed:
+                loaded.requests -= 1
+                self._changed.notify_all()
+
+    def logging(self, name: str) -> pb.LoggingConfig | None:
+        """As `Repository.logging`."""
+        config = self._views.get(name, ModelView()).logging
+        return None if config is None else pb.LoggingConfig.FromString(config)
+
+    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+        """As `Repository.status`."""
+        statuses = [pb.ModelVersionStatus.FromString(one) for one in self._views.get(spec.name, ModelView()).statuses]
+        if spec.WhichOneof("version_choice") == "version":
+            statuses = [status for status in statuses if status.version == spec.version.value]
+        if not statuses:
+            raise no_such_version(spec)
+        return statuses

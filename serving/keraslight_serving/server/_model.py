@@ -1,0 +1,386 @@
+"""One model: the versions in its folder, which of them are loaded, and the thread that keeps the two together."""
+
+import contextlib
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+from keraslight_serving.server._config import ModelConfig
+from keraslight_serving.server._errors import StatusError, invalid, not_found
+from keraslight_serving.server._servable import Servable
+from keraslight_serving.wire import serving_pb2 as pb
+
+logger = logging.getLogger("keraslight_serving.server")
+
+States = pb.ModelVersionStatus
+
+
+@dataclass(frozen=True)
+class LoadPolicy:
+    """How versions are looked for and loaded.
+
+    Attributes:
+        load: makes a Servable of a model's name and a version folder; raises StatusError. Its third argument asks it to
+            load the SavedModel, too.
+        poll_seconds: between two looks at the folder; 0 or less: look once.
+        retries: how often a version that failed is tried again while its files stay the same.
+        retry_seconds: until the first of these; each next one waits twice as long.
+        on_serving: called with a model's name and whether a version of it is served, each time that changes.
+    """
+
+    load: Callable[[str, Path, bool], Servable]
+    poll_seconds: float = 1
+    retries: int = 5
+    retry_seconds: float = 60
+    on_serving: Callable[[str, bool], None] = lambda name, serving: None
+
+
+@dataclass
+class _Loaded:
+    number: int
+    servable: Servable
+    requests: int = 0  # in flight
+    retired: bool = False  # takes no new ones; whoever brings `requests` to 0 unloads it
+
+
+@dataclass
+class _Version:
+    """What is known of a version, now or once."""
+
+    state: int
+    error: StatusError | None = None
+    failed_files: frozenset = frozenset()  # of the folder, when it failed to load
+    attempts: int = 0
+    retry_at: float = field(default=math.inf)  # time.monotonic()
+
+
+class Model:
+    """Follows a model's folder and serves the versions that its policy wants.
+
+    A wanted version is loaded beside those that serve; then new requests go to it, and one that is no longer wanted is
+    unloaded when its last request is done. A version that can't be loaded is passed over (state END, with its error),
+    the next lower one takes its place, and it is tried again when its files change, so that one that is still being
+    copied comes up once it is complete, or after a while. Nothing that serves is given up for one that fails. All of
+    this happens in a thread of the model's own: no model ever waits for another.
+
+    As in TensorFlow Serving, a base path without any wanted version unloads what is loaded, a base path that can't be
+    read does not, and names that are no whole number are ignored.
+
+    Departures, all so that a restart finds what ran before it: where the newest version is broken, the next one is
+    served; a broken version is END while it waits for its next try, not LOADING; and labels move once their version is
+    loaded, where TensorFlow Serving refuses a configuration that names one that isn't.
+    """
+
+    def __init__(self, config: ModelConfig, how: LoadPolicy) -> None:
+        self.name = config.name
+        self._how = how
+        self._config: ModelConfig | None = config  # None: the model is no longer wanted
+        self._changed = threading.Condition()  # guards all below
+        self._versions: dict[int, _Version] = {}
+        self._loaded: dict[int, _Loaded] = {}
+        self._labels: dict[str, int] = {}
+        self._looks = 0  # how often the folder was read and followed, or could not be
+        self._problem: str | None = "its folder was not looked at yet"
+        self._warned: set[Path] = set()
+        self._stopping = False
+        self._look_now = False
+        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Unloads everything, each version when its last request is done, and returns then."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+        for loaded in list(self._loaded.values()):
+            self._retire(loaded)
+        with self._changed:
+            self._changed.wait_for(lambda: all(v.state == States.END for v in self._versions.values()))
+
+    def configure(self, config: ModelConfig | None) -> int:
+        """Takes another configuration, or None for no version at all, and follows it at once.
+
+        Returns:
+            what `settled` needs to tell a look at the new folder from an older one.
+        """
+        with self._changed:
+            self._config = config
+            self._look_now = True
+            self._changed.notify_all()
+            return self._looks
+
+    def assign_labels(self, labels: Mapping[str, int]) -> None:
+        """Sets labels now, whether or not their versions are loaded."""
+        with self._changed:
+            self._labels.update(labels)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        with self._changed:
+            return dict(self._labels)
+
+    def is_available(self, number: int) -> bool:
+        with self._changed:
+            return number in self._loaded
+
+    @property
+    def logging(self) -> pb.LoggingConfig | None:
+        """Whether and where requests are logged."""
+        config = self._config
+        return config.logging if config is not None else None
+
+    @property
+    def is_wanted(self) -> bool:
+        return self._config is not None
+
+    @property
+    def is_serving(self) -> bool:
+        return bool(self._loaded)
+
+    @property
+    def problem(self) -> str:
+        """Why it serves nothing, or has not served anything yet."""
+        with self._changed:
+            if self._problem is not None:
+                return self._problem
+            failed = [f"version {n}: {v.error}" for n, v in sorted(self._versions.items(), reverse=True) if v.error]
+            return f"Model {self.name!r} must have a version that loads. Received: {'; '.join(failed)}"
+
+    def wait_for_look(self, after: int = 0) -> None:
+        """Until the folder was read and what it holds was tried (or could not be read)."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._looks > after or self._stopping)
+
+    def settled(self, after: int) -> bool:
+        """Whether a look after this one has found versions, and each of them is loaded or has failed."""
+        with self._changed:
+            return (
+                self._looks > after
+                and bool(self._versions)
+                and (bool(self._loaded) or all(version.state == States.END for version in self._versions.values()))
+            )
+
+    # ---------------------------------------------------------------- requests
+
+    @contextlib.contextmanager
+    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+        """The version that a request asks for; it stays loaded inside the `with`.
+
+        Raises:
+            StatusError: no such label, or this version isn't loaded.
+        """
+        choice = spec.WhichOneof("version_choice")
+        with self._changed:
+            if choice == "version_label":
+                if spec.version_label not in self._labels:
+                    raise unknown_label(spec)
+                number = self._labels[spec.version_label]
+            elif choice == "version":
+                number = spec.version.value
+            else:
+                number = max(self._loaded, default=None)
+            loaded = self._loaded.get(number)
+            if loaded is None:
+                raise not_served(self.name, number)
+            loaded.requests += 1
+        try:
+            yield loaded.number, loaded.servable
+        finally:
+            with self._changed:
+                loaded.requests -= 1
+                last = loaded.retired and loaded.requests == 0
+            if last:
+                # Not in this thread: its caller should not wait for it.
+                threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self.name}", daemon=True).start()
+
+    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+        """The states of one version or of all that were ever seen, newest first.
+
+        Raises:
+            StatusError: NOT_FOUND.
+        """
+        with self._changed:
+            versions = dict(self._versions)
+        if spec.WhichOneof("version_choice") == "version":
+            versions = {number: version for number, version in versions.items() if number == spec.version.value}
+        if not versions:
+            raise no_such_version(spec)
+        return [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
+
+    # ---------------------------------------------------------------- the thread
+
+    def _follow_until_stopped(self) -> None:
+        while True:
+            with self._changed:
+                config, self._look_now = self._config, False
+            problem = None
+            try:
+                self._follow(config)
+            except OSError as error:
+                # `.problem` is read at the start; later it is a warning, once for each kind of trouble.
+                problem = f"`model_base_path` must be an existing folder. Received: {config.base_path}"
+                if config.base_path.exists():
+                    problem = f"`model_base_path` must be a readable folder. Received: {config.base_path}, {error}"
+                if problem != self._problem:
+                    logger.warning("Can't read the folder of %s, keeping what is loaded: %s", self.name, error)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+                logger.exception("Following %s failed; trying again", self.name)
+            with self._changed:
+                if problem is None and config is not None and not self._versions:
+                    problem = (
+                        "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
+                        f"Received: {config.base_path}, without one that is wanted"
+                    )
+                self._problem = problem
+                self._looks += 1
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
+                if self._stopping:
+                    return
+
+    def _seconds_to_next_look(self) -> float | None:
+        retry_at = min((version.retry_at for version in self._versions.values()), default=math.inf)
+        seconds = max(retry_at - time.monotonic(), 0.01)
+        if self._how.poll_seconds > 0:
+            seconds = min(seconds, self._how.poll_seconds)
+        return None if seconds == math.inf else seconds
+
+    def _follow(self, config: ModelConfig | None) -> None:
+        """Loads what is wanted, then gives up what is not."""
+        folders = self._find_versions(config.base_path) if config is not None else {}
+        candidates = config.policy.candidates(folders) if config is not None else []
+        for number in self._versions.keys() - folders.keys():
+            # Gone: if it comes back, it gets another try.
+            self._versions[number].failed_files, self._versions[number].retry_at = frozenset(), math.inf
+        keep: list[int] = []
+        for number in candidates:
+            if config.policy.most is not None and len(keep) == config.policy.most:
+                break
+            if self._stopping:
+                return
+            if number in self._loaded or self._try_to_load(number, folders[number]):
+                keep.append(number)
+        if keep or not candidates:
+            if self._loaded and not candidates and config is not None:
+                logger.warning("No wanted versions of %s found under %s: unloading", self.name, config.base_path)
+            for number in sorted(self._loaded.keys() - set(keep)):
+                self._retire(self._loaded[number])
+        self._move_labels(config.labels if config is not None else {})
+
+    def _find_versions(self, base_path: Path) -> dict[int, Path]:
+        """The folder of each version, by number."""
+        found: dict[int, Path] = {}
+        for folder in sorted(base_path.iterdir()):
+            if not re.fullmatch("[0-9]+", folder.name) or int(folder.name) >= 2**63 or not folder.is_dir():
+                continue
+            number = int(folder.name)
+            if number in found:
+                logger.warning("Two folders of version %d: %s is used, not %s", number, folder, found[number])
+            found[number] = folder
+        return found
+
+    def _try_to_load(self, number: int, folder: Path) -> bool:
+        files, known = _files(folder), self._versions.get(number)
+        attempts = 0
+        if known is not None and known.error is not None and known.failed_files == files:
+            if time.monotonic() < known.retry_at:
+                return False
+            attempts = known.attempts
+        logger.info("Loading %s version %d from %s", self.name, number, folder)
+        self._set(number, _Version(States.LOADING))
+        # Where TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
+        eager = any(loaded.servable.saved_model_loaded for loaded in self._loaded.values())
+        try:
+            servable = self._how.load(self.name, folder, eager)
+        except Exception as error:
+            known_error = isinstance(error, StatusError)
+            failure = error if known_error else StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+            logger.error("Can't load %s version %d: %s", self.name, number, error, exc_info=not known_error)
+            again = time.monotonic() + self._how.retry_seconds * 2**attempts
+            retry_at = again if attempts < self._how.retries else math.inf
+            self._set(number, _Version(States.END, failure, files, attempts + 1, retry_at))
+            return False
+        with self._changed:
+            self._loaded[number] = _Loaded(number, servable)
+            self._versions[number] = _Version(States.AVAILABLE)
+            logger.info("Serving %s version %d", self.name, number)
+            if len(self._loaded) == 1:
+                self._how.on_serving(self.name, True)
+        return True
+
+    def _retire(self, loaded: _Loaded) -> None:
+        """Takes a version out of service, and unloads it unless requests still use it."""
+        with self._changed:
+            del self._loaded[loaded.number]
+            if not self._loaded:
+                self._how.on_serving(self.name, False)
+            self._versions[loaded.number] = _Version(States.UNLOADING)
+            loaded.retired = True
+            unused = loaded.requests == 0
+        if unused:
+            self._unload(loaded)
+
+    def _unload(self, loaded: _Loaded) -> None:
+        loaded.servable.close()
+        with self._changed:
+            # A version that came back meanwhile has a state of its own.
+            if self._versions[loaded.number].state == States.UNLOADING:
+                self._versions[loaded.number] = _Version(States.END)
+            self._changed.notify_all()
+        logger.info("Unloaded %s version %d", self.name, loaded.number)
+
+    def _move_labels(self, wanted: Mapping[str, int]) -> None:
+        """A label moves when its version is loaded; one that was nowhere yet is set at once."""
+        with self._changed:
+            for label in self._labels.keys() - wanted.keys():
+                del self._labels[label]
+            for label, number in wanted.items():
+                if number in self._loaded or label not in self._labels:
+                    self._labels[label] = number
+
+    def _set(self, number: int, version: _Version) -> None:
+        with self._changed:
+            self._versions[number] = version
+
+
+def unknown_label(spec: pb.ModelSpec) -> StatusError:
+    return invalid(f"Unrecognized servable version label: {spec.version_label}")
+
+
+def not_served(name: str, number: int | None) -> StatusError:
+    which = f"Latest({name})" if number is None else f"Specific({name}, {number})"
+    return not_found(f"Servable not found for request: {which}")
+
+
+def no_such_version(spec: pb.ModelSpec) -> StatusError:
+    if spec.WhichOneof("version_choice") == "version":
+        return not_found(f"Could not find version {spec.version.value} of model {spec.name}")
+    return not_found(f"Could not find any versions of model {spec.name}")
+
+
+def _files(folder: Path) -> frozenset:
+    """Names, sizes and times of all files, to see whether anything changed."""
+    found = set()
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # just moved away
+            stat = path.stat()
+            found.add((str(path), stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
+
+
+def _version_status(number: int, version: _Version) -> pb.ModelVersionStatus:
+    status = pb.ModelVersionStatus(version=number, state=version.state)
+    status.status.error_code = version.error.code.value[0] if version.error else 0
+    status.status.error_message = version.error.text if version.error else ""
+    return status

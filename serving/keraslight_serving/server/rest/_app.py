@@ -1,0 +1,240 @@
+"""The ASGI application: bodies, threads, deadlines, and the headers around an answer.
+
+Everything that waits for a client waits in the event loop, where it costs a socket. A thread is taken once the whole
+body is there, and given back with the answer; the answer is sent from the loop again.
+"""
+
+import asyncio
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import grpc
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._errors import StatusError, invalid
+from keraslight_serving.server._logging import REQUEST_ID, request_id
+from keraslight_serving.server.rest._handler import Asked, Handler, TooLarge, http_status, inflate, read_url
+from keraslight_serving.server.rest._json import error_body
+
+logger = logging.getLogger("keraslight_serving.server")
+
+MAX_BODY = 100 * 2**20  # bytes, as sent and inflated
+MAX_HELD = 2**30  # bytes of all bodies at a time
+IDLE_SECONDS = 30.0  # a client may be silent so long in the middle of a body
+
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
+_NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
+
+Observe = Callable[[str, str, grpc.StatusCode, float], None]
+
+
+class _Answer(NamedTuple):
+    code: grpc.StatusCode
+    status: int  # of HTTP
+    body: bytes
+
+
+class RestApp:
+    """Speaks TensorFlow Serving's REST API.
+
+    Args:
+        handler: answers.
+        timeout: seconds for an answer, from the moment that the body is there; None: no limit.
+        threads: requests that are worked on at a time.
+        cors: let pages of other origins ask.
+        metrics: the text of the metrics page; None: there is no page.
+        metrics_path: where the page is.
+        authorize: is given the Authorization header, empty without one, and raises StatusError; None: anybody may ask.
+            The metrics page is for anybody, as in most installations of Prometheus.
+        observe: told the model, the API (`predict`, `classify`, `regress`, `status` or `metadata`; both empty for a
+            malformed URL), the status and the seconds of each request under /v1/.
+        max_body: bytes of a body, as sent and inflated.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        timeout: float | None,
+        threads: int,
+        cors: bool = False,
+        metrics: Callable[[], bytes] | None = None,
+        metrics_path: str = "/monitoring/prometheus/metrics",
+        authorize: Callable[[str], None] | None = None,
+        observe: Observe | None = None,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        self._handler = handler
+        self._timeout = timeout
+        self._cors = _CORS if cors else {}
+        self._metrics, self._metrics_path = metrics, metrics_path
+        self._authorize, self._observe = authorize, observe
+        self._max_body = max_body
+        self._held = 0  # bytes; only the event loop changes it
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
+        # Scrapes must not wait behind requests: a busy server is the one that is looked at.
+        self._metrics_pool = ThreadPoolExecutor(1, thread_name_prefix="metrics") if metrics else None
+
+    def close(self) -> None:
+        """Starts nothing more. What runs is left to end, unheard."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._metrics_pool is not None:
+            self._metrics_pool.shutdown(wait=False, cancel_futures=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace")
+        if self._metrics is not None and path == self._metrics_path:
+            response = await self._metrics_page()
+        elif path[:4].lower() != "/v1/":
+            response = Response(_NOT_FOUND, 404, media_type="text/html")
+        else:
+            response = await self._under_v1(request, path)
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _metrics_page(self) -> Response:
+        def render() -> Response:
+            try:
+                return Response(self._metrics(), media_type="text/plain")
+            except Exception:
+                logger.exception("The metrics page failed")
+                return Response(status_code=500, media_type="text/plain")
+
+        return await asyncio.get_running_loop().run_in_executor(self._metrics_pool, render)
+
+    async def _under_v1(self, request: Request, path: str) -> Response | None:
+        """None where the client has left."""
+        began = time.monotonic()
+        name = request_id(request.headers.get(REQUEST_ID))
+        asked: Asked | None = None
+        answer: _Answer | None = None
+        try:
+            if request.method == "OPTIONS":
+                answer = _preflight(request)
+            else:
+                asked = read_url(request.method, path)
+                if self._authorize is not None:
+                    self._authorize(request.headers.get("authorization", ""))
+                answer = await self._ask(request, asked, name)
+        except StatusError as error:
+            answer = _error(error)
+        except asyncio.CancelledError:  # the grace for requests in flight is over
+            answer = _error(StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down"))
+        except ClientDisconnect:
+            pass
+        code = grpc.StatusCode.CANCELLED if answer is None else answer.code
+        if self._observe is not None and request.method != "OPTIONS":
+            model, api = (asked.spec.name, asked.api) if asked else ("", "")
+            self._observe(model, api, code, time.monotonic() - began)
+        if answer is None:
+            return None
+        if answer.code is not grpc.StatusCode.OK:
+            logger.debug("%s %s: %s", request.method, path, answer.body)
+        kind = {"Content-Type": "application/json"} if answer.body else {}
+        return Response(answer.body, answer.status, {**kind, REQUEST_ID: name, **self._cors})
+
+    async def _ask(self, request: Request, asked: Asked, name: str) -> _Answer | None:
+        body = await self._read(request)
+        self._held += len(body)
+        try:
+            return await self._in_thread(request, asked, body, name)
+        finally:
+            self._held -= len(body)
+
+    async def _read(self, request: Request) -> bytes:
+        """The body as it was sent."""
+        declared = request.headers.get("content-length", "0")
+        if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_body):
+            raise TooLarge(self._max_body)
+        chunks: list[bytes] = []
+        size, more = 0, True
+        try:
+            while more:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                more = message.get("more_body", False)
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                self._held += len(chunks[-1])
+                if size > self._max_body:
+                    raise TooLarge(self._max_body)
+                if self._held > MAX_HELD:
+                    raise StatusError(
+                        grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        f"The bodies of all requests must have at most {MAX_HELD} bytes. Received: more; try again",
+                    )
+        except TimeoutError:
+            raise StatusError(
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"A request's body must come without a pause of {IDLE_SECONDS:g} seconds. Received: one",
+            ) from None
+        finally:
+            self._held -= size
+        return b"".join(chunks)
+
+    async def _in_thread(self, request: Request, asked: Asked, body: bytes, name: str) -> _Answer | None:
+        deadline = None if self._timeout is None else time.monotonic() + self._timeout
+        gone = threading.Event()
+        call = Call(
+            id=name,
+            entrypoint="REST",
+            deadline=deadline,
+            is_active=lambda: not gone.is_set(),
+            peer="" if request.client is None else f"{request.client.host}:{request.client.port}",
+        )
+        gzip = "gzip" in request.headers.get("content-encoding", "").lower()
+        working = asyncio.get_running_loop().run_in_executor(self._pool, self._answer, asked, body, gzip, call)
+        leaving = asyncio.ensure_future(request.receive())  # after the body, only a disconnect is left to come
+        try:
+            done, _ = await asyncio.wait({working, leaving}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            if not working.done():
+                gone.set()  # a thread can't be stopped, but it looks here before it runs a model
+                working.cancel()
+        if working in done:
+            return working.result()
+        if done:
+            return None
+        return _error(StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
+
+    def _answer(self, asked: Asked, body: bytes, gzip: bool, call: Call) -> _Answer:
+        """Turns whatever goes wrong into an answer, so that no request takes its thread, or the server, with it."""
+        try:
+            call.check()  # it may have waited for this thread
+            if gzip:
+                body = inflate(body, self._max_body)
+            text = self._handler.answer(asked, body, call)
+            return _Answer(grpc.StatusCode.OK, 200, text.encode(errors="replace"))
+        except StatusError as error:
+            return _error(error)
+        except RecursionError:
+            return _error(invalid("The document is nested too deeply"))
+        except Exception as error:
+            logger.exception("%s of %s failed", asked.api, asked.spec.name)
+            return _error(StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
+
+
+def _preflight(request: Request) -> _Answer:
+    if re.search("https?://", request.headers.get("origin", "")):
+        return _Answer(grpc.StatusCode.OK, 200, b"")
+    return _error(StatusError(grpc.StatusCode.FAILED_PRECONDITION, "Origin header is missing in CORS preflight"))
+
+
+def _error(error: StatusError) -> _Answer:
+    return _Answer(error.code, http_status(error), error_body(error.text))

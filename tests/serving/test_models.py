@@ -1,0 +1,586 @@
+"""Several models, their configuration, policies, labels and reloads."""
+
+import contextlib
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import pytest
+from google.protobuf import text_format
+from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server._call import Call
+from keraslight_serving.server._config import ModelConfig, VersionPolicy, model_configs, read_config_file
+from keraslight_serving.server._errors import StatusError, invalid
+from keraslight_serving.server._model import LoadPolicy
+from keraslight_serving.server._repository import Repository
+from keraslight_serving.wire import serving_pb2 as pb
+from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
+from tensorflow_serving.config import model_server_config_pb2
+
+AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING
+
+
+def until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def spec(name="a", version=None, label=""):
+    made = pb.ModelSpec(name=name, version_label=label) if label else pb.ModelSpec(name=name)
+    if version is not None:
+        made.version.value = version
+    return made
+
+
+def refused(call, *args):
+    def enter():
+        result = call(*args)
+        if isinstance(result, contextlib.AbstractContextManager):
+            result.__enter__()
+
+    with pytest.raises(StatusError) as caught:
+        enter()
+    return caught.value.code.name, caught.value.text
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+def parse(text):
+    return model_configs(text_format.Parse(text, pb.ModelConfigList()))
+
+
+def test_a_config_file(tmp_path):
+    file = tmp_path / "models.config"
+    file.write_text("""
+        # as TensorFlow Serving reads it
+        model_config_list {
+          config { name: "a" base_path: "/models/a" model_platform: "tensorflow" }
+          config {
+            name: "b" base_path: "/models/b" model_type: TENSORFLOW
+            model_version_policy { latest { num_versions: 3 } }
+          }
+          config {
+            name: "c" base_path: "/models/c" model_platform: "tensorflow"
+            model_version_policy { specific { versions: 3 versions: 5 } }
+            version_labels { key: "stable" value: 3 } version_labels { key: "canary" value: 5 }
+          }
+          config { name: "d" base_path: "/d" model_platform: "tensorflow" model_version_policy { all {} } }
+        }
+    """)
+    assert read_config_file(file) == [
+        ModelConfig("a", Path("/models/a")),
+        ModelConfig("b", Path("/models/b"), VersionPolicy(most=3)),
+        ModelConfig("c", Path("/models/c"), VersionPolicy(frozenset({3, 5}), None), labels={"stable": 3, "canary": 5}),
+        ModelConfig("d", Path("/d"), VersionPolicy(most=None)),
+    ]
+    assert parse(
+        'config { name: "a" base_path: "/a" model_platform: "tensorflow" model_version_policy { latest {} } }'
+    )[0].policy == VersionPolicy(most=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'config { name: "m" base_path: "/m" model_platform: "tensorflow" }' * 2,
+            "Illegal to list model m multiple times in config list",
+        ),
+        (
+            'config { name: "m" base_path: "m" model_platform: "tensorflow" }',
+            "Expected model m to have an absolute path or URI; got base_path()=m",
+        ),
+        (
+            'config { name: "m" model_platform: "tensorflow" }',
+            "Expected model m to have an absolute path or URI; got base_path()=",
+        ),
+        ('config { name: "m" base_path: "/m" model_platform: "onnx" }', "Model m requests unsupported platform onnx"),
+        (
+            'config { name: "m" base_path: "/m" }',
+            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+            "ModelServerConfig::model_platform, model name is m",
+        ),
+        (
+            'config { name: "m" base_path: "gs://bucket/m" model_platform: "tensorflow" }',
+            "Expected model m to be in a local folder; got base_path()=gs://bucket/m",
+        ),
+        (
+            'config { base_path: "/m" model_platform: "tensorflow" }',
+            "Expected every model of the config list to have a name; got an empty one",
+        ),
+    ],
+)
+def test_configurations_that_make_no_sense(text, message):
+    assert refused(parse, text) == ("INVALID_ARGUMENT", message)
+
+
+def test_config_files_that_can_not_be_read(tmp_path):
+    file = tmp_path / "models.config"
+    with pytest.raises(StartError, match="`model_config_file` must be a readable text file. Received: .*models.config"):
+        ModelServer(model_config_file=file)
+    file.write_text("model_config_list { config { nonsense: 1 } }")
+    with pytest.raises(StartError) as caught:
+        ModelServer(model_config_file=file)
+    assert f"Error: INVALID_ARGUMENT: Invalid protobuf file: '{file}'" in str(caught.value)
+    assert "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:" in str(caught.value)
+    file.write_text('model_config_list { config { name: "m" base_path: "m" model_platform: "tensorflow" } }')
+    with pytest.raises(StartError, match="Error: INVALID_ARGUMENT: Expected model m to have an absolute path"):
+        ModelServer(model_config_file=file)
+    with pytest.raises(ValueError, match="Either `model_base_path` or `model_config_file` must be given"):
+        ModelServer("m", tmp_path, model_config_file=file)
+
+
+def test_an_empty_config_file_serves_no_models(tmp_path, connect):
+    file = tmp_path / "models.config"
+    file.touch()
+    with ModelServer(model_config_file=file) as server, pytest.raises(grpc.RpcError) as caught:
+        connect(server).prediction.Predict(_predict("m"), timeout=5)
+    assert caught.value.details() == "Servable not found for request: Latest(m)"
+
+
+# ---------------------------------------------------------------- policies
+
+
+class FakeServable:
+    """Loads unless its folder holds a file `broken`."""
+
+    saved_model_loaded = False
+
+    def __init__(self, folder: Path) -> None:
+        if (folder / "broken").exists():
+            raise invalid("broken on purpose")
+        self.folder, self.closed = folder, False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """`folders("a", 1, 2)` makes version folders and returns the base path."""
+
+    def make(model: str, *versions: int, broken: bool = False) -> Path:
+        (tmp_path / model).mkdir(exist_ok=True)
+        for version in versions:
+            hidden = tmp_path / model / f".{version}"
+            hidden.mkdir()
+            if broken:
+                (hidden / "broken").touch()
+            hidden.rename(tmp_path / model / str(version))
+        return tmp_path / model
+
+    return make
+
+
+@pytest.fixture
+def repository():
+    """`repository(configs)` starts one over fake servables."""
+    opened = []
+
+    def start(*configs, load=lambda name, folder, eager: FakeServable(folder), **how):
+        allow = how.pop("allow_labels_anywhere", False)
+        made = Repository(configs, LoadPolicy(load, **{"poll_seconds": 0.01, **how}), allow_labels_anywhere=allow)
+        opened.append(made)
+        made.start()
+        return made
+
+    yield start
+    for made in opened:
+        made.close()
+
+
+def states(repository, name="a"):
+    """{} before any version was seen."""
+    with contextlib.suppress(StatusError):
+        return {status.version: status.state for status in repository.status(spec(name))}
+    return {}
+
+
+def served(repository, *args, **options):
+    with repository.acquire(spec(*args, **options)) as (number, servable):
+        assert servable.folder.name == str(number)
+        return number
+
+
+def test_the_latest_versions(folders, repository):
+    base = folders("a", 1, 2, 3)
+    models = repository(ModelConfig("a", base, VersionPolicy(most=2)))
+    assert states(models) == {3: AVAILABLE, 2: AVAILABLE}
+    assert (served(models), served(models, version=2)) == (3, 2)
+    assert refused(models.acquire, spec(version=1)) == ("NOT_FOUND", "Servable not found for request: Specific(a, 1)")
+    folders("a", 4)
+    until(lambda: states(models) == {4: AVAILABLE, 3: AVAILABLE, 2: END})
+    folders("a", 5, broken=True)
+    until(lambda: states(models).get(5) == END)
+    assert (served(models), served(models, version=3)) == (4, 3)
+
+
+def test_all_versions(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1, 2), VersionPolicy(most=None)))
+    folders("a", 3)
+    until(lambda: states(models) == {3: AVAILABLE, 2: AVAILABLE, 1: AVAILABLE})
+    assert served(models, version=1) == 1
+
+
+def test_specific_versions(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1, 2, 3), VersionPolicy(frozenset({1, 2, 9}), None)))
+    assert states(models) == {2: AVAILABLE, 1: AVAILABLE}
+    assert served(models) == 2
+
+
+def test_one_missing_folder_does_not_stop_the_others(folders, repository, tmp_path, caplog):
+    models = repository(ModelConfig("a", folders("a", 1)), ModelConfig("lost", tmp_path / "lost"))
+    assert served(models) == 1
+    assert f"`model_base_path` must be an existing folder. Received: {tmp_path / 'lost'}" in caplog.text
+    folders("lost", 7)
+    folders("a", 2)
+    until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    until(lambda: states(models, "lost") == {7: AVAILABLE})
+    assert served(models, "lost") == 7
+
+
+def test_a_start_with_nothing_to_serve_names_every_reason(folders, repository, tmp_path):
+    with pytest.raises(StartError) as caught:
+        repository(ModelConfig("a", folders("a", 1, broken=True)), ModelConfig("lost", tmp_path / "lost"))
+    assert "Model 'a' must have a version that loads. Received: version 1: broken on purpose; " in str(caught.value)
+    assert "must be an existing folder" in str(caught.value)
+
+
+def test_a_slow_load_blocks_no_other_model(folders, repository):
+    slow = threading.Event()
+
+    def load(name, folder, eager):
+        if folder.parent.name == "slow" and folder.name == "2":
+            slow.wait(20)
+        return FakeServable(folder)
+
+    models = repository(ModelConfig("a", folders("a", 1)), ModelConfig("slow", folders("slow", 1)), load=load)
+    folders("slow", 2)
+    until(lambda: states(models, "slow").get(2) == pb.ModelVersionStatus.LOADING)
+    folders("a", 2)
+    until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    assert served(models, "slow") == 1
+    slow.set()
+    until(lambda: states(models, "slow") == {2: AVAILABLE, 1: END})
+
+
+def test_a_failed_version_is_tried_again_with_growing_pauses(folders, repository):
+    tries = []
+
+    def load(name, folder, eager):
+        if folder.name == "2":
+            tries.append(time.monotonic())
+            if len(tries) < 4:
+                raise MemoryError("not now")
+        return FakeServable(folder)
+
+    models = repository(ModelConfig("a", folders("a", 1, 2)), load=load, retry_seconds=0.1, retries=3)
+    assert served(models) == 1
+    assert models.status(spec(version=2))[0].status.error_message == "MemoryError: not now"
+    until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    pauses = np.diff(tries)
+    assert len(pauses) == 3
+    assert (pauses >= [0.1, 0.2, 0.4]).all()
+
+
+def test_tries_end(folders, repository):
+    tries = []
+
+    def load(name, folder, eager):
+        if folder.name == "2":
+            tries.append(folder)
+        return FakeServable(folder)
+
+    folders("a", 1)
+    models = repository(ModelConfig("a", folders("a", 2, broken=True)), load=load, retry_seconds=0.01, retries=2)
+    until(lambda: len(tries) == 3)
+    time.sleep(0.2)
+    assert len(tries) == 3
+    assert served(models) == 1
+
+
+def test_a_request_that_never_ends_holds_up_no_later_version(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1)))
+    with models.acquire(spec()) as (_, old):
+        for version in (2, 3):
+            folders("a", version)
+            until(lambda version=version: served(models) == version)
+        until(lambda: states(models) == {3: AVAILABLE, 2: END, 1: UNLOADING})
+        assert not old.closed
+    until(lambda: states(models)[1] == END)
+    assert old.closed
+
+
+def test_a_version_that_comes_back_while_it_is_still_in_use(folders, repository, tmp_path):
+    models = repository(ModelConfig("a", folders("a", 1, 2)))
+    with models.acquire(spec()) as (number, old):
+        assert number == 2
+        (tmp_path / "a" / "2").rename(tmp_path / "away")
+        until(lambda: states(models) == {2: UNLOADING, 1: AVAILABLE})
+        (tmp_path / "away").rename(tmp_path / "a" / "2")
+        until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    until(lambda: old.closed)
+    assert served(models) == 2
+    assert states(models) == {2: AVAILABLE, 1: END}
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_labels(folders, repository):
+    policy = VersionPolicy(frozenset({1, 2}), None)
+    models = repository(ModelConfig("a", folders("a", 1, 2), policy, {"stable": 1, "canary": 2}))
+    assert (served(models, label="stable"), served(models, label="canary")) == (1, 2)
+    unknown = ("INVALID_ARGUMENT", "Unrecognized servable version label: beta")
+    assert refused(models.acquire, spec(label="beta")) == unknown
+    assert refused(models.acquire, spec("nobody", label="beta")) == unknown
+
+
+def test_a_label_of_a_version_that_is_not_loaded(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1), labels={"next": 2}))
+    gone = ("NOT_FOUND", "Servable not found for request: Specific(a, 2)")
+    assert refused(models.acquire, spec(label="next")) == gone
+    folders("a", 2)
+    until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    assert served(models, label="next") == 2
+
+
+def test_a_label_moves_once_its_version_is_loaded(folders, repository, tmp_path):
+    base, gate = folders("a", 1, 2), threading.Event()
+
+    def load(name, folder, eager):
+        if folder.name == "2":
+            gate.wait(20)
+        return FakeServable(folder)
+
+    def write(versions, stable):
+        listed = " ".join(f"versions: {v}" for v in versions)
+        text = f"""model_config_list {{ config {{
+            name: "a" base_path: "{base}" model_platform: "tensorflow"
+            model_version_policy {{ specific {{ {listed} }} }}
+            version_labels {{ key: "stable" value: {stable} }} }} }}"""
+        (tmp_path / ".config").write_text(text)
+        (tmp_path / ".config").rename(tmp_path / "config")
+
+    write([1], 1)
+    models = repository(*read_config_file(tmp_path / "config"), load=load)
+    models.follow_file(tmp_path / "config", 0.01)
+    write([1, 2], 2)
+    until(lambda: 2 in states(models))
+    assert served(models, label="stable") == 1
+    gate.set()
+    until(lambda: served(models, label="stable") == 2)
+
+
+# ---------------------------------------------------------------- reloads
+
+
+def test_a_reload_replaces_the_models(folders, repository):
+    a, b, c = ModelConfig("a", folders("a", 1)), ModelConfig("b", folders("b", 1)), ModelConfig("c", folders("c", 4))
+    models = repository(a, b)
+    models.reload([b, c], Call())
+    assert (served(models, "b"), served(models, "c")) == (1, 4)
+    until(lambda: states(models, "a") == {1: END})
+    assert refused(models.acquire, spec()) == ("NOT_FOUND", "Servable not found for request: Latest(a)")
+    models.reload([a], Call())
+    assert served(models) == 1
+    until(lambda: states(models, "b") == {1: END})
+
+
+def test_a_reload_takes_another_folder_and_policy_for_a_known_model(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1)), poll_seconds=0)
+    folders("elsewhere", 2, 3)
+    models.reload([ModelConfig("a", folders("elsewhere"), VersionPolicy(most=None))], Call())
+    until(lambda: states(models) == {3: AVAILABLE, 2: AVAILABLE, 1: END})
+
+
+def test_a_reload_with_a_model_that_fails(folders, repository):
+    a, bad = ModelConfig("a", folders("a", 1)), ModelConfig("bad", folders("bad", 1, broken=True))
+    models = repository(a)
+    code, text = refused(models.reload, [a, bad], Call())
+    assert code == "UNKNOWN"
+    assert text == (
+        "1 model(s) did not become available: {{name: bad} due to error: "
+        "Model 'bad' must have a version that loads. Received: version 1: broken on purpose}"
+    )
+    assert served(models) == 1
+
+
+def test_a_reload_waits_for_a_folder_as_long_as_its_caller_does(folders, repository, tmp_path):
+    models = repository(ModelConfig("a", folders("a", 1)))
+    call = Call(deadline=time.monotonic() + 0.2)
+    assert refused(models.reload, [ModelConfig("lost", tmp_path / "lost")], call)[0] == "DEADLINE_EXCEEDED"
+    folders("lost", 1)
+    until(lambda: states(models, "lost") == {1: AVAILABLE})
+
+
+def test_a_reload_checks_labels_before_it_changes_anything(folders, repository):
+    base = folders("a", 1)
+    models = repository(ModelConfig("a", base), ModelConfig("b", folders("b", 1)))
+    wanted = [ModelConfig("a", base, labels={"canary": 2})]
+    assert refused(models.reload, wanted, Call()) == (
+        "FAILED_PRECONDITION",
+        "Request to assign label to version 2 of model a, which is not currently available for inference",
+    )
+    assert served(models, "b") == 1
+    models.reload([ModelConfig("a", base, labels={"stable": 1})], Call())
+    assert served(models, label="stable") == 1
+
+
+def test_a_reload_may_give_new_labels_to_any_version_where_that_is_allowed(folders, repository):
+    base = folders("a", 1)
+    models = repository(ModelConfig("a", base, labels={"stable": 1}), allow_labels_anywhere=True)
+    models.reload([ModelConfig("a", base, labels={"stable": 1, "next": 2})], Call())
+    assert refused(models.acquire, spec(label="next")) == (
+        "NOT_FOUND",
+        "Servable not found for request: Specific(a, 2)",
+    )
+    code, _ = refused(models.reload, [ModelConfig("a", base, labels={"stable": 2})], Call())
+    assert code == "FAILED_PRECONDITION"
+
+
+def test_a_config_file_is_followed(folders, repository, tmp_path, caplog):
+    file = tmp_path / "config"
+    models = repository(ModelConfig("a", folders("a", 1)))
+    folders("b", 1)
+    models.follow_file(file, 0.01)
+    until(lambda: "`model_config_file` must be a readable text file" in caplog.text)
+    time.sleep(0.1)
+    assert caplog.text.count("must be a readable text file") == 1
+    file.write_text(
+        f'model_config_list {{ config {{ name: "b" base_path: "{tmp_path / "b"}" model_platform: "tensorflow" }} }}'
+    )
+    until(lambda: states(models) == {1: END})
+    until(lambda: states(models, "b") == {1: AVAILABLE})
+    file.write_text("model_config_list {")
+    until(lambda: "Invalid protobuf file" in caplog.text)
+    assert served(models, "b") == 1
+
+
+# ---------------------------------------------------------------- with TensorFlow Serving's stubs
+
+
+def _predict(name, images=None, version=None, label=None):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = name
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    tensor = request.inputs["images"]
+    tensor.dtype = 1
+    images = np.zeros((1, 8, 8, 1), np.float32) if images is None else images
+    for size in images.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = images.tobytes()
+    return request
+
+
+def test_reload_over_the_wire(publish, connect, tmp_path):
+    base = publish(1)
+    with ModelServer("tiny", base) as server:
+        stubs = connect(server)
+        request = model_management_pb2.ReloadConfigRequest()
+        for name in ("tiny", "again"):
+            request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
+        request.config.model_config_list.config[0].version_labels["stable"] = 1
+        answer = stubs.model.HandleReloadConfigRequest(request, timeout=20)
+        assert (answer.status.error_code, answer.status.error_message) == (0, "")
+        for options in ({"name": "again"}, {"name": "tiny", "label": "stable"}):
+            assert stubs.prediction.Predict(_predict(**options), timeout=5).model_spec.version.value == 1
+        status = get_model_status_pb2.GetModelStatusRequest()
+        status.model_spec.name = "again"
+        assert [v.state for v in stubs.model.GetModelStatus(status, timeout=5).model_version_status] == [AVAILABLE]
+
+        def refusal(config):
+            request = model_management_pb2.ReloadConfigRequest(config=config)
+            with pytest.raises(grpc.RpcError) as caught:
+                stubs.model.HandleReloadConfigRequest(request, timeout=5)
+            return caught.value.code(), caught.value.details()
+
+        assert refusal(None) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported",
+        )
+        config = model_server_config_pb2.ModelServerConfig()
+        config.model_config_list.config.add(name="m", base_path="m", model_platform="tensorflow")
+        assert refusal(config)[1] == "Expected model m to have an absolute path or URI; got base_path()=m"
+
+
+def test_swaps_under_load(publish, version_folder, connect, tmp_path, pixels):
+    """Eight clients, while twenty versions are published, taken back, corrupted and relabelled."""
+    base, file = publish(1), tmp_path / "models.config"
+
+    def write(stable: int) -> None:
+        hidden = tmp_path / ".models.config"
+        hidden.write_text(f"""model_config_list {{ config {{
+            name: "tiny" base_path: "{base}" model_platform: "tensorflow"
+            model_version_policy {{ latest {{ num_versions: 2 }} }}
+            version_labels {{ key: "stable" value: {stable} }} }} }}""")
+        hidden.rename(file)
+
+    write(1)
+    images = pixels.astype(np.float32)
+    memory, wrong, failures, answered, stop = [], [], [], [0] * 8, threading.Event()
+    options = {"file_system_poll_wait_seconds": 0.02, "model_config_file_poll_wait_seconds": 0.02}
+    with ModelServer(model_config_file=file, **options) as server:
+        stubs = connect(server)
+        expected = list(
+            stubs.prediction.Predict(_predict("tiny", images), timeout=10).outputs["probabilities"].float_val
+        )
+
+        def hammer(client: int) -> None:
+            with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                call = type(stubs.prediction)(channel).Predict
+                requests = [_predict("tiny", images), _predict("tiny", images, label="stable")]
+                while not stop.is_set():
+                    try:
+                        answer = call(requests[answered[client] % 2], timeout=20)
+                    except grpc.RpcError as error:
+                        failures.append((error.code(), error.details()))
+                    else:
+                        if list(answer.outputs["probabilities"].float_val) != expected:
+                            wrong.append(answer)
+                    answered[client] += 1
+
+        def loaded() -> dict:
+            request = get_model_status_pb2.GetModelStatusRequest()
+            request.model_spec.name = "tiny"
+            versions = stubs.model.GetModelStatus(request, timeout=10).model_version_status
+            return {version.version: version.state for version in versions}
+
+        threads = [threading.Thread(target=hammer, args=(client,)) for client in range(8)]
+        for thread in threads:
+            thread.start()
+        for version in range(2, 22):
+            broken = {"model.tflite": b"no flatbuffer"} if version % 5 == 0 else None
+            publish(version, files=broken)
+            until(lambda version=version, broken=broken: loaded().get(version) == (END if broken else AVAILABLE))
+            if broken:
+                shutil.rmtree(base / str(version))
+            elif version % 4 == 0:
+                (base / str(version)).rename(base / f"withdrawn-{version}")  # taken back
+                until(lambda version=version: loaded()[version] == END)
+            else:
+                write(version)
+                label = _predict("tiny", images, label="stable")
+                until(
+                    lambda version=version, label=label: (
+                        stubs.prediction.Predict(label, timeout=10).model_spec.version.value == version
+                    )
+                )
+            memory.append(psutil.Process().memory_info().rss)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert wrong == []
+    assert min(answered) > 20
+    assert memory[-1] <= 1.15 * memory[2]
