@@ -19,6 +19,7 @@ import json
 import multiprocessing
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -207,6 +208,7 @@ def rival(python: str, kind: str, version: Path) -> Iterator[str | None]:
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        start_new_session=True,
     ) as process:
         address = None
         for line in process.stdout:
@@ -217,8 +219,11 @@ def rival(python: str, kind: str, version: Path) -> Iterator[str | None]:
         drain = threading.Thread(target=process.stdout.read, daemon=True)
         drain.start()
         yield address
-        process.stdin.close()
         process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
 
 
 def main() -> None:
