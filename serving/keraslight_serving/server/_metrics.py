@@ -164,6 +164,7 @@ class Metrics:
         """A batch has been put together.
 
         Args:
+            engine: `litert` or `tensorflow`.
             rows: of each of its requests.
             queue_seconds: that each of them has waited.
             padded_to: the rows that run, at least the sum of `rows`.
