@@ -251,7 +251,7 @@ def test_a_flood_of_bytes_that_are_no_request(own):
         flood.append(bytes(changed))
     call = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     futures = []
-    for start in range(0, len(flood), 100):  # from 1,000 waiting calls on grpc itself cancels some
+    for start in range(0, len(flood), 100):  # more at once than it keeps open, and it refuses some
         futures += [call.future(data, timeout=60) for data in flood[start : start + 100]]
         for future in futures[start:]:
             future.code()
