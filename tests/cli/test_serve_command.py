@@ -3,10 +3,12 @@
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 
+import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -67,13 +69,18 @@ class Serving:
 def test_every_model_of_a_folder(version, tmp_path):
     for path in ("a/1", "a/3", "b/12", "no model/x"):
         shutil.copytree(version, tmp_path / path)
-    with Serving(tmp_path, "--workers", 2) as serving:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        rest = found.getsockname()[1]
+    with Serving(tmp_path, "--workers", 2, "--rest-port", rest) as serving:
         rows = {tuple(cell.strip() for cell in re.split("[│┃]", line)[1:-1]) for line in serving.shown.splitlines()}
         assert ("a", "1 3", "LiteRT", str(tmp_path / "a")) in rows
         assert ("b", "12", "LiteRT", str(tmp_path / "b")) in rows
         assert "no model" not in serving.shown
         assert serving.names == "a, b"
         assert serving.ask("a", version=3) == serving.ask("b") == [[2, 2, 2, 2]]
+        answered = httpx.post(f"http://127.0.0.1:{rest}/v1/models/b:predict", json={"instances": [[1, 2, 3, 4]]})
+        assert answered.json() == {"predictions": [[2.0, 4.0, 6.0, 8.0]]}
+        assert f" and http://127.0.0.1:{rest}" in serving.shown
         with pytest.raises(ModelNotFound):
             serving.ask("a", version=1)
         shutil.copytree(version, tmp_path / "c" / "1")  # a model that comes later

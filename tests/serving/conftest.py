@@ -18,6 +18,7 @@ from keraslight_serving.client import AsyncClassifierClient, ClassifierClient
 from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
 from PIL import Image
+from serving_attack import Faulty
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 LABELS = ["cat", "dog", "eel"]
@@ -346,6 +347,19 @@ def launch(tmp_path_factory):
     yield start
     for process in started:
         process.end()
+
+
+@pytest.fixture(scope="module")
+def attacked(launch, version_folder, png):
+    """A server process with all it can do, to be attacked."""
+    return Faulty(launch(version_folder.parent, "--load_saved_model", rest=True), png)
+
+
+@pytest.fixture
+def faulty(attacked):
+    """The same; it has to be well after the test."""
+    yield attacked
+    attacked.check()
 
 
 @pytest.fixture(scope="session")

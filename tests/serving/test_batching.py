@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._batching import Batcher, BatchScheduler
+from keraslight_serving.server._batch_queues import BatchScheduler
+from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._batching_parameters import BatchingParameters, read_parameters
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
@@ -295,6 +296,18 @@ def test_an_engine_that_breaks_does_not_take_a_thread_with_it(make):
         with pytest.raises(TypeError):
             ask(batcher, engine, np.array([["text"]], object))
     assert ask(batcher, engine, rows(1))["y"].tolist() == [[2]]
+
+
+def test_closing_lets_those_that_wait_finish_and_takes_no_more(make):
+    batcher, engine = make(batch_timeout_micros=60_000_000)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(ask, batcher, engine, rows(1))
+        while not _queued(batcher):
+            time.sleep(0.001)
+        batcher._scheduler.close()
+        assert waiting.result(30)["y"].tolist() == [[2]]
+    with pytest.raises(StatusError, match="The batch scheduler is closed"):
+        ask(batcher, engine, rows(1))
 
 
 # ---------------------------------------------------------------- parameters

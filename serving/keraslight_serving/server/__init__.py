@@ -16,7 +16,7 @@ The files, in the order in which a request meets them:
     _servable.py     one loaded version: which engine runs which signature
     _pipelines.py    signatures made of steps: decode, compute, rank
     _signatures.py   does a request fit a signature?
-    _batching.py     joins requests to batches, as _batching_parameters.py says
+    _batching.py     joins requests to batches, as _batching_parameters.py says; _batch_queues.py has its threads
     rest/            the same calls as JSON over HTTP
     engines/         litert.py and saved_model.py run the graphs
 
@@ -25,6 +25,8 @@ Around them:
     _server.py       the server as an object; _grpc_server.py: its ports, _security.py: TLS and tokens
     _observe.py      counts and logs each call: _metrics.py, _logging.py, _request_log.py
     _reflection.py   tells grpcurl what can be called
+    __main__.py      the server as a process; _flags.py: its command line
+    _workers.py      several processes behind one port; _worker.py, _follower.py: each of them, _line.py: their talk
 """
 
 from keraslight_serving.server._errors import StartError

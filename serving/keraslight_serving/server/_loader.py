@@ -4,7 +4,8 @@ import logging
 import os
 from pathlib import Path
 
-from keraslight_serving.server._batching import Batcher, BatchScheduler
+from keraslight_serving.server._batch_queues import BatchScheduler
+from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._batching_parameters import MODEL_FILE, default_parameters, read_parameters
 from keraslight_serving.server._errors import invalid
 from keraslight_serving.server._execution import Execution

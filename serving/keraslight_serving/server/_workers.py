@@ -166,9 +166,13 @@ class Supervisor:
         while True:
             with self._lock:
                 missing = [worker for worker in self._workers if key not in worker.keys]
-                if not missing:
+                if self._workers and not missing:
                     self._loaded[key] = args
                     return _Everywhere(self, key)
+            if not missing:  # all have just died: what nobody has tried must not be given to those that come next
+                if self._stopping.wait(SHOW_SECONDS):
+                    raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+                continue
             answers = [worker.call("load", key, *args) for worker in missing]
             failures = [error for answer in answers if (error := answer.exception()) is not None]
             for worker, answer in zip(missing, answers, strict=True):
@@ -325,8 +329,8 @@ def _reserve(host: str, port: int) -> socket.socket:
     Raises:
         StartError: the port is taken. Another server that shares its port would not keep ours from binding it.
     """
-    kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     try:
+        kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(kind, socket.SOCK_STREAM) as alone:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)
