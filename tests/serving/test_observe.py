@@ -17,6 +17,7 @@ from keraslight_serving.server._logging import JsonFormatter, TextFormatter, log
 from keraslight_serving.server._metrics import path_of
 from keraslight_serving.server._security import REFUSAL
 from keraslight_serving.server._service import Service
+from keraslight_serving.server._tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2
@@ -85,6 +86,29 @@ def test_requests_are_counted(own, png):
         start + 'request_example_counts_count{model="tiny"}': 1,
         start + 'request_example_count_total{model="tiny"}': 2,
     }
+
+
+def test_batches_and_warmups_are_counted(publish, connect, tmp_path):
+    log = pb.PredictionLog()
+    log.predict_log.request = predict().SerializeToString()
+    base = publish(1, files={})
+    (base / "1" / "assets.extra").mkdir()
+    (base / "1" / "assets.extra" / "tf_serving_warmup_requests").write_bytes(to_record(log.SerializeToString()) * 2)
+    parameters = tmp_path / "batching.config"
+    parameters.write_text("max_batch_size { value: 4 } allowed_batch_sizes: 4 thread_pool_name { value: 'pool' }")
+    options = {"enable_batching": True, "batching_parameters_file": parameters}
+    with ModelServer("tiny", base, **options) as server:
+        connect(server).prediction.Predict(predict(np.zeros((3, 8, 8, 1), np.float32)), timeout=60)
+        found = shown(server)
+    batching = ":tensorflow:serving:batching_session:"
+    assert found[batching + 'queuing_latency_count{thread_pool_name="pool"}'] == 3  # two were for warmup
+    assert found[batching + "wrapped_run_count{}"] == 3
+    assert found[batching + 'padding_size_count{execution_batch_size="4"}'] == 3
+    assert found[':keraslight:serving:queue_latency_count{model_name="tiny",engine="litert"}'] == 3
+    assert found[':tensorflow:serving:request_count{model_name="tiny",status="OK"}'] == 1
+    folder = base / "1"
+    assert found[f':tensorflow:serving:model_warmup_records_read{{model_path="{folder}",status="OK"}}'] == 2
+    assert found[f':tensorflow:serving:model_warmup_latency_count{{model_path="{folder}",status="OK"}}'] == 1
 
 
 def test_the_time_of_a_request_holds_the_time_of_the_engine(own):
@@ -209,7 +233,7 @@ def test_bytes_that_are_no_message(own, data, caplog):
     with caplog.at_level(logging.INFO, "keraslight_serving"):
         error = fail(call, data)
     assert (error.code(), error.details()) == (grpc.StatusCode.INTERNAL, "Exception deserializing request!")
-    assert [record.exc_info for record in caplog.records] == [None]  # a line, not a traceback
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None)]  # no traceback
     assert stubs.prediction.Predict(predict(), timeout=60).outputs
     assert not any("INTERNAL" in name for name in shown(server))  # as in TensorFlow Serving: no model, no count
 
@@ -227,9 +251,11 @@ def test_a_flood_of_bytes_that_are_no_request(own):
         flood.append(bytes(changed))
     call = stubs.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
     futures = []
-    for start in range(0, len(flood), 400):  # more at a time than the server has open would be refused
-        futures += [call.future(data, timeout=60) for data in flood[start : start + 400]]
-        codes = {future.code() for future in futures}
+    for start in range(0, len(flood), 100):  # more at once than it keeps open, and it refuses some
+        futures += [call.future(data, timeout=60) for data in flood[start : start + 100]]
+        for future in futures[start:]:
+            future.code()
+    codes = {future.code() for future in futures}
     # OK: the changed byte may be in a name that nobody looks at, or in a pixel
     assert codes <= {
         grpc.StatusCode.OK,

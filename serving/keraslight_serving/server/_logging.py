@@ -61,15 +61,26 @@ def request_id(sent: str | None) -> str:
 
 
 def log_request(
-    call: Call, api: str, code: str, seconds: float, *, model: str, version: int | str, signature: str, text: str = ""
+    call: Call,
+    api: str,
+    code: str,
+    seconds: float,
+    *,
+    model: str = "",
+    version: int | str = "",
+    signature: str = "",
+    text: str = "",
+    callers_fault: bool = False,
 ) -> None:
     """Logs the end of a request: at DEBUG if it went well, at WARNING if the server is to blame, else at INFO.
 
     Args:
-        version: number or label; empty if none was asked for and none answered.
+        model, version, signature: that answered, else those asked for; empty if none was.
         text: the error's.
+        callers_fault: whatever the code says.
     """
-    level = logging.DEBUG if code == "OK" else logging.WARNING if code in _SERVERS_FAULT else logging.INFO
+    serious = code in _SERVERS_FAULT and not callers_fault
+    level = logging.DEBUG if code == "OK" else logging.WARNING if serious else logging.INFO
     if not requests.isEnabledFor(level):
         return
     fields = {

@@ -24,7 +24,6 @@ from keraslight_serving.wire import serving_pb2 as pb
 logger = logging.getLogger("keraslight_serving.server")
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Clients may ask for any model name, and each would be another line for ever: after so many, and beyond this length,
 # failures are counted under a name of their own.
@@ -164,6 +163,7 @@ class Metrics:
         """A batch has been put together.
 
         Args:
+            engine: `litert` or `tensorflow`.
             rows: of each of its requests.
             queue_seconds: that each of them has waited.
             padded_to: the rows that run, at least the sum of `rows`.

@@ -117,7 +117,7 @@ class TokenInterceptor(grpc.ServerInterceptor):
             call = Call(id=request_id(metadata.get(REQUEST_ID)), entrypoint="GRPC", peer=context.peer())
             context.set_trailing_metadata(((REQUEST_ID, call.id),))
             code = grpc.StatusCode.UNAUTHENTICATED
-            log_request(call, method.rpartition("/")[2], code.name, 0, model="", version="", signature="", text=REFUSAL)
+            log_request(call, method.rpartition("/")[2], code.name, 0, text=REFUSAL)
             context.abort(code, REFUSAL)
 
         # As a stream, of which nothing is asked for: else grpc would take in a message of any size first.

@@ -277,5 +277,5 @@ def _parse(method: methods.Method, data: bytes, call: Call):
         return method.request.FromString(data)
     except DecodeError:
         error = StatusError(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
-        log_request(call, method.name, error.code.name, 0, model="", version="", signature="", text=error.text)
+        log_request(call, method.name, error.code.name, 0, text=error.text, callers_fault=True)
         raise error from None
