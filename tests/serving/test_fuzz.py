@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from PIL import Image
-from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, predict, predict_files
+from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, outcome, predict, predict_files
 
 # ---------------------------------------------------------------- messages
 
@@ -87,6 +87,26 @@ def test_ten_thousand_malformed_messages(faulty, png):
     codes = check_outcomes(list(ClientPool(faulty.channel).send(requests)), 10_000)
     assert codes[Code.INTERNAL] > 1000  # not parsed
     assert codes[Code.INVALID_ARGUMENT] > 500  # parsed, and refused
+
+
+def test_malformed_reloads(launch, version_folder):
+    server = launch(version_folder.parent)
+    good = pb.ReloadConfigRequest()
+    good.config.model_config_list.config.add(
+        name="tiny", base_path=str(version_folder.parent), model_platform="tensorflow"
+    )
+    generator = np.random.default_rng(8)
+    with grpc.insecure_channel(server.address) as channel:
+        expected = answer(channel, methods.PREDICT, predict(IMAGES))
+        call = channel.unary_unary(methods.HANDLE_RELOAD_CONFIG.path)
+        waiting = [call.future(mangle(good.SerializeToString(), generator), timeout=2) for _ in range(500)]
+        outcomes = [outcome(one) for one in waiting]
+        # Some of them are good ones, for folders that are not there: those wait for them, as TensorFlow Serving does.
+        codes = {Code.OK, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNKNOWN, Code.DEADLINE_EXCEEDED}
+        assert {code for code, _ in outcomes} <= codes
+        assert {details for code, details in outcomes if code == Code.INTERNAL} == {UNPARSABLE}
+        answer(channel, methods.HANDLE_RELOAD_CONFIG, good)
+        assert answer(channel, methods.PREDICT, predict(IMAGES)) == expected
 
 
 dimensions = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 9), max_size=6)
