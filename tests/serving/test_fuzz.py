@@ -13,6 +13,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keraslight_serving.wire import methods
@@ -25,9 +26,10 @@ from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, 
 
 def valid_messages(png):
     """One of each call, as bytes."""
+    image = tf.train.Example()
+    image.features.feature["image/encoded"].bytes_list.value.append(png)
     example = pb.Input()
-    feature = b"\x0a" + bytes([len(png)]) + png if len(png) < 128 else png
-    example.example_list.examples.append(feature)
+    example.example_list.examples.append(image.SerializeToString())
     spec = pb.ModelSpec(name="tiny", signature_name="classify")
     tasks = pb.MultiInferenceRequest(input=example)
     tasks.tasks.add(model_spec=spec, method_name="tensorflow/serving/classify")
@@ -35,7 +37,10 @@ def valid_messages(png):
         (methods.PREDICT, predict(IMAGES)),
         (methods.PREDICT, predict_files([png, png])),
         (methods.CLASSIFY, pb.ClassificationRequest(model_spec=spec, input=example)),
-        (methods.REGRESS, pb.RegressionRequest(model_spec=pb.ModelSpec(name="tiny"), input=example)),
+        (
+            methods.REGRESS,
+            pb.RegressionRequest(model_spec=pb.ModelSpec(name="tiny", signature_name="regress"), input=example),
+        ),
         (methods.MULTI_INFERENCE, tasks),
         (
             methods.GET_MODEL_METADATA,
@@ -79,10 +84,12 @@ def check_outcomes(outcomes, count):
 def test_ten_thousand_malformed_messages(faulty, png):
     generator = np.random.default_rng(0)
     messages = [(method, message.SerializeToString()) for method, message in valid_messages(png)]
+    assert {code for code, _ in ClientPool(faulty.channel).send(messages)} == {Code.OK}  # as they are
     requests = []
     for n in range(10_000):
-        _, data = messages[n % len(messages)]
-        method = messages[n % len(messages)][0] if n % 5 else CALLS[generator.integers(len(CALLS))]
+        method, data = messages[n % len(messages)]
+        if n % 5 == 0:  # another call's
+            method = CALLS[generator.integers(len(CALLS))]
         requests.append((method, mangle(data, generator)))
     codes = check_outcomes(list(ClientPool(faulty.channel).send(requests)), 10_000)
     assert codes[Code.INTERNAL] > 1000  # not parsed
