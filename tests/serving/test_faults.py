@@ -149,6 +149,21 @@ def test_more_requests_than_can_be_run_before_their_deadline(launch, slow_base):
         assert time.monotonic() - began < 15
 
 
+def test_a_full_batch_queue_refuses(launch, slow_base, tmp_path):
+    parameters = tmp_path / "batching.config"
+    parameters.write_text(
+        "max_batch_size { value: 1 } max_enqueued_batches { value: 2 } num_batch_threads { value: 1 }"
+    )
+    server = launch(slow_base, "--enable_batching", f"--batching_parameters_file={parameters}")
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(methods.PREDICT.path)
+        waiting = [call.future(slow_request(300).SerializeToString(), timeout=60) for _ in range(20)]
+        outcomes = Counter(outcome(one) for one in waiting)
+        assert answer(channel, methods.PREDICT, slow_request(1))
+    assert {code for code, _ in outcomes} == {Code.OK, Code.UNAVAILABLE}
+    assert all("The batch scheduling queue" in text and "full" in text for code, text in outcomes if text)
+
+
 def test_a_request_without_a_deadline_waits_its_turn(launch, slow_base):
     server = launch(slow_base)
     with grpc.insecure_channel(server.address) as channel:

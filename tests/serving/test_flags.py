@@ -134,8 +134,13 @@ def test_version(capsys):
     assert "port" in parse_flags(["--version=false", "--port=1", BASE])
 
 
-def test_defaults_are_those_of_the_server():
+def test_the_server_takes_each_flag_and_its_default():
     parameters = inspect.signature(ModelServer).parameters
+    assert {flag.name for flag in TENSORFLOW_SERVING + OURS} - parameters.keys() == {
+        "version",
+        "workers",
+        "grace_seconds",
+    }
     # An object of a test's own must not take the port of a server that runs, nor the log of its program.
     own = {"port": 0, "log_format": None, "log_level": None}
     for flag in TENSORFLOW_SERVING + OURS:

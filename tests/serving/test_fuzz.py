@@ -13,21 +13,23 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import tensorflow as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from PIL import Image
-from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, predict, predict_files
+from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, outcome, predict, predict_files
 
 # ---------------------------------------------------------------- messages
 
 
 def valid_messages(png):
     """One of each call, as bytes."""
+    image = tf.train.Example()
+    image.features.feature["image/encoded"].bytes_list.value.append(png)
     example = pb.Input()
-    feature = b"\x0a" + bytes([len(png)]) + png if len(png) < 128 else png
-    example.example_list.examples.append(feature)
+    example.example_list.examples.append(image.SerializeToString())
     spec = pb.ModelSpec(name="tiny", signature_name="classify")
     tasks = pb.MultiInferenceRequest(input=example)
     tasks.tasks.add(model_spec=spec, method_name="tensorflow/serving/classify")
@@ -35,7 +37,10 @@ def valid_messages(png):
         (methods.PREDICT, predict(IMAGES)),
         (methods.PREDICT, predict_files([png, png])),
         (methods.CLASSIFY, pb.ClassificationRequest(model_spec=spec, input=example)),
-        (methods.REGRESS, pb.RegressionRequest(model_spec=pb.ModelSpec(name="tiny"), input=example)),
+        (
+            methods.REGRESS,
+            pb.RegressionRequest(model_spec=pb.ModelSpec(name="tiny", signature_name="regress"), input=example),
+        ),
         (methods.MULTI_INFERENCE, tasks),
         (
             methods.GET_MODEL_METADATA,
@@ -79,14 +84,36 @@ def check_outcomes(outcomes, count):
 def test_ten_thousand_malformed_messages(faulty, png):
     generator = np.random.default_rng(0)
     messages = [(method, message.SerializeToString()) for method, message in valid_messages(png)]
+    assert {code for code, _ in ClientPool(faulty.channel).send(messages)} == {Code.OK}  # as they are
     requests = []
     for n in range(10_000):
-        _, data = messages[n % len(messages)]
-        method = messages[n % len(messages)][0] if n % 5 else CALLS[generator.integers(len(CALLS))]
+        method, data = messages[n % len(messages)]
+        if n % 5 == 0:  # another call's
+            method = CALLS[generator.integers(len(CALLS))]
         requests.append((method, mangle(data, generator)))
     codes = check_outcomes(list(ClientPool(faulty.channel).send(requests)), 10_000)
     assert codes[Code.INTERNAL] > 1000  # not parsed
     assert codes[Code.INVALID_ARGUMENT] > 500  # parsed, and refused
+
+
+def test_malformed_reloads(launch, version_folder):
+    server = launch(version_folder.parent)
+    good = pb.ReloadConfigRequest()
+    good.config.model_config_list.config.add(
+        name="tiny", base_path=str(version_folder.parent), model_platform="tensorflow"
+    )
+    generator = np.random.default_rng(8)
+    with grpc.insecure_channel(server.address) as channel:
+        expected = answer(channel, methods.PREDICT, predict(IMAGES))
+        call = channel.unary_unary(methods.HANDLE_RELOAD_CONFIG.path)
+        waiting = [call.future(mangle(good.SerializeToString(), generator), timeout=2) for _ in range(500)]
+        outcomes = [outcome(one) for one in waiting]
+        # Some of them are good ones, for folders that are not there: those wait for them, as TensorFlow Serving does.
+        codes = {Code.OK, Code.INVALID_ARGUMENT, Code.INTERNAL, Code.UNKNOWN, Code.DEADLINE_EXCEEDED}
+        assert {code for code, _ in outcomes} <= codes
+        assert {details for code, details in outcomes if code == Code.INTERNAL} == {UNPARSABLE}
+        answer(channel, methods.HANDLE_RELOAD_CONFIG, good)
+        assert answer(channel, methods.PREDICT, predict(IMAGES)) == expected
 
 
 dimensions = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-1, 9), max_size=6)

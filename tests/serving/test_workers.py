@@ -237,6 +237,23 @@ def test_workers_share_the_cpus(monkeypatch):
     assert _share_of_cpus(1, {"num_threads": 2})["num_interpreters"] == 2
 
 
+def test_all_workers_die_while_a_version_comes(publish):
+    base = publish(1)
+    options = {"file_system_poll_wait_seconds": 0.05, "load_retry_interval_micros": 100_000}
+    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    try:
+        before = supervisor.pids
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        publish(2)
+        with ClassifierClient(supervisor.address, "tiny", timeout=60, retry=Retry(attempts=100, budget=1000)) as client:
+            until(lambda: client.predict({"images": IMAGES}) and client.metadata().version == 2)
+        until(lambda: len(supervisor.pids) == 2)
+        assert not set(before) & set(supervisor.pids)
+    finally:
+        supervisor.stop(1)
+
+
 # ---------------------------------------------------------------- several models
 
 

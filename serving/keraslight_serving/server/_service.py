@@ -32,8 +32,8 @@ logger = logging.getLogger("keraslight_serving.server")
 # Status messages travel in a header, and clients refuse headers of more than 8 KiB. TensorFlow Serving cuts here.
 MAX_MESSAGE = 1024
 
-# Seconds. grpc gives calls without a deadline one in some thousand years, which no lock or queue takes for a timeout.
-DAY = 86_400.0
+# Seconds. Calls without a deadline have one in some hundred thousand years, says grpc; no lock can wait for that long.
+YEAR = 365 * 86_400
 
 _KINDS = {_on_examples.CLASSIFY: "classification", _on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
@@ -252,7 +252,7 @@ def _with_status(method: methods.Method, answer: Callable) -> Callable:
         call = Call(
             id=request_id(dict(context.invocation_metadata()).get(REQUEST_ID)),
             entrypoint="GRPC",
-            deadline=None if remaining is None or remaining > DAY else time.monotonic() + remaining,
+            deadline=None if remaining is None or remaining > YEAR else time.monotonic() + remaining,
             is_active=context.is_active,
             peer=context.peer(),
         )
