@@ -34,6 +34,11 @@ class Call:
     def check(self) -> None:
         """Raises a StatusError if an answer would reach nobody: so that no work is done for it."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
-            raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
+            raise expired()
         if not self.is_active():
             raise StatusError(grpc.StatusCode.CANCELLED, "The caller is gone")
+
+
+def expired() -> StatusError:
+    """The answer to a call whose deadline has passed."""
+    return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")
