@@ -255,6 +255,20 @@ def test_status_and_readiness(make, client, address):
         make(address, "other").wait_until_ready(timeout=0.1)
 
 
+def test_the_models_of_a_server(make, client, address):
+    if address.startswith("http"):
+        with pytest.raises(package.Unsupported, match="the server must be keraslight's, asked over gRPC"):
+            client.models()
+        return
+    assert client.models() == {"tiny": client.status()}
+
+
+def test_a_server_that_can_not_list_its_models(make):
+    channel = make.fake(error=grpc.StatusCode.UNIMPLEMENTED, details="Method not found!")
+    with pytest.raises(package.Unsupported, match="TensorFlow Serving has no such call. Received: Method not found!"):
+        make(channel=channel).models()
+
+
 def test_errors_of_a_server(make, client, address, pixels):
     with pytest.raises(package.ModelNotFound, match=r"Latest\(other\) \(NOT_FOUND from .*, model 'other'\)") as caught:
         make(address, "other").classify(pixels)

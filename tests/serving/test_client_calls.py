@@ -61,7 +61,7 @@ class World:
         )
 
     def call(self, timeout=10.0):
-        steps = self.caller.call(methods.PREDICT, pb.PredictRequest(), timeout=timeout)
+        steps = self.caller.call(methods.PREDICT, pb.PredictRequest(), model="tiny", timeout=timeout)
         flying, answer = {}, None
         try:
             while True:
@@ -472,7 +472,7 @@ def test_hooks_are_told_and_can_not_break_a_call(make, caplog):
 
 def test_a_cancelled_call_is_told_as_such():
     world = World([(5, None)])
-    steps = world.caller.call(methods.PREDICT, pb.PredictRequest(), timeout=10)
+    steps = world.caller.call(methods.PREDICT, pb.PredictRequest(), model="tiny", timeout=10)
     steps.send(None)
     steps.close()
     assert [event.code for event in world.events] == ["CANCELLED"]

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from google.protobuf import text_format
+from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._config import ModelConfig, VersionPolicy, model_configs, read_config_file
@@ -494,6 +495,11 @@ def test_reload_over_the_wire(publish, connect, tmp_path):
         assert (answer.status.error_code, answer.status.error_message) == (0, "")
         for options in ({"name": "again"}, {"name": "tiny", "label": "stable"}):
             assert stubs.prediction.Predict(_predict(**options), timeout=5).model_spec.version.value == 1
+        with ClassifierClient(server.address, "tiny") as client:
+            assert {name: [v.state for v in versions] for name, versions in client.models().items()} == {
+                "again": ["AVAILABLE"],
+                "tiny": ["AVAILABLE"],
+            }
         status = get_model_status_pb2.GetModelStatusRequest()
         status.model_spec.name = "again"
         assert [v.state for v in stubs.model.GetModelStatus(status, timeout=5).model_version_status] == [AVAILABLE]

@@ -302,6 +302,8 @@ def test_models_versions_and_labels(several):
             assert version_of(channel, "tiny", version_label="old") == 1
             assert version_of(channel, "other") == 7
             assert len(states(channel)) == 2
+            listed = call(channel, methods.LIST_MODELS, pb.ListModelsRequest()).model
+            assert [(one.name, len(one.model_version_status)) for one in listed] == [("other", 1), ("tiny", 2)]
             for spec, text in (
                 ({"version_label": "new"}, "Unrecognized servable version label: new"),
                 ({"version": {"value": 3}}, r"Servable not found for request: Specific(tiny, 3)"),
@@ -315,6 +317,8 @@ def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_fil
     root, channels = config_file.parent, connections(several.address)
     call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "third"))
     assert [version_of(channel, "third") for channel in channels] == [1] * len(channels)
+    listed = call(channels[1], methods.LIST_MODELS, pb.ListModelsRequest()).model
+    assert [one.name for one in listed] == ["third", "tiny"]
     with pytest.raises(grpc.RpcError) as caught:
         call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "tiny"))
     assert caught.value.details() == "Illegal to list model tiny multiple times in config list"

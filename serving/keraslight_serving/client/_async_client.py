@@ -105,6 +105,14 @@ class AsyncClassifierClient(BaseClient):
         """
         return await self._run(self._core.status())
 
+    async def models(self) -> dict[str, list[VersionStatus]]:
+        """As `ClassifierClient.models`.
+
+        >>> list(await client.models())
+        ['default']
+        """
+        return await self._run(self._core.models())
+
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """As `ClassifierClient.wait_until_ready`.
 

@@ -184,6 +184,18 @@ class ClassifierClient(BaseClient):
         """
         return self._run(self._core.status())
 
+    def models(self) -> dict[str, list[VersionStatus]]:
+        """Asks for all models of the server, with the states of their versions, newest first.
+
+            >>> list(client.models())
+            ['default']
+
+        Raises:
+            Unsupported: the server is TensorFlow Serving, which can't tell, or is asked over REST.
+            ServingError: see `keraslight_serving.client.errors`.
+        """
+        return self._run(self._core.models())
+
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Returns once the server answers and has the model loaded.
 

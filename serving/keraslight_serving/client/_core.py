@@ -332,10 +332,22 @@ class Core:
     ) -> Steps:
         request = pb.GetModelStatusRequest(model_spec=self._spec())
         response = yield from self._call(methods.GET_MODEL_STATUS, request, metadata, timeout, wait_for_ready)
-        names = pb.ModelVersionStatus.State
-        return [
-            VersionStatus(v.version, names.Name(v.state), v.status.error_message) for v in response.model_version_status
-        ]
+        return _version_statuses(response)
+
+    def models(self, metadata: Metadata | None = None) -> Steps:
+        try:
+            response = yield from self._call(methods.LIST_MODELS, pb.ListModelsRequest(), metadata)
+        except Unsupported as error:
+            raise Unsupported(
+                "To list its models, the server must be keraslight's, asked over gRPC: TensorFlow Serving has no such "
+                f"call. Received: {error}",
+                model=self.model,
+                version=self.version,
+                code=error.code,
+                details=error.details,
+                attempts=error.attempts,
+            ) from error
+        return {model.name: _version_statuses(model) for model in response.model}
 
     def wait_until_ready(self, timeout: float) -> Steps:
         deadline = self._clock() + timeout
@@ -394,6 +406,7 @@ class Core:
                 yield from self._caller.call(
                     method,
                     request,
+                    model=self.model,
                     timeout=timeout or self.timeout,
                     metadata=sent_along,
                     wait_for_ready=wait_for_ready,
@@ -416,6 +429,11 @@ class Core:
 
     def closed(self, text: str) -> ClientClosed:
         return ClientClosed(text, model=self.model, version=self.version)
+
+
+def _version_statuses(message: pb.GetModelStatusResponse | pb.ListModelsResponse.Model) -> list[VersionStatus]:
+    name = pb.ModelVersionStatus.State.Name
+    return [VersionStatus(v.version, name(v.state), v.status.error_message) for v in message.model_version_status]
 
 
 def _specs(infos: Mapping[str, pb.TensorInfo]) -> dict[str, TensorSpec]:

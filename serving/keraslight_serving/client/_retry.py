@@ -190,11 +190,12 @@ class Caller:
         method: Any,
         request: Any,
         *,
+        model: str,
         timeout: float,
         metadata: Sequence[tuple[str, str]] = (),
         wait_for_ready: bool = False,
     ) -> Steps:
-        """Sends a request until there is an answer, and returns it.
+        """Sends a request until there is an answer, and returns it. Hooks are told of `model`.
 
         Raises:
             CallFailed: none came: the last error cannot be mended by another try, or there is no time for one.
@@ -213,7 +214,7 @@ class Caller:
             if self._hooks and state.attempts:
                 event = CallEvent(
                     method.name,
-                    request.model_spec.name,
+                    model,
                     state.address,
                     state.attempts,
                     self._clock() - began,

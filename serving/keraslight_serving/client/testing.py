@@ -39,6 +39,9 @@ class FakeRpcError(grpc.RpcError):
         return self._details
 
 
+_AVAILABLE = pb.ModelVersionStatus(version=1, state=pb.ModelVersionStatus.AVAILABLE)
+
+
 class FakeChannel:
     """Stands in for a grpc.Channel to a server with one model, version 1.
 
@@ -102,6 +105,7 @@ class FakeChannel:
             methods.PREDICT.path: (methods.PREDICT, self._predict),
             methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
             methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
+            methods.LIST_MODELS.path: (methods.LIST_MODELS, self._models),
         }
 
     def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
@@ -142,9 +146,11 @@ class FakeChannel:
         return response
 
     def _status(self, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
-        return pb.GetModelStatusResponse(
-            model_version_status=[pb.ModelVersionStatus(version=1, state=pb.ModelVersionStatus.AVAILABLE)]
-        )
+        return pb.GetModelStatusResponse(model_version_status=[_AVAILABLE])
+
+    def _models(self, request: pb.ListModelsRequest) -> pb.ListModelsResponse:
+        default = pb.ListModelsResponse.Model(name="default", model_version_status=[_AVAILABLE])
+        return pb.ListModelsResponse(model=[default])
 
 
 class AsyncFakeChannel(FakeChannel):

@@ -22,12 +22,17 @@ class ModelView:
         keys: which servable serves a version.
         labels: names of versions.
         logging: a serialized LoggingConfig; None: requests are not logged.
+        wanted: whether the configuration still names the model.
     """
 
     statuses: tuple[bytes, ...] = ()
     keys: dict[int, int] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     logging: bytes | None = None
+    wanted: bool = True
+
+    def read_statuses(self) -> list[pb.ModelVersionStatus]:
+        return [pb.ModelVersionStatus.FromString(status) for status in self.statuses]
 
 
 @dataclass
@@ -119,9 +124,13 @@ class Follower:
         config = self._views.get(name, ModelView()).logging
         return None if config is None else pb.LoggingConfig.FromString(config)
 
+    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
+        """As `Repository.statuses`."""
+        return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
+
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
         """As `Repository.status`."""
-        statuses = [pb.ModelVersionStatus.FromString(one) for one in self._views.get(spec.name, ModelView()).statuses]
+        statuses = self._views.get(spec.name, ModelView()).read_statuses()
         if spec.WhichOneof("version_choice") == "version":
             statuses = [status for status in statuses if status.version == spec.version.value]
         if not statuses:

@@ -209,12 +209,18 @@ class Model:
         Raises:
             StatusError: NOT_FOUND.
         """
+        statuses = self.statuses
+        if spec.WhichOneof("version_choice") == "version":
+            statuses = [status for status in statuses if status.version == spec.version.value]
+        if not statuses:
+            raise no_such_version(spec)
+        return statuses
+
+    @property
+    def statuses(self) -> list[pb.ModelVersionStatus]:
+        """The states of all versions that were ever seen, newest first."""
         with self._changed:
             versions = dict(self._versions)
-        if spec.WhichOneof("version_choice") == "version":
-            versions = {number: version for number, version in versions.items() if number == spec.version.value}
-        if not versions:
-            raise no_such_version(spec)
         return [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
 
     # ---------------------------------------------------------------- the thread

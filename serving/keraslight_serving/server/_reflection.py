@@ -48,7 +48,9 @@ def make_pool() -> descriptor_pool.DescriptorPool:
 
 
 def _known() -> list[methods.Method]:
-    return [value for value in vars(methods).values() if isinstance(value, methods.Method)]
+    """TensorFlow Serving's calls."""
+    found = [value for value in vars(methods).values() if isinstance(value, methods.Method)]
+    return [method for method in found if method.service.startswith(f"{PACKAGE}.")]
 
 
 def _rename(message: descriptor_pb2.DescriptorProto, ours: str) -> None:

@@ -97,6 +97,10 @@ class Repository:
             raise no_such_version(spec)
         return model.status(spec)
 
+    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
+        """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
+        return {name: model.statuses for name, model in self._models.items() if model.is_wanted}
+
     def logging(self, name: str) -> pb.LoggingConfig | None:
         """Whether and where requests for a model are logged."""
         model = self._models.get(name)

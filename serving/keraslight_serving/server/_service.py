@@ -176,6 +176,15 @@ class Service:
         self._repository.reload(model_configs(request.config.model_config_list), call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
 
+    @observed("ListModels")
+    def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
+        """The models that are served, or should be, and the states of their versions."""
+        models = [
+            pb.ListModelsResponse.Model(name=name, model_version_status=statuses)
+            for name, statuses in sorted(self._repository.statuses().items())
+        ]
+        return pb.ListModelsResponse(model=models)
+
     def log_exchange(self, api: str, spec: pb.ModelSpec, request, response) -> None:
         """Hands an answered request to the request log, if its model has one."""
         if self._request_log is not None:
@@ -229,6 +238,7 @@ def add_to_server(service: Service, server: grpc.Server) -> None:
         methods.GET_MODEL_METADATA: service.get_model_metadata,
         methods.GET_MODEL_STATUS: service.get_model_status,
         methods.HANDLE_RELOAD_CONFIG: service.reload_config,
+        methods.LIST_MODELS: service.list_models,
     }
     handlers: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
     for method, call in calls.items():

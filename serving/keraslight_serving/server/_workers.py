@@ -303,17 +303,14 @@ def _view(model: Model) -> ModelView:
     """What the workers are to answer of a model."""
     labels = model.labels
     log = None if model.logging is None else model.logging.SerializeToString()
-    try:
-        statuses = model.status(pb.ModelSpec(name=model.name))
-    except StatusError:  # no version was ever seen
-        return ModelView()
+    statuses = model.statuses
     keys: dict[int, int] = {}
     for status in statuses:
         spec = pb.ModelSpec(name=model.name)
         spec.version.value = status.version
         with contextlib.suppress(StatusError), model.acquire(spec) as (number, servable):
             keys[number] = servable.key
-    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log)
+    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
 
 
 def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:

@@ -34,3 +34,5 @@ MULTI_INFERENCE = Method(_PREDICTION, "MultiInference", pb.MultiInferenceRequest
 GET_MODEL_METADATA = Method(_PREDICTION, "GetModelMetadata", pb.GetModelMetadataRequest, pb.GetModelMetadataResponse)
 GET_MODEL_STATUS = Method(_MODEL, "GetModelStatus", pb.GetModelStatusRequest, pb.GetModelStatusResponse)
 HANDLE_RELOAD_CONFIG = Method(_MODEL, "HandleReloadConfigRequest", pb.ReloadConfigRequest, pb.ReloadConfigResponse)
+# Ours: TensorFlow Serving has no call that tells which models there are, and answers this one UNIMPLEMENTED.
+LIST_MODELS = Method("keraslight.serving.Models", "ListModels", pb.ListModelsRequest, pb.ListModelsResponse)
