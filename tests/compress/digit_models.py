@@ -92,6 +92,7 @@ RECIPES: dict[str, Recipe] = {
     "AlexNet": Recipe(12, 1e-3, options={"dropout": 0.0}, he=True),
     "EfficientNet": Recipe(12, width=0.5),
     "GhostNet": Recipe(12, width=0.5),
+    "GoogLeNet": Recipe(12),
     "LeNet5": Recipe(10, shift=0),
     "MobileNetV1": Recipe(12, width=0.5),
     "MobileNetV2": Recipe(12, width=0.7),
