@@ -4,6 +4,7 @@ Everything takes a `keras.Model` and gives a new one (`calibrate` a LiteRT file)
 tf_keras are imported only when something asks for them; Keras 3 goes on working beside them.
 """
 
+from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.compress._bridge import register_twin, run_in_keras, to_tf_keras
 from keraslight.compress._calibrate import calibrate
 from keraslight.compress._equalize import correct_bias, equalize
@@ -44,6 +45,7 @@ __all__ = [
     "reparameterize",
     "run_in_keras",
     "sensitivity",
+    "settle_batch_norms",
     "sparsity",
     "strip_pruning",
     "to_tf_keras",

@@ -7,7 +7,6 @@ import pytest
 from keraslight import compress
 from keraslight.export.litert import litert_report, to_litert
 
-KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 # What stays float, by the class of the Keras layer; everything else of every family is int8.
 FLOAT = {
     "AlexNet": {"LocalResponseNorm"},
@@ -26,7 +25,7 @@ QUICK = ("LeNet5", "MobileNetV1", "MobileNetV3", "ResNet")
 def test_every_kernel_is_int8(family, tmp_path):
     model = digit_models.build(family)
     images = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:])).astype("float32")
-    digit_models.settle(model, images)
+    compress.settle_batch_norms(model, (images, np.zeros(len(images))))
     quantized = compress.quantize_aware(model, calibration_data=images)
     assert np.isfinite(quantized.train_on_batch(images, np.arange(16) % 10)).all()
     report = compress.quantization_report(quantized)
@@ -38,7 +37,7 @@ def test_every_kernel_is_int8(family, tmp_path):
         return digit_models.belongs_to(operator, report.floats)
 
     # LeNet5's distance to fixed codes is a matrix product in a layer that the report names.
-    kernels = [operator for operator in file.operators if operator.kind in KERNELS and not said(operator)]
+    kernels = [operator for operator in file.operators if operator.kind in digit_models.KERNELS and not said(operator)]
     assert len(kernels) >= 5
     for operator in kernels:
         assert operator.inputs[:2] == ("INT8", "INT8"), operator

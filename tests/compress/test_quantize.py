@@ -138,6 +138,24 @@ def test_shared_layers_keep_their_activation(tmp_path):
     assert litert_report(to_litert(quantized, tmp_path / "shared.tflite")).float_operators == ()
 
 
+def test_batch_norms_without_a_convolution_keep_their_own_statistics(tmp_path):
+    """The branches of RepVGG: the converter must not take one batch norm for the next of the same width."""
+    images = keras.Input((8, 8, 2), name="images")
+    x = layers.Conv2D(8, 3, padding="same", name="first")(images)
+    for n, factor in enumerate((1.0, 0.1, 3.0)):
+        norm = layers.BatchNormalization(name=f"norm{n}")
+        x = layers.Add(name=f"add{n}")([norm(x), layers.Conv2D(8, 1, name=f"point{n}")(x)])
+        norm.gamma.assign(np.linspace(0.5, 2, 8) * factor)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(images, layers.Dense(3, name="logits")(x))
+    pixels = PIXELS / 127.5 - 1
+    quantized = compress.quantize_aware(model, calibration_data=pixels)
+    run = Interpreter(str(to_litert(quantized, tmp_path / "norms.tflite"))).get_signature_runner("serving_default")
+    answers = np.concatenate([next(iter(run(images=image[None]).values())) for image in pixels])
+    expected = np.asarray(model(pixels))
+    assert np.abs(answers - expected).mean() < 0.1 * expected.std()
+
+
 def test_skipped_layers_stay_float(tmp_path):
     quantized = compress.quantize_aware(small(), skip="logits", calibration_data=PIXELS)
     report = litert_report(to_litert(quantized, tmp_path / "small.tflite"))

@@ -1,4 +1,7 @@
-"""Models that are trained on the digits, as LiteRT files in every form: what they lose, and what MediaPipe reads."""
+"""Models that are trained on the digits, as LiteRT files in every form: what they lose, and what MediaPipe reads.
+
+How often int8 keeps the top-1 class, for a net of every family: tests/compress/test_digits_matrix.py.
+"""
 
 import keras
 import numpy as np
