@@ -8,7 +8,18 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _free_models():
-    """Gives a test's graphs and layer names back, so that the sweep stays small."""
+    """Gives a test's graph and layer names back."""
     yield
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collect_garbage():
+    """Frees a module's models, so that the sweeps stay small.
+
+    What outlives its module (TensorFlow keeps much of what it has traced) is not looked at again: late in a run each
+    collection would take ten seconds.
+    """
+    yield
     gc.collect()
+    gc.freeze()

@@ -241,12 +241,11 @@ def _serve_and_compare(stages: list[Stage], files: list[Path], pixels: np.ndarra
             address = context.enter_context(_server(published, to / "server.log"))
             client = context.enter_context(ClassifierClient(address, model="digits"))
         _wait_for_version(client, int(stage.servable.name))
-        # The int8 version computes in LiteRT for raw pixels and in the SavedModel's rounding graph for files: each
-        # is compared with the same computation here.
-        raw = _runner(stage.servable / "model.tflite", 32) if stage.name == "int8" else None
-        in_graph = stage.model.predict(pixels.astype(np.float32), verbose=0)
         padded = np.concatenate([images, images[: -len(images) % 32]])
-        in_process = raw(padded)[: len(images)] if raw else in_graph
+        if stage.name == "int8":  # the file is the model: every signature computes in it
+            in_process = _runner(stage.servable / "model.tflite", 32)(padded)[: len(images)]
+        else:
+            in_process = stage.model.predict(images, verbose=0)
 
         answers = np.concatenate(
             [client.predict({"images": padded[i : i + 32]})["probabilities"] for i in range(0, len(padded), 32)]
@@ -254,14 +253,14 @@ def _serve_and_compare(stages: list[Stage], files: list[Path], pixels: np.ndarra
         _compare(stage, "signature serving_default", answers, in_process)
 
         ranked = client.classify(files, top_k=len(labels))
-        answers = np.zeros_like(in_graph)
+        answers = np.zeros_like(in_process)
         for row, classes in enumerate(ranked):
             for c in classes:
                 answers[row, labels.index(c.label)] = c.score
-        _compare(stage, "signature encoded", answers, in_graph)
+        _compare(stage, "signature encoded", answers, in_process)
         predictions = answers.argmax(axis=1)
 
-        _compare(stage, "signature classify", _classify_rpc(address, files, labels), in_graph)
+        _compare(stage, "signature classify", _classify_rpc(address, files, labels), in_process)
         console.print(
             f"{stage.name}: 3 signatures, {len(files)} digits, every answer as in this process "
             f"(largest difference {stage.largest_difference:.1g})"
