@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import queue
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +13,7 @@ import grpc
 
 from keraslight_serving.client._base import BaseClient
 from keraslight_serving.client._core import Batch
+from keraslight_serving.client._crew import Crew
 from keraslight_serving.client._retry import Ended, Next, Start, Steps, Stop
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.client.errors import InvalidInput
@@ -98,7 +97,8 @@ class ClassifierClient(BaseClient):
         if on_error not in ("raise", "return"):
             raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
         found: list[Any] = []
-        for answer in self.stream(images, top_k, metadata=metadata):
+        # Twice the window, so that those who are done find work while this thread takes part in it.
+        for answer in self._in_order(images, top_k, metadata, helpers=self._window - 1, ahead=2 * self._window):
             if answer.error is not None and on_error == "raise":
                 raise answer.error
             found.append(answer.error or answer.ranking)
@@ -127,8 +127,8 @@ class ClassifierClient(BaseClient):
         Raises:
             ServingError: as `classify`, but for errors of single images.
         """
-        for batch in self._in_order(self._core.batches(images, top_k), top_k, metadata):
-            yield from batch
+        # Reads no further than what is on its way; whoever takes the answers may take their time over each.
+        yield from self._in_order(images, top_k, metadata, helpers=self._window, ahead=self._window)
 
     def predict(
         self,
@@ -235,27 +235,32 @@ class ClassifierClient(BaseClient):
         return rest.RestChannel
 
     def _in_order(
-        self, batches: Iterator[Batch], top_k: int, metadata: Mapping[str, str] | None
-    ) -> Iterator[list[Answer]]:
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        top_k: int,
+        metadata: Mapping[str, str] | None,
+        *,
+        helpers: int,
+        ahead: int,
+    ) -> Iterator[Answer]:
+        """The answers, with `helpers` threads and at most `ahead` batches that were read and not answered yet."""
+
         def answers(batch: Batch) -> list[Answer]:
             return self._run(self._core.classify(batch, top_k, metadata))
 
+        batches = self._core.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
         if len(first) < 2:  # no thread for a single request
-            yield from map(answers, first)
+            for batch in first:
+                yield from answers(batch)
             return
-        waiting: deque[Future[list[Answer]]] = deque()
-        with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
-            try:
-                for batch in itertools.chain(first, batches):
-                    waiting.append(pool.submit(answers, batch))
-                    if len(waiting) >= self._window:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        with Crew(answers, helpers) as crew:
+            for batch in itertools.chain(first, batches):
+                crew.give(batch)
+                if len(crew) >= ahead:
+                    yield from crew.take()
+            while crew:
+                yield from crew.take()
 
     def _run(self, steps: Steps) -> Any:
         """Carries out the steps, and returns their result."""

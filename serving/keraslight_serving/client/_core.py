@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 Metadata = Mapping[str, str]
 
+_AROUND = 4096  # bytes of a request that surround its images, at most
+
 
 class Batch(NamedTuple):
     """Images that travel together, and those among them that can't be sent."""
@@ -103,7 +105,7 @@ class Core:
         """
         if top_k < 1:
             raise self.invalid(f"`top_k` must be at least 1. Received: {top_k}")
-        room = self._max_message_bytes - 4096  # for what surrounds the images
+        room = self._max_message_bytes - _AROUND
         items: list[Prepared] = []
         first = size = 0
         try:
@@ -182,8 +184,9 @@ class Core:
     def _rank_files(self, items: list[Prepared], top_k: int, metadata: Metadata | None) -> Steps:
         names = ("classes", "scores", "indices")
         request = pb.PredictRequest(model_spec=self._spec("encoded"), output_filter=names)
-        ranked.write_strings(request.inputs["image_bytes"], (to_file(item.data) for item in items))
-        response = yield from self._predict(request, metadata)
+        files = [to_file(item.data) for item in items]
+        ranked.write_strings(request.inputs["image_bytes"], files)
+        response = yield from self._predict(request, sum(map(len, files)), metadata)
         missing = set(names) - set(response.outputs)
         if missing:
             raise self._internal(
@@ -234,7 +237,7 @@ class Core:
         with self._said_of_the_model():
             pixels = self._arrays.stack([item.data for item in items], spec, first)
             self._arrays.write(request, {spec.name: pixels})
-        response = yield from self._predict(request, metadata)
+        response = yield from self._predict(request, pixels.nbytes, metadata)
         with self._said_of_the_model():
             rankings = self._arrays.rank(self._arrays.read(response), self.labels, top_k)
         if len(rankings) != len(items):
@@ -266,12 +269,18 @@ class Core:
         request = pb.PredictRequest(model_spec=self._spec(signature), output_filter=tuple(outputs or ()))
         with self._said_of_the_model():
             arrays.write(request, checked)
-        response = yield from self._predict(request, metadata, timeout)
+        response = yield from self._predict(request, None, metadata, timeout)
         with self._said_of_the_model():
             return arrays.read(response)
 
-    def _predict(self, request: pb.PredictRequest, metadata: Metadata | None, timeout: float | None = None) -> Steps:
-        response = yield from self._call(methods.PREDICT, request, metadata, timeout)
+    def _predict(
+        self,
+        request: pb.PredictRequest,
+        payload: int | None,
+        metadata: Metadata | None,
+        timeout: float | None = None,
+    ) -> Steps:
+        response = yield from self._call(methods.PREDICT, request, metadata, timeout, payload=payload)
         answered = response.model_spec.version.value
         if self._known is not None and answered not in (0, self._known.version):
             self.forget()  # another version, and perhaps other signatures
@@ -389,9 +398,11 @@ class Core:
         metadata: Metadata | None,
         timeout: float | None = None,
         wait_for_ready: bool = False,
+        payload: int | None = None,
     ) -> Steps:
-        size = request.ByteSize()
-        if size > self._max_message_bytes:
+        # `payload`, the bytes of the tensors where they are known: ByteSize costs as much as serializing them.
+        small = payload is not None and payload <= self._max_message_bytes - _AROUND
+        if not small and (size := request.ByteSize()) > self._max_message_bytes:
             raise self.invalid(
                 f"A request must fit in `max_message_bytes`, {self._max_message_bytes}. Received: {size} bytes"
             )

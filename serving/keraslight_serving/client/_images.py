@@ -56,12 +56,17 @@ def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
         InvalidInput: `images` is neither an image nor an iterable.
     """
     for index, item in enumerate(_files(_each(images))):
-        source = os.fspath(item) if isinstance(item, str | os.PathLike) else f"images[{index}]"
-        which = f"images[{index}]" + (f" ({source!r})" if source != f"images[{index}]" else "")
+        source = which = f"images[{index}]"
         try:
-            yield Prepared(str(source), _data(item, which))
+            if isinstance(item, bytes):  # first, since it is asked of each of thousands of images
+                yield Prepared(source, _checked(item, which))
+                continue
+            if isinstance(item, str | os.PathLike):
+                source = str(os.fspath(item))
+                which += f" ({source!r})"
+            yield Prepared(source, _data(item, which))
         except InvalidInput as error:
-            yield Prepared(str(source), None, error)
+            yield Prepared(source, None, error)
 
 
 def to_file(data: bytes | np.ndarray) -> bytes:
@@ -88,10 +93,16 @@ def _each(images: Any) -> Iterator[Any]:
 
 def _files(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
-        if isinstance(item, str | os.PathLike) and "\0" not in os.fspath(item) and os.path.isdir(item):
+        if _is_directory(item):
             yield from sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         else:
             yield item
+
+
+def _is_directory(item: Any) -> bool:
+    if isinstance(item, bytes) or not isinstance(item, str | os.PathLike):
+        return False
+    return "\0" not in os.fspath(item) and os.path.isdir(item)
 
 
 def _is_one(item: Any) -> bool:
@@ -112,7 +123,7 @@ def _data(item: Any, which: str) -> bytes | np.ndarray:
             raise InvalidInput(f"{which} must be a file that can be read. Received: {reason}") from error
     if hasattr(item, "read"):
         return _checked(item.read(), which)
-    if isinstance(item, bytes | bytearray | memoryview):
+    if isinstance(item, bytearray | memoryview):
         return _checked(bytes(item), which)
     if hasattr(item, "__array__"):
         return _pixels(item, which)
