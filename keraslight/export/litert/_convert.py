@@ -14,6 +14,7 @@ import numpy as np
 
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
+from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._metadata import add_metadata
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
@@ -127,6 +128,8 @@ def to_litert(
             raise ExportError(
                 f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
             ) from error
+    del converter
+    return_free_memory()
     if labels is not None:
         numbers = quantization or "float32"
         content = add_metadata(
