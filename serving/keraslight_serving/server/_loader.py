@@ -5,11 +5,10 @@ import os
 from pathlib import Path
 
 from keraslight_serving.server._batch_queues import BatchScheduler
-from keraslight_serving.server._batching import Batcher
+from keraslight_serving.server._batching import Batcher, Execution
 from keraslight_serving.server._batching_parameters import MODEL_FILE, default_parameters, read_parameters
 from keraslight_serving.server._cpus import available_cpus, share_cpus
 from keraslight_serving.server._errors import invalid
-from keraslight_serving.server._execution import Execution
 from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._servable import ENGINES, Servable
 from keraslight_serving.server._warmup import warm_up
