@@ -12,8 +12,9 @@ from pathlib import Path
 
 import grpc
 
+from keraslight_serving.server._choice import chosen_version, not_served
 from keraslight_serving.server._config import ModelConfig
-from keraslight_serving.server._errors import StatusError, invalid, not_found
+from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -179,16 +180,8 @@ class Model:
         Raises:
             StatusError: no such label, or this version isn't loaded.
         """
-        choice = spec.WhichOneof("version_choice")
         with self._changed:
-            if choice == "version_label":
-                if spec.version_label not in self._labels:
-                    raise unknown_label(spec)
-                number = self._labels[spec.version_label]
-            elif choice == "version":
-                number = spec.version.value
-            else:
-                number = max(self._loaded, default=None)
+            number = chosen_version(spec, self._labels, self._loaded)
             loaded = self._loaded.get(number)
             if loaded is None:
                 raise not_served(self.name, number)
@@ -202,19 +195,6 @@ class Model:
             if last:
                 # Not in this thread: its caller should not wait for it.
                 threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self.name}", daemon=True).start()
-
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
-        """The states of one version or of all that were ever seen, newest first.
-
-        Raises:
-            StatusError: NOT_FOUND.
-        """
-        statuses = self.statuses
-        if spec.WhichOneof("version_choice") == "version":
-            statuses = [status for status in statuses if status.version == spec.version.value]
-        if not statuses:
-            raise no_such_version(spec)
-        return statuses
 
     @property
     def statuses(self) -> list[pb.ModelVersionStatus]:
@@ -358,21 +338,6 @@ class Model:
     def _set(self, number: int, version: _Version) -> None:
         with self._changed:
             self._versions[number] = version
-
-
-def unknown_label(spec: pb.ModelSpec) -> StatusError:
-    return invalid(f"Unrecognized servable version label: {spec.version_label}")
-
-
-def not_served(name: str, number: int | None) -> StatusError:
-    which = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-    return not_found(f"Servable not found for request: {which}")
-
-
-def no_such_version(spec: pb.ModelSpec) -> StatusError:
-    if spec.WhichOneof("version_choice") == "version":
-        return not_found(f"Could not find version {spec.version.value} of model {spec.name}")
-    return not_found(f"Could not find any versions of model {spec.name}")
 
 
 def _files(folder: Path) -> frozenset:

@@ -9,9 +9,10 @@ from pathlib import Path
 import grpc
 
 from keraslight_serving.server._call import Call
+from keraslight_serving.server._choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError, StatusError, invalid
-from keraslight_serving.server._model import LoadPolicy, Model, no_such_version, not_served, unknown_label
+from keraslight_serving.server._model import LoadPolicy, Model
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -80,10 +81,7 @@ class Repository:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
         if model is None:
-            choice = spec.WhichOneof("version_choice")
-            if choice == "version_label":
-                raise unknown_label(spec)
-            raise not_served(spec.name, spec.version.value if choice == "version" else None)
+            raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.acquire(spec)
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
@@ -93,9 +91,7 @@ class Repository:
             StatusError: NOT_FOUND.
         """
         model = self._models.get(spec.name)
-        if model is None:
-            raise no_such_version(spec)
-        return model.status(spec)
+        return chosen_statuses(spec, [] if model is None else model.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
         """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
