@@ -157,10 +157,10 @@ class Model:
             failed = [f"version {n}: {v.error}" for n, v in sorted(self._versions.items(), reverse=True) if v.error]
             return f"Model {self.name!r} must have a version that loads. Received: {'; '.join(failed)}"
 
-    def wait_for_look(self, after: int = 0) -> None:
+    def wait_for_look(self) -> None:
         """Until the folder was read and what it holds was tried (or could not be read)."""
         with self._changed:
-            self._changed.wait_for(lambda: self._looks > after or self._stopping)
+            self._changed.wait_for(lambda: self._looks > 0 or self._stopping)
 
     def settled(self, after: int) -> bool:
         """Whether a look after this one has found versions, and each of them is loaded or has failed."""
