@@ -446,6 +446,14 @@ def test_a_reload_may_give_new_labels_to_any_version_where_that_is_allowed(folde
     assert code == "FAILED_PRECONDITION"
 
 
+def test_a_reload_while_the_server_stops(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1)))
+    models.close()
+    for name in ("a", "b"):
+        assert refused(models.reload, [ModelConfig(name, folders(name))], Call()) == ("UNAVAILABLE", "The server stops")
+    assert "b" not in models.models
+
+
 def test_a_config_file_is_followed(folders, repository, tmp_path, caplog):
     file = tmp_path / "config"
     models = repository(ModelConfig("a", folders("a", 1)))

@@ -110,9 +110,12 @@ class Repository:
 
         Raises:
             StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
-                UNKNOWN, a new model has no version that loads; DEADLINE_EXCEEDED or CANCELLED.
+                UNKNOWN, a new model has no version that loads; UNAVAILABLE, the server stops; DEADLINE_EXCEEDED or
+                CANCELLED.
         """
         with self._reloading:
+            if self._stopping.is_set():  # what came now would never be closed
+                raise _stops()
             for config in configs:
                 self._check_labels(config)
             looks = self._apply(configs)
@@ -122,7 +125,7 @@ class Repository:
         while waiting := {model: after for model, after in waiting.items() if not model.settled(after)}:
             call.check()
             if self._stopping.wait(0.02):
-                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+                raise _stops()
         failed = [model for model in looks if not model.is_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
@@ -155,8 +158,6 @@ class Repository:
 
     def _apply(self, configs: Sequence[ModelConfig]) -> dict[Model, int]:
         """Makes these the models. Returns the new ones, with the number of looks that they have had."""
-        if self._stopping.is_set():
-            return {}
         models, new = dict(self._models), {}
         for config in configs:
             known = models.get(config.name)
@@ -187,3 +188,7 @@ class Repository:
                     f"Request to assign label to version {number} of model {config.name}, "
                     "which is not currently available for inference",
                 )
+
+
+def _stops() -> StatusError:
+    return StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
