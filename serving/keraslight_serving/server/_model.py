@@ -92,17 +92,20 @@ class Model:
         self._warned: set[Path] = set()
         self._stopping = False
         self._look_now = False
-        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+        self._thread: threading.Thread | None = None  # while there is something to follow
 
     def start(self) -> None:
-        self._thread.start()
+        with self._changed:
+            self._start()
 
     def close(self) -> None:
         """Unloads everything, each version when its last request is done, and returns then."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
         for loaded in list(self._loaded.values()):
             self._retire(loaded)
         with self._changed:
@@ -111,6 +114,9 @@ class Model:
     def configure(self, config: ModelConfig | None) -> int:
         """Takes another configuration, or None for no version at all, and follows it at once.
 
+        With None its thread ends when all is unloaded or left to its last request; another configuration starts it
+        again.
+
         Returns:
             what `settled` needs to tell a look at the new folder from an older one.
         """
@@ -118,6 +124,8 @@ class Model:
             self._config = config
             self._look_now = True
             self._changed.notify_all()
+            if config is not None and self._thread is None:
+                self._start()
             return self._looks
 
     def assign_labels(self, labels: Mapping[str, int]) -> None:
@@ -205,6 +213,10 @@ class Model:
 
     # ---------------------------------------------------------------- the thread
 
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+        self._thread.start()
+
     def _follow_until_stopped(self) -> None:
         while True:
             with self._changed:
@@ -231,7 +243,11 @@ class Model:
                 self._problem = problem
                 self._looks += 1
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
+                if self._config is not None or self._loaded:
+                    self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
+                elif not self._look_now:
+                    self._thread = None
+                    return
                 if self._stopping:
                     return
 
