@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -21,7 +21,9 @@ from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._service import Service
-from keraslight_serving.server.rest import Handler, RestApp, RestServer
+
+if TYPE_CHECKING:
+    from keraslight_serving.server.rest import RestServer
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -268,15 +270,7 @@ class ModelServer:
             shared_port=self._shared_port,
         )
         if self._wanted_rest_port is not None:
-            app = RestApp(
-                Handler(self._service, self._repository),
-                **self._rest_options,
-                metrics=self.metrics.render if metrics_path else None,
-                metrics_path=metrics_path or DEFAULT_PATH,
-                authorize=tokens.authorize if tokens else None,
-                observe=self.metrics.rest_request,
-            )
-            self._rest = RestServer(app, self._host, self._wanted_rest_port, shared_port=self._shared_port)
+            self._rest = self._make_rest(self._wanted_rest_port, tokens, metrics_path)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -299,6 +293,20 @@ class ModelServer:
         server.start()
         self._server, self._port = server, port
         return self
+
+    def _make_rest(self, port: int, tokens: Tokens | None, metrics_path: str | None) -> "RestServer":
+        # Here, so that a server without REST doesn't wait for the import of its libraries.
+        from keraslight_serving.server.rest import Handler, RestApp, RestServer
+
+        app = RestApp(
+            Handler(self._service, self._repository),
+            **self._rest_options,
+            metrics=self.metrics.render if metrics_path else None,
+            metrics_path=metrics_path or DEFAULT_PATH,
+            authorize=tokens.authorize if tokens else None,
+            observe=self.metrics.rest_request,
+        )
+        return RestServer(app, self._host, port, shared_port=self._shared_port)
 
     def stop(self, grace: float | None = 5.0) -> None:
         """Refuses new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
