@@ -11,7 +11,6 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._config import ModelConfig, read_config_file
-from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._grpc_server import listen, make_server
 from keraslight_serving.server._loader import Loader
 from keraslight_serving.server._logging import configure
@@ -212,6 +211,7 @@ class ModelServer:
             "threads": rest_api_num_threads or self._loader.callers,
             "cors": rest_api_enable_cors_support,
         }
+        self._started = False
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -253,8 +253,17 @@ class ModelServer:
         Raises:
             StartError: no version that loads, or the port is taken.
         """
-        if self._server is not None:
+        if self._started:
             raise RuntimeError("A server can be started once. Received: a second start()")
+        self._started = True
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _open(self) -> None:
         # All that can be wrong with the files of the operator comes first: loading a model takes its time.
         credentials = ssl_credentials(self._ssl_config_file) if self._ssl_config_file else None
         tokens = Tokens(self._auth_token_file) if self._auth_token_file else None
@@ -277,6 +286,7 @@ class ModelServer:
         targets = [f"{self._host}:{self._wanted_port}"]
         if self._socket_path:
             targets.append(f"unix:{os.fspath(self._socket_path)}")
+        self.metrics.start()
         self._repository.start()
         path, seconds = self._config_file
         if path is not None and seconds > 0:
@@ -285,14 +295,21 @@ class ModelServer:
             port = listen(server, targets, credentials)[0]
             if self._rest is not None:
                 self._rest.start()
-        except StartError:
+        except BaseException:
+            # grpc gives back the ports of a server only when it has run; whoever gets in meanwhile is sent away.
+            self._service.close()
+            server.start()
             server.stop(None)
-            self._repository.close()
-            self._loader.close()
             raise
         server.start()
         self._server, self._port = server, port
-        return self
+
+    def _release(self) -> None:
+        """Ends what start() began beside the ports, however far it came."""
+        self._repository.close()
+        self._loader.close()
+        self._request_log.close()
+        self.metrics.close()
 
     def _make_rest(self, port: int, tokens: Tokens | None, metrics_path: str | None) -> "RestServer":
         # Here, so that a server without REST doesn't wait for the import of its libraries.
@@ -328,10 +345,7 @@ class ModelServer:
         stopped.wait()
         self._server = None
         self._port = None
-        self._repository.close()
-        self._loader.close()
-        self._request_log.close()
-        self.metrics.close()
+        self._release()
 
     def _report_health(self, model: str, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse
