@@ -61,7 +61,9 @@ class ModelServer:
         grpc_max_threads: requests that are worked on at once, others wait. Default: enough for all interpreters.
         grpc_socket_path: a Unix socket to listen on as well.
         grpc_channel_arguments: `key=value,key=value`, grpc's own settings, such as
-            `grpc.max_receive_message_length=4194304` (bytes; default: 2 GiB).
+            `grpc.max_receive_message_length=4194304` (bytes; default: 2 GiB). A client that opens calls and never sends
+            their messages keeps their threads, unless `grpc.max_connection_age_ms=...` together with
+            `grpc.max_connection_age_grace_ms=...` ends old connections; others connect anew without noticing.
         ssl_config_file: see `_security.ssl_credentials`. Default: no encryption.
         auth_token_file: tokens, one a line, of which callers must send one as `authorization: Bearer ...`; health
             checks need none. Default: everybody may call.
