@@ -190,6 +190,13 @@ def test_a_file_without_signatures_gets_one_with_the_names_of_its_tensors(tmp_pa
     assert run(tmp_path, "serving_default", [[2], [4]], "output", "input") == [[3], [4]]
 
 
+def test_beside_a_saved_model_no_signatures_are_made_up(publish, version_folder):
+    old = as_old((version_folder / "model.tflite").read_bytes())
+    servable = load(publish(1, files={"model.tflite": old}) / "1")
+    assert servable.signatures == load(version_folder, "tensorflow").signatures
+    assert servable.needs_tensorflow("serving_default")
+
+
 def test_signatures_that_older_tools_wrote(tmp_path, halves):
     file = tmp_path / "model.tflite"
     file.write_bytes(as_old(halves, description(first="input:0", second="input")))

@@ -16,7 +16,7 @@ The files, in the order in which a request meets them:
     _signatures.py   does a request fit a signature?
     _pipelines.py    signatures made of steps: decode, compute, rank
     _batching.py     joins requests to batches, as _batching_parameters.py says; _batch_queues.py has its threads
-    engines/         litert.py and saved_model.py run the graphs
+    engines/         litert.py and saved_model.py run the graphs; _undeclared.py: signatures of old .tflite files
     rest/            the same calls as JSON over HTTP
 
 Around them:

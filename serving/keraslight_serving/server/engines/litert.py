@@ -34,6 +34,7 @@ class LiteRTEngine:
         path: the .tflite file. Signatures with strings are left out: LiteRT's need TensorFlow's kernels.
         threads: CPU threads of one interpreter.
         interpreters: size of the pool.
+        undeclared: give a file that declares no signatures those of `_undeclared.py`.
 
     Raises:
         OSError: the file can't be read.
@@ -42,10 +43,10 @@ class LiteRTEngine:
 
     name = "litert"
 
-    def __init__(self, path: Path, *, threads: int, interpreters: int) -> None:
+    def __init__(self, path: Path, *, threads: int, interpreters: int, undeclared: bool = True) -> None:
         # Not by its path: LiteRT maps files, and one that is overwritten in place would end the process (SIGBUS).
         self._content = path.read_bytes()
-        self._threads = threads
+        self._threads, self._undeclared = threads, undeclared
         self._making = threading.Lock()
         first = self._make()
         self.signatures = {name: s for name, s in first.signatures().items() if _is_numeric(s)}
@@ -117,7 +118,7 @@ class LiteRTEngine:
 
     def _make(self) -> "_Network":
         with self._making:
-            return _Network(self._content, self._threads)
+            return _Network(self._content, self._threads, self._undeclared)
 
     def _most_rows(self, network: "_Network", signature: str) -> int:
         """How many rows may run at a time; runs the model on zeros, so that a broken one fails here.
@@ -152,13 +153,13 @@ class _Network:
         layout: the signature and the shapes that memory is laid out for; None: not known.
     """
 
-    def __init__(self, content: bytes, threads: int) -> None:
+    def __init__(self, content: bytes, threads: int, undeclared: bool) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self.layout: tuple | None = None
         names = list(self._interpreter.get_signature_list())
         # Details of the inputs and the outputs, by alias, of the signatures that need no runner.
         self._details: dict[str, tuple[Details, Details]] = {}
-        if not names:
+        if not names and undeclared:
             ends = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             self._details = undeclared_signatures(content, *ends)
         elif len(names) == 1:
