@@ -253,7 +253,8 @@ class ModelServer:
         """Loads the model, then opens the port: whoever can connect gets answers.
 
         Raises:
-            StartError: no version that loads, or the port is taken.
+            StartError: no version that loads, a file that can't be read, or the port is taken. Nothing stays open then.
+            RuntimeError: it was started before.
         """
         if self._started:
             raise RuntimeError("A server can be started once. Received: a second start()")
