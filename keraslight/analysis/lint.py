@@ -14,8 +14,9 @@ import keras
 from keras import layers
 
 from keraslight.analysis._graph import ELEMENTWISE_OPS, Call, Graph, behaves_like, operation_name, trace
+from keraslight.analysis._memory import item_bytes, tensor_bytes
 from keraslight.analysis.cost import _macs
-from keraslight.analysis.profile import _bytes, _itemsize, profile
+from keraslight.analysis.profile import profile
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import (
     GRN,
@@ -200,8 +201,8 @@ def _shape_and_macs(call: Call) -> tuple[tuple, int]:
 
 def _access(call: Call) -> int:
     weights = [call.layer.kernel] if hasattr(call.layer, "kernel") else getattr(call.layer, "weights", [])
-    moved = sum(map(_bytes, (*call.inputs, *call.outputs)))
-    return moved + sum(math.prod(w.shape) * _itemsize(w.dtype) for w in weights)
+    moved = sum(map(tensor_bytes, (*call.inputs, *call.outputs)))
+    return moved + sum(math.prod(w.shape) * item_bytes(w.dtype) for w in weights)
 
 
 def _widths(call: Call) -> Finding | None:
@@ -215,7 +216,7 @@ def _widths(call: Call) -> Finding | None:
     shape, macs = _shape_and_macs(call)
     before, after = shape[-1], call.outputs[0].shape[-1]
     places = macs // (before * after)
-    itemsize = _itemsize(call.outputs[0].dtype)
+    itemsize = item_bytes(call.outputs[0].dtype)
     least = math.ceil((2 * places * math.sqrt(before * after) + before * after) * itemsize)
     access = (places * (before + after) + before * after) * itemsize
     return Finding("G1", call.name, f"{before} -> {after} channels", macs, access, least)
@@ -229,7 +230,7 @@ def _groups(call: Call) -> Finding | None:
     shape, macs = _shape_and_macs(call)
     if layer.groups == shape[-1]:
         return None  # depthwise
-    access, written = _access(call), _bytes(call.outputs[0])
+    access, written = _access(call), tensor_bytes(call.outputs[0])
     detail = f"{layer.groups} groups, {shape[-1]} -> {layer.filters} channels"
     return Finding("G2", call.name, detail, macs, access, access - written + written // layer.groups)
 

@@ -12,133 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import keras
 from keras import layers
 
-from keraslight.analysis._graph import ELEMENTWISE_OPS, Graph, behaves_like, operation_name, trace
+from keraslight.analysis._graph import ELEMENTWISE_OPS, behaves_like, operation_name, trace
+from keraslight.analysis._layer_kinds import COUNTED, MOVING_OPS, MULTIPLY_NOTHING, VIEWS
+from keraslight.analysis._memory import item_bytes, peak, tensor_bytes
 from keraslight.analysis.cost import _macs, learned_weights
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
-from keraslight.layers import (
-    GRN,
-    BatchNorm,
-    C4GroupConv2D,
-    C4GroupPooling,
-    C4LiftingConv2D,
-    ChannelSlice,
-    ChannelStatistics,
-    CodeDistance,
-    ConditionalConv2D,
-    CoordinatePooling,
-    CoordinateSplit,
-    DeformableConv2D,
-    GroupedConv2D,
-    ImageNormalization,
-    LayerNorm,
-    LayerScale,
-    LocalResponseNorm,
-    MaxPoolWithIndices2D,
-    MaxUnpool2D,
-)
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-# What `_macs` counts.
-_COUNTED = (
-    layers.Conv1D,
-    layers.Conv2D,
-    layers.Conv3D,
-    layers.DepthwiseConv2D,
-    layers.SeparableConv2D,
-    layers.Conv2DTranspose,
-    layers.Dense,
-    layers.Dot,
-    GroupedConv2D,
-    C4LiftingConv2D,
-    C4GroupConv2D,
-    CodeDistance,
-    ConditionalConv2D,
-    DeformableConv2D,
-)
-# Their output is their input's memory under another shape, or they do nothing in inference.
-_VIEWS = (
-    layers.InputLayer,
-    layers.Flatten,
-    layers.Reshape,
-    layers.Identity,
-    layers.Dropout,
-    layers.SpatialDropout2D,
-    layers.AlphaDropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.ActivityRegularization,
-)
-# No convolution and no matrix product: they count as 0 multiply-adds, as in the reference tables. A type that is
-# neither here nor above is listed as unknown.
-_MULTIPLY_NOTHING = (
-    *_VIEWS,
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.PReLU,
-    layers.ELU,
-    layers.Softmax,
-    layers.Add,
-    layers.Subtract,
-    layers.Multiply,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Concatenate,
-    layers.Permute,
-    layers.Embedding,
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-    layers.Cropping1D,
-    layers.Cropping2D,
-    layers.Cropping3D,
-    layers.UpSampling1D,
-    layers.UpSampling2D,
-    layers.UpSampling3D,
-    layers.Resizing,
-    layers.CenterCrop,
-    layers.MaxPooling1D,
-    layers.MaxPooling2D,
-    layers.MaxPooling3D,
-    layers.AveragePooling1D,
-    layers.AveragePooling2D,
-    layers.AveragePooling3D,
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D,
-    layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D,
-    layers.AdaptiveAveragePooling2D,
-    layers.AdaptiveMaxPooling2D,
-    layers.BatchNormalization,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
-    layers.RMSNormalization,
-    layers.UnitNormalization,
-    layers.Normalization,
-    layers.Rescaling,
-    GRN,
-    BatchNorm,
-    C4GroupPooling,
-    ChannelSlice,
-    ChannelStatistics,
-    CoordinatePooling,
-    CoordinateSplit,
-    ImageNormalization,
-    LayerNorm,
-    LayerScale,
-    LocalResponseNorm,
-    MaxPoolWithIndices2D,
-    MaxUnpool2D,
-)
-_MOVING_OPS = frozenset(
-    "ops." + name
-    for name in ("Reshape", "Transpose", "GetItem", "Concatenate", "Squeeze", "ExpandDims", "Pad", "Stack", "Split")
-)
 
 
 class LayerCost(NamedTuple):
@@ -366,13 +247,15 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
         weights = []
         if isinstance(layer, layers.Layer):
             weights = [w for w in layer.weights if "seed" not in w.path]
-            if not behaves_like(layer, (*_COUNTED, *_MULTIPLY_NOTHING)):
+            if not behaves_like(layer, (*COUNTED, *MULTIPLY_NOTHING)):
                 unknown[kind] = None
-        elif kind not in ELEMENTWISE_OPS | _MOVING_OPS:
+        elif kind not in ELEMENTWISE_OPS | MOVING_OPS:
             unknown[kind] = None
-        made = sum(map(_bytes, call.outputs))
-        moved = sum(map(_bytes, call.inputs)) + made + sum(math.prod(w.shape) * _itemsize(w.dtype) for w in weights)
-        still = behaves_like(layer, _VIEWS)
+        made = sum(map(tensor_bytes, call.outputs))
+        moved = (
+            sum(map(tensor_bytes, call.inputs)) + made + sum(math.prod(w.shape) * item_bytes(w.dtype) for w in weights)
+        )
+        still = behaves_like(layer, VIEWS)
         if still and call.inputs:
             made = 0
         # A nested model without a graph is one unknown layer; `_macs` would look for its graph.
@@ -388,55 +271,8 @@ def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Pro
             activation_bytes=before.activation_bytes + made,
             access_bytes=before.access_bytes + (0 if still else moved),
         )
-    return Profile(model.name, list(rows.values()), *_peak(graph), tuple(unknown))
+    return Profile(model.name, list(rows.values()), *peak(graph), tuple(unknown))
 
 
 def _shapes(*groups: list[keras.KerasTensor]) -> list[list[tuple]]:
     return [[tuple(tensor.shape) for tensor in group] for group in groups]
-
-
-def _itemsize(dtype: str) -> int:
-    """Bytes of a number of a Keras type: numpy does not know bfloat16 and the float8s."""
-    if dtype == "bool":
-        return 1
-    bits = re.search(r"\d+", dtype)
-    if bits is None:
-        raise InvalidArgumentError(f"Memory is counted for numbers only. Received: a tensor of type {dtype}.")
-    return max(int(bits[0]) // 8, 1)
-
-
-def _bytes(tensor: keras.KerasTensor) -> int:
-    """Memory of one image's tensor."""
-    return math.prod(tensor.shape[1:]) * _itemsize(tensor.dtype)
-
-
-def _peak(graph: Graph) -> tuple[int, str]:
-    """The most bytes that live at once, and the layer that runs then."""
-    owner = {id(tensor): id(tensor) for tensor in graph.inputs}  # the tensor whose memory it is
-    sizes = {id(tensor): _bytes(tensor) for tensor in graph.inputs}
-    made = dict.fromkeys(sizes, 0)
-    read = dict.fromkeys(sizes, 0)
-    for step, call in enumerate(graph.calls):
-        for tensor in call.inputs:
-            read[owner[id(tensor)]] = step
-        for tensor in call.outputs:
-            if id(tensor) in owner:
-                continue  # an input
-            if call.inputs and behaves_like(call.layer, _VIEWS):
-                owner[id(tensor)] = owner[id(call.inputs[0])]
-                continue
-            key = owner[id(tensor)] = id(tensor)
-            sizes[key] = _bytes(tensor)
-            made[key] = read[key] = step
-    for tensor in graph.outputs:
-        read[owner[id(tensor)]] = len(graph.calls) - 1
-    change = [0] * (len(graph.calls) + 1)
-    for key, size in sizes.items():
-        change[made[key]] += size
-        change[read[key] + 1] -= size
-    best = live = step = 0
-    for now, difference in enumerate(change[:-1]):
-        live += difference
-        if live > best:
-            best, step = live, now
-    return best, graph.calls[step].name

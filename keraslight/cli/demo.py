@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
-import json
 import re
 import select
 import shutil
@@ -20,10 +19,10 @@ from typing import Any
 import keras
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 import keraslight
 from keraslight import compress
+from keraslight.cli._demo_report import confusion, draw_confusion, draw_images, report
 from keraslight.errors import DisagreementError
 from keraslight.export import save_servable, to_litert
 from keraslight.training import (
@@ -92,10 +91,9 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> lis
     files = _write_images(data, to / "images")
     predictions = _serve_and_compare(stages, files, pixels, to)
 
-    confusion = _confusion(targets, predictions)
-    _draw_confusion(confusion, data.labels, to / "confusion_matrix.png")
-    _draw_images(files, targets, predictions, data.labels, to / "classified.png")
-    _report(stages, to, len(files), time.monotonic() - started)
+    draw_confusion(confusion(targets, predictions), data.labels, to / "confusion_matrix.png")
+    draw_images(files, targets, predictions, data.labels, to / "classified.png")
+    report(stages, to, console, model=MODEL, images=len(files), seconds=time.monotonic() - started)
     return stages
 
 
@@ -331,76 +329,3 @@ def _wait_for_version(client: Any, version: int, timeout: float = 60) -> None:
         if time.monotonic() > end:
             raise DisagreementError(f"The server must serve version {version} within {timeout} s.")
         time.sleep(0.1)
-
-
-def _confusion(targets: np.ndarray, predictions: np.ndarray, classes: int = 10) -> np.ndarray:
-    """(classes, classes) counts: rows are the true digits, columns what was answered."""
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (targets, predictions), 1)
-    return counts
-
-
-def _draw_confusion(counts: np.ndarray, labels: tuple[str, ...], file: Path) -> None:
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(counts, cmap="Blues")
-    for row, column in np.argwhere(counts):
-        color = "white" if counts[row, column] > counts.max() / 2 else "black"
-        axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
-    axes.set(
-        xticks=range(len(labels)), xticklabels=labels, yticks=range(len(labels)), yticklabels=labels,
-        xlabel="answered", ylabel="digit",
-        title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
-    )  # fmt: skip
-    figure.savefig(file, dpi=120)
-
-
-def _draw_images(
-    files: list[Path], targets: np.ndarray, predictions: np.ndarray, labels: tuple[str, ...], file: Path
-) -> None:
-    """A grid of classified digits, the wrong ones first and in red."""
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    wrong_first = np.argsort(targets == predictions, kind="stable")[:40]
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
-    for axes, index in zip(figure.subplots(4, 10).flat, wrong_first, strict=True):
-        axes.imshow(np.asarray(Image.open(files[index])), cmap="gray")
-        right = targets[index] == predictions[index]
-        text = labels[predictions[index]] + ("" if right else f" (is {labels[targets[index]]})")
-        axes.set_title(text, color="black" if right else "red", fontsize=10)
-        axes.axis("off")
-    figure.suptitle("What the served int8 model answered, mistakes first")
-    figure.savefig(file, dpi=120)
-
-
-def _report(stages: list[Stage], to: Path, images: int, seconds: float) -> None:
-    """Prints the table and writes it as text and as JSON."""
-    table = Table(title=f"{MODEL} on {images} held-out digits, LiteRT with one thread, {seconds:.0f} s in all")
-    for heading in ("model", "accuracy", "zeros", ".tflite", "gzip", "latency", "training"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    first = stages[0]
-    for stage in stages:
-        table.add_row(
-            stage.name,
-            f"{stage.accuracy:.2%}",
-            f"{stage.sparsity:.0%}",
-            f"{stage.kilobytes:,.0f} kB ({stage.kilobytes / first.kilobytes:.2f})",
-            f"{stage.gzip_kilobytes:,.0f} kB ({stage.gzip_kilobytes / first.gzip_kilobytes:.2f})",
-            f"{stage.milliseconds:.2f} ms ({stage.milliseconds / first.milliseconds:.2f})",
-            f"{stage.seconds:.0f} s",
-        )
-    console.print(table)
-    with (to / "table.txt").open("w") as text:
-        Console(file=text, width=110).print(table)
-    figures = [
-        {**dataclasses.asdict(dataclasses.replace(stage, model=None)), "servable": str(stage.servable),
-         "litert": str(stage.litert)}
-        for stage in stages
-    ]  # fmt: skip
-    for figure in figures:
-        del figure["model"]
-    (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))
-    console.print(f"Table, confusion matrix and classified images: {to}/")

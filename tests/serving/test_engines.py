@@ -8,11 +8,14 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import Builder, flexbuffers
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.server.engines.litert import SLICE_ROWS, LiteRTEngine
+from tensorflow.core.protobuf import meta_graph_pb2
 
 OUTPUTS = ["probabilities"]
 
@@ -128,6 +131,91 @@ def test_a_file_with_several_signatures(two_signatures):
         np.testing.assert_array_equal(half["y"], x[:rows] / 2)
         np.testing.assert_array_equal(half["z"], x[:rows] + 1)
         assert set(double) == {"y"}
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Columns of numbers, x / 2 + 2."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, "x")])
+    def half_plus_two(x):
+        return {"y": x / 2.0 + 2.0}
+
+    return tf.lite.TFLiteConverter.from_concrete_functions(
+        [half_plus_two.get_concrete_function()], tf.Module()
+    ).convert()
+
+
+def as_old(content: bytes, metadata: bytes | None = None) -> bytes:
+    """The file without the signatures of its format, and perhaps with those that older tools wrote.
+
+    Its tensors are called `input` and `output:0`.
+    """
+    model = schema.ModelT.InitFromPackedBuf(content)
+    model.signatureDefs = None
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = "input", "output:0"
+    if metadata is not None:
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        entry.name, entry.buffer, buffer.data = "signature_defs_metadata", len(model.buffers), list(metadata)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
+    builder = Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def description(**feeds: str) -> bytes:
+    """Signatures that feed a tensor of this name as `x`."""
+    builder = flexbuffers.Builder()
+    with builder.Map():
+        for name, feed in feeds.items():
+            signature = meta_graph_pb2.SignatureDef()
+            signature.inputs["x"].name = feed
+            signature.outputs["y"].name = "output:0"
+            builder.Key(name)
+            builder.String(signature.SerializeToString().decode())
+    return bytes(builder.Finish())
+
+
+def run(folder, signature, x, output="y", alias="x"):
+    servable = load(folder)
+    inputs = {alias: np.float32(x)}
+    servable.check(signature, inputs)
+    return servable.run(signature, inputs, [output], Call())[output].tolist()
+
+
+def test_a_file_without_signatures_gets_one_with_the_names_of_its_tensors(tmp_path, halves):
+    (tmp_path / "model.tflite").write_bytes(as_old(halves))
+    assert run(tmp_path, "serving_default", [[2], [4]], "output", "input") == [[3], [4]]
+
+
+def test_beside_a_saved_model_no_signatures_are_made_up(publish, version_folder):
+    old = as_old((version_folder / "model.tflite").read_bytes())
+    servable = load(publish(1, files={"model.tflite": old}) / "1")
+    assert servable.signatures == load(version_folder, "tensorflow").signatures
+    assert servable.needs_tensorflow("serving_default")
+
+
+def test_signatures_that_older_tools_wrote(tmp_path, halves):
+    file = tmp_path / "model.tflite"
+    file.write_bytes(as_old(halves, description(first="input:0", second="input")))
+    assert set(load(tmp_path).signatures) == {"first", "second"}
+    assert run(tmp_path, "first", [[2], [4]]) == run(tmp_path, "second", [[2], [4]]) == [[3], [4]]
+    file.write_bytes(as_old(halves, description(first="nothing:0")))
+    with pytest.raises(StatusError, match="LiteRT can't load .*: Unknown tensor 'nothing:0'"):
+        load(tmp_path)
+    file.write_bytes(as_old(halves, b"\x07" * 9))
+    with pytest.raises(StatusError, match="signature_defs_metadata must hold SignatureDefs. Received: "):
+        load(tmp_path)
+
+
+def test_a_vector_may_stand_for_a_column(tmp_path, halves):
+    (tmp_path / "model.tflite").write_bytes(halves)
+    assert run(tmp_path, "serving_default", [2, 4]) == [[3], [4]]
+    for wrong in ([[2, 4]], 2, []):
+        with pytest.raises(StatusError, match='Input "x" must '):
+            run(tmp_path, "serving_default", wrong)
 
 
 def test_an_interpreter_that_failed_is_replaced(engine, pixels):

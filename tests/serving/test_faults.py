@@ -67,6 +67,31 @@ def test_clients_that_disconnect_in_mid_request(faulty):
         connection.close()
 
 
+def test_the_operator_can_bound_calls_whose_message_never_comes(version_folder):
+    arguments = "grpc.max_connection_age_ms=300,grpc.max_connection_age_grace_ms=300"
+    over = threading.Event()
+
+    def nothing():
+        over.wait()
+        yield from ()
+
+    own = [("grpc.use_local_subchannel_pool", 1)]  # else both channels share a connection
+    with (
+        ModelServer("tiny", version_folder.parent, grpc_channel_arguments=arguments) as server,
+        grpc.insecure_channel(server.address, own) as silent,
+        grpc.insecure_channel(server.address, own) as busy,
+    ):
+        try:
+            waiting = silent.stream_unary(methods.PREDICT.path, bytes, bytes).future(nothing(), timeout=60)
+            for _ in range(200):  # over several connections, without an error
+                answer(busy, methods.PREDICT, predict(IMAGES[:1]))
+                time.sleep(0.01)
+            assert waiting.code() is grpc.StatusCode.UNAVAILABLE
+            assert waiting.details() == "max connection age"
+        finally:
+            over.set()
+
+
 def test_two_gib_announced_and_never_sent(faulty):
     before = faulty.memory()
     waiting = [connect(faulty) for _ in range(30)]

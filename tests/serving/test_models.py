@@ -394,6 +394,32 @@ def test_a_reload_replaces_the_models(folders, repository):
     until(lambda: states(models, "b") == {1: END})
 
 
+def test_a_model_that_left_the_configuration_keeps_no_thread(folders, repository):
+    a, b = ModelConfig("a", folders("a", 1)), ModelConfig("b", folders("b", 1))
+    models = repository(a, b)
+
+    def followed():
+        return sorted(t.name for t in threading.enumerate() if t.name in ("model a", "model b"))
+
+    assert followed() == ["model a", "model b"]
+    with models.acquire(spec()) as (_, old):
+        models.reload([b], Call())
+        until(lambda: followed() == ["model b"])
+        assert (states(models), old.closed) == ({1: UNLOADING}, False)
+    until(lambda: states(models) == {1: END})
+    assert old.closed
+    models.reload([b], Call())  # it stays as it is
+    models.reload([a, b], Call())
+    assert served(models) == 1
+    assert followed() == ["model a", "model b"]
+    folders("a", 2)
+    until(lambda: states(models) == {2: AVAILABLE, 1: END})
+    models.reload([b], Call())
+    until(lambda: followed() == ["model b"])
+    models.close()
+    assert followed() == []
+
+
 def test_a_reload_takes_another_folder_and_policy_for_a_known_model(folders, repository):
     models = repository(ModelConfig("a", folders("a", 1)), poll_seconds=0)
     folders("elsewhere", 2, 3)
@@ -444,6 +470,14 @@ def test_a_reload_may_give_new_labels_to_any_version_where_that_is_allowed(folde
     )
     code, _ = refused(models.reload, [ModelConfig("a", base, labels={"stable": 2})], Call())
     assert code == "FAILED_PRECONDITION"
+
+
+def test_a_reload_while_the_server_stops(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1)))
+    models.close()
+    for name in ("a", "b"):
+        assert refused(models.reload, [ModelConfig(name, folders(name))], Call()) == ("UNAVAILABLE", "The server stops")
+    assert "b" not in models.models
 
 
 def test_a_config_file_is_followed(folders, repository, tmp_path, caplog):

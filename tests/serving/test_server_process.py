@@ -71,6 +71,21 @@ def test_tensorflow_is_imported_by_the_first_request_that_needs_it(publish):
     assert done.stdout.split() == ["False", "False", "False", "True"], done.stderr
 
 
+WITHOUT_REST = """
+import sys
+from keraslight_serving.server import ModelServer
+
+for options in ({}, {"rest_api_port": 0}):
+    with ModelServer("tiny", sys.argv[1], **options):
+        print("starlette" in sys.modules, "uvicorn" in sys.modules)
+"""
+
+
+def test_rest_is_imported_by_servers_that_have_it(publish):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_REST, publish(1)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["False", "False", "True", "True"], done.stderr
+
+
 WITHOUT_TENSORFLOW = """
 import sys
 sys.modules["tensorflow"] = None  # as where it is not installed

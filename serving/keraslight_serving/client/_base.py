@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from keraslight_serving.client.errors import InvalidInput, Unsupported
 KEEPALIVE = 310.0
 
 
-class BaseClient:
+class BaseClient(ABC):
     """The arguments, the endpoints, and when they may be used. See `ClassifierClient`."""
 
     def __init__(
@@ -92,12 +93,13 @@ class BaseClient:
         self._closed = False
         self._process: int | None = None  # the one that opened a channel
 
+    @abstractmethod
     def _open_channel(self, address: str, credentials: Any, options: list) -> Any:
-        raise NotImplementedError
+        """A gRPC channel of the client's kind; without credentials, an open one."""
 
+    @abstractmethod
     def _rest_channel(self, rest: ModuleType) -> Callable[..., Any]:
         """The client's class in `_rest`."""
-        raise NotImplementedError
 
     def _check_usable(self) -> None:
         """gRPC's threads don't come along into a forked process: a call there would wait forever."""

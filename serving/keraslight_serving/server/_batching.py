@@ -14,7 +14,8 @@ Where TensorFlow Serving lets neighbours suffer, this does not:
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -24,10 +25,30 @@ from keraslight_serving.server._batch_queues import Arrays, BatchScheduler, Piec
 from keraslight_serving.server._batching_parameters import BatchingParameters
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import StatusError, invalid
-from keraslight_serving.server._execution import Execution, Observer, ignore
 
 # How often one that waits looks whether its caller is still there, in seconds.
 _LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A run of an engine for a batch of requests.
+
+    Attributes:
+        engine: `litert` or `tensorflow`.
+        signature: the signature that ran.
+        seconds: how long the engine took, with the wait for a free interpreter.
+        rows: the rows of each request in it, such as `(1, 4)`.
+        padding: the rows that batching added.
+        queue_seconds: how long each request waited to be batched.
+    """
+
+    engine: str
+    signature: str
+    seconds: float
+    rows: tuple[int, ...]
+    padding: int = 0
+    queue_seconds: tuple[float, ...] = ()
 
 
 class Batcher:
@@ -39,7 +60,12 @@ class Batcher:
         observe: told of each run of an engine.
     """
 
-    def __init__(self, scheduler: BatchScheduler, parameters: BatchingParameters, observe: Observer = ignore) -> None:
+    def __init__(
+        self,
+        scheduler: BatchScheduler,
+        parameters: BatchingParameters,
+        observe: Callable[[Execution], None] = lambda execution: None,
+    ) -> None:
         self._scheduler = scheduler
         self.parameters = parameters
         self._observe = observe

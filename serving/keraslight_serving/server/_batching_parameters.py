@@ -7,6 +7,7 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from keraslight_serving.server._cpus import available_cpus
 from keraslight_serving.wire import serving_pb2 as pb
 
 MODEL_FILE = "batching_params.pbtxt"
@@ -63,14 +64,13 @@ def _from_message(message: pb.BatchingParameters) -> BatchingParameters:
     def value(name: str, default):
         return getattr(message, name).value if message.HasField(name) else default
 
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     largest = value("max_batch_size", BatchingParameters.max_batch_size)
     splitting = value("enable_large_batch_splitting", False)
     found = BatchingParameters(
         max_batch_size=largest,
         batch_timeout_micros=value("batch_timeout_micros", 0),
         max_enqueued_batches=value("max_enqueued_batches", BatchingParameters.max_enqueued_batches),
-        num_batch_threads=value("num_batch_threads", cpus),
+        num_batch_threads=value("num_batch_threads", available_cpus()),
         thread_pool_name=value("thread_pool_name", BatchingParameters.thread_pool_name),
         allowed_batch_sizes=tuple(message.allowed_batch_sizes),
         pad_variable_length_inputs=message.pad_variable_length_inputs,

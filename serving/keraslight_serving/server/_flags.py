@@ -159,10 +159,6 @@ def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
         del flags["rest_api_port"]
     if alts and "ssl_config_file" in flags:
         raise ValueError("Either use_alts_credentials must be false or ssl_config_file must be empty.")
-    if "batching_parameters_file" in flags and not flags.get("enable_batching"):
-        raise ValueError(
-            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
-        )
     if "model_config_file" in flags:
         flags.pop("model_name", None)
         flags.pop("model_base_path", None)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from keraslight_serving.server._call import Call
+from keraslight_serving.server._choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server._config import ModelConfig
 from keraslight_serving.server._errors import invalid
-from keraslight_serving.server._model import LoadPolicy, no_such_version, not_served, unknown_label
+from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -97,17 +98,9 @@ class Follower:
         """As `Repository.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
-        choice = spec.WhichOneof("version_choice")
         with self._changed:
             view = self._views.get(spec.name, ModelView())
-            if choice == "version_label":
-                if spec.version_label not in view.labels:
-                    raise unknown_label(spec)
-                number = view.labels[spec.version_label]
-            elif choice == "version":
-                number = spec.version.value
-            else:
-                number = max(view.keys, default=None)
+            number = chosen_version(spec, view.labels, view.keys)
             loaded = self._loaded.get(view.keys.get(number))
             if loaded is None:
                 raise not_served(spec.name, number)
@@ -130,9 +123,4 @@ class Follower:
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
         """As `Repository.status`."""
-        statuses = self._views.get(spec.name, ModelView()).read_statuses()
-        if spec.WhichOneof("version_choice") == "version":
-            statuses = [status for status in statuses if status.version == spec.version.value]
-        if not statuses:
-            raise no_such_version(spec)
-        return statuses
+        return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())

@@ -16,7 +16,9 @@ _OPTIONS = {
 }
 
 # grpc gives each call a thread before its message is there: with few of them, as many clients that send a byte now and
-# then would keep all others waiting. Idle ones cost little. Beyond, calls are refused: RESOURCE_EXHAUSTED.
+# then would keep all others waiting. Idle ones cost little. Beyond, calls are refused: RESOURCE_EXHAUSTED. grpc has no
+# deadline for a message that never comes; only `max_connection_age_ms` and `.._grace_ms` end such a call, with all
+# others of its connection, so they are left to the operator.
 OPEN_CALLS = 512
 
 

@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 
 from keraslight_serving.server._batch_queues import BatchScheduler
-from keraslight_serving.server._batching import Batcher
+from keraslight_serving.server._batching import Batcher, Execution
 from keraslight_serving.server._batching_parameters import MODEL_FILE, default_parameters, read_parameters
+from keraslight_serving.server._cpus import available_cpus, share_cpus
 from keraslight_serving.server._errors import invalid
-from keraslight_serving.server._execution import Execution
 from keraslight_serving.server._metrics import Metrics
 from keraslight_serving.server._servable import ENGINES, Servable
 from keraslight_serving.server._warmup import warm_up
@@ -55,9 +55,8 @@ class Loader:
             raise ValueError(
                 "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
             )
-        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._threads = num_threads or min(max(cpus // 2, 1), 4)
-        self._interpreters = num_interpreters or max(1, cpus // self._threads)
+        cpus = available_cpus()
+        self._threads, self._interpreters = share_cpus(cpus, num_threads, num_interpreters)
         self._load_saved_model = load_saved_model
         self._engine = engine
         self._per_model = enable_per_model_batching_parameters

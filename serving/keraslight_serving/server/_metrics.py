@@ -113,9 +113,10 @@ def path_of(monitoring_config_file: str | os.PathLike) -> str | None:
 class Metrics:
     """The counters and histograms of a server. Every method may be called from any thread.
 
-    Servers on several processes share a `directory`. There each writes its numbers to a file of its own, every second
-    and before it renders; what is rendered is the sum of all files, so whichever process is asked, and even if one has
-    died, no counter ever goes back (Prometheus would take that for a restart and count everything twice).
+    Servers on several processes share a `directory`. There each writes its numbers to a file of its own, from `start`
+    on every second, and before it renders; what is rendered is the sum of all files, so whichever process is asked, and
+    even if one has died, no counter ever goes back (Prometheus would take that for a restart and count everything
+    twice).
 
     Args:
         directory: exists, is empty at the first start, and belongs to these processes alone. None: there is only one.
@@ -128,8 +129,13 @@ class Metrics:
         self._writing = threading.Lock()
         self._closed = threading.Event()
         self._warned = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begins to write the numbers for the other processes, if there is a directory."""
         if self._file is not None:
-            threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True).start()
+            self._thread = threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True)
+            self._thread.start()
 
     def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
         """A request is answered. `status`: the code's name; only `OK` counts for the latency."""
@@ -206,6 +212,8 @@ class Metrics:
     def close(self) -> None:
         """Leaves the last numbers in the directory."""
         self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
         if self._file is not None:
             self._write()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import grpc
 
+from keraslight_serving.server._choice import chosen_version, not_served
 from keraslight_serving.server._config import ModelConfig
-from keraslight_serving.server._errors import StatusError, invalid, not_found
+from keraslight_serving.server._errors import StatusError
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -91,17 +92,20 @@ class Model:
         self._warned: set[Path] = set()
         self._stopping = False
         self._look_now = False
-        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+        self._thread: threading.Thread | None = None  # while there is something to follow
 
     def start(self) -> None:
-        self._thread.start()
+        with self._changed:
+            self._start()
 
     def close(self) -> None:
         """Unloads everything, each version when its last request is done, and returns then."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
         for loaded in list(self._loaded.values()):
             self._retire(loaded)
         with self._changed:
@@ -110,6 +114,9 @@ class Model:
     def configure(self, config: ModelConfig | None) -> int:
         """Takes another configuration, or None for no version at all, and follows it at once.
 
+        With None its thread ends when all is unloaded or left to its last request; another configuration starts it
+        again.
+
         Returns:
             what `settled` needs to tell a look at the new folder from an older one.
         """
@@ -117,6 +124,8 @@ class Model:
             self._config = config
             self._look_now = True
             self._changed.notify_all()
+            if config is not None and self._thread is None:
+                self._start()
             return self._looks
 
     def assign_labels(self, labels: Mapping[str, int]) -> None:
@@ -156,10 +165,10 @@ class Model:
             failed = [f"version {n}: {v.error}" for n, v in sorted(self._versions.items(), reverse=True) if v.error]
             return f"Model {self.name!r} must have a version that loads. Received: {'; '.join(failed)}"
 
-    def wait_for_look(self, after: int = 0) -> None:
+    def wait_for_look(self) -> None:
         """Until the folder was read and what it holds was tried (or could not be read)."""
         with self._changed:
-            self._changed.wait_for(lambda: self._looks > after or self._stopping)
+            self._changed.wait_for(lambda: self._looks > 0 or self._stopping)
 
     def settled(self, after: int) -> bool:
         """Whether a look after this one has found versions, and each of them is loaded or has failed."""
@@ -179,16 +188,8 @@ class Model:
         Raises:
             StatusError: no such label, or this version isn't loaded.
         """
-        choice = spec.WhichOneof("version_choice")
         with self._changed:
-            if choice == "version_label":
-                if spec.version_label not in self._labels:
-                    raise unknown_label(spec)
-                number = self._labels[spec.version_label]
-            elif choice == "version":
-                number = spec.version.value
-            else:
-                number = max(self._loaded, default=None)
+            number = chosen_version(spec, self._labels, self._loaded)
             loaded = self._loaded.get(number)
             if loaded is None:
                 raise not_served(self.name, number)
@@ -203,19 +204,6 @@ class Model:
                 # Not in this thread: its caller should not wait for it.
                 threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self.name}", daemon=True).start()
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
-        """The states of one version or of all that were ever seen, newest first.
-
-        Raises:
-            StatusError: NOT_FOUND.
-        """
-        statuses = self.statuses
-        if spec.WhichOneof("version_choice") == "version":
-            statuses = [status for status in statuses if status.version == spec.version.value]
-        if not statuses:
-            raise no_such_version(spec)
-        return statuses
-
     @property
     def statuses(self) -> list[pb.ModelVersionStatus]:
         """The states of all versions that were ever seen, newest first."""
@@ -224,6 +212,10 @@ class Model:
         return [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
 
     # ---------------------------------------------------------------- the thread
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+        self._thread.start()
 
     def _follow_until_stopped(self) -> None:
         while True:
@@ -251,7 +243,11 @@ class Model:
                 self._problem = problem
                 self._looks += 1
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
+                if self._config is not None or self._loaded:
+                    self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
+                elif not self._look_now:
+                    self._thread = None
+                    return
                 if self._stopping:
                     return
 
@@ -358,21 +354,6 @@ class Model:
     def _set(self, number: int, version: _Version) -> None:
         with self._changed:
             self._versions[number] = version
-
-
-def unknown_label(spec: pb.ModelSpec) -> StatusError:
-    return invalid(f"Unrecognized servable version label: {spec.version_label}")
-
-
-def not_served(name: str, number: int | None) -> StatusError:
-    which = f"Latest({name})" if number is None else f"Specific({name}, {number})"
-    return not_found(f"Servable not found for request: {which}")
-
-
-def no_such_version(spec: pb.ModelSpec) -> StatusError:
-    if spec.WhichOneof("version_choice") == "version":
-        return not_found(f"Could not find version {spec.version.value} of model {spec.name}")
-    return not_found(f"Could not find any versions of model {spec.name}")
 
 
 def _files(folder: Path) -> frozenset:

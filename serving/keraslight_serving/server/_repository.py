@@ -9,9 +9,10 @@ from pathlib import Path
 import grpc
 
 from keraslight_serving.server._call import Call
+from keraslight_serving.server._choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server._config import ModelConfig, read_config_file
 from keraslight_serving.server._errors import StartError, StatusError, invalid
-from keraslight_serving.server._model import LoadPolicy, Model, no_such_version, not_served, unknown_label
+from keraslight_serving.server._model import LoadPolicy, Model
 from keraslight_serving.server._servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -80,10 +81,7 @@ class Repository:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
         if model is None:
-            choice = spec.WhichOneof("version_choice")
-            if choice == "version_label":
-                raise unknown_label(spec)
-            raise not_served(spec.name, spec.version.value if choice == "version" else None)
+            raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.acquire(spec)
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
@@ -93,9 +91,7 @@ class Repository:
             StatusError: NOT_FOUND.
         """
         model = self._models.get(spec.name)
-        if model is None:
-            raise no_such_version(spec)
-        return model.status(spec)
+        return chosen_statuses(spec, [] if model is None else model.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
         """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
@@ -114,9 +110,12 @@ class Repository:
 
         Raises:
             StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
-                UNKNOWN, a new model has no version that loads; DEADLINE_EXCEEDED or CANCELLED.
+                UNKNOWN, a new model has no version that loads; UNAVAILABLE, the server stops; DEADLINE_EXCEEDED or
+                CANCELLED.
         """
         with self._reloading:
+            if self._stopping.is_set():  # what came now would never be closed
+                raise _stops()
             for config in configs:
                 self._check_labels(config)
             looks = self._apply(configs)
@@ -126,7 +125,7 @@ class Repository:
         while waiting := {model: after for model, after in waiting.items() if not model.settled(after)}:
             call.check()
             if self._stopping.wait(0.02):
-                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+                raise _stops()
         failed = [model for model in looks if not model.is_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
@@ -159,8 +158,6 @@ class Repository:
 
     def _apply(self, configs: Sequence[ModelConfig]) -> dict[Model, int]:
         """Makes these the models. Returns the new ones, with the number of looks that they have had."""
-        if self._stopping.is_set():
-            return {}
         models, new = dict(self._models), {}
         for config in configs:
             known = models.get(config.name)
@@ -191,3 +188,7 @@ class Repository:
                     f"Request to assign label to version {number} of model {config.name}, "
                     "which is not currently available for inference",
                 )
+
+
+def _stops() -> StatusError:
+    return StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")

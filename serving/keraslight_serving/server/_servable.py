@@ -65,7 +65,10 @@ class Servable:
         self._pipelines = {}
         if lite.is_file() and engine != "tensorflow":
             try:
-                self._litert = LiteRTEngine(lite, threads=threads, interpreters=interpreters)
+                # Beside a SavedModel, which declares them, none are made up from the names of tensors.
+                self._litert = LiteRTEngine(
+                    lite, threads=threads, interpreters=interpreters, undeclared=not saved.is_file()
+                )
             except (OSError, ValueError, RuntimeError) as error:
                 raise invalid(f"LiteRT can't load {lite}: {error}") from error
             self._pipelines = read_pipelines(folder, self.signatures, self._litert.signatures)

@@ -5,13 +5,12 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from keraslight_serving.server._config import ModelConfig, read_config_file
-from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._grpc_server import listen, make_server
 from keraslight_serving.server._loader import Loader
 from keraslight_serving.server._logging import configure
@@ -21,7 +20,9 @@ from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._request_log import RequestLog
 from keraslight_serving.server._security import Tokens, ssl_credentials
 from keraslight_serving.server._service import Service
-from keraslight_serving.server.rest import Handler, RestApp, RestServer
+
+if TYPE_CHECKING:
+    from keraslight_serving.server.rest import RestServer
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -60,7 +61,9 @@ class ModelServer:
         grpc_max_threads: requests that are worked on at once, others wait. Default: enough for all interpreters.
         grpc_socket_path: a Unix socket to listen on as well.
         grpc_channel_arguments: `key=value,key=value`, grpc's own settings, such as
-            `grpc.max_receive_message_length=4194304` (bytes; default: 2 GiB).
+            `grpc.max_receive_message_length=4194304` (bytes; default: 2 GiB). A client that opens calls and never sends
+            their messages keeps their threads, unless `grpc.max_connection_age_ms=...` together with
+            `grpc.max_connection_age_grace_ms=...` ends old connections; others connect anew without noticing.
         ssl_config_file: see `_security.ssl_credentials`. Default: no encryption.
         auth_token_file: tokens, one a line, of which callers must send one as `authorization: Bearer ...`; health
             checks need none. Default: everybody may call.
@@ -210,6 +213,7 @@ class ModelServer:
             "threads": rest_api_num_threads or self._loader.callers,
             "cors": rest_api_enable_cors_support,
         }
+        self._started = False
         self._server: grpc.Server | None = None
         self._port: int | None = None
 
@@ -249,10 +253,20 @@ class ModelServer:
         """Loads the model, then opens the port: whoever can connect gets answers.
 
         Raises:
-            StartError: no version that loads, or the port is taken.
+            StartError: no version that loads, a file that can't be read, or the port is taken. Nothing stays open then.
+            RuntimeError: it was started before.
         """
-        if self._server is not None:
+        if self._started:
             raise RuntimeError("A server can be started once. Received: a second start()")
+        self._started = True
+        try:
+            self._open()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _open(self) -> None:
         # All that can be wrong with the files of the operator comes first: loading a model takes its time.
         credentials = ssl_credentials(self._ssl_config_file) if self._ssl_config_file else None
         tokens = Tokens(self._auth_token_file) if self._auth_token_file else None
@@ -268,21 +282,14 @@ class ModelServer:
             shared_port=self._shared_port,
         )
         if self._wanted_rest_port is not None:
-            app = RestApp(
-                Handler(self._service, self._repository),
-                **self._rest_options,
-                metrics=self.metrics.render if metrics_path else None,
-                metrics_path=metrics_path or DEFAULT_PATH,
-                authorize=tokens.authorize if tokens else None,
-                observe=self.metrics.rest_request,
-            )
-            self._rest = RestServer(app, self._host, self._wanted_rest_port, shared_port=self._shared_port)
+            self._rest = self._make_rest(self._wanted_rest_port, tokens, metrics_path)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         targets = [f"{self._host}:{self._wanted_port}"]
         if self._socket_path:
             targets.append(f"unix:{os.fspath(self._socket_path)}")
+        self.metrics.start()
         self._repository.start()
         path, seconds = self._config_file
         if path is not None and seconds > 0:
@@ -291,14 +298,35 @@ class ModelServer:
             port = listen(server, targets, credentials)[0]
             if self._rest is not None:
                 self._rest.start()
-        except StartError:
+        except BaseException:
+            # grpc gives back the ports of a server only when it has run; whoever gets in meanwhile is sent away.
+            self._service.close()
+            server.start()
             server.stop(None)
-            self._repository.close()
-            self._loader.close()
             raise
         server.start()
         self._server, self._port = server, port
-        return self
+
+    def _release(self) -> None:
+        """Ends what start() began beside the ports, however far it came."""
+        self._repository.close()
+        self._loader.close()
+        self._request_log.close()
+        self.metrics.close()
+
+    def _make_rest(self, port: int, tokens: Tokens | None, metrics_path: str | None) -> "RestServer":
+        # Here, so that a server without REST doesn't wait for the import of its libraries.
+        from keraslight_serving.server.rest import Handler, RestApp, RestServer
+
+        app = RestApp(
+            Handler(self._service, self._repository),
+            **self._rest_options,
+            metrics=self.metrics.render if metrics_path else None,
+            metrics_path=metrics_path or DEFAULT_PATH,
+            authorize=tokens.authorize if tokens else None,
+            observe=self.metrics.rest_request,
+        )
+        return RestServer(app, self._host, port, shared_port=self._shared_port)
 
     def stop(self, grace: float | None = 5.0) -> None:
         """Refuses new requests, lets those in flight finish, and unloads the model. Does nothing the second time.
@@ -320,10 +348,7 @@ class ModelServer:
         stopped.wait()
         self._server = None
         self._port = None
-        self._repository.close()
-        self._loader.close()
-        self._request_log.close()
-        self.metrics.close()
+        self._release()
 
     def _report_health(self, model: str, serving: bool) -> None:
         states = health_pb2.HealthCheckResponse

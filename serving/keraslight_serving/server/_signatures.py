@@ -81,7 +81,8 @@ def check_arrays(signature: pb.SignatureDef, arrays: Mapping[str, np.ndarray], *
     """Refuses dtypes and shapes that the engines must never see.
 
     Args:
-        exact_rank: hold inputs of every rank to their declared shape, not only images.
+        exact_rank: hold inputs of every rank to their declared shape, not only images; but for a vector in place of a
+            column, which TensorFlow Serving takes, as it takes all shapes, and which its own tests send.
     """
     for position, (alias, array) in enumerate(sorted(arrays.items())):
         info = signature.inputs[alias]
@@ -99,7 +100,8 @@ def declared_shape(info: pb.TensorInfo) -> tuple[int, ...]:
 
 
 def _check_shape(alias: str, declared: tuple[int, ...], shape: tuple[int, ...], exact_rank: bool) -> None:
-    if len(declared) >= IMAGE_RANK or exact_rank:
+    is_column = len(shape) == 1 and declared[1:] == (1,)
+    if len(declared) >= IMAGE_RANK or (exact_rank and not is_column):
         if len(shape) != len(declared):
             raise invalid(
                 f'Input "{alias}" must have {len(declared)} dimensions, {shape_text(declared)}. '

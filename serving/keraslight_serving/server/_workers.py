@@ -26,6 +26,7 @@ import grpc
 
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._config import ModelConfig
+from keraslight_serving.server._cpus import available_cpus, share_cpus
 from keraslight_serving.server._errors import StartError, StatusError
 from keraslight_serving.server._follower import ModelView
 from keraslight_serving.server._line import LineBroken
@@ -314,10 +315,8 @@ def _view(model: Model) -> ModelView:
 
 
 def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cpus // workers)
-    threads = options.get("num_threads") or min(max(share // 2, 1), 4)
-    return {"num_threads": threads, "num_interpreters": max(1, share // threads)}
+    threads, interpreters = share_cpus(max(1, available_cpus() // workers), options.get("num_threads"))
+    return {"num_threads": threads, "num_interpreters": interpreters}
 
 
 def _reserve(host: str, port: int) -> socket.socket:

@@ -12,6 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keraslight_serving.server._call import Call, expired
 from keraslight_serving.server._errors import invalid
 from keraslight_serving.server._signatures import declared_shape
+from keraslight_serving.server.engines._undeclared import Details, undeclared_signatures
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
@@ -33,6 +34,7 @@ class LiteRTEngine:
         path: the .tflite file. Signatures with strings are left out: LiteRT's need TensorFlow's kernels.
         threads: CPU threads of one interpreter.
         interpreters: size of the pool.
+        undeclared: give a file that declares no signatures those of `_undeclared.py`.
 
     Raises:
         OSError: the file can't be read.
@@ -41,13 +43,14 @@ class LiteRTEngine:
 
     name = "litert"
 
-    def __init__(self, path: Path, *, threads: int, interpreters: int) -> None:
+    def __init__(self, path: Path, *, threads: int, interpreters: int, undeclared: bool = True) -> None:
         # Not by its path: LiteRT maps files, and one that is overwritten in place would end the process (SIGBUS).
         self._content = path.read_bytes()
-        self._threads = threads
+        self._threads, self._undeclared = threads, undeclared
         self._making = threading.Lock()
         first = self._make()
         self.signatures = {name: s for name, s in first.signatures().items() if _is_numeric(s)}
+        self._columns = {name: _columns(s) for name, s in self.signatures.items()}
         self._slice_rows = {name: self._most_rows(first, name) for name in self.signatures}
         # Threads of its own, one for each interpreter: they stay on their CPUs. In the callers' threads, which sleep
         # and wake up elsewhere, the same network takes a quarter longer when all CPUs are busy.
@@ -58,7 +61,9 @@ class LiteRTEngine:
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
     ) -> dict[str, np.ndarray]:
-        """Runs a signature. Inputs of another dtype than the file's are cast on their way in."""
+        """Runs a signature. Inputs of another dtype than the file's are cast on their way in, vectors made columns."""
+        if columns := self._columns[signature]:
+            inputs = {name: a[:, None] if a.ndim == 1 and name in columns else a for name, a in inputs.items()}
         rows = {len(array) for array in inputs.values() if array.ndim}
         if len(rows) > 1:
             raise invalid(f"All inputs must have the same number of rows. Received: {sorted(rows)}")
@@ -113,7 +118,7 @@ class LiteRTEngine:
 
     def _make(self) -> "_Network":
         with self._making:
-            return _Network(self._content, self._threads)
+            return _Network(self._content, self._threads, self._undeclared)
 
     def _most_rows(self, network: "_Network", signature: str) -> int:
         """How many rows may run at a time; runs the model on zeros, so that a broken one fails here.
@@ -140,28 +145,32 @@ class LiteRTEngine:
 class _Network:
     """An interpreter, for one caller at a time.
 
-    A file with one signature is run by the numbers of its tensors: inputs are written (and cast) where the interpreter
-    reads them, and only outputs that are asked for are copied out. For the signature runners that files with several
-    need, each input is copied once more.
+    A file with one signature, or none of its own, is run by the numbers of its tensors: inputs are written (and cast)
+    where the interpreter reads them, and only outputs that are asked for are copied out. For the signature runners that
+    files with several need, each input is copied once more.
 
     Attributes:
         layout: the signature and the shapes that memory is laid out for; None: not known.
     """
 
-    def __init__(self, content: bytes, threads: int) -> None:
+    def __init__(self, content: bytes, threads: int, undeclared: bool) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self.layout: tuple | None = None
         names = list(self._interpreter.get_signature_list())
-        self._inputs: dict[str, dict] = {}
-        self._outputs: dict[str, dict] = {}
-        self._alone = len(names) == 1
-        if self._alone:
+        # Details of the inputs and the outputs, by alias, of the signatures that need no runner.
+        self._details: dict[str, tuple[Details, Details]] = {}
+        if not names and undeclared:
+            ends = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+            self._details = undeclared_signatures(content, *ends)
+        elif len(names) == 1:
             # Runners must not be kept: they hold the interpreter, which then refuses to show its memory.
             runner = self._interpreter.get_signature_runner(names[0])
-            self._inputs, self._outputs = runner.get_input_details(), runner.get_output_details()
+            self._details = {names[0]: (runner.get_input_details(), runner.get_output_details())}
 
     def signatures(self) -> dict[str, pb.SignatureDef]:
         """What the file declares, as SignatureDefs whose first dimension, the rows, is free."""
+        if self._details:
+            return {name: _signature(name, *ends) for name, ends in self._details.items()}
         found = {}
         for name in self._interpreter.get_signature_list():
             runner = self._interpreter.get_signature_runner(name)
@@ -171,23 +180,29 @@ class _Network:
     def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
         """Raises ValueError or RuntimeError for inputs that don't fit; the object is of no use then."""
         interpreter = self._interpreter
-        if not self._alone:
+        if signature not in self._details:
             runner = interpreter.get_signature_runner(signature)
             details = runner.get_input_details()
             answers = runner(**{name: array.astype(details[name]["dtype"]) for name, array in inputs.items()})
             self.layout = (signature, _shapes(inputs))
             return {name: answers[name] for name in outputs}
+        details, answers = self._details[signature]
         layout = (signature, _shapes(inputs))
         if layout != self.layout:
             self.layout = None
             for name, array in inputs.items():
-                interpreter.resize_tensor_input(self._inputs[name]["index"], array.shape)
+                interpreter.resize_tensor_input(details[name]["index"], array.shape)
             interpreter.allocate_tensors()
             self.layout = layout
         for name, array in inputs.items():
-            np.copyto(interpreter.tensor(self._inputs[name]["index"])(), array, casting="unsafe")
+            np.copyto(interpreter.tensor(details[name]["index"])(), array, casting="unsafe")
         interpreter.invoke()
-        return {name: interpreter.get_tensor(self._outputs[name]["index"]) for name in outputs}
+        return {name: interpreter.get_tensor(answers[name]["index"]) for name in outputs}
+
+
+def _columns(signature: pb.SignatureDef) -> frozenset[str]:
+    """The inputs that are declared (rows, 1)."""
+    return frozenset(name for name, info in signature.inputs.items() if declared_shape(info)[1:] == (1,))
 
 
 def _shapes(inputs: Mapping[str, np.ndarray]) -> tuple:
