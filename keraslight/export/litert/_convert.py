@@ -14,6 +14,7 @@ import numpy as np
 
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
+from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
@@ -51,9 +52,9 @@ def to_litert(
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
             `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
-        quantization: None (float32), `"float16"` weights, `"dynamic"` (int8 weights, activations quantized as they
-            come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
-            it).
+        quantization: None (float32), `"float16"` weights (but for the smallest constants, 3% of the bytes, whose
+            rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
+            (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
             batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
         input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
@@ -109,10 +110,8 @@ def to_litert(
         signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
         tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if quantization is not None:
+        if quantization in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "float16":
-            converter.target_spec.supported_types = [tf.float16]
         if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
             converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
         if quantization == "int8":
@@ -127,6 +126,8 @@ def to_litert(
             raise ExportError(
                 f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
             ) from error
+    if quantization == "float16":
+        content = halve_weights(content)
     if labels is not None:
         numbers = quantization or "float32"
         content = add_metadata(

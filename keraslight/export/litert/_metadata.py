@@ -13,12 +13,13 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flatbuffers
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export.litert._flatbuffer import read_model, schema, write_model
 
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -63,8 +64,7 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     Raises:
         InvalidArgumentError: the labels don't fit the file's output.
     """
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = read_model(content)
     graph = model.subgraphs[0]
     classes = graph.tensors[graph.outputs[0]].shape[-1]
     if len(labels) != classes:
@@ -74,16 +74,13 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     if any("\n" in label for label in labels):
         raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
 
-    buffer = schema.BufferT()
+    buffer = schema().BufferT()
     buffer.data = np.frombuffer(_metadata(name, description, channels), np.uint8)
     model.buffers.append(buffer)
-    entry = schema.MetadataT()
+    entry = schema().MetadataT()
     entry.name, entry.buffer = BUFFER_NAME, len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
-    builder = _AlignedBuilder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-
-    file = io.BytesIO(bytes(builder.Output()))
+    file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model gives the same file.
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
@@ -99,11 +96,8 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
     Raises:
         ExportError: it is not a .tflite file, or its metadata can't be read.
     """
-    schema = _schema()
     content = Path(path).read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = read_model(content, path)
     buffers = [entry.buffer for entry in model.metadata or [] if entry.name.decode() == BUFFER_NAME]
     if not buffers:
         return None
@@ -130,27 +124,6 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
         units[0].floats(1) if units else (),
         ("UNKNOWN", "RGB", "GRAYSCALE")[properties.byte(0)],
     )
-
-
-def _schema() -> Any:
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Metadata of a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    return schema_py_generated
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    """Starts every vector at a multiple of 16 bytes.
-
-    The schema asks for it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
-    buffer of bytes to one byte.
-    """
-
-    def StartVector(self, elemSize, numElems, alignment):
-        return super().StartVector(elemSize, numElems, max(alignment, 16))
 
 
 class _Table(dict):
