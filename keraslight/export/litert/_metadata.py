@@ -19,6 +19,7 @@ import flatbuffers
 import numpy as np
 
 from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import OUTPUT_NAME
 from keraslight.export.litert._flatbuffer import read_model, schema, write_model
 
 BUFFER_NAME = "TFLITE_METADATA"
@@ -52,6 +53,9 @@ class LiteRTMetadata(NamedTuple):
 def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str], channels: int) -> bytes:
     """Writes metadata into a .tflite file that takes raw pixels 0..255 and gives one score a class.
 
+    A file that gives more than its probabilities gets them as its first output, where MediaPipe looks for scores; its
+    signature is the same as before. The others are described by their names alone.
+
     Args:
         content: The file's bytes, without metadata.
         name, description: Of the model, for people.
@@ -66,6 +70,9 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     """
     model = read_model(content)
     graph = model.subgraphs[0]
+    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    graph.outputs = np.asarray(sorted(graph.outputs, key=lambda index: names.get(index) != OUTPUT_NAME), np.int32)
+    others = [names.get(index, "") for index in graph.outputs[1:]]
     classes = graph.tensors[graph.outputs[0]].shape[-1]
     if len(labels) != classes:
         raise InvalidArgumentError(
@@ -75,7 +82,7 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
         raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
 
     buffer = schema().BufferT()
-    buffer.data = np.frombuffer(_metadata(name, description, channels), np.uint8)
+    buffer.data = np.frombuffer(_metadata(name, description, channels, others), np.uint8)
     model.buffers.append(buffer)
     entry = schema().MetadataT()
     entry.name, entry.buffer = BUFFER_NAME, len(model.buffers) - 1
@@ -130,7 +137,7 @@ class _Table(dict):
     """A FlatBuffers table to write: slot -> a writer of the field's value."""
 
 
-def _metadata(name: str, description: str, channels: int) -> bytes:
+def _metadata(name: str, description: str, channels: int, others: Sequence[str]) -> bytes:
     pixels = _Table({0: _floats([0.0] * channels), 1: _floats([1.0] * channels)})
     image = _Table(
         {
@@ -149,20 +156,22 @@ def _metadata(name: str, description: str, channels: int) -> bytes:
         }
     )
     labels = _Table({0: _text(LABELS_FILE), 1: _text("One class a line."), 2: _byte(_TENSOR_AXIS_LABELS)})
+    features = _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())}))
     scores = _Table(
         {
             0: _text("probability"),
             1: _text("One score a class."),
-            3: _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())})),
+            3: features,
             5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
             6: _tables([labels]),
         }
     )
+    rest = [_Table({0: _text(other), 3: features}) for other in others]
     root = _Table(
         {
             0: _text(name),
             1: _text(description),
-            3: _tables([_Table({2: _tables([image]), 3: _tables([scores])})]),
+            3: _tables([_Table({2: _tables([image]), 3: _tables([scores, *rest])})]),
             7: _text(_PARSER_VERSION),
         }
     )
