@@ -6,7 +6,7 @@ import enum
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -22,6 +22,16 @@ Model = Annotated[
 ]
 Weights = Annotated[str | None, typer.Option(help='For a name: "imagenet" or a weights file. [default: random]')]
 Size = Annotated[int | None, typer.Option(help="For a name: side of the image in pixels. [default: the model's]")]
+
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="The classes' names, one a line. [default: the run's, or ImageNet's for 1,000 classes]",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 
 
 class Quantization(enum.StrEnum):
@@ -73,6 +83,7 @@ def litert(
     ] = None,
     weights: Weights = None,
     size: Size = None,
+    labels: Labels = None,
     report: Annotated[
         bool, typer.Option("--report", help="Show operators, what accelerators can't take, memory and latency.")
     ] = False,
@@ -107,7 +118,7 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, labels, spec = _load(model, weights, size)
+    net, labels, spec, _ = load_source(model, weights, size, labels)
     images = None if data is None else _images(data, spec)
     representative = None
     if samples:
@@ -154,34 +165,52 @@ def onnx(
     """Convert a model to an ONNX file, and compare ONNX Runtime's answers with the model's before it is kept."""
     from keraslight.export import to_onnx
 
-    net, _, _ = _load(model, weights, size)
+    net = load_source(model, weights, size, None).model
     written = to_onnx(net, to, opset=opset, check_images=_noise(net, seed))
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
 
 
-def _load(source: str, weights: str | None, size: int | None) -> tuple[Any, list[str] | None, Any]:
-    """A model that takes raw pixels, its labels if it is known what they are, and its preprocessing or None."""
+class Source(NamedTuple):
+    """What a command converts: a model that takes raw pixels, and what is known of it.
+
+    Attributes:
+        model: A `keras.Model`.
+        labels: Its classes' names, or None.
+        preprocessing: How images are resized, cropped and normalized for it, or None.
+        metrics: What its training measured.
+    """
+
+    model: Any
+    labels: list[str] | None
+    preprocessing: Any
+    metrics: dict[str, float]
+
+
+def load_source(source: str, weights: str | None, size: int | None, labels: Path | None) -> Source:
+    """The model of a run folder, a .keras file or a name; `labels`, one a line, replace those that are known."""
     import keraslight
     from keraslight.labels import imagenet_labels
     from keraslight.layers import ImageNormalization
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
+    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
     if Path(source).is_dir():
         net, details = load_run(source)
-        return net, details["labels"], Preprocessing.from_dict(details["preprocessing"])
+        spec = Preprocessing.from_dict(details["preprocessing"])
+        return Source(net, given or details["labels"], spec, details.get("metrics") or {})
     if source.endswith(".keras"):
         net = keraslight.load_model(source)
         own = (layer.preprocessing for layer in net.layers if isinstance(layer, ImageNormalization))
-        return net, None, next(own, None)
+        return Source(net, given, next(own, None), {})
     info = keraslight.model_info(source)
     side = size or info.input_size
     spec = info.preprocessing and info.preprocessing.replace(size=(side, side))
     net = keraslight.create_model(
         source, weights=weights, input_shape=(side, side, spec.channels if spec else 3), preprocessing=spec or False
     )
-    labels = list(imagenet_labels())
-    return net, labels if net.output_shape[-1] == len(labels) else None, spec
+    known = list(imagenet_labels())
+    return Source(net, given or (known if net.output_shape[-1] == len(known) else None), spec, {})
 
 
 def _images(data: str, spec: Any) -> Any:

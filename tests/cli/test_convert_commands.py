@@ -19,7 +19,8 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch):
-    monkeypatch.setattr("keraslight.cli.convert.console", Console(width=250))
+    for module in ("convert", "export"):
+        monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
 
 
 def run(*arguments):
@@ -127,3 +128,22 @@ def test_onnx(saved, tmp_path):
     file = tmp_path / "net.onnx"
     assert "ONNX Runtime gives the model's answers" in run("onnx", saved, "--to", file)
     assert file.stat().st_size > 1000
+
+
+def test_export_takes_a_model_file_and_names_for_its_classes(saved, tmp_path):
+    to = tmp_path / "savedmodels" / "digits"
+    with pytest.raises(InvalidArgumentError, match="names of its classes. Received: .*net.keras, no --labels"):
+        run("export", saved, "--to", to)
+    assert not to.exists()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    text = run("export", saved, "--to", to, "--labels", tmp_path / "names.txt", "--quantization", "float16")
+    assert "--model_name=digits" in text
+    assert (to / "1/assets/labels.txt").read_text().split() == names
+    assert read_metadata(to / "1/model.tflite").labels == tuple(names)
+    kinds = [operator.kind for operator in litert_report(to / "1/model.tflite").operators]
+    assert "DEQUANTIZE" in kinds  # the float16 weights
+
+    file = tmp_path / "net.tflite"
+    run("litert", saved, "--to", file, "--labels", tmp_path / "names.txt")
+    assert read_metadata(file).labels == tuple(names)
