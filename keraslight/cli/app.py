@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import logging
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keraslight.cli import client, compression, convert, measure
+from keraslight.cli.export import export
 from keraslight.cli.plot import Grouping, plot_app
 from keraslight.cli.serve import serve
 from keraslight.cli.versions import versions
@@ -30,17 +30,8 @@ app.add_typer(plot_app, name="plot")
 console = Console()
 app.add_typer(compression.app)
 
-Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
 Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans), or a folder with one folder a class.')]
 Seed = Annotated[int, typer.Option(help="Seed of the weights, the order and the augmentation.")]
-
-
-class Dtype(enum.StrEnum):
-    """What a SavedModel computes in."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
 
 
 @app.callback()
@@ -232,39 +223,7 @@ def _load(data: str, model: str, size: int | None) -> tuple[Any, Any]:
     return load_directory(data, spec.replace(size=(size, size)) if size else spec), Recipe()
 
 
-@app.command()
-def export(
-    run: Run,
-    to: Annotated[Path, typer.Option(help="The servable's folder, such as savedmodels/digits.")],
-    version: Annotated[int | None, typer.Option(help="Version number. [default: the next]", show_default=False)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a version that exists.")] = False,
-    dtype: Annotated[Dtype, typer.Option(help="What the SavedModel's weights are and computes in.")] = Dtype.float32,
-    embed: Annotated[bool, typer.Option("--embed", help="Also write the signature `embed` (features).")] = False,
-    max_pixels: Annotated[int, typer.Option(help="Largest image file that is decoded.", min=1)] = 2**26,
-) -> None:
-    """Write a trained model as the next version of a servable, for TensorFlow Serving and keraslight's own server.
-
-    The files are compared with the model before the version appears. models.config beside the servable names it.
-    """
-    from keraslight.export import save_servable
-    from keraslight.training import load_run
-
-    model, details = load_run(run)
-    written = save_servable(
-        model,
-        to,
-        labels=details["labels"],
-        version=version,
-        overwrite=overwrite,
-        dtype=dtype.value,
-        embed=embed,
-        max_pixels=max_pixels,
-        metrics=details.get("metrics"),
-    )
-    console.print(f"Wrote {written}. Serve it:")
-    console.print(f"  python -m keraslight_serving.server --model_name={to.name} --model_base_path={to}", style="bold")
-
-
+app.command()(export)
 app.command("versions")(versions)
 app.command()(serve)
 app.command()(convert.litert)

@@ -6,7 +6,7 @@ import enum
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -14,12 +14,24 @@ from rich.table import Table
 
 console = Console()
 
+_SAMPLES = 128  # as many as `to_litert` uses
+
 Model = Annotated[
     str,
     typer.Argument(help="A run folder of `keraslight train`, a .keras file, or a model's name.", metavar="MODEL"),
 ]
 Weights = Annotated[str | None, typer.Option(help='For a name: "imagenet" or a weights file. [default: random]')]
 Size = Annotated[int | None, typer.Option(help="For a name: side of the image in pixels. [default: the model's]")]
+
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        help="The classes' names, one a line. [default: the run's, or ImageNet's for 1,000 classes]",
+        exists=True,
+        dir_okay=False,
+        show_default=False,
+    ),
+]
 
 
 class Quantization(enum.StrEnum):
@@ -54,6 +66,13 @@ def litert(
             help='"digits" or a folder: its training images set the ranges of int8, its held-out ones measure the file.'
         ),
     ] = None,
+    samples: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An image file, or a folder of them, that sets the ranges of int8 instead; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     input_dtype: Annotated[Dtype, typer.Option(help="What the file takes; uint8 and int8 need int8.")] = Dtype.float32,
     output_dtype: Annotated[Dtype, typer.Option(help="What the file gives; uint8 and int8 need int8.")] = Dtype.float32,
     max_drop: Annotated[
@@ -64,6 +83,7 @@ def litert(
     ] = None,
     weights: Weights = None,
     size: Size = None,
+    labels: Labels = None,
     report: Annotated[
         bool, typer.Option("--report", help="Show operators, what accelerators can't take, memory and latency.")
     ] = False,
@@ -74,6 +94,7 @@ def litert(
     """Convert a model to a LiteRT file for Android, labels inside; or report on a .tflite file that is there.
 
     keraslight litert runs/digits --to digits.tflite --quantization int8 --data digits --max-drop 0.01 --report
+    keraslight litert mobilenet_v2_100 --weights imagenet --to m.tflite --quantization int8 --samples photos/
     keraslight litert digits.tflite --report
     """
     from keraslight.errors import InvalidArgumentError
@@ -88,27 +109,41 @@ def litert(
         return
     if to is None:
         raise InvalidArgumentError("A conversion needs the file to write. Received: no --to.")
-    if data is None and (quantization is Quantization.int8 or max_drop is not None):
+    if samples and quantization is not Quantization.int8:
         raise InvalidArgumentError(
-            "int8 needs images that set its ranges, and --max-drop images to measure on. Received: no --data."
+            f"--samples set the ranges of int8. Received: --samples with --quantization {quantization.value}."
         )
-    net, labels, spec = _load(model, weights, size)
+    if data is None and (max_drop is not None or (quantization is Quantization.int8 and not samples)):
+        raise InvalidArgumentError(
+            "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
+            "Received: no --data."
+        )
+    net, labels, spec, _ = load_source(model, weights, size, labels)
     images = None if data is None else _images(data, spec)
+    representative = None
+    if samples:
+        representative = _samples(samples, spec)
+    elif quantization is Quantization.int8:
+        representative = images.train(32)
 
     def verify(file: Path) -> None:
         if images is not None:
-            held_out = images.validation(32)
+            pictures, which = images.validation(32), ""
             if labels is not None and list(images.labels) != list(labels):
-                held_out = held_out.map(lambda pixels, _: pixels)  # other classes than the model's say nothing
-            parity = litert_parity(net, file, held_out)
-            parity.require(max_drop=max_drop)
-            console.print(f"Against the model, {parity}.")
+                pictures = pictures.map(lambda pixels, _: pixels)  # other classes than the model's say nothing
+        elif samples:
+            pictures, which = representative, ", on the images that set the ranges"
+        else:
+            pictures, which = _noise(net), ", on random pixels"
+        parity = litert_parity(net, file, pictures)
+        parity.require(max_drop=max_drop)
+        console.print(f"Against the model, {parity}{which}.")
 
     written = to_litert(
         net,
         to,
         quantization=quantization.argument,
-        representative_data=images.train(32) if quantization is Quantization.int8 else None,
+        representative_data=representative,
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
         labels=labels,
@@ -128,50 +163,84 @@ def onnx(
     seed: Annotated[int, typer.Option(help="Seed of the images that the file is checked with.")] = 0,
 ) -> None:
     """Convert a model to an ONNX file, and compare ONNX Runtime's answers with the model's before it is kept."""
-    import numpy as np
-
     from keraslight.export import to_onnx
 
-    net, _, _ = _load(model, weights, size)
-    pixels = np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")
-    written = to_onnx(net, to, opset=opset, check_images=pixels)
+    net = load_source(model, weights, size, None).model
+    written = to_onnx(net, to, opset=opset, check_images=_noise(net, seed))
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
 
 
-def _load(source: str, weights: str | None, size: int | None) -> tuple[Any, list[str] | None, Any]:
-    """A model that takes raw pixels, its labels if it is known what they are, and its preprocessing or None."""
+class Source(NamedTuple):
+    """What a command converts: a model that takes raw pixels, and what is known of it.
+
+    Attributes:
+        model: A `keras.Model`.
+        labels: Its classes' names, or None.
+        preprocessing: How images are resized, cropped and normalized for it, or None.
+        metrics: What its training measured.
+    """
+
+    model: Any
+    labels: list[str] | None
+    preprocessing: Any
+    metrics: dict[str, float]
+
+
+def load_source(source: str, weights: str | None, size: int | None, labels: Path | None) -> Source:
+    """The model of a run folder, a .keras file or a name; `labels`, one a line, replace those that are known."""
     import keraslight
     from keraslight.labels import imagenet_labels
     from keraslight.layers import ImageNormalization
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
+    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
     if Path(source).is_dir():
         net, details = load_run(source)
-        return net, details["labels"], Preprocessing.from_dict(details["preprocessing"])
+        spec = Preprocessing.from_dict(details["preprocessing"])
+        return Source(net, given or details["labels"], spec, details.get("metrics") or {})
     if source.endswith(".keras"):
         net = keraslight.load_model(source)
         own = (layer.preprocessing for layer in net.layers if isinstance(layer, ImageNormalization))
-        return net, None, next(own, None)
+        return Source(net, given, next(own, None), {})
     info = keraslight.model_info(source)
     side = size or info.input_size
     spec = info.preprocessing and info.preprocessing.replace(size=(side, side))
     net = keraslight.create_model(
         source, weights=weights, input_shape=(side, side, spec.channels if spec else 3), preprocessing=spec or False
     )
-    labels = list(imagenet_labels())
-    return net, labels if net.output_shape[-1] == len(labels) else None, spec
+    known = list(imagenet_labels())
+    return Source(net, given or (known if net.output_shape[-1] == len(known) else None), spec, {})
 
 
 def _images(data: str, spec: Any) -> Any:
-    from keraslight.errors import InvalidArgumentError
     from keraslight.training import load_digits, load_directory
+
+    _require_preprocessing(spec, "--data")
+    return load_digits(spec) if data == "digits" else load_directory(data, spec)
+
+
+def _samples(paths: list[Path], spec: Any) -> Any:
+    from keraslight.training import load_images
+
+    _require_preprocessing(spec, "--samples")
+    return load_images(paths, spec, limit=_SAMPLES)
+
+
+def _require_preprocessing(spec: Any, option: str) -> None:
+    from keraslight.errors import InvalidArgumentError
 
     if spec is None:
         raise InvalidArgumentError(
-            "--data needs a model that says how images are prepared. Received: one that does not."
+            f"{option} needs a model that says how images are prepared. Received: one that does not."
         )
-    return load_digits(spec) if data == "digits" else load_directory(data, spec)
+
+
+def _noise(net: Any, seed: int = 0) -> Any:
+    """Two images of random pixels, as the model takes them."""
+    import numpy as np
+
+    return np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")
 
 
 def _print_report(file: Path, threads: int | None) -> None:

@@ -24,7 +24,7 @@ def check_convertible(model: Any, *, several: bool = False) -> None:
         ExportError: a rule is broken.
         MissingDependencyError: TensorFlow is not installed.
     """
-    named = several and isinstance(model.output, dict) and OUTPUT_NAME in model.output
+    named = several and OUTPUT_NAME in (_dict_of_outputs(model) or ())
     if len(model.inputs) != 1 or (len(model.outputs) != 1 and not named):
         raise ExportError(
             "A model to convert must have one input and one output. "
@@ -44,6 +44,13 @@ def check_convertible(model: Any, *, several: bool = False) -> None:
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 
 
+def _dict_of_outputs(model: Any) -> dict[str, Any] | None:
+    """What a model gives, if that is a dict."""
+    # A sequential model that was never called has no `output`; reading it raises.
+    output = getattr(model, "output", None)
+    return output if isinstance(output, dict) else None
+
+
 def frozen_function(model: Any, batch_size: int | None) -> Any:
     """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that gives a dict of `probabilities`.
 
@@ -59,7 +66,7 @@ def frozen_function(model: Any, batch_size: int | None) -> Any:
     spec = tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)
 
     # TensorFlow flattens a dict by its sorted names.
-    names = sorted(model.output) if isinstance(model.output, dict) else [OUTPUT_NAME]
+    names = sorted(_dict_of_outputs(model) or [OUTPUT_NAME])
 
     @tf.function(input_signature=[spec])
     def infer(images):

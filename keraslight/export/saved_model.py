@@ -3,7 +3,7 @@
 <path>/<version>/
     saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify, decode,
                                         decode_examples, embed if asked for
-    model.tflite                        serving_default again, for LiteRT
+    model.tflite                        serving_default again, for LiteRT; labels inside, for Android
     assets/labels.txt                   one label a line
     assets.extra/keraslight.json        where the version comes from, and how well it agrees with that
     assets.extra/tf_serving_warmup_requests
@@ -124,9 +124,10 @@ def save_servable(
     source = from_pixels_to_probabilities(model, None if own else preprocessing)
     served = inference_model(source, dtype=dtype, embed=embed)
     lite = served if dtype == "float32" and not embed else inference_model(source)
+    lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
     with atomic_version(path, number, overwrite=overwrite) as directory:
         write_saved_model(served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
-        to_litert(lite, directory / "model.tflite", quantization=quantization, batch_size=None)
+        to_litert(lite, directory / "model.tflite", quantization=quantization, batch_size=None, labels=labels)
         parity = verify(_predictor(source), directory, images, spec, dtype=dtype, quantization=quantization)
         (directory / INFO).parent.mkdir()
         write_warmup(

@@ -9,7 +9,7 @@ from keraslight.training._augmentation import Augmentation
 from keraslight.training._data import ImageData
 from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
 from keraslight.training._run import load_run
-from keraslight.training._sources import load_digits, load_directory
+from keraslight.training._sources import load_digits, load_directory, load_images
 from keraslight.training._trainer import ClassificationLoss, TrainingResult, train
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "TrainingResult",
     "load_digits",
     "load_directory",
+    "load_images",
     "load_run",
     "train",
 ]

@@ -1,4 +1,4 @@
-"""Where labelled images come from: scikit-learn's digits, or a folder of image files."""
+"""Where images come from: scikit-learn's digits, or image files, with or without labels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import multiprocessing.pool
 import os
 import pathlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 
-from keraslight.errors import DataError
+from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
 from keraslight.training._data import ImageData, split
 from keraslight.training._extras import require
@@ -121,6 +122,63 @@ def load_directory(
         tuple(files[index] for index in readable),
         skipped=skipped,
     )
+
+
+def load_images(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    preprocessing: Preprocessing,
+    *,
+    limit: int | None = None,
+) -> np.ndarray:
+    """Images without labels, such as those from which int8 takes its ranges.
+
+    Args:
+        paths: JPEG, PNG, BMP, WebP or GIF files, and folders; one or several. A folder is searched with the folders in
+            it, hidden ones and hidden files left out.
+        preprocessing: The model's input.
+        limit: The most images to read, at least 1, taken from all over the sorted list; None reads all.
+
+    Returns:
+        uint8 (N, H, W, C), of `preprocessing`'s size and not normalized.
+
+    Raises:
+        DataError: a path does not exist, a folder holds no image file, or a chosen file can't be read as an image.
+        InvalidArgumentError: `limit` is below 1, or there is no path.
+    """
+    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not paths:
+        raise InvalidArgumentError("`paths` must name at least one file or folder. Received: none.")
+    if limit is not None and limit < 1:
+        raise InvalidArgumentError(f"`limit` must be at least 1, or None. Received: {limit}.")
+    files = [file for path in paths for file in _image_files(pathlib.Path(path))]
+    if limit is not None and len(files) > limit:
+        # Not the first ones: where every class has a folder, these would all be of one class.
+        files = [files[index * len(files) // limit] for index in range(limit)]
+    images = []
+    for file in files:
+        try:
+            images.append(preprocessing.decode(tf.io.read_file(os.fsencode(file))).numpy().astype(np.uint8))
+        except tf.errors.OpError as error:
+            raise DataError(f"An image file must be readable. Received: {file}: {_reason(error)}") from error
+    return np.stack(images)
+
+
+def _image_files(path: pathlib.Path) -> list[pathlib.Path]:
+    """A file itself, whatever its name, or the image files in a folder, sorted."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"Images must be in files or folders that exist. Received: {path}.")
+    files = sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+    if not files:
+        raise DataError(f"A folder of images must hold at least one {', '.join(SUFFIXES)} file. Received: {path}.")
+    return files
 
 
 def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) -> tuple[np.ndarray | None, np.ndarray]:

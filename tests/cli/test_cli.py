@@ -19,7 +19,7 @@ runner = CliRunner()
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch):
     """Tables must not be wrapped in the middle of what a test looks for."""
-    for module in ("app", "convert"):
+    for module in ("app", "convert", "export"):
         monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
 
 

@@ -1,13 +1,14 @@
 """`keraslight litert` and `keraslight onnx` as a user types them."""
 
 import keras
+import PIL.Image
 import pytest
 from keras import layers
 from rich.console import Console
 from typer.testing import CliRunner
 
 from keraslight.cli.app import app
-from keraslight.errors import DisagreementError, InvalidArgumentError
+from keraslight.errors import DataError, DisagreementError, InvalidArgumentError
 from keraslight.export import litert_report, read_metadata
 from keraslight.labels import imagenet_labels
 from keraslight.layers import ImageNormalization
@@ -18,7 +19,8 @@ runner = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _wide_terminal(monkeypatch):
-    monkeypatch.setattr("keraslight.cli.convert.console", Console(width=250))
+    for module in ("convert", "export"):
+        monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
 
 
 def run(*arguments):
@@ -68,6 +70,36 @@ def test_a_file_that_loses_too_much_is_not_written(saved, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.tflite"]
 
 
+def test_samples_set_the_ranges_of_int8(saved, tmp_path):
+    digits = load_digits(DIGITS_PREPROCESSING)
+    (tmp_path / "photos").mkdir()
+    for index, digit in enumerate(digits.originals[:40]):
+        PIL.Image.fromarray(digit).save(tmp_path / "photos" / f"{index}.png")
+    int8 = ("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "int8", "--input-dtype", "uint8")
+    text = run(*int8, "--samples", tmp_path / "photos")
+    assert "Against the model, 40 images: top-1 agreement" in text
+    assert "on the images that set the ranges" in text
+    assert litert_report(tmp_path / "net.tflite").float_operators == ()
+    # One of the files alone, and the held-out digits to measure on: these have other ranges.
+    text = run(*int8, "--samples", tmp_path / "photos" / "3.png", "--samples", tmp_path / "photos" / "5.png",
+               "--data", "digits")  # fmt: skip
+    assert "Against the model, 359 images: top-1 agreement" in text
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="must hold at least one .jpg, .* Received: .*/empty"):
+        run(*int8, "--samples", tmp_path / "empty")
+    (tmp_path / "photos" / "notes.png").write_text("no image")
+    with pytest.raises(DataError, match="must be readable. Received: .*/notes.png: Unknown image file format"):
+        run(*int8, "--samples", tmp_path / "photos")
+
+
+def test_without_data_random_pixels_are_compared(saved, tmp_path):
+    text = run("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "float16")
+    assert "Against the model, 2 images: top-1 agreement" in text
+    assert "largest difference of a probability" in text
+    assert "on random pixels." in text
+
+
 def test_litert_of_a_name_gets_imagenets_labels(tmp_path):
     file = tmp_path / "net.tflite"
     run("litert", "squeezenet_1_1", "--size", 64, "--to", file)
@@ -81,6 +113,10 @@ def test_litert_of_a_name_gets_imagenets_labels(tmp_path):
         (("litert", "net.tflite", "--to", "x.tflite"), "can't be converted; leave out --to"),
         (("litert", "net.keras", "--to", "x.tflite", "--quantization", "int8"), "Received: no --data"),
         (("litert", "net.keras", "--to", "x.tflite", "--max-drop", "0.1"), "Received: no --data"),
+        (
+            ("litert", "net.keras", "--to", "x.tflite", "--samples", "photos"),
+            "--samples set the ranges of int8. Received: --samples with --quantization float32",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(arguments, message):
@@ -92,3 +128,22 @@ def test_onnx(saved, tmp_path):
     file = tmp_path / "net.onnx"
     assert "ONNX Runtime gives the model's answers" in run("onnx", saved, "--to", file)
     assert file.stat().st_size > 1000
+
+
+def test_export_takes_a_model_file_and_names_for_its_classes(saved, tmp_path):
+    to = tmp_path / "savedmodels" / "digits"
+    with pytest.raises(InvalidArgumentError, match="names of its classes. Received: .*net.keras, no --labels"):
+        run("export", saved, "--to", to)
+    assert not to.exists()
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    text = run("export", saved, "--to", to, "--labels", tmp_path / "names.txt", "--quantization", "float16")
+    assert "--model_name=digits" in text
+    assert (to / "1/assets/labels.txt").read_text().split() == names
+    assert read_metadata(to / "1/model.tflite").labels == tuple(names)
+    kinds = [operator.kind for operator in litert_report(to / "1/model.tflite").operators]
+    assert "DEQUANTIZE" in kinds  # the float16 weights
+
+    file = tmp_path / "net.tflite"
+    run("litert", saved, "--to", file, "--labels", tmp_path / "names.txt")
+    assert read_metadata(file).labels == tuple(names)

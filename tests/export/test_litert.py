@@ -166,3 +166,10 @@ def test_report_of_something_else(tmp_path):
     path.write_bytes(b"nothing like it")
     with pytest.raises(ExportError, match="identifier TFL3. Received"):
         litert_report(path)
+
+
+def test_a_sequential_model_that_was_never_called(tmp_path):
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3, activation="softmax")])
+    path = to_litert(model, tmp_path / "model.tflite")
+    images = PIXELS[:2, :4, :4, :1] / 255
+    np.testing.assert_allclose(run(path, images), model.predict(images, verbose=0), atol=1e-6)

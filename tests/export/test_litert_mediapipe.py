@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_sample_images
 
 import keraslight
-from keraslight.export import litert_parity, litert_runner, to_litert
+from keraslight.export import litert_parity, litert_runner, save_servable, to_litert
 from keraslight.labels import decode_predictions, imagenet_labels
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
@@ -56,6 +56,18 @@ def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, med
         assert [[p.label for p in ranking] for ranking in decode_predictions(probabilities)] == [
             [label for label, _ in ranking] for ranking in found
         ]
+
+
+def test_a_servables_file_is_read_like_any_other(build_net, mediapipe_classify, tmp_path):
+    """It gives logits, too, and its batch is open."""
+    model, labels = build_net(), ["ant", "bee", "cow"]
+    version = save_servable(model, tmp_path / "animals", labels=labels)
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), np.uint8)
+    wanted = model.predict(images.astype("float32"), verbose=0)
+    for answer, probabilities in zip(mediapipe_classify(version / "model.tflite", images), wanted, strict=True):
+        order = np.argsort(-probabilities)
+        assert [label for label, _ in answer] == [labels[index] for index in order]
+        np.testing.assert_allclose([score for _, score in answer], probabilities[order], atol=1e-5)
 
 
 def test_float16_stays_close(imagenet_model, photographs, tmp_path):

@@ -9,7 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export import LiteRTMetadata, litert_parity, litert_report, litert_runner, read_metadata, to_litert
+from keraslight.export import (
+    LiteRTMetadata,
+    litert_parity,
+    litert_report,
+    litert_runner,
+    read_metadata,
+    save_servable,
+    to_litert,
+)
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 
@@ -141,5 +149,7 @@ def test_a_quantization_aware_model_gets_labels_too(model, tmp_path, caplog):
     assert read_metadata(path).labels == tuple(LABELS)
     assert litert_report(path).float_operators == ()
     assert litert_parity(aware, path, IMAGES).largest_difference < 0.05
+    version = save_servable(aware, tmp_path / "pets", labels=LABELS, quantization="int8")
+    assert read_metadata(version / "model.tflite").labels == tuple(LABELS)
     with pytest.raises(InvalidArgumentError, match="Received: 'pets', which is quantization-aware"):
         to_litert(aware, path, preprocessing=SPEC)

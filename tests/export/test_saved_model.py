@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keraslight
 from keraslight.errors import InvalidArgumentError
-from keraslight.export import save_servable
+from keraslight.export import read_metadata, save_servable
 from keraslight.preprocessing import Preprocessing
 
 LABELS = ["zero", "one", "two", "three"]
@@ -137,6 +137,11 @@ def test_litert_file_has_the_same_signature_and_any_batch(exported):
     interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], pixels.shape)
     answers = interpreter.get_signature_runner("serving_default")(images=pixels)["probabilities"]
     np.testing.assert_allclose(answers, wanted, atol=1e-5)
+    # Readers of metadata take the first output for the scores.
+    first = interpreter.get_output_details()[0]
+    np.testing.assert_array_equal(interpreter.get_tensor(first["index"]), answers)
+    metadata = read_metadata(version / "model.tflite")
+    assert (metadata.labels, metadata.color_space) == (tuple(LABELS), "RGB")
 
 
 def test_every_warmup_request_replays_in_a_session(exported):
@@ -189,6 +194,7 @@ def test_a_model_that_says_nothing_of_preprocessing_gets_raw_pixels_and_a_warnin
     x = keras.layers.Flatten()(keras.layers.Conv2D(4, 8)(x))
     model = keras.Model(images, keras.layers.Softmax()(x))
     version = save_servable(model, tmp_path / "m", labels=LABELS)
+    assert caplog.text.count("carries no preprocessing") == 1
     assert "The model carries no preprocessing (no ImageNormalization layer)" in caplog.text
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype("float32")
     served = tf.saved_model.load(str(version)).signatures

@@ -8,7 +8,15 @@ import pytest
 
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
-from keraslight.training import DIGITS_PREPROCESSING, Augmentation, ImageData, _sources, load_digits, load_directory
+from keraslight.training import (
+    DIGITS_PREPROCESSING,
+    Augmentation,
+    ImageData,
+    _sources,
+    load_digits,
+    load_directory,
+    load_images,
+)
 
 
 def batches(dataset):
@@ -134,6 +142,37 @@ def test_a_directory_gives_sorted_classes_and_right_pixels(folder):
         for image, target in zip(images, targets, strict=True):
             colour = list(COLOURS.values())[target]
             np.testing.assert_allclose(image, np.broadcast_to(colour, image.shape), atol=4)  # JPEG's error
+
+
+def test_images_without_labels_come_from_files_and_folders(folder):
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "red.png").write_bytes((folder / "red" / "0.png").read_bytes())
+    (folder / "red" / "notes.txt").write_text("no image")
+    everything = load_images(folder, RGB)
+    assert (everything.dtype, everything.shape) == (np.uint8, (18, 10, 10, 3))
+    # In the order of the paths' names, a limit reaches every class.
+    few = load_images(str(folder), RGB, limit=3)
+    np.testing.assert_array_equal(few, everything[[0, 6, 12]])
+    for image, colour in zip(few, [COLOURS[name] for name in ("blue", "green", "red")], strict=True):
+        np.testing.assert_allclose(image, np.broadcast_to(colour, image.shape), atol=4)
+    np.testing.assert_array_equal(load_images([folder / "red", folder / "blue" / "0.png"], RGB, limit=100)[-1], few[0])
+
+
+def test_images_without_labels_that_are_none(folder):
+    (folder / "empty").mkdir()
+    broken = folder / "red" / "9.png"
+    broken.write_bytes(b"this is no image")
+    for paths, text in [
+        (folder / "empty", f"A folder of images must hold at least one .jpg, .* file. Received: {folder}/empty"),
+        (folder / "nothing", f"Images must be in files or folders that exist. Received: {folder}/nothing"),
+        (folder, f"An image file must be readable. Received: {broken}: Unknown image file format"),
+    ]:
+        with pytest.raises(DataError, match=text):
+            load_images(paths, RGB)
+    with pytest.raises(InvalidArgumentError, match="`paths` must name at least one file or folder. Received: none"):
+        load_images([], RGB)
+    with pytest.raises(InvalidArgumentError, match="`limit` must be at least 1, or None. Received: 0"):
+        load_images(folder, RGB, limit=0)
 
 
 def test_images_too_many_for_the_memory_give_the_same_batches(folder, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
 from keraslight.export._memory import return_free_memory
+from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
@@ -52,9 +53,9 @@ def to_litert(
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
             `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
-        quantization: None (float32), `"float16"` weights, `"dynamic"` (int8 weights, activations quantized as they
-            come) or `"int8"` (weights and activations). A quantization-aware model is always `"int8"` (None stands for
-            it).
+        quantization: None (float32), `"float16"` weights (but for the smallest constants, 3% of the bytes, whose
+            rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
+            (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
             batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
         input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
@@ -93,8 +94,6 @@ def to_litert(
             f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
         )
     check_convertible(model, several=True)
-    import tensorflow as tf
-
     if preprocessing is not None:
         model = _with_normalization(model, preprocessing, quantization_aware)
     elif labels is not None and not _takes_pixels(model):
@@ -102,34 +101,12 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        serve = frozen_function(model, batch_size)
-        # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
-        # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
-        tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if quantization is not None:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantization == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
-            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-        if quantization == "int8":
-            converter.inference_input_type = tf.as_dtype(input_dtype)
-            converter.inference_output_type = tf.as_dtype(output_dtype)
-            if not quantization_aware:
-                samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
-                converter.representative_dataset = lambda: ([sample] for sample in samples)
-        try:
-            content = converter.convert()
-        except Exception as error:  # the converter raises whatever its C++ side throws
-            raise ExportError(
-                f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
-            ) from error
-    del converter
+    content = _converted(
+        model, quantization, quantization_aware, sparse, representative_data, (input_dtype, output_dtype), batch_size
+    )
     return_free_memory()
+    if quantization == "float16":
+        content = halve_weights(content)
     if labels is not None:
         numbers = quantization or "float32"
         content = add_metadata(
@@ -140,6 +117,44 @@ def to_litert(
             channels=model.inputs[0].shape[-1],
         )
     return write_file(path, content, verify)
+
+
+def _converted(
+    model: Any,
+    quantization: str | None,
+    quantization_aware: bool,
+    sparse: bool | None,
+    representative_data: Any,
+    dtypes: tuple[str, str],
+    batch_size: int | None,
+) -> bytes:
+    """The converter's file; see `to_litert`. A function of its own, so that all it needs is free when it returns."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        serve = frozen_function(model, batch_size)
+        # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
+        # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+        tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantization in ("dynamic", "int8"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+        if quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(dtypes[0])
+            converter.inference_output_type = tf.as_dtype(dtypes[1])
+            if not quantization_aware:
+                samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
+                converter.representative_dataset = lambda: ([sample] for sample in samples)
+        try:
+            return converter.convert()
+        except Exception as error:  # the converter raises whatever its C++ side throws
+            raise ExportError(
+                f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
+            ) from error
 
 
 def _zeros(model: Any) -> float:

@@ -13,12 +13,14 @@ import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flatbuffers
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import OUTPUT_NAME
+from keraslight.export.litert._flatbuffer import read_model, schema, write_model
 
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -51,6 +53,9 @@ class LiteRTMetadata(NamedTuple):
 def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str], channels: int) -> bytes:
     """Writes metadata into a .tflite file that takes raw pixels 0..255 and gives one score a class.
 
+    A file that gives more than its probabilities gets them as its first output, where MediaPipe looks for scores; its
+    signature is the same as before. The others are described by their names alone.
+
     Args:
         content: The file's bytes, without metadata.
         name, description: Of the model, for people.
@@ -63,9 +68,11 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     Raises:
         InvalidArgumentError: the labels don't fit the file's output.
     """
-    schema = _schema()
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = read_model(content)
     graph = model.subgraphs[0]
+    names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    graph.outputs = np.asarray(sorted(graph.outputs, key=lambda index: names.get(index) != OUTPUT_NAME), np.int32)
+    others = [names.get(index, "") for index in graph.outputs[1:]]
     classes = graph.tensors[graph.outputs[0]].shape[-1]
     if len(labels) != classes:
         raise InvalidArgumentError(
@@ -74,16 +81,13 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     if any("\n" in label for label in labels):
         raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
 
-    buffer = schema.BufferT()
-    buffer.data = np.frombuffer(_metadata(name, description, channels), np.uint8)
+    buffer = schema().BufferT()
+    buffer.data = np.frombuffer(_metadata(name, description, channels, others), np.uint8)
     model.buffers.append(buffer)
-    entry = schema.MetadataT()
+    entry = schema().MetadataT()
     entry.name, entry.buffer = BUFFER_NAME, len(model.buffers) - 1
     model.metadata = [*(model.metadata or []), entry]
-    builder = _AlignedBuilder(len(content) + 4096)
-    builder.Finish(model.Pack(builder), b"TFL3")
-
-    file = io.BytesIO(bytes(builder.Output()))
+    file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model gives the same file.
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
@@ -99,11 +103,8 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
     Raises:
         ExportError: it is not a .tflite file, or its metadata can't be read.
     """
-    schema = _schema()
     content = Path(path).read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+    model = read_model(content, path)
     buffers = [entry.buffer for entry in model.metadata or [] if entry.name.decode() == BUFFER_NAME]
     if not buffers:
         return None
@@ -132,32 +133,11 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
     )
 
 
-def _schema() -> Any:
-    try:
-        from ai_edge_litert import schema_py_generated
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Metadata of a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    return schema_py_generated
-
-
-class _AlignedBuilder(flatbuffers.Builder):
-    """Starts every vector at a multiple of 16 bytes.
-
-    The schema asks for it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
-    buffer of bytes to one byte.
-    """
-
-    def StartVector(self, elemSize, numElems, alignment):
-        return super().StartVector(elemSize, numElems, max(alignment, 16))
-
-
 class _Table(dict):
     """A FlatBuffers table to write: slot -> a writer of the field's value."""
 
 
-def _metadata(name: str, description: str, channels: int) -> bytes:
+def _metadata(name: str, description: str, channels: int, others: Sequence[str]) -> bytes:
     pixels = _Table({0: _floats([0.0] * channels), 1: _floats([1.0] * channels)})
     image = _Table(
         {
@@ -176,20 +156,22 @@ def _metadata(name: str, description: str, channels: int) -> bytes:
         }
     )
     labels = _Table({0: _text(LABELS_FILE), 1: _text("One class a line."), 2: _byte(_TENSOR_AXIS_LABELS)})
+    features = _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())}))
     scores = _Table(
         {
             0: _text("probability"),
             1: _text("One score a class."),
-            3: _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())})),
+            3: features,
             5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
             6: _tables([labels]),
         }
     )
+    rest = [_Table({0: _text(other), 3: features}) for other in others]
     root = _Table(
         {
             0: _text(name),
             1: _text(description),
-            3: _tables([_Table({2: _tables([image]), 3: _tables([scores])})]),
+            3: _tables([_Table({2: _tables([image]), 3: _tables([scores, *rest])})]),
             7: _text(_PARSER_VERSION),
         }
     )

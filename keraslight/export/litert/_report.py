@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+from keraslight.errors import InvalidArgumentError
 from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
+from keraslight.export.litert._flatbuffer import read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
 from keraslight.export.litert._parity import new_interpreter
 
@@ -108,19 +109,12 @@ def litert_report(path: str | os.PathLike) -> LiteRTReport:
         ExportError: it is not a .tflite file.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    try:
-        from ai_edge_litert import schema_py_generated as schema
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
     path = Path(path)
     content = path.read_bytes()
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-    kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    dtypes = {code: name for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
+    model = read_model(content, path)
+    classes = schema()
+    kinds = {code: name for name, code in vars(classes.BuiltinOperator).items() if isinstance(code, int)}
+    dtypes = {code: name for name, code in vars(classes.TensorType).items() if isinstance(code, int)}
     graph = model.subgraphs[0]
 
     def dtypes_of(indices):
