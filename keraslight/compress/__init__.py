@@ -10,6 +10,13 @@ from keraslight.compress._calibrate import calibrate
 from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
+from keraslight.compress._mixed import (
+    MixedPrecision,
+    QuantizationCost,
+    QuantizationSensitivity,
+    calibrate_mixed,
+    quantization_sensitivity,
+)
 from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
 from keraslight.compress._quantize import (
@@ -27,11 +34,15 @@ from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsit
 __all__ = [
     "LayerPrecision",
     "LayerSparsity",
+    "MixedPrecision",
     "Pruning",
+    "QuantizationCost",
     "QuantizationReport",
+    "QuantizationSensitivity",
     "SensitivityReport",
     "SparsityReport",
     "calibrate",
+    "calibrate_mixed",
     "correct_bias",
     "equalize",
     "fuse",
@@ -39,6 +50,7 @@ __all__ = [
     "prune",
     "pruning_step_callback",
     "quantization_report",
+    "quantization_sensitivity",
     "quantize_aware",
     "quantized_weights_to_keras",
     "register_twin",
