@@ -7,6 +7,8 @@ tf_keras are imported only when something asks for them; Keras 3 goes on working
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.compress._bridge import register_twin, run_in_keras, to_tf_keras
 from keraslight.compress._calibrate import calibrate
+from keraslight.compress._clustering import Clustering, cluster
+from keraslight.compress._clusters import ClusterReport, LayerClusters, cluster_report
 from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
@@ -32,6 +34,9 @@ from keraslight.compress._sensitivity import SensitivityReport, sensitivity
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
 
 __all__ = [
+    "ClusterReport",
+    "Clustering",
+    "LayerClusters",
     "LayerPrecision",
     "LayerSparsity",
     "MixedPrecision",
@@ -43,6 +48,8 @@ __all__ = [
     "SparsityReport",
     "calibrate",
     "calibrate_mixed",
+    "cluster",
+    "cluster_report",
     "correct_bias",
     "equalize",
     "fuse",
