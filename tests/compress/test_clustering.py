@@ -5,11 +5,12 @@ import gzip
 import keras
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from keraslight import compress
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.export import to_litert
+from keraslight.export import litert_runner, to_litert
 
 RANDOM = np.random.default_rng(0)
 DATA = (RANDOM.normal(size=(64, 8, 8, 1)).astype("float32"), np.arange(64) % 10)
@@ -156,6 +157,70 @@ def test_a_trained_net_keeps_its_accuracy_and_packs_well(trained, digits, accura
         for n, model in enumerate((trained, clustered))
     )
     assert small < 0.35 * dense
+
+
+def int8_kernels(path):
+    """The int8 constants of a file with more than one axis, by size."""
+    interpreter, found = Interpreter(str(path)), []
+    for tensor in interpreter.get_tensor_details():
+        if tensor["dtype"] is np.int8 and len(tensor["shape"]) > 1:
+            try:
+                found.append(interpreter.get_tensor(tensor["index"]))
+            except ValueError:  # no constant
+                continue
+    return {kernel.size: kernel for kernel in found}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_quantization_aware_training_keeps_the_values(keeps, tmp_path):
+    """In the file too, where a range for each output channel would give each channel other bytes."""
+    model = compress.cluster(with_zeros(small()), clusters=7)
+    before = {name: model.get_layer(name).kernel.numpy() for name in ("expand", "logits")}
+    quantized = compress.quantize_aware(
+        model, calibration_data=DATA[0], preserve_clusters=keeps, preserve_sparsity=keeps, learning_rate=3e-3
+    )
+    quantized.fit(*DATA, batch_size=16, epochs=2, verbose=0)
+    back = compress.quantized_weights_to_keras(quantized, model)
+    kernels = int8_kernels(to_litert(quantized, tmp_path / "int8.tflite"))
+    for name, kernel in before.items():
+        trained, in_file = back.get_layer(name).kernel.numpy(), kernels[kernel.size]
+        assert np.abs(trained - kernel).max() > 1e-3
+        if keeps:
+            assert len(np.unique(trained)) <= 7
+            assert len(np.unique(in_file)) <= 7
+            np.testing.assert_array_equal(trained == 0, kernel == 0)
+            assert (in_file == 0).sum() >= (kernel == 0).sum()
+        else:
+            assert len(np.unique(trained)) > 100
+            assert len(np.unique(in_file)) > 30
+
+
+def test_long_training_does_not_move_what_has_no_gradient():
+    """Thousands of equal float32 numbers have another mean; step after step they would drift away."""
+    from keraslight.compress._tfmot.quantizers import KeepClusters
+
+    kernel = RANDOM.choice(np.array([0.1, -0.3, 0.7], np.float32), size=(100, 1000))
+    constraint, held = KeepClusters(kernel, keep_zeros=True), kernel
+    for _ in range(20):
+        held = constraint(held)
+    np.testing.assert_array_equal(held, kernel)
+
+
+def test_a_batch_norm_between_leaves_the_file_a_range_a_channel(tmp_path):
+    images = keras.Input((8, 8, 2))
+    x = layers.Conv2D(16, 3, name="stem")(images)
+    norm = layers.BatchNormalization(name="norm")
+    x = layers.ReLU()(norm(layers.Conv2D(24, 3, name="wide")(x)))
+    model = keras.Model(images, layers.Dense(4, name="logits")(layers.GlobalAveragePooling2D()(x)))
+    norm.gamma.assign(np.linspace(0.1, 4, 24))
+    compress.Clustering(8, layers="wide").apply(model)
+    pixels = RANDOM.normal(size=(32, 8, 8, 2)).astype("float32")
+    quantized = compress.quantize_aware(model, calibration_data=pixels)
+    path = to_litert(quantized, tmp_path / "int8.tflite")
+    (kernel,) = (k for k in int8_kernels(path).values() if k.size == 3 * 3 * 16 * 24)
+    assert all(len(np.unique(channel)) <= 8 for channel in kernel)  # (outputs, height, width, inputs)
+    expected = model.predict(pixels, verbose=0)
+    assert np.abs(litert_runner(path)(pixels) - expected).mean() < 0.1 * expected.std()
 
 
 @pytest.mark.parametrize(
