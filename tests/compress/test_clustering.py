@@ -159,6 +159,18 @@ def test_a_trained_net_keeps_its_accuracy_and_packs_well(trained, digits, accura
     assert small < 0.35 * dense
 
 
+def test_clustering_a_pruned_net_keeps_its_zeros(pruned, digits, accuracy, tmp_path):
+    fused = compress.fuse(pruned)
+    clustered = compress.cluster(pruned, digits[0], clusters=16, epochs=2, batch_size=64, verbose=0)
+    for before, after in zip(compress.sparsity(fused).layers, compress.sparsity(clustered).layers, strict=True):
+        assert after.zeros >= before.zeros
+        assert (
+            clustered.get_layer(after.name).kernel.numpy()[fused.get_layer(after.name).kernel.numpy() == 0] == 0
+        ).all()
+    assert all(layer.values <= 16 for layer in compress.cluster_report(clustered).layers)
+    assert accuracy(clustered) >= accuracy(pruned) - 0.015
+
+
 def int8_kernels(path):
     """The int8 constants of a file with more than one axis, by size."""
     interpreter, found = Interpreter(str(path)), []
