@@ -235,6 +235,17 @@ def test_a_batch_norm_between_leaves_the_file_a_range_a_channel(tmp_path):
     assert np.abs(litert_runner(path)(pixels) - expected).mean() < 0.1 * expected.std()
 
 
+def test_pruned_clustered_and_quantized_keeps_accuracy_and_packs_smaller(pruned, digits, accuracy, tmp_path):
+    clustered = compress.cluster(pruned, digits[0], clusters=16, epochs=1, batch_size=64, verbose=0)
+    sizes, (images, labels) = {}, digits[1]
+    for keeps in (True, False):
+        options = {"preserve_clusters": keeps, "epochs": 1, "batch_size": 64, "verbose": 0}
+        path = to_litert(compress.train_quantized(clustered, digits[0], **options), tmp_path / f"{keeps}.tflite")
+        sizes[keeps] = len(gzip.compress(path.read_bytes(), mtime=0))
+        assert (litert_runner(path)(images).argmax(-1) == labels).mean() >= accuracy(pruned) - 0.015
+    assert sizes[True] < 0.9 * sizes[False]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
