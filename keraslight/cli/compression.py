@@ -1,4 +1,4 @@
-"""`keraslight prune`, `keraslight quantize` and `keraslight fuse`: from a run folder to a smaller model, measured."""
+"""`keraslight prune`, `cluster`, `quantize` and `fuse`: from a run folder to a smaller model, measured."""
 
 from __future__ import annotations
 
@@ -94,6 +94,49 @@ def prune(
 
 
 @app.command()
+def cluster(
+    run: Run,
+    data: Data,
+    to: NewRun,
+    clusters: Annotated[int, typer.Option(help="Distinct values to leave in each kernel.", min=2)] = 16,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help='Pattern of layers, such as "stage3_*". [default: all but depthwise ones and the first]'),
+    ] = None,
+    keep_zeros: Annotated[
+        bool, typer.Option("--keep-zeros/--fill-zeros", help="Keep the zeros of pruned kernels.")
+    ] = True,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 4,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-4,
+    seed: Seed = 0,
+) -> None:  # fmt: skip
+    """Fine-tune a trained model with few distinct values in each kernel: files of the same size that pack small.
+
+    keraslight cluster runs/net --data digits --to runs/clustered --clusters 16
+    """
+    from keraslight import compress
+    from keraslight.training import ClassificationLoss, Recipe
+
+    model, details, images = _load(run, data)
+    recipe = Recipe.from_dict(details["recipe"])
+    clustered = compress.cluster(
+        model,
+        images.train(batch_size, recipe.augmentation, seed + 1, epochs=epochs),
+        clusters=clusters,
+        epochs=1,
+        learning_rate=learning_rate,
+        layers=layer or None,
+        preserve_sparsity=keep_zeros,
+        loss=ClassificationLoss(recipe.label_smoothing),
+        seed=seed,
+        verbose=0,
+    )
+    console.print(str(compress.cluster_report(clustered, layer or None)))
+    _finish_run(clustered, details, to, model, images, "clustered")
+
+
+@app.command()
 def fuse(
     run: Run,
     data: Data,
@@ -119,30 +162,56 @@ def quantize(
     epochs: Annotated[int, typer.Option(help="For qat: passes over the images.", min=1)] = 3,
     batch_size: Annotated[int, typer.Option(help="For qat: images a step.", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="For qat: peak of the cosine schedule.")] = 1e-4,
+    skip: Annotated[list[str] | None, typer.Option(help='Pattern of layers that stay float, such as "head*".')] = None,
+    mixed: Annotated[
+        float | None,
+        typer.Option(
+            help="For ptq: leave the most costly layers float, until at most this share of accuracy is lost, 0..1.",
+            metavar="MAX_DROP", show_default=False,
+        ),
+    ] = None,
     keep_relu6: Annotated[
         bool, typer.Option("--keep-relu6/--replace-relu6", help="For ptq: equalize over ReLU6 by making it a ReLU.")
     ] = True,
     seed: Seed = 0,
-) -> None:
+) -> None:  # fmt: skip
     """Convert a trained model to an int8 LiteRT file, by calibration (ptq) or quantization-aware training (qat).
 
     keraslight quantize runs/net --data digits --to net.tflite
+    keraslight quantize runs/net --data digits --to net.tflite --mixed 0.005
     keraslight quantize runs/pruned --data digits --to net.tflite --method qat --epochs 3
     """
     from keraslight import compress
+    from keraslight.errors import InvalidArgumentError
     from keraslight.export import to_litert
     from keraslight.training import Recipe
 
+    if mixed is not None and (skip or method is Method.qat):
+        raise InvalidArgumentError(
+            f"`--mixed` must come with `--method ptq` and without `--skip`. Received: --method {method.value}, --skip "
+            f"{skip}."
+        )
     model, details, images = _load(run, data)
     rounded = model
     if method is Method.qat:
         recipe = Recipe.from_dict(details["recipe"])
         batches = images.train(batch_size, recipe.augmentation, seed + 1, epochs=epochs)
-        trained = compress.train_quantized(model, batches, epochs=1, learning_rate=learning_rate, seed=seed, verbose=0)
+        trained = compress.train_quantized(
+            model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=0
+        )
         to_litert(trained, to)
         rounded = compress.quantized_weights_to_keras(trained, model)
     else:
-        compress.calibrate(model, images.train(32, None, seed), to, replace_relu6=not keep_relu6, seed=seed)
+        how = {"replace_relu6": not keep_relu6, "seed": seed}
+        batches = images.train(32, None, seed)
+        if mixed is None:
+            compress.calibrate(model, batches, to, skip=skip or (), **how)
+        else:
+            held_out = images.validation_arrays()
+            report = compress.calibrate_mixed(
+                model, batches, to, max_drop=mixed, validation_data=held_out, verbose=int(sys.stdout.isatty()), **how
+            )
+            console.print(str(report))
     _compare(model, [("int8", to, rounded)], images, to.with_suffix(""))
 
 

@@ -7,9 +7,18 @@ tf_keras are imported only when something asks for them; Keras 3 goes on working
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.compress._bridge import register_twin, run_in_keras, to_tf_keras
 from keraslight.compress._calibrate import calibrate
+from keraslight.compress._clustering import Clustering, cluster
+from keraslight.compress._clusters import ClusterReport, LayerClusters, cluster_report
 from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
+from keraslight.compress._mixed import (
+    MixedPrecision,
+    QuantizationCost,
+    QuantizationSensitivity,
+    calibrate_mixed,
+    quantization_sensitivity,
+)
 from keraslight.compress._pruning import Pruning, prune
 from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
 from keraslight.compress._quantize import (
@@ -25,13 +34,22 @@ from keraslight.compress._sensitivity import SensitivityReport, sensitivity
 from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
 
 __all__ = [
+    "ClusterReport",
+    "Clustering",
+    "LayerClusters",
     "LayerPrecision",
     "LayerSparsity",
+    "MixedPrecision",
     "Pruning",
+    "QuantizationCost",
     "QuantizationReport",
+    "QuantizationSensitivity",
     "SensitivityReport",
     "SparsityReport",
     "calibrate",
+    "calibrate_mixed",
+    "cluster",
+    "cluster_report",
     "correct_bias",
     "equalize",
     "fuse",
@@ -39,6 +57,7 @@ __all__ = [
     "prune",
     "pruning_step_callback",
     "quantization_report",
+    "quantization_sensitivity",
     "quantize_aware",
     "quantized_weights_to_keras",
     "register_twin",

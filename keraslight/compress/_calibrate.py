@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keraslight.compress import _equalize
 from keraslight.compress._fuse import fuse
+from keraslight.compress._int8_layers import Int8Layers
 from keraslight.compress._selection import join_slices
 
-_IMAGES = 128
+RANGE_IMAGES = 128
 
 
 def calibrate(
@@ -20,6 +23,7 @@ def calibrate(
     data: Any,
     path: str | os.PathLike,
     *,
+    skip: str | Sequence[str] = (),
     equalize: bool = True,
     correct_bias: bool = True,
     replace_relu6: bool = False,
@@ -30,12 +34,15 @@ def calibrate(
     """Writes an int8 .tflite file whose ranges come from images, without any training.
 
     The model is fused, equalized and its biases are corrected; then TFLite's converter runs 128 images through it and
-    sets the range of every tensor. Where that costs too much accuracy, `train_quantized` wins it back.
+    sets the range of every tensor. Where that costs too much accuracy, `calibrate_mixed` finds the layers that have to
+    stay float, and `train_quantized` wins it back.
 
     Args:
         model: A trained functional or sequential Keras 3 image classifier. It is not changed.
         data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays; labels are not read.
         path: The file to write.
+        skip: Name patterns (`fnmatch`) of layers that stay float32. What `fuse` folds into another layer goes with
+            that one; maximum pooling, padding and the like go with the layer before them.
         equalize, correct_bias: Whether to use the functions of these names.
         replace_relu6: As in `equalize`.
         input_dtype, batch_size: As in `keraslight.export.to_litert`.
@@ -45,21 +52,39 @@ def calibrate(
         The path.
 
     Raises:
-        InvalidArgumentError: an argument or the data can't be used.
+        InvalidArgumentError: an argument or the data can't be used, or a pattern of `skip` matches no layer.
         CompressionError: the model is subclassed.
         ExportError: the converter refuses the model.
     """
     from keraslight.export import to_litert
 
-    images = _equalize.first_images(data, _IMAGES, seed)
-    prepared = _equalize.equalize(model, replace_relu6=replace_relu6) if equalize else fuse(model)
-    if correct_bias:
-        prepared = _equalize.correct_bias(prepared, data, seed=seed)
+    images = range_images(data, seed)
+    prepared = prepare(
+        model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed
+    )
+    if skip:
+        layers = Int8Layers(prepared, images, batch_size)
+        return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
     return to_litert(
-        join_slices(prepared),
+        prepared,
         path,
         quantization="int8",
         representative_data=images,
         input_dtype=input_dtype,
         batch_size=batch_size,
     )
+
+
+def range_images(data: Any, seed: int) -> np.ndarray:
+    """The images that set the ranges, float32 (N, H, W, C)."""
+    return _equalize.first_images(data, RANGE_IMAGES, seed)
+
+
+def prepare(
+    model: keras.Model, data: Any, *, equalize: bool, correct_bias: bool, replace_relu6: bool, seed: int
+) -> keras.Model:
+    """The model that `calibrate` converts; the arguments are those of `calibrate`."""
+    prepared = _equalize.equalize(model, replace_relu6=replace_relu6) if equalize else fuse(model)
+    if correct_bias:
+        prepared = _equalize.correct_bias(prepared, data, seed=seed)
+    return join_slices(prepared)

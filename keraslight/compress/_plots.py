@@ -60,6 +60,30 @@ def bars(
     return _save(figure, path)
 
 
+def ranking(
+    path: str | os.PathLike,
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    notes: Sequence[str],
+    title: str,
+    axis: str,
+) -> Path:
+    """Draws numbers (R,) as horizontal bars, the first on top, each with its note beside it; returns the path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = _figure((6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows)))
+    axes = figure.subplots()
+    axes.bar_label(axes.barh(range(len(rows)), values), notes, fontsize=7, padding=3)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.01)  # room for the notes
+    axes.set(title=title, xlabel=axis)
+    return _save(figure, path)
+
+
 def _figure(size: tuple[float, float]):
     try:
         from matplotlib.figure import Figure  # not pyplot: it keeps figures and looks for a display

@@ -7,11 +7,11 @@ from typing import Any
 
 import keras
 
-from keraslight.compress import _data, _graph
+from keraslight.compress import _graph
 from keraslight.compress import _pruning_settings as _settings
-from keraslight.compress._batch_norm import settle_batch_norms
+from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
 from keraslight.compress._sparsity import targets
-from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.errors import InvalidArgumentError
 
 
 class Pruning(keras.callbacks.Callback):
@@ -82,15 +82,7 @@ class Pruning(keras.callbacks.Callback):
         self._masks = None
 
     def on_train_begin(self, logs=None):
-        if keras.backend.backend() != "tensorflow":
-            raise CompressionError(
-                f"Pruning needs Keras' TensorFlow backend. Received: backend={keras.backend.backend()!r}."
-            )
-        if self.model.steps_per_execution != 1:
-            raise InvalidArgumentError(
-                "Pruning needs `compile(steps_per_execution=1)`, because the masks apply between steps. "
-                f"Received: steps_per_execution={self.model.steps_per_execution}."
-            )
+        check_callback(self.model, "Pruning")
         chosen = targets(self.model, self.final_sparsity, self.layers, self.policy)
         _settings.check_blocks(chosen, self.block_size)
         begin, end = self._steps()
@@ -174,28 +166,21 @@ def prune(
         CompressionError: the model is subclassed.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
-    if epochs < 1:
-        raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
+    check_epochs(epochs)
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern should not wait for the copy
-    graph = _graph.read(model)
     keras.utils.set_random_seed(seed)
     copy = _graph.copy(model)
-    train = _data.batches(data, batch_size, seed)
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
-    copy.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
-        loss=loss or keras.losses.SparseCategoricalCrossentropy(from_logits=not _data.gives_probabilities(graph)),
-        metrics=["accuracy"],
-        jit_compile=False,  # "auto" means XLA, which makes convolutions several times slower on a CPU
-    )
-    copy.fit(
-        train,
+    fine_tune(
+        copy,
+        data,
         epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        validation_data=validation_data,
+        learning_rate=learning_rate,
         callbacks=[pruning, *callbacks],
-        shuffle=False,  # a data set shuffles itself; Keras warns otherwise
+        loss=loss,
+        batch_size=batch_size,
+        seed=seed,
         verbose=verbose,
     )
-    settle_batch_norms(copy, train)
     return copy

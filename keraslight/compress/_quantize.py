@@ -61,6 +61,7 @@ def quantize_aware(
     *,
     skip: str | Sequence[str] = (),
     preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
     batch_norm_steps: int = 0,
     calibration_data: Any = None,
     learning_rate: Any = 1e-4,
@@ -81,6 +82,9 @@ def quantize_aware(
         model: A trained functional or sequential Keras 3 model. It is not changed.
         skip: Name patterns (`fnmatch`) of layers that stay float.
         preserve_sparsity: Keep the zeros of pruned kernels through training, whatever the training loop.
+        preserve_clusters: Keep the number of distinct values of clustered kernels (at most 256, each used at least
+            twice on average) through training. They get one range for the whole kernel, so that the file's bytes are as
+            few; not where a batch norm follows, which the file folds into each output channel.
         batch_norm_steps: Training steps in which batch norms normalize by the batch and follow its statistics. Then,
             or from the start at 0, the moving statistics are frozen, as the file has them; gamma and beta train on.
         calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
@@ -109,6 +113,7 @@ def quantize_aware(
         model.name,
         skip=skip,
         keep_zeros=preserve_sparsity,
+        keep_clusters=preserve_clusters,
         batch_norm_steps=batch_norm_steps,
         calibration=calibration,
     )
@@ -128,6 +133,7 @@ def train_quantized(
     learning_rate: float = 1e-4,
     skip: str | Sequence[str] = (),
     preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
     batch_norm_steps: int = 0,
     callbacks: Iterable = (),
     batch_size: int = 32,
@@ -144,7 +150,7 @@ def train_quantized(
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None. It costs the tracing of a second graph.
         learning_rate: The highest one, at the first step.
-        skip, preserve_sparsity: As in `quantize_aware`.
+        skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
         callbacks: tf_keras callbacks.
         batch_size: For arrays.
         seed: Seed of the shuffling and dropout.
@@ -167,6 +173,7 @@ def train_quantized(
         model,
         skip=skip,
         preserve_sparsity=preserve_sparsity,
+        preserve_clusters=preserve_clusters,
         batch_norm_steps=batch_norm_steps,
         calibration_data=train,
         learning_rate=quantize.cosine(learning_rate, steps),

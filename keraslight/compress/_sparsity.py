@@ -125,7 +125,7 @@ def prunable_layers(
         if not chosen:
             wanted = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
             raise InvalidArgumentError(
-                f"A model to prune must have {wanted}. Received: {model.name!r} with the kernels {list(kernels)}."
+                f"A model to compress must have {wanted}. Received: {model.name!r} with the kernels {list(kernels)}."
             )
         return chosen
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)

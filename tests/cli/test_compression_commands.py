@@ -1,4 +1,4 @@
-"""`keraslight prune`, `fuse` and `quantize` as a user types them; what they call is tested elsewhere."""
+"""`keraslight prune`, `cluster`, `fuse` and `quantize` as a user types them; what they call is tested elsewhere."""
 
 import gzip
 import json
@@ -84,6 +84,33 @@ def test_quantize_writes_an_int8_file(pruned, tmp_path, method):
     assert (tmp_path / "net_table.png").is_file()
 
 
+def test_mixed_precision_by_bound_and_by_name(trained, tmp_path):
+    options = ("--data", "digits", "--to", tmp_path / "net.tflite")
+    text = run("quantize", trained, *options, "--mixed", 0.01)
+    assert "all layers in int8" in text
+    before, after = cells(text, "before"), cells(text, "int8")
+    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 1
+    last = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers][-1]
+    run("quantize", trained, *options, "--skip", last)
+    assert [operator.kind for operator in litert_report(tmp_path / "net.tflite").float_operators] == ["FULLY_CONNECTED"]
+    with pytest.raises(
+        InvalidArgumentError, match="`--mixed` must come with `--method ptq` and without.*Received: --method q"
+    ):
+        run("quantize", trained, *options, "--mixed", 0.01, "--method", "qat")
+
+
+def test_cluster_writes_a_run_that_packs_small(trained, tmp_path):
+    folder = tmp_path / "clustered"
+    text = run("cluster", trained, "--data", "digits", "--to", folder, "--clusters", 8, "--epochs", 1)
+    report = compress.cluster_report(load_run(folder)[0])
+    assert max(layer.values for layer in report.layers) <= 8
+    assert str(report).splitlines()[-1] in text
+    before, after = cells(text, "before"), cells(text, "clustered")
+    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 2
+    assert float(after[4].split()[0]) < 0.4 * float(before[4].split()[0])
+    assert (folder / "clustered_table.png").is_file()
+
+
 def test_layers_by_pattern(trained, tmp_path):
     names = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers]
     options = ("--layer", f"{names[1]}=0.5", "--layer", f"{names[2]}=0.75", "--epochs", 1)
@@ -97,7 +124,7 @@ def test_layers_by_pattern(trained, tmp_path):
 
 def test_help_and_wrong_data(trained, tmp_path):
     text = run("--help")
-    for command in ("prune", "quantize", "fuse"):
+    for command in ("prune", "cluster", "quantize", "fuse"):
         assert command in text
         assert "RUN" in run(command, "--help")
     details = json.loads((trained / "model.json").read_text())

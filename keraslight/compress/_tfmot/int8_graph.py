@@ -12,9 +12,10 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.compress import _bridge
+from keraslight.compress._clusters import is_clustered
 from keraslight.compress._graph import Call, Graph
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
-from keraslight.compress._tfmot.quantizers import KeepZeros
+from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
 
 _KERNELS = (
@@ -125,6 +126,7 @@ class Transcriber:
     Args:
         graph: The Keras 3 model's graph.
         keep_zeros: Whether kernels with zeros get a constraint that keeps them.
+        keep_clusters: Whether clustered kernels get one that keeps their number of values.
         batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
 
     Attributes:
@@ -133,8 +135,9 @@ class Transcriber:
         variables: Keras 3 layer -> the variables that stand for its weights, in their order.
     """
 
-    def __init__(self, graph: Graph, keep_zeros: bool, batch_norm_steps: int):
-        self.graph, self.keep_zeros, self.batch_norm_steps = graph, keep_zeros, batch_norm_steps
+    def __init__(self, graph: Graph, keep_zeros: bool, keep_clusters: bool, batch_norm_steps: int):
+        self.graph, self.batch_norm_steps = graph, batch_norm_steps
+        self.keep_zeros, self.keep_clusters = keep_zeros, keep_clusters
         self.steps: list[Step] = []
         self.variables: dict[str, list[tf.Variable]] = {}
         self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
@@ -315,9 +318,11 @@ class Transcriber:
         self.variables[call.name] = [*self.made[first].weights, *self.made[second].weights]
         return output
 
-    def constraint(self, kernel) -> KeepZeros | None:
-        """What holds a pruned kernel's zeros."""
+    def constraint(self, kernel) -> KeepZeros | KeepClusters | None:
+        """What holds a pruned kernel's zeros and a clustered one's shared values."""
         kernel = np.asarray(kernel)
+        if self.keep_clusters and is_clustered(kernel):
+            return KeepClusters(kernel, self.keep_zeros)
         return KeepZeros(kernel) if self.keep_zeros and not kernel.all() else None
 
 

@@ -26,6 +26,7 @@ from keraslight.compress._tfmot.quantizers import (
     PREFIX,
     ActivationQuantizer,
     Config,
+    KeepClusters,
     KernelQuantizer,
     Wrapper,
 )
@@ -52,6 +53,7 @@ def quantize(
     *,
     skip: tuple[str, ...],
     keep_zeros: bool,
+    keep_clusters: bool,
     batch_norm_steps: int,
     calibration: list | None,
 ) -> tf_keras.Model:
@@ -62,10 +64,11 @@ def quantize(
         name: The new model's name.
         skip: Name patterns of layers that stay float.
         keep_zeros: Whether zeros in kernels stay through training.
+        keep_clusters: Whether clustered kernels keep their number of values.
         batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
         calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6.
     """
-    built = Transcriber(graph, keep_zeros, batch_norm_steps)
+    built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
     new: dict[int, Any] = {}
@@ -75,6 +78,8 @@ def quantize(
     def moved(structure):
         return keras.tree.map_structure(lambda v: new.get(id(v), v), structure)
 
+    # What a batch norm or layer scale reads: the file folds them into the kernel before.
+    folded = {id(step.args[0]) for step in built.steps if step.kind == "affine"}
     wrappers: dict[int, tf_keras.layers.Layer] = {}
     for step in built.steps:
         layer = step.layer
@@ -84,7 +89,9 @@ def quantize(
             quantizer = None
             if wrapped and id(step.output) in quantized:
                 quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()))
-            weight = _weight(layer) if step.kind == "conv" and not _matches(step.name, skip) else None
+            weight = None
+            if step.kind == "conv" and not _matches(step.name, skip):
+                weight = _weight(layer, folds=id(step.output) in folded)
             wrappers[id(layer)] = (
                 Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
             )
@@ -177,10 +184,15 @@ def _quantized_input(built: Transcriber, tensor, layer, ranges):
     return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{layer.name}"))(tensor)
 
 
-def _weight(layer) -> tuple[str, KernelQuantizer]:
+def _weight(layer, folds: bool) -> tuple[str, KernelQuantizer]:
+    """The name of a layer's kernel and its quantizer; `folds` says that the file scales the kernel's channels."""
     depthwise = isinstance(layer, tf_keras.layers.DepthwiseConv2D)
     attribute = "depthwise_kernel" if depthwise else "kernel"
     limits = np.abs(getattr(layer, attribute).numpy())
+    constraint = layer.depthwise_constraint if depthwise else layer.kernel_constraint
+    if isinstance(constraint, KeepClusters) and not folds:
+        # One for all, too: with one a channel, each channel would write the same few values as other bytes.
+        return attribute, KernelQuantizer(limits.max())
     if isinstance(layer, tf_keras.layers.Dense | tf_keras.layers.Conv2DTranspose):
         # One range for all: the converter can't turn ranges by channel around with a transposed kernel.
         return attribute, KernelQuantizer(limits.max())

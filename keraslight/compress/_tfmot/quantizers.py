@@ -150,3 +150,26 @@ class KeepZeros(tf_keras.constraints.Constraint):
 
     def __call__(self, w):
         return w * tf.reshape(self.mask, w.shape)  # a Dense's kernel has become a 1x1 convolution's
+
+
+class KeepClusters(tf_keras.constraints.Constraint):
+    """Holds a clustered kernel's shared values: after every step each cluster moves as one, by the mean of its steps.
+
+    Args:
+        kernel: The clustered kernel.
+        keep_zeros: Whether the weights that are zero stay so.
+    """
+
+    def __init__(self, kernel: np.ndarray, keep_zeros: bool):
+        values, firsts, places = np.unique(kernel, return_index=True, return_inverse=True)
+        self.firsts, self.places = tf.constant(firsts, tf.int32), tf.constant(places.reshape(-1), tf.int32)
+        self.free = tf.constant((values != 0) | (not keep_zeros), tf.float32)
+
+    def __call__(self, w):
+        flat = tf.reshape(w, [-1])
+        # Relative to one weight of each cluster: a mean of thousands of equal float32 numbers is another number, and
+        # step after step they would drift away.
+        anchors = tf.gather(flat, self.firsts)
+        moves = tf.math.unsorted_segment_mean(flat - tf.gather(anchors, self.places), self.places, len(self.free))
+        means = (anchors + moves) * self.free
+        return tf.reshape(tf.gather(means, self.places), w.shape)  # a Dense's kernel has become a 1x1 convolution's

@@ -132,13 +132,7 @@ def _converted(
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        serve = frozen_function(model, batch_size)
-        # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
-        # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
-        tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter = _converter(model, batch_size, folder)
         if quantization in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
@@ -155,6 +149,34 @@ def _converted(
             raise ExportError(
                 f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
             ) from error
+
+
+def calibrating_converter(model: Any, representative_data: Any, batch_size: int | None, folder: str) -> Any:
+    """TFLite's converter of a Keras 3 model to int8, which takes and gives float32.
+
+    Args:
+        model, representative_data, batch_size: As in `to_litert`.
+        folder: For the SavedModel that the converter reads; it must stay until the converter has converted.
+    """
+    import tensorflow as tf
+
+    converter = _converter(model, batch_size, folder)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
+    converter.representative_dataset = lambda: ([sample] for sample in samples)
+    return converter
+
+
+def _converter(model: Any, batch_size: int | None, folder: str) -> Any:
+    import tensorflow as tf
+
+    serve = frozen_function(model, batch_size)
+    # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
+    # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=options)
+    return tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
 def _zeros(model: Any) -> float:

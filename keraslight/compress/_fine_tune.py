@@ -1,0 +1,76 @@
+"""What pruning and clustering share: a short training of a model that callbacks change between its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from keraslight.compress import _data, _graph
+from keraslight.compress._batch_norm import settle_batch_norms
+from keraslight.errors import CompressionError, InvalidArgumentError
+
+
+def check_callback(model: keras.Model, name: str) -> None:
+    """Raises unless a callback called `name` can change the weights of a model in training after every step.
+
+    Raises:
+        CompressionError: Keras does not run on TensorFlow.
+        InvalidArgumentError: the model runs several steps an execution.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise CompressionError(
+            f"{name} needs Keras' TensorFlow backend. Received: backend={keras.backend.backend()!r}."
+        )
+    if model.steps_per_execution != 1:
+        raise InvalidArgumentError(
+            f"{name} needs `compile(steps_per_execution=1)`, because it works between the steps. "
+            f"Received: steps_per_execution={model.steps_per_execution}."
+        )
+
+
+def check_epochs(epochs: int) -> None:
+    """Raises InvalidArgumentError for less than one."""
+    if epochs < 1:
+        raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
+
+
+def fine_tune(
+    model: keras.Model,
+    data: Any,
+    *,
+    epochs: int,
+    validation_data: Any,
+    learning_rate: float,
+    callbacks: Iterable[keras.callbacks.Callback],
+    loss: Any,
+    batch_size: int,
+    seed: int,
+    verbose: int | str,
+) -> None:
+    """Compiles a model, trains it (AdamW, a cosine-decayed learning rate) and settles its batch norms.
+
+    Args:
+        model: A classifier with its own weights; it is changed.
+        data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose: As in `prune`. The
+            global seeds are left to the caller: building a model may draw numbers, too.
+    """
+    train = _data.batches(data, batch_size, seed)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
+    from_logits = not _data.gives_probabilities(_graph.read(model))
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
+        loss=loss or keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
+        metrics=["accuracy"],
+        jit_compile=False,  # "auto" means XLA, which makes convolutions several times slower on a CPU
+    )
+    model.fit(
+        train,
+        epochs=epochs,
+        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        callbacks=list(callbacks),
+        shuffle=False,  # a data set shuffles itself; Keras warns otherwise
+        verbose=verbose,
+    )
+    settle_batch_norms(model, train)

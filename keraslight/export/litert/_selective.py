@@ -1,0 +1,153 @@
+"""Int8 .tflite files in which some operators stay float."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import check_convertible, write_file
+from keraslight.export.litert._convert import DTYPES, calibrating_converter
+from keraslight.export.litert._parity import new_interpreter
+from keraslight.export.litert._report import LiteRTOperator, litert_report
+
+# Operators that only move or choose values. Int8 is exact there, but only where what they read is int8 anyway: rounding
+# a float tensor to pad it would cost what leaving its layers in float is to save.
+MOVES = (
+    *("RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE"),
+    *("EXPAND_DIMS", "GATHER", "MAX_POOL_2D", "PACK", "UNPACK"),
+)
+
+
+class CalibratedModel:
+    """A converted float model with the range of every tensor, out of which any mix of int8 and float comes at once.
+
+    Converting and calibrating takes seconds, and happens once here; each mix then takes some 50 milliseconds. These
+    are the two halves of what the converter does for `to_litert(..., quantization="int8")`; TensorFlow's own
+    `QuantizationDebugger` splits it in the same place.
+
+    Args:
+        model: A Keras 3 model with one input (B, H, W, C) and one output.
+        representative_data, batch_size: As in `to_litert`.
+
+    Attributes:
+        operators: The operators, all in float, in order.
+
+    Raises:
+        InvalidArgumentError: the data can't be used.
+        ExportError: the model has several inputs or outputs, or the converter refuses it.
+        MissingDependencyError: TensorFlow or ai-edge-litert is not installed.
+    """
+
+    operators: tuple[LiteRTOperator, ...]
+
+    def __init__(self, model: Any, representative_data: Any, batch_size: int | None = 1):
+        if batch_size is not None and batch_size < 1:
+            raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
+        check_convertible(model)
+        self._name = model.name
+        with tempfile.TemporaryDirectory() as folder:
+            converter = calibrating_converter(model, representative_data, batch_size, folder)
+            converter._experimental_calibrate_only = True
+            try:
+                self._content = converter.convert()
+            except Exception as error:  # the converter raises whatever its C++ side throws
+                raise self._refused(error) from error
+            file = Path(folder) / "calibrated.tflite"
+            file.write_bytes(self._content)
+            self.operators = litert_report(file).operators
+        self._sources = _sources(self._content)
+
+    def write(
+        self,
+        path: str | os.PathLike,
+        floats: Iterable[str] = (),
+        *,
+        input_dtype: str = "float32",
+        output_dtype: str = "float32",
+    ) -> Path:
+        """Writes a file that is int8 but for some operators.
+
+        Args:
+            path: The file to write. It is replaced in one step.
+            floats: Names of the operators that stay float: the `name` of an entry of `operators`. Operators that only
+                move values follow what they read, or at the file's input what reads them.
+            input_dtype, output_dtype: As in `to_litert`.
+
+        Returns:
+            The path.
+
+        Raises:
+            InvalidArgumentError: a dtype that is unknown, or that the file can't take because the operator there
+                stays float.
+            ExportError: the converter refuses the mix.
+        """
+        import tensorflow as tf
+        from tensorflow.lite.python.convert import mlir_quantize
+        from tensorflow.lite.python.util import modify_model_io_type
+
+        dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
+        for argument, dtype in dtypes.items():
+            if dtype not in DTYPES:
+                raise InvalidArgumentError(f"`{argument}` must be one of {DTYPES}. Received: {dtype!r}.")
+        floats = self._with_moves(set(floats))
+        try:
+            content = mlir_quantize(self._content, denylisted_nodes=sorted(floats) or None)
+            content = modify_model_io_type(content, *(tf.as_dtype(dtype) for dtype in dtypes.values()))
+        except Exception as error:
+            raise self._refused(error) from error
+
+        def check(file: Path) -> None:
+            # Where an end is float, the converter leaves it so with no more than a note.
+            interpreter = new_interpreter(file, 1)
+            ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
+            for (argument, dtype), end in zip(dtypes.items(), ends, strict=True):
+                if end["dtype"] is not getattr(np, dtype):
+                    raise InvalidArgumentError(
+                        f"`{argument}` must be 'float32' where the file's operator there stays float. "
+                        f"Received: {argument}={dtype!r}, floats={sorted(floats)}."
+                    )
+
+        return write_file(Path(path), content, check)
+
+    def _with_moves(self, floats: set[str]) -> set[str]:
+        """These operators, and those that only move their values."""
+        at_input, readers = [], {name: set() for name in self._sources}
+        for operator in self.operators:
+            sources = self._sources[operator.name]
+            for source in sources - {None}:
+                readers[source].add(operator.name)
+            if operator.kind not in MOVES:
+                continue
+            if sources <= {None, *at_input}:
+                at_input.append(operator.name)
+            elif sources & floats:
+                floats.add(operator.name)
+        for name in reversed(at_input):
+            if readers[name] and readers[name] <= floats:
+                floats.add(name)
+        return floats
+
+    def _refused(self, error: Exception) -> ExportError:
+        return ExportError(f"The converter must accept every layer. Received: {self._name!r}; it said: {error}")
+
+
+def _sources(content: bytes) -> dict[str, set[str | None]]:
+    """Operator -> the operators whose results it reads, all by the names of their first outputs; None is the input."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)).subgraphs[0]
+    makers: dict[int, str | None] = dict.fromkeys(map(int, graph.inputs))
+    found = {}
+    for operator in graph.operators:
+        name = graph.tensors[operator.outputs[0]].name.decode()
+        found[name] = {
+            makers[index] for index in map(int, operator.inputs) if index in makers
+        }  # the rest are constants
+        makers.update(dict.fromkeys(map(int, operator.outputs), name))
+    return found
