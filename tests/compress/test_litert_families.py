@@ -1,8 +1,8 @@
 """Small nets of the families, trained on digits, as float32 and float16 files: the table in docs/litert.md.
 
-`python tests/export/test_litert_families.py` measures again and writes the page; with names of families after it, only
-those, and keeps the other rows. The trained nets are shared with tests/compress/test_digits_matrix.py, which does the
-same for int8.
+`python tests/compress/test_litert_families.py` measures again and writes the page; with names of families after it,
+only those, and keeps the other rows. The trained nets are shared with test_digits_matrix.py, which does the same for
+int8.
 """
 
 import dataclasses
@@ -57,10 +57,10 @@ def test_the_files_answer_as_the_model_does(family, tmp_path, request):
 def test_the_page_has_every_family():
     text = PAGE.read_text(encoding="utf-8")
     rows = _rows(text)
-    assert list(rows) == sorted(FAMILIES), "run `python tests/export/test_litert_families.py`"
+    assert list(rows) == sorted(FAMILIES), "run `python tests/compress/test_litert_families.py`"
     assert text == page(rows)
     for family, row in rows.items():
-        assert row[1] == _net(family), "run `python tests/export/test_litert_families.py`"
+        assert row[1] == _net(family), "run `python tests/compress/test_litert_families.py`"
         assert float(row[2]) <= FLOAT32
         assert float(row[3]) <= LOOSE.get(family, FLOAT16)
 
@@ -100,11 +100,12 @@ def page(rows: dict[str, list[str]]) -> str:
     lines = [
         "# LiteRT files of trained nets",
         "",
-        "Written by `python tests/export/test_litert_families.py`; `make test-all` measures the same and fails outside",
-        "the bounds. A small net of each family, trained on scikit-learn's digits, is converted with `to_litert`. The",
-        "figures are the largest difference of a probability from the Keras model, over 397 test images and ten",
-        f"classes, at most {FLOAT32:g} in float32 and {FLOAT16:g} in float16 ({loose}), and the percent of the images for",
-        "which the float16 file ranks the same class first. For int8 see [compression.md](compression.md). A net of phone",
+        "Written by `python tests/compress/test_litert_families.py`; `make test-all` measures the same and fails",
+        "outside the bounds. A small net of each family, trained on scikit-learn's digits, is converted with",
+        "`to_litert`. The figures are the largest difference of a probability from the Keras model, over 397 test images and ten",
+        f"classes, at most {FLOAT32:g} in float32 and {FLOAT16:g} in float16 ({loose}), and the percent",
+        "of the images for which the float16 file ranks the same class first. For int8 see",
+        "[compression.md](compression.md). A net of phone",
         "size comes to 0.51 to 0.52 of the float32 file; in small ones, the operators and names weigh more.",
         "",
         f"Not measured: {', '.join(others)}.",
