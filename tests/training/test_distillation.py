@@ -1,12 +1,22 @@
 """A student with a teacher: the loss, what training keeps, and what it is good for."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
-from keraslight.training import ClassificationLoss, Distillation, load_run, train
+from keraslight.training import (
+    DIGITS_PREPROCESSING,
+    ClassificationLoss,
+    Distillation,
+    Recipe,
+    load_digits,
+    load_run,
+    train,
+)
 
 ENDS = {
     "logits": lambda x: keras.layers.Dense(3, name="classifier")(x),
@@ -145,3 +155,37 @@ def test_teachers_that_do_not_fit(build, data, recipe, tmp_path):
         with pytest.raises(InvalidArgumentError, match=text):
             train(build(), data, recipe, run_dir=tmp_path, distillation=Distillation(teacher))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_makes_up_for_wrong_labels(tmp_path):
+    # A teacher that saw 1,438 right labels; a student that sees 300 images, of which two in five have a random label.
+    # Held-out accuracy without and with the teacher, seeds 0, 1, 2: 76.0 and 86.1%, 71.3 and 86.4%,
+    # 81.3 and 89.1%.
+    spec = DIGITS_PREPROCESSING.replace(size=(8, 8))
+    whole = load_digits(spec)
+
+    def fit(filters, data, epochs, seed, teacher=None):
+        keras.utils.set_random_seed(seed)
+        images = keras.Input((8, 8, 1))
+        x = ImageNormalization(spec)(images)
+        for count in filters:
+            x = keras.layers.Conv2D(count, 3, strides=2, padding="same", activation="relu")(x)
+        model = keras.Model(images, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)))
+        recipe = Recipe(
+            epochs=epochs, batch_size=20, learning_rate=5e-3, warmup_epochs=0, label_smoothing=0.0, seed=seed
+        )
+        folder = tmp_path / f"{filters} {teacher is None}"
+        distillation = None if teacher is None else Distillation(teacher)
+        result = train(model, data, recipe, run_dir=folder, distillation=distillation, progress=False)
+        return model, result.history[-1]["val_accuracy"]
+
+    teacher, best = fit((32, 64), whole, 6, 0)
+    assert best > 0.95
+    rng = np.random.default_rng(0)
+    few = rng.choice(whole.train_indices, 300, replace=False)
+    targets = whole.targets.copy()
+    targets[few[:120]] = rng.integers(0, 10, 120)
+    noisy = dataclasses.replace(whole, targets=targets, train_indices=few)
+    _, plain = fit((8, 16), noisy, 8, 0)
+    _, taught = fit((8, 16), noisy, 8, 0, teacher)
+    assert taught > plain + 0.04
