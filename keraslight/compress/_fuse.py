@@ -20,7 +20,6 @@ def fuse(model: keras.Model) -> keras.Model:
     - Two linear 1x1 convolutions in a row, a convolution with a linear 1x1 after it, or two dense layers become one,
       where that does not cost more multiply-adds.
     - An activation that works element by element goes into the layer before it.
-
     - A batch norm that only an activation reads, as all through DenseNet and pre-activation ResNets, can go into no
       layer after it, because `relu(s * x + t)` is not linear in `x`. Together they become a 1x1 depthwise convolution.
 
