@@ -6,9 +6,10 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
+from keraslight import compress
 from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
-from keraslight.training import load_run
+from keraslight.training import Distillation, load_run
 
 
 def train(to, *options, model="lenet5_modern"):
@@ -41,6 +42,15 @@ def test_a_run_folder_a_file_and_a_name_are_the_same_teacher(teacher, tmp_path):
     result = CliRunner().invoke(app, ["litert", str(tmp_path / "run"), "--to", str(file)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert file.stat().st_size > 10_000
+
+
+def test_a_pruned_model_learns_from_the_float_one(teacher, tmp_path):
+    arguments = ["prune", teacher, "--data", "digits", "--to", tmp_path, "--epochs", 1, "--teacher", teacher]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    model, details = load_run(tmp_path)
+    assert compress.sparsity(model).total >= 0.7
+    assert details["distillation"] == Distillation(load_run(teacher)[0]).to_dict()
 
 
 def test_teachers_that_do_not_fit(teacher, tmp_path):
