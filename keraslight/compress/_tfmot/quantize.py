@@ -63,7 +63,8 @@ def quantize(
         skip: Name patterns of layers that stay float.
         keep_zeros: Whether zeros in kernels stay through training.
         batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
-        calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6.
+        calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6, behind a
+            ReLU 0..6.
     """
     built = Transcriber(graph, keep_zeros, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
@@ -83,7 +84,7 @@ def quantize(
         if id(layer) not in wrappers:
             quantizer = None
             if wrapped and id(step.output) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()))
+                quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()), positive=step.kind == "relu")
             weight = _weight(layer) if step.kind == "conv" and not _matches(step.name, skip) else None
             wrappers[id(layer)] = (
                 Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
