@@ -4,11 +4,11 @@ One process a model, the two taking turns; medians of wall clock and, in bracket
 threads; random weights, no XLA. `python benchmarks/fuse.py NAME ...` runs some models. At most 1.0 is promised for all,
 at most 0.9 for nets full of batch norms.
 
-DenseNet does not get there. TensorFlow itself runs an ordinary convolution, the batch norm after it and its ReLU in one
-operation, so folding the 59 such norms of DenseNet121 leaves the time about as it was (0.98 to 0.99). The other 62 come
-before a ReLU, and `relu(s * x + t)` is not linear in `x`. They are where the time is: without them, which is another
-net, the ratio was 0.82. What would be the same net is `s * max(x, -t / s) + t` (`min` where `s < 0`), whose `s` and `t`
-a 1x1 convolution can take in; Keras has no layer for a maximum with one constant a channel.
+DenseNet121 has 62 norms that come before a ReLU, and `relu(s * x + t)` is not linear in `x`, so no convolution can take
+them in. TensorFlow runs norm and ReLU in one operation, but slowly: on 8x32x32x192 with the 1x1 convolution after it
+6.2 ms of CPU time, against 5.1 as a 1x1 depthwise convolution with the ReLU in it, 5.1 with the ReLU alone and 4.1
+with neither. `fuse` makes depthwise convolutions of them (0.98 before, 0.86 since). `max(x, -t / s)`, with `s` and `t`
+in the convolution after it, took 5.6 ms.
 """
 
 import gc

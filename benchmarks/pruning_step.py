@@ -3,8 +3,8 @@
 Whole steps, callbacks included, of three models in turn, so that whatever else the machine does falls on all of them.
 Medians of wall clock and, in brackets, of the process's CPU time over all threads; tracing does not count. Random
 weights, no XLA. "Updating masks" are the steps that find new masks, about 20 in a training however long it is; every
-other step only applies them. `python benchmarks/pruning_step.py NAME ...` runs some models. Promised: at most 1.15 for
-pruning, at most 3 for quantization-aware training.
+other step only applies them, and "of 200" is the mean step of a training of 200. `python benchmarks/pruning_step.py
+NAME ...` runs some models. Promised: at most 1.15 for pruning, at most 3 for quantization-aware training.
 """
 
 import os
@@ -23,6 +23,7 @@ from keraslight import compress
 NAMES = ("mobilenet_v2_100", "mobilenet_v4_conv_small", "resnet18")
 SIZE, BATCH = 96, 16
 STEPS = max(4, int(os.environ.get("STEPS", "20")))
+UPDATES, TRAINING = 20, 200  # of a user's training
 
 
 def median_ratio(times: list[tuple[float, float]], plain: list[tuple[float, float]]) -> str:
@@ -63,10 +64,12 @@ def measure(name: str) -> None:
     times = {kind: values[1:] for kind, values in times.items()}  # the first traced
     masking, updating = times["pruning"][len(updates) :], times["pruning"][: len(updates)]
     wall = statistics.median(seconds for seconds, _ in times["plain"])
+    seconds = [statistics.median(second for second, _ in kind) for kind in (updating, masking)]
+    of_training = (UPDATES * seconds[0] + (TRAINING - UPDATES) * seconds[1]) / TRAINING / wall
     print(
         f"{name}: plain step {1e3 * wall:.0f} ms (again: {median_ratio(times['plain again'], times['plain'])}), "
         f"pruning / plain {median_ratio(masking, times['plain'])}, "
-        f"updating masks {median_ratio(updating, times['plain'])}, "
+        f"updating masks {median_ratio(updating, times['plain'])}, of {TRAINING} {of_training:.2f}, "
         f"quantization-aware / plain {median_ratio(times['quantization-aware'], times['plain'])}",
         flush=True,
     )

@@ -4,7 +4,7 @@ from keraslight.analysis.cost import count_macs, count_parameters
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
 from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
 from keraslight.analysis.grad_cam import GradCam, grad_cam
-from keraslight.analysis.latency import Latency, latency, memory_bandwidth, operation_overhead
+from keraslight.analysis.latency import Latency, file_latency, latency, memory_bandwidth, operation_overhead
 from keraslight.analysis.lint import GUIDELINES, Finding, lint_model
 from keraslight.analysis.plots import (
     pareto_front,
@@ -32,6 +32,7 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "effective_receptive_field",
+    "file_latency",
     "grad_cam",
     "latency",
     "lint_model",

@@ -43,6 +43,27 @@ def litert_file(model: keras.Model, batch: int, folder: Path) -> Path:
 
 def litert_runner(file: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
     """LiteRT's interpreter with its default delegate, XNNPACK."""
+    interpreter, given = _interpreter(file, threads)
+    made = interpreter.get_output_details()[0]
+
+    def run():
+        interpreter.set_tensor(given["index"], images)
+        interpreter.invoke()
+        return interpreter.get_tensor(made["index"])
+
+    return run
+
+
+def litert_file_runner(file: Path, rng: np.random.Generator, threads: int) -> Callable[[], np.ndarray]:
+    """The same on pixels that are drawn as the file takes them: 0..255, or what of it an int8 input can hold."""
+    given = _interpreter(file, threads)[1]
+    highest = np.iinfo(given["dtype"]).max if np.issubdtype(given["dtype"], np.integer) else 255
+    pixels = rng.integers(0, min(highest, 255), size=given["shape"], endpoint=True)
+    return litert_runner(file, pixels.astype(given["dtype"]), threads)
+
+
+def _interpreter(file: Path, threads: int):
+    """LiteRT's interpreter and the details of its input."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -51,14 +72,8 @@ def litert_runner(file: Path, images: np.ndarray, threads: int) -> Callable[[], 
         ) from error
     interpreter = Interpreter(str(file), num_threads=threads)
     interpreter.allocate_tensors()
-    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def run():
-        interpreter.set_tensor(given["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(made["index"])
-
-    return run
+    (given,) = interpreter.get_input_details()
+    return interpreter, given
 
 
 def _require_tensorflow(engine: str) -> None:

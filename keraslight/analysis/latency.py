@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,37 @@ def latency(
                     for count in threads:
                         runners[engine, count] = _engines.litert_runner(file, images, count)
         times = _interleaved(runners, repeats, rng, progress)
-    return [Latency(*key, batch, *(float(p) for p in np.percentile(times[key], (50, 90, 99)))) for key in runners]
+    return [_record(*key, batch, times[key]) for key in runners]
+
+
+def file_latency(
+    files: Mapping[str, str | os.PathLike], *, threads: int = 1, repeats: int = 50, seed: int = 0
+) -> dict[str, Latency]:
+    """Times LiteRT files on this machine, turn by turn as `latency` times engines; for a model before and after.
+
+    Args:
+        files: Name -> .tflite file with one input. Batch, image size and dtype are the file's own; pixels are drawn.
+        threads: Of LiteRT's interpreter, at least 1.
+        repeats: Timed calls of each file, at least 1.
+        seed: Of the pixels and the order.
+
+    Returns:
+        Name -> record, in the order of `files`.
+
+    Raises:
+        InvalidArgumentError: no file is given, or a number is below 1.
+        MissingDependencyError: LiteRT is not installed.
+    """
+    if not files or threads < 1 or repeats < 1:
+        raise InvalidArgumentError(
+            "`files` must hold a file, `threads` and `repeats` must be at least 1. "
+            f"Received: {len(files)} files, threads={threads}, repeats={repeats}."
+        )
+    rng = np.random.default_rng(seed)
+    runners = {name: _engines.litert_file_runner(Path(file), rng, threads) for name, file in files.items()}
+    batches = {name: len(run()) for name, run in runners.items()}
+    times = _interleaved(runners, repeats, rng, None)
+    return {name: _record("litert", threads, batches[name], times[name]) for name in files}
 
 
 def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
@@ -141,6 +172,10 @@ def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
         (row,) = latency(keras.Model(value, x), ["litert"], [1], repeats=repeats)
         medians.append(row.p50)
     return max(medians[1] - medians[0], 0.0) / operations
+
+
+def _record(engine: str, threads: int | None, batch: int, times: list[float]) -> Latency:
+    return Latency(engine, threads, batch, *(float(p) for p in np.percentile(times, (50, 90, 99))))
 
 
 def _interleaved(

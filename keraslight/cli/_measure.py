@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-
-_RUNS = 30
 
 
 @dataclasses.dataclass
@@ -59,25 +55,21 @@ def measure(forms: list[Form], images: np.ndarray, targets: np.ndarray) -> None:
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    runners = {}
+    from keraslight.analysis import file_latency
+
     first = None
     for each in forms:
         interpreter = Interpreter(str(each.file), num_threads=1)
-        run = runners[each.name] = interpreter.get_signature_runner("serving_default")
+        run = interpreter.get_signature_runner("serving_default")
         classes = np.asarray([run(images=image[None])["probabilities"].argmax() for image in images])
         first = classes if first is None else first
         each.accuracy = float((classes == targets).mean())
         each.agreement = float((classes == first).mean())
         content = each.file.read_bytes()
         each.megabytes, each.gzip_megabytes = len(content) / 1e6, len(gzip.compress(content, mtime=0)) / 1e6
-    times: dict[str, list[float]] = {each.name: [] for each in forms}
-    for _ in range(_RUNS):
-        for name, run in runners.items():
-            began = time.perf_counter()
-            run(images=images[:1])
-            times[name].append(time.perf_counter() - began)
+    times = file_latency({each.name: each.file for each in forms})
     for each in forms:
-        each.milliseconds = 1000 * statistics.median(times[each.name])
+        each.milliseconds = times[each.name].p50
 
 
 def table(forms: list[Form], title: str) -> Table:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keraslight.cli import client, compression, convert, measure
+from keraslight.cli import _teacher, client, compression, convert, measure
 from keraslight.cli.export import export
 from keraslight.cli.plot import Grouping, plot_app
 from keraslight.cli.serve import serve
@@ -169,6 +169,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak of the cosine schedule.")] = None,
+    teacher: _teacher.Teacher = None,
+    teacher_weights: _teacher.Weights = None,
+    temperature: _teacher.Temperature = None,
+    alpha: _teacher.Alpha = None,
     seed: Seed = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew where the run folder holds a run.")] = False,
 ) -> None:
@@ -178,6 +182,7 @@ def train(
 
       keraslight train mobilenet_v4_conv_small --data digits
       keraslight train mobilenet_v4_conv_medium --data photos/ --weights imagenet --epochs 20
+      keraslight train mobilenet_v3_small_050 --data photos/ --teacher runs/mobilenet_v4_conv_medium
     """
     import keras
 
@@ -189,6 +194,7 @@ def train(
     changes = {name: value for name, value in changes.items() if value is not None}
     if "epochs" in changes:
         changes["warmup_epochs"] = min(recipe.warmup_epochs, changes["epochs"] - 1)
+    distillation = _teacher.distillation(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(
         model,
@@ -198,7 +204,12 @@ def train(
         preprocessing=images.preprocessing,
     )
     result = run_training(
-        net, images, recipe.replace(**changes), run_dir=to or Path("runs", net.name), resume=not fresh
+        net,
+        images,
+        recipe.replace(**changes),
+        run_dir=to or Path("runs", net.name),
+        resume=not fresh,
+        distillation=distillation,
     )
     console.print(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "

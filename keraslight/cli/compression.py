@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from keraslight.cli import _teacher
+
 app = typer.Typer()
 console = Console(width=None if sys.stdout.isatty() else 150)  # the table must not be wrapped in a log
 
@@ -57,6 +59,9 @@ def prune(
     epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 12,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
+    teacher: _teacher.Teacher = None,
+    temperature: _teacher.Temperature = None,
+    alpha: _teacher.Alpha = None,
     scan: Annotated[bool, typer.Option("--scan", help="First scan each layer: scan.txt, scan.png.")] = False,
     seed: Seed = 0,
 ) -> None:  # fmt: skip
@@ -64,12 +69,16 @@ def prune(
 
     keraslight prune runs/net --data digits --to runs/pruned --sparsity 0.7
     keraslight prune runs/net --data digits --to runs/pruned --layer "stage0_*=0.5" --layer "*_expand=0.8"
+    keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
     """
     from keraslight import compress
     from keraslight.training import ClassificationLoss, Recipe
 
     model, details, images = _load(run, data)
     recipe = Recipe.from_dict(details["recipe"])
+    distillation = _teacher.distillation(teacher, images, temperature=temperature, alpha=alpha)
+    if distillation is not None:
+        details = {**details, "distillation": distillation.to_dict()}
     if scan:
         report = compress.sensitivity(model, images.validation_arrays(), policy=policy.value)
         to.mkdir(parents=True, exist_ok=True)
@@ -85,7 +94,8 @@ def prune(
         schedule=schedule.value,
         policy=policy.value,
         m_by_n=(2, 4) if two_of_four else None,
-        loss=ClassificationLoss(recipe.label_smoothing),
+        loss=ClassificationLoss(recipe.label_smoothing) if distillation is None else None,
+        distillation=distillation,
         seed=seed,
         verbose=0,
     )

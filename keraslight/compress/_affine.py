@@ -17,13 +17,13 @@ def read(layer) -> Affine | None:
     """
     kind = type(layer)
     if kind in (keras.layers.BatchNormalization, BatchNorm):
-        return scale_and_shift(layer) if layer.axis in (-1, _rank(layer) - 1) else None
+        return scale_and_shift(layer) if layer.axis in (-1, rank(layer) - 1) else None
     if kind is LayerScale:
         return np.asarray(layer.gamma, np.float64), np.zeros(())
     if kind is keras.layers.Rescaling:
         scale, shift = (np.asarray(value, np.float64) for value in (layer.scale, layer.offset))
         return (scale, shift) if max(scale.ndim, shift.ndim) < 2 else None
-    if kind is keras.layers.Normalization and not layer.invert and tuple(layer.axis) in ((-1,), (_rank(layer) - 1,)):
+    if kind is keras.layers.Normalization and not layer.invert and tuple(layer.axis) in ((-1,), (rank(layer) - 1,)):
         mean, variance = (np.asarray(value, np.float64).reshape(-1) for value in (layer.mean, layer.variance))
         scale = 1 / np.maximum(np.sqrt(variance), keras.backend.epsilon())
         return scale, -mean * scale
@@ -42,6 +42,7 @@ def scale_and_shift(norm: keras.layers.BatchNormalization) -> Affine:
     return scale, (np.asarray(norm.beta) if norm.center else 0) - mean * scale
 
 
-def _rank(layer) -> int:
+def rank(layer) -> int:
+    """The number of dimensions of a layer's input."""
     shape = (layer.get_build_config() or {}).get("input_shape")
     return len(shape) if shape is not None else 0  # 0: a Normalization that was built by hand; only axis -1 counts

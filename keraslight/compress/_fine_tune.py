@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keraslight.compress import _data, _graph
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    from keraslight.training import Distillation
 
 
 def check_callback(model: keras.Model, name: str) -> None:
@@ -48,24 +51,32 @@ def fine_tune(
     batch_size: int,
     seed: int,
     verbose: int | str,
+    distillation: Distillation | None = None,
 ) -> None:
     """Compiles a model, trains it (AdamW, a cosine-decayed learning rate) and settles its batch norms.
 
     Args:
         model: A classifier with its own weights; it is changed.
-        data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose: As in `prune`. The
-            global seeds are left to the caller: building a model may draw numbers, too.
+        data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose, distillation: As in
+            `prune`. The global seeds are left to the caller: building a model may draw numbers, too.
     """
     train = _data.batches(data, batch_size, seed)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
-    from_logits = not _data.gives_probabilities(_graph.read(model))
-    model.compile(
-        optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
-        loss=loss or keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
-        metrics=["accuracy"],
-        jit_compile=False,  # "auto" means XLA, which makes convolutions several times slower on a CPU
-    )
-    model.fit(
+
+    def compile_(trained: keras.Model, loss: Any) -> keras.Model:
+        trained.compile(
+            optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
+            loss=loss,
+            metrics=["accuracy"],
+            jit_compile=False,  # "auto" means XLA, which makes convolutions several times slower on a CPU
+        )
+        return trained
+
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy
+    trained = compile_(model, loss or cross_entropy(from_logits=not _data.gives_probabilities(_graph.read(model))))
+    if distillation is not None:
+        trained = compile_(distillation.distiller(model), cross_entropy(from_logits=True))
+    trained.fit(
         train,
         epochs=epochs,
         validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),

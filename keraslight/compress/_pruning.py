@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -12,6 +12,9 @@ from keraslight.compress import _pruning_settings as _settings
 from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
 from keraslight.compress._sparsity import targets
 from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from keraslight.training import Distillation
 
 
 class Pruning(keras.callbacks.Callback):
@@ -22,7 +25,7 @@ class Pruning(keras.callbacks.Callback):
     Weights that a mask hides are zero before and after every step, so validation and checkpoints see the sparse model;
     a later update of the masks may let one back in. After `end_step` the masks stay as they are and the remaining
     weights (and batch norms) settle: leave at least a quarter of the training for that, and call
-    `settle_batch_norms` after it where momenta are long.
+    `settle_batch_norms` after it where momenta are long. In a `keras.distillation.Distiller` it prunes the student.
 
     Args:
         final_sparsity: Share of zeros to reach in each kernel, in (0, 1). It is reached or passed by a hair, in kernels
@@ -83,7 +86,9 @@ class Pruning(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         check_callback(self.model, "Pruning")
-        chosen = targets(self.model, self.final_sparsity, self.layers, self.policy)
+        distilled = isinstance(self.model, keras.distillation.Distiller)
+        pruned = self.model.student if distilled else self.model
+        chosen = targets(pruned, self.final_sparsity, self.layers, self.policy)
         _settings.check_blocks(chosen, self.block_size)
         begin, end = self._steps()
         chosen_schedules = _settings.schedules(chosen, self.schedule, begin, end, self.frequency, self.block_size)
@@ -132,6 +137,7 @@ def prune(
     m_by_n: tuple[int, int] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
+    distillation: Distillation | None = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -154,6 +160,8 @@ def prune(
         callbacks: More Keras callbacks.
         loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
             last layer gives them.
+        distillation: A teacher whose answers the copy learns as well as the labels, most often `model` itself:
+            `keraslight.training.Distillation(model)`. It decides on the loss alone.
         batch_size: For arrays.
         seed: Seed of the shuffling, dropout and everything else.
         verbose: As in `fit`.
@@ -162,11 +170,14 @@ def prune(
         The pruned copy, compiled, with the model's layer names.
 
     Raises:
-        InvalidArgumentError: an argument is out of range or a pattern matches no layer.
+        InvalidArgumentError: an argument is out of range, a pattern matches no layer, the teacher has other classes or
+            images, or it comes with a `loss`.
         CompressionError: the model is subclassed.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
+    if distillation is not None and loss is not None:
+        raise InvalidArgumentError(f"`loss` must be None where a teacher decides on it. Received: loss={loss}.")
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern should not wait for the copy
     keras.utils.set_random_seed(seed)
@@ -179,6 +190,7 @@ def prune(
         learning_rate=learning_rate,
         callbacks=[pruning, *callbacks],
         loss=loss,
+        distillation=distillation,
         batch_size=batch_size,
         seed=seed,
         verbose=verbose,

@@ -88,7 +88,8 @@ def quantize_aware(
         batch_norm_steps: Training steps in which batch norms normalize by the batch and follow its statistics. Then,
             or from the start at 0, the moving statistics are frozen, as the file has them; gamma and beta train on.
         calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
-            batches are used. Without it ranges start at -6..6, and the first few hundred steps are spent on them.
+            batches are used. Without it ranges start at -6..6 (0..6 behind a ReLU), and the first few hundred steps are
+            spent on them.
         learning_rate: Of the compiled optimizer: a float or a tf_keras schedule.
 
     Returns:

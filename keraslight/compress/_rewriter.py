@@ -237,6 +237,25 @@ class Rewriter:
             first.config["activation"] = step.config["activation"]
             self.remove(step)
 
+    def join_activations(self) -> None:
+        """Makes a batch norm that only an activation reads a 1x1 depthwise convolution, which takes the activation in.
+
+        Both go over the map once then, for the time of the activation alone.
+        """
+        for step in self.steps:
+            norm, readers = step.call.layer, self.readers[step.call.outputs[0]]
+            alone = step.alone and not step.call.kwargs.get("training") and len(readers) == 1
+            if not alone or readers[0] is None or _activation(readers[0]) is None:
+                continue
+            affine = _affine.read(norm) if isinstance(norm, keras.layers.BatchNormalization) else None
+            if affine is None or _affine.rank(norm) != 4:
+                continue
+            scale, shift = affine
+            step.call.layer = keras.layers.DepthwiseConv2D(
+                1, data_format="channels_last", dtype=norm.dtype_policy, name=step.call.name
+            )
+            step.config, step.weights = step.call.layer.get_config(), [scale.reshape(1, 1, -1, 1), shift]
+
     def fold_activations(self) -> None:
         for step in list(self.steps):
             activation, maker = _activation(step), self.before(step)

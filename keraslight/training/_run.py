@@ -34,7 +34,7 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
     Returns:
         The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, classes). And the content of
         model.json: "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`),
-        "seed", "metrics" and "versions".
+        "seed", "distillation" (None without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` is not a run folder.
@@ -153,7 +153,8 @@ class RunFolder:
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
     """Weights, statistics, the state of random layers, and the optimizer's moments and step count."""
-    return [*model.variables, *model.optimizer.variables]
+    trained = getattr(model, "student", model)  # a distiller's teacher does not change
+    return [*trained.variables, *model.optimizer.variables]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -22,7 +22,9 @@ import tensorflow as tf
 from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.layers import ImageNormalization
 from keraslight.training._data import ImageData
+from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
+from keraslight.training._loss import ClassificationLoss, gives_logits
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training._run import Row, RunFolder
@@ -61,6 +63,7 @@ def train(
     *,
     run_dir: str | os.PathLike[str],
     resume: bool = True,
+    distillation: Distillation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
 ) -> TrainingResult:
@@ -77,26 +80,32 @@ def train(
         recipe: Epochs, learning rate and so on.
         run_dir: The run folder; made if it is missing.
         resume: Continues the run in `run_dir` if there is one. False overwrites it.
+        distillation: A teacher whose answers the model learns as well as the labels; `loss` and `val_loss` then have
+            both parts. The model stays a plain one.
         callbacks: Further Keras callbacks. They run after an epoch was saved and must keep no state that a resume
             would need.
         progress: Shows a bar on a terminal, a line per epoch elsewhere; on stderr.
 
     Raises:
-        InvalidArgumentError: the model does not fit the data, or the run to resume began with another recipe, other
-            data or another model.
+        InvalidArgumentError: the model does not fit the data or the teacher, or the run to resume began with another
+            recipe, other data, another model or another teacher.
         TrainingError: the loss is no longer finite.
         MissingDependencyError: rich or matplotlib is not installed.
     """
     _check(model, data)
     require("matplotlib.figure", "matplotlib")  # now, not after hours of training
-    keras.utils.set_random_seed(recipe.seed)
+    from_logits = gives_logits(model)
     # A second model over the same layers carries optimizer and loss. So best.keras gets the plain model, a third of
     # the size, which loads without this package's loss function.
-    trained = keras.Model(model.inputs[0], model.outputs[0])
+    if distillation is None:
+        trained = keras.Model(model.inputs[0], model.outputs[0])
+    else:
+        trained, from_logits = distillation.distiller(model), True
+    keras.utils.set_random_seed(recipe.seed)
     steps = data.steps_per_epoch(recipe.batch_size)
     trained.compile(
         optimizer=_optimizer(trained, recipe, steps),
-        loss=ClassificationLoss(recipe.label_smoothing, _gives_logits(model)),
+        loss=ClassificationLoss(recipe.label_smoothing, from_logits),
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU, XLA's steps take 2 to 4 times as long (measured with MobileNetV4)
     )
@@ -106,6 +115,8 @@ def train(
     if not resume:
         folder.clear()
     identity = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    if distillation is not None:
+        identity["distillation"] = distillation.to_dict()
     history = folder.load_state(trained, identity)
     keeper = _Keeper(model, data, recipe, folder, identity, history)
     if not keeper.finished:
@@ -202,6 +213,7 @@ class _Keeper(keras.callbacks.Callback):
             "preprocessing": self._data.preprocessing.to_dict(),
             "recipe": self._recipe.to_dict(),
             "seed": self._recipe.seed,
+            "distillation": self._identity.get("distillation"),
             "metrics": {
                 "val_accuracy": self.best["val_accuracy"],
                 "val_loss": self.best["val_loss"],
@@ -267,50 +279,6 @@ def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimize
     # By rank, not by name: biases, normalization and layer scales are vectors in every architecture.
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
     return optimizer
-
-
-@keras.saving.register_keras_serializable(package="keraslight")
-class ClassificationLoss(keras.losses.Loss):
-    """Cross-entropy of integer targets with label smoothing: targets (B,), outputs (B, classes) -> a number.
-
-    Keras' own has no label smoothing for integers. Source of the maths: Szegedy et al., "Rethinking the Inception
-    Architecture", https://arxiv.org/abs/1512.00567, section 7.
-
-    Args:
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
-        from_logits: Whether the model ends without a softmax.
-    """
-
-    def __init__(
-        self, label_smoothing: float = 0.0, from_logits: bool = False, name: str = "classification_loss", **kwargs: Any
-    ) -> None:
-        super().__init__(name=name, **kwargs)
-        self.label_smoothing, self.from_logits = label_smoothing, from_logits
-
-    def call(self, targets: Any, outputs: Any) -> Any:
-        return keras.losses.categorical_crossentropy(
-            keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), outputs.shape[-1]),
-            outputs,
-            from_logits=self.from_logits,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
-
-
-def _gives_logits(model: keras.Model) -> bool:
-    """False for probabilities. Anything else at the end would train with the wrong loss, and without a word."""
-    last = model.outputs[0]._keras_history.operation
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
-        return False
-    if activation in (None, keras.activations.linear):
-        return True
-    raise InvalidArgumentError(
-        "`model` must end in a softmax (probabilities) or without an activation (logits). "
-        f"Received: {getattr(activation, '__name__', activation)} in layer {last.name!r}."
-    )
 
 
 def _fingerprint(model: keras.Model) -> dict[str, Any]:

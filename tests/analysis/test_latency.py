@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keraslight.analysis import Latency, _engines, latency, memory_bandwidth, operation_overhead
+from keraslight.analysis import Latency, _engines, file_latency, latency, memory_bandwidth, operation_overhead
 from keraslight.analysis.latency import _WARMUP, _interleaved
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight.export import to_litert
 
 
 @pytest.fixture
@@ -66,6 +67,45 @@ def test_percentiles(monkeypatch, model):
     # The module's name is the function's too, so a path to it leads to the function.
     monkeypatch.setitem(latency.__globals__, "_interleaved", lambda runners, *_: dict.fromkeys(runners, range(101)))
     assert latency(model, ["keras"]) == [Latency("keras", None, 1, 50.0, 90.0, 99.0)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int8"])
+def test_files(model, tmp_path, dtype):
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype("float32")
+    plain = to_litert(model, tmp_path / "plain.tflite")
+    small = to_litert(
+        model,
+        tmp_path / "small.tflite",
+        quantization="int8",
+        representative_data=images,
+        input_dtype=dtype,
+        batch_size=2,
+    )
+    times = file_latency({"before": plain, "after": small}, repeats=3)
+    assert list(times) == ["before", "after"]
+    assert [(row.engine, row.threads, row.batch) for row in times.values()] == [("litert", 1, 1), ("litert", 1, 2)]
+    assert all(0 < row.p50 <= row.p90 <= row.p99 < 60_000 for row in times.values())
+    # Pixels of the kind that the file takes reach it.
+    answers = _engines.litert_file_runner(small, np.random.default_rng(1), 1)()
+    assert answers.shape == (2, 4)
+    assert answers.dtype == "float32"
+
+
+def test_files_are_interleaved(monkeypatch):
+    monkeypatch.setattr(_engines, "litert_file_runner", lambda file, rng, threads: lambda: np.zeros((threads, 2)))
+    fake = {"a": list(range(101)), "b": list(range(0, 202, 2))}
+    seen = []
+    monkeypatch.setitem(
+        file_latency.__globals__,
+        "_interleaved",
+        lambda runners, repeats, *_: seen.append((list(runners), repeats)) or fake,
+    )
+    times = file_latency({"a": "a.tflite", "b": "b.tflite"}, threads=3, repeats=7)
+    assert seen == [(["a", "b"], 7)]
+    assert times == {"a": Latency("litert", 3, 3, 50.0, 90.0, 99.0), "b": Latency("litert", 3, 3, 100.0, 180.0, 198.0)}
+    for wrong in ({"files": {}}, {"threads": 0}, {"repeats": 0}):
+        with pytest.raises(InvalidArgumentError, match="`files` must hold a file, `threads` and `repeats` must be at"):
+            file_latency(**{"files": {"a": "a.tflite"}, **wrong})
 
 
 def test_memory_bandwidth(monkeypatch):

@@ -126,6 +126,32 @@ def test_merges_linear_layers_where_that_saves_work():
     assert [layer.name for layer in compress.fuse(model).layers[1:]] == ["project", "expand"]
 
 
+@pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}])
+def test_a_norm_before_an_activation_becomes_one_layer_with_it(options):
+    images = keras.Input((8, 8, 6))
+
+    def norm(x, **call):
+        return layers.BatchNormalization(**options)(x, **call)
+
+    joined = layers.ReLU()(norm(images))
+    read_twice = norm(images)
+    twice = layers.Add()([read_twice, layers.ReLU()(read_twice)])
+    training = layers.ReLU()(norm(images, training=True))
+    vector = layers.ReLU()(norm(layers.GlobalAveragePooling2D()(images)))
+    softmax = layers.Softmax()(norm(images))
+    model = randomized(keras.Model(images, [layers.Conv2D(4, 3, padding="same")(joined), twice, vector, softmax]))
+    fused = compress.fuse(model)
+    (made,) = (layer for layer in fused.layers if isinstance(layer, layers.DepthwiseConv2D))
+    assert made.activation is keras.activations.relu
+    assert made.name in norms(model)
+    assert norms(fused) == [name for name in norms(model) if name != made.name]
+    assert len(fused.layers) == len(model.layers) - 1
+    for wanted, got in zip(model(IMAGES), fused(IMAGES), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-5)
+    kept = keras.Model(images, training)
+    assert norms(compress.fuse(kept)) == norms(kept)
+
+
 @pytest.mark.parametrize("activation", ["relu", "relu6", "gelu", "silu", "hard_silu", "sigmoid"])
 def test_activations_go_into_the_layer_before(activation):
     images = keras.Input((8, 8, 6))

@@ -10,13 +10,13 @@ import keraslight
 from keraslight import compress
 from keraslight.layers import LayerScale
 
-# Name, side of the images, other arguments, and the batch norms and layer scales that stay: those before an activation
-# or a padded convolution.
+# Name, side of the images, other arguments, and the batch norms and layer scales that stay: those before a padded
+# convolution.
 SMALL = [
     ("alexnet", 64, {}, 0),
     ("convnext_tiny", 32, {}, 0),
     ("convnext_v2_atto", 32, {}, 0),
-    ("densenet121", 32, {}, 62),
+    ("densenet121", 32, {}, 0),
     ("efficientnet_b0", 32, {}, 0),
     ("efficientnet_v2_b0", 32, {}, 0),
     ("ghostnet_050", 32, {}, 0),

@@ -66,7 +66,8 @@ def quantize(
         keep_zeros: Whether zeros in kernels stay through training.
         keep_clusters: Whether clustered kernels keep their number of values.
         batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
-        calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6.
+        calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6, behind a
+            ReLU 0..6.
     """
     built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
@@ -88,7 +89,7 @@ def quantize(
         if id(layer) not in wrappers:
             quantizer = None
             if wrapped and id(step.output) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()))
+                quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()), positive=step.kind == "relu")
             weight = None
             if step.kind == "conv" and not _matches(step.name, skip):
                 weight = _weight(layer, folds=id(step.output) in folded)

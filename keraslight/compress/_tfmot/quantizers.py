@@ -45,7 +45,9 @@ class KernelQuantizer(quantizers.Quantizer):
         if training:
             limit = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2) if by_channel else None)
             limit = tf.maximum(limit, self.SMALLEST)
-            low, high = low.assign(-limit), high.assign(limit)
+            low.assign(-limit)
+            high.assign(limit)
+            return tf.reshape(_rounded(kernel, limit / 127), inputs.shape)
         quantize = (
             tf.quantization.fake_quant_with_min_max_vars_per_channel
             if by_channel
@@ -57,6 +59,17 @@ class KernelQuantizer(quantizers.Quantizer):
         return {"limit": self.limit.tolist()}
 
 
+@tf.custom_gradient
+def _rounded(kernel, step):
+    """The multiples of `step` next to a kernel's values, and the gradient as if nothing had been rounded.
+
+    It is what TensorFlow's fake-quantization gives where the range just holds the kernel. That operation goes through
+    the kernel channel by channel, with a stride: with its gradient it took 200 ms of one core for 3x3x512x512 weights,
+    this takes 6. The file's graph keeps it, because the converter knows it.
+    """
+    return tf.round(kernel / step) * step, lambda gradient: (gradient, None)
+
+
 class ActivationQuantizer(quantizers.Quantizer):
     """Eight bits, one range that follows the batches' minima and maxima.
 
@@ -66,13 +79,15 @@ class ActivationQuantizer(quantizers.Quantizer):
 
     Args:
         low, high: The first range; 0 is taken in, because padding writes zeros.
+        positive: Whether no input is below 0, as behind a ReLU; then nobody has to look for the lowest.
     """
 
     DECAY = 0.99
     SMALLEST = 1e-6
 
-    def __init__(self, low: float = -6.0, high: float = 6.0):
-        self.low, self.high = min(float(low), 0.0), max(float(high), self.SMALLEST)
+    def __init__(self, low: float = -6.0, high: float = 6.0, positive: bool = False):
+        self.positive = positive
+        self.low, self.high = 0.0 if positive else min(float(low), 0.0), max(float(high), self.SMALLEST)
 
     def build(self, tensor_shape, name, layer):
         return {
@@ -85,14 +100,15 @@ class ActivationQuantizer(quantizers.Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         low, high = weights["min_var"], weights["max_var"]
         if training:
-            batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
+            if not self.positive:
+                batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
+                low = low.assign_sub((1 - self.DECAY) * (low - batch_low))
             batch_high = tf.maximum(tf.reduce_max(inputs), self.SMALLEST)
-            low = low.assign_sub((1 - self.DECAY) * (low - batch_low))
             high = high.assign_sub((1 - self.DECAY) * (high - batch_high))
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
 
     def get_config(self):
-        return {"low": self.low, "high": self.high}
+        return {"low": self.low, "high": self.high, "positive": self.positive}
 
 
 class Wrapper(quantize_wrapper.QuantizeWrapperV2):

@@ -1,0 +1,57 @@
+"""Pruning with the float model as teacher."""
+
+import keras
+import numpy as np
+import pytest
+
+from keraslight import compress
+from keraslight.errors import InvalidArgumentError
+from keraslight.training import Distillation
+
+
+@pytest.fixture(scope="module")
+def net(digits):
+    """A net of two convolutions, trained for two epochs."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    images = keras.Input((32, 32, 1))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu", name="stem")(layers.Rescaling(1 / 255)(images))
+    x = layers.Conv2D(16, 3, strides=2, activation="relu", name="body")(x)
+    x = layers.Dense(10, activation="softmax", name="classifier")(layers.Flatten()(x))
+    model = keras.Model(images, x)
+    model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(*digits[0], epochs=2, batch_size=32, verbose=0)
+    return model
+
+
+def test_it_comes_nearer_to_the_float_model(net, digits, accuracy):
+    images, _ = digits[1]
+    expected, before = net.predict(images, verbose=0), net.get_weights()
+
+    def prune(distillation):
+        arguments = {"sparsity": 0.9, "epochs": 2, "batch_size": 64, "distillation": distillation, "verbose": 0}
+        pruned = compress.prune(net, digits[0], **arguments)
+        assert compress.sparsity(pruned).total >= 0.9
+        assert [layer.name for layer in pruned.layers[1:]] == [layer.name for layer in net.layers[1:]]
+        answers = pruned.predict(images, verbose=0)
+        assert pruned.evaluate(*digits[1], verbose=0)[1] == pytest.approx(accuracy(pruned))
+        return (expected * np.log(expected.clip(1e-12) / answers.clip(1e-12))).sum(-1).mean()
+
+    assert prune(Distillation(net, temperature=1, alpha=0)) < prune(None)
+    assert all(np.array_equal(*pair) for pair in zip(before, net.get_weights(), strict=True))
+    with pytest.raises(InvalidArgumentError, match="`loss` must be None where a teacher decides on it. Received: loss"):
+        compress.prune(net, digits[0], loss="mse", distillation=Distillation(net))
+
+
+def test_the_callback_prunes_the_student_of_a_distiller(net, digits):
+    student = keras.models.clone_model(net)
+    distiller = keras.distillation.Distiller(
+        teacher=keras.models.clone_model(net),
+        student=student,
+        distillation_losses=keras.distillation.FeatureDistillation("mse", "classifier", "classifier"),
+    )
+    distiller.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
+    images, labels = digits[0]
+    distiller.fit(images[:320], labels[:320], callbacks=[compress.Pruning(0.5)], batch_size=32, verbose=0)
+    assert compress.sparsity(student).total >= 0.5
+    assert compress.sparsity(distiller.teacher).total < 0.01
