@@ -109,6 +109,7 @@ RECIPES: dict[str, Recipe] = {
     "RepVGG": Recipe(12, width=0.25),
     "ResNet": Recipe(10),
     "ShuffleNetV2": Recipe(12, width=1.0),
+    "SqueezeNet": Recipe(20, 2e-3, width=0.5, side=48, options={"dropout": 0.0}, he=True, bias=1.0),
     "VGG": Recipe(8, 3e-3),
 }
 

@@ -27,7 +27,9 @@ FLOAT = 0.97  # what a recipe must reach
 # What each way may cost, in points of accuracy, and the share of images on which calibrated int8 and float agree.
 TRAINED_LOSS, CALIBRATED_LOSS, SPARSE_LOSS, AGREEMENT = 0.5, 1.5, 1.5, 97.0
 # Family -> the bounds that its small net does not keep. The page marks them.
-MISSED: dict[str, set[str]] = {}
+# SqueezeNet has no normalization: prune's default rate, above that of its training, undoes what it had learned (the
+# loss starts at 2.0 again), and 220 steps are too few to learn it anew. It loses 3.3 points.
+MISSED: dict[str, set[str]] = {"SqueezeNet": {"70% sparse"}}
 COLUMNS = ("family", "net", "parameters", "training", "float", "int8 trained", "int8 calibrated", "same top-1")
 COLUMNS += ("70% sparse", "float32 file", "int8 file", "left in float")
 
