@@ -99,6 +99,7 @@ class Recipe:
 RECIPES: dict[str, Recipe] = {
     "AlexNet": Recipe(12, 1e-3, options={"dropout": 0.0}, he=True),
     "ConvNeXtV2": Recipe(12, 2e-3, width=0.5),
+    "DenseNet": Recipe(10),
     "EfficientNet": Recipe(12, width=0.5),
     "GhostNet": Recipe(12, width=0.5),
     "GoogLeNet": Recipe(12),
