@@ -107,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
     "MobileNetV1": Recipe(12, width=0.5),
     "MobileNetV2": Recipe(12, width=0.7),
     "MobileNetV3": Recipe(12),
+    "MobileNeXt": Recipe(12, width=0.5),
     "RepVGG": Recipe(12, width=0.25),
     "ResNet": Recipe(10),
     "ShuffleNetV2": Recipe(12, width=1.0),
