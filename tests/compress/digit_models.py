@@ -113,6 +113,7 @@ RECIPES: dict[str, Recipe] = {
     "ShuffleNetV2": Recipe(12, width=1.0),
     "SqueezeNet": Recipe(20, 2e-3, width=0.5, side=48, options={"dropout": 0.0}, he=True, bias=1.0),
     "VGG": Recipe(8, 3e-3),
+    "Xception": Recipe(10),
 }
 
 
