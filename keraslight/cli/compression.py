@@ -58,7 +58,7 @@ def prune(
     two_of_four: Annotated[bool, typer.Option("--two-of-four", help="Two zeros in every four channels.")] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 12,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 3e-3,
     teacher: _teacher.Teacher = None,
     temperature: _teacher.Temperature = None,
     alpha: _teacher.Alpha = None,

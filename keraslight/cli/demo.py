@@ -123,6 +123,7 @@ def _train_stages(data: ImageData, to: Path, seed: int, epochs: int | None) -> I
         batches(PRUNING_EPOCHS),
         sparsity=SPARSITY,
         epochs=1,
+        learning_rate=recipe.learning_rate / 2,
         loss=ClassificationLoss(recipe.label_smoothing),
         seed=seed,
         verbose=_verbose(),

@@ -14,6 +14,7 @@ LABELS = np.arange(96) % 4
 
 
 def small(momentum=0.99, frozen=False):
+    keras.utils.set_random_seed(0)  # some random kernels give a channel hardly more variance than the epsilon
     images = keras.Input((4, 4, 2), name="images")
     x = layers.BatchNormalization(momentum=momentum, trainable=not frozen, name="norm")(images)
     x = layers.BatchNormalization(momentum=0.5, name="second")(layers.Conv2D(4, 1, name="conv")(x))

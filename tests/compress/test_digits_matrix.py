@@ -23,12 +23,13 @@ PAGE = ROOT / "docs" / "compression.md"
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
 QUICK = ("LeNet5",)  # `make test-all` runs the others
 SPARSITY, PRUNING_EPOCHS, QUANTIZED_EPOCHS = 0.7, 10, 3
-PRUNING_RATE = 3e-3  # with the default, 1e-3, ShuffleNetV2 and RepVGG don't come back in 220 steps
 FLOAT = 0.97  # what a recipe must reach
 # What each way may cost, in points of accuracy, and the share of images on which calibrated int8 and float agree.
 TRAINED_LOSS, CALIBRATED_LOSS, SPARSE_LOSS, AGREEMENT = 0.5, 1.5, 1.5, 97.0
 # Family -> the bounds that its small net does not keep. The page marks them.
-MISSED: dict[str, set[str]] = {}
+# SqueezeNet loses 3.3 points. Measured besides: 5.8 at a rate of 1e-3, 3.5 at 3e-3 after a warm-up of one epoch, so it
+# is not the rate. The loss rises while the masks grow; a net of 184,000 weights without normalization has few to spare.
+MISSED: dict[str, set[str]] = {"SqueezeNet": {"70% sparse"}}
 COLUMNS = ("family", "net", "parameters", "training", "float", "int8 trained", "int8 calibrated", "same top-1")
 COLUMNS += ("70% sparse", "float32 file", "int8 file", "left in float")
 
@@ -93,9 +94,7 @@ def measure(family: str, model: keras.Model, folder: Path) -> Figures:
         kernels = [operator for operator in left if operator.kind in digit_models.KERNELS]
         assert all(digit_models.belongs_to(operator, report.floats) for operator in kernels), kernels
 
-    pruned = compress.prune(
-        model, data, sparsity=SPARSITY, epochs=PRUNING_EPOCHS, learning_rate=PRUNING_RATE, verbose=0
-    )
+    pruned = compress.prune(model, data, sparsity=SPARSITY, epochs=PRUNING_EPOCHS, verbose=0)
     zeros = compress.sparsity(pruned)
     # A kernel of 16 weights has 11 zeros, not 11.2.
     assert all(layer.zeros >= math.floor(SPARSITY * layer.size) for layer in zeros.layers), zeros
@@ -146,8 +145,8 @@ def _start(family: str) -> list[str]:
     """The cells that say which net it is and how it was trained."""
     variant, width, side = digit_models.SMALL[family]
     recipe = digit_models.RECIPES[family]
-    width = recipe.width or width
-    parameters = digit_models.build(family, width=width, **recipe.options).count_params()
+    width, side = recipe.width or width, recipe.side or side
+    parameters = digit_models.built(family).count_params()
     return [family, f"`{variant}`, width {width:g}, {side}x{side}", f"{parameters:,}"]
 
 
@@ -188,8 +187,7 @@ def page(family: str) -> str:
         f"  at most {TRAINED_LOSS} points below float.",
         f"- int8 calibrated: `calibrate`, no training, in the .tflite; at most {CALIBRATED_LOSS} points below float.",
         f"- same top-1: where the calibrated file and the float model give the same class; at least {AGREEMENT:g}.",
-        f"- 70% sparse: `prune` with a learning rate of {PRUNING_RATE:g}, {PRUNING_EPOCHS} epochs; "
-        f"at most {SPARSE_LOSS} points below float.",
+        f"- 70% sparse: `prune`, {PRUNING_EPOCHS} epochs; at most {SPARSE_LOSS} points below float.",
         "",
         "The int8 file is the calibrated one. (!) marks what misses its bound. What `train_quantized` leaves in float",
         "is named by its Keras layer; everything else is int8.",
