@@ -69,7 +69,7 @@ def classify(
                     failed += 1
                     typer.echo(f"{type(answer.error).__name__}: {answer.error}", err=True)
                 elif as_json:
-                    typer.echo(json.dumps({"image": answer.source, "classes": [vars(c) for c in answer.ranking]}))
+                    typer.echo(json.dumps({"image": answer.source, "classes": [c._asdict() for c in answer.ranking]}))
                 else:
                     answered.append(answer)
     except ServingError as error:

@@ -265,7 +265,7 @@ class ClassifierClient(BaseClient):
     def _run(self, steps: Steps) -> Any:
         """Carries out the steps, and returns their result."""
         self._check_usable()
-        tickets = itertools.count()
+        ticket = 0
         lone: tuple[int, Start] | None = None  # not sent yet: if nothing else happens meanwhile, sent without a thread
         flying: dict[int, Any] = {}
         landed: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -278,7 +278,7 @@ class ClassifierClient(BaseClient):
                     if lone is not None:
                         self._launch(*lone, flying, landed)
                         lone = None
-                    answer = next(tickets)
+                    answer = ticket = ticket + 1
                     if flying:
                         self._launch(answer, step, flying, landed)
                     else:
@@ -287,8 +287,8 @@ class ClassifierClient(BaseClient):
                     if (future := flying.pop(step.ticket, None)) is not None:
                         future.cancel()
                 elif lone is not None and step.seconds is None:
-                    (ticket, start), lone = lone, None
-                    answer = _ended(ticket, lambda start=start: _call(start))
+                    (number, start), lone = lone, None
+                    answer = _ended(number, lambda start=start: _call(start))
                 else:
                     if lone is not None:
                         self._launch(*lone, flying, landed)

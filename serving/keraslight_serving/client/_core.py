@@ -187,25 +187,24 @@ class Core:
         files = [to_file(item.data) for item in items]
         ranked.write_strings(request.inputs["image_bytes"], files)
         response = yield from self._predict(request, sum(map(len, files)), metadata)
-        missing = set(names) - set(response.outputs)
+        outputs = response.outputs
+        missing = [name for name in names if name not in outputs]
         if missing:
-            raise self._internal(
-                f"The answer must have {', '.join(sorted(missing))}. Received: {sorted(response.outputs)}"
-            )
+            raise self._internal(f"The answer must have {', '.join(sorted(missing))}. Received: {sorted(outputs)}")
         try:
-            columns = [ranked.rows(response.outputs[name]) for name in names]
+            labels, scores, indices = [ranked.rows(outputs[name]) for name in names]
         except ValueError as error:
             raise self._internal(f"The server's answer can't be read: {error}") from error
-        if any(len(column) != len(items) for column in columns):
+        if not len(labels) == len(scores) == len(indices) == len(items):
             raise self._internal(
-                f"The server must answer with one ranking per image, {len(items)}. Received: {len(columns[0])}"
+                f"The server must answer with one ranking per image, {len(items)}. Received: {len(labels)}"
             )
         return [
             [
                 Classification(label.decode(errors="replace"), score, index)
-                for label, score, index in zip(*(row[:top_k] for row in ranking), strict=True)
+                for label, score, index in zip(row[:top_k], row_scores[:top_k], row_indices[:top_k], strict=True)
             ]
-            for ranking in zip(*columns, strict=True)
+            for row, row_scores, row_indices in zip(labels, scores, indices, strict=True)
         ]
 
     def _pixel_input(self, metadata: Metadata | None) -> Steps:

@@ -31,6 +31,8 @@ _SIGNATURES = (
 )
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
+_ONE = (bytes, str, os.PathLike, bytearray, memoryview, Image.Image)
+
 # PIL modes that PNG keeps as they are. Others become RGB or RGBA.
 _PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
 
@@ -106,7 +108,7 @@ def _is_directory(item: Any) -> bool:
 
 
 def _is_one(item: Any) -> bool:
-    return isinstance(item, str | os.PathLike | bytes | bytearray | memoryview | Image.Image) or hasattr(item, "read")
+    return isinstance(item, _ONE) or hasattr(item, "read")
 
 
 def _data(item: Any, which: str) -> bytes | np.ndarray:

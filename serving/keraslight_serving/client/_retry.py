@@ -232,7 +232,7 @@ class Caller:
         open_: dict[Any, tuple[Endpoint, bool]] = {}
         tried: list[Endpoint] = []
 
-        def start() -> Steps:
+        def start() -> tuple[Start, tuple[Endpoint, bool]]:
             left = max(state.deadline - self._clock(), 0.001)
             share = retry.attempt_timeout
             if share is None:
@@ -244,18 +244,19 @@ class Caller:
             state.attempts += 1
             state.address = endpoint.address
             seconds = min(share, left)
-            ticket = yield Start(endpoint, method, request, seconds, metadata, wait_for_ready)
-            open_[ticket] = (endpoint, seconds < left)
+            return Start(endpoint, method, request, seconds, metadata, wait_for_ready), (endpoint, seconds < left)
 
         while True:
-            yield from start()
+            attempt, what = start()
+            open_[(yield attempt)] = what
             hedge = retry.hedge_after if retry.attempts > state.attempts else None
             while open_:
                 ended = yield Next(hedge)
                 if ended is None:
                     hedge = None
                     if self._budget.take():
-                        yield from start()
+                        attempt, what = start()
+                        open_[(yield attempt)] = what
                     continue
                 endpoint, cut_short = open_.pop(ended.ticket)
                 if ended.error is None:

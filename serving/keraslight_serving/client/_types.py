@@ -1,12 +1,12 @@
 """What the client answers with."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from keraslight_serving.client.errors import ServingError
 
 
-@dataclass(frozen=True)
-class Classification:
+class Classification(NamedTuple):
     """One class of a ranking.
 
     Attributes:
@@ -20,8 +20,7 @@ class Classification:
     index: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of one image.
 
     Attributes:
