@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import queue
-import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +13,8 @@ import grpc
 
 from keraslight_serving.client._base import BaseClient
 from keraslight_serving.client._core import Batch
-from keraslight_serving.client._crew import Crew
-from keraslight_serving.client._retry import Ended, Next, Start, Steps, Stop
+from keraslight_serving.client._retry import Steps
+from keraslight_serving.client._together import Together
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.client.errors import InvalidInput
 from keraslight_serving.wire import methods
@@ -97,8 +97,7 @@ class ClassifierClient(BaseClient):
         if on_error not in ("raise", "return"):
             raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
         found: list[Any] = []
-        # Twice the window, so that those who are done find work while this thread takes part in it.
-        for answer in self._in_order(images, top_k, metadata, helpers=self._window - 1, ahead=2 * self._window):
+        for answer in self._in_order(images, top_k, metadata, waited_for=True):
             if answer.error is not None and on_error == "raise":
                 raise answer.error
             found.append(answer.error or answer.ranking)
@@ -127,8 +126,7 @@ class ClassifierClient(BaseClient):
         Raises:
             ServingError: as `classify`, but for errors of single images.
         """
-        # Reads no further than what is on its way; whoever takes the answers may take their time over each.
-        yield from self._in_order(images, top_k, metadata, helpers=self._window, ahead=self._window)
+        yield from self._in_order(images, top_k, metadata, waited_for=False)
 
     def predict(
         self,
@@ -240,97 +238,54 @@ class ClassifierClient(BaseClient):
         top_k: int,
         metadata: Mapping[str, str] | None,
         *,
-        helpers: int,
-        ahead: int,
+        waited_for: bool,
     ) -> Iterator[Answer]:
-        """The answers, with `helpers` threads and at most `ahead` batches that were read and not answered yet."""
+        """The answers. `waited_for`: the caller takes one after the other without a pause."""
 
-        def answers(batch: Batch) -> list[Answer]:
-            return self._run(self._core.classify(batch, top_k, metadata))
+        def steps(batch: Batch) -> Steps:
+            return self._core.classify(batch, top_k, metadata)
 
         batches = self._core.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
-        if len(first) < 2:  # no thread for a single request
+        if len(first) < 2:
             for batch in first:
-                yield from answers(batch)
-            return
-        with Crew(answers, helpers) as crew:
-            for batch in itertools.chain(first, batches):
-                crew.give(batch)
-                if len(crew) >= ahead:
-                    yield from crew.take()
-            while crew:
-                yield from crew.take()
+                yield from self._run(steps(batch))
+        elif waited_for and self._core.goes_as_it_is(first[0]):
+            yield from self._in_this_thread(map(steps, itertools.chain(first, batches)))
+        else:
+            yield from self._in_threads(map(steps, itertools.chain(first, batches)))
+
+    def _in_this_thread(self, calls: Iterator[Steps]) -> Iterator[Answer]:
+        self._check_usable()
+        with Together() as together:
+            for steps in calls:
+                while together.unfinished >= self._window:
+                    together.wait()
+                together.give(steps)
+                while together and together.ready():
+                    yield from together.take()
+            while together:
+                yield from together.take()
+
+    def _in_threads(self, calls: Iterator[Steps]) -> Iterator[Answer]:
+        """For images that several threads compress or decode at once, and for a caller who may take a minute over an
+        answer, in which retries and deadlines must not stand still."""
+        waiting: deque[Future[list[Answer]]] = deque()
+        with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
+            try:
+                for steps in calls:
+                    waiting.append(pool.submit(self._run, steps))
+                    if len(waiting) >= self._window:
+                        yield from waiting.popleft().result()
+                while waiting:
+                    yield from waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
 
     def _run(self, steps: Steps) -> Any:
         """Carries out the steps, and returns their result."""
         self._check_usable()
-        ticket = 0
-        lone: tuple[int, Start] | None = None  # not sent yet: if nothing else happens meanwhile, sent without a thread
-        flying: dict[int, Any] = {}
-        landed: queue.SimpleQueue[int] = queue.SimpleQueue()
-        answer: Any = None
-        try:
-            while True:
-                step = steps.send(answer)
-                answer = None
-                if isinstance(step, Start):
-                    if lone is not None:
-                        self._launch(*lone, flying, landed)
-                        lone = None
-                    answer = ticket = ticket + 1
-                    if flying:
-                        self._launch(answer, step, flying, landed)
-                    else:
-                        lone = (answer, step)
-                elif isinstance(step, Stop):
-                    if (future := flying.pop(step.ticket, None)) is not None:
-                        future.cancel()
-                elif lone is not None and step.seconds is None:
-                    (number, start), lone = lone, None
-                    answer = _ended(number, lambda start=start: _call(start))
-                else:
-                    if lone is not None:
-                        self._launch(*lone, flying, landed)
-                        lone = None
-                    answer = _next(step, flying, landed)
-        except StopIteration as end:
-            return end.value
-        finally:
-            steps.close()
-            for future in flying.values():
-                future.cancel()
-
-    def _launch(self, ticket: int, start: Start, flying: dict[int, Any], landed: queue.SimpleQueue[int]) -> None:
-        future = start.endpoint.call(start.method).future(
-            start.request, timeout=start.timeout, metadata=start.metadata, wait_for_ready=start.wait_for_ready
-        )
-        flying[ticket] = future
-        future.add_done_callback(lambda _: landed.put(ticket))
-
-
-def _call(start: Start) -> Any:
-    return start.endpoint.call(start.method)(
-        start.request, timeout=start.timeout, metadata=start.metadata, wait_for_ready=start.wait_for_ready
-    )
-
-
-def _ended(ticket: int, response: Any) -> Ended:
-    try:
-        return Ended(ticket, response(), None)
-    except grpc.RpcError as error:
-        return Ended(ticket, None, error)
-
-
-def _next(step: Next, flying: dict[int, Any], landed: queue.SimpleQueue[int]) -> Ended | None:
-    if not flying:
-        time.sleep(step.seconds or 0)
-        return None
-    deadline = None if step.seconds is None else time.monotonic() + step.seconds
-    while True:
-        try:
-            ticket = landed.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0))
-        except queue.Empty:
-            return None
-        if (future := flying.pop(ticket, None)) is not None:  # else it was stopped
-            return _ended(ticket, future.result)
+        with Together() as together:
+            together.give(steps, alone=True)
+            return together.take()

@@ -123,6 +123,12 @@ class Core:
         if items:
             yield Batch(first, items)
 
+    def goes_as_it_is(self, batch: Batch) -> bool:
+        """Whether no image of it has to be compressed or decoded here, as far as is known."""
+        return self._decodes is not False and all(
+            item.data is None or isinstance(item.data, bytes) for item in batch.items
+        )
+
     def classify(self, batch: Batch, top_k: int, metadata: Metadata | None) -> Steps:
         """The `Answer`s of a batch. An image that can't be classified gets its error; errors of the server's, which
         would hit all images, are raised."""
