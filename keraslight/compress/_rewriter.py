@@ -243,7 +243,7 @@ class Rewriter:
         Both go over the map once then, for the time of the activation alone.
         """
         for step in self.steps:
-            norm, readers = step.call.layer, self.readers[step.call.outputs[0]]
+            norm, readers = step.call.layer, self.readers.get(step.call.outputs[0], [])
             alone = step.alone and not step.call.kwargs.get("training") and len(readers) == 1
             if not alone or readers[0] is None or _activation(readers[0]) is None:
                 continue

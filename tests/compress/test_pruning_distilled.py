@@ -24,20 +24,20 @@ def net(digits):
     return model
 
 
-def test_it_comes_nearer_to_the_float_model(net, digits, accuracy):
-    images, _ = digits[1]
-    expected, before = net.predict(images, verbose=0), net.get_weights()
+def test_a_teacher_makes_up_for_wrong_labels(net, digits, accuracy):
+    images, labels = digits[0]
+    wrong, before = np.random.default_rng(0).permutation(labels), net.get_weights()
 
     def prune(distillation):
-        arguments = {"sparsity": 0.9, "epochs": 2, "batch_size": 64, "distillation": distillation, "verbose": 0}
-        pruned = compress.prune(net, digits[0], **arguments)
-        assert compress.sparsity(pruned).total >= 0.9
+        arguments = {"sparsity": 0.7, "epochs": 2, "batch_size": 64, "distillation": distillation, "verbose": 0}
+        pruned = compress.prune(net, (images, wrong), **arguments)
+        assert compress.sparsity(pruned).total >= 0.7
         assert [layer.name for layer in pruned.layers[1:]] == [layer.name for layer in net.layers[1:]]
-        answers = pruned.predict(images, verbose=0)
         assert pruned.evaluate(*digits[1], verbose=0)[1] == pytest.approx(accuracy(pruned))
-        return (expected * np.log(expected.clip(1e-12) / answers.clip(1e-12))).sum(-1).mean()
+        return accuracy(pruned)
 
-    assert prune(Distillation(net, temperature=1, alpha=0)) < prune(None)
+    # With seeds 0 to 2: 92% of 93% with the teacher, 2 to 51% without.
+    assert prune(Distillation(net, alpha=0)) > accuracy(net) - 0.05 > prune(None) + 0.2
     assert all(np.array_equal(*pair) for pair in zip(before, net.get_weights(), strict=True))
     with pytest.raises(InvalidArgumentError, match="`loss` must be None where a teacher decides on it. Received: loss"):
         compress.prune(net, digits[0], loss="mse", distillation=Distillation(net))
