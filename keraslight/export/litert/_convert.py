@@ -53,7 +53,7 @@ def to_litert(
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
             `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
-        quantization: None (float32), `"float16"` weights (but for the smallest constants, 3% of the bytes, whose
+        quantization: None (float32), `"float16"` weights (but for the smallest constants, 6% of the bytes, whose
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
