@@ -72,7 +72,9 @@ def _rows(page: str) -> dict[str, list[str]]:
 
 def _net(family: str) -> str:
     variant, width, side = digit_models.SMALL[family]
-    return f"`{variant}`, width {digit_models.RECIPES[family].width or width:g}, {side}x{side}"
+    recipe = digit_models.RECIPES[family]
+    side = recipe.side or side
+    return f"`{variant}`, width {recipe.width or width:g}, {side}x{side}"
 
 
 def measured(family: str, rows: dict[str, list[str]]) -> str:
