@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import grpc
 import pytest
-from keraslight_serving.client import ClassifierClient
+from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.client._retry import Next, Start
 from keraslight_serving.client._together import Together
 from keraslight_serving.client.testing import FakeChannel, FakeRpcError
@@ -132,3 +132,19 @@ def test_classify_keeps_a_window_of_requests_on_their_way():
     found = client.classify([b"\xff\xd8\xff"] * 20)
     assert [ranking[0].label for ranking in found] == ["cat"] * 20
     assert channel.most == 3
+
+
+def test_a_slow_source_of_images_holds_up_no_retry():
+    """What fails while the generator rests is sent again meanwhile, or the deadline would be over."""
+    channel = FakeChannel(error=grpc.StatusCode.UNAVAILABLE)
+
+    def images():
+        yield b"\xff\xd8\xff"
+        yield b"\xff\xd8\xff"
+        time.sleep(0.1)
+        channel.error = None
+        time.sleep(1.5)
+        yield b"\xff\xd8\xff"
+
+    client = ClassifierClient(channel=channel, batch_size=1, window=3, timeout=1.0, retry=Retry(attempts=50))
+    assert [ranking[0].label for ranking in client.classify(images())] == ["cat"] * 3

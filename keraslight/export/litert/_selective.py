@@ -13,6 +13,7 @@ import numpy as np
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import check_convertible, write_file
 from keraslight.export.litert._convert import DTYPES, calibrating_converter
+from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._parity import new_interpreter
 from keraslight.export.litert._report import LiteRTOperator, litert_report
 
@@ -139,9 +140,7 @@ class CalibratedModel:
 
 def _sources(content: bytes) -> dict[str, set[str | None]]:
     """Operator -> the operators whose results it reads, all by the names of their first outputs; None is the input."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)).subgraphs[0]
+    graph = read_model(content).subgraphs[0]
     makers: dict[int, str | None] = dict.fromkeys(map(int, graph.inputs))
     found = {}
     for operator in graph.operators:

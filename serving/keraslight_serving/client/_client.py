@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,7 +98,9 @@ class ClassifierClient(BaseClient):
         if on_error not in ("raise", "return"):
             raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
         found: list[Any] = []
-        for answer in self._in_order(images, top_k, metadata, waited_for=True):
+        # Who makes images one by one, such as a generator that downloads them, may pause between two.
+        quick = isinstance(images, Sequence | os.PathLike)
+        for answer in self._in_order(images, top_k, metadata, waited_for=quick):
             if answer.error is not None and on_error == "raise":
                 raise answer.error
             found.append(answer.error or answer.ranking)
@@ -240,7 +243,7 @@ class ClassifierClient(BaseClient):
         *,
         waited_for: bool,
     ) -> Iterator[Answer]:
-        """The answers. `waited_for`: the caller takes one after the other without a pause."""
+        """The answers. `waited_for`: images are given, and answers taken, without a pause."""
 
         def steps(batch: Batch) -> Steps:
             return self._core.classify(batch, top_k, metadata)
@@ -269,7 +272,7 @@ class ClassifierClient(BaseClient):
 
     def _in_threads(self, calls: Iterator[Steps]) -> Iterator[Answer]:
         """For images that several threads compress or decode at once, and for a caller who may take a minute over an
-        answer, in which retries and deadlines must not stand still."""
+        image or an answer, in which retries and deadlines must not stand still."""
         waiting: deque[Future[list[Answer]]] = deque()
         with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
             try:
