@@ -139,12 +139,11 @@ def test_a_slow_source_of_images_holds_up_no_retry():
     channel = FakeChannel(error=grpc.StatusCode.UNAVAILABLE)
 
     def images():
-        yield b"\xff\xd8\xff"
-        yield b"\xff\xd8\xff"
+        yield from [b"\xff\xd8\xff"] * 4  # two are on their way when the next one is asked for
         time.sleep(0.1)
         channel.error = None
         time.sleep(1.5)
         yield b"\xff\xd8\xff"
 
-    client = ClassifierClient(channel=channel, batch_size=1, window=3, timeout=1.0, retry=Retry(attempts=50))
-    assert [ranking[0].label for ranking in client.classify(images())] == ["cat"] * 3
+    client = ClassifierClient(channel=channel, batch_size=1, window=8, timeout=1.0, retry=Retry(attempts=50))
+    assert [ranking[0].label for ranking in client.classify(images())] == ["cat"] * 5
