@@ -427,6 +427,26 @@ def test_a_reload_takes_another_folder_and_policy_for_a_known_model(folders, rep
     until(lambda: states(models) == {3: AVAILABLE, 2: AVAILABLE, 1: END})
 
 
+def test_a_reload_answers_when_what_it_names_serves(folders, repository):
+    good, empty, other = folders("a", 1), folders("empty"), folders("other", 1)
+    models = repository(ModelConfig("a", good))
+    for n in range(60):  # whatever the model's thread is at
+        away = [ModelConfig("a", empty), ModelConfig("b", other)][n % 2]
+        models.reload([away], Call())
+        time.sleep(0.0005 * (n % 7))
+        models.reload([ModelConfig("a", good)], Call())
+        assert served(models) == 1
+
+
+def test_a_reload_whose_caller_is_gone_changes_nothing(folders, repository):
+    models = repository(ModelConfig("a", folders("a", 1)))
+    wanted = [ModelConfig("b", folders("b", 1))]
+    assert refused(models.reload, wanted, Call(deadline=time.monotonic()))[0] == "DEADLINE_EXCEEDED"
+    assert refused(models.reload, wanted, Call(is_active=lambda: False))[0] == "CANCELLED"
+    assert served(models) == 1
+    assert states(models, "b") == {}
+
+
 def test_a_reload_with_a_model_that_fails(folders, repository):
     a, bad = ModelConfig("a", folders("a", 1)), ModelConfig("bad", folders("bad", 1, broken=True))
     models = repository(a)

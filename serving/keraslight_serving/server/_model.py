@@ -87,7 +87,8 @@ class Model:
         self._versions: dict[int, _Version] = {}
         self._loaded: dict[int, _Loaded] = {}
         self._labels: dict[str, int] = {}
-        self._looks = 0  # how often the folder was read and followed, or could not be
+        self._configured = 0  # how many configurations came after the first
+        self._followed = -1  # which of them was followed last, to its end or its first error
         self._problem: str | None = "its folder was not looked at yet"
         self._warned: set[Path] = set()
         self._stopping = False
@@ -118,15 +119,16 @@ class Model:
         again.
 
         Returns:
-            what `settled` needs to tell a look at the new folder from an older one.
+            the number of this configuration, for `has_followed` and `settled`.
         """
         with self._changed:
             self._config = config
+            self._configured += 1
             self._look_now = True
             self._changed.notify_all()
             if config is not None and self._thread is None:
                 self._start()
-            return self._looks
+            return self._configured
 
     def assign_labels(self, labels: Mapping[str, int]) -> None:
         """Sets labels now, whether or not their versions are loaded."""
@@ -149,6 +151,12 @@ class Model:
         return config.logging if config is not None else None
 
     @property
+    def base_path(self) -> Path | None:
+        """The folder that it follows; None where it isn't wanted."""
+        config = self._config
+        return config.base_path if config is not None else None
+
+    @property
     def is_wanted(self) -> bool:
         return self._config is not None
 
@@ -168,13 +176,18 @@ class Model:
     def wait_for_look(self) -> None:
         """Until the folder was read and what it holds was tried (or could not be read)."""
         with self._changed:
-            self._changed.wait_for(lambda: self._looks > 0 or self._stopping)
+            self._changed.wait_for(lambda: self._followed >= 0 or self._stopping)
 
-    def settled(self, after: int) -> bool:
-        """Whether a look after this one has found versions, and each of them is loaded or has failed."""
+    def has_followed(self, number: int) -> bool:
+        """Whether its folder was read as this configuration (0 is the first) or a later one says."""
+        with self._changed:
+            return self._followed >= number
+
+    def settled(self, number: int) -> bool:
+        """Whether it has followed this configuration, found versions, and each of them is loaded or has failed."""
         with self._changed:
             return (
-                self._looks > after
+                self._followed >= number
                 and bool(self._versions)
                 and (bool(self._loaded) or all(version.state == States.END for version in self._versions.values()))
             )
@@ -220,7 +233,7 @@ class Model:
     def _follow_until_stopped(self) -> None:
         while True:
             with self._changed:
-                config, self._look_now = self._config, False
+                config, number, self._look_now = self._config, self._configured, False
             problem = None
             try:
                 self._follow(config)
@@ -241,7 +254,7 @@ class Model:
                         f"Received: {config.base_path}, without one that is wanted"
                     )
                 self._problem = problem
-                self._looks += 1
+                self._followed = number
                 self._changed.notify_all()
                 if self._config is not None or self._loaded:
                     self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())

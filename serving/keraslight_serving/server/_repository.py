@@ -105,8 +105,10 @@ class Repository:
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         """Serves these models instead, and waits until every new one has a version that serves.
 
-        Models that are no longer named are unloaded, without waiting for that. As in TensorFlow Serving, a model whose
-        folder has no version makes this wait for as long as the caller does.
+        Models that are no longer named are unloaded, without waiting for that. As in TensorFlow Serving, a new model
+        whose folder has no version makes this wait for as long as the caller does. Not as there, a known model that
+        serves nothing or moves to another folder is waited for until it has looked there: what is in the folder then
+        serves before the answer goes out. A call whose caller is gone before its turn changes nothing.
 
         Raises:
             StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
@@ -114,19 +116,22 @@ class Repository:
                 CANCELLED.
         """
         with self._reloading:
+            call.check()  # others may have come first, and a later one must not be undone
             if self._stopping.is_set():  # what came now would never be closed
                 raise _stops()
             for config in configs:
                 self._check_labels(config)
-            looks = self._apply(configs)
+            new, moved = self._apply(configs)
             for config in configs:
                 self._models[config.name].assign_labels(config.labels)
-        waiting = dict(looks)
-        while waiting := {model: after for model, after in waiting.items() if not model.settled(after)}:
+        while not (
+            all(model.settled(number) for model, number in new.items())
+            and all(model.has_followed(number) for model, number in moved.items())
+        ):
             call.check()
             if self._stopping.wait(0.02):
                 raise _stops()
-        failed = [model for model in looks if not model.is_serving]
+        failed = [model for model in new if not model.is_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
             raise StatusError(
@@ -156,25 +161,33 @@ class Repository:
                     logger.error("Can't follow %s, keeping what is served: %s", path, error)
                 trouble = str(error)
 
-    def _apply(self, configs: Sequence[ModelConfig]) -> dict[Model, int]:
-        """Makes these the models. Returns the new ones, with the number of looks that they have had."""
-        models, new = dict(self._models), {}
+    def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model, int], dict[Model, int]]:
+        """Makes these the models.
+
+        Returns:
+            the new ones, and the known ones that serve nothing or move to another folder, each with the number of its
+            configuration.
+        """
+        models, new, moved = dict(self._models), {}, {}
         for config in configs:
             known = models.get(config.name)
             if known is None:
                 models[config.name] = Model(config, self._how)
                 new[models[config.name]] = 0
             else:
-                was_wanted, looks = known.is_wanted, known.configure(config)
+                was_wanted, stays = known.is_wanted, known.is_serving and known.base_path == config.base_path
+                number = known.configure(config)
                 if not was_wanted:
-                    new[known] = looks
+                    new[known] = number
+                elif not stays:
+                    moved[known] = number
         for name in self._models.keys() - {config.name for config in configs}:
             models[name].configure(None)
         started = models.keys() - self._models.keys()
         self._models = models
         for name in started:
             models[name].start()
-        return new
+        return new, moved
 
     def _check_labels(self, config: ModelConfig) -> None:
         model = self._models.get(config.name)
