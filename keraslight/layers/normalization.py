@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
@@ -27,6 +28,17 @@ class ImageNormalization(keras.layers.Rescaling):
             **kwargs,
         )
         self.preprocessing = spec
+
+    def call(self, inputs):
+        width = inputs.shape[-2]
+        if width is None:
+            return super().call(inputs)
+        # LiteRT works along the last axes that need no broadcasting: over rows of constants, not 3 values at a time,
+        # this takes a tenth of the time, which was 9% of MobileNetV3's.
+        scale, offset = (
+            self.backend.cast(np.tile(v, (width, 1)), self.compute_dtype) for v in (self.scale, self.offset)
+        )
+        return self.backend.cast(inputs, self.compute_dtype) * scale + offset
 
     def get_config(self):
         config = super().get_config()

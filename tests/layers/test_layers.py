@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import DropPath, ImageNormalization, LayerScale
@@ -43,6 +44,17 @@ def test_image_normalization():
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3)).astype("float32")
     wanted = (pixels / 255 - np.array(spec.mean)) / np.array(spec.std)
     np.testing.assert_allclose(np.asarray(layer(pixels)), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "row"), [((5, 7, 3), (7, 3)), ((None, None, 3), (3,))])
+def test_image_normalization_has_rows_of_constants_where_the_width_is_known(shape, row):
+    """LiteRT takes ten times as long over three values at a time."""
+    layer = ImageNormalization(Preprocessing((5, 7), mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125)))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3)).astype("float32")
+    function = tf.function(layer, input_signature=[tf.TensorSpec((None, *shape))], autograph=False)
+    np.testing.assert_array_equal(function(pixels), keras.layers.Rescaling(layer.scale, layer.offset)(pixels))
+    shapes = [tuple(op.outputs[0].shape) for op in function.get_concrete_function().graph.get_operations()]
+    assert {shape for shape in shapes if shape[-1:] == (3,) and shape[0] is not None} == {row}
 
 
 def test_layers_survive_clone_and_mixed_precision():
