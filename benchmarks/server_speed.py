@@ -10,6 +10,9 @@ other in one run; a load generator in a process of its own sends ready-made byte
                 / the same server with --engine=tensorflow     at least 3   (MobileNetV2, EfficientNetB0)
                 / LitServe's and Ray Serve's                   at least 3.5 (MobileNetV2, EfficientNetB0)
     from start to the first answer, and memory then            at most 2 s, 250 MB (MobileNetV4)
+
+Beside them stands what no server in Python gets below: one that does nothing but answer, and one that does nothing but
+run the network (server_floor.py).
 """
 
 import argparse
@@ -75,12 +78,23 @@ def serving(path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, str, fl
         process.stdin.close()
 
 
-def grpc_caller(address: str) -> Callable[[], object]:
+@contextlib.contextmanager
+def floor(file: Path) -> Iterator[str]:
+    """The address of a server that does nothing but run the network."""
+    command = [sys.executable, str(Path(__file__).with_name("server_floor.py")), str(file), str(os.cpu_count() or 1)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+
+
+def grpc_caller(address: str, path: str = methods.PREDICT.path) -> Callable[[], object]:
     """A function that sends one image and waits for the answer; nothing is encoded or decoded."""
     request = pb.PredictRequest(inputs={"images": to_tensor(IMAGE, content=True)})
     request.model_spec.name, request.model_spec.signature_name = "model", SIGNATURE
     message = request.SerializeToString()
-    call = grpc.insecure_channel(address).unary_unary(methods.PREDICT.path)
+    call = grpc.insecure_channel(address).unary_unary(path)
     return lambda: call(message, timeout=120)
 
 
@@ -149,20 +163,25 @@ class Bare:
         return total / (time.perf_counter() - began)
 
 
-def overhead(bare: Bare, address: str, turns: int) -> None:
+def overhead(bare: Bare, address: str, least: str, turns: int) -> None:
     call = grpc_caller(address)
-    invokes, differences = [], []
+    nothing = grpc_caller(least, f"/{methods.PREDICT.service}/Nothing")
+    invokes, differences, nothings = [], [], []
     for turn in range(turns + 20):
         began = time.perf_counter()
         call()
         trip = 1000 * (time.perf_counter() - began)
         invoke = bare.milliseconds()
+        began = time.perf_counter()
+        nothing()
         if turn >= 20:
             invokes.append(invoke)
             differences.append(trip - invoke)
+            nothings.append(1000 * (time.perf_counter() - began))
+        bare.milliseconds()  # so that the server's next turn comes after as long a rest
     print(
         f"  one caller: invoke {statistics.median(invokes):.2f} ms, round trip minus invoke "
-        f"{statistics.median(differences):.2f} ms"
+        f"{statistics.median(differences):.2f} ms; round trip of nothing {statistics.median(nothings):.2f} ms"
     )
 
 
@@ -258,9 +277,10 @@ def main() -> None:
             with contextlib.ExitStack() as servers:
                 bare = Bare(version / "model.tflite", os.cpu_count() or 1)
                 address = servers.enter_context(serving(path))[1]
-                overhead(bare, address, arguments.turns)
+                least = servers.enter_context(floor(version / "model.tflite"))
+                overhead(bare, address, least, arguments.turns)
                 slow = servers.enter_context(serving(path, "engine='tensorflow'"))[1]
-                addresses = {"server": address, "TensorFlow engine": slow}
+                addresses = {"server": address, "network and nothing else": least, "TensorFlow engine": slow}
                 for kind in RIVALS if arguments.rivals else ():
                     found = servers.enter_context(rival(arguments.rivals, kind, version))
                     if found is None:
