@@ -220,4 +220,9 @@ async def _attempt(ticket: int, start: Start) -> Ended:
         )
     except grpc.RpcError as error:
         return Ended(ticket, None, error)
+    except asyncio.CancelledError:
+        # So ends a request whose channel is closed, too, but then nobody has cancelled the task.
+        if start.endpoint.closed is None or asyncio.current_task().cancelling():
+            raise
+        raise start.endpoint.closed() from None
     return Ended(ticket, response, None)

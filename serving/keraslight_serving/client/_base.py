@@ -18,7 +18,7 @@ from keraslight_serving.client._rankings import Rankings
 from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tensors import Tensors
 from keraslight_serving.client._tls import Tls
-from keraslight_serving.client.errors import InvalidInput, Unsupported
+from keraslight_serving.client.errors import ClientClosed, InvalidInput, Unsupported
 
 KEEPALIVE = 310.0
 
@@ -122,7 +122,11 @@ class BaseClient(ABC):
         self._closed = True
         if not self._own_channel or self._process != os.getpid():
             return []
-        return [channel for endpoint in self._endpoints if (channel := endpoint.take_channel()) is not None]
+
+        def error() -> ClientClosed:
+            return self._calls.closed("The client must be open. Received: close() during the call")
+
+        return self._endpoints.close(error)
 
 
 def _rest() -> ModuleType:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import grpc
+
 from keraslight_serving.client._endpoints import Endpoints
 from keraslight_serving.client._retry import Caller, CallEvent, CallFailed, Retry, Steps
 from keraslight_serving.client.errors import ClientClosed, InternalError, InvalidInput, from_rpc_error
@@ -48,6 +50,7 @@ class Calls:
         self.model, self.version, self.clock = model, version, clock
         self._timeout, self._max_message_bytes = timeout, max_message_bytes
         self._token, self._sent_along = token, dict(metadata or {})
+        self._endpoints = endpoints
         self._caller = Caller(endpoints, retry, hooks, clock=clock, random_state=random_state)
 
     @property
@@ -107,6 +110,8 @@ class Calls:
                 )
             )
         except CallFailed as failed:
+            if failed.error.code() == grpc.StatusCode.CANCELLED and self._endpoints.closed is not None:
+                raise self._endpoints.closed() from failed.error
             raise from_rpc_error(
                 failed.error,
                 target=failed.address,

@@ -212,7 +212,7 @@ class ClassifierClient(BaseClient):
         self._run(self._model.wait_until_ready(timeout))
 
     def close(self) -> None:
-        """Closes the connections, unless the channel was passed in. Later calls raise `ClientClosed`.
+        """Closes the connections, unless the channel was passed in. Later calls raise `ClientClosed`, as do open ones.
 
         >>> client.close()
         """
