@@ -17,8 +17,11 @@ import tensorflow as tf
 from keraslight_serving.client import AsyncClassifierClient, ClassifierClient
 from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
+from keraslight_serving.server._model import LoadPolicy
+from keraslight_serving.server._repository import Repository
 from PIL import Image
 from serving_attack import Faulty
+from serving_repository import FakeServable
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 LABELS = ["cat", "dog", "eel"]
@@ -180,6 +183,40 @@ def publish(version_folder, tmp_path):
         return base
 
     return put
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """`folders("a", 1, 2)` makes version folders and returns the base path."""
+
+    def make(model: str, *versions: int, broken: bool = False) -> Path:
+        (tmp_path / model).mkdir(exist_ok=True)
+        for version in versions:
+            hidden = tmp_path / model / f".{version}"
+            hidden.mkdir()
+            if broken:
+                (hidden / "broken").touch()
+            hidden.rename(tmp_path / model / str(version))
+        return tmp_path / model
+
+    return make
+
+
+@pytest.fixture
+def repository():
+    """`repository(configs)` starts one over fake servables."""
+    opened = []
+
+    def start(*configs, load=lambda name, folder, eager: FakeServable(folder), **how):
+        allow = how.pop("allow_labels_anywhere", False)
+        made = Repository(configs, LoadPolicy(load, **{"poll_seconds": 0.01, **how}), allow_labels_anywhere=allow)
+        opened.append(made)
+        made.start()
+        return made
+
+    yield start
+    for made in opened:
+        made.close()
 
 
 @pytest.fixture(scope="session")

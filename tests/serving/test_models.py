@@ -1,6 +1,5 @@
 """Several models, their configuration, policies, labels and reloads."""
 
-import contextlib
 import shutil
 import threading
 import time
@@ -15,40 +14,10 @@ from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._config import ModelConfig, VersionPolicy, model_configs, read_config_file
-from keraslight_serving.server._errors import StatusError, invalid
-from keraslight_serving.server._model import LoadPolicy
-from keraslight_serving.server._repository import Repository
 from keraslight_serving.wire import serving_pb2 as pb
+from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
-
-AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-
-
-def spec(name="a", version=None, label=""):
-    made = pb.ModelSpec(name=name, version_label=label) if label else pb.ModelSpec(name=name)
-    if version is not None:
-        made.version.value = version
-    return made
-
-
-def refused(call, *args):
-    def enter():
-        result = call(*args)
-        if isinstance(result, contextlib.AbstractContextManager):
-            result.__enter__()
-
-    with pytest.raises(StatusError) as caught:
-        enter()
-    return caught.value.code.name, caught.value.text
-
 
 # ---------------------------------------------------------------- the configuration
 
@@ -146,67 +115,6 @@ def test_an_empty_config_file_serves_no_models(tmp_path, connect):
 
 
 # ---------------------------------------------------------------- policies
-
-
-class FakeServable:
-    """Loads unless its folder holds a file `broken`."""
-
-    saved_model_loaded = False
-
-    def __init__(self, folder: Path) -> None:
-        if (folder / "broken").exists():
-            raise invalid("broken on purpose")
-        self.folder, self.closed = folder, False
-
-    def close(self):
-        self.closed = True
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """`folders("a", 1, 2)` makes version folders and returns the base path."""
-
-    def make(model: str, *versions: int, broken: bool = False) -> Path:
-        (tmp_path / model).mkdir(exist_ok=True)
-        for version in versions:
-            hidden = tmp_path / model / f".{version}"
-            hidden.mkdir()
-            if broken:
-                (hidden / "broken").touch()
-            hidden.rename(tmp_path / model / str(version))
-        return tmp_path / model
-
-    return make
-
-
-@pytest.fixture
-def repository():
-    """`repository(configs)` starts one over fake servables."""
-    opened = []
-
-    def start(*configs, load=lambda name, folder, eager: FakeServable(folder), **how):
-        allow = how.pop("allow_labels_anywhere", False)
-        made = Repository(configs, LoadPolicy(load, **{"poll_seconds": 0.01, **how}), allow_labels_anywhere=allow)
-        opened.append(made)
-        made.start()
-        return made
-
-    yield start
-    for made in opened:
-        made.close()
-
-
-def states(repository, name="a"):
-    """{} before any version was seen."""
-    with contextlib.suppress(StatusError):
-        return {status.version: status.state for status in repository.status(spec(name))}
-    return {}
-
-
-def served(repository, *args, **options):
-    with repository.acquire(spec(*args, **options)) as (number, servable):
-        assert servable.folder.name == str(number)
-        return number
 
 
 def test_the_latest_versions(folders, repository):

@@ -375,9 +375,10 @@ def test_errors():
 def test_examples_are_what_tensorflow_reads():
     document = json.loads(
         """{"context": {"c": "all"}, "examples": [
-            {"i": [1, -2, true], "f": [1.5, 2.0], "b": ["é", {"b64": "/w=="}], "one": 7, "none": [], "big": 1e40},
+            {"i": [1, -2, true], "f": [1.5, 2.0], "b": ["é", {"b64": "/w=="}], "one": 7, "none": []},
             {}]}"""
     )
+    document["examples"][0]["big"] = [1e40, float("-inf"), 10**400]
     sent = read_examples(document).example_list_with_context
     assert tf.train.Example.FromString(sent.context) == tf.train.Example(
         features=tf.train.Features(feature={"c": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"all"]))})
@@ -390,7 +391,7 @@ def test_examples_are_what_tensorflow_reads():
     assert list(features["b"].bytes_list.value) == ["é".encode(), b"\xff"]
     assert list(features["one"].int64_list.value) == [7]
     assert features["none"].WhichOneof("kind") is None
-    assert list(features["big"].float_list.value) == [float("inf")]
+    assert list(features["big"].float_list.value) == [float("inf"), float("-inf"), float("inf")]
     assert len(read_examples({"examples": [{"x": 1}]}).example_list.examples) == 1
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import grpc
 
 from keraslight_serving.client._base import BaseClient
-from keraslight_serving.client._core import Batch
+from keraslight_serving.client._rankings import Batch
 from keraslight_serving.client._retry import Ended, Start, Steps, Stop
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.client.errors import InvalidInput
@@ -47,14 +47,14 @@ class AsyncClassifierClient(BaseClient):
         'seven'
         """
         if on_error not in ("raise", "return"):
-            raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
+            raise self._calls.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
         found: list[Any] = []
         async for answer in self.stream(images, top_k, metadata=metadata):
             if answer.error is not None and on_error == "raise":
                 raise answer.error
             found.append(answer.error or answer.ranking)
         if not found:
-            raise self._core.invalid("There must be at least one image. Received: none")
+            raise self._calls.invalid("There must be at least one image. Received: none")
         return found
 
     async def stream(
@@ -69,7 +69,7 @@ class AsyncClassifierClient(BaseClient):
         >>> [(answer.source, answer.ranking[0].label) async for answer in client.stream(["seven.png"])]
         [('seven.png', 'seven')]
         """
-        async for batch in self._in_order(self._core.batches(images, top_k), top_k, metadata):
+        async for batch in self._in_order(self._rankings.batches(images, top_k), top_k, metadata):
             for answer in batch:
                 yield answer
 
@@ -87,7 +87,7 @@ class AsyncClassifierClient(BaseClient):
         >>> sorted(await client.predict({"images": np.zeros((1, 8, 8, 1), "float32")}))
         ['probabilities']
         """
-        return await self._run(self._core.predict(inputs, signature, outputs, metadata, timeout))
+        return await self._run(self._tensors.predict(inputs, signature, outputs, metadata, timeout))
 
     async def metadata(self) -> ModelMetadata:
         """As `ClassifierClient.metadata`.
@@ -95,7 +95,7 @@ class AsyncClassifierClient(BaseClient):
         >>> (await client.metadata()).signatures["serving_default"].inputs["images"].dtype
         'float32'
         """
-        return await self._run(self._core.metadata())
+        return await self._run(self._model.metadata())
 
     async def status(self) -> list[VersionStatus]:
         """As `ClassifierClient.status`.
@@ -103,7 +103,7 @@ class AsyncClassifierClient(BaseClient):
         >>> [(status.version, status.state) for status in await client.status()]
         [(1, 'AVAILABLE')]
         """
-        return await self._run(self._core.status())
+        return await self._run(self._model.status())
 
     async def models(self) -> dict[str, list[VersionStatus]]:
         """As `ClassifierClient.models`.
@@ -111,14 +111,14 @@ class AsyncClassifierClient(BaseClient):
         >>> list(await client.models())
         ['default']
         """
-        return await self._run(self._core.models())
+        return await self._run(self._model.models())
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
         """As `ClassifierClient.wait_until_ready`.
 
         >>> await client.wait_until_ready(timeout=30)
         """
-        await self._run(self._core.wait_until_ready(timeout))
+        await self._run(self._model.wait_until_ready(timeout))
 
     async def close(self) -> None:
         """As `ClassifierClient.close`.
@@ -150,12 +150,12 @@ class AsyncClassifierClient(BaseClient):
         first = list(itertools.islice(batches, 2))
         if len(first) < 2:  # no task for a single request
             for batch in first:
-                yield await self._run(self._core.classify(batch, top_k, metadata))
+                yield await self._run(self._rankings.classify(batch, top_k, metadata))
             return
         waiting: deque[asyncio.Task[list[Answer]]] = deque()
         try:
             for batch in itertools.chain(first, batches):
-                waiting.append(asyncio.ensure_future(self._run(self._core.classify(batch, top_k, metadata))))
+                waiting.append(asyncio.ensure_future(self._run(self._rankings.classify(batch, top_k, metadata))))
                 if len(waiting) >= self._window:
                     yield await waiting[0]
                     waiting.popleft()
@@ -220,4 +220,9 @@ async def _attempt(ticket: int, start: Start) -> Ended:
         )
     except grpc.RpcError as error:
         return Ended(ticket, None, error)
+    except asyncio.CancelledError:
+        # So ends a request whose channel is closed, too, but then nobody has cancelled the task.
+        if start.endpoint.closed is None or asyncio.current_task().cancelling():
+            raise
+        raise start.endpoint.closed() from None
     return Ended(ticket, response, None)

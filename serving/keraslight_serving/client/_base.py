@@ -11,11 +11,14 @@ from typing import Any
 
 import grpc
 
-from keraslight_serving.client._core import Core
+from keraslight_serving.client._calls import Calls
 from keraslight_serving.client._endpoints import Endpoints, addresses_of, channel_options, is_local, is_url
+from keraslight_serving.client._model import Model
+from keraslight_serving.client._rankings import Rankings
 from keraslight_serving.client._retry import CallEvent, Retry
+from keraslight_serving.client._tensors import Tensors
 from keraslight_serving.client._tls import Tls
-from keraslight_serving.client.errors import InvalidInput, Unsupported
+from keraslight_serving.client.errors import ClientClosed, InvalidInput, Unsupported
 
 KEEPALIVE = 310.0
 
@@ -77,19 +80,20 @@ class BaseClient(ABC):
             labels = Path(labels).read_text(encoding="utf-8").splitlines()
         self._window = window
         self._endpoints = endpoints
-        self._core = Core(
+        self._calls = Calls(
             endpoints,
             model,
             version=version,
             timeout=timeout,
             max_message_bytes=max_message_bytes,
-            batch_size=batch_size,
-            labels=labels,
             retry=retry,
             token=token,
             metadata=metadata,
             hooks=hooks,
         )
+        self._model = Model(self._calls)
+        self._tensors = Tensors(self._calls, self._model)
+        self._rankings = Rankings(self._calls, self._model, self._tensors, batch_size=batch_size, labels=labels)
         self._closed = False
         self._process: int | None = None  # the one that opened a channel
 
@@ -104,11 +108,11 @@ class BaseClient(ABC):
     def _check_usable(self) -> None:
         """gRPC's threads don't come along into a forked process: a call there would wait forever."""
         if self._closed:
-            raise self._core.closed("The client must be open. Received: a call after close()")
+            raise self._calls.closed("The client must be open. Received: a call after close()")
         if self._process is None:
             self._process = os.getpid()
         elif self._process != os.getpid():
-            raise self._core.closed(
+            raise self._calls.closed(
                 "A client must be used in the process that made its first call: make one in each worker. "
                 f"Received: a call in process {os.getpid()}, a fork of {self._process}"
             )
@@ -118,7 +122,11 @@ class BaseClient(ABC):
         self._closed = True
         if not self._own_channel or self._process != os.getpid():
             return []
-        return [channel for endpoint in self._endpoints if (channel := endpoint.take_channel()) is not None]
+
+        def error() -> ClientClosed:
+            return self._calls.closed("The client must be open. Received: close() during the call")
+
+        return self._endpoints.close(error)
 
 
 def _rest() -> ModuleType:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import grpc
 
 from keraslight_serving.client._base import BaseClient
-from keraslight_serving.client._core import Batch
+from keraslight_serving.client._rankings import Batch
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._together import Together
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
@@ -96,7 +96,7 @@ class ClassifierClient(BaseClient):
             ServingError: see `keraslight_serving.client.errors`.
         """
         if on_error not in ("raise", "return"):
-            raise self._core.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
+            raise self._calls.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
         found: list[Any] = []
         # Who makes images one by one, such as a generator that downloads them, may pause between two.
         quick = isinstance(images, Sequence | os.PathLike)
@@ -105,7 +105,7 @@ class ClassifierClient(BaseClient):
                 raise answer.error
             found.append(answer.error or answer.ranking)
         if not found:
-            raise self._core.invalid("There must be at least one image. Received: none")
+            raise self._calls.invalid("There must be at least one image. Received: none")
         return found
 
     def stream(
@@ -161,7 +161,7 @@ class ClassifierClient(BaseClient):
                 request.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        return self._run(self._core.predict(inputs, signature, outputs, metadata, timeout))
+        return self._run(self._tensors.predict(inputs, signature, outputs, metadata, timeout))
 
     def metadata(self) -> ModelMetadata:
         """Asks for the model's signatures.
@@ -172,7 +172,7 @@ class ClassifierClient(BaseClient):
         Raises:
             ServingError: see `keraslight_serving.client.errors`.
         """
-        return self._run(self._core.metadata())
+        return self._run(self._model.metadata())
 
     def status(self) -> list[VersionStatus]:
         """Asks for the states of the model's versions, newest first; with `version`, of that one.
@@ -183,7 +183,7 @@ class ClassifierClient(BaseClient):
         Raises:
             ServingError: see `keraslight_serving.client.errors`.
         """
-        return self._run(self._core.status())
+        return self._run(self._model.status())
 
     def models(self) -> dict[str, list[VersionStatus]]:
         """Asks for all models of the server, with the states of their versions, newest first.
@@ -195,7 +195,7 @@ class ClassifierClient(BaseClient):
             Unsupported: the server is TensorFlow Serving, which can't tell, or is asked over REST.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        return self._run(self._core.models())
+        return self._run(self._model.models())
 
     def wait_until_ready(self, timeout: float = 60.0) -> None:
         """Returns once the server answers and has the model loaded.
@@ -209,10 +209,10 @@ class ClassifierClient(BaseClient):
             Unavailable: not ready in time; the text has the last reason.
             ServingError: see `keraslight_serving.client.errors`.
         """
-        self._run(self._core.wait_until_ready(timeout))
+        self._run(self._model.wait_until_ready(timeout))
 
     def close(self) -> None:
-        """Closes the connections, unless the channel was passed in. Later calls raise `ClientClosed`.
+        """Closes the connections, unless the channel was passed in. Later calls raise `ClientClosed`, as do open ones.
 
         >>> client.close()
         """
@@ -246,14 +246,14 @@ class ClassifierClient(BaseClient):
         """The answers. `waited_for`: images are given, and answers taken, without a pause."""
 
         def steps(batch: Batch) -> Steps:
-            return self._core.classify(batch, top_k, metadata)
+            return self._rankings.classify(batch, top_k, metadata)
 
-        batches = self._core.batches(images, top_k)
+        batches = self._rankings.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
         if len(first) < 2:
             for batch in first:
                 yield from self._run(steps(batch))
-        elif waited_for and self._core.goes_as_it_is(first[0]):
+        elif waited_for and self._rankings.goes_as_it_is(first[0]):
             yield from self._in_this_thread(map(steps, itertools.chain(first, batches)))
         else:
             yield from self._in_threads(map(steps, itertools.chain(first, batches)))

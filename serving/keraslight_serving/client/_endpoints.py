@@ -33,14 +33,21 @@ class Endpoint:
         self._channel: Any = None
         self._calls: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self.closed: Callable[[], Exception] | None = None  # makes the error of calls since `close`
         self.failures = 0
         self.ejected_until = 0.0
 
     def call(self, method: Any) -> Any:
-        """The channel's callable for a method; opens the channel the first time."""
+        """The channel's callable for a method; opens the channel the first time.
+
+        Raises:
+            Exception: the one that `close` was given.
+        """
         found = self._calls.get(method.path)
         if found is None:
             with self._lock:
+                if self.closed is not None:
+                    raise self.closed()
                 if self._channel is None:
                     self._channel = self._open_channel(self.address)
                 found = self._calls[method.path] = self._channel.unary_unary(
@@ -50,9 +57,14 @@ class Endpoint:
                 )
         return found
 
-    def take_channel(self) -> Any:
-        """The channel if it was opened, to be closed; the endpoint has none any more."""
+    def close(self, error: Callable[[], Exception]) -> Any:
+        """Opens no channel any more: calls, such as retries of what is on its way, raise this error.
+
+        Returns:
+            the channel if one was opened, to be closed.
+        """
         with self._lock:
+            self.closed = error
             channel, self._channel = self._channel, None
             self._calls.clear()
         return channel
@@ -73,6 +85,7 @@ class Endpoints:
     ) -> None:
         self._all = [Endpoint(address, open_channel) for address in addresses]
         self._turns = itertools.count()
+        self.closed: Callable[[], Exception] | None = None  # as an Endpoint's
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -84,6 +97,11 @@ class Endpoints:
 
     def __str__(self) -> str:
         return ", ".join(endpoint.address for endpoint in self._all)
+
+    def close(self, error: Callable[[], Exception]) -> list[Any]:
+        """`Endpoint.close` for all. Returns the channels that were opened, to be closed."""
+        self.closed = error
+        return [channel for endpoint in self._all if (channel := endpoint.close(error)) is not None]
 
     def pick(self, avoid: Sequence[Endpoint] = ()) -> Endpoint:
         """The next in turn that is not ejected, and if possible none of `avoid`."""

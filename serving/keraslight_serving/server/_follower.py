@@ -58,6 +58,7 @@ class Follower:
         self._changed = threading.Condition()
         self._loaded: dict[int, _Loaded] = {}
         self._views: dict[str, ModelView] = {}
+        self._shown = 0  # the number of these
 
     def start(self) -> None:
         """There is nothing to start: the supervisor has done it."""
@@ -68,10 +69,12 @@ class Follower:
         with self._changed:
             self._loaded[key] = loaded
 
-    def show(self, views: dict[str, ModelView]) -> None:
-        """Answers by these views from now on."""
+    def show(self, number: int, views: dict[str, ModelView]) -> None:
+        """Answers by these views from now on, unless by some with a higher number: a later call may come first."""
         with self._changed:
-            self._views = views
+            if number <= self._shown:
+                return
+            self._shown, self._views = number, views
             for name, view in views.items():
                 self._how.on_serving(name, bool(view.keys))
 

@@ -3,10 +3,11 @@
 import contextlib
 import logging
 import math
+import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,9 +44,10 @@ class LoadPolicy:
     on_serving: Callable[[str, bool], None] = lambda name, serving: None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Loaded:
     number: int
+    base_path: Path  # that it was found in
     servable: Servable
     requests: int = 0  # in flight
     retired: bool = False  # takes no new ones; whoever brings `requests` to 0 unloads it
@@ -86,9 +88,12 @@ class Model:
         self._changed = threading.Condition()  # guards all below
         self._versions: dict[int, _Version] = {}
         self._loaded: dict[int, _Loaded] = {}
+        self._leaving: list[_Loaded] = []  # until their last request is done and they are closed
         self._labels: dict[str, int] = {}
         self._configured = 0  # how many configurations came after the first
         self._followed = -1  # which of them was followed last, to its end or its first error
+        self._found = False  # whether there were versions that it wants
+        self._retry_at = math.inf  # time.monotonic() of the next try of one that failed
         self._problem: str | None = "its folder was not looked at yet"
         self._warned: set[Path] = set()
         self._stopping = False
@@ -107,10 +112,11 @@ class Model:
             thread = self._thread
         if thread is not None:
             thread.join()
-        for loaded in list(self._loaded.values()):
-            self._retire(loaded)
         with self._changed:
-            self._changed.wait_for(lambda: all(v.state == States.END for v in self._versions.values()))
+            unused = self._retire(self._loaded)
+        self._unload(unused)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._leaving)
 
     def configure(self, config: ModelConfig | None) -> int:
         """Takes another configuration, or None for no version at all, and follows it at once.
@@ -168,6 +174,8 @@ class Model:
     def problem(self) -> str:
         """Why it serves nothing, or has not served anything yet."""
         with self._changed:
+            if self._config is None:
+                return f"Model {self.name!r} must stay configured until it serves. Received: a configuration without it"
             if self._problem is not None:
                 return self._problem
             failed = [f"version {n}: {v.error}" for n, v in sorted(self._versions.items(), reverse=True) if v.error]
@@ -184,13 +192,9 @@ class Model:
             return self._followed >= number
 
     def settled(self, number: int) -> bool:
-        """Whether it has followed this configuration, found versions, and each of them is loaded or has failed."""
+        """Whether it has followed this configuration or a later one, and found versions or isn't wanted any more."""
         with self._changed:
-            return (
-                self._followed >= number
-                and bool(self._versions)
-                and (bool(self._loaded) or all(version.state == States.END for version in self._versions.values()))
-            )
+            return self._followed >= number and (self._found or self._config is None)
 
     # ---------------------------------------------------------------- requests
 
@@ -215,14 +219,21 @@ class Model:
                 last = loaded.retired and loaded.requests == 0
             if last:
                 # Not in this thread: its caller should not wait for it.
-                threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self.name}", daemon=True).start()
+                threading.Thread(target=self._unload, args=([loaded],), name=f"unload {self.name}", daemon=True).start()
 
     @property
     def statuses(self) -> list[pb.ModelVersionStatus]:
         """The states of all versions that were ever seen, newest first."""
+        return self.view()[0]
+
+    def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, Servable], dict[str, int]]:
+        """The statuses, the servables of the versions that take requests, and the labels, all of one moment."""
         with self._changed:
             versions = dict(self._versions)
-        return [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
+            servables = {number: loaded.servable for number, loaded in self._loaded.items()}
+            labels = dict(self._labels)
+        statuses = [_version_status(number, versions[number]) for number in sorted(versions, reverse=True)]
+        return statuses, servables, labels
 
     # ---------------------------------------------------------------- the thread
 
@@ -234,9 +245,9 @@ class Model:
         while True:
             with self._changed:
                 config, number, self._look_now = self._config, self._configured, False
-            problem = None
+            problem, found = None, False
             try:
-                self._follow(config)
+                found = self._follow(config)
             except OSError as error:
                 # `.problem` is read at the start; later it is a warning, once for each kind of trouble.
                 problem = f"`model_base_path` must be an existing folder. Received: {config.base_path}"
@@ -248,12 +259,12 @@ class Model:
                 problem = f"{type(error).__name__}: {error}"
                 logger.exception("Following %s failed; trying again", self.name)
             with self._changed:
-                if problem is None and config is not None and not self._versions:
+                if problem is None and config is not None and not found:
                     problem = (
                         "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
                         f"Received: {config.base_path}, without one that is wanted"
                     )
-                self._problem = problem
+                self._problem, self._found = problem, found
                 self._followed = number
                 self._changed.notify_all()
                 if self._config is not None or self._loaded:
@@ -265,33 +276,51 @@ class Model:
                     return
 
     def _seconds_to_next_look(self) -> float | None:
-        retry_at = min((version.retry_at for version in self._versions.values()), default=math.inf)
-        seconds = max(retry_at - time.monotonic(), 0.01)
+        seconds = max(self._retry_at - time.monotonic(), 0.01)
         if self._how.poll_seconds > 0:
             seconds = min(seconds, self._how.poll_seconds)
         return None if seconds == math.inf else seconds
 
-    def _follow(self, config: ModelConfig | None) -> None:
-        """Loads what is wanted, then gives up what is not."""
+    def _follow(self, config: ModelConfig | None) -> bool:
+        """Loads what is wanted, then gives up what is not. Returns whether there is something to want."""
         folders = self._find_versions(config.base_path) if config is not None else {}
         candidates = config.policy.candidates(folders) if config is not None else []
         for number in self._versions.keys() - folders.keys():
             # Gone: if it comes back, it gets another try.
             self._versions[number].failed_files, self._versions[number].retry_at = frozenset(), math.inf
         keep: list[int] = []
+        self._retry_at = math.inf
         for number in candidates:
             if config.policy.most is not None and len(keep) == config.policy.most:
                 break
             if self._stopping:
-                return
-            if number in self._loaded or self._try_to_load(number, folders[number]):
+                return True
+            if self._holds(number, config.base_path) or self._try_to_load(number, folders[number], config.base_path):
                 keep.append(number)
-        if keep or not candidates:
-            if self._loaded and not candidates and config is not None:
-                logger.warning("No wanted versions of %s found under %s: unloading", self.name, config.base_path)
-            for number in sorted(self._loaded.keys() - set(keep)):
-                self._retire(self._loaded[number])
-        self._move_labels(config.labels if config is not None else {})
+            else:
+                self._retry_at = min(self._retry_at, self._versions[number].retry_at)
+        unused = []
+        with self._changed:
+            # What a configuration that came meanwhile wants is seen when it is followed, which is next.
+            if self._config == config:
+                self._move_labels(config.labels if config is not None else {})
+                if keep or not candidates:
+                    if self._loaded and not candidates and config is not None:
+                        logger.warning(
+                            "No wanted versions of %s found under %s: unloading", self.name, config.base_path
+                        )
+                    unused = self._retire(self._loaded.keys() - set(keep))
+        self._unload(unused)
+        return bool(candidates)
+
+    def _holds(self, number: int, base_path: Path) -> bool:
+        """Whether a version from this folder serves; one of the same number from another folder is another version."""
+        with self._changed:
+            loaded = self._loaded.get(number)
+            if loaded is None or loaded.base_path != base_path:
+                return False
+            self._versions[number] = _Version(States.AVAILABLE)  # whatever was tried meanwhile from elsewhere
+            return True
 
     def _find_versions(self, base_path: Path) -> dict[int, Path]:
         """The folder of each version, by number."""
@@ -305,7 +334,7 @@ class Model:
             found[number] = folder
         return found
 
-    def _try_to_load(self, number: int, folder: Path) -> bool:
+    def _try_to_load(self, number: int, folder: Path, base_path: Path) -> bool:
         files, known = _files(folder), self._versions.get(number)
         attempts = 0
         if known is not None and known.error is not None and known.failed_files == files:
@@ -313,7 +342,10 @@ class Model:
                 return False
             attempts = known.attempts
         logger.info("Loading %s version %d from %s", self.name, number, folder)
-        self._set(number, _Version(States.LOADING))
+        # One of the same number from another folder serves on until this one does.
+        serves = number in self._loaded
+        if not serves:
+            self._set(number, _Version(States.LOADING))
         # Where TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
         eager = any(loaded.servable.saved_model_loaded for loaded in self._loaded.values())
         try:
@@ -324,45 +356,56 @@ class Model:
             logger.error("Can't load %s version %d: %s", self.name, number, error, exc_info=not known_error)
             again = time.monotonic() + self._how.retry_seconds * 2**attempts
             retry_at = again if attempts < self._how.retries else math.inf
-            self._set(number, _Version(States.END, failure, files, attempts + 1, retry_at))
+            state = States.AVAILABLE if serves else States.END
+            self._set(number, _Version(state, failure, files, attempts + 1, retry_at))
             return False
         with self._changed:
-            self._loaded[number] = _Loaded(number, servable)
+            was_serving = bool(self._loaded)
+            replaced = self._loaded.get(number)
+            self._loaded[number] = _Loaded(number, base_path, servable)
             self._versions[number] = _Version(States.AVAILABLE)
             logger.info("Serving %s version %d", self.name, number)
-            if len(self._loaded) == 1:
+            if not was_serving:
                 self._how.on_serving(self.name, True)
+            unused = [] if replaced is None else self._leave(replaced)
+        self._unload(unused)
         return True
 
-    def _retire(self, loaded: _Loaded) -> None:
-        """Takes a version out of service, and unloads it unless requests still use it."""
-        with self._changed:
-            del self._loaded[loaded.number]
+    def _retire(self, numbers: Iterable[int]) -> list[_Loaded]:
+        """Takes versions out of service. Returns those that no request uses, to be unloaded without the lock."""
+        unused = []
+        for number in sorted(numbers):
+            self._versions[number] = _Version(States.UNLOADING)
+            unused += self._leave(self._loaded.pop(number))
             if not self._loaded:
                 self._how.on_serving(self.name, False)
-            self._versions[loaded.number] = _Version(States.UNLOADING)
-            loaded.retired = True
-            unused = loaded.requests == 0
-        if unused:
-            self._unload(loaded)
+        return unused
 
-    def _unload(self, loaded: _Loaded) -> None:
-        loaded.servable.close()
-        with self._changed:
-            # A version that came back meanwhile has a state of its own.
-            if self._versions[loaded.number].state == States.UNLOADING:
-                self._versions[loaded.number] = _Version(States.END)
-            self._changed.notify_all()
-        logger.info("Unloaded %s version %d", self.name, loaded.number)
+    def _leave(self, loaded: _Loaded) -> list[_Loaded]:
+        """Lets what takes no new requests go: the same, if no request uses it."""
+        loaded.retired = True
+        self._leaving.append(loaded)
+        return [] if loaded.requests else [loaded]
+
+    def _unload(self, unused: Iterable[_Loaded]) -> None:
+        for loaded in unused:
+            number = loaded.number
+            loaded.servable.close()
+            with self._changed:
+                self._leaving.remove(loaded)
+                # A version that came back meanwhile has a state of its own, and may be leaving again.
+                if self._versions[number].state == States.UNLOADING and number not in {v.number for v in self._leaving}:
+                    self._versions[number] = _Version(States.END)
+                self._changed.notify_all()
+            logger.info("Unloaded %s version %d", self.name, number)
 
     def _move_labels(self, wanted: Mapping[str, int]) -> None:
-        """A label moves when its version is loaded; one that was nowhere yet is set at once."""
-        with self._changed:
-            for label in self._labels.keys() - wanted.keys():
-                del self._labels[label]
-            for label, number in wanted.items():
-                if number in self._loaded or label not in self._labels:
-                    self._labels[label] = number
+        """A label moves when its version is loaded, and before another is given up; one that was nowhere is set."""
+        for label in self._labels.keys() - wanted.keys():
+            del self._labels[label]
+        for label, number in wanted.items():
+            if number in self._loaded or label not in self._labels:
+                self._labels[label] = number
 
     def _set(self, number: int, version: _Version) -> None:
         with self._changed:
@@ -372,10 +415,13 @@ class Model:
 def _files(folder: Path) -> frozenset:
     """Names, sizes and times of all files, to see whether anything changed."""
     found = set()
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # just moved away
-            stat = path.stat()
-            found.add((str(path), stat.st_size, stat.st_mtime_ns))
+    # Not rglob, which fails where a folder was just moved away.
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(OSError):
+                stat = os.stat(path)
+                found.add((path, stat.st_size, stat.st_mtime_ns))
     return frozenset(found)
 
 

@@ -10,10 +10,19 @@ from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, wrappers_p
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from keraslight_serving.server._errors import CODES
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 
 PACKAGE = "tensorflow.serving"
+
+# Bytes and a number to the server; who has nothing but the description needs to know what is in them.
+_MEANT = {
+    ("ExampleList", "examples"): "Example",
+    ("ExampleListWithContext", "examples"): "Example",
+    ("ExampleListWithContext", "context"): "Example",
+    ("StatusProto", "error_code"): "Code",
+}
 
 
 def add_to_server(server: grpc.Server) -> None:
@@ -31,7 +40,15 @@ def make_pool() -> descriptor_pool.DescriptorPool:
     file = descriptor_pb2.FileDescriptorProto.FromString(pb.DESCRIPTOR.serialized_pb)
     ours = f".{file.package}."
     file.name, file.package = "tensorflow_serving/apis/services.proto", PACKAGE
+    codes = file.enum_type.add(name="Code")
+    for number, code in CODES.items():
+        codes.value.add(name=code.name, number=number)
     for message in file.message_type:
+        for field in message.field:
+            meant = _MEANT.get((message.name, field.name))
+            if meant is not None:
+                field.type = field.TYPE_ENUM if meant == codes.name else field.TYPE_MESSAGE
+                field.type_name = ours + meant
         _rename(message, ours)
     services = {}
     for method in _known():

@@ -31,6 +31,7 @@ class Repository:
     def __init__(self, configs: Sequence[ModelConfig], how: LoadPolicy, *, allow_labels_anywhere: bool = False) -> None:
         self._how = how
         self._allow_labels_anywhere = allow_labels_anywhere
+        self._first = list(configs)
         self._models = {config.name: Model(config, how) for config in configs}  # replaced, never changed
         self._reloading = threading.Lock()
         self._stopping = threading.Event()
@@ -141,13 +142,14 @@ class Repository:
     def follow_file(self, path: Path, seconds: float) -> None:
         """Reads a model config file every so many seconds and serves what it says; errors are logged, once each.
 
+        It is what the repository began with: nothing changes, nor is a reload undone, before the file says otherwise.
         Labels move when their version is loaded: so one edit may add a version and give it a label.
         """
         self._file_thread = threading.Thread(target=self._follow_file, args=(path, seconds), daemon=True)
         self._file_thread.start()
 
     def _follow_file(self, path: Path, seconds: float) -> None:
-        trouble, last = "", None
+        trouble, last = "", self._first
         while not self._stopping.wait(seconds):
             try:
                 configs = read_config_file(path)

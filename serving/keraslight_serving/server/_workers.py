@@ -10,7 +10,6 @@ A worker that dies is replaced; its connections break, and those of the others d
 does.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import logging
@@ -34,7 +33,6 @@ from keraslight_serving.server._model import LoadPolicy, Model
 from keraslight_serving.server._repository import Repository
 from keraslight_serving.server._server import ModelServer
 from keraslight_serving.server._worker import Worker
-from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -75,10 +73,11 @@ class Supervisor:
         self._metrics = tempfile.TemporaryDirectory(prefix="keraslight-metrics-")
         self._options.setdefault("metrics_directory", self._metrics.name)
         self._keys = itertools.count()
-        self._lock = threading.Lock()  # guards the three below
+        self._lock = threading.Lock()  # guards the four below
         self._workers: list[Worker] = []
         self._loaded: dict[int, tuple] = {}  # the arguments of what each worker has to hold
         self._shown: dict[str, ModelView] = {}
+        self._shows = 1  # their number
         self._abandoned: set[str] = set()  # reloads that nobody waits for any more
         self._showing = threading.Lock()
         self._stopping = threading.Event()
@@ -219,7 +218,8 @@ class Supervisor:
                 if views == self._shown:
                     return
                 self._shown = views
-                answers = [worker.call("show", views) for worker in self._workers]
+                self._shows += 1
+                answers = [worker.call("show", self._shows, views) for worker in self._workers]
             for answer in answers:
                 answer.exception()
 
@@ -270,7 +270,7 @@ class Supervisor:
                 missing = {key: args for key, args in self._loaded.items() if key not in worker.keys}
                 if not missing:
                     self._workers.append(worker)
-                    shown = worker.call("show", self._shown)
+                    shown = worker.call("show", self._shows, self._shown)
                     break
             for key, args in missing.items():
                 worker.call("load", key, *args).result()
@@ -302,15 +302,9 @@ class _Everywhere:
 
 def _view(model: Model) -> ModelView:
     """What the workers are to answer of a model."""
-    labels = model.labels
+    statuses, servables, labels = model.view()
+    keys = {number: servable.key for number, servable in servables.items()}
     log = None if model.logging is None else model.logging.SerializeToString()
-    statuses = model.statuses
-    keys: dict[int, int] = {}
-    for status in statuses:
-        spec = pb.ModelSpec(name=model.name)
-        spec.version.value = status.version
-        with contextlib.suppress(StatusError), model.acquire(spec) as (number, servable):
-            keys[number] = servable.key
     return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
 
 
