@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from keraslight.compress._sparsity import POLICIES, check_sparsity
+from keraslight.compress._sparsity import POLICIES, check_sparsity, kernel_of
 from keraslight.errors import InvalidArgumentError
 
 _SCHEDULES = ("polynomial", "constant")
@@ -39,7 +39,7 @@ def check_steps(begin_step: int | None, end_step: int | None, frequency: int | N
 
 
 def check_blocks(chosen: dict, block_size: tuple[int, int]) -> None:
-    others = [name for name, (layer, _) in chosen.items() if len(layer.kernel.shape) != 2]
+    others = [name for name, (layer, _) in chosen.items() if len(kernel_of(layer).shape) != 2]
     if tuple(block_size) != (1, 1) and others:
         raise InvalidArgumentError(
             "`block_size` above (1, 1) must come with `layers` that match Dense layers only. "
@@ -56,7 +56,7 @@ def schedules(chosen: dict, schedule, begin: int, end: int, frequency, block_siz
     frequency = frequency or max((end - begin) // _UPDATES, 1)
     smallest: dict[float, int] = {}  # sparsity -> blocks in the smallest kernel
     for layer, share in chosen.values():
-        sides = layer.kernel.shape
+        sides = kernel_of(layer).shape
         if tuple(block_size) != (1, 1):
             sides = [-(-side // block) for side, block in zip(sides, block_size, strict=True)]
         smallest[share] = min(math.prod(sides), smallest.get(share, math.prod(sides)))

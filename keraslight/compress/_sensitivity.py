@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keraslight.compress import _data, _graph, _plots
-from keraslight.compress._sparsity import prunable_layers
+from keraslight.compress._sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 
 
@@ -113,7 +113,7 @@ def sensitivity(
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
     names = list(prunable_layers(model, layers, policy))
     copy = _graph.copy(model)
-    kernels = {name: layer.kernel for name, layer in _graph.read(copy).layers().items() if name in names}
+    kernels = {name: kernel_of(layer) for name, layer in _graph.read(copy).layers().items() if name in names}
     batches = [(images.numpy(), labels.numpy()) for images, labels in _data.batches(data, batch_size)]
     accuracies = {}
     baseline = accuracy(copy, batches)
