@@ -20,10 +20,14 @@ def check(sparsity, schedule, policy, block_size, m_by_n) -> None:
         )
     if policy not in POLICIES:
         raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
-    if len(block_size) != 2 or min(block_size) < 1:
+    if not _is_pair(block_size) or min(block_size) < 1:
         raise InvalidArgumentError(f"`block_size` must be two numbers of at least 1. Received: {block_size}.")
-    if m_by_n is not None and not (len(m_by_n) == 2 and 0 < m_by_n[0] < m_by_n[1]):
+    if m_by_n is not None and not (_is_pair(m_by_n) and 0 < m_by_n[0] < m_by_n[1]):
         raise InvalidArgumentError(f"`m_by_n` must be (m, n) with 0 < m < n. Received: {m_by_n}.")
+
+
+def _is_pair(value) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
 
 
 def check_steps(begin_step: int | None, end_step: int | None, frequency: int | None) -> None:

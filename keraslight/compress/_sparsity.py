@@ -135,6 +135,8 @@ def prunable_layers(
             )
         return chosen
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        raise InvalidArgumentError("`layers` must be None or name at least one pattern. Received: none.")
     for pattern in patterns:
         if not fnmatch.filter(kernels, pattern):
             raise InvalidArgumentError(

@@ -177,6 +177,8 @@ def test_policy_for_xnnpack():
         ({"final_sparsity": {}}, r"must be in \(0, 1\). Received: {}"),
         ({"policy": "depthwise"}, "`policy` must be one of .*Received: 'depthwise'"),
         ({"block_size": (0, 2)}, r"`block_size` must be two numbers of at least 1. Received: \(0, 2\)"),
+        ({"block_size": 2}, "`block_size` must be two numbers of at least 1. Received: 2"),
+        ({"m_by_n": 2}, r"`m_by_n` must be \(m, n\) with 0 < m < n. Received: 2"),
         ({"m_by_n": (4, 4)}, r"`m_by_n` must be \(m, n\) with 0 < m < n. Received: \(4, 4\)"),
         ({"end_step": 0}, "`end_step` must be at least 1. Received: 0"),
         ({"begin_step": 9, "end_step": 3}, "must not be after `end_step`. Received: begin_step=9, end_step=3"),
@@ -190,6 +192,8 @@ def test_arguments_out_of_range(arguments, message):
 def test_pattern_without_a_match():
     with pytest.raises(InvalidArgumentError, match="must match a Conv2D.*Received: 'nothing'; the model has .*'stem'"):
         compress.prune(small(), DATA, layers="nothing")
+    with pytest.raises(InvalidArgumentError, match="`layers` must be None or name at least one pattern"):
+        compress.prune(small(), DATA, layers=())
 
 
 def test_blocks_are_for_dense_kernels():

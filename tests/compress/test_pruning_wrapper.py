@@ -80,6 +80,8 @@ def test_what_does_not_fit_is_refused():
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="stem")], name="other")
     with pytest.raises(CompressionError, match="must have been made from this Keras model. Received: layer 'stem'"):
         compress.strip_pruning(wrapped, other)
+    with pytest.raises(InvalidArgumentError, match="`wrapped` must be a tf_keras model.*of Keras 3"):
+        compress.strip_pruning(model, model)
     with pytest.raises(InvalidArgumentError, match="must not be after `end_step`. Received: begin_step=5, end_step=4"):
         compress.wrap_pruning(model, begin_step=5, end_step=4)
     images = keras.Input((8, 8, 3))
