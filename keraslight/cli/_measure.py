@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def form(name: str, file: Path, model: Any) -> Form:
     from keraslight import analysis, compress
 
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
+    for layer in model.layers:
+        if hasattr(layer, "pointwise_kernel") and layer.name in zeros:  # its depthwise kernel has work, and no zeros
+            one, other = (math.prod(kernel.shape) for kernel in (layer.pointwise_kernel, layer.depthwise_kernel))
+            zeros[layer.name] *= one / (one + other)
     rows = analysis.profile(model).rows
     nonzero = sum(row.macs * (1 - zeros.get(row.name, 0.0)) for row in rows)
     return Form(name, file, analysis.count_macs(model), round(nonzero))

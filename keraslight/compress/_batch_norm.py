@@ -21,7 +21,8 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
 
     Args:
         model: A functional or sequential Keras 3 model; its batch norms change.
-        data: A tf.data.Dataset of batches of images, or of (images, labels), or a pair of arrays, in order.
+        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays,
+            in order.
         batches: How many batches to use at most, at least 1.
         batch_size: For arrays.
 
@@ -43,13 +44,11 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
     momenta = [norm.momentum for norm in norms]
     seen = 0
     try:
-        for batch in itertools.islice(_data.batches(data, batch_size), batches):
+        for images in itertools.islice(_data.image_batches(data, batch_size), batches):
             for norm in norms:
                 norm.momentum = seen / (seen + 1)  # all batches so far weigh the same
-            model(batch[0] if isinstance(batch, tuple) else batch, training=True)
+            model(images, training=True)
             seen += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-    if not seen:
-        raise InvalidArgumentError("`data` must hold at least one batch. Received: an empty data set.")

@@ -39,7 +39,8 @@ def calibrate(
 
     Args:
         model: A trained functional or sequential Keras 3 image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays; labels are not read.
+        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays;
+            labels are not read.
         path: The file to write.
         skip: Name patterns (`fnmatch`) of layers that stay float32. What `fuse` folds into another layer goes with
             that one; maximum pooling, padding and the like go with the layer before them.
@@ -58,7 +59,7 @@ def calibrate(
     """
     from keraslight.export import to_litert
 
-    images = range_images(data, seed)
+    images = range_images(model, data, seed)
     prepared = prepare(
         model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed
     )
@@ -75,9 +76,9 @@ def calibrate(
     )
 
 
-def range_images(data: Any, seed: int) -> np.ndarray:
+def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
     """The images that set the ranges, float32 (N, H, W, C)."""
-    return _equalize.first_images(data, RANGE_IMAGES, seed)
+    return _equalize.first_images(model, data, RANGE_IMAGES, seed)
 
 
 def prepare(

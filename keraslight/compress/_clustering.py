@@ -10,7 +10,7 @@ import numpy as np
 
 from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
 from keraslight.compress._fuse import fuse
-from keraslight.compress._sparsity import prunable_layers
+from keraslight.compress._sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 
 INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
@@ -33,8 +33,9 @@ class Clustering(keras.callbacks.Callback):
             are not zero stay as they are.
         initialization: Where the centroids start: `"kmeans"` (k-means++, then Lloyd's algorithm), `"kmeans++"`,
             `"density"` (at equal shares of the weights) or `"linear"` (evenly from the smallest to the largest).
-        layers: Name patterns (`fnmatch`) of the layers to cluster; None takes every Conv2D and Dense but the first
-            convolution, because depthwise kernels lose the most and have the fewest weights.
+        layers: Name patterns (`fnmatch`) of the layers to cluster; None takes every Conv2D, SeparableConv2D (its
+            1x1 kernel) and Dense but the first convolution, because depthwise kernels lose the most and have the fewest
+            weights.
         preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
             least 3.
 
@@ -81,12 +82,13 @@ class Clustering(keras.callbacks.Callback):
 
         kernels = []
         for layer in prunable_layers(model, self.layers).values():
-            values = np.asarray(layer.kernel)
+            kernel = kernel_of(layer)
+            values = np.asarray(kernel)
             zeros = int((values == 0).sum())
             if values.size - zeros >= 2 * self.clusters:
                 keep_zero = self.preserve_sparsity and zeros > 0
                 first = clustering.centroids(values, self.clusters, self.initialization, keep_zero)
-                kernels.append((layer.kernel.value, first))
+                kernels.append((kernel.value, first))
         self._state = clustering.Clusters(kernels, self.preserve_sparsity)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keraslight.compress._sparsity import prunable_layers
+from keraslight.compress._sparsity import kernel_of, prunable_layers
 
 _MOST = 256  # more than that and int8 has no use for it
 
@@ -76,7 +76,7 @@ def cluster_report(model: keras.Model, layers: str | Sequence[str] | None = None
     Args:
         model: A functional or sequential Keras 3 model.
         layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `cluster` clusters by default,
-            `"*"` every Conv2D, DepthwiseConv2D and Dense.
+            `"*"` every Conv2D, DepthwiseConv2D and Dense. Of a SeparableConv2D the 1x1 kernel counts.
 
     Returns:
         The report.
@@ -87,7 +87,7 @@ def cluster_report(model: keras.Model, layers: str | Sequence[str] | None = None
     """
     entries = []
     for name, layer in prunable_layers(model, layers).items():
-        kernel = np.asarray(layer.kernel, np.float32)
+        kernel = np.asarray(kernel_of(layer), np.float32)
         packed = len(gzip.compress(kernel.tobytes(), mtime=0))
         entries.append(LayerClusters(name, kernel.shape, np.unique(kernel).size, int((kernel == 0).sum()), packed))
     return ClusterReport(tuple(entries))

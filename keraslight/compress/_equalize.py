@@ -73,20 +73,20 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
 
     Args:
         model: A functional or sequential model. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays.
+        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays.
         seed: Seed of the choice of images from arrays.
 
     Returns:
         A new model as `fuse` gives it, with other biases.
 
     Raises:
-        InvalidArgumentError: `data` can't be used, or the model has several inputs.
+        InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
         CompressionError: the model is subclassed.
     """
-    images = first_images(data, _IMAGES, seed)
     fused = fuse(model)
     if len(fused.inputs) != 1:
         raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(fused.inputs)}.")
+    images = first_images(fused, data, _IMAGES, seed)
     rewriter = Rewriter(_graph.read(fused))
     steps = {step.call.name: step for step in rewriter.steps}
     chosen = {name for name, step in steps.items() if step.has_kernel and step.kind in _ROUNDED}
@@ -113,10 +113,11 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
     return rewriter.model(model.name)
 
 
-def first_images(data: Any, count: int, seed: int) -> np.ndarray:
-    """The first images of a data set, or some of an array's, as float32."""
+def first_images(model: keras.Model, data: Any, count: int, seed: int) -> np.ndarray:
+    """The first images of a data set, or some of an array's, as float32, for a model that takes them."""
     parts: list[np.ndarray] = []
-    for images, _ in _data.batches(data, count, seed):
+    for images in _data.image_batches(data, count, seed):
+        _data.check_images(images, model)
         parts.append(images.numpy())
         if sum(map(len, parts)) >= count:
             break

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 
 from keraslight.errors import CompressionError
+from keraslight.layers._weights import set_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def copy(model: keras.Model) -> keras.Model:
     read(model)
     graph = _functional(model)
     clone = keras.models.clone_model(keras.Model(graph.input, graph.output, name=model.name))
-    clone.set_weights(model.get_weights())
+    set_weights(clone, model.get_weights())
     return clone
 
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from keraslight.compress import _plots
 from keraslight.compress._calibrate import RANGE_IMAGES, prepare, range_images
+from keraslight.compress._data import check_images
 from keraslight.compress._int8_layers import Int8Layers
 from keraslight.errors import CompressionError, InvalidArgumentError
 
@@ -280,6 +281,7 @@ class _Judge:
     """
 
     def __init__(self, model: keras.Model, data: _Images):
+        check_images(data.images, model)
         self.data = data
         self._wanted = model.predict(data.images, batch_size=64, verbose=0)
         self.baseline = self._accuracy(self._wanted)
@@ -301,8 +303,7 @@ class _Judge:
 
 
 def _int8_layers(model: keras.Model, data: _Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
-    labelled = (data.images, np.zeros(len(data.images)) if data.labels is None else data.labels)
-    return Int8Layers(prepare(model, labelled, **how), range_images(labelled, how["seed"]), batch_size)
+    return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
 
 
 def _scan(parts: Int8Layers, judge: _Judge, names: set[str], verbose: int) -> QuantizationSensitivity:

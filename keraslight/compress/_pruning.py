@@ -10,7 +10,7 @@ import keras
 from keraslight.compress import _graph
 from keraslight.compress import _pruning_settings as _settings
 from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
-from keraslight.compress._sparsity import targets
+from keraslight.compress._sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ class Pruning(keras.callbacks.Callback):
         begin_fraction, end_fraction: The same as shares of the training, 0..1.
         frequency: Steps between two updates; None spreads about 20 of them.
         layers: Name patterns (`fnmatch`) of the layers to prune; None takes those of `policy`.
-        policy: `"default"` prunes every Conv2D and Dense but the first convolution; `"xnnpack"` what XNNPACK's sparse
-            kernels can run: 1x1 convolutions without stride, dilation and groups on maps of more than one pixel.
+        policy: `"default"` prunes every Conv2D, SeparableConv2D (its 1x1 kernel) and Dense but the first convolution;
+            `"xnnpack"` what XNNPACK's sparse kernels can run: 1x1 convolutions without stride, dilation and groups on
+            maps of more than one pixel.
         block_size: Height and width of blocks that go together; more than (1, 1) only for Dense kernels.
         m_by_n: Zeros among consecutive input channels, such as (2, 4), set once at the first step; the sparsity and
             the schedule then count for nothing.
@@ -95,7 +96,7 @@ class Pruning(keras.callbacks.Callback):
         groups: dict[int, tuple[list, Any]] = {}
         for name, (layer, _) in chosen.items():
             schedule = chosen_schedules[name]
-            groups.setdefault(id(schedule), ([], schedule))[0].append(layer.kernel.value)
+            groups.setdefault(id(schedule), ([], schedule))[0].append(kernel_of(layer).value)
         from keraslight.compress._tfmot import pruning
 
         self._masks = pruning.Masks(list(groups.values()), self.block_size, self.m_by_n)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from keraslight.compress._sparsity import POLICIES, check_sparsity
+from keraslight.compress._sparsity import POLICIES, check_sparsity, kernel_of
 from keraslight.errors import InvalidArgumentError
 
 _SCHEDULES = ("polynomial", "constant")
@@ -20,10 +20,14 @@ def check(sparsity, schedule, policy, block_size, m_by_n) -> None:
         )
     if policy not in POLICIES:
         raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
-    if len(block_size) != 2 or min(block_size) < 1:
+    if not _is_pair(block_size) or min(block_size) < 1:
         raise InvalidArgumentError(f"`block_size` must be two numbers of at least 1. Received: {block_size}.")
-    if m_by_n is not None and not (len(m_by_n) == 2 and 0 < m_by_n[0] < m_by_n[1]):
+    if m_by_n is not None and not (_is_pair(m_by_n) and 0 < m_by_n[0] < m_by_n[1]):
         raise InvalidArgumentError(f"`m_by_n` must be (m, n) with 0 < m < n. Received: {m_by_n}.")
+
+
+def _is_pair(value) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
 
 
 def check_steps(begin_step: int | None, end_step: int | None, frequency: int | None) -> None:
@@ -39,7 +43,7 @@ def check_steps(begin_step: int | None, end_step: int | None, frequency: int | N
 
 
 def check_blocks(chosen: dict, block_size: tuple[int, int]) -> None:
-    others = [name for name, (layer, _) in chosen.items() if len(layer.kernel.shape) != 2]
+    others = [name for name, (layer, _) in chosen.items() if len(kernel_of(layer).shape) != 2]
     if tuple(block_size) != (1, 1) and others:
         raise InvalidArgumentError(
             "`block_size` above (1, 1) must come with `layers` that match Dense layers only. "
@@ -56,7 +60,7 @@ def schedules(chosen: dict, schedule, begin: int, end: int, frequency, block_siz
     frequency = frequency or max((end - begin) // _UPDATES, 1)
     smallest: dict[float, int] = {}  # sparsity -> blocks in the smallest kernel
     for layer, share in chosen.values():
-        sides = layer.kernel.shape
+        sides = kernel_of(layer).shape
         if tuple(block_size) != (1, 1):
             sides = [-(-side // block) for side, block in zip(sides, block_size, strict=True)]
         smallest[share] = min(math.prod(sides), smallest.get(share, math.prod(sides)))

@@ -85,9 +85,14 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
         A copy of `model` with the trained weights, not compiled.
 
     Raises:
+        InvalidArgumentError: `wrapped` is a Keras 3 model.
         CompressionError: the two models do not belong together.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
+    if isinstance(wrapped, keras.Model):
+        raise InvalidArgumentError(
+            f"`wrapped` must be a tf_keras model that `wrap_pruning` gave. Received: {wrapped!r} of Keras 3."
+        )
     from keraslight.compress._tfmot import pruning
 
     trained = pruning.strip(wrapped)

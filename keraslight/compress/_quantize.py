@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keraslight.compress import _data, _graph
+from keraslight.compress._fine_tune import check_epochs
 from keraslight.compress._selection import join_slices
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.layers import ImageNormalization
@@ -161,10 +162,16 @@ def train_quantized(
         The trained quantization-aware tf_keras model, ready for `to_litert`.
 
     Raises:
-        As `quantize_aware`; InvalidArgumentError where `epochs` or `data` can't be used.
+        As `quantize_aware`; InvalidArgumentError where `epochs`, `data` or `callbacks` can't be used.
     """
-    if epochs < 1:
-        raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
+    check_epochs(epochs)
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.Callback):
+            raise InvalidArgumentError(
+                "`callbacks` must be those of tf_keras, whose `fit` trains the model. "
+                f"Received: {type(callback).__name__} of Keras 3."
+            )
     train = _data.batches(data, batch_size, seed)
     steps = epochs * _data.steps_in(train)
     from keraslight.compress._tfmot import quantize
@@ -183,7 +190,7 @@ def train_quantized(
         train,
         epochs=epochs,
         validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
-        callbacks=list(callbacks),
+        callbacks=callbacks,
         verbose=verbose,
     )
     return quantized

@@ -10,6 +10,7 @@ import numpy as np
 
 from keraslight.compress import _affine, _graph
 from keraslight.layers import DropPath, GroupedConv2D
+from keraslight.layers._weights import set_weights
 from keraslight.preprocessing import LAYER_NAME
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, GroupedConv2D, keras.layers.Conv3D)
@@ -280,7 +281,7 @@ class Rewriter:
         fused = self.graph.model(name, call_layer)
         for layer_name, values in weights.items():
             if values:
-                layers[layer_name].set_weights(values)
+                set_weights(layers[layer_name], values)
         return fused
 
 

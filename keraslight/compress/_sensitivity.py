@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keraslight.compress import _data, _graph, _plots
-from keraslight.compress._sparsity import prunable_layers
+from keraslight.compress._sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 
 
@@ -105,7 +105,7 @@ def sensitivity(
         The report.
 
     Raises:
-        InvalidArgumentError: an argument is out of range or a pattern matches nothing.
+        InvalidArgumentError: an argument is out of range, `data` can't be used, or a pattern matches nothing.
         CompressionError: the model is subclassed.
     """
     sparsities = tuple(sparsities)
@@ -113,8 +113,13 @@ def sensitivity(
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
     names = list(prunable_layers(model, layers, policy))
     copy = _graph.copy(model)
-    kernels = {name: layer.kernel for name, layer in _graph.read(copy).layers().items() if name in names}
-    batches = [(images.numpy(), labels.numpy()) for images, labels in _data.batches(data, batch_size)]
+    kernels = {name: kernel_of(layer) for name, layer in _graph.read(copy).layers().items() if name in names}
+    batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
+    if not batches or any(len(images) != len(labels) for images, labels in batches):
+        raise InvalidArgumentError(
+            "`data` must hold at least one batch, with one integer label an image. "
+            f"Received: batches of {[(len(images), len(labels)) for images, labels in batches]} images and labels."
+        )
     accuracies = {}
     baseline = accuracy(copy, batches)
     for name, kernel in kernels.items():
@@ -131,8 +136,7 @@ def sensitivity(
 def accuracy(model: keras.Model, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """The share of images whose highest output is their label's."""
     right = sum(
-        int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels.reshape(-1)).sum())
-        for images, labels in batches
+        int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels).sum()) for images, labels in batches
     )
     return right / sum(len(labels) for _, labels in batches)
 

@@ -12,7 +12,8 @@ import numpy as np
 from keraslight.compress import _graph
 from keraslight.errors import InvalidArgumentError
 
-_KERNELS = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+_KERNELS = (*_CONVOLUTIONS, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 POLICIES = ("default", "xnnpack")
 
 
@@ -72,7 +73,7 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
     Args:
         model: A functional or sequential Keras 3 model.
         layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `prune` prunes by default,
-            `"*"` every Conv2D, DepthwiseConv2D and Dense.
+            `"*"` every Conv2D, DepthwiseConv2D and Dense. Of a SeparableConv2D the 1x1 kernel counts.
         policy: As in `Pruning`.
 
     Returns:
@@ -83,8 +84,13 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
         CompressionError: the model is subclassed.
     """
     chosen = prunable_layers(model, layers, policy)
-    entries = [(name, np.asarray(layer.kernel)) for name, layer in chosen.items()]
+    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in chosen.items()]
     return SparsityReport(tuple(LayerSparsity(name, k.shape, int((k == 0).sum())) for name, k in entries))
+
+
+def kernel_of(layer: keras.Layer) -> keras.Variable:
+    """The kernel that is pruned: of a SeparableConv2D the 1x1 one, which holds nearly all of its weights."""
+    return layer.pointwise_kernel if isinstance(layer, keras.layers.SeparableConv2D) else layer.kernel
 
 
 def prunable_layers(
@@ -94,11 +100,11 @@ def prunable_layers(
 
     Args:
         model: A functional or sequential model.
-        patterns: Name patterns (`fnmatch`) of Conv2D, DepthwiseConv2D and Dense layers; None takes those of `policy`.
-        policy: One of `POLICIES`. `"default"`: every Conv2D and Dense but the first convolution. Depthwise kernels and
-            the first convolution are left alone: together they hold a few percent of the weights, and zeros there cost
-            the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions without stride, dilation
-            and groups on maps of more than one pixel.
+        patterns: Name patterns (`fnmatch`) of layers of `_KERNELS`; None takes those of `policy`.
+        policy: One of `POLICIES`. `"default"`: every Conv2D, SeparableConv2D and Dense but the first convolution.
+            Depthwise kernels and the first convolution are left alone: together they hold a few percent of the weights,
+            and zeros there cost the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions
+            without stride, dilation and groups on maps of more than one pixel.
 
     Raises:
         InvalidArgumentError: a pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
@@ -112,7 +118,7 @@ def prunable_layers(
         )
     kernels = {name: layer for name, layer in _graph.read(model).layers().items() if isinstance(layer, _KERNELS)}
     if patterns is None:
-        stem = next((name for name, layer in kernels.items() if isinstance(layer, keras.layers.Conv2D)), None)
+        stem = next((name for name, layer in kernels.items() if isinstance(layer, _CONVOLUTIONS)), None)
         chosen = {
             name: layer
             for name, layer in kernels.items()
@@ -129,10 +135,12 @@ def prunable_layers(
             )
         return chosen
     patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        raise InvalidArgumentError("`layers` must be None or name at least one pattern. Received: none.")
     for pattern in patterns:
         if not fnmatch.filter(kernels, pattern):
             raise InvalidArgumentError(
-                "Each pattern of `layers` must match a Conv2D, DepthwiseConv2D or Dense by name. "
+                "Each pattern of `layers` must match a Conv2D, SeparableConv2D, DepthwiseConv2D or Dense by name. "
                 f"Received: {pattern!r}; the model has {list(kernels)}."
             )
     return {name: layer for name, layer in kernels.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
@@ -173,6 +181,8 @@ def check_sparsity(name: str, sparsity: float | Mapping[str, float]) -> None:
 
 
 def _runs_sparse(layer: keras.Layer) -> bool:
+    if isinstance(layer, keras.layers.SeparableConv2D):  # in the file a depthwise and a 1x1 convolution
+        return tuple(layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:3]) != (1, 1)
     return (
         isinstance(layer, keras.layers.Conv2D)
         and layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)

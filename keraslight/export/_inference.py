@@ -12,6 +12,7 @@ from keraslight.compress import fuse, reparameterize
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.export.litert._convert import is_quantization_aware
 from keraslight.layers import GRN, ImageNormalization, LayerNorm, LocalResponseNorm
+from keraslight.layers._weights import set_weights
 from keraslight.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -165,5 +166,5 @@ def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
         return type(layer).from_config(config)
 
     clone = keras.models.clone_model(model, clone_function=copy)
-    clone.set_weights(model.get_weights())
+    set_weights(clone, model.get_weights())
     return clone

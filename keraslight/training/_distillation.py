@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers._weights import set_weights
 from keraslight.training._loss import gives_logits
 
 _TINY = 1e-30
@@ -79,7 +80,7 @@ class Distillation:
                 )
         # A copy, because Distiller freezes its teacher: the caller's stays trainable, and may be the student itself.
         teacher = keras.models.clone_model(keras.Model(self.teacher.inputs[0], self.teacher.outputs[0]))
-        teacher.set_weights(self.teacher.get_weights())
+        set_weights(teacher, self.teacher.get_weights())
         return keras.distillation.Distiller(
             teacher=_to_logits(teacher),
             student=_to_logits(student),

@@ -3,10 +3,12 @@
 import gzip
 import json
 
+import keras
 import pytest
 from typer.testing import CliRunner
 
 from keraslight import compress
+from keraslight.cli._measure import form
 from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import litert_report
@@ -37,6 +39,17 @@ def pruned(trained):
     folder = trained.parent / "pruned"
     options = ("--sparsity", 0.8, "--epochs", 4, "--scan")
     return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
+
+
+def test_multiply_adds_of_a_separable_convolution(tmp_path):
+    images = keras.Input((6, 6, 8))
+    model = keras.Model(images, keras.layers.SeparableConv2D(16, 3, name="separable")(images))
+    depthwise, pointwise, bias = model.get_layer("separable").get_weights()
+    pointwise[..., :4] = 0
+    model.get_layer("separable").set_weights([depthwise, pointwise, bias])
+    counted = form("pruned", tmp_path, model)
+    assert counted.macs == 4 * 4 * (3 * 3 * 8 + 8 * 16)
+    assert counted.nonzero_macs == 4 * 4 * (3 * 3 * 8 + 8 * 12)
 
 
 def test_prune_writes_a_sparse_run_and_compares_it(trained, pruned):

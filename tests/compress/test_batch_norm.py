@@ -21,7 +21,7 @@ def small(momentum=0.99, frozen=False):
     return keras.Model(images, layers.Dense(4, name="logits")(layers.Flatten(name="flatten")(x)), name="small")
 
 
-@pytest.mark.parametrize("data", [(IMAGES, LABELS), tf.data.Dataset.from_tensor_slices(IMAGES).batch(32)])
+@pytest.mark.parametrize("data", [(IMAGES, LABELS), IMAGES, tf.data.Dataset.from_tensor_slices(IMAGES).batch(32)])
 def test_statistics_are_those_of_all_batches(data):
     model = small()
     others = [weight.numpy() for weight in model.trainable_weights]
@@ -61,5 +61,7 @@ def test_errors_say_what_came():
         compress.settle_batch_norms(small(), (IMAGES, LABELS), batches=0)
     with pytest.raises(InvalidArgumentError, match="`data` must hold at least one batch. Received: an empty data set."):
         compress.settle_batch_norms(small(), tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8).take(0))
-    with pytest.raises(InvalidArgumentError, match="a pair of arrays. Received: ndarray."):
-        compress.settle_batch_norms(small(), IMAGES)
+    with pytest.raises(InvalidArgumentError, match="a pair of arrays. Received: dict."):
+        compress.settle_batch_norms(small(), {"images": IMAGES})
+    with pytest.raises(InvalidArgumentError, match="`batch_size` must be at least 1. Received: 0."):
+        compress.settle_batch_norms(small(), IMAGES, batch_size=0)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # of a public model, but with no public name
 
 from keraslight import compress
 from keraslight import layers as own
@@ -70,6 +71,14 @@ def test_stock_layers(layer):
     for weight in model.weights:
         weight.assign(RNG.uniform(0.2, 1.0, weight.shape))
     assert_same(model, compress.to_tf_keras(model), 3 * maps(8, 8, 4))
+
+
+def test_the_sums_of_inception_resnet():
+    images = keras.Input((8, 8, 4))
+    model = keras.Model(images, CustomScaleLayer(0.17)([images, layers.Conv2D(4, 3, padding="same")(images)]))
+    twin = compress.to_tf_keras(model)
+    assert twin.get_layer(model.layers[-1].name).scale == 0.17
+    assert_same(model, twin, maps(8, 8, 4))
 
 
 def test_shared_nested_several_inputs_and_outputs():

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
@@ -122,6 +123,29 @@ def test_corrected_biases_bring_the_means_back():
     assert error < 1e-4
     for name in ("a", "b", "c"):
         np.testing.assert_array_equal(corrected.get_layer(name).kernel, model.get_layer(name).kernel)
+
+
+def test_images_need_no_labels():
+    """A data set of pairs of images was taken for one pair of images and labels."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, name="conv")(images))
+    model = keras.Model(images, layers.Dense(3, name="dense")(x))
+    pixels = np.random.default_rng(0).normal(size=(8, 8, 8, 3)).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(pixels)
+    labelled = tf.data.Dataset.from_tensor_slices((pixels, np.zeros(8))).batch(2)
+    biases = [compress.correct_bias(model, d).get_layer("dense").bias.numpy() for d in (labelled, data.batch(2))]
+    np.testing.assert_array_equal(*biases)
+    assert np.abs(compress.correct_bias(model, pixels).get_layer("dense").bias - biases[0]).max() < 1e-6
+    with pytest.raises(InvalidArgumentError, match="hold at least one batch. Received: an empty data set"):
+        compress.calibrate(model, data.take(0).batch(2), "never.tflite")
+    for wrong, shape in ((data, "8, 8, 3"), (pixels[:, :4], "8, 4, 8, 3")):
+        with pytest.raises(
+            InvalidArgumentError, match=rf"of the model's shape, \(None, 8, 8, 3\). Received: \({shape}\)"
+        ):
+            compress.calibrate(model, wrong, "never.tflite")
+    with pytest.raises(InvalidArgumentError, match=r"of the model's shape, \(None, 8, 8, 3\)"):
+        compress.quantization_sensitivity(model, pixels[:, :4])
 
 
 def test_several_inputs_are_refused():

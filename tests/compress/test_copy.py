@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from keraslight import compress
@@ -21,3 +22,46 @@ def test_a_model_compiled_with_a_loss_that_keras_cannot_serialize():
     pruned = compress.prune(model, data, sparsity=0.5, epochs=1, batch_size=4, verbose=0)
     assert compress.sparsity(pruned).total >= 0.5
     assert compress.sparsity(model).total < 0.1
+
+
+def adapted(images):
+    """A model that normalizes images by what it has seen of them, in a nested model and outside."""
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Normalization(name="inner")], name="nested")
+    inner.get_layer("inner").adapt(images)
+    outer = layers.Normalization(name="outer")
+    outer.adapt(3 * inner.predict(images, verbose=0) + 1)
+    inputs = keras.Input((8, 8, 3))
+    x = outer(inner(inputs))
+    x = layers.Add()([layers.Conv2D(4, size, padding="same", name=f"conv{size}")(x) for size in (1, 3)])
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
+    return keras.Model(inputs, layers.Dense(3, activation="softmax", name="dense")(x))
+
+
+def pruned(model, images):
+    data = images, np.zeros(len(images), int)
+    return compress.prune(model, data, sparsity=0.01, layers="dense", epochs=1, learning_rate=1e-12, verbose=0)
+
+
+COPIES = {
+    "half": lambda model, images: compress.half(model),
+    "fuse": lambda model, images: compress.fuse(model),
+    "reparameterize": lambda model, images: compress.reparameterize(model),
+    "prune": pruned,
+    "strip_pruning": lambda model, images: compress.strip_pruning(compress.wrap_pruning(model, end_step=1), model),
+    "quantized_weights_to_keras": lambda model, images: compress.quantized_weights_to_keras(
+        compress.quantize_aware(model), model
+    ),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_normalizes_by_what_the_model_was_adapted_to(name):
+    """With Keras' `set_weights` alone the copy has the statistics, but goes on with mean 0 and variance 1."""
+    keras.utils.set_random_seed(0)
+    images = np.random.default_rng(0).normal(50, 20, (16, 8, 8, 3)).astype("float32")
+    model = adapted(images)
+    answers = model.predict(images, verbose=0)
+    copy = COPIES[name](model, images)
+    np.testing.assert_allclose(copy.predict(images, verbose=0), answers, atol=2e-3)
+    other = copy.predict(images + 50, verbose=0)
+    np.testing.assert_allclose(other, model.predict(images + 50, verbose=0), atol=5e-3)

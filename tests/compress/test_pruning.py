@@ -129,6 +129,26 @@ def test_sparsity_by_layer():
         fit(model, compress.Pruning({"expand": 0.5}, layers="logits"))
 
 
+def test_of_a_separable_convolution_the_pointwise_kernel():
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.SeparableConv2D(8, 3, name="stem")(images)
+    x = keras.layers.SeparableConv2D(16, 3, strides=2, name="middle")(x)
+    x = keras.layers.SeparableConv2D(16, 2, name="last")(x)  # 2x2 -> 1x1 pixels
+    model = keras.Model(images, keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(x)))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["stem", "middle"]
+    fit(model, compress.Pruning(0.75))
+    report = compress.sparsity(model)
+    assert [(layer.name, layer.shape) for layer in report.layers] == [
+        ("middle", (1, 1, 8, 16)),
+        ("last", (1, 1, 16, 16)),
+        ("logits", (16, 10)),
+    ]
+    assert all(0.75 <= layer.fraction < 0.77 for layer in report.layers)
+    assert all(layer.depthwise_kernel.numpy().all() for layer in model.layers[1:4])
+
+
 def test_policy_for_xnnpack():
     images = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(8, 1, strides=2, name="strided")(images)
@@ -157,6 +177,8 @@ def test_policy_for_xnnpack():
         ({"final_sparsity": {}}, r"must be in \(0, 1\). Received: {}"),
         ({"policy": "depthwise"}, "`policy` must be one of .*Received: 'depthwise'"),
         ({"block_size": (0, 2)}, r"`block_size` must be two numbers of at least 1. Received: \(0, 2\)"),
+        ({"block_size": 2}, "`block_size` must be two numbers of at least 1. Received: 2"),
+        ({"m_by_n": 2}, r"`m_by_n` must be \(m, n\) with 0 < m < n. Received: 2"),
         ({"m_by_n": (4, 4)}, r"`m_by_n` must be \(m, n\) with 0 < m < n. Received: \(4, 4\)"),
         ({"end_step": 0}, "`end_step` must be at least 1. Received: 0"),
         ({"begin_step": 9, "end_step": 3}, "must not be after `end_step`. Received: begin_step=9, end_step=3"),
@@ -170,6 +192,8 @@ def test_arguments_out_of_range(arguments, message):
 def test_pattern_without_a_match():
     with pytest.raises(InvalidArgumentError, match="must match a Conv2D.*Received: 'nothing'; the model has .*'stem'"):
         compress.prune(small(), DATA, layers="nothing")
+    with pytest.raises(InvalidArgumentError, match="`layers` must be None or name at least one pattern"):
+        compress.prune(small(), DATA, layers=())
 
 
 def test_blocks_are_for_dense_kernels():

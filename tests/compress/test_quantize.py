@@ -167,6 +167,8 @@ def test_errors_say_what_came():
         compress.quantize_aware(small(), skip=("nothing",))
     with pytest.raises(InvalidArgumentError, match="`epochs` must be at least 1. Received: 0"):
         compress.train_quantized(small(), (PIXELS, LABELS), epochs=0)
+    with pytest.raises(InvalidArgumentError, match="must be those of tf_keras.*Received: EarlyStopping of Keras 3"):
+        compress.train_quantized(small(), (PIXELS, LABELS), callbacks=[keras.callbacks.EarlyStopping("loss")])
     with pytest.raises(InvalidArgumentError, match="Received: 32 images, 3 labels"):
         compress.train_quantized(small(), (PIXELS, LABELS[:3]))
     images = keras.Input((8, 8, 2))

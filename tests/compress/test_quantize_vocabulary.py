@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # of a public model, but with no public name
 
 from keraslight import compress
 from keraslight import layers as own
@@ -46,6 +47,8 @@ INT8 = {
     "c4": lambda x: own.C4GroupPooling()(own.C4GroupConv2D(2, 3)(own.C4LiftingConv2D(2, 3)(x))),
     "channel_statistics": own.ChannelStatistics(name="mine"),
     "max_pool_with_indices": lambda x: own.MaxPoolWithIndices2D(name="mine")(x)[0],
+    "scaled_add": lambda x: CustomScaleLayer(0.3)([x, layers.Conv2D(8, 1, name="mine")(x)]),
+    "scaled_add_of_a_pool": lambda x: CustomScaleLayer(0.3)([x, layers.MaxPooling2D(3, 1, padding="same")(x)]),
     "coordinate": lambda x: layers.Multiply()(own.CoordinateSplit()([own.CoordinatePooling()(x), x])),
 }
 FLOAT = {

@@ -3,6 +3,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keraslight import compress
 from keraslight.errors import InvalidArgumentError
@@ -58,3 +59,14 @@ def test_table_and_picture(report, tmp_path):
 def test_sparsities_out_of_range(trained, digits, sparsities):
     with pytest.raises(InvalidArgumentError, match=r"`sparsities` must rise and lie in \(0, 1\). Received: \("):
         compress.sensitivity(trained, digits[1], sparsities=sparsities)
+
+
+def test_data_and_layers_that_say_nothing(trained, digits):
+    images, labels = digits[1][0][:8], digits[1][1][:8]
+    empty = tf.data.Dataset.from_tensor_slices((images, labels)).take(0).batch(4)
+    with pytest.raises(InvalidArgumentError, match=r"one integer label an image. Received: batches of \[\] images"):
+        compress.sensitivity(trained, empty)
+    with pytest.raises(InvalidArgumentError, match=r"Received: batches of \[\(8, 80\)\] images and labels"):
+        compress.sensitivity(trained, (images, np.eye(10)[labels]))
+    with pytest.raises(InvalidArgumentError, match="`layers` must be None or name at least one pattern"):
+        compress.sensitivity(trained, (images, labels), layers=[])

@@ -88,6 +88,20 @@ def test_sixteen_bits(build_net, pixels, tmp_path, dtype, tolerance):
     assert parity["model.tflite"]["largest_difference"] < 1e-5, "model.tflite stays in float32"
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_normalization_that_padding_keeps_a_layer(pixels, dtype):
+    norm = keras.layers.Normalization(name="norm")
+    norm.adapt(pixels)
+    images = keras.Input((8, 12, 3))
+    maps = keras.layers.Conv2D(4, 3, padding="same")(norm(images))
+    scores = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(maps))
+    model = keras.Model(images, keras.layers.Softmax()(scores))
+    served = inference_model(model, dtype=dtype)
+    assert served.get_layer("norm")
+    answers = served(pixels)["probabilities"]
+    np.testing.assert_allclose(answers, model(pixels), atol=1e-6 if dtype == "float32" else 5e-3)
+
+
 def test_an_export_that_disagrees_with_its_model_is_refused(build_net, tmp_path, monkeypatch):
     import keraslight.export.saved_model as saved_model
 

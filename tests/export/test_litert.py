@@ -139,6 +139,11 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
             {"quantization": "int8", "representative_data": PIXELS[:3], "batch_size": 4},
             "at least a batch of 4 images. Received: 3",
         ),
+        (
+            {"quantization": "int8", "representative_data": list(PIXELS)},  # of the first one the rows
+            "must hold images of the model's shape, .* Received: ",
+        ),
+        ({"quantization": "int8", "representative_data": PIXELS[:, :5]}, "images of the model's shape"),
     ],
 )
 def test_arguments_that_do_not_go_together(model, arguments, message, tmp_path):

@@ -128,6 +128,16 @@ def test_alpha_0_reads_no_labels(data):
     assert losses[0] == losses[1] > 0
 
 
+def test_a_teacher_normalizes_by_what_it_was_adapted_to():
+    images = np.random.default_rng(0).normal(50, 20, (8, 12, 12, 1)).astype("float32")
+    norm = keras.layers.Normalization()
+    norm.adapt(images)
+    inputs = keras.Input((12, 12, 1))
+    teacher = keras.Model(inputs, ENDS["logits"](keras.layers.Flatten()(norm(inputs))))
+    copy = Distillation(teacher).distiller(keras.models.clone_model(teacher)).teacher
+    np.testing.assert_allclose(copy.predict(images, verbose=0), teacher.predict(images, verbose=0), atol=1e-5)
+
+
 def test_a_model_may_be_its_own_teacher(data):
     model = classifier("softmax inside", data.preprocessing, 0)
     pixels, _ = data.validation_arrays()

@@ -13,7 +13,7 @@ import tf_keras
 from keraslight import layers as own
 from keraslight.compress import _bridge
 from keraslight.compress._clusters import is_clustered
-from keraslight.compress._graph import Call, Graph
+from keraslight.compress._graph import Call, Graph, Tensor
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
@@ -184,6 +184,8 @@ class Transcriber:
                 return self.constant_affine(call, args)
             if type(layer) is keras.layers.Add and len(args[0]) > 2:
                 return self.binary_adds(call, args)
+            if twins.is_scaled_add(layer) and len(args[0][1].shape) == 4:
+                return self.scaled_add(call, *args[0])
             if type(layer) in _CONVOLUTIONS:
                 return self.convolution(call, args, kwargs)
             if twins.activation_of(layer) is None and twins.is_operation(layer):
@@ -194,7 +196,7 @@ class Transcriber:
             self.made[call.name] = self.twin(layer, call.name)
         made = self.made[call.name]
         kind = _kind(made)
-        if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(call, args[0]):
+        if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(args[0], call.inputs[0]):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
         weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
@@ -216,10 +218,10 @@ class Transcriber:
             return twin_layers.SettlingBatchNormalization.from_config(settling)
         return made
 
-    def follows_convolution(self, call: Call, tensor) -> bool:
-        """Whether a batch norm or layer scale can fold into the step before it."""
+    def follows_convolution(self, tensor, source: Tensor) -> bool:
+        """Whether a batch norm or layer scale of `tensor`, in the graph `source`, can fold into what makes it."""
         before = next((step for step in reversed(self.steps) if step.output is tensor), None)
-        return before is not None and before.kind in ("conv", "affine") and len(self.consumers[call.inputs[0]]) == 1
+        return before is not None and before.kind in ("conv", "affine") and len(self.consumers[source]) == 1
 
     def identity(self, call: Call, tensor):
         """A 1x1 depthwise convolution with ones, for a lone batch norm to fold into.
@@ -254,6 +256,16 @@ class Transcriber:
             name = self.name_of(call) if n == len(args[0]) else self.unique(f"{call.name}_{n}")
             total = self.emit(tf_keras.layers.Add(name=name), "add", call, ([total, other],))
         return total
+
+    def scaled_add(self, call: Call, x, y):
+        """x + scale * y -> a layer scale with equal factors, which folds into the convolution before it, and an ADD."""
+        name = self.name_of(call)
+        if not self.follows_convolution(y, call.inputs[1]):
+            y = self.identity(call, y)
+        scale = twin_layers.LayerScale(trainable=False, name=self.unique(f"{name}_scale"))
+        factors = np.full(y.shape[-1], call.layer.scale, np.float32)
+        y = self.emit(scale, "affine", call, (y,), weights=[factors])
+        return self.emit(tf_keras.layers.Add(name=name), "add", call, ([x, y],))
 
     def convolution(self, call: Call, args: tuple, kwargs: dict):
         """A layer with a kernel, its activation split off."""

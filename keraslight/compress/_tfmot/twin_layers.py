@@ -25,6 +25,25 @@ class LayerScale(tf_keras.layers.Layer):
 
 
 @tf_keras.utils.register_keras_serializable(package="keraslight")
+class ScaledAdd(tf_keras.layers.Layer):
+    """Two tensors of one shape -> `x + scale * y`, the twin of the layer that closes InceptionResNetV2's blocks.
+
+    Args:
+        scale: A number.
+    """
+
+    def __init__(self, scale, **kwargs):
+        super().__init__(**kwargs)
+        self.scale = scale
+
+    def call(self, inputs):
+        return inputs[0] + self.scale * inputs[1]
+
+    def get_config(self):
+        return {**super().get_config(), "scale": self.scale}
+
+
+@tf_keras.utils.register_keras_serializable(package="keraslight")
 class LayerNorm(tf_keras.layers.Layer):
     """The twin of `keraslight.layers.LayerNorm`."""
 

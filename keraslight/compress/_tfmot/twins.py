@@ -34,6 +34,8 @@ _AS_IS = (
 
 # Layer scales of other libraries: (module, class). The factors stand on the last axis.
 _LAYER_SCALES = {("keras.src.applications.convnext", "LayerScale"), ("kimm._src.layers.layer_scale", "LayerScale")}
+# `inputs[0] + scale * inputs[1]`, with one number for the scale: (module, class).
+_SCALED_ADDS = {("keras.src.applications.inception_resnet_v2", "CustomScaleLayer")}
 
 _NOT_CARRIED = ("dtype", "seed", "autocast", "name")  # initializers, regularizers and constraints go by their endings
 
@@ -104,6 +106,11 @@ def activation_of(layer) -> str | None:
     return _ACTIVATION_OPERATIONS.get(type(layer).__name__) if is_operation(layer) else None
 
 
+def is_scaled_add(layer) -> bool:
+    """Whether a layer adds a scaled second input to its first, as those of InceptionResNetV2 do."""
+    return (type(layer).__module__, type(layer).__name__) in _SCALED_ADDS
+
+
 def is_operation(layer) -> bool:
     """Whether a call in a graph is a bare operation, such as `x + 3`."""
     return not isinstance(layer, keras.layers.Layer)
@@ -151,6 +158,8 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
         return activation_twin(activation_of(layer), name)
     if kind is own.LayerScale or (kind.__module__, kind.__name__) in _LAYER_SCALES:
         return twin_layers.LayerScale(name=name, trainable=layer.trainable)
+    if is_scaled_add(layer):
+        return twin_layers.ScaledAdd(layer.scale, name=name)
     if kind in (own.LayerNorm, own.GRN):
         cls = {own.LayerNorm: twin_layers.LayerNorm, own.GRN: twin_layers.GRN}[kind]
         return cls(layer.epsilon, name=name, trainable=layer.trainable)

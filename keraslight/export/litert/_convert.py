@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,7 @@ def _converted(
             converter.inference_input_type = tf.as_dtype(dtypes[0])
             converter.inference_output_type = tf.as_dtype(dtypes[1])
             if not quantization_aware:
-                samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
+                samples = _samples(model, representative_data, batch_size or 1)
                 converter.representative_dataset = lambda: ([sample] for sample in samples)
         try:
             return converter.convert()
@@ -162,7 +162,7 @@ def calibrating_converter(model: Any, representative_data: Any, batch_size: int 
 
     converter = _converter(model, batch_size, folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    samples = list(_samples(representative_data, batch_size or 1, _takes_pixels(model)))
+    samples = _samples(model, representative_data, batch_size or 1)
     converter.representative_dataset = lambda: ([sample] for sample in samples)
     return converter
 
@@ -242,7 +242,7 @@ def _check(quantization, representative_data, dtypes, batch_size, quantization_a
         raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
 
 
-def _samples(data: Any, batch_size: int, pixels: bool) -> Iterator[np.ndarray]:
+def _samples(model: Any, data: Any, batch_size: int) -> list[np.ndarray]:
     """Float32 batches of `batch_size` images from whatever `representative_data` was."""
 
     def images_of(part):
@@ -255,10 +255,15 @@ def _samples(data: Any, batch_size: int, pixels: bool) -> Iterator[np.ndarray]:
         raise InvalidArgumentError(
             f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
         )
-    if pixels:
+    wanted, shape = tuple(model.inputs[0].shape[1:]), images[0].shape
+    if len(shape) != len(wanted) or any(one not in (None, other) for one, other in zip(wanted, shape, strict=True)):
+        raise InvalidArgumentError(
+            f"`representative_data` must hold images of the model's shape, {wanted}. Received: {shape}."
+        )
+    if _takes_pixels(model):
         # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
         # image goes in as it is, even if no sample happens to be black and white.
         images[0] = images[0].copy()
         images[0].reshape(-1)[:2] = 0.0, 255.0
-    for start in range(0, len(images) - batch_size + 1, batch_size):
-        yield np.stack(images[start : start + batch_size])
+    starts = range(0, len(images) - batch_size + 1, batch_size)
+    return [np.stack(images[start : start + batch_size]) for start in starts]
