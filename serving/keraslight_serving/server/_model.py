@@ -213,7 +213,6 @@ class Model:
             base_path = config.base_path
             if self.versions.holds(number, base_path) or self._try_to_load(number, folders[number], base_path):
                 keep.append(number)
-        unused = []
         with self._changed:
             # What a configuration that came meanwhile wants is seen when it is followed, which is next.
             if self._config == config:
@@ -222,8 +221,7 @@ class Model:
                     if self.is_serving and not candidates and config is not None:
                         folder = config.base_path
                         logger.warning("No wanted versions of %s found under %s: unloading", self.name, folder)
-                    unused = self.versions.retire_all_but(keep)
-        self.versions.unload(unused)
+                    self.versions.retire_all_but(keep)
         return bool(candidates)
 
     def _try_to_load(self, number: int, folder: Path, base_path: Path) -> bool:

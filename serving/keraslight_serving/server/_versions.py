@@ -53,7 +53,7 @@ class Versions:
 
     Attributes:
         changed: guards everything, and is notified when a version is unloaded. May be held around calls, so that nobody
-            sees what is between them, but not around `unload`, which takes its time.
+            sees what is between them.
     """
 
     def __init__(self, model: str, on_serving: Callable[[str, bool], None]) -> None:
@@ -85,11 +85,8 @@ class Versions:
         finally:
             with self.changed:
                 loaded.requests -= 1
-                last = loaded.retired and loaded.requests == 0
-            if last:
-                # Not in this thread: its caller should not wait for it.
-                name = f"unload {self._model}"
-                threading.Thread(target=self.unload, args=([loaded],), name=name, daemon=True).start()
+                if loaded.retired and loaded.requests == 0:
+                    self._unload_soon(loaded)
 
     def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, Servable], dict[str, int]]:
         """The statuses of all that were ever seen, newest first, the servables that take requests, and the labels, all
@@ -193,44 +190,47 @@ class Versions:
             self._failures.pop(number, None)
             if not was_serving:
                 self._on_serving(self._model, True)
-            unused = [] if replaced is None else self._leave(replaced)
-        self.unload(unused)
+            if replaced is not None:
+                self._leave(replaced)
 
     # ---------------------------------------------------------------- going
 
-    def retire_all_but(self, keep: Iterable[int]) -> list[_Loaded]:
-        """Gives no more requests to the others. Returns those that no request uses, for `unload`."""
-        unused = []
+    def retire_all_but(self, keep: Iterable[int]) -> None:
+        """Gives no more requests to the others, and unloads them when their last ones are done."""
         with self.changed:
             for number in sorted(self._loaded.keys() - set(keep)):
                 self._states[number] = States.UNLOADING
                 self._failures.pop(number, None)
-                unused += self._leave(self._loaded.pop(number))
+                self._leave(self._loaded.pop(number))
                 if not self._loaded:
                     self._on_serving(self._model, False)
-        return unused
 
-    def unload(self, unused: Iterable[_Loaded]) -> None:
-        """Closes versions that no request uses."""
-        for loaded in unused:
-            number = loaded.number
+    def close(self) -> None:
+        """Unloads everything, each version when its last request is done, and returns then."""
+        self.retire_all_but(())
+        with self.changed:
+            self.changed.wait_for(lambda: not self._leaving)
+
+    def _leave(self, loaded: _Loaded) -> None:
+        """Lets what takes no new requests go."""
+        loaded.retired = True
+        self._leaving.append(loaded)
+        if not loaded.requests:
+            self._unload_soon(loaded)
+
+    def _unload_soon(self, loaded: _Loaded) -> None:
+        # Neither the caller of its last request should wait for that, nor the next version: in workers requests go on.
+        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}", daemon=True).start()
+
+    def _unload(self, loaded: _Loaded) -> None:
+        number = loaded.number
+        try:
             loaded.servable.close()
+        finally:
             with self.changed:
                 self._leaving.remove(loaded)
                 # A version that came back meanwhile has a state of its own, and may be leaving again.
                 if self._states[number] == States.UNLOADING and number not in {v.number for v in self._leaving}:
                     self._states[number] = States.END
                 self.changed.notify_all()
-            logger.info("Unloaded %s version %d", self._model, number)
-
-    def close(self) -> None:
-        """Unloads everything, each version when its last request is done, and returns then."""
-        self.unload(self.retire_all_but(()))
-        with self.changed:
-            self.changed.wait_for(lambda: not self._leaving)
-
-    def _leave(self, loaded: _Loaded) -> list[_Loaded]:
-        """Lets what takes no new requests go: the same, if no request uses it."""
-        loaded.retired = True
-        self._leaving.append(loaded)
-        return [] if loaded.requests else [loaded]
+        logger.info("Unloaded %s version %d", self._model, number)
