@@ -8,7 +8,9 @@ import time
 import grpc
 import pytest
 from keraslight_serving.client import AsyncClassifierClient, ClassifierClient, ClientClosed, Retry
+from keraslight_serving.client._rest import AsyncRestChannel, RestChannel
 from keraslight_serving.wire import methods
+from keraslight_serving.wire import serving_pb2 as pb
 
 IMAGE = b"\xff\xd8\xff"
 
@@ -73,3 +75,27 @@ def test_tasks(address):
         check(error, client, time.monotonic() - began)
 
     asyncio.run(close_meanwhile())
+
+
+def test_what_a_call_over_rest_asks_next_after_the_end():
+    """A call may ask for the metadata first: when that has come, the connections may be closed."""
+    request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name="tiny"))
+    path = methods.GET_MODEL_STATUS.path
+    options = {"context": None, "proxies": False, "max_message_bytes": 1000}
+
+    def closed():
+        channel = RestChannel("http://127.0.0.1:1", **options)
+        call = channel.unary_unary(path)
+        channel.close()
+        call(request)
+
+    async def closed_in_a_loop():
+        channel = AsyncRestChannel("http://127.0.0.1:1", **options)
+        call = channel.unary_unary(path)
+        await channel.close()
+        await call(request)
+
+    for way in (closed, lambda: asyncio.run(closed_in_a_loop())):
+        with pytest.raises(grpc.RpcError) as caught:
+            way()
+        assert caught.value.code() == grpc.StatusCode.CANCELLED

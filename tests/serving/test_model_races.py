@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+from keraslight_serving.server import _model
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._config import ModelConfig, VersionPolicy, read_config_file
+from keraslight_serving.server._folders import files_of
 from keraslight_serving.server._follower import Follower, ModelView
-from keraslight_serving.server._model import LoadPolicy, Model, _files
+from keraslight_serving.server._model import LoadPolicy
 from keraslight_serving.server._workers import _view
 from keraslight_serving.wire import serving_pb2 as pb
 from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
@@ -109,9 +111,9 @@ def test_workers_are_never_shown_a_label_without_its_version(folders, repository
     looking.start()
     for number in range(2, 30):
         write_config(file, folders("a"), {"stable": number, f"next{number}": number})
-        until(lambda number=number: f"next{number}" in models.models["a"].labels)  # the file was read
+        until(lambda number=number: f"next{number}" in models.models["a"].versions.labels)  # the file was read
         folders("a", number)
-        until(lambda number=number: models.models["a"].labels["stable"] == number)
+        until(lambda number=number: models.models["a"].versions.labels["stable"] == number)
     stop.set()
     looking.join()
     assert len({view.labels["stable"] for view in seen}) > 5
@@ -192,14 +194,18 @@ def test_a_file_that_is_followed_undoes_no_reload_until_it_changes(folders, repo
 # ---------------------------------------------------------------- versions
 
 
-def test_a_failed_version_that_is_no_longer_needed_keeps_no_core_busy(folders, repository, monkeypatch):
-    looks, find = [], Model._find_versions
-    monkeypatch.setattr(Model, "_find_versions", lambda self, path: looks.append(path) or find(self, path))
+@pytest.mark.parametrize("change", ["a newer version", "no folder"])
+def test_a_failed_version_that_can_not_be_tried_again_keeps_no_core_busy(folders, repository, monkeypatch, change):
+    looks, find = [], _model.find_versions
+    monkeypatch.setattr(_model, "find_versions", lambda path: looks.append(path) or find(path))
     folders("a", 1)
     models = repository(ModelConfig("a", folders("a", 2, broken=True)), poll_seconds=0.1, retry_seconds=0.05)
-    folders("a", 3)
-    until(lambda: states(models) == {3: AVAILABLE, 2: END, 1: END})
-    time.sleep(0.2)  # its next try would have come by now
+    if change == "no folder":
+        folders("a").rename(folders("a").with_name("away"))
+    else:
+        folders("a", 3)
+        until(lambda: states(models) == {3: AVAILABLE, 2: END, 1: END})
+    time.sleep(0.5)  # its next try would have come by now
     looks.clear()
     time.sleep(1)
     assert 1 <= len(looks) <= 12
@@ -222,7 +228,7 @@ def test_files_that_vanish_while_they_are_looked_at(tmp_path):
     churning.start()
     try:
         for _ in range(2000):
-            assert str(tmp_path / "1" / "stays") in {path for path, *_ in _files(tmp_path / "1")}
+            assert str(tmp_path / "1" / "stays") in {path for path, *_ in files_of(tmp_path / "1")}
     finally:
         stop.set()
         churning.join()

@@ -254,6 +254,29 @@ def test_all_workers_die_while_a_version_comes(publish):
         supervisor.stop(1)
 
 
+def test_a_request_that_takes_its_time_holds_up_no_later_version(slow_base, tmp_path):
+    base = tmp_path / "tiny"
+    shutil.copytree(slow_base, base)
+    options = {"file_system_poll_wait_seconds": 0.05, "num_threads": 1}
+    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    try:
+        with grpc.insecure_channel(supervisor.address) as channel:
+            request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
+            request.inputs["turns"].CopyFrom(to_tensor(np.array([60_000], np.int32)))
+            stub = channel.unary_unary(methods.PREDICT.path, methods.PREDICT.request.SerializeToString)
+            waiting = stub.future(request, timeout=20)
+            time.sleep(0.5)
+            for version in (2, 3):
+                shutil.copytree(base / "1", base / ".copy")
+                (base / ".copy").rename(base / str(version))
+                until(lambda version=version: states(channel).get(version) == pb.ModelVersionStatus.AVAILABLE, 10)
+            assert states(channel)[1] == pb.ModelVersionStatus.UNLOADING
+            assert not waiting.done()
+            waiting.cancel()
+    finally:
+        supervisor.stop(1)
+
+
 # ---------------------------------------------------------------- several models
 
 

@@ -190,5 +190,7 @@ def _as_rpc_errors() -> Iterator[None]:
         raise RestError(grpc.StatusCode.INVALID_ARGUMENT, f"{error}") from error
     except (httpx.TransportError, OSError) as error:  # httpx lets errors of TLS that come late pass as they are
         raise RestError(grpc.StatusCode.UNAVAILABLE, f"{error}" or type(error).__name__) from error
+    except RuntimeError as error:  # the connections were closed meanwhile
+        raise RestError(grpc.StatusCode.CANCELLED, f"{error}") from error
     except httpx.HTTPError as error:
         raise RestError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error

@@ -10,7 +10,7 @@ The files, in the order in which a request meets them:
     _service.py      the calls: who answers what, in which order a request is checked; _on_examples.py: on tf.Examples
     _call.py         who asks, and until when
     _repository.py   the models: which one is asked for; a reload changes them
-    _model.py        one model's versions: finding them, serving those that are wanted, replacing them without a gap
+    _versions.py     one model's versions: those that serve, come and go, and their labels
     _choice.py       which of these versions a request means
     _servable.py     one loaded version: which engine runs which signature
     _signatures.py   does a request fit a signature?
@@ -23,6 +23,7 @@ Around them:
 
     _server.py       the server as an object; _grpc_server.py: its ports, _security.py: TLS and tokens
     _config.py       which models, which of their versions, and labels; _text_proto.py reads such files
+    _model.py        the thread that follows a model's folder (_folders.py), and loads and gives up versions accordingly
     _loader.py       how a version folder becomes a servable; _warmup.py replays its warmup requests
     _observe.py      counts and logs each call: _metrics.py, _logging.py, _request_log.py; _tfrecord.py: its files
     _reflection.py   tells grpcurl what can be called

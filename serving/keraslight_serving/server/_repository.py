@@ -83,7 +83,7 @@ class Repository:
         model = self._models.get(spec.name)
         if model is None:
             raise not_served(spec.name, chosen_version(spec, {}, ()))
-        return model.acquire(spec)
+        return model.versions.acquire(spec)
 
     def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version or of all that were ever seen, newest first.
@@ -92,11 +92,11 @@ class Repository:
             StatusError: NOT_FOUND.
         """
         model = self._models.get(spec.name)
-        return chosen_statuses(spec, [] if model is None else model.statuses)
+        return chosen_statuses(spec, [] if model is None else model.versions.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
         """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
-        return {name: model.statuses for name, model in self._models.items() if model.is_wanted}
+        return {name: model.versions.statuses for name, model in self._models.items() if model.is_wanted}
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
         """Whether and where requests for a model are logged."""
@@ -124,7 +124,7 @@ class Repository:
                 self._check_labels(config)
             new, moved = self._apply(configs)
             for config in configs:
-                self._models[config.name].assign_labels(config.labels)
+                self._models[config.name].versions.assign_labels(config.labels)
         while not (
             all(model.settled(number) for model, number in new.items())
             and all(model.has_followed(number) for model, number in moved.items())
@@ -194,9 +194,9 @@ class Repository:
     def _check_labels(self, config: ModelConfig) -> None:
         model = self._models.get(config.name)
         for label, number in config.labels.items():
-            if model is not None and model.is_available(number):
+            if model is not None and model.versions.holds(number):
                 continue
-            taken = model is not None and model.labels.get(label, number) != number
+            taken = model is not None and model.versions.labels.get(label, number) != number
             if taken or not self._allow_labels_anywhere:
                 raise StatusError(
                     grpc.StatusCode.FAILED_PRECONDITION,

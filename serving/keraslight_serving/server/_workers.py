@@ -302,7 +302,7 @@ class _Everywhere:
 
 def _view(model: Model) -> ModelView:
     """What the workers are to answer of a model."""
-    statuses, servables, labels = model.view()
+    statuses, servables, labels = model.versions.view()
     keys = {number: servable.key for number, servable in servables.items()}
     log = None if model.logging is None else model.logging.SerializeToString()
     return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
