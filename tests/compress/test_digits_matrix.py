@@ -8,6 +8,7 @@ pytest's cache.
 
 import dataclasses
 import math
+import os
 import platform
 import re
 import sys
@@ -201,7 +202,7 @@ def test_the_page_has_every_family():
     assert list(costs) == list(operators) == sorted(digit_models.RECIPES) == digit_models.families(), RUN
     # Times differ from run to run, so they are not compared, and the page says where they were measured.
     page = digits_page.PAGE.read_text(encoding="utf-8")
-    (processor,) = re.findall("It was measured on (.*); no test", page)
+    (processor,) = re.findall(r"It was measured on\n(.*)\.\n", page)
     assert page == digits_page.text(costs, operators, _head(processor)), RUN
     for family, row in costs.items():
         assert row.items() >= _start(family).items(), RUN
@@ -241,16 +242,22 @@ def _head(processor: str) -> list[str]:
         "",
         "The int8 file is the calibrated one; (!) marks what misses its bound. Latency is that of one image in LiteRT",
         f"with one thread, the median of {REPEATS} runs, float32 and int8 in turns, and int8's share of float32 in",
-        f"brackets. It was measured on {processor}; no test checks it.",
+        "brackets. No test checks it. It was measured on",
+        f"{processor}.",
         "Nets that take a tenth of a millisecond say little about the shares of larger ones.",
     ]
 
 
 def _processor() -> str:
-    """What kind of processor this is, as far as int8 speed depends on it."""
-    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split()) if sys.platform == "linux" else set()
+    """What kind of processor this is, as far as int8 speed depends on it, and how busy it was."""
+    if sys.platform != "linux":
+        return f"a processor of type {platform.machine()}"
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     dot_products = "with" if flags & {"avx512_vnni", "avx_vnni", "asimddp"} else "without"
-    return f"a processor of type {platform.machine()} {dot_products} int8 dot-product instructions"
+    return (
+        f"a processor of type {platform.machine()} {dot_products} int8 dot-product instructions, "
+        f"{os.cpu_count()} cores and a load average of {os.getloadavg()[1]:.1f}"
+    )
 
 
 def _update(family: str, only_latency: bool) -> None:
