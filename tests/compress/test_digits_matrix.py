@@ -35,8 +35,8 @@ FLOAT = 0.97  # what a recipe must reach
 TRAINED_LOSS, CALIBRATED_LOSS, SPARSE_LOSS, AGREEMENT = 0.5, 1.5, 1.5, 97.0
 # Images a step of pruning, for nets that need more steps than 10 epochs of 64 give them, 220. Without normalization
 # SqueezeNet falls to 50% while the masks grow, in its squeezing layers above all (alone at 70% sparse, that of fire4
-# costs 36 points before fine-tuning, an expanding one 0 to 5). Of 98.0 it came back to 94.7 in 220 steps, whatever the
-# rate and with a warm-up, but to 98.5, 96.7 and 97.7 in 440, with three orders of the images.
+# costs 36 points before fine-tuning, an expanding one 0 to 5). Of 98.0 it came back to 94.7 in 220 steps, to less at a
+# lower rate or after a warm-up, but to 98.5, 96.7 and 97.7 in 440, with three orders of the images.
 PRUNING_BATCH = {"SqueezeNet": 32}
 RUN = "run `python tests/compress/test_digits_matrix.py`"
 REPEATS = 200  # timed runs of a file; the smallest take a tenth of a millisecond
