@@ -157,7 +157,8 @@ def prune(
         validation_data: As `data`, or None.
         learning_rate: The highest one, at the first step. A few hundred steps want nearly that of the training: in 220
             of them, nets trained on digits at 5e-3 lost 0.3 (RepVGG) and 1.3 points (ShuffleNetV2) at 3e-3, but 1.5
-            and 4.0 at 1e-3. Of 17 families only SqueezeNet, which has no normalization, lost more than 1.5 at 3e-3.
+            and 4.0 at 1e-3. Of 22 families only SqueezeNet, which has no normalization, lost more than 1.5 at 3e-3:
+            3.3, but 1.3 at most in twice as many steps, of half the batch.
         schedule, layers, policy, m_by_n: As in `Pruning`, and so is `sparsity`.
         callbacks: More Keras callbacks.
         loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's

@@ -181,8 +181,8 @@ def _start_as_he(model: keras.Model) -> None:
             layer.kernel.assign(random.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape))
 
 
-def batches(family: str) -> tf.data.Dataset:
-    """The images to train on, 64 a batch, each moved as the recipe says over background."""
+def batches(family: str, size: int = 64) -> tf.data.Dataset:
+    """The images to train on, `size` a batch, each moved as the recipe says over background."""
     shift = RECIPES[family].shift
     images, labels = digits(RECIPES[family].side or SMALL[family][2])[0]
     margins = [[shift, shift], [shift, shift], [0, 0]]
@@ -190,7 +190,7 @@ def batches(family: str) -> tf.data.Dataset:
     def move(image, label):
         return tf.image.random_crop(tf.pad(image, margins, constant_values=-1.0), image.shape, seed=0), label
 
-    return tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=0).map(move).batch(64)
+    return tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=0).map(move).batch(size)
 
 
 def accuracy(model, side: int) -> float:
