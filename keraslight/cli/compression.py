@@ -49,13 +49,22 @@ def prune(
     to: NewRun,
     sparsity: Annotated[float, typer.Option(help="Share of zeros in every pruned kernel, 0..1.")] = 0.7,
     layer: Annotated[
-        list[str] | None, typer.Option(help='PATTERN=SHARE of some layers, such as "stage0_*=0.5"; the first counts.')
+        list[str] | None,
+        typer.Option(
+            help='PATTERN=SHARE, such as "stage0_*=0.5", in place of --sparsity: the first that matches a layer '
+            "counts; layers without one stay dense."
+        ),
     ] = None,
     schedule: Annotated[Schedule, typer.Option(help="How the sparsity rises.")] = Schedule.polynomial,
     policy: Annotated[
         Policy, typer.Option(help="xnnpack: only the 1x1 convolutions that XNNPACK can run sparse.")
     ] = Policy.default,
-    two_of_four: Annotated[bool, typer.Option("--two-of-four", help="Two zeros in every four channels.")] = False,
+    two_of_four: Annotated[
+        bool,
+        typer.Option(
+            "--two-of-four", help="Two zeros in every four channels, at once: --sparsity and --schedule don't count."
+        ),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 12,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 3e-3,
@@ -181,7 +190,10 @@ def quantize(
         ),
     ] = None,
     keep_relu6: Annotated[
-        bool, typer.Option("--keep-relu6/--replace-relu6", help="For ptq: equalize over ReLU6 by making it a ReLU.")
+        bool,
+        typer.Option(
+            "--keep-relu6/--replace-relu6", help="For ptq: make ReLU6 a ReLU, to equalize over it too; answers change."
+        ),
     ] = True,
     seed: Seed = 0,
 ) -> None:  # fmt: skip

@@ -88,7 +88,7 @@ def litert(
         bool, typer.Option("--report", help="Show operators, what accelerators can't take, memory and latency.")
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(help="Measure latency with 1..N threads. [default: all]", min=1)
+        int | None, typer.Option(help="For the report: latency with 1..N threads. [default: all]", min=1)
     ] = None,
 ) -> None:
     """Convert a model to a LiteRT file for Android, labels inside; or report on a .tflite file that is there.
@@ -105,8 +105,12 @@ def litert(
             raise InvalidArgumentError(
                 "A .tflite file can't be converted; leave out --to. Received: --to with a .tflite."
             )
+        if not Path(model).is_file():
+            raise InvalidArgumentError(f"A report needs a .tflite file. Received: {model}, which is no file.")
         _print_report(Path(model), threads)
         return
+    if threads is not None and not report:
+        raise InvalidArgumentError(f"`--threads` must come with `--report`. Received: --threads {threads} alone.")
     if to is None:
         raise InvalidArgumentError("A conversion needs the file to write. Received: no --to.")
     if samples and quantization is not Quantization.int8:
@@ -187,19 +191,30 @@ class Source(NamedTuple):
 
 
 def load_source(source: str, weights: str | None, size: int | None, labels: Path | None) -> Source:
-    """The model of a run folder, a .keras file or a name; `labels`, one a line, replace those that are known."""
+    """The model of a run folder, a .keras file or a name; `labels`, one a line, replace those that are known.
+
+    Raises:
+        InvalidArgumentError: weights or a size for a model that has its own.
+    """
     import keraslight
+    from keraslight.errors import InvalidArgumentError
     from keraslight.labels import imagenet_labels
     from keraslight.layers import ImageNormalization
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
+    is_name = not Path(source).is_dir() and not source.endswith(".keras")
+    if not is_name and (weights is not None or size is not None):
+        raise InvalidArgumentError(
+            "`--weights` and `--size` are for a model's name. "
+            f"Received: --weights {weights}, --size {size} with {source}."
+        )
     given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
     if Path(source).is_dir():
         net, details = load_run(source)
         spec = Preprocessing.from_dict(details["preprocessing"])
         return Source(net, given or details["labels"], spec, details.get("metrics") or {})
-    if source.endswith(".keras"):
+    if not is_name:
         net = keraslight.load_model(source)
         own = (layer.preprocessing for layer in net.layers if isinstance(layer, ImageNormalization))
         return Source(net, given, next(own, None), {})

@@ -12,9 +12,9 @@ from keraslight.compress._clusters import ClusterReport, LayerClusters, cluster_
 from keraslight.compress._equalize import correct_bias, equalize
 from keraslight.compress._fuse import fuse
 from keraslight.compress._half import half
+from keraslight.compress._judge import QuantizationCost
 from keraslight.compress._mixed import (
     MixedPrecision,
-    QuantizationCost,
     QuantizationSensitivity,
     calibrate_mixed,
     quantization_sensitivity,

@@ -11,36 +11,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keraslight.compress import _plots
 from keraslight.compress._calibrate import RANGE_IMAGES, prepare, range_images
-from keraslight.compress._data import check_images
 from keraslight.compress._int8_layers import Int8Layers
+from keraslight.compress._judge import Images, Judge, QuantizationCost
 from keraslight.errors import CompressionError, InvalidArgumentError
-
-
-@dataclasses.dataclass(frozen=True)
-class QuantizationCost:
-    """How a file's answers differ from its model's.
-
-    Attributes:
-        accuracy: The file's share of right answers, 0..1; None without labels.
-        agreement: Share of images whose highest output is the same class, 0..1.
-        difference: Mean absolute difference of the outputs; of probabilities, 0..1.
-    """
-
-    accuracy: float | None
-    agreement: float
-    difference: float
-
-    def drop(self, baseline: float | None) -> float:
-        """What the file loses, 0..1: accuracy against the model's, or without labels agreement with the model."""
-        return 1 - self.agreement if self.accuracy is None else baseline - self.accuracy
-
-    def __str__(self) -> str:
-        right = "" if self.accuracy is None else f"{self.accuracy:>8.2%}  "
-        return f"{right}{self.agreement:>10.2%}  {self.difference:>10.2e}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,8 +136,8 @@ def quantization_sensitivity(
         ExportError: the converter refuses the model.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    judge = _Judge(model, _Images(data))
-    images = judge.data if calibration_data is None else _Images(calibration_data, RANGE_IMAGES)
+    judge = Judge(model, Images(data))
+    images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
     parts = _int8_layers(model, images, 1, how)
     return _scan(parts, judge, parts.matching(layers, "layers"), verbose)
@@ -212,8 +188,8 @@ def calibrate_mixed(
     """
     if not 0 <= max_drop < 1:
         raise InvalidArgumentError(f"`max_drop` must be in [0, 1). Received: {max_drop}.")
-    images = _Images(data, None if validation_data is None else RANGE_IMAGES)
-    judge = _Judge(model, images if validation_data is None else _Images(validation_data))
+    images = Images(data, None if validation_data is None else RANGE_IMAGES)
+    judge = Judge(model, images if validation_data is None else Images(validation_data))
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
     parts = _int8_layers(model, images, batch_size, how)
     floats: list[str] = []
@@ -240,73 +216,11 @@ def calibrate_mixed(
     return MixedPrecision(path, judge.baseline, tuple(steps), tuple(floats))
 
 
-class _Images:
-    """Images in memory, and their labels or None.
-
-    Args:
-        data: Images, or images and labels, as arrays or as a tf.data.Dataset of batches.
-        enough: How many to read of a data set at least; None reads all.
-    """
-
-    def __init__(self, data: Any, enough: int | None = None):
-        if isinstance(data, tf.data.Dataset):
-            batches = []
-            for batch in data.as_numpy_iterator():
-                batches.append(batch if isinstance(batch, tuple) else (batch,))
-                if enough is not None and sum(len(images) for images, *_ in batches) >= enough:
-                    break
-            data = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
-        elif isinstance(data, np.ndarray):
-            data = (data,)
-        if not (isinstance(data, tuple | list) and len(data) in (1, 2) and len(data[0])):
-            raise InvalidArgumentError(
-                "`data` must hold at least one image: an array of images, a pair of arrays, or a tf.data.Dataset of "
-                f"batches. Received: {[np.shape(part) for part in data] if isinstance(data, tuple | list) else data!r}."
-            )
-        self.images = np.asarray(data[0], np.float32)
-        self.labels = np.asarray(data[1]).reshape(-1) if len(data) == 2 else None
-        if self.labels is not None and len(self.labels) != len(self.images):
-            raise InvalidArgumentError(
-                "`data` must hold as many labels as images. "
-                f"Received: {len(self.images)} images, {len(self.labels)} labels."
-            )
-
-
-class _Judge:
-    """Compares files with the model that they were made from.
-
-    Attributes:
-        data: What they are compared on.
-        baseline: The model's accuracy, 0..1; None without labels.
-    """
-
-    def __init__(self, model: keras.Model, data: _Images):
-        check_images(data.images, model)
-        self.data = data
-        self._wanted = model.predict(data.images, batch_size=64, verbose=0)
-        self.baseline = self._accuracy(self._wanted)
-
-    def cost(self, file: Path) -> QuantizationCost:
-        """Runs all images through a file."""
-        from keraslight.export import litert_runner
-
-        found = litert_runner(file)(self.data.images)
-        return QuantizationCost(
-            self._accuracy(found),
-            float((found.argmax(-1) == self._wanted.argmax(-1)).mean()),
-            float(np.abs(found - self._wanted).mean()),
-        )
-
-    def _accuracy(self, outputs: np.ndarray) -> float | None:
-        labels = self.data.labels
-        return None if labels is None else float((outputs.argmax(-1) == labels).mean())
-
-
-def _int8_layers(model: keras.Model, data: _Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
+def _int8_layers(model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
     return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
 
 
-def _scan(parts: Int8Layers, judge: _Judge, names: set[str], verbose: int) -> QuantizationSensitivity:
+def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:
     chosen = [name for name in parts.names if name in names]
     bar = keras.utils.Progbar(len(chosen), unit_name="layer", verbose=verbose)
     costs = {}

@@ -124,6 +124,18 @@ def test_options_that_do_not_go_together(arguments, message):
         run(*arguments)
 
 
+def test_options_that_would_count_for_nothing(saved, tmp_path):
+    for command in ("litert", "onnx", "export"):
+        for option in (("--weights", "imagenet"), ("--size", 64)):
+            with pytest.raises(InvalidArgumentError, match="are for a model's name. Received: --weights .*net.keras"):
+                run(command, saved, "--to", tmp_path / "net", *option)
+    with pytest.raises(InvalidArgumentError, match="`--threads` must come with `--report`. Received: --threads 2"):
+        run("litert", saved, "--to", tmp_path / "net.tflite", "--threads", 2)
+    with pytest.raises(InvalidArgumentError, match="A report needs a .tflite file. Received: nothing.tflite"):
+        run("litert", "nothing.tflite", "--report")
+    assert not any(tmp_path.iterdir())
+
+
 def test_onnx(saved, tmp_path):
     file = tmp_path / "net.onnx"
     assert "ONNX Runtime gives the model's answers" in run("onnx", saved, "--to", file)

@@ -162,6 +162,23 @@ def test_skipped_layers_stay_float(tmp_path):
     assert {operator.kind for operator in report.float_operators} == {"FULLY_CONNECTED"}
 
 
+@pytest.mark.parametrize(
+    ("end", "from_logits"),
+    [
+        (lambda x: layers.Dense(3)(x), True),
+        (lambda x: layers.Softmax()(layers.Dense(3)(x)), False),
+        (lambda x: keras.ops.softmax(layers.Dense(3)(x)), False),
+        (lambda x: layers.Reshape((3,))(layers.Dense(3, activation="softmax")(x)), False),
+        (lambda x: layers.Activation("linear")(layers.Flatten()(layers.Dense(3)(x))), True),
+    ],
+    ids=["logits", "softmax", "operation", "reshaped", "cast"],
+)
+def test_the_loss_applies_no_second_softmax(end, from_logits):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, end(layers.GlobalAveragePooling2D()(images)))
+    assert compress.quantize_aware(model).loss.get_config()["from_logits"] == from_logits
+
+
 def test_errors_say_what_came():
     with pytest.raises(InvalidArgumentError, match=r"pattern of `skip` must match.*Received: 'nothing'"):
         compress.quantize_aware(small(), skip=("nothing",))

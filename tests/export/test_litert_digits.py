@@ -9,11 +9,12 @@ import pytest
 
 import keraslight
 from keraslight.export import litert_parity, litert_report, litert_runner, to_litert
-from keraslight.training import DIGITS_PREPROCESSING, load_digits
+from keraslight.training import DIGITS_PREPROCESSING, Augmentation, load_digits
 
 SPEC = DIGITS_PREPROCESSING.replace(size=(32, 32)).with_channels(3)  # MediaPipe reads images of three channels only
 MODELS = {"mobilenet_v3_small_100": 0.5, "shufflenet_v2_050": 1.0}  # name -> width
-EPOCHS, BATCH = 8, 32
+EPOCHS, BATCH = 12, 64
+SHIFTS = Augmentation(shift=0.06, edges="constant")  # without it shufflenet_v2_050 is right on 92% only
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def training_images(digits):
 
 
 @pytest.fixture(scope="module")
-def trained(digits, training_images):
+def trained(digits):
     """A function name -> the trained model."""
     models = {}
 
@@ -42,10 +43,11 @@ def trained(digits, training_images):
             model = keraslight.create_model(
                 name, width=MODELS[name], input_shape=(32, 32, 3), classes=10, preprocessing=SPEC
             )
-            rate = keras.optimizers.schedules.CosineDecay(5e-3, EPOCHS * (len(training_images) // BATCH))
-            model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", jit_compile=False)
-            targets = digits.targets[digits.train_indices]
-            model.fit(training_images.astype("float32"), targets, batch_size=BATCH, epochs=EPOCHS, verbose=0)
+            steps = EPOCHS * (digits.train_count // BATCH)
+            rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=5e-3, warmup_steps=20)
+            optimizer = keras.optimizers.AdamW(rate, clipnorm=1.0)
+            model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+            model.fit(digits.train(BATCH, SHIFTS, epochs=EPOCHS), verbose=0)
             models[name] = model
         return models[name]
 
@@ -58,13 +60,12 @@ def test_what_each_form_loses(name, trained, digits, training_images, tmp_path):
     held_out = digits.validation_arrays()
 
     float32 = litert_parity(model, to_litert(model, tmp_path / "float32.tflite"), held_out)
-    assert float32.model_accuracy > 0.85
+    assert float32.model_accuracy > 0.95
     float32.require(max_difference=1e-4, max_drop=0)
 
-    # Of the 359 images a few lie between two classes; there the rounding of the weights moves a probability.
     float16 = litert_parity(model, to_litert(model, tmp_path / "16.tflite", quantization="float16"), held_out)
     assert float16.agreement > 0.99
-    float16.require(max_difference=0.03, max_drop=0.005)
+    float16.require(max_difference=2e-3, max_drop=0.005)
 
     dynamic = litert_parity(model, to_litert(model, tmp_path / "dynamic.tflite", quantization="dynamic"), held_out)
     assert dynamic.agreement >= 0.97

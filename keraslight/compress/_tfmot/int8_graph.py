@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,109 +12,15 @@ from keraslight.compress import _bridge
 from keraslight.compress._clusters import is_clustered
 from keraslight.compress._graph import Call, Graph, Tensor
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
+from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
 
-_KERNELS = (
-    *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),
-    tf_keras.layers.Conv2DTranspose,
-)
 _CONVOLUTIONS = (
     *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
     *(keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
 )
 _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
-_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.LayerScale)
-# Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
-# A quantizer of its own behind an average pooling makes the converter fail ("violate the same scale constraint").
-_SILENT = (
-    *(tf_keras.layers.Reshape, tf_keras.layers.Permute, tf_keras.layers.Flatten, tf_keras.layers.RepeatVector),
-    *(tf_keras.layers.ZeroPadding2D, tf_keras.layers.Cropping2D, tf_keras.layers.UpSampling2D),
-    *(tf_keras.layers.MaxPooling2D, tf_keras.layers.AveragePooling2D, tf_keras.layers.GlobalMaxPooling2D),
-    *(tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D, tf_keras.layers.Softmax, twin_layers.HardSigmoid),
-    *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout, tf_keras.layers.Identity),
-    twin_layers.ChannelSlice,
-)
-# The same for bare operations, by the name of their class, and for layers that run as Keras has them.
-_SILENT_OPERATIONS = (
-    *("Reshape", "Transpose", "GetItem", "Split", "Squeeze", "ExpandDims", "Flip", "Pad", "Max", "MaxPool"),
-    *("AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel", "Tile", "Repeat"),
-)
-_SILENT_SOURCES = (keras.layers.Resizing,)
-
-# Layers that run as Keras has them, but of which the converter makes int8 once their ends are quantized. (The kernels
-# of the C4 convolutions are rounded in the file, a range a channel, and not in training.)
-_INT8_SOURCES = (
-    *(*_SILENT_SOURCES, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
-    *(own.C4LiftingConv2D, own.C4GroupConv2D, own.MaxPoolWithIndices2D),
-)
-
-_INT8_OPERATIONS = (*_SILENT_OPERATIONS, "Add", "Subtract", "Multiply", "Mean", "Matmul", "Concatenate")
-_INT8_ACTIVATIONS = (
-    "linear",
-    "relu",
-    "softmax",
-    "sigmoid",
-    "tanh",
-    "gelu",
-    "swish",
-    "relu6",
-    "_hard_silu",
-    "exponential",
-)
-_NORMALIZATIONS = (twin_layers.LayerNorm, twin_layers.GRN, tf_keras.layers.LayerNormalization)
-_NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Average)
-
-
-@dataclasses.dataclass
-class Step:
-    """One call of a tf_keras layer in the int8-friendly graph.
-
-    Attributes:
-        layer: The tf_keras layer.
-        kind: `"conv"` (has a kernel), `"affine"` (a factor and an offset a channel, folds into the convolution before
-            it), `"add"`, `"relu"` (fuses into what is before it), `"silent"` (gets no quantizer), or `"other"`.
-        name: The Keras 3 layer that it comes from.
-        args, kwargs: Structures with tf_keras tensors.
-        output: The tensor that it makes, or a structure of several.
-    """
-
-    layer: tf_keras.layers.Layer
-    kind: str
-    name: str
-    args: tuple
-    kwargs: dict[str, Any]
-    output: Any
-
-    @property
-    def outputs(self) -> list:
-        """The tensors that it makes."""
-        return keras.tree.flatten(self.output)
-
-    def why_float(self) -> str | None:
-        """Why the file computes it in float although its ends are quantized; None if it is int8."""
-        layer = self.layer
-        if isinstance(layer, _NORMALIZATIONS):
-            return "its statistics (mean, square, root) need more than 8 bits"
-        if isinstance(layer, twin_layers.KerasLayer):
-            source = layer.source
-            int8 = isinstance(source, _INT8_SOURCES) or getattr(source, "mode", None) == "max"  # of C4GroupPooling
-            return None if int8 else "it runs as Keras has it, with no quantizers inside"
-        if isinstance(layer, twin_layers.KerasOperation):
-            operation = type(layer.source).__name__
-            return None if operation in _INT8_OPERATIONS else f"the operation {operation} has no int8 form here"
-        if isinstance(layer, tf_keras.layers.Activation):
-            name = getattr(layer.activation, "__name__", str(layer.activation))
-            return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"
-        if isinstance(layer, tf_keras.layers.Rescaling) and np.any(layer.offset):
-            return "its product and its sum have no quantizer between them"  # on maps it is a convolution, in int8
-        if isinstance(layer, tf_keras.layers.ReLU) and (layer.threshold or layer.max_value not in (None, 6.0)):
-            return "of ReLUs with an upper limit the converter has only that with 6 in int8"
-        if isinstance(layer, _NO_INT8_FORM):
-            return f"the converter has no int8 form of {type(layer).__name__}"
-        if type(layer).__module__.partition(".")[0] not in ("tf_keras", "keraslight"):
-            return "it is a registered twin, with no quantizers inside"
-        return None
 
 
 class Transcriber:
@@ -190,12 +93,12 @@ class Transcriber:
                 return self.convolution(call, args, kwargs)
             if twins.activation_of(layer) is None and twins.is_operation(layer):
                 made, tensors = twin_layers.operation_call(layer, self.name_of(call), args, kwargs)
-                return self.emit(made, _kind(made), call, (tensors,))
+                return self.emit(made, kind_of(made), call, (tensors,))
         shared = call.name in self.made
         if not shared:
             self.made[call.name] = self.twin(layer, call.name)
         made = self.made[call.name]
-        kind = _kind(made)
+        kind = kind_of(made)
         if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(args[0], call.inputs[0]):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
@@ -295,7 +198,7 @@ class Transcriber:
                 self.variables[call.name] = made.weights
         if kind != "linear":
             activation = twins.activation_twin(kind, self.unique(f"{call.name}_{kind}"), quantized=True)
-            output = self.emit(activation, _kind(activation), call, (output,))
+            output = self.emit(activation, kind_of(activation), call, (output,))
         return output
 
     def separable(self, call: Call, args: tuple):
@@ -336,26 +239,3 @@ class Transcriber:
         if self.keep_clusters and is_clustered(kernel):
             return KeepClusters(kernel, self.keep_zeros)
         return KeepZeros(kernel) if self.keep_zeros and not kernel.all() else None
-
-
-def _kind(layer) -> str:
-    if isinstance(layer, _AFFINE):
-        return "affine"
-    if isinstance(layer, tf_keras.layers.Add):
-        return "add"
-    if isinstance(layer, twin_layers.KerasOperation):
-        name = type(layer.source).__name__
-        return "silent" if name in _SILENT_OPERATIONS else "add" if name == "Add" else "other"
-    if isinstance(layer, twin_layers.KerasLayer):
-        return "silent" if isinstance(layer.source, _SILENT_SOURCES) else "other"
-    if isinstance(layer, tf_keras.layers.ReLU):
-        fuses = not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6.0)
-        return "relu" if fuses else "other"
-    if isinstance(layer, _SILENT):
-        return "silent"
-    if isinstance(layer, tf_keras.layers.Activation):
-        name = getattr(layer.activation, "__name__", "")
-        return "silent" if name in ("softmax", "sigmoid", "tanh", "linear") else "other"
-    if isinstance(layer, _KERNELS):
-        return "conv"
-    return "other"
