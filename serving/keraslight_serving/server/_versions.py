@@ -220,12 +220,14 @@ class Versions:
 
     def _unload_soon(self, loaded: _Loaded) -> None:
         # Neither the caller of its last request should wait for that, nor the next version: in workers requests go on.
-        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}", daemon=True).start()
+        # No daemon: one that still frees a network's memory when the process ends would abort it.
+        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}").start()
 
     def _unload(self, loaded: _Loaded) -> None:
         number = loaded.number
         try:
             loaded.servable.close()
+            logger.info("Unloaded %s version %d", self._model, number)  # before `close` returns, and the log may go
         finally:
             with self.changed:
                 self._leaving.remove(loaded)
@@ -233,4 +235,3 @@ class Versions:
                 if self._states[number] == States.UNLOADING and number not in {v.number for v in self._leaving}:
                     self._states[number] = States.END
                 self.changed.notify_all()
-        logger.info("Unloaded %s version %d", self._model, number)
