@@ -44,6 +44,7 @@ from keraslight_serving.wire.tensors import to_tensor
 MODELS = ("mobilenet_v4_conv_small", "mobilenet_v2_100", "efficientnet_b0")
 SIGNATURE = "serving_uint8"
 CALLERS = 16
+SETTLING, ASKED = 3, 25  # calls of one caller in a turn: not counted, and counted
 RIVALS = {"litserve": "LitServe", "ray": "Ray Serve"}
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
 
@@ -142,10 +143,8 @@ class Bare:
             interpreter.set_tensor(details["index"], IMAGE.astype(np.float32))
             interpreter.invoke()
 
-    def milliseconds(self) -> float:
-        began = time.perf_counter()
+    def invoke(self) -> None:
         self._interpreters[0].invoke()
-        return 1000 * (time.perf_counter() - began)
 
     def rate(self, seconds: float) -> float:
         end = time.perf_counter() + seconds
@@ -164,24 +163,31 @@ class Bare:
 
 
 def overhead(bare: Bare, address: str, least: str, turns: int) -> None:
-    call = grpc_caller(address)
-    nothing = grpc_caller(least, f"/{methods.PREDICT.service}/Nothing")
-    invokes, differences, nothings = [], [], []
-    for turn in range(turns + 20):
-        began = time.perf_counter()
-        call()
-        trip = 1000 * (time.perf_counter() - began)
-        invoke = bare.milliseconds()
-        began = time.perf_counter()
-        nothing()
-        if turn >= 20:
-            invokes.append(invoke)
-            differences.append(trip - invoke)
-            nothings.append(1000 * (time.perf_counter() - began))
-        bare.milliseconds()  # so that the server's next turn comes after as long a rest
+    """One caller, who asks again as soon as it is answered: a few requests of each kind in turns."""
+    calls = {
+        "invoke": bare.invoke,
+        "server": grpc_caller(address),
+        "least": grpc_caller(least),
+        "nothing": grpc_caller(least, f"/{methods.PREDICT.service}/Nothing"),
+    }
+    medians: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 1):
+        for name in calls if turn % 2 else reversed(calls):
+            milliseconds = []
+            for _ in range(SETTLING + ASKED):
+                began = time.perf_counter()
+                calls[name]()
+                milliseconds.append(1000 * (time.perf_counter() - began))
+            if turn:
+                medians[name].append(statistics.median(milliseconds[SETTLING:]))
+
+    def over_invoke(name: str) -> float:
+        return statistics.median(a - b for a, b in zip(medians[name], medians["invoke"], strict=True))
+
     print(
-        f"  one caller: invoke {statistics.median(invokes):.2f} ms, round trip minus invoke "
-        f"{statistics.median(differences):.2f} ms; round trip of nothing {statistics.median(nothings):.2f} ms"
+        f"  one caller: invoke {statistics.median(medians['invoke']):.2f} ms, round trip minus invoke "
+        f"{over_invoke('server'):.2f} ms (network and nothing else {over_invoke('least'):.2f}); round trip of nothing "
+        f"{statistics.median(medians['nothing']):.2f} ms"
     )
 
 
@@ -249,7 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--repeats", type=int, default=5, help="turns of the throughput, and starts")
-    parser.add_argument("--turns", type=int, default=200, help="turns of one caller")
+    parser.add_argument("--turns", type=int, default=20, help="turns of one caller")
     parser.add_argument("--seconds", type=float, default=3, help="of each turn of the throughput")
     parser.add_argument("--folder", type=Path, help="keep the exported servables here, and take those that are there")
     parser.add_argument(

@@ -178,7 +178,7 @@ def write(request: pb.PredictRequest, inputs: Mapping[str, ArrayLike]) -> None:
     """
     for name, array in inputs.items():
         try:
-            request.inputs[name].CopyFrom(to_tensor(array, content=True))
+            to_tensor(array, content=True, into=request.inputs[name])
         except (TensorError, ValueError) as error:
             raise InvalidInput(f"Input {name!r} can't be sent: {error}") from error
 

@@ -120,7 +120,7 @@ class FakeChannel:
                 "indices": np.array([range(len(labels))] * rows, np.int32),
             }
         for name, array in arrays.items():
-            response.outputs[name].CopyFrom(to_tensor(array))
+            to_tensor(array, into=response.outputs[name])
         return response
 
     def _metadata(self, request: pb.GetModelMetadataRequest) -> pb.GetModelMetadataResponse:

@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import grpc
 
 from keraslight_serving.server._errors import StatusError
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """Who asks, and until when an answer is of use.
 
     The default is a call that nobody waits for, such as a warmup record.

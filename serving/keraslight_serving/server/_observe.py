@@ -1,6 +1,5 @@
 """Around each call of Service, whichever way it came in: what is counted, what is logged, and what is caught."""
 
-import dataclasses
 import functools
 import logging
 import time
@@ -38,7 +37,7 @@ def observed(api: str) -> Callable:
             ran = functools.partial(self.metrics.run, asked.name, api)
             try:
                 call.check()  # it may have given up while the request waited for a thread
-                response = method(self, request, dataclasses.replace(call, on_run=ran))
+                response = method(self, request, call._replace(on_run=ran))
             except Exception as error:
                 if not isinstance(error, StatusError):
                     logger.exception("%s failed", api)

@@ -11,7 +11,7 @@ from keraslight_serving.server._batching import Batcher
 from keraslight_serving.server._call import Call
 from keraslight_serving.server._errors import invalid, not_found
 from keraslight_serving.server._pipelines import read_pipelines
-from keraslight_serving.server._signatures import check_arrays
+from keraslight_serving.server._signatures import check_arrays, declared_inputs
 from keraslight_serving.server.engines.litert import LiteRTEngine
 from keraslight_serving.server.engines.saved_model import SavedModelEngine
 from keraslight_serving.wire import serving_pb2 as pb
@@ -81,6 +81,7 @@ class Servable:
         if self._litert:
             # What the file declares is what it takes: a quantized one may want int8 where the SavedModel has float.
             self.signatures |= self._litert.signatures
+        self._declared = {name: declared_inputs(signature) for name, signature in self.signatures.items()}
         if self._saved_model and (eager or not self._litert):
             self._saved_model.load()
 
@@ -96,7 +97,7 @@ class Servable:
 
     def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
-        check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
+        check_arrays(self._declared[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
         """Runs a signature on inputs that `check` has passed.

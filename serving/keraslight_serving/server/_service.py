@@ -96,7 +96,7 @@ class Service:
             arrays = servable.run(name, inputs, outputs, call)
         response = pb.PredictResponse(model_spec=_spec(request.model_spec.name, version, name))
         for alias, array in arrays.items():
-            response.outputs[alias].CopyFrom(to_tensor(array, content=self._tensor_content))
+            to_tensor(array, content=self._tensor_content, into=response.outputs[alias])
         return response
 
     @observed("Classify")

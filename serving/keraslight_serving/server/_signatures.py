@@ -6,6 +6,7 @@ computes something from any of them.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -77,21 +78,37 @@ def choose_outputs(signature: pb.SignatureDef, output_filter: Iterable[str]) -> 
     return chosen or sorted(signature.outputs)
 
 
-def check_arrays(signature: pb.SignatureDef, arrays: Mapping[str, np.ndarray], *, exact_rank: bool) -> None:
+class Declared(NamedTuple):
+    """What a signature says of an input. `shape`: -1 where a size is unknown; None: so is their number."""
+
+    dtype: int
+    shape: tuple[int, ...] | None
+
+
+def declared_inputs(signature: pb.SignatureDef) -> dict[str, Declared]:
+    """By alias, in their order."""
+    return {
+        alias: Declared(info.dtype, None if info.tensor_shape.unknown_rank else declared_shape(info))
+        for alias, info in sorted(signature.inputs.items())
+    }
+
+
+def check_arrays(declared: Mapping[str, Declared], arrays: Mapping[str, np.ndarray], *, exact_rank: bool) -> None:
     """Refuses dtypes and shapes that the engines must never see.
 
     Args:
+        declared: what `declared_inputs` has found.
+        arrays: all inputs.
         exact_rank: hold inputs of every rank to their declared shape, not only images; but for a vector in place of a
             column, which TensorFlow Serving takes, as it takes all shapes, and which its own tests send.
     """
-    for position, (alias, array) in enumerate(sorted(arrays.items())):
-        info = signature.inputs[alias]
-        sent = dtype_enum(array.dtype)
-        if sent != info.dtype:
-            raise invalid(f"Expects arg[{position}] to be {dtype_name(info.dtype)} but {dtype_name(sent)} is provided")
-    for alias, array in sorted(arrays.items()):
-        if not signature.inputs[alias].tensor_shape.unknown_rank:
-            _check_shape(alias, declared_shape(signature.inputs[alias]), array.shape, exact_rank)
+    for position, (alias, (dtype, _)) in enumerate(declared.items()):
+        sent = dtype_enum(arrays[alias].dtype)
+        if sent != dtype:
+            raise invalid(f"Expects arg[{position}] to be {dtype_name(dtype)} but {dtype_name(sent)} is provided")
+    for alias, (_, shape) in declared.items():
+        if shape is not None:
+            _check_shape(alias, shape, arrays[alias].shape, exact_rank)
 
 
 def declared_shape(info: pb.TensorInfo) -> tuple[int, ...]:

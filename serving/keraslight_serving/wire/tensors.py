@@ -110,7 +110,7 @@ def to_array(tensor: pb.TensorProto) -> np.ndarray:
     return flat.reshape(shape)
 
 
-def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
+def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto | None = None) -> pb.TensorProto:
     """Writes an array, as the list of its dtype (what TensorFlow Serving answers with) or as raw bytes.
 
     Strings are bytes, or str (written as UTF-8). An array of bytes that may end in zeros, such as images, has to be an
@@ -119,6 +119,7 @@ def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
     Args:
         array: numbers, booleans or strings, of any shape.
         content: raw bytes in `tensor_content` rather than a list; strings are listed all the same.
+        into: an empty message to write to, such as one in a request, which saves a copy. Default: a new one.
 
     Raises:
         TensorError: TensorProto has no such dtype.
@@ -126,7 +127,9 @@ def to_tensor(array: ArrayLike, *, content: bool = False) -> pb.TensorProto:
     given, array = array, np.asarray(array)
     if array.dtype.kind == "S" and array is not given:
         array = np.array(given, object)  # numpy has just dropped trailing zeros
-    tensor = pb.TensorProto(dtype=dtype_enum(array.dtype))
+    dtype = dtype_enum(array.dtype)
+    tensor = pb.TensorProto() if into is None else into
+    tensor.dtype = dtype
     for size in array.shape:
         tensor.tensor_shape.dim.add(size=size)
     if tensor.dtype == pb.DT_STRING:

@@ -168,7 +168,7 @@ class Handler:
             raise invalid("Missing 'inputs' or 'instances' key")
         request = pb.PredictRequest(model_spec=spec)
         for alias, array in arrays.items():
-            request.inputs[alias].CopyFrom(to_tensor(array, content=True))
+            to_tensor(array, content=True, into=request.inputs[alias])
         return request, by_row
 
     @contextlib.contextmanager
