@@ -81,6 +81,13 @@ def litert(
             help="Write no file that loses more accuracy than this on the held-out images, 0..1.", min=0, max=1
         ),
     ] = None,
+    xnnpack: Annotated[
+        bool,
+        typer.Option(
+            help="Write what XNNPACK, which runs files on CPUs, has no kernels for as other operators; "
+            "--no-xnnpack is for GPU delegates, which take the plain ones."
+        ),
+    ] = True,
     weights: Weights = None,
     size: Size = None,
     labels: Labels = None,
@@ -151,6 +158,7 @@ def litert(
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
         labels=labels,
+        xnnpack=xnnpack,
         verify=verify,
     )
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")

@@ -94,7 +94,7 @@ def test_samples_set_the_ranges_of_int8(saved, tmp_path):
 
 
 def test_without_data_random_pixels_are_compared(saved, tmp_path):
-    text = run("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "float16")
+    text = run("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "float16", "--no-xnnpack")
     assert "Against the model, 2 images: top-1 agreement" in text
     assert "largest difference of a probability" in text
     assert "on random pixels." in text

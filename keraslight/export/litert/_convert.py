@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.errors import CompressionError, ExportError, InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
+from keraslight.export.litert._xnnpack import in_its_forms
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
 log = logging.getLogger(__name__)
@@ -42,9 +44,12 @@ def to_litert(
     sparse: bool | None = None,
     labels: Sequence[str] | None = None,
     preprocessing: Preprocessing | None = None,
+    xnnpack: bool = True,
     verify: Callable[[Path], None] | None = None,
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
+
+    Branches that RepVGG trains in parallel are joined, and some layers become other operators: see `xnnpack`.
 
     With `labels`, MediaPipe Tasks' `ImageClassifier` reads the file as it is, if its images have three channels and it
     takes float32 or uint8.
@@ -53,7 +58,7 @@ def to_litert(
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
             `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
         path: The file to write. It is replaced in one step; its folder is made.
-        quantization: None (float32), `"float16"` weights (but for the smallest constants, 6% of the bytes, whose
+        quantization: None (float32), `"float16"` weights (but for the smallest constants, 8% of the bytes, whose
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
         representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
@@ -72,6 +77,11 @@ def to_litert(
             (TFLite Metadata); None writes no metadata.
         preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
             raw pixels. None leaves the model as it is.
+        xnnpack: Write what XNNPACK, which runs files on CPUs, has no kernels for as other operators that give the same:
+            depthwise convolutions of more than 25 taps, slices with steps, and in int8 hard swish, lone ReLUs, average
+            pooling and GRN's division. A ConvNeXt takes a quarter of its float file's time in int8; without, three
+            times that. False is for GPU delegates, which take the plain operators. A quantization-aware model has these
+            forms since it was made.
         verify: Called with the finished file before it takes its place; what it raises stops the conversion. Such as
             `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
 
@@ -101,8 +111,17 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
+    if not quantization_aware:
+        model = _joined(model)
     content = _converted(
-        model, quantization, quantization_aware, sparse, representative_data, (input_dtype, output_dtype), batch_size
+        model,
+        quantization,
+        quantization_aware,
+        sparse,
+        representative_data,
+        (input_dtype, output_dtype),
+        batch_size,
+        xnnpack,
     )
     return_free_memory()
     if quantization == "float16":
@@ -119,6 +138,16 @@ def to_litert(
     return write_file(path, content, verify)
 
 
+def _joined(model: Any) -> Any:
+    """The model with parallel branches, as RepVGG trains them, as single convolutions."""
+    from keraslight.compress import reparameterize
+
+    try:
+        return reparameterize(model)
+    except (CompressionError, NotImplementedError):  # it has no such branches, or can't be read: then it stays as it is
+        return model
+
+
 def _converted(
     model: Any,
     quantization: str | None,
@@ -127,12 +156,15 @@ def _converted(
     representative_data: Any,
     dtypes: tuple[str, str],
     batch_size: int | None,
+    xnnpack: bool,
 ) -> bytes:
     """The converter's file; see `to_litert`. A function of its own, so that all it needs is free when it returns."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        converter = _converter(model, batch_size, folder)
+        plain = quantization_aware or not xnnpack
+        with contextlib.nullcontext() if plain else in_its_forms(model, int8=quantization == "int8"):
+            converter = _converter(model, batch_size, folder)
         if quantization in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
@@ -160,7 +192,8 @@ def calibrating_converter(model: Any, representative_data: Any, batch_size: int 
     """
     import tensorflow as tf
 
-    converter = _converter(model, batch_size, folder)
+    with in_its_forms(model, int8=True):
+        converter = _converter(model, batch_size, folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     samples = _samples(model, representative_data, batch_size or 1)
     converter.representative_dataset = lambda: ([sample] for sample in samples)
