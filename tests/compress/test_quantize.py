@@ -83,6 +83,39 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 2)).astype("float3
 LABELS = np.arange(32) % 4
 
 
+def test_wide_depthwise_convolutions_go_in_pieces(tmp_path):
+    """XNNPACK has kernels for 25 taps at most; the trained pieces come back as one kernel."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((12, 12, 4), name="images")
+    wide = layers.DepthwiseConv2D(7, padding="same", activation="relu", bias_initializer="random_normal", name="wide")
+    separable = layers.SeparableConv2D(6, 7, padding="same", bias_initializer="random_normal", name="separable")
+    x = wide(images)
+    x = layers.BatchNormalization(name="norm")(layers.DepthwiseConv2D(7, padding="same", name="wide_too")(x))
+    x = separable(wide(layers.ReLU()(x)))
+    model = keras.Model(images, layers.Dense(4, name="logits")(layers.Flatten()(x)), name="net")
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.normal(size=(64, 12, 12, 4)).astype("float32"), rng.integers(0, 4, 64)
+    for weight in model.get_layer("norm").weights:
+        weight.assign(rng.uniform(0.5, 2, weight.shape))
+    kernel = wide.kernel.numpy()
+    kernel[::2, 1] = 0.0
+    wide.kernel.assign(kernel)
+    quantized = compress.quantize_aware(model, calibration_data=pixels)
+    report = litert_report(to_litert(quantized, tmp_path / "net.tflite"))
+    kinds = [operator.kind for operator in report.operators]
+    assert kinds.count("DEPTHWISE_CONV_2D") == 12  # the batch norm folds into three of them
+    assert kinds.count("ADD") == 8
+    assert report.float_operators == ()
+    expected = model.predict(pixels, verbose=0)
+    assert np.abs(quantized.predict(pixels, verbose=0) - expected).mean() < 0.05 * expected.std()
+    back = compress.quantized_weights_to_keras(quantized, model)
+    np.testing.assert_array_equal(back.predict(pixels, verbose=0), expected)
+    quantized.fit(pixels, labels, verbose=0)
+    trained = compress.quantized_weights_to_keras(quantized, model).get_layer("wide").kernel.numpy()
+    assert (trained[kernel == 0] == 0).all()
+    assert (trained[kernel != 0] != kernel[kernel != 0]).all()
+
+
 @pytest.mark.parametrize("activation", ["relu", "relu6", "hard_silu", "silu", "gelu"])
 def test_other_vocabulary_is_int8_and_close_before_any_training(activation, tmp_path):
     model = small(activation)
@@ -91,6 +124,7 @@ def test_other_vocabulary_is_int8_and_close_before_any_training(activation, tmp_
     assert np.abs(quantized(PIXELS).numpy() - expected).mean() < 0.1 * expected.std()
     report = litert_report(to_litert(quantized, tmp_path / "small.tflite"))
     assert report.float_operators == ()
+    assert "HARD_SWISH" not in {operator.kind for operator in report.operators}  # XNNPACK has none in int8
 
 
 def test_plain_fit_keeps_zeros_and_constants():

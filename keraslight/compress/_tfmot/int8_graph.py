@@ -15,11 +15,34 @@ from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
+from keraslight.layers._xnnpack import cut, is_convolution, is_cut
 
 _CONVOLUTIONS = (
     *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
     *(keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
 )
+
+
+class Assembled:
+    """A kernel whose pieces are variables.
+
+    Args:
+        start: Its values where there is no piece.
+        windows: For each piece its rows and columns.
+        variables: The pieces.
+    """
+
+    def __init__(self, start: np.ndarray, windows: list, variables: list[tf.Variable]):
+        self.start, self.windows, self.variables = start, windows, variables
+
+    def numpy(self) -> np.ndarray:
+        """The kernel."""
+        kernel = self.start.copy()
+        for window, variable in zip(self.windows, self.variables, strict=True):
+            kernel[window] = variable.numpy()
+        return kernel
+
+
 _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
 
 
@@ -46,6 +69,7 @@ class Transcriber:
         self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
         self.made: dict[str, tf_keras.layers.Layer] = {}
         self.called: set[str] = set()
+        self.parts: dict[Tensor, list] = {}  # for a batch norm to fold into: what sums up to a tensor of the graph
         self.identities = 0
         self.consumers = graph.consumers()
         self.inputs = transcribe.inputs_of(graph)
@@ -91,6 +115,8 @@ class Transcriber:
                 return self.scaled_add(call, *args[0])
             if type(layer) in _CONVOLUTIONS:
                 return self.convolution(call, args, kwargs)
+            if type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
+                return self.average_pooling(call, args)
             if twins.activation_of(layer) is None and twins.is_operation(layer):
                 made, tensors = twin_layers.operation_call(layer, self.name_of(call), args, kwargs)
                 return self.emit(made, kind_of(made), call, (tensors,))
@@ -99,11 +125,22 @@ class Transcriber:
             self.made[call.name] = self.twin(layer, call.name)
         made = self.made[call.name]
         kind = kind_of(made)
-        if kind == "affine" and len(args[0].shape) == 4 and not self.follows_convolution(args[0], call.inputs[0]):
+        parts = self.parts.get(call.inputs[0]) if call.inputs else None
+        fuses_into = {"affine": ("conv", "affine"), "relu": ("conv", "affine", "sum")}.get(kind)
+        if (
+            fuses_into
+            and parts is None
+            and len(args[0].shape) == 4
+            and not self.follows(args[0], call.inputs[0], fuses_into)
+        ):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
         weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
         output = self.emit(made, kind, call, args, kwargs, weights)
+        if parts is not None:  # it folds into each of the pieces, its offset into the last
+            scales = [twin_layers.ScaleOf(made, name=self.unique(f"{call.name}_scale")) for _ in parts[:-1]]
+            scaled = [self.emit(scale, "affine", call, (part,)) for scale, part in zip(scales, parts, strict=False)]
+            output = self.sum_of([*scaled, output], call)
         if runs_source:
             self.variables[call.name] = made.variables_of(layer.weights)
         elif weights:
@@ -121,13 +158,16 @@ class Transcriber:
             return twin_layers.SettlingBatchNormalization.from_config(settling)
         return made
 
-    def follows_convolution(self, tensor, source: Tensor) -> bool:
-        """Whether a batch norm or layer scale of `tensor`, in the graph `source`, can fold into what makes it."""
+    def follows(self, tensor, source: Tensor, kinds=("conv", "affine")) -> bool:
+        """Whether what reads `tensor`, in the graph `source`, can fold into the step of one of these kinds before."""
         before = next((step for step in reversed(self.steps) if step.output is tensor), None)
-        return before is not None and before.kind in ("conv", "affine") and len(self.consumers[source]) == 1
+        return before is not None and before.kind in kinds and len(self.consumers[source]) == 1
 
     def identity(self, call: Call, tensor):
-        """A 1x1 depthwise convolution with ones, for a lone batch norm to fold into.
+        """A 1x1 depthwise convolution with ones, for a lone batch norm or ReLU to fold into.
+
+        Int8's own RELU takes 3 ns a number, half of an Xception's time.
+
 
         A millionth more than one, and in each of them another: of several with one and the same kernel the converter
         keeps a single constant, and the batch norm that it folds into it then stands for all of them. (A trained
@@ -152,23 +192,32 @@ class Transcriber:
         kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))
         return self.emit(made, "conv", call, args, weights=[kernel.reshape(1, 1, channels, 1), bias])
 
+    def average_pooling(self, call: Call, args: tuple):
+        """Average pooling -> a constant depthwise convolution: XNNPACK has no int8 pooling but of maxima."""
+        layer, channels = call.layer, args[0].shape[-1]
+        made = tf_keras.layers.DepthwiseConv2D(
+            layer.pool_size, strides=layer.strides, use_bias=False, trainable=False, name=self.name_of(call)
+        )
+        kernel = np.full((*layer.pool_size, channels, 1), 1 / np.prod(layer.pool_size), np.float32)
+        return self.emit(made, "conv", call, args, weights=[kernel])
+
     def binary_adds(self, call: Call, args: tuple):
         """a + b + c -> (a + b) + c: the int8 ADD takes two."""
         total = args[0][0]
         for n, other in enumerate(args[0][1:], start=2):
             name = self.name_of(call) if n == len(args[0]) else self.unique(f"{call.name}_{n}")
-            total = self.emit(tf_keras.layers.Add(name=name), "add", call, ([total, other],))
+            total = self.emit(tf_keras.layers.Add(name=name), "sum", call, ([total, other],))
         return total
 
     def scaled_add(self, call: Call, x, y):
         """x + scale * y -> a layer scale with equal factors, which folds into the convolution before it, and an ADD."""
         name = self.name_of(call)
-        if not self.follows_convolution(y, call.inputs[1]):
+        if not self.follows(y, call.inputs[1]):
             y = self.identity(call, y)
         scale = twin_layers.LayerScale(trainable=False, name=self.unique(f"{name}_scale"))
         factors = np.full(y.shape[-1], call.layer.scale, np.float32)
         y = self.emit(scale, "affine", call, (y,), weights=[factors])
-        return self.emit(tf_keras.layers.Add(name=name), "add", call, ([x, y],))
+        return self.emit(tf_keras.layers.Add(name=name), "sum", call, ([x, y],))
 
     def convolution(self, call: Call, args: tuple, kwargs: dict):
         """A layer with a kernel, its activation split off."""
@@ -176,6 +225,13 @@ class Transcriber:
         kind = twins.activation_name(layer)
         if isinstance(layer, keras.layers.SeparableConv2D):
             output = self.separable(call, args)
+        elif self.in_pieces(layer, layer.kernel, args[0]):
+            bias = layer.bias if layer.use_bias else None
+            parts, self.variables[call.name] = self.pieces(call, args[0], layer.kernel, bias)
+            if kind == "linear" and self.feeds_batch_norm(call):
+                self.parts[call.outputs[0]] = parts
+                return parts[-1]
+            output = self.sum_of(parts, call)
         else:
             weights = None
             if call.name not in self.made:
@@ -205,21 +261,30 @@ class Transcriber:
         """A depthwise and a 1x1 convolution, as the file has them."""
         layer = call.layer
         first, second = f"{call.name} depthwise", call.name
-        weights = [None, None]
+        depthwise, *rest = layer.get_weights()
+        weights = None
+        if self.in_pieces(layer, depthwise, args[0]):
+            parts, variables = self.pieces(call, args[0], depthwise, None)
+            output = self.sum_of(parts, call)
+        else:
+            if first not in self.made:
+                weights = [depthwise]
+                self.made[first] = tf_keras.layers.DepthwiseConv2D(
+                    layer.kernel_size,
+                    strides=layer.strides,
+                    padding=layer.padding,
+                    dilation_rate=layer.dilation_rate,
+                    depth_multiplier=layer.depth_multiplier,
+                    use_bias=False,
+                    trainable=layer.trainable,
+                    depthwise_constraint=self.constraint(depthwise),
+                    name=self.unique(f"{call.name}_depthwise"),
+                )
+            output = self.emit(self.made[first], "conv", call, args, weights=weights)
+            variables = self.made[first].weights
+        weights = None
         if second not in self.made:
-            depthwise, *rest = layer.get_weights()
-            weights = [[depthwise], rest]
-            self.made[first] = tf_keras.layers.DepthwiseConv2D(
-                layer.kernel_size,
-                strides=layer.strides,
-                padding=layer.padding,
-                dilation_rate=layer.dilation_rate,
-                depth_multiplier=layer.depth_multiplier,
-                use_bias=False,
-                trainable=layer.trainable,
-                depthwise_constraint=self.constraint(layer.depthwise_kernel),
-                name=self.unique(f"{call.name}_depthwise"),
-            )
+            weights = rest
             self.made[second] = tf_keras.layers.Conv2D(
                 layer.filters,
                 1,
@@ -228,10 +293,65 @@ class Transcriber:
                 kernel_constraint=self.constraint(layer.pointwise_kernel),
                 name=call.name,
             )
-        output = self.emit(self.made[first], "conv", call, args, weights=weights[0])
-        output = self.emit(self.made[second], "conv", call, (output,), weights=weights[1])
-        self.variables[call.name] = [*self.made[first].weights, *self.made[second].weights]
+        output = self.emit(self.made[second], "conv", call, (output,), weights=weights)
+        self.variables[call.name] = [*variables, *self.made[second].weights]
         return output
+
+    def in_pieces(self, layer, kernel, x) -> bool:
+        """Whether the depthwise convolution of `x` goes in pieces; one whose clusters have to stay does not."""
+        return is_cut(layer, x) and not isinstance(self.constraint(kernel), KeepClusters)
+
+    def pieces(self, call: Call, x, kernel, bias):
+        """A depthwise convolution with a large kernel, as smaller ones to sum up: (outputs, variables)."""
+        layer, kernel = call.layer, np.asarray(kernel)
+        pieces = cut(x.shape[1:3], kernel, layer.strides, layer.padding, zeros=not self.keep_zeros)
+        height, width = (n + sum(padding) for n, padding in zip(x.shape[1:3], pieces.padding, strict=True))
+        if np.any(pieces.padding):
+            x = self.emit(
+                tf_keras.layers.ZeroPadding2D(pieces.padding, name=self.unique(f"{call.name}_pad")),
+                "silent",
+                call,
+                (x,),
+            )
+        parts, made = [], []
+        for n, (taps, (rows, columns)) in enumerate(zip(pieces.kernels, pieces.maps, strict=True)):
+            ends = ((rows.start, height - rows.stop), (columns.start, width - columns.stop))
+            crop = tf_keras.layers.Cropping2D(ends, name=self.unique(f"{call.name}_maps"))
+            read = self.emit(crop, "silent", call, (x,))
+            key, weights = f"{call.name} piece {n}", None
+            if key not in self.made:
+                weights = [
+                    kernel[taps],
+                    *([np.asarray(bias)] if bias is not None and n == len(pieces.kernels) - 1 else []),
+                ]
+                self.made[key] = tf_keras.layers.DepthwiseConv2D(
+                    kernel[taps].shape[:2],
+                    strides=layer.strides,
+                    depth_multiplier=layer.depth_multiplier,
+                    use_bias=len(weights) > 1,
+                    trainable=layer.trainable,
+                    depthwise_constraint=self.constraint(kernel[taps]),
+                    name=self.unique(f"{call.name}_piece"),
+                )
+            made.append(self.made[key])
+            parts.append(self.emit(self.made[key], "conv", call, (read,), weights=weights))
+        whole = Assembled(kernel, pieces.kernels, [piece.depthwise_kernel for piece in made])
+        return parts, [whole, *made[-1].weights[1:]]
+
+    def feeds_batch_norm(self, call: Call) -> bool:
+        """Whether a batch norm with its own statistics, and nothing else, reads what a layer makes."""
+        readers = [reader for tensor in call.outputs for reader in self.consumers[tensor]]
+        if len(readers) != 1 or readers[0] is None or self.batch_norm_steps:
+            return False
+        norm = readers[0].layer
+        return type(norm) in (keras.layers.BatchNormalization, own.BatchNorm) and norm.axis in (-1, 3)
+
+    def sum_of(self, parts: list, call: Call):
+        """The sum of the pieces of a convolution."""
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.emit(tf_keras.layers.Add(name=self.unique(f"{call.name}_sum")), "sum", call, ([total, part],))
+        return total
 
     def constraint(self, kernel) -> KeepZeros | KeepClusters | None:
         """What holds a pruned kernel's zeros and a clustered one's shared values."""

@@ -16,7 +16,7 @@ _KERNELS = (
     *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),
     tf_keras.layers.Conv2DTranspose,
 )
-_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.LayerScale)
+_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.LayerScale, twin_layers.ScaleOf)
 # Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
 # A quantizer of its own behind an average pooling makes the converter fail ("violate the same scale constraint").
 _SILENT = (
@@ -40,6 +40,9 @@ _INT8_SOURCES = (
     *(*_SILENT_SOURCES, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
     *(own.C4LiftingConv2D, own.C4GroupConv2D, own.MaxPoolWithIndices2D),
 )
+
+# Of two maps, with an activation that the file's operator takes in.
+_SUMS = ("Add", "Subtract", "Multiply")
 
 _INT8_OPERATIONS = (*_SILENT_OPERATIONS, "Add", "Subtract", "Multiply", "Mean", "Matmul", "Concatenate")
 _INT8_ACTIVATIONS = (
@@ -65,7 +68,8 @@ class Step:
     Attributes:
         layer: The tf_keras layer.
         kind: `"conv"` (has a kernel), `"affine"` (a factor and an offset a channel, folds into the convolution before
-            it), `"add"`, `"relu"` (fuses into what is before it), `"silent"` (gets no quantizer), or `"other"`.
+            it), `"sum"` (or product, of two maps), `"relu"` (fuses into what is before it), `"silent"` (gets no
+            quantizer), or `"other"`.
         name: The Keras 3 layer that it comes from.
         args, kwargs: Structures with tf_keras tensors.
         output: The tensor that it makes, or a structure of several.
@@ -113,11 +117,11 @@ def kind_of(layer) -> str:
     """The `Step.kind` of a tf_keras layer."""
     if isinstance(layer, _AFFINE):
         return "affine"
-    if isinstance(layer, tf_keras.layers.Add):
-        return "add"
+    if isinstance(layer, tf_keras.layers.Add | tf_keras.layers.Subtract | tf_keras.layers.Multiply):
+        return "sum"
     if isinstance(layer, twin_layers.KerasOperation):
         name = type(layer.source).__name__
-        return "silent" if name in _SILENT_OPERATIONS else "add" if name == "Add" else "other"
+        return "silent" if name in _SILENT_OPERATIONS else "sum" if name in _SUMS else "other"
     if isinstance(layer, twin_layers.KerasLayer):
         return "silent" if isinstance(layer.source, _SILENT_SOURCES) else "other"
     if isinstance(layer, tf_keras.layers.ReLU):

@@ -151,7 +151,7 @@ def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
             and uses[id(step.layer)] == uses[id(following.layer)] == 1
             and (
                 (following.kind == "affine" and step.kind in ("conv", "affine"))
-                or (following.kind == "relu" and step.kind in ("conv", "affine", "add"))
+                or (following.kind == "relu" and step.kind in ("conv", "affine", "sum"))
             )
         )
         if step.kind != "silent" and not fuses and not _matches(step.name, skip):

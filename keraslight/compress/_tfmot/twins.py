@@ -45,7 +45,7 @@ def _hard_sigmoid(x):
 
 
 def _hard_silu(x):
-    return x * tf.nn.relu6(x + 3.0) * (1 / 6)  # the form that the LiteRT converter fuses into HARD_SWISH
+    return x * tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
 # Keras 3 activation -> what tf_keras' `activation=` takes; Keras' other functions run as they are.
@@ -96,6 +96,8 @@ def activation_twin(kind: str, name: str, quantized: bool = False) -> tf_keras.l
         return tf_keras.layers.ReLU(6.0 if kind == "relu6" else None, name=name)
     if kind == "hard_sigmoid":
         return twin_layers.HardSigmoid(quantized, name=name)
+    if kind == "hard_silu" and quantized:
+        return twin_layers.HardSilu(name=name)
     return tf_keras.layers.Activation(_activation(kind), name=name)
 
 
