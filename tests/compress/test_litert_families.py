@@ -103,7 +103,7 @@ def page(rows: dict[str, list[str]]) -> str:
         "`to_litert`. The figures are the largest difference of a probability from the Keras model, over 397 test",
         f"images and ten classes, at most {FLOAT32:g} in float32 and {FLOAT16:g} in float16,",
         "and the percent of the images for which the float16 file ranks the same class first. For int8 see",
-        "[compression.md](compression.md). A net of phone size comes to 0.53 of the float32 file; in small ones, the",
+        "[compression.md](compression.md). A net of phone size comes to 0.54 of the float32 file; in small ones, the",
         "operators and names weigh more.",
         "",
         "| " + " | ".join(COLUMNS) + " |",

@@ -39,11 +39,11 @@ def float_kinds(path):
     ("skip", "kinds"),
     [
         ("conv", ["CONV_2D", "CONV_2D"]),  # both calls, and not conv_1
-        ("conv_1", ["CONV_2D", "HARD_SWISH", "MAX_POOL_2D"]),  # what only moves values follows
+        ("conv_1", ["CONV_2D", "ADD", "MUL", "MUL", "MAX_POOL_2D"]),  # what only moves values follows
         ("logits", ["FULLY_CONNECTED"]),  # the output has the signature's name
         ("add", ["ADD"]),
         ("add_act", ["ADD"]),
-        (("gate", "conv_[12]"), ["CONV_2D", "HARD_SWISH", "MAX_POOL_2D", "TANH", "CONV_2D"]),
+        (("gate", "conv_[12]"), ["CONV_2D", "ADD", "MUL", "MUL", "MAX_POOL_2D", "TANH", "CONV_2D"]),
         ("pool", []),  # exact in int8, and the converter leaves it so
     ],
 )
