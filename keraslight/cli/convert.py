@@ -207,7 +207,7 @@ def load_source(source: str, weights: str | None, size: int | None, labels: Path
     import keraslight
     from keraslight.errors import InvalidArgumentError
     from keraslight.labels import imagenet_labels
-    from keraslight.layers import ImageNormalization
+    from keraslight.layers._ends import own_preprocessing
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
@@ -224,8 +224,7 @@ def load_source(source: str, weights: str | None, size: int | None, labels: Path
         return Source(net, given or details["labels"], spec, details.get("metrics") or {})
     if not is_name:
         net = keraslight.load_model(source)
-        own = (layer.preprocessing for layer in net.layers if isinstance(layer, ImageNormalization))
-        return Source(net, given, next(own, None), {})
+        return Source(net, given, own_preprocessing(net), {})
     info = keraslight.model_info(source)
     side = size or info.input_size
     spec = info.preprocessing and info.preprocessing.replace(size=(side, side))

@@ -184,12 +184,11 @@ def _decode(model: Any, image: Path) -> Any:
     import tensorflow as tf
 
     from keraslight.errors import InvalidArgumentError
-    from keraslight.layers import ImageNormalization
+    from keraslight.layers._ends import own_preprocessing
     from keraslight.preprocessing import Preprocessing
 
     height, width, channels = model.input_shape[1:]
-    specs = [layer.preprocessing for layer in model.layers if isinstance(layer, ImageNormalization)]
-    spec = (specs or [Preprocessing((224, 224))])[0].with_channels(channels)
+    spec = (own_preprocessing(model) or Preprocessing((224, 224))).with_channels(channels)
     spec = spec.replace(size=(height or spec.size[0], width or spec.size[1]))
     try:
         return spec.decode(image.read_bytes()).numpy()

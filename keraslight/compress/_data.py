@@ -81,20 +81,3 @@ def steps_in(dataset: tf.data.Dataset) -> int:
     if not steps:
         raise InvalidArgumentError("`data` must hold at least one batch. Received: an empty data set.")
     return steps
-
-
-def gives_probabilities(graph) -> bool:
-    """Whether a model's (only) output comes from a softmax, so that the loss must not apply another one."""
-    makers = {tensor: call for call in graph.calls for tensor in call.outputs}
-    call = makers.get(keras.tree.flatten(graph.outputs)[-1])
-    while call is not None and _keeps_values(call.layer):
-        call = makers.get(call.inputs[0])
-    last = call and call.layer
-    softmax = type(last).__name__ == "Softmax"  # the layer, or the operation of `keras.ops.softmax`
-    return softmax or getattr(last, "activation", None) is keras.activations.softmax
-
-
-def _keeps_values(layer) -> bool:
-    """Whether a layer at a model's end only gives its input another shape or, in mixed precision, another dtype."""
-    cast = isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.linear
-    return cast or isinstance(layer, keras.layers.Flatten | keras.layers.Reshape | keras.layers.Identity)

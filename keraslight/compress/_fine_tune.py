@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight.compress import _data, _graph
+from keraslight.compress import _data
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.layers._ends import final_activation
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -73,7 +74,7 @@ def fine_tune(
         return trained
 
     cross_entropy = keras.losses.SparseCategoricalCrossentropy
-    trained = compile_(model, loss or cross_entropy(from_logits=not _data.gives_probabilities(_graph.read(model))))
+    trained = compile_(model, loss or cross_entropy(from_logits=final_activation(model) != "softmax"))
     if distillation is not None:
         trained = compile_(distillation.distiller(model), cross_entropy(from_logits=True))
     trained.fit(

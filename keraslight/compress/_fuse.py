@@ -8,6 +8,15 @@ from keraslight.compress import _graph, _reparameterize
 from keraslight.compress._rewriter import Rewriter
 
 
+def opened(model: keras.Model) -> keras.Model:
+    """A functional copy with the same weights, in which nested models are replaced by their layers.
+
+    Raises:
+        CompressionError: the model is subclassed.
+    """
+    return Rewriter(_graph.read(model)).model(model.name)
+
+
 def fuse(model: keras.Model) -> keras.Model:
     """Rewrites a model for inference with fewer layers and the same outputs.
 

@@ -15,7 +15,7 @@ from keraslight.compress import _data, _graph
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.compress._selection import join_slices
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.layers import ImageNormalization
+from keraslight.layers._ends import final_activation, own_preprocessing
 
 if TYPE_CHECKING:
     import tf_keras
@@ -119,10 +119,9 @@ def quantize_aware(
         batch_norm_steps=batch_norm_steps,
         calibration=calibration,
     )
-    quantize.compile_classifier(quantized, learning_rate, from_logits=not _data.gives_probabilities(graph))
-    for layer in graph.layers().values():
-        if isinstance(layer, ImageNormalization):
-            quantized.preprocessing = layer.preprocessing  # its twin is a plain convolution; export asks for this
+    quantize.compile_classifier(quantized, learning_rate, from_logits=final_activation(model) != "softmax")
+    if (own := own_preprocessing(model)) is not None:
+        quantized.preprocessing = own  # the twin of its layer is a plain convolution; export asks for this
     return quantized
 
 

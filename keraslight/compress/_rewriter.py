@@ -278,11 +278,11 @@ class Rewriter:
                 weights[call.name] = step.weights
             return layers[call.name](*args, **kwargs)
 
-        fused = self.graph.model(name, call_layer)
+        rebuilt = self.graph.model(name, call_layer)
         for layer_name, values in weights.items():
             if values:
                 set_weights(layers[layer_name], values)
-        return fused
+        return rebuilt
 
 
 def _activation(step: Step) -> str | None:

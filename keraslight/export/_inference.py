@@ -7,11 +7,14 @@ import logging
 from typing import Any
 
 import keras
+import numpy as np
 
 from keraslight.compress import fuse, reparameterize
+from keraslight.compress._fuse import opened
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.export.litert._convert import is_quantization_aware
 from keraslight.layers import GRN, ImageNormalization, LayerNorm, LocalResponseNorm
+from keraslight.layers._ends import final_activation, keeps_values, lone_activation, maker
 from keraslight.layers._weights import set_weights
 from keraslight.preprocessing import Preprocessing
 
@@ -19,6 +22,7 @@ log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "float16", "bfloat16")
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
+_TINY = 1e-30  # a float32 probability that is still a normal number; its logarithm is -69
 # Sums over many values, and variances as small as their epsilon: sixteen bits are too few for these.
 _NORMALIZATIONS = (
     GRN,
@@ -29,14 +33,6 @@ _NORMALIZATIONS = (
     keras.layers.GroupNormalization,
     keras.layers.LayerNormalization,
 )
-
-
-def own_preprocessing(model: Any) -> Preprocessing | None:
-    """What a model that takes raw pixels says of its preprocessing; None for one that takes normalized images."""
-    for layer in model.layers:
-        if isinstance(layer, ImageNormalization):
-            return layer.preprocessing
-    return getattr(model, "preprocessing", None)
 
 
 def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
@@ -54,11 +50,12 @@ def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
 
 def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
     """Image shape (H, W, C) and number of classes of a classifier with one input and one output."""
-    inputs, outputs = model.inputs, model.outputs
+    inputs, outputs = (getattr(model, name, None) or [] for name in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise InvalidArgumentError(
-            "A servable needs a classifier with one input (B, H, W, C) and one output (B, classes). Received: inputs "
-            f"{[tuple(i.shape) for i in inputs]}, outputs {[tuple(o.shape) for o in outputs]}."
+            "A servable needs a functional or sequential classifier with one input (B, H, W, C) and one output "
+            f"(B, classes). Received: {type(model).__name__} with inputs {[tuple(i.shape) for i in inputs]}, outputs "
+            f"{[tuple(o.shape) for o in outputs]}."
         )
     shape = tuple(inputs[0].shape[1:])
     if None in shape:
@@ -66,11 +63,14 @@ def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
     return shape, outputs[0].shape[1]
 
 
-def from_pixels_to_probabilities(model: Any, spec: Preprocessing | None) -> Any:
-    """The model with normalization in front (None: it has its own) and a softmax behind, each where it lacks them."""
+def from_pixels_to_probabilities(model: Any, spec: Preprocessing | None, images: np.ndarray) -> Any:
+    """The model with normalization in front (None: it has its own) and a softmax behind, each where it lacks them.
+
+    Where the layers don't tell whether it gives probabilities, its answers to `images`, raw pixels, do.
+    """
     if is_quantization_aware(model):
-        return model
-    probabilities = _ends_in_probabilities(model)
+        return model if final_activation(model) in _PROBABILITY_ACTIVATIONS else _with_softmax(model)
+    probabilities = final_activation(model) in _PROBABILITY_ACTIVATIONS or _sums_to_one(model, spec, images)
     if spec is None and probabilities:
         return model
     images = keras.Input(model.inputs[0].shape[1:], name="images")
@@ -105,37 +105,51 @@ def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) 
                 f"Received: dtype={dtype!r}, embed={embed}."
             )
         return type(model)(model.inputs, _outputs(model), name=model.name)
-    with contextlib.suppress(CompressionError):  # it has no parallel branches; `fuse` says if it has no graph
+    with contextlib.suppress(CompressionError):  # it has no parallel branches; `opened` says if it has no graph
         model = reparameterize(model)
+    model = opened(model)
     outputs = _outputs(model)
     if embed:  # before fusing, which joins a linear layer of features with the classifier
         outputs["embedding"] = _embedding(model)
     return _in_dtype(fuse(keras.Model(model.inputs[0], outputs, name=model.name)), dtype)
 
 
-def _ends_in_probabilities(model: keras.Model) -> bool:
-    last = model.outputs[0]._keras_history.operation
-    return isinstance(last, keras.layers.Softmax) or _activation(last) in _PROBABILITY_ACTIVATIONS
+def _with_softmax(model: Any) -> Any:
+    from keraslight.compress._tfmot.quantize import with_softmax  # with it comes tf_keras, which the model has loaded
+
+    return with_softmax(model)
 
 
-def _activation(layer: Any) -> str | None:
-    return getattr(getattr(layer, "activation", None), "__name__", None)
+def _sums_to_one(model: keras.Model, spec: Preprocessing | None, images: np.ndarray) -> bool:
+    """Whether all answers are distributions: then a softmax is in a layer that nobody can look into."""
+    pixels = images.astype(np.float32)
+    given = model(pixels if spec is None else ImageNormalization(spec)(pixels), training=False)
+    answers = np.asarray(keras.ops.convert_to_numpy(given), np.float32)
+    return bool((answers >= 0).all()) and np.allclose(answers.sum(axis=1), 1, atol=0.01)
 
 
 def _outputs(model: Any) -> dict[str, Any]:
     """The symbolic probabilities and, before the last activation, the logits."""
     probabilities = model.outputs[0]
-    history = probabilities._keras_history
-    if not isinstance(model, keras.Model):  # tf_keras: the last layer remembers its call without quantizers, too
-        return {"probabilities": probabilities, "logits": history.layer.get_input_at(history.node_index)}
-    last = history.operation
-    inputs = last._inbound_nodes[history.node_index].input_tensors[0]
-    if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
-        return {"probabilities": probabilities, "logits": inputs}
-    linear = type(last).from_config({**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"})
-    logits = linear(inputs)
-    linear.set_weights(last.get_weights())
-    return {"probabilities": keras.layers.Activation(last.activation, name="probabilities")(logits), "logits": logits}
+    tail = []  # what only gives the probabilities another shape
+    last, read = maker(probabilities)
+    while keeps_values(last):
+        tail.append(last)
+        last, read = maker(read[0])
+    if lone_activation(last) in _PROBABILITY_ACTIVATIONS:
+        logits = read[0]
+    elif getattr(last, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
+        linear = type(last).from_config({**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"})
+        logits = linear(read[0])
+        linear.set_weights(last.get_weights())
+        probabilities = keras.layers.Activation(last.activation, name="probabilities")(logits)
+        for layer in reversed(tail):
+            probabilities = layer(probabilities)
+    else:  # such as an average of softmaxes: the logarithm is their logits but for a number an image
+        return {"probabilities": probabilities, "logits": keras.ops.log(keras.ops.maximum(probabilities, _TINY))}
+    for layer in reversed(tail):
+        logits = layer(logits)
+    return {"probabilities": probabilities, "logits": logits}
 
 
 def _embedding(model: keras.Model) -> keras.KerasTensor:
@@ -161,7 +175,8 @@ def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if not isinstance(layer, (*_NORMALIZATIONS, keras.layers.InputLayer)) and layer not in ends:
+        in_float32 = isinstance(layer, (*_NORMALIZATIONS, keras.layers.InputLayer)) or layer in ends
+        if isinstance(layer, keras.layers.Layer) and not in_float32:  # a bare operation has the dtype that it reads
             config["dtype"] = dtype
         return type(layer).from_config(config)
 

@@ -27,7 +27,6 @@ from keraslight.export._inference import (
     DTYPES,
     from_pixels_to_probabilities,
     inference_model,
-    own_preprocessing,
     raw_pixels,
     shapes,
 )
@@ -37,6 +36,8 @@ from keraslight.export._verify import sample_images, verify, weights_hash
 from keraslight.export._versions import INFO, atomic_version, check_number, list_versions
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
+from keraslight.export.litert._convert import is_quantization_aware
+from keraslight.layers._ends import own_preprocessing
 from keraslight.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def save_servable(
         version: Version number, at least 1; None is one more than the highest there.
         overwrite: Replace a version that exists.
         quantization: Of the `model.tflite` beside the SavedModel: as in `to_litert`, for forms that need no
-            representative data. A quantization-aware model takes `"int8"`.
+            representative data. That of a quantization-aware model is always `"int8"`.
         dtype: What the SavedModel's weights are and what it computes in: `"float32"`, `"float16"` or `"bfloat16"`.
             Sixteen bits are for GPUs and for CPUs with such instructions; elsewhere they are slower. Inputs, outputs,
             normalizations and model.tflite stay as they are.
@@ -105,13 +106,16 @@ def save_servable(
         The version's directory.
 
     Raises:
-        InvalidArgumentError: labels, preprocessing, samples, version or dtype don't fit the model.
+        InvalidArgumentError: labels, preprocessing, samples, version or dtype don't fit the model, or the model has no
+            graph (it is subclassed) or is no classifier.
         ExportError: the version exists already, can't be written, or does not give the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. What was there is untouched.
-        CompressionError: the model is subclassed.
+        CompressionError: a model nested in it is subclassed.
         MissingDependencyError: the extra `export` is not installed.
     """
     path, labels = Path(path), [str(label) for label in labels]
+    if quantization is None and is_quantization_aware(model):
+        quantization = "int8"
     own = own_preprocessing(model)
     input_shape, classes = shapes(model)
     spec = preprocessing or own or raw_pixels(input_shape)
@@ -121,7 +125,7 @@ def save_servable(
     check_config(path)
     sizes = batch_sizes(path)
 
-    source = from_pixels_to_probabilities(model, None if own else preprocessing)
+    source = from_pixels_to_probabilities(model, None if own else preprocessing, images)
     served = inference_model(source, dtype=dtype, embed=embed)
     lite = served if dtype == "float32" and not embed else inference_model(source)
     lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers._ends import lone_activation, maker
 from keraslight.layers._weights import set_weights
 from keraslight.training._loss import gives_logits
 
@@ -101,16 +102,14 @@ class Distillation:
 def _to_logits(model: keras.Model) -> keras.Model:
     """The same layers up to the logits, in float32.
 
-    Where the softmax is part of the last layer, its logarithm stands for the logits: the two differ by one number an
-    image, which no softmax of them sees.
+    Where the softmax is part of the last layer, or of a nested model, its logarithm stands for the logits: the two
+    differ by one number an image, which no softmax of them sees.
     """
     outputs = model.outputs[0]
     if not gives_logits(model):
-        last = outputs._keras_history.operation
-        if isinstance(last, keras.layers.Softmax | keras.layers.Activation):
-            outputs = last.input
-        else:
-            outputs = keras.ops.log(keras.ops.maximum(outputs, _TINY))
+        last, read = maker(outputs)
+        alone = lone_activation(last) == "softmax"
+        outputs = read[0] if alone else keras.ops.log(keras.ops.maximum(outputs, _TINY))
     if outputs.dtype != "float32":
         outputs = keras.ops.cast(outputs, "float32")
     return keras.Model(model.inputs[0], outputs, name=model.name)

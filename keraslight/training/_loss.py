@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.layers._ends import final_activation
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
@@ -45,13 +46,10 @@ def gives_logits(model: keras.Model) -> bool:
     Raises:
         InvalidArgumentError: it ends in something else, which would train with the wrong loss, and without a word.
     """
-    last = model.outputs[0]._keras_history.operation
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation is keras.activations.softmax:
-        return False
-    if activation in (None, keras.activations.linear):
-        return True
+    activation = final_activation(model)
+    if activation in ("softmax", None):
+        return activation is None
     raise InvalidArgumentError(
         "`model` must end in a softmax (probabilities) or without an activation (logits). "
-        f"Received: {getattr(activation, '__name__', activation)} in layer {last.name!r}."
+        f"Received: {activation} at the end of {model.name!r}."
     )

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.layers import ImageNormalization
+from keraslight.layers._ends import own_preprocessing
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -252,13 +252,13 @@ def _check(model: keras.Model, data: ImageData) -> None:
             f"`model` must give one score for each of the {len(data.labels)} labels. "
             f"Received: a model with output shape {tuple(outputs[0].shape)}."
         )
-    layer = next((layer for layer in model.layers if isinstance(layer, ImageNormalization)), None)
-    if layer is None:
+    own = own_preprocessing(model)
+    if own is None:
         log.warning("The model has no ImageNormalization layer: it must take raw pixels in 0..255 by itself.")
-    elif layer.preprocessing != data.preprocessing:
+    elif own != data.preprocessing:
         differences = ", ".join(
             f"{name}={value} in the model and {getattr(data.preprocessing, name)} in the data"
-            for name, value in dataclasses.asdict(layer.preprocessing).items()
+            for name, value in dataclasses.asdict(own).items()
             if value != getattr(data.preprocessing, name)
         )
         raise InvalidArgumentError(

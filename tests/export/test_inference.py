@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keraslight
+from keraslight import compress
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
 from keraslight.export._inference import inference_model
@@ -67,6 +68,66 @@ def test_an_embedding_of_maps_is_their_mean():
     x = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(images))
     with pytest.raises(InvalidArgumentError, match=r"`embed` needs a classifier layer .* Received: .* without one"):
         inference_model(keras.Model(images, x), embed=True)
+
+
+def _behind(model, *parts):
+    """A model of the net and what a user puts around it."""
+    x = images = keras.Input(model.input_shape[1:])
+    for part in (keras.layers.RandomBrightness(0.1), model, *parts):
+        x = part(x)
+    return keras.Model(images, x)
+
+
+class OwnSoftmax(keras.layers.Layer):
+    def call(self, inputs):
+        return keras.ops.softmax(inputs)
+
+
+def _ensemble(build_net):
+    images = keras.Input((8, 12, 3))
+    nets = build_net(0), build_net(1)
+    nets[1].name = "other"
+    return keras.Model(images, keras.layers.Average()([net(images) for net in nets]))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda net: _behind(net()),
+        lambda net: _behind(net(activation=None)),
+        lambda net: _behind(net(activation="sigmoid")),
+        lambda net: _behind(net(activation=None), keras.ops.softmax),
+        lambda net: _behind(net(), keras.layers.Reshape((3, 1)), keras.layers.Flatten()),
+        lambda net: _behind(net(), keras.layers.Activation("linear", dtype="float32")),
+        lambda net: _behind(net(activation=None), OwnSoftmax()),
+        _ensemble,
+    ],
+    ids=["nested", "logits", "sigmoid", "operation", "reshaped", "cast", "unknown layer", "ensemble"],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_probabilities_get_no_second_softmax(build_net, pixels, tmp_path, build, dtype, request):
+    model = build(build_net)
+    raw = np.asarray(model(pixels, training=False))
+    ending = request.node.callspec.id
+    wanted = tf.nn.softmax(raw) if "logits" in ending else raw
+    version = save_servable(model, tmp_path / "m", labels=LABELS, dtype=dtype)
+    answers = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
+    tolerance = 1e-5 if dtype == "float32" else 5e-3
+    np.testing.assert_allclose(answers["probabilities"], wanted, atol=tolerance)
+    again = tf.sigmoid if "sigmoid" in ending else tf.nn.softmax
+    np.testing.assert_allclose(again(answers["logits"]), answers["probabilities"], atol=tolerance)
+
+
+@pytest.mark.parametrize("activation", ["softmax", None, "sigmoid"])
+def test_a_quantization_aware_model_gives_probabilities_and_logits(build_net, pixels, tmp_path, activation):
+    aware = compress.quantize_aware(build_net(activation=activation), calibration_data=pixels)
+    raw = aware(pixels, training=False).numpy()
+    wanted = raw if activation else tf.nn.softmax(raw)
+    version = save_servable(aware, tmp_path / "m", labels=LABELS)
+    answers = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
+    np.testing.assert_allclose(answers["probabilities"], wanted, atol=1e-5)
+    again = tf.sigmoid if activation == "sigmoid" else tf.nn.softmax
+    np.testing.assert_allclose(again(answers["logits"]), answers["probabilities"], atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])

@@ -23,6 +23,7 @@ ENDS = {
     "activation layer": lambda x: keras.layers.Activation("softmax")(keras.layers.Dense(3)(x)),
     "softmax layer": lambda x: keras.layers.Softmax()(keras.layers.Dense(3)(x)),
     "softmax inside": lambda x: keras.layers.Dense(3, activation="softmax")(x),
+    "nested model": lambda x: keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(3, "softmax")])(x),
 }
 
 
@@ -156,7 +157,7 @@ def test_teachers_that_do_not_fit(build, data, recipe, tmp_path):
     images = keras.Input((12, 12, 1))
     with pytest.raises(InvalidArgumentError, match=r"`teacher` must be a .*Functional with 1 inputs and 2 outputs\."):
         Distillation(keras.Model(images, [images, images]))
-    with pytest.raises(InvalidArgumentError, match=r"must end in a softmax .*Received: sigmoid in layer 'dense"):
+    with pytest.raises(InvalidArgumentError, match=r"must end in a softmax .*Received: sigmoid at the end of '"):
         Distillation(build(activation="sigmoid"))
     for teacher, text in (
         (build(4), r"`teacher` must have the student's classes, \(3,\)\. Received: 'functional.*' with \(4,\)\."),

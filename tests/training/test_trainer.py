@@ -249,7 +249,7 @@ def test_models_that_do_not_fit_the_data(build, data, recipe, tmp_path):
     )
     with pytest.raises(InvalidArgumentError, match=text):
         train(build(normalization=other), data, recipe, run_dir=tmp_path)
-    with pytest.raises(InvalidArgumentError, match=r"must end in a softmax .*Received: sigmoid in layer 'dense"):
+    with pytest.raises(InvalidArgumentError, match=r"must end in a softmax .*Received: sigmoid at the end of '"):
         train(build(activation="sigmoid"), data, recipe, run_dir=tmp_path)
     images = keras.Input((12, 12, 1))
     two = keras.Model(images, [images, images])
