@@ -37,12 +37,15 @@ def test_one_entry_is_what_pruning_that_layer_alone_gives(report, trained, accur
 
 
 def test_chooses_what_pruning_takes(report):
-    chosen = report.within(0.02)
+    # Between what the layers lose at 90%, so that they differ, whatever this processor's training made of them.
+    at_90 = [values[1] for values in report.accuracies.values()]
+    limit = report.baseline - (min(at_90) + max(at_90)) / 2
+    chosen = report.within(limit)
     for name, sparsity in chosen.items():
         place = report.sparsities.index(sparsity)
-        assert min(report.accuracies[name][: place + 1]) >= report.baseline - 0.02
+        assert min(report.accuracies[name][: place + 1]) >= report.baseline - limit
         if place < 2:
-            assert report.accuracies[name][place + 1] < report.baseline - 0.02
+            assert report.accuracies[name][place + 1] < report.baseline - limit
     assert len(set(chosen.values())) > 1
     compress.Pruning(chosen)
     assert report.within(-1) == {}

@@ -264,3 +264,24 @@ def test_a_worker_keeps_the_newest_view():
     assert list(follower.statuses()) == ["a"]
     follower.show(3, {})
     assert list(follower.statuses()) == []
+
+
+# ---------------------------------------------------------------- the process's end
+
+
+def test_the_process_waits_until_a_version_is_freed(folders, repository):
+    """A daemon thread that is in TensorFlow's or LiteRT's code when Python ends aborts the process."""
+    freed_by = []
+
+    class Servable(FakeServable):
+        def close(self):
+            freed_by.append(threading.current_thread())
+
+    models = repository(ModelConfig("a", folders("a", 1)), load=lambda name, folder, eager: Servable(folder))
+    folders("a", 2)
+    until(lambda: len(freed_by) == 1)  # the model's own thread, a daemon, gave the version up
+    stopping = threading.Thread(target=models.close, daemon=True)  # as the server's main program stops
+    stopping.start()
+    stopping.join(20)
+    assert len(freed_by) == 2
+    assert not any(thread.daemon for thread in freed_by)

@@ -220,8 +220,9 @@ class Versions:
 
     def _unload_soon(self, loaded: _Loaded) -> None:
         # Neither the caller of its last request should wait for that, nor the next version: in workers requests go on.
-        # No daemon: one that still frees a network's memory when the process ends would abort it.
-        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}").start()
+        # No daemon, which it would be by the thread that starts it: one that still frees a network's memory when the
+        # process ends aborts it.
+        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}", daemon=False).start()
 
     def _unload(self, loaded: _Loaded) -> None:
         number = loaded.number
