@@ -73,12 +73,12 @@ def from_pixels_to_probabilities(model: Any, spec: Preprocessing | None, images:
     probabilities = final_activation(model) in _PROBABILITY_ACTIVATIONS or _sums_to_one(model, spec, images)
     if spec is None and probabilities:
         return model
-    images = keras.Input(model.inputs[0].shape[1:], name="images")
-    x = images if spec is None else ImageNormalization(spec)(images)
+    pixels = keras.Input(model.inputs[0].shape[1:], name="images")
+    x = pixels if spec is None else ImageNormalization(spec)(pixels)
     x = model(x)
     if not probabilities:
         x = keras.layers.Softmax(name="probabilities")(x)
-    return keras.Model(images, x, name=model.name)
+    return keras.Model(pixels, x, name=model.name)
 
 
 def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) -> Any:
