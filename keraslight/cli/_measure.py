@@ -40,7 +40,9 @@ class Form:
 def form(name: str, file: Path, model: Any) -> Form:
     """Counts the multiply-adds of a Keras 3 model for the file that was made of it."""
     from keraslight import analysis, compress
+    from keraslight.compress._fuse import opened
 
+    model = opened(model)  # so that all name a nested model's layers alike
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
     for layer in model.layers:
         if hasattr(layer, "pointwise_kernel") and layer.name in zeros:  # its depthwise kernel has work, and no zeros

@@ -41,12 +41,16 @@ def pruned(trained):
     return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
 
 
-def test_multiply_adds_of_a_separable_convolution(tmp_path):
+@pytest.mark.parametrize("nested", [False, True])
+def test_multiply_adds_of_a_separable_convolution(tmp_path, nested):
     images = keras.Input((6, 6, 8))
     model = keras.Model(images, keras.layers.SeparableConv2D(16, 3, name="separable")(images))
     depthwise, pointwise, bias = model.get_layer("separable").get_weights()
     pointwise[..., :4] = 0
     model.get_layer("separable").set_weights([depthwise, pointwise, bias])
+    if nested:
+        images = keras.Input((6, 6, 8))
+        model = keras.Model(images, model(keras.layers.RandomFlip()(images)))
     counted = form("pruned", tmp_path, model)
     assert counted.macs == 4 * 4 * (3 * 3 * 8 + 8 * 16)
     assert counted.nonzero_macs == 4 * 4 * (3 * 3 * 8 + 8 * 12)
