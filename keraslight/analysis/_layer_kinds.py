@@ -23,6 +23,7 @@ from keraslight.layers import (
     MaxPoolWithIndices2D,
     MaxUnpool2D,
 )
+from keraslight.layers._augmentation import AUGMENTATIONS
 
 # What `cost._macs` counts.
 COUNTED = (
@@ -53,6 +54,7 @@ VIEWS = (
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.ActivityRegularization,
+    *AUGMENTATIONS,
 )
 # No convolution and no matrix product: they count as 0 multiply-adds, as in the reference tables. A type that is
 # neither here nor above is listed as unknown.

@@ -31,6 +31,7 @@ from keraslight.layers import (
     MaxPoolWithIndices2D,
     MaxUnpool2D,
 )
+from keraslight.layers._augmentation import AUGMENTATIONS
 
 
 class ReceptiveField(NamedTuple):
@@ -117,6 +118,7 @@ _POINTWISE = (
     layers.GaussianDropout,
     layers.GaussianNoise,
     layers.ActivityRegularization,
+    *AUGMENTATIONS,
     BatchNorm,
     C4GroupPooling,
     ChannelSlice,

@@ -7,6 +7,7 @@ Fusing and the bridge to tf_keras both walk this list. It is read from the publi
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections import defaultdict
 from typing import Any
 
@@ -184,6 +185,8 @@ class _Reader:
                 else:
                     results = [self.tensor() for _ in range(max(used[name, n], 1))]
                     kwargs = {key: value for key, value in kwargs.items() if value is not None}
+                    if _trains_by_default(layer):
+                        kwargs.pop("training", None)
                     self.calls.append(Call(layer, self.unique(layer, model), tuple(args), kwargs, results))
                 values.update({(name, n, k): result for k, result in enumerate(results)})
             if len(waiting) == len(pending):
@@ -235,6 +238,15 @@ def _counted_from_0(structure, nested: set[str]):
     if isinstance(structure, dict):
         return {key: _counted_from_0(part, nested) for key, part in structure.items()}
     return [_counted_from_0(part, nested) for part in structure]
+
+
+def _trains_by_default(layer) -> bool:
+    """Whether a layer is called with `training=True` where nobody said so, as Keras' random layers for images are.
+
+    Keras writes the default down with the call, but goes by how the model is called.
+    """
+    training = inspect.signature(layer.call).parameters.get("training")
+    return training is not None and training.default is True
 
 
 def _is_key(value) -> bool:

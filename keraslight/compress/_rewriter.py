@@ -10,6 +10,7 @@ import numpy as np
 
 from keraslight.compress import _affine, _graph
 from keraslight.layers import DropPath, GroupedConv2D
+from keraslight.layers._augmentation import AUGMENTATIONS
 from keraslight.layers._weights import set_weights
 from keraslight.preprocessing import LAYER_NAME
 
@@ -21,6 +22,7 @@ KERNELS = (*CONVOLUTIONS, *DEPTHWISE, *SEPARABLE, *TRANSPOSED, keras.layers.Dens
 TRAINING_ONLY = (
     *(keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, DropPath),
     *(keras.layers.GaussianNoise, keras.layers.GaussianDropout, keras.layers.AlphaDropout, keras.layers.Identity),
+    *AUGMENTATIONS,
 )
 _NOT_ELEMENTWISE = ("softmax", "log_softmax", "glu", "linear")
 """Activations that stay layers: those over a whole axis, so that logits can still be read."""
@@ -140,6 +142,7 @@ class Rewriter:
 
     def drop_training_only(self) -> None:
         inputs = keras.tree.flatten(self.graph.inputs)
+        floats = all("float" in layer.dtype for layer in self.graph.input_layers)
         for step in list(self.steps):
             idle = step.kind in TRAINING_ONLY or (
                 step.kind is keras.layers.Activation and step.config["activation"] == "linear"
@@ -148,6 +151,8 @@ class Rewriter:
                 continue
             if step.call.inputs[0] in inputs and None in self.readers[step.call.outputs[0]]:
                 continue  # a model whose output is its input
+            if step.kind in AUGMENTATIONS and not floats:
+                continue  # it also makes floats of whole numbers
             self.remove(step)
 
     def fold_backward(self) -> None:

@@ -11,6 +11,7 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.compress._tfmot import twin_layers
+from keraslight.layers._augmentation import AUGMENTATIONS
 
 _KERNELS = (
     *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),
@@ -32,7 +33,7 @@ _SILENT_OPERATIONS = (
     *("Reshape", "Transpose", "GetItem", "Split", "Squeeze", "ExpandDims", "Flip", "Pad", "Max", "MaxPool"),
     *("AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel", "Tile", "Repeat"),
 )
-_SILENT_SOURCES = (keras.layers.Resizing,)
+_SILENT_SOURCES = (keras.layers.Resizing, *AUGMENTATIONS)
 
 # Layers that run as Keras has them, but of which the converter makes int8 once their ends are quantized. (The kernels
 # of the C4 convolutions are rounded in the file, a range a channel, and not in training.)
