@@ -216,6 +216,6 @@ def test_bad_arguments(tmp_path):
         with pytest.raises(InvalidArgumentError, match=text):
             save_servable(model, tmp_path / "m", **arguments)
     features = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(32, 32, 3), features_only=True)
-    with pytest.raises(InvalidArgumentError, match=r"needs a classifier with one input"):
+    with pytest.raises(InvalidArgumentError, match=r"needs a .* classifier with one input"):
         save_servable(features, tmp_path / "m", labels=LABELS)
     assert not (tmp_path / "m").exists()

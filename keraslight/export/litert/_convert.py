@@ -19,7 +19,7 @@ from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
 from keraslight.export.litert._xnnpack import in_its_forms
-from keraslight.preprocessing import Preprocessing
+from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
 log = logging.getLogger(__name__)
 
@@ -219,10 +219,10 @@ def _zeros(model: Any) -> float:
 
 
 def _takes_pixels(model: Any) -> bool:
-    """Whether a model says that it normalizes raw pixels itself."""
+    """Whether a model says that it normalizes raw pixels itself, if only by a layer's name."""
     from keraslight.layers._ends import own_preprocessing
 
-    return own_preprocessing(model) is not None
+    return own_preprocessing(model) is not None or any(layer.name == LAYER_NAME for layer in model.layers)
 
 
 def _with_normalization(model: Any, spec: Preprocessing, quantization_aware: bool) -> Any:
