@@ -20,7 +20,8 @@ def opened(model: keras.Model) -> keras.Model:
 def fuse(model: keras.Model) -> keras.Model:
     """Rewrites a model for inference with fewer layers and the same outputs.
 
-    - Dropout, drop path and noise go, unless they are called with `training=True`.
+    - Dropout, drop path, noise and Keras' random layers for images go; the first three not where they are called with
+      `training=True`.
     - Parallel convolutions that are added become one (see `reparameterize`).
     - A batch norm, layer scale, Rescaling or Normalization, `y = s * x + t` a channel, goes into the linear layer
       before it (kernel times `s`, bias `s * bias + t`), or into all layers after it where those see no padding
