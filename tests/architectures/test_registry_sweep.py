@@ -109,7 +109,8 @@ class TestArguments:
         model = build(name, **small(name))
         images = np.random.default_rng(2).normal(size=(8, *model.input_shape[1:])).astype("float32")
         targets = np.arange(8)
-        model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+        # Eagerly: to trace the training step takes ten times as long as the few steps that are needed.
+        model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", run_eagerly=True)
         first = model.train_on_batch(images, targets)
         assert any(model.train_on_batch(images, targets) < 0.95 * first for _ in range(20))
 
