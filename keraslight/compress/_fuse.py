@@ -12,7 +12,7 @@ def opened(model: keras.Model) -> keras.Model:
     """A functional copy with the same weights, in which nested models are replaced by their layers.
 
     Raises:
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     return Rewriter(_graph.read(model)).model(model.name)
 
@@ -46,7 +46,7 @@ def fuse(model: keras.Model) -> keras.Model:
         that layer; models nested in it are opened up.
 
     Raises:
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     if _reparameterize.has_blocks(model):
         model = _reparameterize.reparameterize(model)

@@ -6,14 +6,16 @@ Fusing and the bridge to tf_keras both walk this list. It is read from the publi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from keraslight.errors import CompressionError
+from keraslight.errors import CompressionError, KeraslightError
 from keraslight.layers._weights import set_weights
 
 
@@ -99,11 +101,16 @@ class Graph:
 
     def model(self, name: str, call_layer) -> keras.Model:
         """A functional model of the same structure whose calls `call_layer` makes, as in `rebuild`."""
+
+        def call_copy(call, args, kwargs):
+            with copying(call.layer, call.name):
+                return call_layer(call, args, kwargs)
+
         inputs = [
             keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
             for layer in self.input_layers
         ]
-        outputs = self.rebuild(inputs, call_layer)
+        outputs = self.rebuild(inputs, call_copy)
         nested = isinstance(self.inputs, dict | list)
         return keras.Model(
             keras.tree.pack_sequence_as(self.inputs, inputs) if nested else inputs[0], outputs, name=name
@@ -114,7 +121,8 @@ def read(model: keras.Model) -> Graph:
     """Reads a functional or sequential model.
 
     Raises:
-        CompressionError: the model (or one nested in it) is subclassed, so that it has no graph.
+        CompressionError: the model (or one nested in it) is subclassed, so that it has no graph; or a layer has no
+            configuration.
     """
     return _Reader().read(model)
 
@@ -125,13 +133,36 @@ def copy(model: keras.Model) -> keras.Model:
     `clone_model` compiles the clone as the original is, and fails at a loss that Keras can't serialize.
 
     Raises:
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     read(model)
     graph = _functional(model)
-    clone = keras.models.clone_model(keras.Model(graph.input, graph.output, name=model.name))
-    set_weights(clone, model.get_weights())
+    original = keras.Model(graph.input, graph.output, name=model.name)
+    with copying(model, model.name):
+        clone = keras.models.clone_model(original)
+    for layer, again in zip(original.layers, clone.layers, strict=True):
+        with copying(layer, layer.name):
+            set_weights(again, layer.get_weights())
     return clone
+
+
+@contextlib.contextmanager
+def copying(layer: Any, name: str) -> Iterator[None]:
+    """Says of a layer or model whose copy fails what a copy needs: people forget arguments in `get_config`.
+
+    Raises:
+        CompressionError: in place of what Keras raises.
+    """
+    try:
+        yield
+    except KeraslightError:
+        raise
+    except (NotImplementedError, TypeError, ValueError) as error:
+        kind = type(layer)
+        raise CompressionError(
+            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
+            f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
+        ) from error
 
 
 class _Reader:
@@ -215,7 +246,8 @@ def _functional(model):
 def _functional_config(model) -> dict[str, Any]:
     if isinstance(model, keras.Sequential) and not model.built:
         raise CompressionError(f"A Sequential model must be built first. Received: {model.name!r}, not built.")
-    config = _functional(model).get_config() if isinstance(model, keras.Model) else {}
+    with copying(model, getattr(model, "name", "")):
+        config = _functional(model).get_config() if isinstance(model, keras.Model) else {}
     if not {"layers", "input_layers", "output_layers"} <= set(config):
         raise CompressionError(
             "Only functional and sequential Keras 3 models have a graph that can be read. "

@@ -32,7 +32,8 @@ def half(model: keras.Model, dtype: str = "float16") -> keras.Model:
 
     Raises:
         InvalidArgumentError: `dtype` is neither.
-        CompressionError: a weight is too large for `dtype`, or the model is subclassed.
+        CompressionError: a weight is too large for `dtype`, the model is subclassed, or a layer's configuration does
+            not make it again.
     """
     if dtype not in _DTYPES:
         raise InvalidArgumentError(f"`dtype` must be one of {_DTYPES}. Received: {dtype!r}.")
@@ -60,5 +61,6 @@ def half(model: keras.Model, dtype: str = "float16") -> keras.Model:
                     f"Every weight must be at most {limit:g} to fit {dtype}. "
                     f"Received: layer {name!r}, whose {weight.name!r} is not."
                 )
-        set_weights(layers[name], layer.get_weights())
+        with _graph.copying(layer, name):
+            set_weights(layers[name], layer.get_weights())
     return halved

@@ -62,7 +62,8 @@ def reparameterize(model: keras.Model) -> keras.Model:
         the name of the block's largest one.
 
     Raises:
-        CompressionError: the model is subclassed, or has no such block.
+        CompressionError: the model is subclassed, has no such block, or a layer's configuration does not make it
+            again.
     """
     graph = _graph.read(model)
     blocks = _blocks(graph)
@@ -99,7 +100,8 @@ def reparameterize(model: keras.Model) -> keras.Model:
         if id(layer) in fused:
             copies[name].set_weights(_fused_weights(fused[id(layer)]))
         elif name in copies and getattr(layer, "weights", ()):  # a bare operation has none
-            set_weights(copies[name], layer.get_weights())
+            with _graph.copying(layer, name):
+                set_weights(copies[name], layer.get_weights())
     return deployed
 
 

@@ -286,7 +286,8 @@ class Rewriter:
         rebuilt = self.graph.model(name, call_layer)
         for layer_name, values in weights.items():
             if values:
-                set_weights(layers[layer_name], values)
+                with _graph.copying(layers[layer_name], layer_name):
+                    set_weights(layers[layer_name], values)
         return rebuilt
 
 

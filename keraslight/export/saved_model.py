@@ -110,7 +110,7 @@ def save_servable(
             graph (it is subclassed) or is no classifier.
         ExportError: the version exists already, can't be written, or does not give the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. What was there is untouched.
-        CompressionError: a model nested in it is subclassed.
+        CompressionError: a model nested in it is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: the extra `export` is not installed.
     """
     path, labels = Path(path), [str(label) for label in labels]

@@ -4,6 +4,8 @@ import pytest
 from keras import layers
 
 from keraslight import compress
+from keraslight.errors import CompressionError
+from keraslight.export._inference import inference_model
 
 
 def test_a_model_compiled_with_a_loss_that_keras_cannot_serialize():
@@ -65,3 +67,74 @@ def test_a_copy_normalizes_by_what_the_model_was_adapted_to(name):
     np.testing.assert_allclose(copy.predict(images, verbose=0), answers, atol=2e-3)
     other = copy.predict(images + 50, verbose=0)
     np.testing.assert_allclose(other, model.predict(images + 50, verbose=0), atol=5e-3)
+
+
+class Forgetful(layers.Layer):
+    """A user's layer whose configuration lacks an argument."""
+
+    def __init__(self, size=3, **arguments):
+        super().__init__(**arguments)
+        self.conv = layers.Conv2D(4, size)
+
+    def build(self, shape):
+        self.conv.build(shape)
+        super().build(shape)
+
+    def call(self, images):
+        return self.conv(images)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+class Unserializable(layers.Layer):
+    """A user's layer with an argument that Keras can't write down."""
+
+    def __init__(self, factor, **arguments):
+        super().__init__(**arguments)
+        self.factor = factor
+
+    def call(self, images):
+        return self.factor() * images
+
+
+def prune(model):
+    return compress.prune(model, (np.zeros((8, 8, 8, 3), "float32"), np.zeros(8, int)), sparsity=0.5, verbose=0)
+
+
+@pytest.mark.parametrize("do", [compress.fuse, compress.half, prune, inference_model])
+@pytest.mark.parametrize(
+    ("layer", "received"),
+    [
+        (Forgetful(5, name="forgetful"), r"Received: 'forgetful' of class .*Forgetful, of which Keras says: .*shape"),
+        (Unserializable(lambda: 2), r"Received: 'user' .*Unserializable was created\s+by passing\s+non-serializable"),
+    ],
+    ids=["forgetful", "unserializable"],
+)
+def test_a_layer_that_its_configuration_does_not_make_again(do, layer, received):
+    images = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(8, 3)(layer(images)))
+    model = keras.Model(images, layers.Dense(3, activation="softmax")(x), name="user")
+    with pytest.raises(CompressionError, match=rf"(?s)made again by `from_config.*{received}"):
+        do(model)
+
+
+def test_a_layer_whose_copy_fails_at_its_call():
+    class Fussy(layers.Layer):
+        def __init__(self, channels=3, **arguments):
+            super().__init__(**arguments)
+            self.channels = channels
+
+        def call(self, images):
+            if images.shape[-1] != self.channels:
+                raise ValueError("channels")
+            return images
+
+        def get_config(self):
+            return {"name": self.name}
+
+    images = keras.Input((8, 8, 2))
+    model = keras.Model(images, layers.Conv2D(8, 3)(Fussy(2)(images)))
+    for do in (compress.fuse, compress.half):
+        with pytest.raises(CompressionError, match=r"(?s)Received: 'fussy' of class .*Fussy.*channels"):
+            do(model)
