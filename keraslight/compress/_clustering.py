@@ -135,7 +135,7 @@ def cluster(
 
     Raises:
         InvalidArgumentError: an argument is out of range or a pattern matches no layer of the fused model.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)

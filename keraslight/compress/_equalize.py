@@ -41,7 +41,7 @@ def equalize(model: keras.Model, *, replace_relu6: bool = False) -> keras.Model:
         A new model as `fuse` gives it, equalized.
 
     Raises:
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     fused = fuse(model)
     rewriter = Rewriter(_graph.read(fused))
@@ -81,7 +81,7 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
 
     Raises:
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     fused = fuse(model)
     if len(fused.inputs) != 1:

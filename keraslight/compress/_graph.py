@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keraslight.errors import CompressionError, KeraslightError
 from keraslight.layers._weights import set_weights
@@ -103,7 +104,7 @@ class Graph:
         """A functional model of the same structure whose calls `call_layer` makes, as in `rebuild`."""
 
         def call_copy(call, args, kwargs):
-            with copying(call.layer, call.name):
+            with _copying(call.layer, call.name):
                 return call_layer(call, args, kwargs)
 
         inputs = [
@@ -138,16 +139,25 @@ def copy(model: keras.Model) -> keras.Model:
     read(model)
     graph = _functional(model)
     original = keras.Model(graph.input, graph.output, name=model.name)
-    with copying(model, model.name):
+    with _copying(model, model.name):
         clone = keras.models.clone_model(original)
     for layer, again in zip(original.layers, clone.layers, strict=True):
-        with copying(layer, layer.name):
-            set_weights(again, layer.get_weights())
+        fill_weights(again, layer.name, layer.get_weights())
     return clone
 
 
+def fill_weights(layer: keras.Layer, name: str, values: list[np.ndarray]) -> None:
+    """Gives the copy of the model's layer `name` its weights.
+
+    Raises:
+        CompressionError: they don't fit.
+    """
+    with _copying(layer, name):
+        set_weights(layer, values)
+
+
 @contextlib.contextmanager
-def copying(layer: Any, name: str) -> Iterator[None]:
+def _copying(layer: Any, name: str) -> Iterator[None]:
     """Says of a layer or model whose copy fails what a copy needs: people forget arguments in `get_config`.
 
     Raises:
@@ -246,7 +256,7 @@ def _functional(model):
 def _functional_config(model) -> dict[str, Any]:
     if isinstance(model, keras.Sequential) and not model.built:
         raise CompressionError(f"A Sequential model must be built first. Received: {model.name!r}, not built.")
-    with copying(model, getattr(model, "name", "")):
+    with _copying(model, getattr(model, "name", "")):
         config = _functional(model).get_config() if isinstance(model, keras.Model) else {}
     if not {"layers", "input_layers", "output_layers"} <= set(config):
         raise CompressionError(

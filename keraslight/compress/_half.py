@@ -10,7 +10,6 @@ import numpy as np
 from keraslight.compress import _graph
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.layers import ImageNormalization
-from keraslight.layers._weights import set_weights
 
 _DTYPES = ("float16", "bfloat16")
 
@@ -61,6 +60,5 @@ def half(model: keras.Model, dtype: str = "float16") -> keras.Model:
                     f"Every weight must be at most {limit:g} to fit {dtype}. "
                     f"Received: layer {name!r}, whose {weight.name!r} is not."
                 )
-        with _graph.copying(layer, name):
-            set_weights(layers[name], layer.get_weights())
+        _graph.fill_weights(layers[name], name, layer.get_weights())
     return halved

@@ -132,7 +132,7 @@ def quantization_sensitivity(
 
     Raises:
         InvalidArgumentError: the data can't be used, or a pattern matches nothing.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
         ExportError: the converter refuses the model.
         MissingDependencyError: ai-edge-litert is not installed.
     """
@@ -182,7 +182,8 @@ def calibrate_mixed(
     Raises:
         InvalidArgumentError: an argument or the data can't be used.
         CompressionError: the bound does not hold with every layer in float (equalizing over a ReLU6 changes a model;
-            with an integer input the first layer can't be float), or the model is subclassed. Nothing is written.
+            with an integer input the first layer can't be float), the model is subclassed, or a layer's configuration
+            does not make it again. Nothing is written.
         ExportError: the converter refuses the model.
         MissingDependencyError: ai-edge-litert is not installed.
     """

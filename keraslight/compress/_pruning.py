@@ -175,7 +175,7 @@ def prune(
     Raises:
         InvalidArgumentError: an argument is out of range, a pattern matches no layer, the teacher has other classes or
             images, or it comes with a `loss`.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)

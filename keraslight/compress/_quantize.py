@@ -99,7 +99,7 @@ def quantize_aware(
     Raises:
         UnmappableLayerError: a layer has no tf_keras twin.
         InvalidArgumentError: a pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
     if batch_norm_steps < 0:

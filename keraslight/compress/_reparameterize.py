@@ -11,7 +11,6 @@ from keras import layers
 from keraslight.compress import _graph
 from keraslight.compress._affine import scale_and_shift
 from keraslight.errors import CompressionError
-from keraslight.layers._weights import set_weights
 
 
 class _Branch(NamedTuple):
@@ -100,8 +99,7 @@ def reparameterize(model: keras.Model) -> keras.Model:
         if id(layer) in fused:
             copies[name].set_weights(_fused_weights(fused[id(layer)]))
         elif name in copies and getattr(layer, "weights", ()):  # a bare operation has none
-            with _graph.copying(layer, name):
-                set_weights(copies[name], layer.get_weights())
+            _graph.fill_weights(copies[name], name, layer.get_weights())
     return deployed
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from keraslight.compress import _affine, _graph
 from keraslight.layers import DropPath, GroupedConv2D
 from keraslight.layers._augmentation import AUGMENTATIONS
-from keraslight.layers._weights import set_weights
 from keraslight.preprocessing import LAYER_NAME
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, GroupedConv2D, keras.layers.Conv3D)
@@ -286,8 +285,7 @@ class Rewriter:
         rebuilt = self.graph.model(name, call_layer)
         for layer_name, values in weights.items():
             if values:
-                with _graph.copying(layers[layer_name], layer_name):
-                    set_weights(layers[layer_name], values)
+                _graph.fill_weights(layers[layer_name], layer_name, values)
         return rebuilt
 
 

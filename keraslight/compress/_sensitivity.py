@@ -106,7 +106,7 @@ def sensitivity(
 
     Raises:
         InvalidArgumentError: an argument is out of range, `data` can't be used, or a pattern matches nothing.
-        CompressionError: the model is subclassed.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:

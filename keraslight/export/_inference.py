@@ -96,7 +96,7 @@ def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) 
     Raises:
         InvalidArgumentError: a quantization-aware model with another dtype or with `embed`, or no layer from which an
             embedding could be taken.
-        CompressionError: the model is subclassed, so that it can't be folded.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
     """
     if is_quantization_aware(model):
         if dtype != "float32" or embed:
