@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from keraslight_serving.server._errors import StatusError, invalid
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.wire import serving_pb2 as pb
 
 AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING

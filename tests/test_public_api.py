@@ -106,7 +106,7 @@ def parameters(function: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Default:
-    """A default whose text has no address in memory."""
+    """A default whose text has no address in memory and no private module."""
 
     text: str
 
@@ -117,8 +117,10 @@ class _Default:
     def of(cls, value: Any) -> Any:
         if value is inspect.Parameter.empty:
             return value
+        if inspect.isclass(value) or inspect.isroutine(value):
+            return cls(value.__name__)
         text = repr(value)
-        return cls(getattr(value, "__name__", type(value).__name__) if " at 0x" in text else text)
+        return cls(type(value).__name__ if " at 0x" in text else text)
 
 
 def commands() -> Iterator[str]:

@@ -49,7 +49,7 @@ def serve(
     try:
         from keraslight_serving.server import StartError
         from keraslight_serving.server.__main__ import main
-        from keraslight_serving.server._config import read_config_file
+        from keraslight_serving.server.models.config import read_config_file
     except ImportError as error:
         raise MissingDependencyError(f'`serve` needs {error.name}: pip install "keraslight[server]".') from error
 

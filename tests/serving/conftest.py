@@ -17,8 +17,8 @@ import tensorflow as tf
 from keraslight_serving.client import AsyncClassifierClient, ClassifierClient
 from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._model import LoadPolicy
-from keraslight_serving.server._repository import Repository
+from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.models.repository import Repository
 from PIL import Image
 from serving_attack import Faulty
 from serving_repository import FakeServable

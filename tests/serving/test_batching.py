@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._batch_queues import BatchScheduler
-from keraslight_serving.server._batching import Batcher
-from keraslight_serving.server._batching_parameters import BatchingParameters, read_parameters
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StatusError, invalid
-from keraslight_serving.server._loader import Loader
-from keraslight_serving.server.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.loading.loader import Loader
+from keraslight_serving.server.running.batch_queues import BatchScheduler
+from keraslight_serving.server.running.batching import Batcher
+from keraslight_serving.server.running.batching_parameters import BatchingParameters, read_parameters
+from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 

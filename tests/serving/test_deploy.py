@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._flags import IGNORED, OURS, TENSORFLOW_SERVING
-from keraslight_serving.server._metrics import DEFAULT_PATH, METRICS
+from keraslight_serving.server.settings import IGNORED, OURS, TENSORFLOW_SERVING
+from keraslight_serving.server.telemetry.metrics import DEFAULT_PATH, METRICS
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "model-serving.json"

@@ -11,10 +11,10 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder, flexbuffers
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StatusError
-from keraslight_serving.server._servable import Servable
-from keraslight_serving.server.engines.litert import SLICE_ROWS, LiteRTEngine
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.running.engines.litert import SLICE_ROWS, LiteRTEngine
+from keraslight_serving.server.running.servable import Servable
 from tensorflow.core.protobuf import meta_graph_pb2
 
 OUTPUTS = ["probabilities"]

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._tfrecord import to_record
+from keraslight_serving.server.telemetry.tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server import _flags as module
+from keraslight_serving.server import settings as module
 from keraslight_serving.server.__main__ import main
-from keraslight_serving.server._flags import IGNORED, OURS, TENSORFLOW_SERVING, parse_flags
+from keraslight_serving.server.settings import IGNORED, OURS, TENSORFLOW_SERVING, parse_flags
 
 BASE = "--model_base_path=somewhere"
 

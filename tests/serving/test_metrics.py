@@ -6,8 +6,8 @@ import threading
 import timeit
 
 import pytest
-from keraslight_serving.server import _metrics
-from keraslight_serving.server._metrics import METRICS, Metrics
+from keraslight_serving.server.telemetry import metrics as _metrics
+from keraslight_serving.server.telemetry.metrics import METRICS, Metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 

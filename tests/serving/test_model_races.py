@@ -5,13 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
-from keraslight_serving.server import _model
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._config import ModelConfig, VersionPolicy, read_config_file
-from keraslight_serving.server._folders import files_of
-from keraslight_serving.server._follower import Follower, ModelView
-from keraslight_serving.server._model import LoadPolicy
-from keraslight_serving.server._workers import _view
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.models import model as _model
+from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, read_config_file
+from keraslight_serving.server.models.folders import files_of
+from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.workers.follower import Follower, ModelView
+from keraslight_serving.server.workers.supervisor import _view
 from keraslight_serving.wire import serving_pb2 as pb
 from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 

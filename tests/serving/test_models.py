@@ -12,8 +12,8 @@ import pytest
 from google.protobuf import text_format
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._config import ModelConfig, VersionPolicy, model_configs, read_config_file
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, model_configs, read_config_file
 from keraslight_serving.wire import serving_pb2 as pb
 from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2

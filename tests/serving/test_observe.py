@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer, _logging
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StartError, StatusError
-from keraslight_serving.server._logging import JsonFormatter, TextFormatter, log_request
-from keraslight_serving.server._metrics import path_of
-from keraslight_serving.server._security import REFUSAL
-from keraslight_serving.server._service import Service
-from keraslight_serving.server._tfrecord import to_record
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StartError, StatusError
+from keraslight_serving.server.calls.service import Service
+from keraslight_serving.server.rpc.security import REFUSAL
+from keraslight_serving.server.telemetry.logging import JsonFormatter, TextFormatter, log_request
+from keraslight_serving.server.telemetry.metrics import path_of
+from keraslight_serving.server.telemetry.tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2

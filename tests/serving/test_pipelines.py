@@ -16,8 +16,8 @@ import pytest
 import tensorflow as tf
 from keraslight_serving.client import ClassifierClient, InvalidInput
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._servable import Servable
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.running.servable import Servable
 from PIL import Image
 
 from keraslight.export import save_servable, to_litert

@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 from keraslight_serving.server import ModelServer, StartError, _request_log
-from keraslight_serving.server._metrics import Metrics
-from keraslight_serving.server._request_log import RequestLog
+from keraslight_serving.server.telemetry.metrics import Metrics
+from keraslight_serving.server.telemetry.request_log import RequestLog
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import classification_pb2, model_management_pb2, predict_pb2, prediction_log_pb2
 

@@ -19,8 +19,8 @@ import pytest
 import tensorflow as tf
 from google.protobuf import json_format
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StatusError
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.rest import Handler, RestApp, RestServer
 from keraslight_serving.server.rest._handler import read_url
 from keraslight_serving.wire.tensors import to_tensor

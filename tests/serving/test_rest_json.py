@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keraslight_serving.server._errors import StatusError
+from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import error_body, parse, quote

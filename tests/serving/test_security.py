@@ -12,10 +12,10 @@ from google.protobuf import text_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._errors import StatusError
-from keraslight_serving.server._grpc_server import listen, make_server
-from keraslight_serving.server._security import Tokens, ssl_credentials
-from keraslight_serving.server._service import Service
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.calls.service import Service
+from keraslight_serving.server.rpc.security import Tokens, ssl_credentials
+from keraslight_serving.server.rpc.server import listen, make_server
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server._errors import StatusError
-from keraslight_serving.server._signatures import read_inputs
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.running.signatures import read_inputs
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 from tensorflow_serving.apis import (

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, ModelNotFound
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._config import ModelConfig
-from keraslight_serving.server._errors import invalid
-from keraslight_serving.server._model import LoadPolicy
-from keraslight_serving.server._repository import Repository
+from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.models.config import ModelConfig
+from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.models.repository import Repository
 from keraslight_serving.wire import serving_pb2 as pb
 
 IMAGE = np.zeros((1, 8, 8, 1), np.float32)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._errors import StatusError
-from keraslight_serving.server._loader import Loader
-from keraslight_serving.server._metrics import Metrics
-from keraslight_serving.server.engines.litert import LiteRTEngine
-from keraslight_serving.server.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.loading.loader import Loader
+from keraslight_serving.server.running.engines.litert import LiteRTEngine
+from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.telemetry.metrics import Metrics
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 
 FILE = "assets.extra/tf_serving_warmup_requests"

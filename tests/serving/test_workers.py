@@ -16,8 +16,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._metrics import Metrics
-from keraslight_serving.server._workers import Supervisor, _share_of_cpus
+from keraslight_serving.server.telemetry.metrics import Metrics
+from keraslight_serving.server.workers.supervisor import Supervisor, _share_of_cpus
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor

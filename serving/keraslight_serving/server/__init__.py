@@ -33,7 +33,7 @@ Around them:
     _workers.py      several processes behind one port; _worker.py, _follower.py: each of them, _line.py: their talk
 """
 
-from keraslight_serving.server._errors import StartError
 from keraslight_serving.server._server import ModelServer
+from keraslight_serving.server.base.errors import StartError
 
 __all__ = ["ModelServer", "StartError"]

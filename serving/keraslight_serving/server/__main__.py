@@ -8,9 +8,9 @@ import threading
 from collections.abc import Sequence
 
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server._flags import parse_flags
-from keraslight_serving.server._logging import handler
-from keraslight_serving.server._workers import Supervisor
+from keraslight_serving.server.settings import parse_flags
+from keraslight_serving.server.telemetry.logging import handler
+from keraslight_serving.server.workers.supervisor import Supervisor
 
 logger = logging.getLogger("keraslight_serving.server")
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from keraslight_serving.server._config import ModelConfig, read_config_file
-from keraslight_serving.server._grpc_server import listen, make_server
-from keraslight_serving.server._loader import Loader
-from keraslight_serving.server._logging import configure
-from keraslight_serving.server._metrics import DEFAULT_PATH, Metrics, path_of
-from keraslight_serving.server._model import LoadPolicy
-from keraslight_serving.server._repository import Repository
-from keraslight_serving.server._request_log import RequestLog
-from keraslight_serving.server._security import Tokens, ssl_credentials
-from keraslight_serving.server._service import Service
+from keraslight_serving.server.calls.service import Service
+from keraslight_serving.server.loading.loader import Loader
+from keraslight_serving.server.models.config import ModelConfig, read_config_file
+from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.rpc.security import Tokens, ssl_credentials
+from keraslight_serving.server.rpc.server import listen, make_server
+from keraslight_serving.server.telemetry.logging import configure
+from keraslight_serving.server.telemetry.metrics import DEFAULT_PATH, Metrics, path_of
+from keraslight_serving.server.telemetry.request_log import RequestLog
 
 if TYPE_CHECKING:
     from keraslight_serving.server.rest import RestServer

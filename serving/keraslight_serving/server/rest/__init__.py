@@ -15,7 +15,7 @@ import threading
 
 import uvicorn
 
-from keraslight_serving.server._errors import StartError
+from keraslight_serving.server.base.errors import StartError
 from keraslight_serving.server.rest._app import RestApp
 from keraslight_serving.server.rest._handler import Handler
 

@@ -18,11 +18,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StatusError, invalid
-from keraslight_serving.server._logging import REQUEST_ID, request_id
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._handler import Asked, Handler, TooLarge, http_status, inflate, read_url
 from keraslight_serving.server.rest._json import error_body
+from keraslight_serving.server.telemetry.logging import REQUEST_ID, request_id
 
 logger = logging.getLogger("keraslight_serving.server")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from keraslight_serving.server._errors import invalid
+from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.rest._json import quote, type_name
 from keraslight_serving.server.rest._tensors import decode_base64, is_base64
 from keraslight_serving.wire import serving_pb2 as pb

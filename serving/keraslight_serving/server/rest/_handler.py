@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from keraslight_serving.server._call import Call
-from keraslight_serving.server._errors import StatusError, invalid
-from keraslight_serving.server._repository import Repository
-from keraslight_serving.server._service import Service
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.calls.service import Service
+from keraslight_serving.server.models.repository import Repository
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import parse, quote

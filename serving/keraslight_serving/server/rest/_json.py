@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from keraslight_serving.server._errors import invalid
+from keraslight_serving.server.base.errors import invalid
 
 MAX_CONTAINERS = 2**22  # lists and objects of a body: 83 images of 224x224x3 are as many
 

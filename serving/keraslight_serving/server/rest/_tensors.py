@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import numpy as np
 
-from keraslight_serving.server._errors import StatusError, invalid
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._json import quote, type_name
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name

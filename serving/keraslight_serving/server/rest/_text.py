@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 from google.protobuf import json_format
 
-from keraslight_serving.server._errors import CODES, invalid
+from keraslight_serving.server.base.errors import CODES, invalid
 from keraslight_serving.server.rest._json import string
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name

@@ -1,0 +1,106 @@
+"""Which models a server serves: the text of a model config file, or the message of a reload, checked."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keraslight_serving.server.base.errors import StartError, StatusError, invalid
+from keraslight_serving.server.base.text_proto import read_text_proto
+from keraslight_serving.server.telemetry.request_log import check_logging
+from keraslight_serving.wire import serving_pb2 as pb
+
+
+@dataclass(frozen=True)
+class VersionPolicy:
+    """Which of the versions on disk are wanted.
+
+    Attributes:
+        versions: just these; None: any.
+        most: at most so many of them, the highest that load; None: all.
+    """
+
+    versions: frozenset[int] | None = None
+    most: int | None = 1
+
+    def candidates(self, found: Iterable[int]) -> list[int]:
+        """The versions to try, highest first."""
+        return sorted((n for n in found if self.versions is None or n in self.versions), reverse=True)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve.
+
+    Attributes:
+        name: what clients ask for.
+        base_path: the folder of the version folders.
+        policy: which of its versions; the latest one unless told otherwise.
+        labels: names of versions that clients may ask for, such as `stable`.
+        logging: whether and where requests are logged.
+    """
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy = VersionPolicy()
+    labels: Mapping[str, int] = field(default_factory=dict)
+    logging: pb.LoggingConfig | None = None
+
+
+def read_config_file(path: Path) -> list[ModelConfig]:
+    """Reads a `ModelServerConfig` in protobuf's text format; an empty file is no models.
+
+    Raises:
+        StartError: the file can't be read or parsed, or its models make no sense.
+    """
+    config = read_text_proto("model_config_file", path, pb.ModelServerConfig())
+    if config.WhichOneof("config") == "custom_model_config":
+        raise StartError(f"`model_config_file` must hold a model_config_list. Received: {path}, a custom_model_config")
+    try:
+        return model_configs(config.model_config_list)
+    except StatusError as error:
+        raise StartError(f"Error: {error.code.name}: {error.text}, in '{path}'") from error
+
+
+def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
+    """The models of a list.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
+    """
+    found: dict[str, ModelConfig] = {}
+    for config in configs.config:
+        name = config.name
+        if not name:
+            raise invalid("Expected every model of the config list to have a name; got an empty one")
+        if name in found:
+            raise invalid(f"Illegal to list model {name} multiple times in config list")
+        if "://" in config.base_path:
+            raise invalid(f"Expected model {name} to be in a local folder; got base_path()={config.base_path}")
+        if not Path(config.base_path).is_absolute():
+            raise invalid(f"Expected model {name} to have an absolute path or URI; got base_path()={config.base_path}")
+        if config.model_platform not in ("", "tensorflow"):
+            raise invalid(f"Model {name} requests unsupported platform {config.model_platform}")
+        if not config.model_platform and config.model_type != pb.TENSORFLOW:
+            raise invalid(
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                f"ModelServerConfig::model_platform, model name is {name}"
+            )
+        if config.HasField("logging_config"):
+            check_logging(name, config.logging_config)
+        found[name] = ModelConfig(
+            name,
+            Path(config.base_path),
+            _policy(config.model_version_policy),
+            dict(config.version_labels),
+            config.logging_config if config.HasField("logging_config") else None,
+        )
+    return list(found.values())
+
+
+def _policy(policy: pb.ServableVersionPolicy) -> VersionPolicy:
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return VersionPolicy(most=None)
+    if choice == "specific":
+        return VersionPolicy(versions=frozenset(policy.specific.versions), most=None)
+    return VersionPolicy(most=policy.latest.num_versions or 1)

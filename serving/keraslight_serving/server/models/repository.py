@@ -1,0 +1,209 @@
+"""The models of a server: finding the one that a request asks for, and changing which there are."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import grpc
+
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StartError, StatusError, invalid
+from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
+from keraslight_serving.server.models.config import ModelConfig, read_config_file
+from keraslight_serving.server.models.model import LoadPolicy, Model
+from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.wire import serving_pb2 as pb
+
+logger = logging.getLogger("keraslight_serving.server")
+
+
+class Repository:
+    """Serves several models, each of which follows its own folder in its own thread.
+
+    Args:
+        configs: the models to begin with.
+        how: how their versions are looked for and loaded.
+        allow_labels_anywhere: a reload may give a label that is not in use to a version that isn't loaded.
+    """
+
+    def __init__(self, configs: Sequence[ModelConfig], how: LoadPolicy, *, allow_labels_anywhere: bool = False) -> None:
+        self._how = how
+        self._allow_labels_anywhere = allow_labels_anywhere
+        self._first = list(configs)
+        self._models = {config.name: Model(config, how) for config in configs}  # replaced, never changed
+        self._reloading = threading.Lock()
+        self._stopping = threading.Event()
+        self._file_thread: threading.Thread | None = None
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """By name; also those that are no longer wanted."""
+        return dict(self._models)
+
+    def start(self) -> None:
+        """Loads what each model wants, all at a time.
+
+        A model that has nothing to serve is no reason not to serve the others: it is logged, and followed.
+
+        Raises:
+            StartError: there are models, and none has a version that loads.
+        """
+        models = list(self._models.values())
+        for model in models:
+            model.start()
+        for model in models:
+            model.wait_for_look()
+        if models and not any(model.is_serving for model in models):
+            problem = "; ".join(model.problem for model in models)
+            self.close()
+            raise StartError(problem)
+        for model in models:
+            if not model.is_serving:
+                logger.error("%s", model.problem)
+
+    def close(self) -> None:
+        """Stops following, and unloads every version when its last request is done."""
+        self._stopping.set()
+        if self._file_thread is not None:
+            self._file_thread.join()
+        with self._reloading:
+            for model in self._models.values():
+                model.close()
+
+    def acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
+        """The version that a request asks for; it stays loaded inside the `with`.
+
+        Raises:
+            StatusError: no model of this name, no such label, or this version isn't loaded.
+        """
+        if not spec.name:
+            raise invalid("ModelSpec has no name specified.")
+        model = self._models.get(spec.name)
+        if model is None:
+            raise not_served(spec.name, chosen_version(spec, {}, ()))
+        return model.versions.acquire(spec)
+
+    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+        """The states of one version or of all that were ever seen, newest first.
+
+        Raises:
+            StatusError: NOT_FOUND.
+        """
+        model = self._models.get(spec.name)
+        return chosen_statuses(spec, [] if model is None else model.versions.statuses)
+
+    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
+        """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
+        return {name: model.versions.statuses for name, model in self._models.items() if model.is_wanted}
+
+    def logging(self, name: str) -> pb.LoggingConfig | None:
+        """Whether and where requests for a model are logged."""
+        model = self._models.get(name)
+        return model.logging if model is not None else None
+
+    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
+        """Serves these models instead, and waits until every new one has a version that serves.
+
+        Models that are no longer named are unloaded, without waiting for that. As in TensorFlow Serving, a new model
+        whose folder has no version makes this wait for as long as the caller does. Not as there, a known model that
+        serves nothing or moves to another folder is waited for until it has looked there: what is in the folder then
+        serves before the answer goes out. A call whose caller is gone before its turn changes nothing.
+
+        Raises:
+            StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
+                UNKNOWN, a new model has no version that loads; UNAVAILABLE, the server stops; DEADLINE_EXCEEDED or
+                CANCELLED.
+        """
+        with self._reloading:
+            call.check()  # others may have come first, and a later one must not be undone
+            if self._stopping.is_set():  # what came now would never be closed
+                raise _stops()
+            for config in configs:
+                self._check_labels(config)
+            new, moved = self._apply(configs)
+            for config in configs:
+                self._models[config.name].versions.assign_labels(config.labels)
+        while not (
+            all(model.settled(number) for model, number in new.items())
+            and all(model.has_followed(number) for model, number in moved.items())
+        ):
+            call.check()
+            if self._stopping.wait(0.02):
+                raise _stops()
+        failed = [model for model in new if not model.is_serving]
+        if failed:
+            details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
+            raise StatusError(
+                grpc.StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{details}}}"
+            )
+
+    def follow_file(self, path: Path, seconds: float) -> None:
+        """Reads a model config file every so many seconds and serves what it says; errors are logged, once each.
+
+        It is what the repository began with: nothing changes, nor is a reload undone, before the file says otherwise.
+        Labels move when their version is loaded: so one edit may add a version and give it a label.
+        """
+        self._file_thread = threading.Thread(target=self._follow_file, args=(path, seconds), daemon=True)
+        self._file_thread.start()
+
+    def _follow_file(self, path: Path, seconds: float) -> None:
+        trouble, last = "", self._first
+        while not self._stopping.wait(seconds):
+            try:
+                configs = read_config_file(path)
+                if configs != last:
+                    with self._reloading:
+                        self._apply(configs)
+                    last = configs
+                trouble = ""
+            except Exception as error:
+                if str(error) != trouble:
+                    logger.error("Can't follow %s, keeping what is served: %s", path, error)
+                trouble = str(error)
+
+    def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model, int], dict[Model, int]]:
+        """Makes these the models.
+
+        Returns:
+            the new ones, and the known ones that serve nothing or move to another folder, each with the number of its
+            configuration.
+        """
+        models, new, moved = dict(self._models), {}, {}
+        for config in configs:
+            known = models.get(config.name)
+            if known is None:
+                models[config.name] = Model(config, self._how)
+                new[models[config.name]] = 0
+            else:
+                was_wanted, stays = known.is_wanted, known.is_serving and known.base_path == config.base_path
+                number = known.configure(config)
+                if not was_wanted:
+                    new[known] = number
+                elif not stays:
+                    moved[known] = number
+        for name in self._models.keys() - {config.name for config in configs}:
+            models[name].configure(None)
+        started = models.keys() - self._models.keys()
+        self._models = models
+        for name in started:
+            models[name].start()
+        return new, moved
+
+    def _check_labels(self, config: ModelConfig) -> None:
+        model = self._models.get(config.name)
+        for label, number in config.labels.items():
+            if model is not None and model.versions.holds(number):
+                continue
+            taken = model is not None and model.versions.labels.get(label, number) != number
+            if taken or not self._allow_labels_anywhere:
+                raise StatusError(
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, "
+                    "which is not currently available for inference",
+                )
+
+
+def _stops() -> StatusError:
+    return StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")

@@ -1,0 +1,238 @@
+"""The versions of one model: which serve, which are on their way out, what became of the others, and the labels."""
+
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.models.choice import chosen_version, not_served
+from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.wire import serving_pb2 as pb
+
+logger = logging.getLogger("keraslight_serving.server")
+
+States = pb.ModelVersionStatus
+
+
+@dataclass
+class Failure:
+    """Why a version could not be loaded.
+
+    Attributes:
+        error: as callers are told.
+        files: of its folder at that time, see `_folders.files_of`.
+        attempts: how often it was tried with these files.
+        retry_at: when to try again, by `time.monotonic()`.
+    """
+
+    error: StatusError
+    files: frozenset
+    attempts: int
+    retry_at: float
+
+
+@dataclass(eq=False)
+class _Loaded:
+    number: int
+    base_path: Path  # that it was found in
+    servable: Servable
+    requests: int = 0  # in flight
+    retired: bool = False  # takes no new ones; whoever brings `requests` to 0 unloads it
+
+
+class Versions:
+    """Threads share it. What serves is changed at once, what is given up is closed when its last request is done.
+
+    Args:
+        model: its name.
+        on_serving: called with the name and whether a version serves, each time that changes.
+
+    Attributes:
+        changed: guards everything, and is notified when a version is unloaded. May be held around calls, so that nobody
+            sees what is between them.
+    """
+
+    def __init__(self, model: str, on_serving: Callable[[str, bool], None]) -> None:
+        self._model, self._on_serving = model, on_serving
+        self.changed = threading.Condition()
+        self._states: dict[int, int] = {}  # of all versions that were ever seen
+        self._failures: dict[int, Failure] = {}
+        self._loaded: dict[int, _Loaded] = {}
+        self._leaving: list[_Loaded] = []  # until they are closed
+        self._labels: dict[str, int] = {}
+
+    # ---------------------------------------------------------------- requests
+
+    @contextlib.contextmanager
+    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+        """The version that a request asks for; it stays loaded inside the `with`.
+
+        Raises:
+            StatusError: no such label, or this version isn't loaded.
+        """
+        with self.changed:
+            number = chosen_version(spec, self._labels, self._loaded)
+            loaded = self._loaded.get(number)
+            if loaded is None:
+                raise not_served(self._model, number)
+            loaded.requests += 1
+        try:
+            yield loaded.number, loaded.servable
+        finally:
+            with self.changed:
+                loaded.requests -= 1
+                if loaded.retired and loaded.requests == 0:
+                    self._unload_soon(loaded)
+
+    def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, Servable], dict[str, int]]:
+        """The statuses of all that were ever seen, newest first, the servables that take requests, and the labels, all
+        of one moment."""
+        with self.changed:
+            statuses = [self._status(number) for number in sorted(self._states, reverse=True)]
+            return statuses, {n: loaded.servable for n, loaded in self._loaded.items()}, dict(self._labels)
+
+    @property
+    def statuses(self) -> list[pb.ModelVersionStatus]:
+        return self.view()[0]
+
+    @property
+    def are_serving(self) -> bool:
+        return bool(self._loaded)
+
+    @property
+    def use_saved_models(self) -> bool:
+        """Whether one that serves has its SavedModel in use."""
+        with self.changed:
+            loaded = list(self._loaded.values())
+        return any(version.servable.saved_model_loaded for version in loaded)
+
+    @property
+    def errors(self) -> str:
+        """Why versions could not be loaded, newest first."""
+        with self.changed:
+            return "; ".join(f"version {n}: {f.error}" for n, f in sorted(self._failures.items(), reverse=True))
+
+    def _status(self, number: int) -> pb.ModelVersionStatus:
+        status = pb.ModelVersionStatus(version=number, state=self._states[number])
+        failure = self._failures.get(number)
+        status.status.error_code = failure.error.code.value[0] if failure else 0
+        status.status.error_message = failure.error.text if failure else ""
+        return status
+
+    # ---------------------------------------------------------------- labels
+
+    @property
+    def labels(self) -> dict[str, int]:
+        with self.changed:
+            return dict(self._labels)
+
+    def assign_labels(self, labels: Mapping[str, int]) -> None:
+        """Sets labels now, whether or not their versions are loaded."""
+        with self.changed:
+            self._labels.update(labels)
+
+    def move_labels(self, wanted: Mapping[str, int]) -> None:
+        """A label moves when its version is loaded; one that was nowhere yet is set at once, others are dropped."""
+        with self.changed:
+            for label in self._labels.keys() - wanted.keys():
+                del self._labels[label]
+            for label, number in wanted.items():
+                if number in self._loaded or label not in self._labels:
+                    self._labels[label] = number
+
+    # ---------------------------------------------------------------- coming
+
+    def holds(self, number: int, base_path: Path | None = None) -> bool:
+        """Whether a version serves, and comes from this base path: one of the same number from another is another."""
+        with self.changed:
+            loaded = self._loaded.get(number)
+            if loaded is None or base_path not in (None, loaded.base_path):
+                return False
+            if base_path is not None:
+                self._failures.pop(number, None)  # of what was tried meanwhile from elsewhere
+            return True
+
+    def loads(self, number: int) -> None:
+        """Notes that a version is being loaded; one of the same number from elsewhere serves on until it is."""
+        with self.changed:
+            if number not in self._loaded:
+                self._states[number] = States.LOADING
+                self._failures.pop(number, None)
+
+    def failed(self, number: int, failure: Failure) -> None:
+        """Notes that a version could not be loaded."""
+        with self.changed:
+            if number not in self._loaded:
+                self._states[number] = States.END
+            self._failures[number] = failure
+
+    def failure_of(self, number: int) -> Failure | None:
+        """Why a version could not be loaded, if it was tried and could not."""
+        with self.changed:
+            return self._failures.get(number)
+
+    def forget_failures_of_all_but(self, numbers: Iterable[int]) -> None:
+        """What comes back, after it was gone, gets another try; until then its error is told."""
+        with self.changed:
+            for number in self._failures.keys() - set(numbers):
+                self._failures[number].files, self._failures[number].retry_at = frozenset(), math.inf
+
+    def serve(self, number: int, base_path: Path, servable: Servable) -> None:
+        """Gives new requests to a version, and gives up the one of the same number from elsewhere."""
+        with self.changed:
+            was_serving, replaced = bool(self._loaded), self._loaded.get(number)
+            self._loaded[number] = _Loaded(number, base_path, servable)
+            self._states[number] = States.AVAILABLE
+            self._failures.pop(number, None)
+            if not was_serving:
+                self._on_serving(self._model, True)
+            if replaced is not None:
+                self._leave(replaced)
+
+    # ---------------------------------------------------------------- going
+
+    def retire_all_but(self, keep: Iterable[int]) -> None:
+        """Gives no more requests to the others, and unloads them when their last ones are done."""
+        with self.changed:
+            for number in sorted(self._loaded.keys() - set(keep)):
+                self._states[number] = States.UNLOADING
+                self._failures.pop(number, None)
+                self._leave(self._loaded.pop(number))
+                if not self._loaded:
+                    self._on_serving(self._model, False)
+
+    def close(self) -> None:
+        """Unloads everything, each version when its last request is done, and returns then."""
+        self.retire_all_but(())
+        with self.changed:
+            self.changed.wait_for(lambda: not self._leaving)
+
+    def _leave(self, loaded: _Loaded) -> None:
+        """Lets what takes no new requests go."""
+        loaded.retired = True
+        self._leaving.append(loaded)
+        if not loaded.requests:
+            self._unload_soon(loaded)
+
+    def _unload_soon(self, loaded: _Loaded) -> None:
+        # Neither the caller of its last request should wait for that, nor the next version: in workers requests go on.
+        # No daemon, which it would be by the thread that starts it: one that still frees a network's memory when the
+        # process ends aborts it.
+        threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}", daemon=False).start()
+
+    def _unload(self, loaded: _Loaded) -> None:
+        number = loaded.number
+        try:
+            loaded.servable.close()
+            logger.info("Unloaded %s version %d", self._model, number)  # before `close` returns, and the log may go
+        finally:
+            with self.changed:
+                self._leaving.remove(loaded)
+                # A version that came back meanwhile has a state of its own, and may be leaving again.
+                if self._states[number] == States.UNLOADING and number not in {v.number for v in self._leaving}:
+                    self._states[number] = States.END
+                self.changed.notify_all()

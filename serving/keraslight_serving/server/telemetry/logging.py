@@ -1,0 +1,146 @@
+"""One line a request, as text or as JSON.
+
+Each record carries what a reader would search for as fields: `request_id`, `api`, `model`, `version`, `signature`,
+`code`, `milliseconds`, `peer`, `entrypoint`, `text`. The formatters here show them; others find them in
+`record.request`, a dictionary.
+"""
+
+import json
+import logging
+import random
+import re
+import time
+
+from keraslight_serving.server.base.call import Call
+
+PACKAGE = "keraslight_serving"
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+
+requests = logging.getLogger(f"{PACKAGE}.server.requests")
+
+REQUEST_ID = "x-request-id"  # in gRPC's metadata, as in HTTP's headers
+
+# Codes that are the server's fault, or that its operator can mend. The rest is between the clients and their requests.
+_SERVERS_FAULT = {"UNKNOWN", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+_MAX_TEXT = 300
+
+_random = random.Random()  # ids are no secrets; uuid4 asks the system for each, which takes 10 us
+
+
+def configure(log_format: str = "text", log_level: str = "info") -> None:
+    """Sends what this package logs to stderr; a second call replaces the first.
+
+    Args:
+        log_format: `text`, or `json` for an object a line.
+        log_level: `debug` adds a line for each request that was answered well; `info` has those that failed, and
+            loaded versions; `warning` only what an operator should see.
+
+    Raises:
+        ValueError: another format or level.
+    """
+    for name, value, choices in (("log_format", log_format, FORMATS), ("log_level", log_level, LEVELS)):
+        if value not in choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}")
+    package = logging.getLogger(PACKAGE)
+    package.handlers[:] = [handler(log_format)]
+    package.setLevel(log_level.upper())
+    package.propagate = False  # else a program that logs by itself would show every line twice
+
+
+def handler(log_format: str = "text") -> logging.Handler:
+    """Writes to stderr as `text` or `json`."""
+    made = logging.StreamHandler()
+    made.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    return made
+
+
+def request_id(sent: str | None) -> str:
+    """What the caller calls its request, if that is a word of at most 128 characters; else a new name."""
+    if isinstance(sent, str) and re.fullmatch(r"[!-~]{1,128}", sent):
+        return sent
+    return f"{_random.getrandbits(64):016x}"
+
+
+def log_request(
+    call: Call,
+    api: str,
+    code: str,
+    seconds: float,
+    *,
+    model: str = "",
+    version: int | str = "",
+    signature: str = "",
+    text: str = "",
+    callers_fault: bool = False,
+) -> None:
+    """Logs the end of a request: at DEBUG if it went well, at WARNING if the server is to blame, else at INFO.
+
+    Args:
+        model, version, signature: that answered, else those asked for; empty if none was.
+        text: the error's.
+        callers_fault: whatever the code says.
+    """
+    serious = code in _SERVERS_FAULT and not callers_fault
+    level = logging.DEBUG if code == "OK" else logging.WARNING if serious else logging.INFO
+    if not requests.isEnabledFor(level):
+        return
+    fields = {
+        "request_id": call.id,
+        "api": api,
+        "model": model,
+        "version": version,
+        "signature": signature,
+        "code": code,
+        "milliseconds": round(seconds * 1e3, 3),
+        "peer": call.peer,
+        "entrypoint": call.entrypoint,
+        "text": text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "...",
+    }
+    requests.log(level, "%s %s", api, code, extra={"request": {k: v for k, v in fields.items() if v != ""}})
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-02T03:04:05.678Z INFO [7] Predict NOT_FOUND request_id=ab12 model=digits ...`, a record a line.
+
+    In brackets: the process.
+
+    What clients sent is quoted where it holds blanks, quotes or line ends, so that it can't pass for another line.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}"
+        for name, value in getattr(record, "request", {}).items():
+            line += f" {name}={_quoted(str(value))}"
+        return line + _traceback(self, record)
+
+
+class JsonFormatter(logging.Formatter):
+    """An object a line: `time` (UTC), `level`, `process`, `logger`, `message`, the fields of a request, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": _time(record),
+            "level": record.levelname,
+            "process": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "request", {}),
+        }
+        traceback = _traceback(self, record)
+        if traceback:
+            fields["exception"] = traceback.strip()
+        return json.dumps(fields, default=str)
+
+
+def _quoted(text: str) -> str:
+    plain = text.isascii() and text.isprintable() and not set(text) & set(' ="\\')
+    return text if plain else json.dumps(text)
+
+
+def _time(record: logging.LogRecord) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -1,0 +1,55 @@
+"""TFRecord files: warmup requests are read from them, the request log writes them.
+
+A record is 8 bytes of length, their checksum, the data, its checksum, all little-endian.
+
+Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import google_crc32c
+import grpc
+
+from keraslight_serving.server.base.errors import StatusError
+
+
+def read_records(file: Path) -> Iterator[bytes]:
+    """The data of each record.
+
+    Raises:
+        StatusError: DATA_LOSS, a checksum is wrong or the file ends within a record.
+    """
+    content = file.read_bytes()
+    position = 0
+    while position < len(content):
+        header = content[position : position + 12]
+        # A length is looked at only once it is known to be one.
+        if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
+            raise _corrupted(position)
+        end = position + 12 + struct.unpack("<Q", header[:8])[0]
+        data, checksum = content[position + 12 : end], content[end : end + 4]
+        if _masked_crc(data) != checksum:
+            raise _corrupted(position)
+        yield data
+        position = end + 4
+
+
+def to_record(data: bytes) -> bytes:
+    """A record, ready to be appended to a file."""
+    length = struct.pack("<Q", len(data))
+    return length + _masked_crc(length) + data + _masked_crc(data)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    """CRC-32C, turned and shifted, so that data which holds checksums is no trap."""
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _corrupted(position: int) -> StatusError:
+    return StatusError(
+        grpc.StatusCode.DATA_LOSS,
+        f"corrupted record at {position}. Please verify your warmup data is in TFRecord format.",
+    )

@@ -1,0 +1,87 @@
+"""Calls between two processes, both ways over one pipe."""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from typing import Any
+
+import grpc
+
+from keraslight_serving.server.base.errors import StartError, StatusError
+
+logger = logging.getLogger("keraslight_serving.server")
+
+
+class LineBroken(Exception):
+    """The process at the other end is gone."""
+
+
+class Line:
+    """One end of a pipe.
+
+    Args:
+        pipe: this end.
+        name: of the other end, for texts.
+        commands: what the other end may call. Each call runs in a thread of its own.
+    """
+
+    def __init__(self, pipe: Connection, name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
+        self._pipe = pipe
+        self._name = name
+        self._commands = commands
+        self._sending = threading.Lock()
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future] | None = {}  # None: broken
+
+    def call(self, command: str, *args: Any) -> Future:
+        """Asks the other end. The future holds its answer, the StatusError or StartError that it raised, or LineBroken.
+
+        All arguments and answers are pickled.
+        """
+        answer: Future = Future()
+        number = next(self._numbers)
+        with self._sending:
+            try:
+                if self._waiting is None:
+                    raise BrokenPipeError
+                self._pipe.send((number, command, args))
+                self._waiting[number] = answer
+            except OSError:
+                answer.set_exception(LineBroken(f"{self._name} is gone"))
+        return answer
+
+    def listen(self) -> None:
+        """Runs what the other end calls, and takes its answers, until it is gone."""
+        while True:
+            try:
+                number, command, value = self._pipe.recv()
+            except (EOFError, OSError):
+                break
+            if command is None:
+                failed, value = value
+                with self._sending:
+                    answer = self._waiting.pop(number)
+                answer.set_exception(value) if failed else answer.set_result(value)
+            else:
+                threading.Thread(target=self._run, args=(number, command, value), daemon=True).start()
+        with self._sending:
+            waiting, self._waiting = self._waiting, None
+        for answer in waiting.values():
+            answer.set_exception(LineBroken(f"{self._name} is gone"))
+
+    def _run(self, number: int, command: str, args: tuple) -> None:
+        try:
+            failed, value = False, self._commands[command](*args)
+        except (StatusError, StartError) as error:
+            failed, value = True, error
+        except Exception as error:
+            logger.exception("%s failed", command)
+            failed, value = True, StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+        with self._sending:
+            try:
+                self._pipe.send((number, None, (failed, value)))
+            except OSError:
+                logger.debug("%s is gone before it heard of %s", self._name, command)

@@ -1,0 +1,117 @@
+"""One of the processes of `--workers=N`: as its supervisor sees it, and what it does itself."""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+from keraslight_serving.server._server import ModelServer
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.models.config import ModelConfig
+from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.telemetry.logging import handler
+from keraslight_serving.server.workers.follower import Follower
+from keraslight_serving.server.workers.line import Line
+
+logger = logging.getLogger("keraslight_serving.server")
+
+GRACE = 5.0  # seconds for requests in flight when the supervisor is gone
+
+
+class Worker:
+    """A worker as its supervisor sees it.
+
+    Attributes:
+        place: its number; the one that replaces it has the same.
+        keys: of the servables that it holds.
+        call: asks it for something, see `Line.call`.
+    """
+
+    def __init__(self, options: dict[str, Any], place: int, commands: dict[str, Callable[..., Any]]) -> None:
+        self.place = place
+        self.keys: set[int] = set()
+        ours, theirs = multiprocessing.Pipe()
+        # Spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
+        context = multiprocessing.get_context("spawn")
+        self._process = context.Process(target=_work, args=(theirs, options), daemon=True)
+        self._process.start()
+        theirs.close()
+        line = Line(ours, f"Worker {place} (process {self.pid})", commands)
+        self.call = line.call
+        threading.Thread(target=line.listen, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> None:
+        """Until it is dead."""
+        multiprocessing.connection.wait([self._process.sentinel])
+
+    def end(self, seconds: float) -> None:
+        """Gives it some seconds to end, and ends it."""
+        self._process.join(seconds)
+        if self._process.is_alive():
+            logger.warning("Worker %d did not end in time", self.place)
+            self._process.kill()
+            self._process.join()
+
+
+# ---------------------------------------------------------------- in the worker
+
+
+def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any]) -> None:
+    """Obeys the supervisor until it says stop, or is gone."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the supervisor that drains them
+    logging.basicConfig(level=logging.INFO, handlers=[handler()])
+    server = ModelServer(**options, make_repository=_follow, shared_port=True)
+    follower: Follower = server.repository
+
+    def stop(grace: float) -> None:
+        stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+        stopping.start()
+        stopping.join(grace + 1)
+        logging.shutdown()
+        os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
+
+    def reload(configs: list[ModelConfig], call: Call) -> None:
+        token = uuid.uuid4().hex
+        answer = line.call("reload", configs, call.deadline, token)
+        while not futures.wait([answer], 0.05).done:
+            try:
+                call.check()
+            except StatusError:
+                line.call("abandon", token)
+                raise
+        answer.result()
+
+    commands = {
+        "ready": lambda: None,
+        "load": follower.load,
+        "show": follower.show,
+        "unload": follower.unload,
+        "saved_model_loaded": follower.saved_model_loaded,
+        "serve": lambda: server.start() and None,
+        "stop": stop,
+    }
+    line = Line(pipe, "The supervisor", commands)
+    follower.reload = reload
+    line.listen()
+    logger.error("The supervisor is gone: ending")
+    stop(GRACE)
+
+
+def _follow(configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Follower:
+    return Follower(how)
