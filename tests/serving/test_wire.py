@@ -111,9 +111,9 @@ def test_a_saved_model_gives_its_signatures(version_folder):
 
 def test_the_generated_code_is_what_the_proto_file_generates():
     # In a process of its own: protoc crashes where TensorFlow, with a protobuf of its own, is loaded.
-    code = "import sys; from keraslight_serving.wire import _generate; sys.stdout.write(_generate.generate())"
+    code = "import sys; from keraslight_serving.wire import _generate; sys.stdout.write(''.join(_generate.generate()))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
-    assert done.stdout == _generate.TARGET.read_text()
+    assert done.stdout == _generate.CODE.read_text() + _generate.STUB.read_text()
 
 
 ORDERS = [

@@ -1,4 +1,4 @@
-"""Regenerates `serving_pb2.py` from `serving.proto`: `make proto`, or
+"""Generates `serving_pb2.py` and its type stub from `serving.proto`: `make proto`, or
 
     python -m pip install grpcio-tools
     python -m keraslight_serving.wire._generate
@@ -17,11 +17,11 @@ from pathlib import Path
 OLDEST_PROTOBUF = (6, 31, 1)
 PACKAGES = Path(__file__).parents[2]
 PROTO = "keraslight_serving/wire/serving.proto"  # also the name in the descriptor pool, so it has to be ours alone
-TARGET = PACKAGES / PROTO.replace(".proto", "_pb2.py")
+CODE, STUB = (PACKAGES / PROTO.replace(".proto", ending) for ending in ("_pb2.py", "_pb2.pyi"))
 
 
-def generate() -> str:
-    """The code for `serving_pb2.py`.
+def generate() -> tuple[str, str]:
+    """The text of `serving_pb2.py` and of `serving_pb2.pyi`.
 
     Raises:
         SystemExit: grpcio-tools is missing, or protoc refused the file.
@@ -32,19 +32,23 @@ def generate() -> str:
         sys.exit("Generating needs grpcio-tools: python -m pip install grpcio-tools")
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as folder:
-        if protoc.main(["protoc", f"-I{PACKAGES}", f"-I{well_known}", f"--python_out={folder}", PROTO]):
+        if protoc.main(
+            ["protoc", f"-I{PACKAGES}", f"-I{well_known}", f"--python_out={folder}", f"--pyi_out={folder}", PROTO]
+        ):
             sys.exit(f"protoc refused {PROTO}; its message is above.")
-        code = (Path(folder) / PROTO.replace(".proto", "_pb2.py")).read_text()
+        code, stub = (next(Path(folder).rglob(target.name)).read_text() for target in (CODE, STUB))
     major, minor, patch = OLDEST_PROTOBUF
     code = re.sub(r"(Protobuf Python Version: )\S+", rf"\g<1>{major}.{minor}.{patch}", code)
-    return re.sub(
+    code = re.sub(
         r"(Domain\.PUBLIC,\n)    \d+,\n    \d+,\n    \d+,\n", rf"\1    {major},\n    {minor},\n    {patch},\n", code
     )
+    return code, stub
 
 
 def main() -> None:
-    """Writes `serving_pb2.py`."""
-    TARGET.write_text(generate())
+    """Writes both files."""
+    for target, text in zip((CODE, STUB), generate(), strict=True):
+        target.write_text(text)
 
 
 if __name__ == "__main__":
