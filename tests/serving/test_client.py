@@ -223,7 +223,7 @@ def test_inputs_are_checked_before_they_are_sent(make, inputs, text):
     channel = make.fake(inputs={"images": np.zeros((1, 8, 8, 1), np.float32)})
     with pytest.raises(InvalidInput, match=text) as caught:
         make(channel=channel).predict(inputs)
-    assert (caught.value.code, caught.value.attempts, caught.value.model) == (None, 0, "digits")
+    assert (caught.value.code, caught.value.attempts, caught.value.model) == (None, 0, "default")
     assert not any(isinstance(request, pb.PredictRequest) for request in channel.requests)
 
 
@@ -286,7 +286,7 @@ def test_errors_of_a_server(make, client, address, pixels):
 @pytest.mark.parametrize("nowhere", ["127.0.0.1:1", "http://127.0.0.1:1"])
 def test_nobody_at_the_address(make, nowhere):
     with make(nowhere, timeout=5) as client:
-        with pytest.raises(package.Unavailable, match=f"UNAVAILABLE from {nowhere}, model 'digits'"):
+        with pytest.raises(package.Unavailable, match=f"UNAVAILABLE from {nowhere}, model 'default'"):
             client.status()
         with pytest.raises(package.Unavailable, match="must be ready within 0.2 seconds"):
             client.wait_until_ready(timeout=0.2)
@@ -311,7 +311,7 @@ def test_nobody_at_the_address(make, nowhere):
 )
 def test_every_code_has_its_error(make, code, expected):
     channel = make.fake(error=grpc.StatusCode[code], details="on purpose")
-    with pytest.raises(ServingError, match=rf"on purpose \({code} from the given channel, model 'digits'\)") as caught:
+    with pytest.raises(ServingError, match=rf"on purpose \({code} from the given channel, model 'default'\)") as caught:
         make(channel=channel, retry=Retry(attempts=1)).status()
     assert type(caught.value) is expected
     assert (caught.value.code, caught.value.details) == (grpc.StatusCode[code], "on purpose")

@@ -27,7 +27,7 @@ from keraslight_serving.client import (
     tls,
 )
 from keraslight_serving.client._endpoints import Endpoints, addresses_of, is_local
-from keraslight_serving.client._retry import Budget, Caller, CallFailed, Ended, Next, Start, Stop
+from keraslight_serving.client._retry import Attempt, Budget, Caller, CallFailed, Ended, Wait
 from keraslight_serving.client.telemetry import opentelemetry_hook, prometheus_hook
 from keraslight_serving.client.testing import FakeChannel, FakeRpcError
 from keraslight_serving.testing import serve_in_process
@@ -62,34 +62,37 @@ class World:
 
     def call(self, timeout=10.0):
         steps = self.caller.call(methods.PREDICT, pb.PredictRequest(), model="tiny", timeout=timeout)
-        flying, answer = {}, None
+        flying: dict[Attempt, tuple[float, grpc.StatusCode | None]] = {}
+        tickets: dict[Attempt, int] = {}
+        wait = next(steps)
         try:
             while True:
-                step = steps.send(answer)
-                answer = None
-                match step:
-                    case Start():
-                        seconds, code = self.script.pop(0)
-                        ends = self.now + min(seconds, step.timeout)
-                        if seconds > step.timeout:
-                            code = CODE.DEADLINE_EXCEEDED
-                        answer = len(self.sent)
-                        flying[answer] = (ends, code)
-                        self.sent.append((step.endpoint.address, round(self.now, 3), round(step.timeout, 3)))
-                    case Stop():
-                        self.stopped.append(step.ticket)
-                        del flying[step.ticket]
-                    case Next():
-                        until = float("inf") if step.seconds is None else self.now + step.seconds
-                        first = min(flying, key=lambda ticket: flying[ticket][0], default=None)
-                        if first is None or flying[first][0] > until:
-                            self.now = until
-                            continue
-                        self.now, code = flying.pop(first)
-                        error = code and FakeRpcError(code, "on purpose")
-                        answer = Ended(first, None if error else "answer", error)
+                self.stopped += [tickets[attempt] for attempt in flying if attempt not in wait.attempts]
+                for attempt in wait.attempts:
+                    if attempt not in tickets:
+                        flying[attempt] = self._start(attempt)
+                        tickets[attempt] = len(self.sent) - 1
+                wait = steps.send(self._first_to_end(flying, wait))
         except StopIteration as end:
+            self.stopped += [tickets[attempt] for attempt in flying]
             return end.value
+
+    def _start(self, attempt: Attempt) -> tuple[float, grpc.StatusCode | None]:
+        seconds, code = self.script.pop(0)
+        if seconds > attempt.timeout:
+            seconds, code = attempt.timeout, CODE.DEADLINE_EXCEEDED
+        self.sent.append((attempt.endpoint.address, round(self.now, 3), round(attempt.timeout, 3)))
+        return self.now + seconds, code
+
+    def _first_to_end(self, flying: dict[Attempt, tuple[float, grpc.StatusCode | None]], wait: Wait) -> Ended | None:
+        until = float("inf") if wait.seconds is None else self.now + wait.seconds
+        first = min(wait.attempts, key=lambda attempt: flying[attempt][0], default=None)
+        if first is None or flying[first][0] > until:
+            self.now = until
+            return None
+        self.now, code = flying.pop(first)
+        error = code and FakeRpcError(code, "on purpose")
+        return Ended(first, None if error else "answer", error)
 
     def fail(self, timeout=10.0):
         with pytest.raises(CallFailed) as caught:

@@ -339,7 +339,7 @@ def test_paths_and_headers(make, told):
     assert seen == [("GET", "/api/v1/models/a%2Fb%3Ac/labels/new%20ones", "Bearer key", "zoo")]
     with make(told(answer), version=7) as client:
         client.status()
-    assert seen[1][1] == "/v1/models/digits/versions/7"
+    assert seen[1][1] == "/v1/models/default/versions/7"
     for bad in ("a\nb", "\N{SNOWMAN}"):
         with make(told(answer), metadata={"x": bad}) as client, pytest.raises(InvalidInput):
             client.status()

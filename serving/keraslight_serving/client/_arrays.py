@@ -1,14 +1,16 @@
-"""What the client does with numpy's arrays. Only who sends or asks for arrays needs numpy, and this module."""
+"""What the client does with numpy arrays. Imported only where there are some, so that files don't need numpy."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from keraslight_serving.client._model import PixelInput
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
 from keraslight_serving.client.errors import InvalidInput, SignatureNotFound
 from keraslight_serving.wire import serving_pb2 as pb
@@ -19,24 +21,21 @@ _SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, hei
 # ---------------------------------------------------------------- images
 
 
-def pixels(given: ArrayLike, which: str) -> np.ndarray:
-    """An image (H, W) or (H, W, 1|3|4) of uint8, from one of any type whose pixels are whole.
+def pixels(given: ArrayLike, which: str) -> NDArray[np.uint8]:
+    """Converts an image (H, W) or (H, W, 1|3|4) of any dtype to uint8, if all pixels are whole.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: It is not such an image.
     """
     array = np.asarray(given)
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
         raise InvalidInput(f"{which} must be an array of shape {_SHAPES}. Received: shape {array.shape}")
-    return array if array.dtype == np.uint8 else _to_uint8(array, which)
-
-
-def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
-    """Pixels in another type, if no pixel changes. A picture that was scaled to 0..1 would all be black."""
+    if array.dtype == np.uint8:
+        return array
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"{which} must hold pixels from 0 to 255. Received: dtype {array.dtype}")
-    # Not a number is neither >= 0 nor whole, so that it fails here, too.
+    # Images scaled to 0..1 would become black. NaN fails all of these comparisons.
     if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
         raise InvalidInput(
             f"{which} must hold whole pixels from 0 to 255, not scaled or normalized: the model does that. "
@@ -45,63 +44,66 @@ def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def to_image(array: np.ndarray) -> Image.Image:
-    """Pixels of (H, W) or (H, W, 1|3|4) as a picture."""
+def to_image(array: NDArray[np.uint8]) -> Image.Image:
+    """Pixels (H, W) or (H, W, 1|3|4) as a PIL image."""
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def fits(data: bytes | np.ndarray, spec: TensorSpec) -> bool:
-    """Whether pixels go into an input (B, H, W, C) as they are."""
-    if not isinstance(data, np.ndarray):
+def fits(data: bytes | NDArray[np.uint8], spec: PixelInput) -> bool:
+    """Whether pixels fit an input without scaling."""
+    if isinstance(data, bytes):
         return False
     shape = data.shape if data.ndim == 3 else (*data.shape, 1)
-    return all(declared in (None, own) for declared, own in zip(spec.shape[1:], shape, strict=True))
+    return all(size in (None, own) for size, own in zip(spec[2:], shape, strict=True))
 
 
-def stack(images: Sequence[bytes | np.ndarray], spec: TensorSpec, first: int) -> np.ndarray:
-    """A batch for an input (B, H, W, C): what fits as it is, files and other sizes decoded, scaled and cut.
+def stack(images: Sequence[bytes | NDArray[np.uint8]], spec: PixelInput, first: int) -> NDArray[Any]:
+    """A batch for an input. Files, and pixels of other sizes, are decoded, scaled and cropped.
 
     Args:
-        first: place of the first image among all, for the errors' texts.
+        images: Files, or pixels (H, W) or (H, W, 1|3|4).
+        spec: The model's input.
+        first: Position of the first image among all, for error texts.
 
     Raises:
-        InvalidInput: a file can't be decoded, the input takes no pixels, or the sizes differ where it leaves them open.
+        InvalidInput: A file can't be decoded, the input doesn't take pixels, or the input has variable sizes and the
+            images differ in size.
     """
     if spec.dtype not in ("uint8", "float32", "float16", "float64", "int32"):
         raise InvalidInput(f"The model must take pixels from 0 to 255. Received: an input of {spec.dtype}")
-    _, height, width, channels = spec.shape
-    batch = [
-        image if fits(image, spec) else _fitted(image, height, width, channels, f"images[{first + place}]")
-        for place, image in enumerate(images)
-    ]
-    batch = [image if image.ndim == 3 else image[..., None] for image in batch]
+    batch = [_fitted(image, spec, f"images[{first + place}]") for place, image in enumerate(images)]
     if len({image.shape for image in batch}) > 1:
         sizes = sorted({image.shape for image in batch})
         raise InvalidInput(f"Images of one request must have one size. Received: {sizes}")
     return np.stack(batch).astype(spec.dtype, copy=False)
 
 
-def _fitted(data: bytes | np.ndarray, height: int | None, width: int | None, channels: int, which: str) -> np.ndarray:
-    """Pixels (height, width, channels): turned as the camera was held, scaled, and cut at the longer sides.
+def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> NDArray[np.uint8]:
+    """Pixels (height, width, channels): rotated upright, scaled, and cropped to the center.
 
-    What the model's own preprocessing would cut off is not known here; the whole shorter side stays.
+    The client doesn't know how much the model's own preprocessing would crop, so it keeps the whole shorter side.
     """
-    try:
-        image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGBA" if channels == 4 else "RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
-    if height is not None and width is not None and image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    if not isinstance(data, bytes) and fits(data, spec):
+        array = data
+    else:
+        mode = {1: "L", 4: "RGBA"}.get(spec.channels, "RGB")
+        try:
+            image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
+            image = ImageOps.exif_transpose(image).convert(mode)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
+        if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
+            image = ImageOps.fit(image, (spec.width, spec.height), Image.Resampling.BILINEAR)
+        array = np.asarray(image)
+    return array if array.ndim == 3 else array[..., None]
 
 
-def rank(outputs: Mapping[str, np.ndarray], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
-    """The rankings of a model that answers with scores.
+def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
+    """The rankings of a model that returns scores.
 
     Raises:
-        ValueError: there are no scores of shape (images, classes).
-        InvalidInput: not as many labels as classes.
+        ValueError: There are no scores of shape (images, classes).
+        InvalidInput: The numbers of labels and classes differ.
     """
     if "probabilities" in outputs:
         scores = outputs["probabilities"]
@@ -127,9 +129,11 @@ def rank(outputs: Mapping[str, np.ndarray], labels: Sequence[str] | None, top_k:
 
 
 def check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata) -> dict[str, ArrayLike]:
-    """The inputs, numbers without a type in the declared one.
+    """Checks inputs before they are sent, and converts lists of numbers to the declared dtype.
 
-    Raises what the server would, before anything is sent, and says what the model takes.
+    Raises:
+        SignatureNotFound: The model has no such signature.
+        InvalidInput: The inputs don't match the signature.
     """
     found = known.signatures.get(signature)
     if found is None:
@@ -147,7 +151,7 @@ def check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata)
 
 def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
     if spec.dtype == "string":
-        return given  # lists of bytes must not pass through numpy's fixed-width strings
+        return given  # numpy's fixed-width strings would drop trailing zeros from lists of bytes
     takes = f"Input {spec.name!r} takes {spec.dtype} of shape {_shape_text(spec.shape)}."
     if isinstance(given, np.ndarray):
         array = given
@@ -171,10 +175,10 @@ def _shape_text(shape: Sequence[int | None] | None) -> str:
 
 
 def write(request: pb.PredictRequest, inputs: Mapping[str, ArrayLike]) -> None:
-    """Puts the inputs into a request.
+    """Writes the inputs to a request.
 
     Raises:
-        InvalidInput: one is nothing that a tensor can hold.
+        InvalidInput: A tensor can't hold one of them.
     """
     for name, array in inputs.items():
         try:
@@ -183,10 +187,10 @@ def write(request: pb.PredictRequest, inputs: Mapping[str, ArrayLike]) -> None:
             raise InvalidInput(f"Input {name!r} can't be sent: {error}") from error
 
 
-def read(response: pb.PredictResponse) -> dict[str, np.ndarray]:
+def read(response: pb.PredictResponse) -> dict[str, NDArray[Any]]:
     """The outputs of a response.
 
     Raises:
-        ValueError: one is no array.
+        ValueError: An output is not a valid tensor.
     """
     return {name: to_array(tensor) for name, tensor in response.outputs.items()}
