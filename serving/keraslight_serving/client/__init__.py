@@ -15,8 +15,7 @@ Each module imports only those above it:
     _retry                        one request until it is answered: retries, hedging, deadline
     _calls                        calls to one model: headers, and errors
     _model                        predict, metadata and statuses of the model
-    _arrays, _images              numpy arrays, imported only where they are used; images of all kinds
-    _tensors                      predict on arrays
+    _arrays, _images              predict and classify with numpy arrays; images of all kinds
     _rankings                     classify
     _rest_messages, _rest         channels that use REST
     _base                         what both clients have in common

@@ -1,22 +1,106 @@
-"""What the client does with numpy arrays. Imported only where there are some, so that files don't need numpy."""
+"""Predict and classify with numpy arrays. Imported only where there are some, so that files don't need numpy.
+
+No I/O here, see `_calls`.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
-from keraslight_serving.client._model import PixelInput
+from keraslight_serving.client._calls import Calls, Metadata
+from keraslight_serving.client._model import Model, PixelInput
+from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
-from keraslight_serving.client.errors import InvalidInput, SignatureNotFound
+from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound
+from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 _SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, height, width, 1|3|4)"
+
+
+class Arrays:
+    """Runs signatures of the client's model on arrays."""
+
+    def __init__(self, calls: Calls, model: Model) -> None:
+        self._calls, self._model = calls, model
+
+    def predict(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        signature: str,
+        outputs: Iterable[str] | None,
+        metadata: Metadata | None,
+        timeout: float | None,
+    ) -> Steps[dict[str, NDArray[Any]]]:
+        """See `ClassifierClient.predict`."""
+        model = self._model
+        known = yield from model.known_metadata(metadata)
+        try:
+            checked = inputs if known is None else check(inputs, signature, known)
+        except ServingError:  # the next version of the model may take these inputs
+            model.forget()
+            known = yield from model.known_metadata(metadata)
+            with self._errors_of_the_model():
+                checked = inputs if known is None else check(inputs, signature, known)
+        request = self._request(checked, signature, outputs or ())
+        response = yield from model.predict(request, None, metadata, timeout)
+        with self._errors_of_the_model():
+            return _read(response)
+
+    def rank(
+        self,
+        images: Sequence[bytes | NDArray[np.uint8]],
+        first: int,
+        spec: PixelInput,
+        labels: Sequence[str] | None,
+        top_k: int,
+        metadata: Metadata | None,
+    ) -> Steps[list[list[Classification]]]:
+        """Ranks images, as pixels for `serving_default`. `first`: position of the first one, for error texts."""
+        with self._errors_of_the_model():
+            pixels = stack(images, spec, first)
+        request = self._request({spec.name: pixels}, methods.DEFAULT_SIGNATURE, ())
+        response = yield from self._model.predict(request, pixels.nbytes, metadata)
+        with self._errors_of_the_model():
+            rankings = rank(_read(response), labels, top_k)
+        if len(rankings) != len(images):
+            raise self._calls.internal(
+                f"The server must answer with one row per image, {len(images)}. Received: {len(rankings)}"
+            )
+        return rankings
+
+    def _request(self, inputs: Mapping[str, ArrayLike], signature: str, outputs: Iterable[str]) -> pb.PredictRequest:
+        request = pb.PredictRequest(model_spec=self._calls.spec(signature), output_filter=tuple(outputs))
+        for name, array in inputs.items():
+            try:
+                to_tensor(array, content=True, into=request.inputs[name])
+            except (TensorError, ValueError) as error:
+                raise self._calls.invalid(f"Input {name!r} can't be sent: {error}") from error
+        return request
+
+    @contextmanager
+    def _errors_of_the_model(self) -> Iterator[None]:
+        """Adds the model to errors of functions that don't know it. A ValueError means an invalid response."""
+        try:
+            yield
+        except ServingError as error:
+            error.model, error.version = self._calls.model, self._calls.version
+            raise
+        except ValueError as error:
+            raise self._calls.internal(f"The server's answer can't be read: {error}") from error
+
+
+def _read(response: pb.PredictResponse) -> dict[str, NDArray[Any]]:
+    return {name: to_array(tensor) for name, tensor in response.outputs.items()}
+
 
 # ---------------------------------------------------------------- images
 
@@ -49,14 +133,6 @@ def to_image(array: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def fits(data: bytes | NDArray[np.uint8], spec: PixelInput) -> bool:
-    """Whether pixels fit an input without scaling."""
-    if isinstance(data, bytes):
-        return False
-    shape = data.shape if data.ndim == 3 else (*data.shape, 1)
-    return all(size in (None, own) for size, own in zip(spec[2:], shape, strict=True))
-
-
 def stack(images: Sequence[bytes | NDArray[np.uint8]], spec: PixelInput, first: int) -> NDArray[Any]:
     """A batch for an input. Files, and pixels of other sizes, are decoded, scaled and cropped.
 
@@ -83,7 +159,7 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
 
     The client doesn't know how much the model's own preprocessing would crop, so it keeps the whole shorter side.
     """
-    if not isinstance(data, bytes) and fits(data, spec):
+    if not isinstance(data, bytes) and spec.takes(data):
         array = data
     else:
         mode = {1: "L", 4: "RGBA"}.get(spec.channels, "RGB")
@@ -172,25 +248,3 @@ def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
 
 def _shape_text(shape: Sequence[int | None] | None) -> str:
     return "unknown" if shape is None else f"({', '.join('any' if size is None else str(size) for size in shape)})"
-
-
-def write(request: pb.PredictRequest, inputs: Mapping[str, ArrayLike]) -> None:
-    """Writes the inputs to a request.
-
-    Raises:
-        InvalidInput: A tensor can't hold one of them.
-    """
-    for name, array in inputs.items():
-        try:
-            to_tensor(array, content=True, into=request.inputs[name])
-        except (TensorError, ValueError) as error:
-            raise InvalidInput(f"Input {name!r} can't be sent: {error}") from error
-
-
-def read(response: pb.PredictResponse) -> dict[str, NDArray[Any]]:
-    """The outputs of a response.
-
-    Raises:
-        ValueError: An output is not a valid tensor.
-    """
-    return {name: to_array(tensor) for name, tensor in response.outputs.items()}

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import grpc
 
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
+from keraslight_serving.client._calls import Metadata
 from keraslight_serving.client._retry import Attempt, Ended, Steps
-from keraslight_serving.client._transport import AsyncChannel
+from keraslight_serving.client._transport import AsyncCall, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from keraslight_serving.client._images import ImageLike
+    from keraslight_serving.client._images import Images
 
 T = TypeVar("T")
 
 
-class AsyncClassifierClient(BaseClient[AsyncChannel]):
+class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     """`ClassifierClient` for asyncio: same arguments, results and errors; `channel` is a grpc.aio.Channel.
 
     Use a client only in the event loop of its first call, and close it, or use it in an `async with`. Cancelling a task
@@ -34,31 +35,16 @@ class AsyncClassifierClient(BaseClient[AsyncChannel]):
 
     @overload
     async def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: Literal["raise"] = "raise",
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
     ) -> list[list[Classification]]: ...
 
     @overload
     async def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: OnError,
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: OnError, metadata: Metadata | None = None
     ) -> list[Outcome]: ...
 
     async def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: OnError = "raise",
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: OnError = "raise", metadata: Metadata | None = None
     ) -> list[list[Classification]] | list[Outcome]:
         """See `ClassifierClient.classify`.
 
@@ -71,11 +57,7 @@ class AsyncClassifierClient(BaseClient[AsyncChannel]):
             return self._check_some([outcome(answer, on_error) async for answer in answers])
 
     async def stream(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, metadata: Metadata | None = None
     ) -> AsyncIterator[Answer]:
         """See `ClassifierClient.stream`.
 
@@ -93,14 +75,14 @@ class AsyncClassifierClient(BaseClient[AsyncChannel]):
         outputs: Iterable[str] | None = None,
         *,
         timeout: float | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
     ) -> dict[str, NDArray[Any]]:
         """See `ClassifierClient.predict`.
 
         >>> sorted(await client.predict({"images": np.zeros((1, 8, 8, 1), "float32")}))
         ['probabilities']
         """
-        return await self._run(self._rankings.tensors.predict(inputs, signature, outputs, metadata, timeout))
+        return await self._run(self._rankings.arrays.predict(inputs, signature, outputs, metadata, timeout))
 
     async def metadata(self) -> ModelMetadata:
         """See `ClassifierClient.metadata`.
@@ -149,19 +131,17 @@ class AsyncClassifierClient(BaseClient[AsyncChannel]):
 
     def _open_grpc(
         self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> AsyncChannel:
+    ) -> Channel[AsyncCall]:
         if credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, credentials, options=options)
 
-    def _open_rest(self, address: str, **options: Any) -> AsyncChannel:
+    def _open_rest(self, address: str, **options: Any) -> Channel[AsyncCall]:
         from keraslight_serving.client._rest import AsyncRestChannel
 
         return AsyncRestChannel(address, **options)
 
-    async def _in_order(
-        self, images: ImageLike | Iterable[ImageLike], top_k: int, metadata: Mapping[str, str] | None
-    ) -> AsyncGenerator[Answer, None]:
+    async def _in_order(self, images: Images, top_k: int, metadata: Metadata | None) -> AsyncGenerator[Answer, None]:
         batches = self._rankings.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
         calls = (self._rankings.classify(batch, top_k, metadata) for batch in itertools.chain(first, batches))

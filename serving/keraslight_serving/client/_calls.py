@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -25,7 +23,7 @@ _AROUND = 4096  # bytes of a request besides its tensors, at most
 
 
 class Calls:
-    """See `ClassifierClient` for the arguments; `clock` and `random_state` are for tests."""
+    """See `ClassifierClient` for the arguments."""
 
     def __init__(
         self,
@@ -39,20 +37,18 @@ class Calls:
         token: str | Callable[[], str] | None,
         metadata: Metadata | None,
         hooks: Sequence[Callable[[CallEvent], None]],
-        clock: Callable[[], float] = time.monotonic,
-        random_state: random.Random | None = None,
     ) -> None:
         # On the wire, 0 means version 0 to TensorFlow Serving, not "any".
         if isinstance(version, int) and version < 1:
             raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {version}")
         if timeout <= 0:
             raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {timeout}")
-        self.model, self.version, self.clock = model, version, clock
+        self.model, self.version = model, version
         self.room = max_message_bytes - _AROUND  # bytes of tensors that fit in any request
         self._timeout, self._max_message_bytes = timeout, max_message_bytes
         self._token, self._headers = token, dict(metadata or {})
         self._endpoints = endpoints
-        self._caller = Caller(endpoints, retry, hooks, clock=clock, random_state=random_state)
+        self._caller = Caller(endpoints, retry, hooks)
 
     def spec(self, signature: str = "") -> pb.ModelSpec:
         """The model, and the version if one was chosen."""
@@ -96,23 +92,18 @@ class Calls:
             headers += (("authorization", f"Bearer {token}"),)
         if timeout is not None and timeout <= 0:
             raise self.invalid(f"`timeout` must be above 0 seconds. Received: {timeout}")
+        seconds = timeout or self._timeout
+        steps = self._caller.call(
+            method, request, model=self.model, timeout=seconds, metadata=headers, wait_for_ready=wait_for_ready
+        )
         try:
-            return (
-                yield from self._caller.call(
-                    method,
-                    request,
-                    model=self.model,
-                    timeout=timeout or self._timeout,
-                    metadata=headers,
-                    wait_for_ready=wait_for_ready,
-                )
-            )
+            return (yield from steps)
         except CallFailed as failed:
-            error, target, attempts = failed.error, failed.address, failed.attempts
+            error, target, tries = failed.error, failed.address, failed.attempts
             if error.code() == grpc.StatusCode.CANCELLED and self._endpoints.closed is not None:
                 raise self._endpoints.closed() from error
             raise from_rpc_error(
-                error, target=target, model=self.model, version=self.version, attempts=attempts
+                error, target=target, model=self.model, version=self.version, attempts=tries
             ) from error
 
     def invalid(self, text: str) -> InvalidInput:
@@ -127,11 +118,4 @@ class Calls:
 
 def reworded(error: E, text: str) -> E:
     """The same error with another text."""
-    return type(error)(
-        text,
-        model=error.model,
-        version=error.version,
-        code=error.code,
-        details=error.details,
-        attempts=error.attempts,
-    )
+    return type(error)(text, **vars(error))

@@ -14,21 +14,24 @@ import grpc
 
 from keraslight_serving.client import _blocking
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
+from keraslight_serving.client._calls import Metadata
 from keraslight_serving.client._retry import Steps
-from keraslight_serving.client._transport import Channel
+from keraslight_serving.client._transport import Call, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from keraslight_serving.client._images import ImageLike
+    from keraslight_serving.client._images import Images
 
 T = TypeVar("T")
 
 
-class ClassifierClient(BaseClient[Channel]):
+class ClassifierClient(BaseClient[Channel[Call]]):
     """Classifies images on model servers. Threads may share a client. Close it, or use it in a `with`.
+
+    All calls raise a `ServingError` if they fail: see `keraslight_serving.client.errors`.
 
         ClassifierClient()                                       # model `default` at localhost:8500
         ClassifierClient("models:8500", "pets")                  # another server and model
@@ -72,31 +75,16 @@ class ClassifierClient(BaseClient[Channel]):
 
     @overload
     def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: Literal["raise"] = "raise",
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
     ) -> list[list[Classification]]: ...
 
     @overload
     def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: OnError,
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: OnError, metadata: Metadata | None = None
     ) -> list[Outcome]: ...
 
     def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: OnError = "raise",
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, on_error: OnError = "raise", metadata: Metadata | None = None
     ) -> list[list[Classification]] | list[Outcome]:
         """Ranks the classes of images.
 
@@ -122,7 +110,6 @@ class ClassifierClient(BaseClient[Channel]):
 
         Raises:
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
-            ServingError: See `keraslight_serving.client.errors`.
         """
         self._check_on_error(on_error)
         # Iterators of images, such as a generator that downloads them, may pause.
@@ -130,13 +117,7 @@ class ClassifierClient(BaseClient[Channel]):
         with closing(self._in_order(images, top_k, metadata, prompt=prompt)) as answers:
             return self._check_some([outcome(answer, on_error) for answer in answers])
 
-    def stream(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        metadata: Mapping[str, str] | None = None,
-    ) -> Iterator[Answer]:
+    def stream(self, images: Images, top_k: int = 5, *, metadata: Metadata | None = None) -> Iterator[Answer]:
         """Like `classify`, one answer at a time: for more images than fit in memory, or for a progress bar.
 
             >>> [(answer.source, answer.ranking[0].label) for answer in client.stream(["seven.png"])]
@@ -151,7 +132,7 @@ class ClassifierClient(BaseClient[Channel]):
             One `Answer` per image, in their order. Images that can't be classified have an `error`.
 
         Raises:
-            ServingError: As in `classify`, except for errors of single images.
+            ServingError: Only for errors that don't concern a single image.
         """
         yield from self._in_order(images, top_k, metadata, prompt=False)
 
@@ -162,7 +143,7 @@ class ClassifierClient(BaseClient[Channel]):
         outputs: Iterable[str] | None = None,
         *,
         timeout: float | None = None,
-        metadata: Mapping[str, str] | None = None,
+        metadata: Metadata | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Runs a signature on tensors.
 
@@ -183,29 +164,22 @@ class ClassifierClient(BaseClient[Channel]):
         Raises:
             InvalidInput: The inputs don't match the signature (checked before anything is sent), or the request is too
                 large.
-            ServingError: See `keraslight_serving.client.errors`.
         """
-        return self._run(self._rankings.tensors.predict(inputs, signature, outputs, metadata, timeout))
+        return self._run(self._rankings.arrays.predict(inputs, signature, outputs, metadata, timeout))
 
     def metadata(self) -> ModelMetadata:
         """Returns the signatures of the model.
 
-            >>> client.metadata().signatures["serving_default"].inputs["images"].dtype
-            'float32'
-
-        Raises:
-            ServingError: See `keraslight_serving.client.errors`.
+        >>> client.metadata().signatures["serving_default"].inputs["images"].dtype
+        'float32'
         """
         return self._run(self._model.metadata())
 
     def status(self) -> list[VersionStatus]:
         """Returns the states of the model's versions, newest first, or of the client's `version` only.
 
-            >>> [(status.version, status.state) for status in client.status()]
-            [(1, 'AVAILABLE')]
-
-        Raises:
-            ServingError: See `keraslight_serving.client.errors`.
+        >>> [(status.version, status.state) for status in client.status()]
+        [(1, 'AVAILABLE')]
         """
         return self._run(self._model.status())
 
@@ -217,7 +191,6 @@ class ClassifierClient(BaseClient[Channel]):
 
         Raises:
             Unsupported: The server is TensorFlow Serving, which has no such call, or `target` is a URL.
-            ServingError: See `keraslight_serving.client.errors`.
         """
         return self._run(self._model.models())
 
@@ -231,7 +204,6 @@ class ClassifierClient(BaseClient[Channel]):
 
         Raises:
             Unavailable: The model is not ready in time; the text has the last reason.
-            ServingError: See `keraslight_serving.client.errors`.
         """
         self._run(self._model.wait_until_ready(timeout))
 
@@ -251,23 +223,18 @@ class ClassifierClient(BaseClient[Channel]):
 
     def _open_grpc(
         self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> Channel:
+    ) -> Channel[Call]:
         if credentials is None:
             return grpc.insecure_channel(address, options=options)
         return grpc.secure_channel(address, credentials, options=options)
 
-    def _open_rest(self, address: str, **options: Any) -> Channel:
+    def _open_rest(self, address: str, **options: Any) -> Channel[Call]:
         from keraslight_serving.client._rest import RestChannel
 
         return RestChannel(address, **options)
 
     def _in_order(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int,
-        metadata: Mapping[str, str] | None,
-        *,
-        prompt: bool,
+        self, images: Images, top_k: int, metadata: Metadata | None, *, prompt: bool
     ) -> Generator[Answer, None, None]:
         """The answers. `prompt`: neither the source of the images nor the caller pauses in between."""
         batches = self._rankings.batches(images, top_k)

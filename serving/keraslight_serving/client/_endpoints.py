@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from keraslight_serving.client._transport import AsyncChannel, Channel
+from keraslight_serving.client._transport import Channel
 from keraslight_serving.client.errors import InvalidInput
 from keraslight_serving.wire.methods import Method
 
@@ -22,7 +22,7 @@ logger = logging.getLogger("keraslight_serving.client")
 LONGEST_EJECTION = 30.0  # seconds
 _OVERLOADS = 3  # consecutive ones after which a server is ejected
 
-C = TypeVar("C", bound=Channel | AsyncChannel)
+C = TypeVar("C", bound=Channel[Any])
 
 
 class Endpoint(Generic[C]):

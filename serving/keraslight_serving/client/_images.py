@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any]
+    Images = ImageLike | Iterable[ImageLike]
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
@@ -50,7 +51,7 @@ class Prepared(NamedTuple):
     error: InvalidInput | None = None
 
 
-def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
+def prepare(images: Images) -> Iterator[Prepared]:
     """The images in order, each read when it is needed. A directory stands for its image files, sorted by path.
 
     Raises:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
@@ -15,6 +16,10 @@ from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import numpy_name
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 
 class PixelInput(NamedTuple):
     """An input of shape (images, height, width, channels); None for variable sizes."""
@@ -24,6 +29,13 @@ class PixelInput(NamedTuple):
     height: int | None
     width: int | None
     channels: int
+
+    def takes(self, image: bytes | NDArray[np.uint8]) -> bool:
+        """Whether these are pixels (H, W) or (H, W, C) of the right size."""
+        if isinstance(image, bytes):
+            return False
+        shape = image.shape if image.ndim == 3 else (*image.shape, 1)
+        return all(size in (None, own) for size, own in zip(self[2:], shape, strict=True))
 
 
 class Model:
@@ -116,9 +128,9 @@ class Model:
 
     def wait_until_ready(self, timeout: float) -> Steps[None]:
         calls = self._calls
-        deadline = calls.clock() + timeout
+        deadline = time.monotonic() + timeout
         while True:
-            left = max(deadline - calls.clock(), 0.001)
+            left = max(deadline - time.monotonic(), 0.001)
             cause: ServingError | None = None
             try:
                 versions = yield from self.status(min(left, 1.0), wait_for_ready=True)
@@ -129,8 +141,8 @@ class Model:
                     return
                 reason = "; ".join(f"version {v.version} is {v.state} {v.error}".strip() for v in versions)
             # The last pause ends at the deadline: an attempt in what is left of a millisecond would hide the reason.
-            yield Wait((), max(min(0.1, deadline - calls.clock()), 0.0))
-            if calls.clock() >= deadline:
+            yield Wait((), max(min(0.1, deadline - time.monotonic()), 0.0))
+            if time.monotonic() >= deadline:
                 raise Unavailable(
                     f"Model {calls.model!r} must be ready within {timeout} seconds. Received: {reason}",
                     model=calls.model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from keraslight_serving.client._calls import Calls, Metadata, reworded
@@ -15,8 +15,8 @@ from keraslight_serving.wire import ranked
 from keraslight_serving.wire import serving_pb2 as pb
 
 if TYPE_CHECKING:
-    from keraslight_serving.client._images import ImageLike
-    from keraslight_serving.client._tensors import Tensors
+    from keraslight_serving.client._arrays import Arrays
+    from keraslight_serving.client._images import Images
 
 
 class Batch(NamedTuple):
@@ -37,23 +37,23 @@ class Rankings:
         self._labels = None if labels is None else list(labels)
 
     @property
-    def tensors(self) -> Tensors:
-        """The same model on arrays.
+    def arrays(self) -> Arrays:
+        """The same model for arrays.
 
         Raises:
             Unsupported: numpy is not installed.
         """
         try:
-            from keraslight_serving.client._tensors import Tensors
+            from keraslight_serving.client._arrays import Arrays
         except ModuleNotFoundError as error:
             raise Unsupported(
                 f"Arrays need numpy: pip install numpy. Received: {error}",
                 model=self._calls.model,
                 version=self._calls.version,
             ) from error
-        return Tensors(self._calls, self._model)
+        return Arrays(self._calls, self._model)
 
-    def batches(self, images: ImageLike | Iterable[ImageLike], top_k: int) -> Iterator[Batch]:
+    def batches(self, images: Images, top_k: int) -> Iterator[Batch]:
         """Groups the images so that each group fits in a request.
 
         Raises:
@@ -114,8 +114,9 @@ class Rankings:
         raw = self._labels is not None and not any(isinstance(item.data, bytes) for item in items)
         if raw or model.decodes is False:
             spec = yield from model.pixel_input(metadata)
-            if spec is not None and (model.decodes is False or self.tensors.fit(items, spec)):
-                return (yield from self.tensors.rank(items, first, spec, self._labels, top_k, metadata))
+            images = [item.data for item in items]
+            if spec is not None and (model.decodes is False or all(map(spec.takes, images))):
+                return (yield from self.arrays.rank(images, first, spec, self._labels, top_k, metadata))
         try:
             return (yield from self._rank_files(items, top_k, metadata))
         except (SignatureNotFound, InvalidInput) as error:

@@ -37,7 +37,7 @@ class RestChannel:
         self._http = httpx.Client(**_options(address, context, proxies))
         self._max_message_bytes = max_message_bytes
         self._translator = Translator()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
+        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
 
     def unary_unary(self, path: str, **_: object) -> _Call:
         """See `Channel.unary_unary`."""
@@ -45,16 +45,10 @@ class RestChannel:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def submit(self, *arguments: Any) -> Future[Any]:
-        """`exchange` in the background."""
-        return self._pool.submit(self.exchange, *arguments)
-
-    def exchange(self, path: str, request: Any, timeout: float | None, metadata: Headers) -> Any:
-        """Makes a call, given by its gRPC path."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def exchange(self, path: str, request: Any, deadline: float | None, metadata: Headers) -> Any:
         steps = self._translator.call(path, request)
         try:
             ask = next(steps)
@@ -70,16 +64,16 @@ class RestChannel:
         if left is not None and left <= 0:
             raise _too_late()
         with self._http.stream(**_request(ask, metadata), timeout=left) as response:
-            body = _Body(self._max_message_bytes)
+            body = bytearray()
             for chunk in response.iter_bytes():
-                body.add(chunk)
+                _append(chunk, body, self._max_message_bytes)
                 if deadline is not None and time.monotonic() > deadline:
                     raise _too_late()  # httpx's timeout is for each chunk
-            return response.status_code, body.content()
+            return response.status_code, bytes(body)
 
 
 class AsyncRestChannel:
-    """An `AsyncChannel` over HTTP. Same arguments as `RestChannel`."""
+    """A `Channel` for asyncio over HTTP. Same arguments as `RestChannel`."""
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.AsyncClient(**_options(address, context, proxies))
@@ -87,7 +81,7 @@ class AsyncRestChannel:
         self._translator = Translator()
 
     def unary_unary(self, path: str, **_: object) -> AsyncCall:
-        """See `AsyncChannel.unary_unary`."""
+        """See `Channel.unary_unary`."""
 
         async def call(
             request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
@@ -111,10 +105,10 @@ class AsyncRestChannel:
             while True:
                 with _as_rpc_errors():
                     async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
-                        body = _Body(self._max_message_bytes)
+                        body = bytearray()
                         async for chunk in response.aiter_bytes():
-                            body.add(chunk)
-                ask = steps.send((response.status_code, body.content()))
+                            _append(chunk, body, self._max_message_bytes)
+                ask = steps.send((response.status_code, bytes(body)))
         except StopIteration as end:
             return end.value
 
@@ -128,32 +122,18 @@ class _Call:
     def __call__(
         self, request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
     ) -> Any:
-        return self._channel.exchange(self._path, request, timeout, metadata)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._channel.exchange(self._path, request, deadline, metadata)
 
-    def future(
-        self, request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
-    ) -> Future[Any]:
-        return self._channel.submit(self._path, request, timeout, metadata)
+    def future(self, request: Any, **options: Any) -> Future[Any]:
+        return self._channel.pool.submit(self, request, **options)
 
 
-class _Body:
-    """The chunks of a response so far."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
-        self._chunks: list[bytes] = []
-
-    def add(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._limit:
-            raise RestError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"CLIENT: Received message larger than max ({self._size} vs. {self._limit})",
-            )
-        self._chunks.append(chunk)
-
-    def content(self) -> bytes:
-        return b"".join(self._chunks)
+def _append(chunk: bytes, body: bytearray, limit: int) -> None:
+    body += chunk
+    if len(body) > limit:
+        text = f"CLIENT: Received message larger than max ({len(body)} vs. {limit})"
+        raise RestError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def _options(address: str, context: ssl.SSLContext | None, proxies: bool) -> dict[str, Any]:

@@ -172,15 +172,6 @@ class CallFailed(Exception):
         self.error, self.address, self.attempts = error, address, attempts
 
 
-@dataclass
-class _State:
-    """Progress of one call."""
-
-    deadline: float
-    attempts: int = 0
-    address: str = ""
-
-
 class Caller:
     """Makes calls to the endpoints of a client.
 
@@ -221,19 +212,20 @@ class Caller:
             CallFailed: There is none: retrying can't help, or there is no time or budget left for it.
         """
         began = self._clock()
-        state = _State(began + timeout)
+        sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
-            response: Response = yield from self._attempts(state, method, request, metadata, wait_for_ready)
+            steps = self._attempts(sent, began + timeout, method, request, metadata, wait_for_ready)
+            response: Response = yield from steps
             code = "OK"
             return response
         except CallFailed as failed:
             code = failed.error.code().name
             raise
         finally:
-            if self._hooks and state.attempts:
+            if self._hooks and sent:
                 seconds, size = self._clock() - began, request.ByteSize()
-                event = CallEvent(method.name, model, state.address, state.attempts, seconds, size, code)
+                event = CallEvent(method.name, model, sent[-1].endpoint.address, len(sent), seconds, size, code)
                 for hook in self._hooks:
                     try:
                         hook(event)
@@ -241,27 +233,27 @@ class Caller:
                         logger.exception("A hook of the client failed")
 
     def _attempts(
-        self, state: _State, method: Method[Any, Any], request: Any, metadata: Headers, wait_for_ready: bool
+        self,
+        sent: list[Attempt],
+        deadline: float,
+        method: Method[Any, Any],
+        request: Any,
+        metadata: Headers,
+        wait_for_ready: bool,
     ) -> Steps[Any]:
-        retry = self._retry
+        retry, others = self._retry, len(self._endpoints) - 1
         flying: list[Attempt] = []
-        tried: list[Endpoint[Any]] = []
 
         def start() -> None:
-            left = max(state.deadline - self._clock(), 0.001)
-            share = retry.attempt_timeout or (left / 4 if len(self._endpoints) > 1 else left)
-            endpoint = self._endpoints.pick(avoid=tried)
-            tried.append(endpoint)
-            if len(tried) >= len(self._endpoints):
-                tried.pop(0)  # may be picked again
-            state.attempts += 1
-            state.address = endpoint.address
-            timeout = min(share, left)
-            flying.append(Attempt(endpoint, method, request, timeout, metadata, wait_for_ready, timeout < left))
+            left = max(deadline - self._clock(), 0.001)
+            timeout = min(retry.attempt_timeout or (left / 4 if others else left), left)
+            endpoint = self._endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
+            sent.append(Attempt(endpoint, method, request, timeout, metadata, wait_for_ready, timeout < left))
+            flying.append(sent[-1])
 
         while True:
             start()
-            hedge = retry.hedge_after if retry.attempts > state.attempts else None
+            hedge = retry.hedge_after if retry.attempts > len(sent) else None
             while flying:
                 ended = yield Wait(tuple(flying), hedge)
                 if ended is None:
@@ -277,14 +269,14 @@ class Caller:
                     return response
                 failure = error, attempt.endpoint.address
                 self._endpoints.failed(attempt.endpoint, error.code(), attempt.cut_short)
-                logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], state.attempts, error.code().name)
+                logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], len(sent), error.code().name)
                 if not _worth_retrying(error, attempt.cut_short):
-                    raise CallFailed(*failure, state.attempts)
-            longest = min(retry.longest_pause, retry.first_pause * 2 ** (state.attempts - 1))
+                    raise CallFailed(*failure, len(sent))
+            longest = min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1))
             pause = self._random.uniform(0, longest)
-            late = self._clock() + pause >= state.deadline
-            if state.attempts >= retry.attempts or late or not self._budget.take():
-                raise CallFailed(*failure, state.attempts)
+            late = self._clock() + pause >= deadline
+            if len(sent) >= retry.attempts or late or not self._budget.take():
+                raise CallFailed(*failure, len(sent))
             yield Wait((), pause)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -20,7 +20,7 @@ class Pending(Protocol):
 
 
 class Call(Protocol):
-    """A method of a `Channel`. Threads may share it."""
+    """A method of a `Channel` for the blocking client. Threads may share it."""
 
     def __call__(self, request: Any, *, timeout: float, metadata: Headers, wait_for_ready: bool) -> Any:
         """Sends a request and waits for the response.
@@ -40,38 +40,21 @@ class Call(Protocol):
 
 
 class AsyncCall(Protocol):
-    """A method of an `AsyncChannel`: like `Call`, but the response is awaited."""
+    """A method of a `Channel` for the asyncio client: like `Call`, but awaited."""
 
     def __call__(self, request: Any, *, timeout: float, metadata: Headers, wait_for_ready: bool) -> Awaitable[Any]: ...
 
 
-class Channel(Protocol):
-    """Carries requests to one server for `ClassifierClient`: a grpc.Channel, or anything with these two methods."""
+AnyCall = TypeVar("AnyCall", bound=Call | AsyncCall, covariant=True)
+
+
+class Channel(Protocol[AnyCall]):
+    """Carries requests to one server: a grpc.Channel, a grpc.aio.Channel, or anything with these two methods."""
 
     def unary_unary(
-        self,
-        method: str,
-        /,
-        *,
-        request_serializer: Callable[[Any], bytes],
-        response_deserializer: Callable[[bytes], Any],
-    ) -> Call:
+        self, path: str, /, *, request_serializer: Callable[[Any], bytes], response_deserializer: Callable[[bytes], Any]
+    ) -> AnyCall:
         """Returns the callable for a method, given by its path: `/tensorflow.serving.PredictionService/Predict`."""
 
-    def close(self) -> object:
-        """Ends all requests in flight. May be called twice."""
-
-
-class AsyncChannel(Protocol):
-    """`Channel` for `AsyncClassifierClient`: a grpc.aio.Channel, or anything with these two methods."""
-
-    def unary_unary(
-        self,
-        method: str,
-        /,
-        *,
-        request_serializer: Callable[[Any], bytes],
-        response_deserializer: Callable[[bytes], Any],
-    ) -> AsyncCall: ...
-
-    def close(self) -> Awaitable[object]: ...
+    def close(self) -> Any:
+        """Ends all requests in flight; awaited by the asyncio client. May be called twice."""

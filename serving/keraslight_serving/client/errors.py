@@ -104,11 +104,6 @@ def from_rpc_error(
     code, details = error.code(), error.details() or "no details"
     asked = f"model {model!r}" + (f" version {version}" if version is not None else "")
     tried = f" after {attempts} attempts" if attempts > 1 else ""
-    return _BY_CODE.get(code, ServingError)(
-        f"{details} ({code.name} from {target}, {asked}{tried})",
-        model=model,
-        version=version,
-        code=code,
-        details=details,
-        attempts=attempts,
-    )
+    text = f"{details} ({code.name} from {target}, {asked}{tried})"
+    kind = _BY_CODE.get(code, ServingError)
+    return kind(text, model=model, version=version, code=code, details=details, attempts=attempts)

@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ from keraslight_serving.client._images import prepare
 from keraslight_serving.client.errors import InvalidInput, ServingError
 
 if TYPE_CHECKING:
-    from keraslight_serving.client._images import ImageLike
+    from keraslight_serving.client._images import Images
 
 PERCENTILES = (50, 90, 95, 99, 99.9, 100)
 
@@ -58,7 +58,7 @@ class LoadReport:
 
 async def load_test(
     client: AsyncClassifierClient,
-    images: ImageLike | Iterable[ImageLike],
+    images: Images,
     *,
     rate: float | None = None,
     concurrency: int = 8,

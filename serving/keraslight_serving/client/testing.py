@@ -22,7 +22,7 @@ import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
-from keraslight_serving.client._transport import AsyncCall, AsyncChannel, Channel
+from keraslight_serving.client._transport import AsyncCall, Call, Channel
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
@@ -173,8 +173,8 @@ class AsyncFakeChannel(FakeChannel):
 
 
 if TYPE_CHECKING:  # both fit the clients' seam
-    _channel: Channel = FakeChannel()
-    _async_channel: AsyncChannel = AsyncFakeChannel()
+    _channel: Channel[Call] = FakeChannel()
+    _async_channel: Channel[AsyncCall] = AsyncFakeChannel()
 
 
 class _FakeCall:

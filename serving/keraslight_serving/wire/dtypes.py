@@ -8,15 +8,10 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 
 class Dtype(NamedTuple):
-    """A dtype that arrays and tensors have in common.
+    """A dtype that arrays and tensors have in common."""
 
-    Attributes:
-        name: numpy's name, or `string`.
-        field: The list of a TensorProto that holds the values.
-    """
-
-    name: str
-    field: str
+    name: str  # numpy's, or `string`
+    field: str  # the list of a TensorProto that holds the values
 
 
 DTYPES: dict[int, Dtype] = {
