@@ -38,7 +38,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         ClassifierClient("models:8500", "pets", version=3)       # version 3 instead of the newest
         ClassifierClient(["a:8500", "b:8500"], "pets")           # two servers in turn
         ClassifierClient("models:8500", timeout=2)               # 2 seconds per request, retries included
-        ClassifierClient("models:8500", retry=Retry(attempts=1)) # no retries
+        ClassifierClient("models:8500", retry=Retry(attempts=1))  # no retries
         ClassifierClient("models:443", credentials=tls(), token="secret")
         ClassifierClient("http://localhost:8501")                # REST instead of gRPC
 
@@ -65,8 +65,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         keepalive: Seconds without a response after which the connection is checked. Servers close connections that are
             checked more often than every 300 seconds unless configured otherwise.
         max_message_bytes: Size limit of requests and responses.
-        channel: A grpc.Channel to use instead of connecting to `target`: for interceptors, or for tests
-            (`keraslight_serving.client.testing.FakeChannel`). The client doesn't close it.
+        channel: Channel to use instead of connecting to `target`: a grpc.Channel, such as one with interceptors, or
+            anything that has its `unary_unary` and `close`, such as `testing.FakeChannel`. The client doesn't close it.
 
     Raises:
         InvalidInput: An argument is out of range.
@@ -132,7 +132,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
             One `Answer` per image, in their order. Images that can't be classified have an `error`.
 
         Raises:
-            ServingError: Only for errors that don't concern a single image.
+            ServingError: A request failed for other reasons than a single image.
         """
         yield from self._in_order(images, top_k, metadata, prompt=False)
 
