@@ -1,4 +1,4 @@
-"""Predict and classify with numpy arrays. Imported only where there are some, so that files don't need numpy.
+"""Predict and classify with numpy arrays. Imported only when there are any, so that files don't need numpy.
 
 No I/O here, see `_calls`.
 """

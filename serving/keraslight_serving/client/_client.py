@@ -252,8 +252,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                 yield from answers
 
     def _in_threads(self, calls: Iterable[Steps[T]]) -> Generator[T, None, None]:
-        """For images that several threads compress or decode, and for callers who take their time between images or
-        answers, during which retries and deadlines must go on."""
+        """For images that several threads compress or decode, and for sources of images and callers that may pause, as
+        retries and deadlines continue meanwhile."""
         waiting: deque[Future[T]] = deque()
         with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
             try:
