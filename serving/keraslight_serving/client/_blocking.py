@@ -52,8 +52,9 @@ class _Run(Generic[T]):
         try:
             while True:
                 attempts, seconds = self._steps.send(ended)
-                self._cancel_all_but(attempts)
-                if not (self._alone and seconds is None and not self._flying):
+                if self._flying:
+                    self._cancel_all_but(attempts)
+                if not self._alone or self._flying or seconds is not None:
                     break
                 (attempt,) = attempts  # blocking saves waking the thread up
                 ended = _ended(attempt, partial(attempt.send, attempt.endpoint.call(attempt.method)))
