@@ -8,8 +8,8 @@ from typing import Any
 import keras
 
 from keraslight import _batches as _data
-from keraslight import graph as _graph
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import read
 
 
 def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, batch_size: int = 64) -> None:
@@ -38,7 +38,7 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
             "`settle_batch_norms` needs Keras' TensorFlow backend, where a call in training mode assigns the "
             f"statistics. Received: backend={keras.backend.backend()!r}."
         )
-    layers = _graph.read(model).layers().values()
+    layers = read(model).layers().values()
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return

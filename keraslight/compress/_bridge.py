@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keraslight import graph as _graph
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -46,7 +46,7 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
         CompressionError: the model is subclassed.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
-    graph = _graph.read(model)
+    graph = read(model)
     from keraslight.compress._tfmot import transcribe
 
     return transcribe.to_tf_keras(graph, model.name)

@@ -12,7 +12,7 @@ from keraslight.errors import MissingDependencyError
 
 
 def heat_map(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     values: np.ndarray,
     *,
     rows: Sequence[str],
@@ -40,7 +40,7 @@ def heat_map(
 
 
 def bars(
-    path: str | os.PathLike, values: np.ndarray, *, groups: Sequence[str], series: Sequence[str], title: str
+    path: str | os.PathLike[str], values: np.ndarray, *, groups: Sequence[str], series: Sequence[str], title: str
 ) -> Path:
     """Draws shares (S, G), a bar for each of S forms in each of G groups; returns the path.
 
@@ -61,7 +61,7 @@ def bars(
 
 
 def ranking(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     values: np.ndarray,
     *,
     rows: Sequence[str],
@@ -94,7 +94,7 @@ def _figure(size: tuple[float, float]):
     return Figure(figsize=size, layout="constrained")
 
 
-def _save(figure, path: str | os.PathLike) -> Path:
+def _save(figure, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -67,13 +67,13 @@ class Clustering(keras.callbacks.Callback):
             )
         self.clusters, self.initialization = clusters, initialization
         self.layers, self.preserve_sparsity = layers, preserve_sparsity
-        self._state = None
+        self._state: Any = None  # a `_tfmot.clustering.Clusters`
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         check_callback(self.model, "Clustering")
         self.apply(self.model)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._state.apply()
 
     def apply(self, model: keras.Model) -> None:

@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight import graph as _graph
 from keraslight.compress import _plots
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import copy as copy_model
+from keraslight.graph import read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SensitivityReport:
                 chosen[name] = sparsity
         return chosen
 
-    def plot(self, path: str | os.PathLike) -> Path:
+    def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draws the table as a picture: a row a layer, a column a sparsity, the color the accuracy.
 
         Args:
@@ -114,8 +115,8 @@ def sensitivity(
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
     names = list(prunable_layers(model, layers, policy))
-    copy = _graph.copy(model)
-    kernels = {name: kernel_of(layer) for name, layer in _graph.read(copy).layers().items() if name in names}
+    copy = copy_model(model)
+    kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}
     batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(

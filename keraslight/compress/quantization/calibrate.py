@@ -21,7 +21,7 @@ RANGE_IMAGES = 128
 def calibrate(
     model: keras.Model,
     data: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     skip: str | Sequence[str] = (),
     equalize: bool = True,

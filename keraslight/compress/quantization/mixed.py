@@ -39,7 +39,7 @@ class QuantizationSensitivity:
         """
         return tuple(sorted(self.layers, key=lambda name: -self.layers[name].difference))
 
-    def plot(self, path: str | os.PathLike) -> Path:
+    def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draws the table as bars.
 
         Args:
@@ -146,7 +146,7 @@ def quantization_sensitivity(
 def calibrate_mixed(
     model: keras.Model,
     data: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     max_drop: float = 0.005,
     validation_data: Any = None,
