@@ -23,7 +23,7 @@ def heat_map(
     """Draws shares (R, C) in 0..1 as colors, each with its percents written in it; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)))
     axes = figure.subplots()
@@ -45,7 +45,7 @@ def bars(
     """Draws shares (S, G), a bar for each of S forms in each of G groups; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((2 + 1.2 * len(groups), 4))
     axes = figure.subplots()
@@ -72,7 +72,7 @@ def ranking(
     """Draws numbers (R,) as horizontal bars, the first on top, each with its note beside it; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows)))
     axes = figure.subplots()

@@ -47,9 +47,9 @@ class Pruning(keras.callbacks.Callback):
             the schedule then count for nothing.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, a pattern matches nothing, the model runs several steps an
+        InvalidArgumentError: An argument is out of range, a pattern matches nothing, the model runs several steps an
             execution, or fractions are given for a training of unknown length.
-        CompressionError: the model is subclassed, or Keras does not run on TensorFlow.
+        CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
 
@@ -165,7 +165,7 @@ def prune(
             last layer gives them.
         distillation: A teacher whose answers the copy learns as well as the labels, most often `model` itself:
             `keraslight.training.Distillation(model)`. It decides on the loss alone.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling, dropout and everything else.
         verbose: As in `fit`.
 
@@ -173,9 +173,9 @@ def prune(
         The pruned copy, compiled, with the model's layer names.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, a pattern matches no layer, the teacher has other classes or
+        InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
             images, or it comes with a `loss`.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)

@@ -102,14 +102,14 @@ def sensitivity(
             and goes through the model once a layer and sparsity: a thousand images do.
         sparsities: Shares of zeros to try, each in (0, 1), rising.
         layers, policy: Which layers, as in `Pruning`.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
 
     Returns:
         The report.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, `data` can't be used, or a pattern matches nothing.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        InvalidArgumentError: An argument is out of range, `data` can't be used, or a pattern matches nothing.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:

@@ -81,8 +81,8 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
         The report.
 
     Raises:
-        InvalidArgumentError: a pattern matches no layer that has a kernel.
-        CompressionError: the model is subclassed.
+        InvalidArgumentError: A pattern matches no layer that has a kernel.
+        CompressionError: The model is subclassed.
     """
     chosen = prunable_layers(model, layers, policy)
     entries = [(name, np.asarray(kernel_of(layer))) for name, layer in chosen.items()]
@@ -108,8 +108,8 @@ def prunable_layers(
             without stride, dilation and groups on maps of more than one pixel.
 
     Raises:
-        InvalidArgumentError: a pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
-        CompressionError: the model is subclassed.
+        InvalidArgumentError: A pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
+        CompressionError: The model is subclassed.
     """
     if policy not in POLICIES:
         raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")

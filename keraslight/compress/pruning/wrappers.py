@@ -87,7 +87,7 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
 
     Raises:
         InvalidArgumentError: `wrapped` is a Keras 3 model.
-        CompressionError: the two models do not belong together.
+        CompressionError: The two models do not belong together.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     if isinstance(wrapped, keras.Model):

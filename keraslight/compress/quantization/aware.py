@@ -101,9 +101,9 @@ def quantize_aware(
         The tf_keras model. A layer that has a quantizer is called `quant_<name>`.
 
     Raises:
-        UnmappableLayerError: a layer has no tf_keras twin.
-        InvalidArgumentError: a pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        UnmappableLayerError: A layer has no tf_keras twin.
+        InvalidArgumentError: A pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
     if batch_norm_steps < 0:
@@ -157,7 +157,7 @@ def train_quantized(
         learning_rate: The highest one, at the first step.
         skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
         callbacks: tf_keras callbacks.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and dropout.
         verbose: As in `fit`.
 
@@ -212,7 +212,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
         A copy of `model` with the trained weights, not compiled.
 
     Raises:
-        CompressionError: the two models do not belong together.
+        CompressionError: The two models do not belong together.
     """
     origin = _origin(quantized)
     copy = copy_model(model)  # what has no twin weight (a Normalization's statistics) stays
@@ -239,7 +239,7 @@ def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
         quantized: What `quantize_aware` or `train_quantized` gave.
 
     Raises:
-        InvalidArgumentError: it is another model.
+        InvalidArgumentError: It is another model.
     """
     origin = _origin(quantized)
     return QuantizationReport(

@@ -38,7 +38,7 @@ def equalize(model: keras.Model, *, replace_relu6: bool = False) -> keras.Model:
         A new model as `fuse` gives it, equalized.
 
     Raises:
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     return build(equalized(fused(read(model)), replace_relu6))
 
@@ -82,7 +82,7 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
 
     Raises:
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     if len(model.inputs) != 1:
         raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(model.inputs)}.")
