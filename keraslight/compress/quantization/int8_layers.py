@@ -28,14 +28,14 @@ class Int8Layers:
     """
 
     def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int | None = 1):
-        from keraslight.export.litert._selective import MOVES, CalibratedModel
+        from keraslight.export.litert.selective import MOVES, CalibratedModel
 
         graph = read(model)
         layers = graph.layers()
         (output,) = keras.tree.flatten(graph.outputs)
         self.kinds = {name: type(layer).__name__ for name, layer in layers.items()}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
-        self._calibrated = CalibratedModel(model, images, batch_size)
+        self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
         changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
         self.names = tuple(name for name in layers if name in changed)
