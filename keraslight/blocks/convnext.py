@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from keraslight.blocks.conv import activate
+from keraslight.blocks.model import Head, classifier
 from keraslight.blocks.residual import add_residual, scale_branch
 from keraslight.layers import GRN, LayerNorm
 
@@ -28,6 +29,12 @@ def patch_conv(x: keras.KerasTensor, channels: int, side: int, *, name: str) -> 
 def norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """Layer normalization over the last axis; the shape stays."""
     return LayerNorm(EPSILON, name=name)(x)
+
+
+def normalized_classifier(x: keras.KerasTensor, head: Head) -> keras.KerasTensor:
+    """Applies global average pooling, layer normalization and a dense classifier: (B, H, W, C) -> (B, classes)."""
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    return classifier(norm(x, name="head_norm"), head)
 
 
 def convnext_block(

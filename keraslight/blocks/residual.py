@@ -5,11 +5,19 @@ Source: He et al., "Deep Residual Learning", CVPR 2016, https://arxiv.org/abs/15
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import keras
 from keras import layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.layers import DropPath, LayerScale
+
+
+def drop_rates(drop_path: float, blocks: int) -> Iterator[float]:
+    """Yields the drop path rates of `blocks` blocks, which rise linearly from 0 to `drop_path`."""
+    last = max(blocks - 1, 1)
+    return (drop_path * index / last for index in range(blocks))
 
 
 def scale_branch(x: keras.KerasTensor, layer_scale: float | None, *, name: str) -> keras.KerasTensor:

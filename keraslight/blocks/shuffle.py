@@ -16,6 +16,11 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ChannelSlice
 
 
+def split_channels(x: keras.KerasTensor, *, name: str) -> list[keras.KerasTensor]:
+    """Splits (B, H, W, C) into C maps of one channel each, in layers named `{name}0`, `{name}1` and so on."""
+    return [ChannelSlice(c, c + 1, name=f"{name}{c}")(x) for c in range(x.shape[-1])]
+
+
 def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.KerasTensor:
     """Mixes the channels of `groups` groups: output channel `i * groups + k` is input channel `k * (C / groups) + i`.
 
