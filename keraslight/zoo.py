@@ -178,10 +178,10 @@ def model_info(name: str) -> ModelInfo:
         input_size=row.input_size,
         parameters=row.parameters,
         macs=row.macs,
-        top1=checkpoint and checkpoint.top1,
+        top1=checkpoint.top1 if checkpoint else None,
         paper=family.paper,
         checkpoint=checkpoint_id,
-        preprocessing=checkpoint and checkpoint.preprocessing,
+        preprocessing=checkpoint.preprocessing if checkpoint else None,
     )
 
 

@@ -26,14 +26,15 @@ def inception(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Four branches side by side: 1x1; 1x1 and 3x3; 1x1 and `wide_kernel`; max pool and 1x1.
+    """Four parallel branches: 1x1; 1x1 and 3x3; 1x1 and `wide_kernel`; max pool and 1x1.
 
     Args:
         x: (B, H, W, C), nowhere negative.
         pointwise: Channels of the first branch.
         middle, wide: Channels of the reduction and of the convolution in the second and third branch.
         pooled: Channels of the last branch.
-        wide_kernel: Side of the third branch's kernel, odd: 5 in the paper, 3 in torchvision.
+        wide_kernel: Side of the third branch's kernel in pixels, odd: 5 in the paper, 3 in torchvision.
+        style: Padding and batch normalization.
 
     Returns:
         (B, H, W, pointwise + middle[1] + wide[1] + pooled).

@@ -137,7 +137,7 @@ def test_keras_files(ending, checkpoint, tmp_path):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is no file"):
+    with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is not a file"):
         small(weights="imagnet")
     (tmp_path / "weights.onnx").write_bytes(b"")
     with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.pth, \.keras or \.weights\.h5"):
