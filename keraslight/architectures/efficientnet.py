@@ -84,31 +84,20 @@ def repeats(row: Row, depth: float) -> int:
     return math.ceil(row.repeats * depth)
 
 
-VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "efficientnet_b0": Variant(
-        {"width": 1.0, "depth": 1.0}, 224, 5_288_548, 385_814_752, "timm/tf_efficientnet_b0.ns_jft_in1k"
-    ),
-    "efficientnet_b1": Variant(
-        {"width": 1.0, "depth": 1.1}, 240, 7_794_184, 686_802_832, "timm/tf_efficientnet_b1.ns_jft_in1k"
-    ),
-    "efficientnet_b2": Variant(
-        {"width": 1.1, "depth": 1.2}, 260, 9_109_994, 993_561_872, "timm/tf_efficientnet_b2.ns_jft_in1k"
-    ),
-    "efficientnet_b3": Variant(
-        {"width": 1.2, "depth": 1.4}, 300, 12_233_232, 1_827_141_392, "timm/tf_efficientnet_b3.ns_jft_in1k"
-    ),
-    "efficientnet_b4": Variant(
-        {"width": 1.4, "depth": 1.8}, 380, 19_341_616, 4_393_771_024, "timm/tf_efficientnet_b4.ns_jft_in1k"
-    ),
-    "efficientnet_b5": Variant(
-        {"width": 1.6, "depth": 2.2}, 456, 30_389_784, 10_266_384_752, "timm/tf_efficientnet_b5.ns_jft_in1k"
-    ),
-    "efficientnet_b6": Variant(
-        {"width": 1.8, "depth": 2.6}, 528, 43_040_704, 19_067_593_536, "timm/tf_efficientnet_b6.ns_jft_in1k"
-    ),
-    "efficientnet_b7": Variant(
-        {"width": 2.0, "depth": 3.1}, 600, 66_347_960, 37_745_884_192, "timm/tf_efficientnet_b7.ns_jft_in1k"
-    ),
+VARIANTS = {
+    f"efficientnet_{name}": Variant(
+        {"width": width, "depth": depth}, size, parameters, macs, f"timm/tf_efficientnet_{name}.ns_jft_in1k"
+    )
+    for name, width, depth, size, parameters, macs in (
+        ("b0", 1.0, 1.0, 224, 5_288_548, 385_814_752),
+        ("b1", 1.0, 1.1, 240, 7_794_184, 686_802_832),
+        ("b2", 1.1, 1.2, 260, 9_109_994, 993_561_872),
+        ("b3", 1.2, 1.4, 300, 12_233_232, 1_827_141_392),
+        ("b4", 1.4, 1.8, 380, 19_341_616, 4_393_771_024),
+        ("b5", 1.6, 2.2, 456, 30_389_784, 10_266_384_752),
+        ("b6", 1.8, 2.6, 528, 43_040_704, 19_067_593_536),
+        ("b7", 2.0, 3.1, 600, 66_347_960, 37_745_884_192),
+    )
 }
 
 

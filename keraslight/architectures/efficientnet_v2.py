@@ -98,39 +98,19 @@ def repeats(row: Fused | MBConv, depth: float) -> int:
     return math.ceil(row.repeats * depth)
 
 
-VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "efficientnet_v2_b0": Variant(
-        {"stem": 32, "stages": BASE}, 224, 7_139_704, 718_086_176, "timm/tf_efficientnetv2_b0.in1k"
-    ),
-    "efficientnet_v2_b1": Variant(
-        {"stem": 32, "stages": BASE, "depth": 1.1}, 240, 8_141_052, 1_196_819_360, "timm/tf_efficientnetv2_b1.in1k"
-    ),
-    "efficientnet_v2_b2": Variant(
-        {"stem": 32, "stages": BASE, "width": 1.1, "depth": 1.2},
-        260,
-        10_096_086,
-        1_697_542_832,
-        "timm/tf_efficientnetv2_b2.in1k",
-    ),
-    "efficientnet_v2_b3": Variant(
-        {"stem": 32, "stages": BASE, "width": 1.2, "depth": 1.4},
-        300,
-        14_358_406,
-        3_011_458_816,
-        "timm/tf_efficientnetv2_b3.in21k_ft_in1k",
-    ),
-    "efficientnet_v2_s": Variant(
-        {"stem": 24, "stages": S}, 384, 21_458_488, 8_365_617_152, "timm/tf_efficientnetv2_s.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_m": Variant(
-        {"stem": 24, "stages": M}, 480, 54_139_356, 24_582_460_384, "timm/tf_efficientnetv2_m.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_l": Variant(
-        {"stem": 32, "stages": L}, 480, 118_515_272, 56_079_699_008, "timm/tf_efficientnetv2_l.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_xl": Variant(
-        {"stem": 32, "stages": XL}, 512, 208_119_808, 93_353_451_520, "timm/tf_efficientnetv2_xl.in21k_ft_in1k"
-    ),
+B = {"stem": 32, "stages": BASE}
+VARIANTS = {
+    f"efficientnet_v2_{name}": Variant(arguments, size, parameters, macs, f"timm/tf_efficientnetv2_{name}.{recipe}")
+    for name, arguments, size, parameters, macs, recipe in (
+        ("b0", B, 224, 7_139_704, 718_086_176, "in1k"),
+        ("b1", {**B, "depth": 1.1}, 240, 8_141_052, 1_196_819_360, "in1k"),
+        ("b2", {**B, "width": 1.1, "depth": 1.2}, 260, 10_096_086, 1_697_542_832, "in1k"),
+        ("b3", {**B, "width": 1.2, "depth": 1.4}, 300, 14_358_406, 3_011_458_816, "in21k_ft_in1k"),
+        ("s", {"stem": 24, "stages": S}, 384, 21_458_488, 8_365_617_152, "in21k_ft_in1k"),
+        ("m", {"stem": 24, "stages": M}, 480, 54_139_356, 24_582_460_384, "in21k_ft_in1k"),
+        ("l", {"stem": 32, "stages": L}, 480, 118_515_272, 56_079_699_008, "in21k_ft_in1k"),
+        ("xl", {"stem": 32, "stages": XL}, 512, 208_119_808, 93_353_451_520, "in21k_ft_in1k"),
+    )
 }
 
 

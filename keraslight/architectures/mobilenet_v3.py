@@ -64,36 +64,29 @@ _LARGE = {"stages": LARGE, "head": (960, 1280)}
 _SMALL = {"stages": SMALL, "head": (576, 1024)}
 _PLAIN = {"activation": RE, "width": 1.0}
 
-VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "mobilenet_v3_large_100": Variant(
-        {**_LARGE, "width": 1.0}, 224, 5_483_032, 216_589_760, "timm/mobilenetv3_large_100.ra_in1k"
-    ),
-    "mobilenet_v3_large_075": Variant(
-        {**_LARGE, "width": 0.75}, 224, 3_993_528, 154_560_624, "timm/tf_mobilenetv3_large_075.in1k"
-    ),
-    "mobilenet_v3_large_minimalistic": Variant(
-        {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)},
-        224,
-        3_924_288,
-        209_136_704,
-        "timm/tf_mobilenetv3_large_minimal_100.in1k",
-    ),
-    "mobilenet_v3_small_100": Variant(
-        {**_SMALL, "width": 1.0}, 224, 2_542_856, 56_510_400, "timm/mobilenetv3_small_100.lamb_in1k"
-    ),
-    "mobilenet_v3_small_075": Variant(
-        {**_SMALL, "width": 0.75}, 224, 2_041_872, 43_399_344, "timm/mobilenetv3_small_075.lamb_in1k"
-    ),
-    "mobilenet_v3_small_050": Variant(
-        {**_SMALL, "width": 0.5}, 224, 1_593_224, 24_188_688, "timm/mobilenetv3_small_050.lamb_in1k"
-    ),
-    "mobilenet_v3_small_minimalistic": Variant(
-        {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)},
-        224,
-        2_044_736,
-        52_288_448,
-        "timm/tf_mobilenetv3_small_minimal_100.in1k",
-    ),
+VARIANTS = {
+    f"mobilenet_v3_{name}": Variant(arguments, 224, parameters, macs, f"timm/{checkpoint}")
+    for name, arguments, parameters, macs, checkpoint in (
+        ("large_100", {**_LARGE, "width": 1.0}, 5_483_032, 216_589_760, "mobilenetv3_large_100.ra_in1k"),
+        ("large_075", {**_LARGE, "width": 0.75}, 3_993_528, 154_560_624, "tf_mobilenetv3_large_075.in1k"),
+        (
+            "large_minimalistic",
+            {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)},
+            3_924_288,
+            209_136_704,
+            "tf_mobilenetv3_large_minimal_100.in1k",
+        ),
+        ("small_100", {**_SMALL, "width": 1.0}, 2_542_856, 56_510_400, "mobilenetv3_small_100.lamb_in1k"),
+        ("small_075", {**_SMALL, "width": 0.75}, 2_041_872, 43_399_344, "mobilenetv3_small_075.lamb_in1k"),
+        ("small_050", {**_SMALL, "width": 0.5}, 1_593_224, 24_188_688, "mobilenetv3_small_050.lamb_in1k"),
+        (
+            "small_minimalistic",
+            {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)},
+            2_044_736,
+            52_288_448,
+            "tf_mobilenetv3_small_minimal_100.in1k",
+        ),
+    )
 }
 
 

@@ -195,34 +195,21 @@ HYBRID_LARGE = (
     (Conv(1, 960),),
 )
 
-VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "mobilenet_v4_conv_small": Variant(
-        {"stem": 32, "stages": CONV_SMALL}, 224, 3_774_024, 186_005_568, "timm/mobilenetv4_conv_small.e2400_r224_in1k"
-    ),
-    "mobilenet_v4_conv_medium": Variant(
-        {"stem": 32, "stages": CONV_MEDIUM},
-        256,
-        9_715_512,
-        1_080_244_224,
-        "timm/mobilenetv4_conv_medium.e500_r256_in1k",
-    ),
-    "mobilenet_v4_conv_large": Variant(
-        {"stem": 24, "stages": CONV_LARGE}, 384, 32_590_864, 6_376_220_672, "timm/mobilenetv4_conv_large.e600_r384_in1k"
-    ),
-    "mobilenet_v4_hybrid_medium": Variant(
-        {"stem": 32, "stages": HYBRID_MEDIUM, "layer_scale": 1e-5},
-        256,
-        11_074_648,
-        1_271_183_360,
-        "timm/mobilenetv4_hybrid_medium.ix_e550_r256_in1k",
-    ),
-    "mobilenet_v4_hybrid_large": Variant(
-        {"stem": 24, "stages": HYBRID_LARGE, "layer_scale": 1e-5, "activation": "gelu"},
-        384,
-        37_764_624,
-        7_711_877_120,
-        "timm/mobilenetv4_hybrid_large.ix_e600_r384_in1k",
-    ),
+SMALL = {"stem": 32, "stages": CONV_SMALL}
+MEDIUM = {"stem": 32, "stages": CONV_MEDIUM}
+LARGE = {"stem": 24, "stages": CONV_LARGE}
+MEDIUM_MQA = {"stem": 32, "stages": HYBRID_MEDIUM, "layer_scale": 1e-5}
+LARGE_MQA = {"stem": 24, "stages": HYBRID_LARGE, "layer_scale": 1e-5, "activation": "gelu"}
+
+VARIANTS = {
+    f"mobilenet_v4_{name}": Variant(arguments, size, parameters, macs, f"timm/mobilenetv4_{name}.{recipe}_in1k")
+    for name, arguments, size, parameters, macs, recipe in (
+        ("conv_small", SMALL, 224, 3_774_024, 186_005_568, "e2400_r224"),
+        ("conv_medium", MEDIUM, 256, 9_715_512, 1_080_244_224, "e500_r256"),
+        ("conv_large", LARGE, 384, 32_590_864, 6_376_220_672, "e600_r384"),
+        ("hybrid_medium", MEDIUM_MQA, 256, 11_074_648, 1_271_183_360, "ix_e550_r256"),
+        ("hybrid_large", LARGE_MQA, 384, 37_764_624, 7_711_877_120, "ix_e600_r384"),
+    )
 }
 
 

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
+from keras import layers
 
 from keraslight import registry
-from keraslight.blocks.model import Head, Network, assemble, image_input
+from keraslight.blocks.model import Head, Network, image_input
+from keraslight.errors import InvalidArgumentError
 from keraslight.registry import Variant
 
 ARGUMENTS = {
@@ -33,6 +35,8 @@ ARGUMENTS = {
     "name": "Name of the model. None uses the variant's full name.",
 }
 """The arguments that all builders share, in the order of the signature, with their documentation."""
+
+POOLINGS = {"avg": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
 _ENDING = """
 Returns:
@@ -114,16 +118,24 @@ def _build(
 ) -> keras.Model:
     shape = (row.input_size, row.input_size, row.channels) if input_shape is None else input_shape
     images = image_input(shape, input_tensor, min_size=min_size)
-    head = Head(row.classes if classes is None else classes, classifier_activation, dropout)
-    return assemble(
-        images,
-        network(images),
-        head,
-        include_top=include_top,
-        pooling=pooling,
-        features_only=features_only,
-        name=name or full_name,
-    )
+    features, x, top, needs_top = network(images)
+    if needs_top and (features_only or not include_top):
+        raise InvalidArgumentError(
+            f"`{needs_top}` needs a model with its top. "
+            f"Received: {needs_top}=True, include_top={include_top}, features_only={features_only}."
+        )
+    if features_only:
+        x = features
+    elif include_top:
+        x = top(x, Head(row.classes if classes is None else classes, classifier_activation, dropout))
+    elif pooling is not None:
+        if pooling not in POOLINGS:
+            raise InvalidArgumentError(f"`pooling` must be one of {(None, *POOLINGS)}. Received: {pooling!r}.")
+        x = POOLINGS[pooling](name="pool")(x)
+    # A given input tensor may have been computed from the model's input. As a list, Keras would warn about every call
+    # with a bare tensor.
+    (source,) = keras.utils.get_source_inputs(images)
+    return keras.Model(source, x, name=name or full_name)
 
 
 def _documentation(network: Callable[..., Network], variants: Mapping[str, Variant], prefix: str, min_size: int) -> str:

@@ -11,8 +11,6 @@ from keras import KerasTensor, layers
 from keraslight.blocks.conv import activate
 from keraslight.errors import InvalidArgumentError
 
-POOLINGS = (None, "avg", "max")
-
 
 class Head(NamedTuple):
     """The classifier that the caller of a builder asked for.
@@ -166,52 +164,6 @@ class Network(NamedTuple):
     last: KerasTensor
     top: Callable[[KerasTensor, Head], KerasTensor | dict[str, KerasTensor]] = pooled_classifier
     needs_top: str = ""
-
-
-def assemble(
-    images: KerasTensor,
-    network: Network,
-    head: Head,
-    *,
-    include_top: bool,
-    pooling: str | None,
-    features_only: bool,
-    name: str,
-) -> keras.Model:
-    """Turns a network into a model.
-
-    Args:
-        images: The tensor that the network starts from.
-        network: The network.
-        head: Number of classes, activation and dropout rate of the classifier.
-        include_top: Whether the model ends in the network's top instead of the last map.
-        pooling: Pooling of the last map if there is no top: None, `"avg"` or `"max"`.
-        features_only: Whether the model returns the dict of feature maps.
-        name: Name of the model.
-
-    Raises:
-        InvalidArgumentError: An argument is out of range, or contradicts another one.
-    """
-    if network.needs_top and (features_only or not include_top):
-        raise InvalidArgumentError(
-            f"`{network.needs_top}` needs a model with its top. "
-            f"Received: {network.needs_top}=True, include_top={include_top}, features_only={features_only}."
-        )
-    # A given input tensor may have been computed from the model's input. As a list, Keras would warn about every call
-    # with a bare tensor.
-    (source,) = keras.utils.get_source_inputs(images)
-    if features_only:
-        return keras.Model(source, network.features, name=name)
-    if include_top:
-        return keras.Model(source, network.top(network.last, head), name=name)
-    if pooling not in POOLINGS:
-        raise InvalidArgumentError(f"`pooling` must be one of {POOLINGS}. Received: {pooling!r}.")
-    x = network.last
-    if pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="pool")(x)
-    return keras.Model(source, x, name=name)
 
 
 def _check_classes(classes: int) -> None:
