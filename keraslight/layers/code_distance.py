@@ -7,7 +7,7 @@ import numpy as np
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._convolution import Shape
+from keraslight.layers._convolution import Shape, known_channels
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
@@ -34,7 +34,7 @@ class CodeDistance(keras.layers.Layer):
         self.classes, self.seed = classes, seed
 
     def build(self, input_shape: Shape) -> None:
-        self.codes = np.random.default_rng(self.seed).choice([-1.0, 1.0], (input_shape[-1], self.classes))
+        self.codes = np.random.default_rng(self.seed).choice([-1.0, 1.0], (known_channels(input_shape), self.classes))
 
     def call(self, inputs: KerasTensor) -> KerasTensor:
         codes = ops.convert_to_tensor(self.codes, inputs.dtype)
