@@ -127,7 +127,7 @@ def _torch_slots(
                 f"The map names a layer that the model lacks. Received: {ours!r} for {theirs!r}."
             )
         mapped.add(ours)
-        for suffix, slot in _layer_slots(by_name[ours]):
+        for suffix, slot in layer_slots(by_name[ours]):
             # Some modules hold a bare parameter instead of a module with parameters, such as torchvision's layer scale.
             slots[theirs if theirs in tensors else f"{theirs}.{suffix}"] = slot
     for name in by_name.keys() - mapped:
@@ -154,7 +154,7 @@ def _drop_training_only(
         log.info("%s does without %s: left out %d tensors of the checkpoint.", model_name, module, len(dropped))
 
 
-def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
+def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
     """Yields pairs (torch parameter name, slot) of one layer, with conversions from torch's layout to Keras'."""
     match layer:
         case layers.DepthwiseConv2D():  # (C, 1, kh, kw) -> (kh, kw, C, 1)

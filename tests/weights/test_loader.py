@@ -17,7 +17,7 @@ from keraslight.errors import (
 )
 from keraslight.weights import CHECKPOINTS, load_weights
 from keraslight.weights.files import fetch
-from keraslight.weights.loader import _layer_slots
+from keraslight.weights.loader import layer_slots
 
 SHAPE = (32, 32, 3)
 
@@ -37,7 +37,7 @@ def torch_tensors(model) -> dict[str, np.ndarray]:
     tensors = {}
     for ours, theirs in names_of(model):
         layer = model.get_layer(ours)
-        for suffix, slot in _layer_slots(layer):
+        for suffix, slot in layer_slots(layer):
             value = np.asarray(slot.variable)
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 value = value.transpose(2, 3, 0, 1)
