@@ -11,7 +11,7 @@ from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._loss import ClassificationLoss
 from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
-from keraslight.training._run import load_run
+from keraslight.training.run_folder import load_run
 from keraslight.training._sources import load_digits, load_directory, load_images
 from keraslight.training._trainer import TrainingResult, train
 

@@ -27,7 +27,7 @@ from keraslight.training._extras import require
 from keraslight.training._loss import ClassificationLoss, gives_logits
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training._run import Row, RunFolder
+from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
 
