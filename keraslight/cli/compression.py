@@ -51,7 +51,7 @@ def prune(
         bool,
         Option(
             "--two-of-four",
-            help="Zero two of every four channels from the first step on; ignores --sparsity and --schedule.",
+            help="2:4 sparsity at once: two zeros in every four channels; ignores --sparsity, --schedule.",
         ),
     ] = False,
     epochs: Epochs = 12,
@@ -171,7 +171,7 @@ def quantize(
     data: Data,
     to: Annotated[Path, Option(help="int8 .tflite file to write.")],
     method: Annotated[
-        Method, Option(help="ptq: calibration with images, no training; qat: quantization-aware training.")
+        Method, Option(help="ptq: calibration without training; qat: training with quantization.")
     ] = Method.ptq,
     epochs: Annotated[int, Option(help="For qat: passes over the training images.", min=1)] = 3,
     batch_size: Annotated[int, Option(help="For qat: images per step.", min=1)] = 32,

@@ -19,7 +19,8 @@ def train(
         str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
     ] = None,
     size: Annotated[
-        int | None, Option(help="Side of the square input, in pixels (at least 32).", show_default="the recipe's")
+        int | None,
+        Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
     ] = None,
     epochs: Annotated[int | None, Option(help="Passes over the training images.", show_default="the recipe's")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,

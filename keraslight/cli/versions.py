@@ -14,14 +14,14 @@ from keraslight.errors import InvalidArgumentError
 
 def versions(
     name: Annotated[str, Argument(help="Name or folder of a servable.")],
-    repository: Annotated[Path, Option(help="Model repository that holds NAME.")] = Path("savedmodels"),
+    repository: Annotated[Path, Option(help="Model repository that contains the servable.")] = Path("savedmodels"),
     label: Annotated[
         list[str] | None, Option(help="LABEL=VERSION sets a label; LABEL= removes it; repeatable.", show_default=False)
     ] = None,
     prune: Annotated[
         int | None,
         Option(
-            help="Remove old versions, except this many of the highest and all labelled ones.",
+            help="Remove old versions, except this many of the highest and all labeled ones.",
             min=1,
             show_default=False,
         ),
