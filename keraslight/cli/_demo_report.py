@@ -38,7 +38,7 @@ class Stage:
     largest_difference: float = 0.0
 
 
-def confusion(targets: NDArray[np.int64], predictions: NDArray[np.int64], classes: int = 10) -> NDArray[np.int64]:
+def confusion(targets: NDArray[np.int32], predictions: NDArray[np.int64], classes: int = 10) -> NDArray[np.int64]:
     """Confusion matrix (classes, classes): one row per true digit, one column per predicted digit."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (targets, predictions), 1)
@@ -68,7 +68,7 @@ def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Pat
 
 
 def draw_images(
-    files: list[Path], targets: NDArray[np.int64], predictions: NDArray[np.int64], labels: tuple[str, ...], file: Path
+    files: list[Path], targets: NDArray[np.int32], predictions: NDArray[np.int64], labels: tuple[str, ...], file: Path
 ) -> None:
     """Draws a grid of classified digits, starting with the misclassified ones in red."""
     from matplotlib.figure import Figure
