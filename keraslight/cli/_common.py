@@ -117,7 +117,7 @@ def load_source(
     """
     import keraslight
     from keraslight.labels import imagenet_labels
-    from keraslight.layers._ends import own_preprocessing
+    from keraslight.graph import own_preprocessing
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 

@@ -11,23 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from keraslight._pictures import finished, new_figure
 from keraslight.cli._common import console, save_table
 from keraslight.cli._forms import Form
 
 
 @dataclasses.dataclass
 class Stage:
-    """One form of the demo's model.
-
-    Attributes:
-        name: "float", "pruned" or "int8".
-        model: A Keras model, or a quantization-aware one.
-        sparsity: Share of zero weights, 0 to 1.
-        seconds: Duration of its training.
-        servable: Folder of its servable's version.
-        form: Its LiteRT file for Android, measured.
-        largest_difference: Largest difference between a served probability and one in this process.
-    """
+    """A stage of the demo: its model, share of zeros, training time, servable version, and file for Android."""
 
     name: str
     model: Any
@@ -47,9 +38,7 @@ def confusion(targets: NDArray[np.int32], predictions: NDArray[np.int64], classe
 
 def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Path) -> None:
     """Draws a confusion matrix, darker for higher counts."""
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-    figure = Figure(figsize=(6, 6), layout="constrained")
+    figure = new_figure(6, 6)
     axes = figure.subplots()
     axes.imshow(counts, cmap="Blues")
     for row, column in np.argwhere(counts):
@@ -64,18 +53,17 @@ def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Pat
         ylabel="true digit",
         title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
     )
-    figure.savefig(file, dpi=120)
+    finished(figure, file)
 
 
 def draw_images(
     files: list[Path], targets: NDArray[np.int32], predictions: NDArray[np.int64], labels: tuple[str, ...], file: Path
 ) -> None:
     """Draws a grid of classified digits, starting with the misclassified ones in red."""
-    from matplotlib.figure import Figure
     from PIL import Image
 
     wrong_first = np.argsort(targets == predictions, kind="stable")[:40]
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    figure = new_figure(10, 5.5)
     for axes, index in zip(figure.subplots(4, 10).flat, wrong_first, strict=True):
         axes.imshow(np.asarray(Image.open(files[index])), cmap="gray")
         right = targets[index] == predictions[index]
@@ -83,7 +71,7 @@ def draw_images(
         axes.set_title(text, color="black" if right else "red", fontsize=10)
         axes.axis("off")
     figure.suptitle("Predictions of the served int8 model, mistakes first")
-    figure.savefig(file, dpi=120)
+    finished(figure, file)
 
 
 def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: float) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from keraslight._pictures import finished, new_figure
+
 if TYPE_CHECKING:
     import keras
 
@@ -46,7 +48,7 @@ class Form:
 def form(name: str, file: Path, model: keras.Model) -> Form:
     """Counts the multiply-adds of the Keras model that a file was converted from."""
     from keraslight import analysis, compress
-    from keraslight.compress._fuse import opened
+    from keraslight.rewrite.fuse import opened
 
     model = opened(model)  # so that all reports name the layers of a nested model alike
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
@@ -115,11 +117,18 @@ def table(forms: list[Form], title: str) -> Table:
     return result
 
 
-def draw(forms: list[Form], title: str, path: Path) -> Path:
+def draw(forms: list[Form], title: str, path: Path) -> None:
     """Draws the table as bars, relative to the first form."""
-    from keraslight.compress._plots import bars
-
     names = ("accuracy", "megabytes", "gzip_megabytes", "macs", "nonzero_macs", "milliseconds")
-    values = [[getattr(each, name) / (getattr(forms[0], name) or 1) for name in names] for each in forms]
-    groups = ("accuracy", ".tflite", "gzip", "MACs", "non-zero MACs", "latency")
-    return bars(path, np.asarray(values), groups=groups, series=[each.name for each in forms], title=title)
+    figure = new_figure(2 + 1.2 * len(names), 4)
+    axes = figure.subplots()
+    width = 0.8 / len(forms)
+    places = np.arange(len(names))
+    for number, each in enumerate(forms):
+        shares = [getattr(each, name) / (getattr(forms[0], name) or 1) for name in names]
+        bars = axes.bar(places + (number - (len(forms) - 1) / 2) * width, shares, width, label=each.name)
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.set_xticks(places, ("accuracy", ".tflite", "gzip", "MACs", "non-zero MACs", "latency"))
+    axes.set(title=title, ylabel=f"as a share of {forms[0].name}")
+    figure.legend(loc="outside lower center", ncols=len(forms))  # inside, it would hide bars
+    finished(figure, path)

@@ -189,9 +189,9 @@ def _thumbnail(path: str, columns: int = 16) -> Text:
 
 def _plot(report: LoadReport, title: str, path: Path) -> None:
     """Draws a histogram of the latencies, with percentiles."""
-    from matplotlib.figure import Figure
+    from keraslight._pictures import new_figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     milliseconds = 1000 * report.latencies
     axes.hist(milliseconds, bins=60, color="0.6")

@@ -315,5 +315,7 @@ def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem:
     console.print(table)
     text = stem.with_name(f"{stem.name}_table.txt")
     _common.save_table(table, text)
-    console.print(f"Table: {text}; chart: {_forms.draw(forms, title, text.with_suffix('.png'))}")
+    chart = text.with_suffix(".png")
+    _forms.draw(forms, title, chart)
+    console.print(f"Table: {text}; chart: {chart}")
     return forms[-1]

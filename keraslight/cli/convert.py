@@ -11,16 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.table import Table
 from typer import Option
 
-from keraslight.cli._common import (
-    Labels,
-    Source,
-    SourceSize,
-    SourceWeights,
-    console,
-    known_preprocessing,
-    load_images,
-    load_source,
-)
+from keraslight.cli import _common
+from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -119,11 +111,11 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, names, spec, _ = load_source(model, weights, size, labels)
-    images = None if data is None else load_images(data, spec)
+    net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    images = None if data is None else _common.load_images(data, spec)
     representative: Any = None
     if samples:
-        representative = training.load_images(samples, known_preprocessing(spec, "--samples"), limit=_SAMPLES)
+        representative = training.load_images(samples, _common.known_preprocessing(spec, "--samples"), limit=_SAMPLES)
     elif images is not None and quantization is Quantization.int8:
         representative = images.train(32)
 
@@ -170,7 +162,7 @@ def onnx(
     """
     from keraslight.export import to_onnx
 
-    net = load_source(model, weights, size).model
+    net = _common.load_source(model, weights, size).model
     written = to_onnx(net, to, opset=opset, check_images=_noise(net, seed))
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
 

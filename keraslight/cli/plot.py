@@ -142,7 +142,7 @@ def _decode(model: keras.Model, image: Path) -> NDArray[np.float32]:
     """Decodes an image file to the model's input: raw pixels, 0 to 255."""
     import tensorflow as tf
 
-    from keraslight.layers._ends import own_preprocessing
+    from keraslight.graph import own_preprocessing
     from keraslight.preprocessing import Preprocessing
 
     height, width, channels = model.input_shape[1:]

@@ -16,8 +16,8 @@ import keras
 import numpy as np
 
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
+from keraslight._pictures import new_figure
 from keraslight.errors import InvalidArgumentError
-from keraslight.training._extras import require
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
 
@@ -92,8 +92,7 @@ class RunFolder:
 
     def save_curves(self, history: list[Row]) -> None:
         """Replaces the plot of loss and accuracy over the epochs."""
-        # Not pyplot, which selects a window system and keeps all figures.
-        figure = require("matplotlib.figure", "matplotlib").Figure(figsize=(10, 4), layout="constrained")
+        figure = new_figure(10, 4)
         epochs = [row["epoch"] for row in history]
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             axes.plot(epochs, [row[metric] for row in history], marker=".", label="training (augmented)")
