@@ -116,8 +116,8 @@ def load_source(
         InvalidArgumentError: Weights or a size are given for a saved model, or the model doesn't exist.
     """
     import keraslight
-    from keraslight.labels import imagenet_labels
     from keraslight.graph import own_preprocessing
+    from keraslight.labels import imagenet_labels
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 

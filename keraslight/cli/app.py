@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from keraslight.cli import client, compression, convert, demo, export, models, plot, serve, speed, train, versions
+from keraslight.cli import client, compression, convert, export, models, plot, serve, speed, train, versions
 
 # TensorFlow's C++ start-up messages would bury the output of a command; its errors still appear.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -47,7 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "onnx": convert.onnx,
     "classify": client.classify,
     "load-test": client.load_test,
-    "demo": demo.demo,
+    "demo": train.demo,
 }
 PLOTS: dict[str, Callable[..., None]] = {
     "costs": plot.costs,

@@ -92,7 +92,7 @@ def find_models(folder: Path) -> dict[str, Path]:
         InvalidArgumentError: The folder has no models.
     """
     folder = folder.absolute()
-    if _is_version(folder):
+    if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}
     if _versions(folder):
         return {folder.name: folder}
@@ -108,15 +108,12 @@ def find_models(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _is_version(folder: Path) -> bool:
-    files = ("saved_model.pb", "model.tflite")
-    return re.fullmatch("[0-9]+", folder.name) is not None and any((folder / file).is_file() for file in files)
-
-
 def _versions(base: Path) -> dict[int, Path]:
-    if not base.is_dir():
-        return {}
-    return {int(path.name): path for path in base.iterdir() if _is_version(path)}
+    from keraslight_serving.server.models.folders import find_versions
+
+    found = find_versions(base) if base.is_dir() else {}
+    files = ("saved_model.pb", "model.tflite")
+    return {number: path for number, path in found.items() if any((path / file).is_file() for file in files)}
 
 
 def _engines(version: Path, engine: str | None) -> str:

@@ -1,4 +1,4 @@
-"""`keraslight train`: a model on your own images."""
+"""`keraslight train` and `keraslight demo`: models trained on your own images, or on digits from start to end."""
 
 from __future__ import annotations
 
@@ -83,3 +83,18 @@ def train(
     )
     if images.skipped:
         console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
+
+
+def demo(
+    to: Annotated[Path, Option(help="Output folder.")] = Path("runs/demo"),
+    seed: _common.Seed = 0,
+    epochs: Annotated[int | None, Option(help="Passes of the float training.", show_default="the recipe's")] = None,
+) -> None:
+    """Train, prune, quantize, export and serve a digit classifier.
+
+    Compares every served prediction with the model in this process, and exits
+    with code 1 if any stage disagrees.
+    """
+    from keraslight.cli._demo import run_demo
+
+    run_demo(to, seed=seed, epochs=epochs)

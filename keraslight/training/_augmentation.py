@@ -39,15 +39,16 @@ class Augmentation:
     edges: str = "reflect"
 
     def __post_init__(self) -> None:
-        for field in ("shift", "zoom"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InvalidArgumentError(f"`{field}` must be in [0, 1). Received: {field}={getattr(self, field)}.")
-        if not 0 <= self.rotate_degrees <= 180:
-            raise InvalidArgumentError(
-                f"`rotate_degrees` must be in [0, 180]. Received: rotate_degrees={self.rotate_degrees}."
-            )
-        if not 0 <= self.brightness <= 1:
-            raise InvalidArgumentError(f"`brightness` must be in [0, 1]. Received: brightness={self.brightness}.")
+        for field, valid, interval in (
+            ("shift", 0 <= self.shift < 1, "[0, 1)"),
+            ("zoom", 0 <= self.zoom < 1, "[0, 1)"),
+            ("rotate_degrees", 0 <= self.rotate_degrees <= 180, "[0, 180]"),
+            ("brightness", 0 <= self.brightness <= 1, "[0, 1]"),
+        ):
+            if not valid:
+                raise InvalidArgumentError(
+                    f"`{field}` must be in {interval}. Received: {field}={getattr(self, field)}."
+                )
         if self.edges not in EDGES:
             raise InvalidArgumentError(f"`edges` must be one of {EDGES}. Received: {self.edges!r}.")
 

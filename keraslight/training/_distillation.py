@@ -12,7 +12,7 @@ import numpy as np
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph.ends import lone_activation, maker
 from keraslight.graph.weights import set_weights
-from keraslight.training._loss import gives_logits
+from keraslight.training._loss import check_ends, gives_logits
 
 _TINY = 1e-30
 """Smallest probability whose logarithm is meaningful in float32."""
@@ -49,12 +49,7 @@ class Distillation:
             )
         if not 0 <= self.alpha < 1:
             raise InvalidArgumentError(f"`alpha` must be in [0, 1). Received: alpha={self.alpha}.")
-        inputs, outputs = (getattr(self.teacher, name, None) or [] for name in ("inputs", "outputs"))
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise InvalidArgumentError(
-                "`teacher` must be a functional or sequential model with one input and one output. "
-                f"Received: {type(self.teacher).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
-            )
+        check_ends(self.teacher, "teacher")
         gives_logits(self.teacher)
 
     def distiller(self, student: keras.Model) -> keras.distillation.Distiller:

@@ -42,6 +42,16 @@ class ClassificationLoss(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
 
 
+def check_ends(model: keras.Model, name: str) -> None:
+    """Raises InvalidArgumentError unless the model has one input and one output."""
+    inputs, outputs = (getattr(model, end, None) or [] for end in ("inputs", "outputs"))
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InvalidArgumentError(
+            f"`{name}` must be a functional or sequential model with one input and one output. "
+            f"Received: {type(model).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
+        )
+
+
 def gives_logits(model: keras.Model) -> bool:
     """Whether a model returns logits; False for probabilities.
 

@@ -42,28 +42,21 @@ class Recipe:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        for field in ("epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                raise InvalidArgumentError(f"`{field}` must be at least 1. Received: {field}={getattr(self, field)}.")
-        if not self.learning_rate > 0:
-            raise InvalidArgumentError(
-                f"`learning_rate` must be positive. Received: learning_rate={self.learning_rate}."
-            )
+        for field, valid, rule in (
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("batch_size", self.batch_size >= 1, "at least 1"),
+            ("learning_rate", self.learning_rate > 0, "positive"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
+            ("patience", self.patience is None or self.patience >= 1, "at least 1 or None"),
+        ):
+            if not valid:
+                raise InvalidArgumentError(f"`{field}` must be {rule}. Received: {field}={getattr(self, field)}.")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise InvalidArgumentError(
                 "`warmup_epochs` must be at least 0 and less than `epochs`. "
                 f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}."
             )
-        if not self.weight_decay >= 0:
-            raise InvalidArgumentError(
-                f"`weight_decay` must be at least 0. Received: weight_decay={self.weight_decay}."
-            )
-        if not 0 <= self.label_smoothing < 1:
-            raise InvalidArgumentError(
-                f"`label_smoothing` must be in [0, 1). Received: label_smoothing={self.label_smoothing}."
-            )
-        if self.patience is not None and self.patience < 1:
-            raise InvalidArgumentError(f"`patience` must be at least 1 or None. Received: patience={self.patience}.")
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed."""

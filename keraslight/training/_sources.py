@@ -97,11 +97,7 @@ def load_directory(
         )
     files, targets = [], []
     for target, label in enumerate(labels):
-        members = sorted(
-            str(file)
-            for file in (root / label).iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
+        members = sorted(str(file) for file in (root / label).iterdir() if _is_image(file, root / label))
         files += members
         targets += [target] * len(members)
 
@@ -170,16 +166,15 @@ def _image_files(path: pathlib.Path) -> list[pathlib.Path]:
         return [path]
     if not path.is_dir():
         raise DataError(f"Images must be in files or folders that exist. Received: {path}.")
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
+    files = sorted(file for file in path.rglob("*") if _is_image(file, path))
     if not files:
         raise DataError(f"A folder of images must hold at least one {', '.join(SUFFIXES)} file. Received: {path}.")
     return files
+
+
+def _is_image(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
 
 
 def _decode_all(

@@ -24,7 +24,7 @@ from keraslight.graph import own_preprocessing
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
-from keraslight.training._loss import ClassificationLoss, gives_logits
+from keraslight.training._loss import ClassificationLoss, check_ends, gives_logits
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training.run_folder import Row, RunFolder
@@ -236,21 +236,16 @@ class _Keeper(keras.callbacks.Callback):
 
 def _check(model: keras.Model, data: ImageData) -> None:
     """Raises for what would fail later, or silently train the wrong thing."""
-    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InvalidArgumentError(
-            "`model` must be a functional or sequential model with one input and one output. "
-            f"Received: {type(model).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
-        )
-    got, want = tuple(inputs[0].shape[1:]), data.image_shape
+    check_ends(model, "model")
+    got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):
         raise InvalidArgumentError(
             f"`model` must take images of `data.preprocessing`'s size, {want}. Received: a model for {got}."
         )
-    if tuple(outputs[0].shape[1:]) != (len(data.labels),):
+    if tuple(model.outputs[0].shape[1:]) != (len(data.labels),):
         raise InvalidArgumentError(
             f"`model` must give one score for each of the {len(data.labels)} labels. "
-            f"Received: a model with output shape {tuple(outputs[0].shape)}."
+            f"Received: a model with output shape {tuple(model.outputs[0].shape)}."
         )
     own = own_preprocessing(model)
     if own is None:
