@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -16,10 +15,12 @@ import keras
 import numpy as np
 
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
+from keraslight._files import replacing, write_file
 from keraslight._pictures import new_figure
 from keraslight.errors import InvalidArgumentError
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
+FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
 
 Row = dict[str, float]
 """Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
@@ -59,17 +60,17 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob("writing.*"):  # of a run that was killed while writing
-            leftover.unlink()
+        for leftover in (file for name in FILES for file in self.path.glob(f".*.{name}")):
+            leftover.unlink()  # of a run that was killed while writing
 
     def clear(self) -> None:
         """Removes the files of an earlier run, but no others."""
-        for name in (STATE, BEST, INFO, HISTORY, CURVES):  # the state first: without it, a run can't be resumed
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
 
     def save_best(self, model: keras.Model) -> None:
         """Replaces the best checkpoint."""
-        with self._replace(BEST) as temporary:
+        with replacing(self.path / BEST) as temporary:
             model.save(temporary)
 
     def load_best(self, model: keras.Model) -> None:
@@ -80,7 +81,7 @@ class RunFolder:
 
     def save_info(self, info: dict[str, Any]) -> None:
         """Replaces model.json."""
-        self._write(INFO, json.dumps(info, indent=2) + "\n")
+        write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
 
     def save_history(self, history: list[Row]) -> None:
         """Replaces history.csv."""
@@ -88,7 +89,7 @@ class RunFolder:
         writer = csv.DictWriter(table, history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        self._write(HISTORY, table.getvalue())
+        write_file(self.path / HISTORY, table.getvalue())
 
     def save_curves(self, history: list[Row]) -> None:
         """Replaces the plot of loss and accuracy over the epochs."""
@@ -100,14 +101,14 @@ class RunFolder:
             axes.set(xlabel="epoch", ylabel=metric)
             axes.grid(alpha=0.3)
             axes.legend()
-        with self._replace(CURVES) as temporary:
+        with replacing(self.path / CURVES) as temporary:
             figure.savefig(temporary)
 
     def save_state(self, model: keras.Model, history: list[Row], identity: dict[str, Any]) -> None:
         """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete."""
         arrays: dict[str, Any] = {f"{index:05d}": np.asarray(value) for index, value in enumerate(_variables(model))}
         meta = json.dumps({"history": history, "identity": identity})
-        with self._replace(STATE) as temporary:
+        with replacing(self.path / STATE) as temporary:
             np.savez(temporary, meta=np.asarray(meta), **arrays)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
@@ -137,17 +138,6 @@ class RunFolder:
         for variable, array in zip(_variables(model), arrays, strict=True):
             variable.assign(array)
         return meta["history"]
-
-    def _write(self, name: str, text: str) -> None:
-        with self._replace(name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _replace(self, name: str) -> Iterator[pathlib.Path]:
-        """A path to write to, which replaces `name` when complete."""
-        temporary = self.path / f"writing.{name}"  # a prefix, because Keras, NumPy and matplotlib use the suffix
-        yield temporary
-        os.replace(temporary, self.path / name)
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
