@@ -85,11 +85,7 @@ def create(name: str, size: int | None) -> keras.Model:
     """The model of that name with random weights, for square images with a side of `size` pixels."""
     import keraslight
 
-    return keraslight.create_model(name, input_shape=_square(size))
-
-
-def _square(size: int | None) -> tuple[int, int, int] | None:
-    return None if size is None else (size, size, 3)
+    return keraslight.create_model(name, input_shape=(size, size, 3) if size else None)
 
 
 def load_source(
@@ -137,11 +133,9 @@ def load_source(
         model, known = keraslight.load_model(source), None
     else:
         spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
+        shape = images.image_shape if images else (size, size, 3) if size else None
         model = keraslight.create_model(
-            source,
-            weights=weights,
-            input_shape=images.image_shape if images else _square(size),
-            preprocessing=(normalize and spec) or False,
+            source, weights=weights, input_shape=shape, preprocessing=(normalize and spec) or False
         )
         known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
     return Loaded(model, given or known, own_preprocessing(model), {})

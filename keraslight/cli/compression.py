@@ -243,17 +243,12 @@ def quantize(
 
 
 class _Trained(NamedTuple):
-    """A run's best model, the content of its model.json, and the images, prepared as for its training."""
+    """A run's best model, the content of its model.json, its recipe, and the images, prepared as for its training."""
 
     model: keras.Model
     details: dict[str, Any]
+    recipe: Recipe
     images: ImageData
-
-    @property
-    def recipe(self) -> Recipe:
-        from keraslight.training import Recipe
-
-        return Recipe.from_dict(self.details["recipe"])
 
     def batches(self, batch_size: int, epochs: int, seed: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the images augmented differently.
@@ -262,7 +257,7 @@ class _Trained(NamedTuple):
 
 def _load(run: Path, data: str) -> _Trained:
     from keraslight.preprocessing import Preprocessing
-    from keraslight.training import load_run
+    from keraslight.training import Recipe, load_run
 
     model, details = load_run(run)
     images = _common.load_images(data, Preprocessing.from_dict(details["preprocessing"]))
@@ -270,7 +265,7 @@ def _load(run: Path, data: str) -> _Trained:
         raise InvalidArgumentError(
             f"`--data` must have the classes of the run, {details['labels']}. Received: {list(images.labels)}."
         )
-    return _Trained(model, details, images)
+    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images)
 
 
 def _shares(layers: list[str]) -> dict[str, float]:

@@ -32,7 +32,7 @@ def costs(
     from keraslight.analysis import plot_costs
 
     plot_costs([load_source(model, size=size, normalize=False).model for model in models], by=by.value, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def tradeoff(
@@ -64,7 +64,7 @@ def tradeoff(
     else:
         rows = [row for row in _read(records, x, y) if fnmatch.fnmatch(str(row.get("name")), pattern)]
     plot_tradeoff(rows, x=x, y=y, group="family" if records is None else None, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def architecture(
@@ -77,7 +77,7 @@ def architecture(
     from keraslight.analysis import plot_architecture
 
     plot_architecture(load_source(model, size=size, normalize=False).model, by=by.value, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def features(
@@ -96,7 +96,7 @@ def features(
 
     net = load_source(model, weights, size).model
     plot_features(net, _decode(net, image), layers=layer or None, channels=channels, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def grad_cam(
@@ -115,7 +115,7 @@ def grad_cam(
 
     net, labels, _, _ = load_source(model, weights, size)
     plot_grad_cam(net, _decode(net, image), class_index=class_index, layer=layer, labels=labels, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def receptive_field(
@@ -135,7 +135,7 @@ def receptive_field(
     pixels = _decode(net, image)
     heat = effective_receptive_field(net, images=pixels[None]).map if effective else None
     plot_receptive_field(net, pixels, layers=layer or None, effective=heat, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
 def _decode(model: keras.Model, image: Path) -> NDArray[np.float32]:
@@ -164,7 +164,3 @@ def _read(path: Path, *numbers: str) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"--records must be a CSV file with numbers. Received: {path}: {error}.") from error
     return rows
-
-
-def _say(to: Path) -> None:
-    typer.echo(f"Wrote {to}.")
