@@ -1,14 +1,14 @@
 """Compares Keras predict of a fused model with the original: time ratio, layers, and the largest difference.
 
 One process per model, interleaved; medians of wall time and, in parentheses, of the process's CPU time over all
-threads; random weights, no XLA. Run `python benchmarks/fuse.py NAME ...` for selected models. Targets: at most 1.0 for all, at
-most 0.9 for networks with many batch norms.
+threads; random weights, no XLA. Run `python benchmarks/fuse.py NAME ...` for selected models. Targets: at most 1.0
+for all, at most 0.9 for networks with many batch norms.
 
 DenseNet121 has 62 batch norms in front of a ReLU. As `relu(s * x + t)` isn't linear in `x`, no convolution can absorb
 them. TensorFlow runs batch norm and ReLU in one operation, but slowly: on 8x32x32x192, with the following 1x1
-convolution, it takes 6.2 ms of CPU time, compared to 5.1 as a 1x1 depthwise convolution with ReLU, 5.1 with the ReLU alone and 4.1
-without both. `fuse` turns them into depthwise convolutions (ratio 0.86, formerly 0.98). `max(x, -t / s)`, with `s` and
-`t` in the following convolution, took 5.6 ms.
+convolution, it takes 6.2 ms of CPU time, compared to 5.1 as a 1x1 depthwise convolution with ReLU, 5.1 with the ReLU
+alone and 4.1 without both. `fuse` turns them into depthwise convolutions (ratio 0.86, formerly 0.98). `max(x, -t /
+s)`, with `s` and `t` in the following convolution, took 5.6 ms.
 """
 
 import gc
