@@ -106,7 +106,7 @@ def test_a_finished_run_is_not_trained_again(build, data, recipe, run):
 
 
 def test_another_recipe_data_or_model_is_no_resume(build, data, recipe, run):
-    start = r"To start afresh, pass another `run_dir` or `resume=False`.*Received: .*run, where "
+    start = r"To start over, pass another `run_dir` or `resume=False`.*Received: .*run, where "
     with pytest.raises(InvalidArgumentError, match=start + r"recipe\.learning_rate was 0\.01 and is now 0\.02\."):
         train(fresh(build), data, recipe.replace(learning_rate=0.02), run_dir=run.run_dir, progress=False)
     other = ImageData.from_arrays(255 - data.pixels, data.targets, data.labels, data.preprocessing)
