@@ -39,27 +39,6 @@ def heat_map(
     return _save(figure, path)
 
 
-def bars(
-    path: str | os.PathLike[str], values: np.ndarray, *, groups: Sequence[str], series: Sequence[str], title: str
-) -> Path:
-    """Draws shares (S, G), a bar for each of S forms in each of G groups; returns the path.
-
-    Raises:
-        MissingDependencyError: Matplotlib is not installed.
-    """
-    figure = _figure((2 + 1.2 * len(groups), 4))
-    axes = figure.subplots()
-    width = 0.8 / len(series)
-    places = np.arange(len(groups))
-    for number, (name, row) in enumerate(zip(series, values, strict=True)):
-        drawn = axes.bar(places + (number - (len(series) - 1) / 2) * width, row, width, label=name)
-        axes.bar_label(drawn, fmt="%.2f", fontsize=7)
-    axes.set_xticks(places, groups)
-    axes.set(title=title, ylabel=f"as a share of {series[0]}")
-    figure.legend(loc="outside lower center", ncols=len(series))  # inside it would hide bars
-    return _save(figure, path)
-
-
 def ranking(
     path: str | os.PathLike[str],
     values: np.ndarray,
