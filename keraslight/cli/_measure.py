@@ -105,7 +105,7 @@ def table(forms: list[Form], title: str) -> Table:
 
 def draw(forms: list[Form], title: str, path: Path) -> Path:
     """A picture of the table: every figure as a share of the first form's."""
-    from keraslight.compress._plots import bars
+    from keraslight._pictures import bars
 
     names = ("accuracy", "megabytes", "gzip_megabytes", "macs", "nonzero_macs", "milliseconds")
     values = [[getattr(each, name) / (getattr(forms[0], name) or 1) for name in names] for each in forms]

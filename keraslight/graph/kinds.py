@@ -66,6 +66,7 @@ class Kind:
         batch_norm: Normalizes by the batch's statistics in training.
         elementwise: Each output value follows from the values at its own place, with hardly any arithmetic.
         view: Its output is its input's memory under another shape, or it does nothing in inference.
+        moves: Its output has values of its one input at other places: padding, cropping, reshaping, slicing.
         training_only: Does nothing in inference.
         augmentation: Changes images at random in training.
         scales_through: A positive factor per channel goes through it unchanged.
@@ -86,6 +87,7 @@ class Kind:
     batch_norm: bool = False
     elementwise: bool = False
     view: bool = False
+    moves: bool = False
     training_only: bool = False
     augmentation: bool = False
     scales_through: bool = False
@@ -187,7 +189,7 @@ def _normalization(layer: Any) -> Affine | None:
 
 _ELEMENTWISE = Kind(_none, "pixel", elementwise=True)
 _MERGE = Kind(_none, "merge", elementwise=True)
-_MARGIN = Kind(_none, "margin")
+_MARGIN = Kind(_none, "margin", moves=True)
 _IDLE = Kind(_none, "pixel", view=True, training_only=True)
 _AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
 _NORM = Kind(_none, "axis", elementwise=True)
@@ -266,9 +268,9 @@ KINDS: dict[type, Kind] = {
     layers.Minimum: _MERGE,
     # What moves values
     layers.InputLayer: Kind(_none, view=True),
-    layers.Flatten: Kind(_none, "reshape", view=True),
-    layers.Reshape: Kind(_none, "reshape", view=True),
-    layers.Permute: Kind(_none, "permute"),
+    layers.Flatten: Kind(_none, "reshape", view=True, moves=True),
+    layers.Reshape: Kind(_none, "reshape", view=True, moves=True),
+    layers.Permute: Kind(_none, "permute", moves=True),
     layers.Concatenate: Kind(_none, "concatenate"),
     layers.Embedding: Kind(_none),
     layers.ZeroPadding1D: Kind(_none),
@@ -282,7 +284,7 @@ KINDS: dict[type, Kind] = {
     layers.UpSampling3D: Kind(_none),
     layers.Resizing: Kind(_none, int8="moves"),
     layers.CenterCrop: Kind(_none),
-    own.ChannelSlice: Kind(_none, "pixel"),
+    own.ChannelSlice: Kind(_none, "pixel", moves=True),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
     own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
     # What works in training alone

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras.layers import Cropping2D, Permute, Reshape, ZeroPadding2D
 
 from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
-from keraslight.analysis._evaluate import feature_maps, find_map, one_image, to_numpy
-from keraslight.analysis._graph import behaves_like
+from keraslight.analysis._maps import feature_maps, find_map, one_image, to_numpy
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers import ChannelSlice
+from keraslight.graph import read
+from keraslight.graph.kinds import kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Layers that show nothing new.
-_MOVES = (ZeroPadding2D, Cropping2D, Reshape, Permute, ChannelSlice)
 
 
 def plot_features(
@@ -53,10 +49,11 @@ def plot_features(
     target = checked_path(path)
     if channels < 1:
         raise InvalidArgumentError(f"`channels` must be at least 1. Received: channels={channels}.")
-    batch = one_image(model, image)
-    maps, _ = feature_maps(model, keras.ops.convert_to_tensor(batch))
+    graph = read(model, opaque=True)
+    batch = one_image(graph, image)
+    maps, _ = feature_maps(graph, keras.ops.convert_to_tensor(batch))
     if layers is None:
-        made = {name: found for name, found in maps.items() if not behaves_like(found.layer, _MOVES)} or maps
+        made = {name: found for name, found in maps.items() if not kind(found.call.layer).moves} or maps
         layers = list({tuple(found.tensor.shape[1:3]): name for name, found in made.items()}.values())
     if not layers:
         raise InvalidArgumentError("`layers` must name at least one layer. Received: none.")

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from keraslight._pictures import COLORS, HEAT, checked_path, draw_image, finished, new_figure
-from keraslight.analysis._evaluate import one_image
+from keraslight.analysis._maps import one_image
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,7 @@ def plot_receptive_field(
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
-    pixels = one_image(model, image)[0]
+    pixels = one_image(read(model, opaque=True), image)[0]
     height, width = pixels.shape[:2]
     heat = None if effective is None else np.asarray(effective, "float64")
     if heat is not None and (heat.shape != (height, width) or not (heat >= 0).all() or not heat.max() < np.inf):

@@ -13,7 +13,7 @@ import numpy as np
 
 from keraslight import _batches as _data
 from keraslight import graph as _graph
-from keraslight.compress import _plots
+from keraslight import _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 
@@ -64,7 +64,7 @@ class SensitivityReport:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        return _plots.heat_map(
+        return _pictures.heat_map(
             path,
             np.asarray(list(self.accuracies.values())),
             rows=list(self.accuracies),
