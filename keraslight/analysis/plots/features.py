@@ -1,4 +1,4 @@
-"""The feature maps that layers make of an image."""
+"""Feature maps that layers make of an image."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ def plot_features(
     channels: int = 8,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws what layers make of an image: a row a layer, a picture a channel.
+    """Draws what layers make of an image: one row per layer, one picture per channel.
 
-    Of each layer the channels that vary most over the image are shown, the most varied first; each picture is scaled
-    from its own least to its own greatest value, dark to light. A channel that is the same everywhere is dark.
+    For each layer the channels that vary most over the image are shown, in descending order. Each picture is scaled
+    from its own minimum (dark) to its own maximum (light). A constant channel is dark.
 
     Args:
         model: A functional or built Sequential model of one image (B, H, W, C), channels last.
         image: (H, W, C), as the model takes it.
         layers: Names of layers whose output is a map (B, h, w, c); `inner/conv` inside a nested model. None takes the
-            last map of every resolution, padding and the like aside. Of a layer that is called several times, the last
-            call is shown.
-        channels: How many channels of a layer to show at most; at least 1.
-        path: Also write the figure here, .png or .svg.
+            last map of every resolution, ignoring padding and similar layers. If a layer is called several times, the
+            last call is shown.
+        channels: Largest number of channels per layer (at least 1).
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: a layer is unknown or makes no map, the image does not fit, or an argument breaks these
-            rules.
+        InvalidArgumentError: A layer is unknown or makes no map, the image doesn't fit, or an argument is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
