@@ -56,17 +56,17 @@ class Kind:
     Attributes:
         macs: Multiply-adds; None where they are unknown.
         field: Receptive field; None where it is unknown.
-        sees_all: With a field that is a window: every output depends on every pixel all the same.
+        sees_all: Every output depends on every pixel, although the field is a window.
         kernel: Layout of the kernel; None without one that rewrites know.
         prunes: Attribute with the kernel to prune; None for a kind that is not pruned.
         affine: Function of the layer that returns scale and shift, float64 (C,) or (), if it computes
             `scale * x + shift` per channel at inference; see `affine`.
+        channels: Function of the layer that returns which channels of its input, and nothing else, it gives.
         convolution: Slides a learned kernel over a map.
         pooling: Pools a map.
         batch_norm: Normalizes by the batch's statistics in training.
         elementwise: Each output value follows from the values at its own place, with hardly any arithmetic.
         view: Its output is its input's memory under another shape, or it does nothing in inference.
-        moves: Its output has values of its one input at other places: padding, cropping, reshaping, slicing.
         training_only: Does nothing in inference.
         augmentation: Changes images at random in training.
         scales_through: A positive factor per channel goes through it unchanged.
@@ -82,12 +82,12 @@ class Kind:
     kernel: Kernel | None = None
     prunes: str | None = None
     affine: Callable[[Any], Affine | None] | None = None
+    channels: Callable[[Any], slice] | None = None
     convolution: bool = False
     pooling: bool = False
     batch_norm: bool = False
     elementwise: bool = False
     view: bool = False
-    moves: bool = False
     training_only: bool = False
     augmentation: bool = False
     scales_through: bool = False
@@ -189,7 +189,7 @@ def _normalization(layer: Any) -> Affine | None:
 
 _ELEMENTWISE = Kind(_none, "pixel", elementwise=True)
 _MERGE = Kind(_none, "merge", elementwise=True)
-_MARGIN = Kind(_none, "margin", moves=True)
+_MARGIN = Kind(_none, "margin")
 _IDLE = Kind(_none, "pixel", view=True, training_only=True)
 _AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
 _NORM = Kind(_none, "axis", elementwise=True)
@@ -268,9 +268,9 @@ KINDS: dict[type, Kind] = {
     layers.Minimum: _MERGE,
     # What moves values
     layers.InputLayer: Kind(_none, view=True),
-    layers.Flatten: Kind(_none, "reshape", view=True, moves=True),
-    layers.Reshape: Kind(_none, "reshape", view=True, moves=True),
-    layers.Permute: Kind(_none, "permute", moves=True),
+    layers.Flatten: Kind(_none, "reshape", view=True),
+    layers.Reshape: Kind(_none, "reshape", view=True),
+    layers.Permute: Kind(_none, "permute"),
     layers.Concatenate: Kind(_none, "concatenate"),
     layers.Embedding: Kind(_none),
     layers.ZeroPadding1D: Kind(_none),
@@ -284,7 +284,7 @@ KINDS: dict[type, Kind] = {
     layers.UpSampling3D: Kind(_none),
     layers.Resizing: Kind(_none, int8="moves"),
     layers.CenterCrop: Kind(_none),
-    own.ChannelSlice: Kind(_none, "pixel", moves=True),
+    own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
     own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
     # What works in training alone

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
-from keraslight.analysis._maps import feature_maps, find_map, one_image, to_numpy
+from keraslight.analysis._maps import Map, feature_maps, find_map, one_image, to_numpy
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import read
 from keraslight.graph.kinds import kind
@@ -52,7 +52,7 @@ def plot_features(
     batch = one_image(graph, image)
     maps, _ = feature_maps(graph, keras.ops.convert_to_tensor(batch))
     if layers is None:
-        made = {name: found for name, found in maps.items() if not kind(found.call.layer).moves} or maps
+        made = {name: found for name, found in maps.items() if not _only_moves(found)} or maps
         layers = list({tuple(found.tensor.shape[1:3]): name for name, found in made.items()}.values())
     if not layers:
         raise InvalidArgumentError("`layers` must name at least one layer. Received: none.")
@@ -76,3 +76,9 @@ def plot_features(
                     rotation=0, ha="right", va="center", fontsize="small",
                 )  # fmt: skip
     return finished(figure, target)
+
+
+def _only_moves(found: Map) -> bool:
+    """Whether a layer pads, crops, reshapes or slices, so that its map shows nothing new."""
+    row = kind(found.call.layer)
+    return row.field in ("margin", "reshape", "permute") or row.channels is not None
