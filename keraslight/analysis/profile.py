@@ -276,7 +276,7 @@ def profile_graph(graph: Graph) -> Profile:
         before = rows.get(call.node, LayerCost(call.path, layer_type, 0, (), 0, 0, 0, 0))
         rows[call.node] = before._replace(
             calls=before.calls + 1,
-            output=call.outputs[0].shape[1:],
+            output=tuple(side for side in call.outputs[0].shape[1:] if side is not None),
             parameters=before.parameters + sum(math.prod(weight.shape) for weight in own),
             macs=before.macs + call_macs(call),
             activation_bytes=before.activation_bytes + (0 if known.view and call.inputs else made),

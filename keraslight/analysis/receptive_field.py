@@ -133,8 +133,8 @@ def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
         case "features":
             return _ALL if rank == 2 else reach
         case "axis":
-            axes = layer.axis if isinstance(layer.axis, tuple | list) else [layer.axis]
-            return reach if all(axis in (-1, rank - 1) for axis in axes) else seeing_all
+            along = layer.axis if isinstance(layer.axis, tuple | list) else [layer.axis]
+            return reach if all(axis in (-1, rank - 1) for axis in along) else seeing_all
         case "pixel":
             return reach
         case "concatenate" if layer.axis not in (-1, rank - 1):

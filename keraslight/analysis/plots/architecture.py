@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import keras
+import numpy as np
 
 from keraslight._pictures import HEAT, checked_path, finished, new_figure
 from keraslight.analysis.profile import LayerCost, profile
@@ -71,7 +72,7 @@ def plot_architecture(
     left, centers = 0.0, []
     for row, slot, count, height in zip(rows, slots, channels, heights, strict=True):
         center, width = left + slot / 2, count * scale
-        color = shades.to_rgba(100 * row.macs / (costs.macs or 1))
+        color = shades.to_rgba(np.array(100 * row.macs / (costs.macs or 1)))
         axes.bar(center, height, width, color=color, edgecolor="black", linewidth=0.8)
         centers.append(center)
         left += slot

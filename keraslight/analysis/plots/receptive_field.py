@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,8 +85,12 @@ def plot_receptive_field(
             corner, box_height, box_width = (box[1], box[0]), *box[2:]
             # A white rim makes lines visible on dark and on light areas.
             for line_color, wide, line_style in (("white", 3.6, "-"), (color, 2.0, style)):
-                look = {"edgecolor": line_color, "linewidth": wide, "linestyle": line_style}
-                axes.add_patch(Rectangle(corner, box_width, box_height, fill=False, **look))
+                axes.add_patch(
+                    Rectangle(
+                        corner, box_width, box_height, fill=False,
+                        edgecolor=line_color, linewidth=wide, linestyle=line_style,
+                    )
+                )  # fmt: skip
             axes.plot([], [], color=color, linestyle=style, label=f"{field.name}  {field.size[0]}×{field.size[1]}")
         axes.set_xlim(left - margin, right + margin)
         axes.set_ylim(bottom + margin, top - margin)
@@ -106,7 +111,7 @@ def _chosen(
     if names is None:
         sizes = {field.size: field for field in reversed(seen.values()) if field.size > (1, 1)}  # the first of a size
         ordered = sorted(sizes.values(), key=_area)
-        near = [f for f in ordered if f.size[0] <= 1.25 * image[0] and f.size[1] <= 1.25 * image[1]]
+        near = [f for f in ordered if all(s <= 1.25 * side for s, side in zip(_size(f), image, strict=True))]
         largest = ordered[-1] if len(near) < len(ordered) else None
         if len(near) > _MOST:
             near = [near[round(i * (len(near) - 1) / (_MOST - 1))] for i in range(_MOST)]
@@ -127,14 +132,20 @@ def _chosen(
     return sorted((seen[name] for name in names), key=_area), ""
 
 
+def _size(field: ReceptiveField) -> tuple[int, int]:
+    height, width = field.size
+    return height or 0, width or 0  # never None here, as the image has a size
+
+
 def _area(field: ReceptiveField) -> int:
-    return field.size[0] * field.size[1]
+    return math.prod(_size(field))
 
 
 def _box(field: ReceptiveField, image: tuple[int, int]) -> tuple[float, float, int, int]:
     """Returns (top, left, height, width) in pixels of the field of the output closest to the image's center."""
     corner = []
-    for side, size, stride, center in zip(image, field.size, field.stride, field.center, strict=True):
-        steps = round(((side - 1) / 2 - center) / stride)
-        corner.append(center + steps * stride - size / 2)
-    return corner[0], corner[1], *field.size
+    for side, size, stride, center in zip(image, _size(field), field.stride, field.center, strict=True):
+        first = center or 0.0
+        steps = round(((side - 1) / 2 - first) / stride)
+        corner.append(first + steps * stride - size / 2)
+    return corner[0], corner[1], *_size(field)

@@ -44,18 +44,18 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
     Raises:
         InvalidArgumentError: The lengths differ, or a value is not finite.
     """
-    costs, scores = np.asarray(costs, "float64"), np.asarray(scores, "float64")
-    if costs.ndim != 1 or costs.shape != scores.shape:
+    cost, score = np.asarray(costs, "float64"), np.asarray(scores, "float64")
+    if cost.ndim != 1 or cost.shape != score.shape:
         raise InvalidArgumentError(
             "`costs` and `scores` must have one number per point each. "
-            f"Received: shapes {costs.shape} and {scores.shape}."
+            f"Received: shapes {cost.shape} and {score.shape}."
         )
-    if not (np.isfinite(costs).all() and np.isfinite(scores).all()):
+    if not (np.isfinite(cost).all() and np.isfinite(score).all()):
         raise InvalidArgumentError("`costs` and `scores` must be finite. Received: some that are not.")
     front: list[int] = []
-    for index in np.lexsort((-scores, costs)):  # by cost, the best of a cost first
+    for index in np.lexsort((-score, cost)):  # by cost, the best of a cost first
         best = front[-1] if front else None
-        if best is None or scores[index] > scores[best] or (scores[index], costs[index]) == (scores[best], costs[best]):
+        if best is None or score[index] > score[best] or (score[index], cost[index]) == (score[best], cost[best]):
             front.append(int(index))
     return front
 
@@ -134,7 +134,7 @@ def plot_tradeoff(
     if missing := len(rows) - len(known):
         axes.set_title(f"{missing} of {len(rows)} models left out: {x} or {y} not known", fontsize="medium")
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
-    _name_points(axes, names, costs, scores, front)
+    _name_points(figure, axes, names, costs, scores, front)
     return finished(figure, target)
 
 
@@ -156,12 +156,13 @@ def _plain_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _name_points(axes: Axes, names: list[str], costs: list[float], scores: list[float], front: list[int]) -> None:
+def _name_points(
+    figure: Figure, axes: Axes, names: list[str], costs: list[float], scores: list[float], front: list[int]
+) -> None:
     """Writes names next to points, each at the first position around its point where it covers nothing.
 
     Names on the front come first and are always written, where they cover the least.
     """
-    figure = axes.get_figure()
     figure.draw_without_rendering()  # the layout must be known before texts can be measured
     area = axes.get_window_extent()
     points = axes.transData.transform(np.column_stack([costs, scores]))
