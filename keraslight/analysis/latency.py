@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
+from keraslight._timing import interleaved
 from keraslight.analysis import _engines
 from keraslight.errors import InvalidArgumentError
 
@@ -91,7 +92,7 @@ def latency(
                     file = _engines.litert_file(model, batch, folder)
                     for count in threads:
                         runners[engine, count] = _engines.litert_runner(file, images, count)
-        times = _interleaved(runners, repeats, rng, progress)
+        times = interleaved(runners, repeats, rng, warmup=_WARMUP, progress=progress)
     return [_record(*key, batch, times[key]) for key in runners]
 
 
@@ -121,7 +122,7 @@ def file_latency(
     rng = np.random.default_rng(seed)
     runners = {name: _engines.litert_file_runner(Path(file), rng, threads) for name, file in files.items()}
     batches = {name: len(run()) for name, run in runners.items()}
-    times = _interleaved(runners, repeats, rng, None)
+    times = interleaved(runners, repeats, rng, warmup=_WARMUP)
     return {name: _record("litert", threads, batches[name], times[name]) for name in files}
 
 
@@ -176,26 +177,6 @@ def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
 
 def _record(engine: str, threads: int | None, batch: int, times: list[float]) -> Latency:
     return Latency(engine, threads, batch, *(float(p) for p in np.percentile(times, (50, 90, 99))))
-
-
-def _interleaved(
-    runners: dict[Hashable, Callable], repeats: int, rng: np.random.Generator, progress: Callable | None
-) -> dict[Hashable, list[float]]:
-    """The milliseconds of each runner's calls."""
-    for run in runners.values():
-        for _ in range(_WARMUP):
-            run()
-    keys = list(runners)
-    times: dict[Hashable, list[float]] = {key: [] for key in keys}
-    for done in range(repeats):
-        for place in rng.permutation(len(keys)):
-            key = keys[place]
-            start = time.perf_counter()
-            runners[key]()
-            times[key].append(1000 * (time.perf_counter() - start))
-        if progress:
-            progress(done + 1, repeats)
-    return times
 
 
 def _check(model: keras.Model, engines: Sequence[str], threads: Sequence[int], batch: int, repeats: int) -> None:

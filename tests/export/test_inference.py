@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import keraslight
-from keraslight import compress
+from keraslight import compress, graph
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
-from keraslight.export._inference import inference_model
+from keraslight.export._inference import inference_graph, inference_model
 from keraslight.preprocessing import Preprocessing
 
 LABELS = ["a", "b", "c"]
@@ -164,10 +164,9 @@ def test_a_normalization_that_padding_keeps_a_layer(pixels, dtype):
 
 
 def test_an_export_that_disagrees_with_its_model_is_refused(build_net, tmp_path, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
     # Another net's weights stand for a folding that went wrong.
-    monkeypatch.setattr(saved_model, "inference_model", lambda *_, **__: inference_model(build_net(seed=1)))
+    wrong = inference_graph(graph.read(build_net(seed=1)))
+    monkeypatch.setattr("keraslight.export.saved_model.inference_graph", lambda *_, **__: wrong)
     with pytest.raises(ExportError, match=r"must give the model's probabilities within 0.0001. Received: serving_defa"):
         save_servable(build_net(), tmp_path / "m", labels=LABELS)
     assert list((tmp_path / "m").iterdir()) == []

@@ -78,13 +78,11 @@ def test_a_version_is_readable_by_others_and_replaced_whole(photos):
     "error", [RuntimeError("no luck"), KeyboardInterrupt(), OSError(28, "No space left on device")]
 )
 def test_a_failed_export_leaves_nothing_behind(error, photos, build_net, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
     def fail(*_, **__):
         raise error
 
     put(photos, 1)
-    monkeypatch.setattr(saved_model, "to_litert", fail)
+    monkeypatch.setattr("keraslight.export.saved_model.convert_graph", fail)
     with pytest.raises(ExportError if isinstance(error, OSError) else type(error)):
         save_servable(build_net(), photos, labels=["a", "b", "c"], version=1, overwrite=True)
     assert [child.name for child in photos.iterdir()] == ["1"]
@@ -164,7 +162,7 @@ def test_labels_are_served_and_never_pruned(photos):
 
     for arguments, text in [
         (("stable", 9), r"`version` must be one of \[2, 4, 6\], those in .*/photos. Received: 9"),
-        (("stable", None), r"`label` must be one of \[\] to be taken away. Received: 'stable'"),
+        (("stable", None), r"`label` must be one of \[\] to be removed. Received: 'stable'"),
         (("", 2), "`label` must not be empty"),
     ]:
         with pytest.raises(InvalidArgumentError, match=text):

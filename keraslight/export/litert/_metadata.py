@@ -66,7 +66,7 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
         The bytes of a file with metadata. Its weights start at multiples of 16 bytes, as the converter's do.
 
     Raises:
-        InvalidArgumentError: the labels don't fit the file's output.
+        InvalidArgumentError: The labels don't fit the file's output.
     """
     model = read_model(content)
     graph = model.subgraphs[0]
@@ -101,7 +101,7 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
         The metadata of the first input and output, or None if the file has none.
 
     Raises:
-        ExportError: it is not a .tflite file, or its metadata can't be read.
+        ExportError: It is not a .tflite file, or its metadata can't be read.
     """
     content = Path(path).read_bytes()
     model = read_model(content, path)

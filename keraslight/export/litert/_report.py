@@ -6,20 +6,20 @@ import dataclasses
 import math
 import os
 import statistics
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keraslight._timing import interleaved
 from keraslight.errors import InvalidArgumentError
 from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
 from keraslight.export.litert._flatbuffer import read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
-from keraslight.export.litert._parity import new_interpreter
+from keraslight.export.litert._run import new_interpreter
 
 DELEGATES = {"GPU": gpu_problem, "NNAPI": nnapi_problem}
 
@@ -81,7 +81,7 @@ class LiteRTReport:
         """The operators that a delegate, `"GPU"` or `"NNAPI"`, can't take.
 
         Raises:
-            InvalidArgumentError: another delegate.
+            InvalidArgumentError: Another delegate.
         """
         if delegate not in DELEGATES:
             raise InvalidArgumentError(f"`delegate` must be one of {tuple(DELEGATES)}. Received: {delegate!r}.")
@@ -106,8 +106,8 @@ def litert_report(path: str | os.PathLike) -> LiteRTReport:
     The file itself is read, not an interpreter, whose delegates replace operators by their own.
 
     Raises:
-        ExportError: it is not a .tflite file.
-        MissingDependencyError: ai-edge-litert is not installed.
+        ExportError: It is not a .tflite file.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -186,26 +186,20 @@ def litert_latency(
         Number of threads -> median milliseconds of a run.
 
     Raises:
-        InvalidArgumentError: a number below 1, or no number of threads.
-        MissingDependencyError: ai-edge-litert is not installed.
+        InvalidArgumentError: A number below 1, or no number of threads.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     if not threads or min(threads) < 1:
         raise InvalidArgumentError(f"`threads` must be numbers of at least 1. Received: {tuple(threads)}.")
     if repeats < 1:
         raise InvalidArgumentError(f"`repeats` must be at least 1. Received: {repeats}.")
-    random = np.random.default_rng(seed)
-    interpreters = {}
+    rng = np.random.default_rng(seed)
+    runs: dict[int, Callable[[], Any]] = {}
     for count in threads:
-        interpreter = interpreters[count] = new_interpreter(path, count)
+        interpreter = new_interpreter(path, count)
         interpreter.allocate_tensors()
         for entry in interpreter.get_input_details():
-            pixels = random.integers(0, 128, entry["shape"])  # in the range of every dtype
+            pixels = rng.integers(0, 128, entry["shape"])  # in the range of every dtype
             interpreter.set_tensor(entry["index"], pixels.astype(entry["dtype"]))
-        interpreter.invoke()
-    times: dict[int, list[float]] = {count: [] for count in interpreters}
-    for _ in range(repeats):
-        for count, interpreter in interpreters.items():
-            began = time.perf_counter()
-            interpreter.invoke()
-            times[count].append(1000 * (time.perf_counter() - began))
-    return {count: statistics.median(values) for count, values in times.items()}
+        runs[count] = interpreter.invoke
+    return {count: statistics.median(times) for count, times in interleaved(runs, repeats, rng).items()}
