@@ -112,8 +112,8 @@ def save_servable(
         The version's directory.
 
     Raises:
-        InvalidArgumentError: Labels, preprocessing, samples, version or dtype don't fit the model, or the model is not a
-            classifier or has no graph (it is subclassed).
+        InvalidArgumentError: Labels, preprocessing, samples, version or dtype don't fit the model, or the model is not
+            a classifier or has no graph (it is subclassed).
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. Existing files are kept.
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.

@@ -2,7 +2,7 @@
 
 A delegate runs what it supports; the rest runs on the CPU, and each switch between them costs a copy. NNAPI is
 deprecated since Android 15, but older phones reach their NPU with it. LiteRT has a checker for the GPU delegate
-(`tf.lite.experimental.Analyzer`), but in TensorFlow 2.21 it reports every file as compatible, even with TOPK_V2 or SHAPE.
+(`tf.lite.experimental.Analyzer`), but in TensorFlow 2.21 it reports every file as compatible, even with TOPK_V2.
 
 Sources, TensorFlow's own tests of a node, read in November 2026: `CheckGpuDelegateCompatibility` in
 tensorflow/lite/tools/versioning/gpu_compatibility.cc, and `NNAPIDelegateKernel::Validate` in

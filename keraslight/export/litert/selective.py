@@ -19,8 +19,8 @@ from keraslight.export.litert._run import new_interpreter
 from keraslight.export.litert.convert import DTYPES, calibrating_converter, converted, refused
 from keraslight.graph import Graph
 
-# Operators that only move or choose values. Int8 is exact there, but only if their input is int8 anyway: rounding a float
-# tensor in order to pad it would cost what leaving its layers in float is meant to save.
+# Operators that only move or choose values. Int8 is exact there, but only if their input is int8 anyway: rounding a
+# float tensor in order to pad it would cost what leaving its layers in float is meant to save.
 MOVES = (
     *("RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE"),
     *("EXPAND_DIMS", "GATHER", "MAX_POOL_2D", "PACK", "UNPACK"),
