@@ -24,7 +24,6 @@ import numpy as np
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._inference import (
     DTYPES,
-    check_quantization_aware,
     gives_probabilities,
     inference_graph,
     normalized,
@@ -182,7 +181,11 @@ class _Forms(NamedTuple):
 def _forms(model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool) -> _Forms:
     """Reads the model once and builds it once."""
     if ends.quantization_aware:
-        check_quantization_aware(dtype, embed)
+        if dtype != "float32" or embed:
+            raise InvalidArgumentError(
+                "A quantization-aware model must be exported in float32 and without `embed`. "
+                f"Received: dtype={dtype!r}, embed={embed}."
+            )
         served = quantized_with_logits(quantized_with_softmax(model) if softmax else model)
         return _Forms(served, served)
     graph = read(model) if before is None else normalized(read(model), before)

@@ -11,10 +11,16 @@ import keraslight
 from keraslight import compress, graph
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
-from keraslight.export._inference import inference_graph, inference_model
+from keraslight.export._inference import inference_graph
 from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import halved
 
 LABELS = ["a", "b", "c"]
+
+
+def inference_model(model, dtype="float32", embed=False):
+    served = inference_graph(graph.read(model), embed=embed)
+    return graph.build(served if dtype == "float32" else halved(served, dtype))
 
 
 @pytest.fixture

@@ -130,26 +130,13 @@ def to_litert(
     return _write(network, path, options, takes_pixels=pixels, quantization_aware=ends.quantization_aware)
 
 
-def convert_graph(
-    graph: Graph,
-    path: str | os.PathLike[str],
-    *,
-    quantization: str | None = None,
-    representative_data: Any = None,
-    input_dtype: str = "float32",
-    output_dtype: str = "float32",
-    batch_size: int | None = 1,
-    sparse: bool | None = None,
-    labels: Sequence[str] | None = None,
-    xnnpack: bool = True,
-    verify: Verify | None = None,
-) -> Path:
+def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
     """Does what `to_litert` does, from a graph: no model is read or built.
 
     Args:
         graph: A graph with one input, and one output or a dict of outputs. It is not changed.
-        path, quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify:
-            As in `to_litert`.
+        path: As in `to_litert`.
+        **arguments: Keyword arguments of `to_litert`, except for `preprocessing`.
 
     Returns:
         The path.
@@ -157,9 +144,7 @@ def convert_graph(
     Raises:
         InvalidArgumentError, DisagreementError, ExportError, MissingDependencyError: As `to_litert`.
     """
-    options = _Options(
-        quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify
-    )
+    options = _Options(**arguments)
     options.check(quantization_aware=False)
     network = Network.of_graph(graph)
     check_convertible(network, several=True)
