@@ -20,7 +20,7 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.running.servable import Servable
 from PIL import Image
 
-from keraslight.export import save_servable, to_litert
+from keraslight.export import save_servable
 from keraslight.export._inference import inference_graph
 from keraslight.export.litert.convert import convert_graph
 from keraslight.graph import read
