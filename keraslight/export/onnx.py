@@ -19,7 +19,7 @@ OPSETS = (13, 18)
 
 def to_onnx(
     model: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     opset: int = 17,
     check_images: np.ndarray | None = None,
@@ -78,7 +78,7 @@ def to_onnx(
     return write_file(Path(path), file.SerializeToString(), verify)
 
 
-def onnx_runner(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
+def onnx_runner(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function that runs an ONNX file with one input and one output with ONNX Runtime on the CPU.
 
     Returns:

@@ -95,7 +95,7 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     return file.getvalue()
 
 
-def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
+def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     """Reads the metadata of a .tflite file.
 
     Returns:

@@ -100,7 +100,7 @@ class LiteRTReport:
         return "\n".join(lines)
 
 
-def litert_report(path: str | os.PathLike) -> LiteRTReport:
+def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
     """Reads the operators of a .tflite file, their dtypes, and the memory that they need.
 
     The file itself is read rather than an interpreter, whose delegates replace operators by their own.
@@ -172,7 +172,7 @@ def _arena(model: Any, dtypes: dict[int, str]) -> int:
 
 
 def litert_latency(
-    path: str | os.PathLike, threads: Sequence[int] = (1,), *, repeats: int = 50, seed: int = 0
+    path: str | os.PathLike[str], threads: Sequence[int] = (1,), *, repeats: int = 50, seed: int = 0
 ) -> dict[int, float]:
     """Measures the latency of a .tflite file on this machine, for its fixed batch size.
 

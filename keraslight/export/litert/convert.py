@@ -42,7 +42,7 @@ _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 def to_litert(
     model: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     quantization: str | None = None,
     representative_data: Any = None,

@@ -65,7 +65,7 @@ class CalibratedModel:
 
     def write(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         floats: Iterable[str] = (),
         *,
         input_dtype: str = "float32",
@@ -116,11 +116,13 @@ class CalibratedModel:
 
     def _with_moves(self, floats: set[str]) -> set[str]:
         """The operators, and those that only move their values."""
-        at_input, readers = [], {name: set() for name in self._sources}
+        at_input: list[str] = []
+        readers: dict[str, set[str]] = {name: set() for name in self._sources}
         for operator in self.operators:
             sources = self._sources[operator.name]
-            for source in sources - {None}:
-                readers[source].add(operator.name)
+            for source in sources:
+                if source is not None:
+                    readers[source].add(operator.name)
             if operator.kind not in MOVES:
                 continue
             if sources <= {None, *at_input}:
