@@ -74,7 +74,7 @@ def is_quantization_aware(model: Any) -> bool:
     return "QuantizeWrapper" in classes
 
 
-def maker(tensor: Any) -> tuple[Any, list]:
+def maker(tensor: Any) -> tuple[Any, list[Any]]:
     """The layer or operation that makes a symbolic tensor, and what it reads for that."""
     history = tensor._keras_history  # as `keras.Model(inputs, outputs)` reads it: public in all but name
     if hasattr(history, "operation"):
@@ -97,7 +97,7 @@ def lone_activation(operation: Any) -> str | None:
     return next((name.lower() for name in ("Softmax", "Sigmoid") if _is(operation, name)), None)
 
 
-def _activation_of(tensor: Any, around: tuple[list, ...]) -> str | None:
+def _activation_of(tensor: Any, around: tuple[list[Any], ...]) -> str | None:
     """`around`: for each nested model that the tensor lies in, outermost first, what it was called with."""
     operation, read = maker(tensor)
     if _is(operation, "Model") and getattr(operation, "outputs", None):
