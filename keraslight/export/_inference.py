@@ -104,8 +104,9 @@ def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
     """
     copy = graph.copy()
     (tensor,) = keras.tree.flatten(copy.inputs)
-    layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
     copy.inputs = images = tensor if spec is None else copy.new_tensor((None, *tensor.shape[1:]))
+    copy.input_calls = []
+    layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
     copy.input_calls = [Call(Node(layer, layer.name), layer.name, (), {}, [images])]
     if spec is not None:
         copy.append(ImageNormalization(spec), images)
@@ -151,7 +152,7 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
     while last is not None and keeps_values(last.layer):
         tail.append(last)
         last = makers.get(last.inputs[0])
-    layer = None if last is None else last.layer
+    layer: Any = None if last is None else last.layer
     if last is not None and lone_activation(layer) in _PROBABILITY_ACTIVATIONS:
         logits = last.inputs[0]
     elif last is not None and getattr(layer, "activation", None) in (

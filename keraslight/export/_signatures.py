@@ -58,7 +58,7 @@ def _tf_variables(model: Any) -> list[tf.Variable]:
 
 def _signatures(
     model: Any, labels: list[str], spec: Preprocessing, with_embed: bool, max_pixels: int
-) -> dict[str, Callable]:
+) -> dict[str, Callable[..., Any]]:
     """Name -> function; see `save_servable` for inputs and outputs."""
     names = tf.constant(labels)
     shape = (*spec.size, spec.channels)
@@ -76,7 +76,7 @@ def _signatures(
         best, indices = tf.math.top_k(probabilities, k=len(labels))
         return {"classes": tf.gather(names, indices), "scores": best, "indices": indices}
 
-    def signature(*specs: tf.TensorSpec) -> Callable:
+    def signature(*specs: tf.TensorSpec) -> Callable[..., Any]:
         return tf.function(input_signature=specs, autograph=False)
 
     @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))

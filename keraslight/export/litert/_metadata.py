@@ -51,7 +51,7 @@ class LiteRTMetadata(NamedTuple):
     color_space: str
 
 
-def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str], channels: int) -> bytes:
+def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str]) -> bytes:
     """Writes metadata into a .tflite file that takes raw pixels 0..255 and returns one score per class.
 
     If a file has several outputs, the probabilities become the first one, where MediaPipe looks for scores; the
@@ -59,9 +59,8 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
 
     Args:
         content: The file's bytes, without metadata.
-        name, description: Of the model, for people.
-        labels: One name a class, without line breaks, in the order of the outputs.
-        channels: The images' channels. MediaPipe reads 3 only.
+        name, description: Name and description of the model, for users.
+        labels: One name per class, without line breaks, in the order of the outputs.
 
     Returns:
         The bytes of a file with metadata. Its weights start at multiples of 16 bytes, as the converter's do.
@@ -82,6 +81,7 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     if any("\n" in label for label in labels):
         raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
 
+    channels = int(graph.tensors[graph.inputs[0]].shape[-1])
     buffer = schema().BufferT()
     buffer.data = np.frombuffer(_metadata(name, description, channels, others), np.uint8)
     model.buffers.append(buffer)

@@ -246,7 +246,6 @@ def _write(
             name=network.name,
             description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
             labels=[str(label) for label in options.labels],
-            channels=network.image_shape[-1],
         )
     return write_file(Path(path), content, options.verify)
 
