@@ -1,6 +1,6 @@
-"""MobileNetV4 conv_small at batch 1: the servable's model.tflite against its SavedModel, both as the server runs them.
+"""MobileNetV4 conv_small at batch size 1: the servable's model.tflite and its SavedModel, both as the server runs them.
 
-One process, the two taking turns, medians; both may use all cores.
+One process, the two in turn, medians; both may use all cores.
 """
 
 import os

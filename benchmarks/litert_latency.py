@@ -1,10 +1,10 @@
-"""Our model.tflite against keras.applications as Keras' own `model.export(format="litert")` writes it, batch 1.
+"""Latency of our model.tflite and of keras.applications exported by Keras' `model.export(format="litert")`, batch size 1.
 
-The same architectures with random weights, 224x224, 1000 classes; then int8 against float32 of ours. One process,
-one thread, the two taking turns, medians. Targets: at most 1.0, and 0.6 for MobileNetV2 in int8. That is 0.50 on a CPU
-with AVX-512 VNNI (AMD EPYC), but 0.61 to 0.65 on one with AMX, where float is faster still: XNNPACK's int8 depthwise
-kernel takes 1.4 times as long as the float one there (38% of the int8 file's time), and the first convolution, with 3
-channels, fills a 16th of a tile (13%).
+The same architectures with random weights, 224x224, 1000 classes; then our int8 files and our float32 files. One
+process, one thread, the two in turn, medians. Targets: a ratio of at most 1.0, and 0.6 for MobileNetV2 in int8. The
+latter is 0.50 on a CPU with AVX-512 VNNI (AMD EPYC), but 0.61 to 0.65 on one with AMX, where float is faster: there
+XNNPACK's int8 depthwise kernel takes 1.4 times as long as the float one (38% of the int8 file's time), and the first
+convolution, with 3 channels, fills a 16th of a tile (13%).
 """
 
 import argparse
@@ -31,7 +31,7 @@ INT8 = ("mobilenet_v2_100", "mobilenet_v3_large_100", "mobilenet_v4_conv_small",
 
 
 def interpreter(path: Path) -> Interpreter:
-    """With a random image in it."""
+    """LiteRT's interpreter of a file, with a random image as input."""
     runner = Interpreter(str(path), num_threads=1)
     details = runner.get_input_details()[0]
     runner.resize_tensor_input(details["index"], (1, 224, 224, 3))  # Keras leaves the batch open
