@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 import keras
 import numpy as np
 
+from keraslight._timing import interleaved
 from keraslight.analysis import _engines
 from keraslight.analysis._engines import Runner
 from keraslight.errors import InvalidArgumentError
@@ -93,7 +94,7 @@ def latency(
                     file = _engines.litert_file(model, batch, folder)
                     for count in threads:
                         runners[engine, count] = _engines.litert_runner(file, images, count)
-        times = _interleaved(runners, repeats, rng, progress)
+        times = interleaved(runners, repeats, rng, warmup=_WARMUP, progress=progress)
     return [_record(engine, count, batch, times[engine, count]) for engine, count in runners]
 
 
@@ -123,7 +124,7 @@ def file_latency(
     rng = np.random.default_rng(seed)
     runners = {name: _engines.litert_file_runner(Path(file), rng, threads) for name, file in files.items()}
     batches = {name: len(run()) for name, run in runners.items()}
-    times = _interleaved(runners, repeats, rng, None)
+    times = interleaved(runners, repeats, rng, warmup=_WARMUP)
     return {name: _record("litert", threads, batches[name], times[name]) for name in files}
 
 
@@ -181,29 +182,6 @@ def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
 
 def _record(engine: str, threads: int | None, batch: int, times: list[float]) -> Latency:
     return Latency(engine, threads, batch, *(float(p) for p in np.percentile(times, (50, 90, 99))))
-
-
-def _interleaved(
-    runners: Mapping[_Key, Runner],
-    repeats: int,
-    rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None,
-) -> dict[_Key, list[float]]:
-    """Returns the milliseconds of each runner's calls."""
-    for run in runners.values():
-        for _ in range(_WARMUP):
-            run()
-    keys = list(runners)
-    times: dict[_Key, list[float]] = {key: [] for key in keys}
-    for done in range(repeats):
-        for place in rng.permutation(len(keys)):
-            key = keys[place]
-            start = time.perf_counter()
-            runners[key]()
-            times[key].append(1000 * (time.perf_counter() - start))
-        if progress:
-            progress(done + 1, repeats)
-    return times
 
 
 def _check(model: keras.Model, engines: Sequence[str], threads: Sequence[int], batch: int, repeats: int) -> None:
