@@ -13,6 +13,7 @@ from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 
@@ -73,7 +74,7 @@ def load(monkeypatch):
 
     def loaded(folder, **arguments):
         ran.clear()
-        servable = Loader(**arguments)("tiny", folder, False)
+        servable = Loader(Settings("tiny", folder.parent, **arguments))("tiny", folder, False)
         return servable, list(ran)
 
     return loaded
@@ -103,13 +104,13 @@ def test_what_needs_tensorflow_is_passed_over_until_it_is_loaded(folder, png, ca
     assert ran == ["serving_default"]
     assert not servable.saved_model_loaded
     assert "1 requests replayed in" in caplog.text
-    assert "4 passed over that need TensorFlow" in caplog.text
+    assert "4 skipped that need TensorFlow" in caplog.text
 
 
 def test_a_batcher_is_warmed_up_too(folder):
     write(folder, predict_log())
     metrics = Metrics()
-    loader = Loader(metrics=metrics, enable_batching=True)
+    loader = Loader(Settings("tiny", folder.parent, enable_batching=True), metrics)
     loader("tiny", folder, False)
     loader.close()
     assert ':keraslight:serving:queue_latency_count{model_name="tiny",engine="litert"} 1' in metrics.render().decode()

@@ -16,8 +16,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
-from keraslight_serving.server.workers.supervisor import Supervisor, _share_of_cpus
+from keraslight_serving.server.workers.supervisor import Supervisor, worker_settings
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
@@ -221,26 +222,36 @@ def test_workers_end_with_their_supervisor(launch, base):
 
 def test_starts_that_can_not_succeed(tmp_path, base):
     with pytest.raises(ValueError, match="`workers` must be at least 1. Received: 0"):
-        Supervisor(0, model_name="tiny", model_base_path=base)
+        Supervisor(0, Settings("tiny", base))
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="must be able to listen on"):
-        Supervisor(2, model_name="tiny", model_base_path=base, port=taken.getsockname()[1]).start()
-    supervisor = Supervisor(1, model_name="tiny", model_base_path=tmp_path)
+        Supervisor(2, Settings("tiny", base, port=taken.getsockname()[1])).start()
+    supervisor = Supervisor(1, Settings("tiny", tmp_path))
     with pytest.raises(StartError, match="`model_base_path` must hold a version folder"):
         supervisor.start()
     assert supervisor.pids == []
 
 
-def test_workers_share_the_cpus(monkeypatch):
-    for cpus, workers, threads, interpreters in ((2, 2, 1, 1), (16, 2, 4, 2), (8, 1, 4, 2), (4, 8, 1, 1)):
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: range(cpus))
-        assert _share_of_cpus(workers, {}) == {"num_threads": threads, "num_interpreters": interpreters}
-    assert _share_of_cpus(1, {"num_threads": 2})["num_interpreters"] == 2
+@pytest.mark.parametrize(
+    ("cpus", "workers", "given", "expected"),
+    [
+        (2, 2, {}, (1, 1)),
+        (16, 2, {}, (4, 2)),
+        (8, 1, {}, (4, 2)),
+        (4, 8, {}, (1, 1)),
+        (4, 1, {"num_threads": 2}, (2, 2)),
+        (8, 2, {"num_interpreters": 3}, (2, 3)),
+    ],
+)
+def test_workers_share_the_cpus(monkeypatch, cpus, workers, given, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cpus))
+    found = worker_settings(Settings("tiny", ".", **given), workers)
+    assert (found.num_threads, found.num_interpreters) == expected
 
 
 def test_all_workers_die_while_a_version_comes(publish):
     base = publish(1)
     options = {"file_system_poll_wait_seconds": 0.05, "load_retry_interval_micros": 100_000}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    supervisor = Supervisor(2, Settings("tiny", base, **options)).start()
     try:
         before = supervisor.pids
         for pid in before:
@@ -258,7 +269,7 @@ def test_a_request_that_takes_its_time_holds_up_no_later_version(slow_base, tmp_
     base = tmp_path / "tiny"
     shutil.copytree(slow_base, base)
     options = {"file_system_poll_wait_seconds": 0.05, "num_threads": 1}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    supervisor = Supervisor(2, Settings("tiny", base, **options)).start()
     try:
         with grpc.insecure_channel(supervisor.address) as channel:
             request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
@@ -300,7 +311,7 @@ def config_file(version_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def several(config_file):
     options = {"model_config_file": config_file, "file_system_poll_wait_seconds": 0.1, "num_threads": 1}
-    supervisor = Supervisor(2, **options).start()
+    supervisor = Supervisor(2, Settings(**options)).start()
     yield supervisor
     supervisor.stop()
 
@@ -365,14 +376,14 @@ def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
     config = tmp_path / "monitoring.config"
     config.write_text("prometheus_config { enable: true }")
     options = {"rest_api_port": 0, "monitoring_config_file": config}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=publish(1), **options).start()
+    supervisor = Supervisor(2, Settings("tiny", publish(1), **options)).start()
     url = f"{supervisor.rest_address}/monitoring/prometheus/metrics"
     try:
         channels = connections(supervisor.address)
         for _ in range(2):
             for channel in channels:
                 predict(channel)
-        merged = Metrics(supervisor._options["metrics_directory"])
+        merged = Metrics(supervisor.metrics_directory)
         wanted = b':tensorflow:serving:request_count{model_name="tiny",status="OK"} 24'
         until(lambda: wanted in merged.render(), 10)  # each worker writes every second
         for _ in range(8):  # connections that the kernel deals out to both
@@ -384,7 +395,7 @@ def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
             channel.close()
     finally:
         supervisor.stop(1)
-    assert not Path(supervisor._options["metrics_directory"]).exists()
+    assert not Path(supervisor.metrics_directory).exists()
 
 
 def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
@@ -399,7 +410,7 @@ def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
             }} }} }}"""
     )
     options = {"grpc_socket_path": tmp_path / "grpc.sock", "auth_token_file": tokens}
-    supervisor = Supervisor(2, model_config_file=config, **options).start()
+    supervisor = Supervisor(2, Settings(model_config_file=config, **options)).start()
     try:
         for address in (supervisor.address, f"unix:{tmp_path / 'grpc.sock'}"):
             with grpc.insecure_channel(address) as channel:
@@ -413,4 +424,4 @@ def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
 
 def test_tls_files_that_can_not_be_used(publish, tmp_path):
     with pytest.raises(StartError, match="`ssl_config_file` must be a readable text file. Received: "):
-        Supervisor(2, model_name="tiny", model_base_path=publish(1), ssl_config_file=tmp_path / "no").start()
+        Supervisor(2, Settings("tiny", publish(1), ssl_config_file=tmp_path / "no")).start()

@@ -17,7 +17,7 @@ from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.calls import examples as _on_examples
 from keraslight_serving.server.calls.observe import observed
 from keraslight_serving.server.models.config import model_configs
-from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import choose_outputs, find_signature, read_inputs
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, log_request, request_id
@@ -57,7 +57,7 @@ class Service:
 
     def __init__(
         self,
-        repository: Repository,
+        repository: ServedModels,
         *,
         metrics: Metrics | None = None,
         request_log: RequestLog | None = None,
