@@ -19,9 +19,9 @@ from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.testing import FakeServable
 from PIL import Image
 from serving_attack import Faulty
-from serving_repository import FakeServable
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 LABELS = ["cat", "dog", "eel"]

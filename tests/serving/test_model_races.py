@@ -10,10 +10,12 @@ from keraslight_serving.server.models import model as _model
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, read_config_file
 from keraslight_serving.server.models.folders import files_of
 from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.server.workers.follower import Follower, ModelView
 from keraslight_serving.server.workers.supervisor import view_of
 from keraslight_serving.wire import serving_pb2 as pb
-from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
+
+from .helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
 
 ALL = VersionPolicy(most=None)
 LOADING = pb.ModelVersionStatus.LOADING

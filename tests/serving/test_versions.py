@@ -10,20 +10,15 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, ModelNotFound
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
 
+from .helpers import until
+
 IMAGE = np.zeros((1, 8, 8, 1), np.float32)
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def states(client):
@@ -206,18 +201,6 @@ def test_arguments_out_of_range():
 
 
 # ---------------------------------------------------------------- the repository alone
-
-
-class FakeServable:
-    saved_model_loaded = False
-
-    def __init__(self, folder: Path) -> None:
-        if (folder / "broken").exists():
-            raise invalid("broken on purpose")
-        self.closed = False
-
-    def close(self):
-        self.closed = True
 
 
 def repository_of(base_path, load) -> Repository:

@@ -23,14 +23,9 @@ from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
+from .helpers import until
+
 IMAGES = np.random.default_rng(1).uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def children(pid):

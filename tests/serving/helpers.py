@@ -1,17 +1,17 @@
-"""Repositories over servables that only pretend to be loaded, and what tests ask of them."""
+"""What tests of repositories need: waiting, specs, states and errors."""
 
 import contextlib
 import time
-from pathlib import Path
 
 import pytest
-from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.wire import serving_pb2 as pb
 
 AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=30):
+    """Waits until a condition is true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -19,6 +19,7 @@ def until(condition, seconds=20):
 
 
 def spec(name="a", version=None, label=""):
+    """The spec of a model and possibly a version or label."""
     made = pb.ModelSpec(name=name, version_label=label) if label else pb.ModelSpec(name=name)
     if version is not None:
         made.version.value = version
@@ -26,6 +27,8 @@ def spec(name="a", version=None, label=""):
 
 
 def refused(call, *args):
+    """The code and the text of the StatusError that a call or context manager raises."""
+
     def enter():
         result = call(*args)
         if isinstance(result, contextlib.AbstractContextManager):
@@ -36,28 +39,15 @@ def refused(call, *args):
     return caught.value.code.name, caught.value.text
 
 
-class FakeServable:
-    """Loads unless its folder holds a file `broken`."""
-
-    saved_model_loaded = False
-
-    def __init__(self, folder: Path) -> None:
-        if (folder / "broken").exists():
-            raise invalid("broken on purpose")
-        self.folder, self.closed = folder, False
-
-    def close(self):
-        self.closed = True
-
-
 def states(repository, name="a"):
-    """{} before any version was seen."""
+    """The state of each version; {} before any version was seen."""
     with contextlib.suppress(StatusError):
         return {status.version: status.state for status in repository.status(spec(name))}
     return {}
 
 
 def served(repository, *args, **options):
+    """The version that serves a spec."""
     with repository.acquire(spec(*args, **options)) as (number, servable):
         assert servable.folder.name == str(number)
         return number
