@@ -1,13 +1,46 @@
-"""What tests of repositories need: waiting, specs, states and errors."""
+"""What several test modules need: version folders, stubs, waiting, specs, states and errors."""
 
 import contextlib
+import shutil
 import time
+from pathlib import Path
 
+import grpc
 import pytest
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.wire import serving_pb2 as pb
+from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING
+
+
+class Publisher:
+    """`publisher(version)` puts a copy of a version folder into a base path, and returns the base path."""
+
+    def __init__(self, base: Path, version_folder: Path) -> None:
+        self._base, self._version_folder = base, version_folder
+        base.mkdir()
+
+    def __call__(
+        self, version: int = 1, *, without: tuple[str, ...] = (), files: dict[str, bytes] | None = None
+    ) -> Path:
+        copy = self._base / f".copy-{version}"
+        shutil.copytree(self._version_folder, copy)
+        for name in without:
+            (copy / name).unlink()
+        for name, data in (files or {}).items():
+            (copy / name).write_bytes(data)
+        copy.rename(self._base / str(version))
+        return self._base
+
+
+class Stubs:
+    """TensorFlow Serving's own clients."""
+
+    def __init__(self, address: str, options: list[tuple[str, int]] | None = None) -> None:
+        self.channel = grpc.insecure_channel(address, options)
+        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
+        self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
 
 def until(condition, seconds=30):

@@ -10,11 +10,12 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from keraslight_serving.server import ModelServer, _logging
+from keraslight_serving.server import ModelServer
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.rpc.security import REFUSAL
+from keraslight_serving.server.telemetry import logging as _logging
 from keraslight_serving.server.telemetry.logging import JsonFormatter, TextFormatter, log_request
 from keraslight_serving.server.telemetry.metrics import path_of
 from keraslight_serving.server.telemetry.tfrecord import to_record

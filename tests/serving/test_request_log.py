@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from keraslight_serving.server import ModelServer, StartError, _request_log
+from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.telemetry import request_log as _request_log
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.request_log import RequestLog
 from keraslight_serving.wire import serving_pb2 as pb

@@ -1,7 +1,7 @@
 """keraslight.export and the server read the same folders and files, each with its own code: neither imports the other.
 
-The tables state what both read alike. The tests named "only ..." record where they differ: the server copes with whatever
-operators put into a folder and checks what it serves, the exporter reads a repository that may not be complete yet.
+The tables state what both read alike. The tests named "only ..." record where they differ: the server copes with what
+operators put into a folder and checks what it serves; the exporter reads a repository that may not be complete yet.
 """
 
 import pytest

@@ -152,23 +152,28 @@ def test_at_most_a_thousand(folder, load):
         load(folder)
 
 
-def test_damaged_files(folder, load):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"no record",
+        lambda content: content[:-1],
+        lambda content: content[:-4],
+        lambda content: content[: len(content) // 2 + 5],
+        lambda content: bytes([content[0] ^ 1]) + content[1:],
+        lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
+        lambda content: b"\xff" * 8 + content[8:],
+    ],
+    ids=["no record", "a byte less", "no checksum", "half", "another length", "other data", "a huge length"],
+)
+def test_a_damaged_file_fails_the_version(folder, load, damage):
     write(folder, predict_log(), predict_log())
-    content = (folder / FILE).read_bytes()
-    for damaged in (
-        b"no record",
-        content[:-1],
-        content[:-4],
-        content[: len(content) // 2 + 5],
-        bytes([content[0] ^ 1]) + content[1:],
-        content[:20] + bytes([content[20] ^ 1]) + content[21:],
-        b"\xff" * 8 + content[8:],
-    ):
-        (folder / FILE).write_bytes(damaged)
-        with pytest.raises(
-            StatusError, match=r"corrupted record at \d+. Please verify your warmup data is in TFRecord"
-        ):
-            load(folder)
+    (folder / FILE).write_bytes(damage((folder / FILE).read_bytes()))
+    with pytest.raises(StatusError, match=r"corrupted record at \d+. Please verify your warmup data is in TFRecord"):
+        load(folder)
+
+
+def test_an_empty_file_holds_no_requests(folder, load):
+    (folder / "assets.extra").mkdir(exist_ok=True)
     (folder / FILE).write_bytes(b"")
     assert load(folder)[1] == []
 

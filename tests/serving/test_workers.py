@@ -112,12 +112,21 @@ def test_both_workers_answer_and_alike(two, expected):
                 version, found = predict(channel)
                 assert version == 1
                 np.testing.assert_array_equal(found, expected)
-            assert states(channel) == {1: pb.ModelVersionStatus.AVAILABLE}
-            health = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service="tiny"), timeout=20
-            )
-            assert health.status == health_pb2.HealthCheckResponse.SERVING
     assert all(activity(pid) - count > 40 for pid, count in zip(workers, before, strict=True))
+
+
+def test_both_workers_tell_the_state_of_the_version(two):
+    for channel in connections(two.address):
+        with channel:
+            assert states(channel) == {1: pb.ModelVersionStatus.AVAILABLE}
+
+
+def test_both_workers_are_healthy(two):
+    for channel in connections(two.address):
+        with channel:
+            request = health_pb2.HealthCheckRequest(service="tiny")
+            health = health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_all_change_to_a_new_version_and_pass_over_a_broken_one(two, base, version_folder, expected):
@@ -215,11 +224,23 @@ def test_workers_end_with_their_supervisor(launch, base):
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
 
-def test_starts_that_can_not_succeed(tmp_path, base):
+def test_there_is_at_least_one_worker(base):
     with pytest.raises(ValueError, match="`workers` must be at least 1. Received: 0"):
         Supervisor(0, Settings("tiny", base))
+
+
+def test_a_taken_port_stops_the_start(base):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="must be able to listen on"):
         Supervisor(2, Settings("tiny", base, port=taken.getsockname()[1])).start()
+
+
+def test_batching_parameters_are_read_before_any_worker_starts(base, tmp_path):
+    settings = Settings("tiny", base, enable_batching=True, batching_parameters_file=tmp_path / "missing")
+    with pytest.raises(ValueError, match="Invalid protobuf file: '.*missing'"):
+        Supervisor(2, settings)
+
+
+def test_a_start_without_a_version_leaves_no_workers(tmp_path):
     supervisor = Supervisor(1, Settings("tiny", tmp_path))
     with pytest.raises(StartError, match="`model_base_path` must hold a version folder"):
         supervisor.start()
@@ -324,44 +345,71 @@ def reload_request(root, *models):
     return request
 
 
-def test_models_versions_and_labels(several):
+@pytest.mark.parametrize(
+    ("model", "choice", "version"),
+    [("tiny", {}, 2), ("tiny", {"version_label": "old"}, 1), ("other", {}, 7)],
+    ids=repr,
+)
+def test_all_workers_know_models_versions_and_labels(several, model, choice, version):
     for channel in connections(several.address):
         with channel:
-            assert version_of(channel, "tiny") == 2
-            assert version_of(channel, "tiny", version_label="old") == 1
-            assert version_of(channel, "other") == 7
+            assert version_of(channel, model, **choice) == version
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"version_label": "new"}, "Unrecognized servable version label: new"),
+        ({"version": {"value": 3}}, "Servable not found for request: Specific(tiny, 3)"),
+    ],
+    ids=repr,
+)
+def test_all_workers_reject_unknown_versions_and_labels(several, choice, text):
+    for channel in connections(several.address):
+        with channel, pytest.raises(grpc.RpcError) as caught:
+            version_of(channel, "tiny", **choice)
+        assert caught.value.details() == text
+
+
+def test_all_workers_list_models_and_their_versions(several):
+    for channel in connections(several.address):
+        with channel:
             assert len(states(channel)) == 2
             listed = call(channel, methods.LIST_MODELS, pb.ListModelsRequest()).model
             assert [(one.name, len(one.model_version_status)) for one in listed] == [("other", 1), ("tiny", 2)]
-            for spec, text in (
-                ({"version_label": "new"}, "Unrecognized servable version label: new"),
-                ({"version": {"value": 3}}, r"Servable not found for request: Specific(tiny, 3)"),
-            ):
-                with pytest.raises(grpc.RpcError) as caught:
-                    version_of(channel, "tiny", **spec)
-                assert caught.value.details() == text
 
 
-def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_file):
-    root, channels = config_file.parent, connections(several.address)
-    call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "third"))
+@pytest.fixture
+def channels(several):
+    opened = connections(several.address)
+    yield opened
+    for channel in opened:
+        channel.close()
+
+
+def test_a_reload_that_one_worker_receives_is_everywhere(channels, config_file):
+    call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(config_file.parent, "tiny", "third"))
     assert [version_of(channel, "third") for channel in channels] == [1] * len(channels)
     listed = call(channels[1], methods.LIST_MODELS, pb.ListModelsRequest()).model
     assert [one.name for one in listed] == ["third", "tiny"]
+
+
+def test_a_worker_rejects_an_invalid_reload(channels, config_file):
     with pytest.raises(grpc.RpcError) as caught:
-        call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "tiny"))
+        call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(config_file.parent, "tiny", "tiny"))
     assert caught.value.details() == "Illegal to list model tiny multiple times in config list"
+
+
+def test_a_reload_ends_when_its_caller_leaves(several, channels, config_file):
     stub = channels[2].unary_unary(
         methods.HANDLE_RELOAD_CONFIG.path, methods.HANDLE_RELOAD_CONFIG.request.SerializeToString
     )
-    waiting = stub.future(reload_request(root, "tiny", "nowhere"), timeout=60)  # waits for a folder, as it should
+    waiting = stub.future(reload_request(config_file.parent, "tiny", "nowhere"), timeout=60)  # waits for a folder
     until(lambda: "nowhere" in several.repository.models)
     assert any("(_run)" in thread.name for thread in threading.enumerate())  # the supervisor's
     waiting.cancel()
     until(lambda: not any("(_run)" in thread.name for thread in threading.enumerate()))
     assert [version_of(channel, "tiny") for channel in channels] == [2] * len(channels)
-    for channel in channels:
-        channel.close()
 
 
 # ---------------------------------------------------------------- operations
