@@ -9,7 +9,6 @@ fields of `Settings` and `ProcessSettings`. To add a setting, add a field here a
 import dataclasses
 import functools
 import os
-import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -193,8 +192,8 @@ class Settings:
     )
     rest_api_port: int | None = _setting(
         None,
-        "Port of the REST API; 0 disables it.",
-        "As a keyword, None disables the REST API and 0 picks a free port.",
+        "Port of the REST API; --rest_api_port=0 disables it.",
+        "As a keyword, None disables it and 0 picks a free port.",
         flag_default=0,
         minimum=0,
         maximum=65535,
@@ -304,8 +303,7 @@ def documentation() -> str:
     lines = ["Args:"]
     for field in dataclasses.fields(Settings):
         setting: Setting = field.metadata["setting"]
-        text = f"{field.name}: {setting.help} {setting.details}".rstrip()
-        lines.append(textwrap.fill(text, 112, initial_indent=" " * 4, subsequent_indent=" " * 8))
+        lines.append(f"    {field.name}: {setting.help} {setting.details}".rstrip())
     return "\n".join(lines)
 
 
