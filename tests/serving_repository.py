@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.wire import serving_pb2 as pb
 
 AVAILABLE, END, UNLOADING = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END, pb.ModelVersionStatus.UNLOADING
@@ -19,10 +20,7 @@ def until(condition, seconds=20):
 
 
 def spec(name="a", version=None, label=""):
-    made = pb.ModelSpec(name=name, version_label=label) if label else pb.ModelSpec(name=name)
-    if version is not None:
-        made.version.value = version
-    return made
+    return ModelSpec(name, version, label or None)
 
 
 def refused(call, *args):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from keraslight_serving.server.calls.messages import Messages
+from keraslight_serving.server.calls.observe import Observer
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
@@ -199,13 +201,12 @@ class ModelServer:
         self._shared_port = shared_port
         self._service = Service(
             self._repository,
-            metrics=self.metrics,
-            request_log=self._request_log,
+            observer=Observer(self.metrics, self._request_log, self._repository.logging),
             check_methods=enable_signature_method_name_check,
-            tensor_content=enable_serialization_as_tensor_content,
             # Somewhat more than run at once: while one waits for an interpreter, another is read or written.
             slots=grpc_max_threads or self._loader.callers,
         )
+        self._tensor_content = enable_serialization_as_tensor_content
         self._rest: RestServer | None = None
         self._wanted_rest_port = rest_api_port
         self._rest_options = {
@@ -276,7 +277,7 @@ class ModelServer:
         if tokens and not credentials and self._host not in _LOOPBACK:
             logger.warning("Tokens travel without encryption to %s: give `ssl_config_file`, too", self._host)
         server = make_server(
-            self._service,
+            Messages(self._service, tensor_content=self._tensor_content),
             channel_arguments=self._channel_arguments or "",
             tokens=tokens,
             shared_port=self._shared_port,
@@ -319,7 +320,7 @@ class ModelServer:
         from keraslight_serving.server.rest import Handler, RestApp, RestServer
 
         app = RestApp(
-            Handler(self._service, self._repository),
+            Handler(self._service, tensor_content=self._tensor_content),
             **self._rest_options,
             metrics=self.metrics.render if metrics_path else None,
             metrics_path=metrics_path or DEFAULT_PATH,

@@ -82,7 +82,7 @@ class Loader:
         Raises:
             StatusError: the version can't be served.
         """
-        servable = Servable(
+        servable = Servable.load(
             folder,
             threads=self._threads,
             interpreters=self._interpreters,

@@ -15,6 +15,8 @@ from google.protobuf.message import DecodeError
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
+from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.telemetry.metrics import Metrics
@@ -57,7 +59,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()
-    service = Service(_Alone(servable))
+    service = Messages(Service(_Alone(servable)))
     replayed = passed_over = 0
     code = "OK"
     try:
@@ -100,7 +102,7 @@ class _Alone:
         self._servable = servable
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
         yield 0, self._servable
 
 

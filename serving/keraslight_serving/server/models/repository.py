@@ -10,6 +10,7 @@ import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
 from keraslight_serving.server.models.model import LoadPolicy, Model
@@ -72,7 +73,7 @@ class Repository:
             for model in self._models.values():
                 model.close()
 
-    def acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
         """The version that a request asks for; it stays loaded inside the `with`.
 
         Raises:
@@ -85,7 +86,7 @@ class Repository:
             raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.versions.acquire(spec)
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version or of all that were ever seen, newest first.
 
         Raises:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_version, not_served
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
@@ -68,7 +69,7 @@ class Versions:
     # ---------------------------------------------------------------- requests
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
         """The version that a request asks for; it stays loaded inside the `with`.
 
         Raises:

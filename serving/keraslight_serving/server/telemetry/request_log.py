@@ -17,10 +17,12 @@ import queue
 import random
 import threading
 import time
+from collections.abc import Callable
 
 from google.protobuf.message import Message
 
 from keraslight_serving.server.base.errors import invalid, not_found
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
@@ -69,15 +71,20 @@ class RequestLog:
         self._files: dict[str, _RecordFile] = {}
 
     def offer(
-        self, config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message
+        self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
     ) -> None:
-        """Logs an exchange, if the dice say so. Neither message may change afterwards.
+        """Logs an exchange if it is sampled.
 
         Args:
-            spec: the model, version and signature that answered.
+            config: The model's logging configuration.
+            api: Name of the call.
+            spec: Model, version and signature that answered.
+            exchange: Returns the request and its response, which must not change afterwards. Called only for sampled
+                exchanges.
         """
         if api not in _FIELDS or self._random.random() >= config.sampling_config.sampling_rate:
             return
+        request, response = exchange()
         size = request.ByteSize() + response.ByteSize()
         with self._lock:
             full = self._held > 0 and self._held + size > _MAX_HELD
@@ -167,10 +174,13 @@ class _RecordFile:
 
 
 def _record(
-    config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message, seconds: int
+    config: pb.LoggingConfig, api: str, spec: ModelSpec, request: Message, response: Message, seconds: int
 ) -> bytes:
     record = pb.PredictionLog()
-    record.log_metadata.model_spec.CopyFrom(spec)
+    answered = record.log_metadata.model_spec
+    answered.name, answered.signature_name = spec.name, spec.signature
+    if spec.version is not None:
+        answered.version.value = spec.version
     record.log_metadata.sampling_config.CopyFrom(config.sampling_config)
     record.log_metadata.saved_model_tags.append("serve")
     record.log_metadata.timestamp_secs = seconds

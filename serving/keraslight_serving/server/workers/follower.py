@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
@@ -97,7 +98,7 @@ class Follower:
             self.unload(key)
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
         """As `Repository.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
@@ -124,6 +125,6 @@ class Follower:
         """As `Repository.statuses`."""
         return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """As `Repository.status`."""
         return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())
