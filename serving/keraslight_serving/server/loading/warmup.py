@@ -59,7 +59,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()
-    service = Messages(Service(_Alone(servable)))
+    service = Messages(Service(_Alone(servable)))  # type: ignore[arg-type]  # only `acquire` is called
     replayed = passed_over = 0
     code = "OK"
     try:

@@ -94,7 +94,8 @@ class RestServer:
         """
         if self._thread is None or self._uvicorn is None:
             return
-        self._uvicorn.config.timeout_graceful_shutdown = grace or 0
+        # uvicorn declares an int, but asyncio takes it, and fractions too
+        self._uvicorn.config.timeout_graceful_shutdown = grace or 0  # type: ignore[assignment]
         self._uvicorn.should_exit = True
         self._thread.join()
         self._app.close()

@@ -35,7 +35,7 @@ def add_to_server(messages: Messages, server: grpc.Server) -> None:
         methods.HANDLE_RELOAD_CONFIG: messages.reload_config,
         methods.LIST_MODELS: messages.list_models,
     }
-    handlers: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
+    handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method, answer in calls.items():
         # Bytes in and out: grpc itself would log a traceback for each message that it can't parse.
         handlers.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
@@ -86,8 +86,9 @@ def _with_status(
 def _parse(method: methods.Method, data: bytes, call: Call) -> Message:
     """Raises INTERNAL with the text of grpc's Python servers. TensorFlow Serving, in C++, gives no text."""
     try:
-        return method.request.FromString(data)
+        message: Message = method.request.FromString(data)
     except DecodeError:
         error = StatusError(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
         log_request(call, method.name, error.code.name, 0, text=error.text, callers_fault=True)
         raise error from None
+    return message

@@ -109,9 +109,9 @@ class TokenInterceptor(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        continuation: "Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":  # quoted: at run time the class is not generic
         metadata, method = handler_call_details.invocation_metadata, handler_call_details.method
         if method.startswith(_OPEN) or self._tokens.allow(header(metadata, "authorization")):
             return continuation(handler_call_details)
