@@ -220,7 +220,7 @@ def test_metrics_without_rest_are_warned_of(publish, tmp_path, caplog):
     config.write_text("prometheus_config { enable: true }")
     with ModelServer("tiny", publish(1), monitoring_config_file=config):
         pass
-    assert "Metrics are shown on the port of REST: give `rest_api_port`, too" in caplog.text
+    assert "Metrics are published on the REST port: set `rest_api_port`, too" in caplog.text
 
 
 # ---------------------------------------------------------------- bytes that are no message

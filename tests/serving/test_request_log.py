@@ -128,17 +128,20 @@ def test_what_the_disk_is_too_slow_for_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(_request_log, "_MAX_HELD", 1000)
     metrics = Metrics()
     log = RequestLog(metrics)
-    exchange = pb.PredictRequest(output_filter=["x" * 390]), pb.PredictResponse()
-    spec = ModelSpec("tiny")
+    request, spec = pb.PredictRequest(output_filter=["x" * 390]), ModelSpec("tiny")
+
+    def exchange():
+        return request, pb.PredictResponse()
+
     for _ in range(10):
-        log.offer(logging_config(tmp_path / "log"), "Predict", spec, lambda: exchange)
+        log.offer(logging_config(tmp_path / "log"), "Predict", spec, exchange)
     assert writing.wait(10)
     assert b'status_code="RESOURCE_EXHAUSTED"} 8' in metrics.render()
     go_on.set()
     log.close()
     assert b'status_code="OK"} 2' in metrics.render()
     # and afterwards there is room again
-    log.offer(logging_config(tmp_path / "log"), "Predict", spec, lambda: exchange)
+    log.offer(logging_config(tmp_path / "log"), "Predict", spec, exchange)
     log.close()
     assert b'status_code="OK"} 3' in metrics.render()
 

@@ -19,6 +19,7 @@ from keraslight_serving.server.calls import examples as on_examples
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
 from keraslight_serving.server.calls.observe import Observer
 from keraslight_serving.server.models.config import ModelConfig
+from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Arrays, Signature, choose_outputs, find_signature
 from keraslight_serving.wire import methods
@@ -26,34 +27,6 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
-
-
-class Models(Protocol):
-    """The models that a service answers from: a `Repository`, or in a worker a `Follower`. Threads share it."""
-
-    def acquire(self, spec: ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
-        """Returns the version that a request selects; it stays loaded inside the `with`.
-
-        Raises:
-            StatusError: There is no such model, version or label, or the version is not loaded.
-        """
-
-    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """Returns the state of one version, or of all that were ever seen, newest first.
-
-        Raises:
-            StatusError: NOT_FOUND: there are none.
-        """
-
-    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """Returns the states of all versions by model."""
-
-    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
-        """Serves these models instead of the present ones.
-
-        Raises:
-            StatusError: The configuration can't be followed, or the call is over.
-        """
 
 
 class ReadInputs(Protocol):
@@ -84,7 +57,7 @@ class Service:
     """
 
     def __init__(
-        self, models: Models, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
+        self, models: ServedModels, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
     ) -> None:
         self._models = models
         self.observer = observer or Observer()
@@ -182,7 +155,7 @@ class Service:
 
     @contextlib.contextmanager
     def _acquire(self, spec: ModelSpec, call: Call) -> Iterator[tuple[int, Servable]]:
-        """As `Models.acquire`, once a slot is free."""
+        """As `ServedModels.acquire`, once a slot is free."""
         if self._closing:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
         seconds = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
