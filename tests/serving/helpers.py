@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
@@ -53,10 +54,7 @@ def until(condition, seconds=30):
 
 def spec(name="a", version=None, label=""):
     """The spec of a model and possibly a version or label."""
-    made = pb.ModelSpec(name=name, version_label=label) if label else pb.ModelSpec(name=name)
-    if version is not None:
-        made.version.value = version
-    return made
+    return ModelSpec(name, version, label or None)
 
 
 def refused(call, *args):

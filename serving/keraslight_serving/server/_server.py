@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from keraslight_serving.server.calls.messages import Messages
+from keraslight_serving.server.calls.observe import Observer
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
@@ -59,10 +61,8 @@ class ModelServer:
         self._repository = make_repository(settings, self._loader, self._report_health)
         self._service = Service(
             self._repository,
-            metrics=self.metrics,
-            request_log=self._request_log,
+            observer=Observer(self.metrics, self._request_log, self._repository.logging),
             check_methods=settings.enable_signature_method_name_check,
-            tensor_content=settings.enable_serialization_as_tensor_content,
             # Somewhat more than run at once: while one waits for an interpreter, another is parsed or serialized.
             slots=settings.grpc_max_threads or self._loader.callers,
         )
@@ -131,7 +131,7 @@ class ModelServer:
         if tokens and not credentials and settings.host not in _LOOPBACK:
             logger.warning("Tokens travel without encryption to %s: set `ssl_config_file`, too", settings.host)
         server = make_server(
-            self._service,
+            Messages(self._service, tensor_content=settings.enable_serialization_as_tensor_content),
             channel_arguments=settings.grpc_channel_arguments or "",
             tokens=tokens,
             shared_port=settings.shared_port,
@@ -172,7 +172,7 @@ class ModelServer:
 
         settings = self._settings
         app = RestApp(
-            Handler(self._service, self._repository),
+            Handler(self._service, tensor_content=settings.enable_serialization_as_tensor_content),
             timeout=settings.rest_api_timeout_in_ms / 1000 or None,
             threads=settings.rest_api_num_threads or self._loader.callers,
             cors=settings.rest_api_enable_cors_support,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.wire import serving_pb2 as pb
@@ -94,14 +95,14 @@ class FakeRepository:
         self.reloads: list[Sequence[ModelConfig]] = []
 
     @contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Any]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Any]]:
         versions = self._models.get(spec.name, {})
         number = chosen_version(spec, self._labels.get(spec.name, {}), versions)
         if number is None or number not in versions:
             raise not_served(spec.name, number)
         yield number, versions[number]
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         return chosen_statuses(spec, self.statuses().get(spec.name, []))
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:

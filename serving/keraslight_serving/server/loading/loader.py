@@ -63,7 +63,7 @@ class Loader:
             StatusError: The version can't be served.
         """
         settings = self._settings
-        servable = Servable(
+        servable = Servable.load(
             folder,
             threads=self._threads,
             interpreters=self._interpreters,

@@ -15,6 +15,8 @@ from google.protobuf.message import DecodeError, Message
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
+from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
@@ -58,7 +60,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()
-    service = Service(cast(ServedModels, _Alone(servable)))  # these calls only acquire
+    service = Messages(Service(cast(ServedModels, _Alone(servable))))  # these calls only acquire
     replayed = skipped = 0
     code = "OK"
     try:
@@ -84,7 +86,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
 
 
 def _requests(file: Path) -> Iterator[tuple[str, Any]]:
-    """For each record, the name of a method of Service, and its request."""
+    """For each record, the name of a method of Messages, and its request."""
     for number, record in enumerate(read_records(file), 1):
         if number > MOST_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
@@ -101,12 +103,12 @@ class _Alone:
         self._servable = servable
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
         yield 0, self._servable
 
 
 def _request(log: pb.PredictionLog) -> tuple[str, Any]:
-    """The name of a method of Service, and its request."""
+    """The name of a method of Messages, and its request."""
     kind = log.WhichOneof("log_type")
     if kind not in _CALLS:
         raise StatusError(

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
@@ -34,10 +35,10 @@ class ServedModels(Protocol):
     version or label. Implemented by `Repository`, by the workers' `Follower`, and by `testing.FakeRepository`.
     """
 
-    def acquire(self, spec: pb.ModelSpec) -> AbstractContextManager[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, Servable]]:
         """The number of the version that a request means, and the version, which stays loaded inside the `with`."""
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version, or of all versions seen so far, newest first."""
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:

@@ -11,6 +11,7 @@ import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
 from keraslight_serving.server.models.model import LoadPolicy, Model
@@ -86,7 +87,7 @@ class Repository(Generic[V]):
             for model in self._models.values():
                 model.close()
 
-    def acquire(self, spec: pb.ModelSpec) -> AbstractContextManager[tuple[int, V]]:
+    def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, V]]:
         """The version that a request means; it stays loaded inside the `with`.
 
         Raises:
@@ -99,7 +100,7 @@ class Repository(Generic[V]):
             raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.versions.acquire(spec)
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version, or of all versions seen so far, newest first.
 
         Raises:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Generic
 
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_version, not_served
 from keraslight_serving.server.models.folders import Files
 from keraslight_serving.server.models.protocols import V
@@ -72,7 +73,7 @@ class Versions(Generic[V]):
     # ---------------------------------------------------------------- requests
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, V]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, V]]:
         """The version that a request means; it stays loaded inside the `with`.
 
         Raises:

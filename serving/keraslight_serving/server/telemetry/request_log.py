@@ -17,11 +17,13 @@ import queue
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from keraslight_serving.server.base.errors import invalid, not_found
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
@@ -43,7 +45,7 @@ class _Exchange(NamedTuple):
 
     config: pb.LoggingConfig
     api: str
-    spec: pb.ModelSpec
+    spec: ModelSpec
     request: Message
     response: Message
     size: int  # of both messages, in bytes
@@ -82,19 +84,20 @@ class RequestLog:
         self._files: dict[str, _RecordFile] = {}
 
     def offer(
-        self, config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message
+        self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
     ) -> None:
-        """Logs a request and its response, if they are sampled. Neither message may change afterwards.
+        """Logs a request and its response, if they are sampled.
 
         Args:
             config: Logging configuration of the model.
             api: Name of the method; only those with a PredictionLog are logged.
             spec: The model, version and signature that answered.
-            request: The request.
-            response: The response.
+            exchange: Returns the request and the response, which must not change afterwards. Called only if they are
+                sampled.
         """
         if api not in _FIELDS or self._random.random() >= config.sampling_config.sampling_rate:
             return
+        request, response = exchange()
         size = request.ByteSize() + response.ByteSize()
         with self._lock:
             full = self._held > 0 and self._held + size > _MAX_HELD
@@ -184,7 +187,10 @@ class _RecordFile:
 
 def _record(item: _Exchange) -> bytes:
     record = pb.PredictionLog()
-    record.log_metadata.model_spec.CopyFrom(item.spec)
+    spec = record.log_metadata.model_spec
+    spec.name, spec.signature_name = item.spec.name, item.spec.signature
+    if item.spec.version is not None:
+        spec.version.value = item.spec.version
     record.log_metadata.sampling_config.CopyFrom(item.config.sampling_config)
     record.log_metadata.saved_model_tags.append("serve")
     record.log_metadata.timestamp_secs = item.seconds

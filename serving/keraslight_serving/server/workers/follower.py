@@ -8,6 +8,7 @@ from pathlib import Path
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
@@ -98,7 +99,7 @@ class Follower:
             self.unload(key)
 
     @contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
         """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
@@ -125,7 +126,7 @@ class Follower:
         """As `ServedModels.statuses`."""
         return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """As `ServedModels.status`."""
         return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())
 
