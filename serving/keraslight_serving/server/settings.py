@@ -94,9 +94,11 @@ class Settings:
         "The model config file may always do so: a label moves once its version is loaded.",
     )
     host: str = _setting(
-        "127.0.0.1", "Address to listen on; the default is only reachable from this machine, 0.0.0.0 from all.",
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 for all of this machine's.",
+        "Only this machine can reach the default address.",
         group=OURS,
-    )  # fmt: skip
+    )
     port: int = _setting(0, "gRPC port; 0 picks a free one.", flag_default=GRPC_PORT, minimum=0, maximum=65535)
     file_system_poll_wait_seconds: float = _setting(
         1, "Seconds between two scans for new versions; 0 scans only at startup."
