@@ -206,7 +206,7 @@ class App:
         self._server, self._servers = server, []
 
     def __call__(self, *, handler=None, **options):
-        handler = handler or Handler(self._server._service, self._server._repository)
+        handler = handler or Handler(self._server._service)
         app = RestApp(handler, **{"timeout": 30, "threads": 2, **options})
         server = RestServer(app, "127.0.0.1", 0)
         server.start()
@@ -291,7 +291,7 @@ def test_large_bodies(serve):
 
 def test_large_bodies_are_read_one_at_a_time(server, monkeypatch):
     monkeypatch.setattr("keraslight_serving.server.rest._handler.LARGE", 100)
-    handler = Handler(server._service, server._repository)
+    handler = Handler(server._service)
     asked = read_url("POST", PREDICT)
     small = json.dumps({"inputs": 1}).encode()
     with handler._one_large:

@@ -8,15 +8,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.calls.examples import Classes
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import error_body, parse, quote
 from keraslight_serving.server.rest._tensors import decode_base64, read_inputs, read_instances
+from keraslight_serving.server.running.signatures import Declared
 from keraslight_serving.wire import serving_pb2 as pb
 
 
 def infos(**dtypes):
-    return {name: pb.TensorInfo(dtype=dtype) for name, dtype in dtypes.items()}
+    return {name: Declared(dtype, ()) for name, dtype in dtypes.items()}
 
 
 def rows(text, booleans=False, **dtypes):
@@ -355,14 +357,11 @@ def test_outputs_that_can_not_be_written():
 
 
 def test_results():
-    result = pb.ClassificationResult()
-    for scores in ((0.75, 0.25), (1.0,)):
-        row = result.classifications.add()
-        for label, score in zip("ab", scores, strict=False):
-            row.classes.add(label=label, score=score)
-    assert _text.classifications(result) == ('{\n    "results": [[["a", 0.75], ["b", 0.25]], [["a", 1.0]]\n    ]\n}')
-    result = pb.RegressionResult(regressions=[pb.Regression(value=value) for value in (3, 0.5)])
-    assert _text.regressions(result) == '{\n    "results": [3.0, 0.5]\n}'
+    classes = Classes(np.array([[b"a", b"b"], [b"b", b"a"]], object), np.float32([[0.75, 0.25], [1, 0]]))
+    assert _text.classifications(classes) == (
+        '{\n    "results": [[["a", 0.75], ["b", 0.25]], [["b", 1.0], ["a", 0.0]]\n    ]\n}'
+    )
+    assert _text.regressions(np.float32([3, 0.5])) == '{\n    "results": [3.0, 0.5]\n}'
 
 
 def test_errors():
@@ -379,11 +378,11 @@ def test_examples_are_what_tensorflow_reads():
             {}]}"""
     )
     document["examples"][0]["big"] = [1e40, float("-inf"), 10**400]
-    sent = read_examples(document).example_list_with_context
+    sent = read_examples(document)
     assert tf.train.Example.FromString(sent.context) == tf.train.Example(
         features=tf.train.Features(feature={"c": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"all"]))})
     )
-    first, second = (tf.train.Example.FromString(example) for example in sent.examples)
+    first, second = (tf.train.Example.FromString(example) for example in sent.serialized)
     assert not second.features.feature
     features = first.features.feature
     assert list(features["i"].int64_list.value) == [1, -2, 1]
@@ -392,7 +391,8 @@ def test_examples_are_what_tensorflow_reads():
     assert list(features["one"].int64_list.value) == [7]
     assert features["none"].WhichOneof("kind") is None
     assert list(features["big"].float_list.value) == [float("inf"), float("-inf"), float("inf")]
-    assert len(read_examples({"examples": [{"x": 1}]}).example_list.examples) == 1
+    alone = read_examples({"examples": [{"x": 1}]})
+    assert (len(alone.serialized), alone.context) == (1, None)
 
 
 @pytest.mark.parametrize(
