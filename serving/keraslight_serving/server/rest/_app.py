@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from keraslight_serving.server.base.call import Call
-from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._handler import Asked, TooLarge, http_status, inflate, read_url
 from keraslight_serving.server.rest._json import error_body
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, request_id
@@ -252,6 +252,8 @@ class RestApp:
             return _Answer(grpc.StatusCode.OK, 200, text.encode(errors="replace"))
         except StatusError as error:
             return _error(error)
+        except RecursionError:
+            return _error(invalid("The document is nested too deeply"))
         except Exception as error:
             logger.exception("%s of %s failed", asked.api, asked.spec.name)
             return _error(StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
