@@ -4,10 +4,8 @@ litert.py        `model.tflite`, in LiteRT; _undeclared.py finds the signatures 
 saved_model.py   `saved_model.pb`, in TensorFlow
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Protocol
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.running.signatures import Arrays, Outputs
