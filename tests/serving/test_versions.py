@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, ModelNotFound
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
@@ -214,7 +215,7 @@ def test_a_version_is_unloaded_when_its_last_request_is_done(tmp_path):
     (tmp_path / "1").mkdir()
     repository = repository_of(tmp_path, lambda name, folder, eager: FakeServable(folder))
     repository.start()
-    spec = pb.ModelSpec(name="m")
+    spec = ModelSpec("m")
 
     def now():
         return {status.version: status.state for status in repository.status(spec)}
@@ -246,7 +247,7 @@ def test_a_failed_version_is_not_tried_at_every_poll(tmp_path):
     repository.start()
     time.sleep(0.2)
     assert tried == ["2", "1"]
-    failed = repository.status(pb.ModelSpec(name="m"))[0]
+    failed = repository.status(ModelSpec("m"))[0]
     assert (failed.status.error_code, failed.status.error_message) == (
         grpc.StatusCode.INVALID_ARGUMENT.value[0],
         "broken on purpose",

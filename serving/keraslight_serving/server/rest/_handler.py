@@ -6,7 +6,6 @@ import threading
 import urllib.parse
 import zlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import grpc
@@ -133,7 +132,7 @@ class Handler:
                     f"JSON Value: {quote(sent.document)} not formatted correctly. "
                     "'signature_name' key must be a string value."
                 )
-            with self._service.observer.request(api, replace(asked.spec, signature=name), call) as seen:
+            with self._service.observer.request(api, asked.spec._replace(signature=name), call) as seen:
                 return answer(sent, seen, reading)
 
     def _predict(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:

@@ -28,7 +28,7 @@ def add_to_server(messages: Messages, server: grpc.Server) -> None:
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method in messages.calls:
         # Bytes in and out: grpc itself would log a traceback for each message that it can't parse.
-        handler = grpc.unary_unary_rpc_method_handler(_with_status(method, messages))
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(_with_status(method, messages))
         handlers.setdefault(method.service, {})[method.name] = handler
     for name, by_method in handlers.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, by_method),))
