@@ -1,4 +1,4 @@
-"""Pruning by the library's own wrappers, by way of tf_keras."""
+"""Pruning with the library's own wrappers, in tf_keras."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight import graph as _graph
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import copy as copy_model
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -29,11 +30,11 @@ def wrap_pruning(
     block_size: tuple[int, int] = (1, 1),
     m_by_n: tuple[int, int] | None = None,
 ) -> tf_keras.Model:
-    """Makes a tf_keras model that prunes itself, by the library's own `prune_low_magnitude` wrappers.
+    """Makes a tf_keras model that prunes itself with the library's own `prune_low_magnitude` wrappers.
 
-    The second way beside `Pruning`, for training loops that are written for tf_keras. The same arguments give the same
-    masks. Compile it with a tf_keras optimizer, fit it with `callbacks=[pruning_step_callback()]`, and give it to
-    `strip_pruning`.
+    An alternative to `Pruning` for training loops that are written for tf_keras. The same arguments give the same
+    masks. Compile the model with a tf_keras optimizer, fit it with `callbacks=[pruning_step_callback()]`, and pass it
+    to `strip_pruning`.
 
     Args:
         model: A functional or sequential Keras 3 model. It is not changed.
@@ -44,27 +45,28 @@ def wrap_pruning(
         The tf_keras model, not compiled. A pruned layer is called `prune_low_magnitude_<name>`.
 
     Raises:
-        As `Pruning`; UnmappableLayerError: a layer has no tf_keras twin.
+        InvalidArgumentError, CompressionError, MissingDependencyError: As `Pruning`.
+        UnmappableLayerError: A layer has no tf_keras twin.
     """
     _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
     _settings.check_steps(begin_step, end_step, frequency)
-    graph = _graph.read(model)
+    graph = read(model)
     chosen = targets(model, final_sparsity, layers, policy)
     _settings.check_blocks(chosen, block_size)
     depthwise = [name for name, (layer, _) in chosen.items() if isinstance(layer, keras.layers.DepthwiseConv2D)]
     if depthwise:
         raise InvalidArgumentError(
-            "The library's wrapper leaves depthwise kernels alone; use the callback `Pruning` for them. "
-            f"Received: {depthwise}."
+            "`layers` must match no depthwise convolution: the library's wrapper ignores them, the callback `Pruning` "
+            f"prunes them. Received: {depthwise}."
         )
-    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, tuple(block_size))
+    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, block_size)
     from keraslight.compress._tfmot import pruning
 
-    return pruning.wrap(graph, model.name, chosen_schedules, tuple(block_size), m_by_n)
+    return pruning.wrap(graph, model.name, chosen_schedules, (block_size[0], block_size[1]), m_by_n)
 
 
 def pruning_step_callback() -> tf_keras.callbacks.Callback:
-    """The callback that the `fit` of a `wrap_pruning` model needs: it counts the steps and zeroes at an epoch's end.
+    """Returns the callback that `fit` needs for a `wrap_pruning` model: it counts steps and masks weights after epochs.
 
     Raises:
         MissingDependencyError: tensorflow-model-optimization is not installed.
@@ -75,10 +77,10 @@ def pruning_step_callback() -> tf_keras.callbacks.Callback:
 
 
 def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
-    """Takes the pruning wrappers off and brings the sparse weights back into Keras 3.
+    """Removes the pruning wrappers and copies the sparse weights back into Keras 3.
 
     Args:
-        wrapped: What `wrap_pruning` gave, trained.
+        wrapped: Trained model that `wrap_pruning` returned.
         model: The Keras 3 model that it was made from. It is not changed.
 
     Returns:
@@ -86,7 +88,7 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
 
     Raises:
         InvalidArgumentError: `wrapped` is a Keras 3 model.
-        CompressionError: the two models do not belong together.
+        CompressionError: The two models do not belong together.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     if isinstance(wrapped, keras.Model):
@@ -96,8 +98,8 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
     from keraslight.compress._tfmot import pruning
 
     trained = pruning.strip(wrapped)
-    copy = _graph.copy(model)
-    for name, layer in _graph.read(copy).layers().items():
+    copy = copy_model(model)
+    for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization) or not getattr(layer, "weights", ()):
             continue  # the twin of a Normalization has constants
         values = trained.get(name, [])

@@ -1,4 +1,4 @@
-"""Which operators of a calibrated model belong to which layer, so that layers can be left in float by name."""
+"""Maps the operators of a calibrated model to its layers, so that layers can stay float by name."""
 
 from __future__ import annotations
 
@@ -11,40 +11,38 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keraslight import graph as _graph
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import Graph
 
 
 class Int8Layers:
     """The layers of a model, each to be int8 or float in a .tflite file.
 
     Args:
-        model: A fused functional model with one input and one output: one operator or a few for each layer.
+        graph: A fused graph with one input and one output, so that each layer is one operator or a few.
         images: (N, H, W, C) images from which the ranges are taken, as the model takes them.
-        batch_size: Of the files.
+        batch_size: Batch size of the files; None leaves it open.
 
     Attributes:
         names: The layers that int8 makes a difference to, in the model's order.
     """
 
-    def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int | None = 1):
-        from keraslight.export.litert._selective import MOVES, CalibratedModel
+    def __init__(self, graph: Graph, images: np.ndarray, batch_size: int | None = 1) -> None:
+        from keraslight.export.litert.selective import MOVES, CalibratedModel
 
-        graph = _graph.read(model)
-        layers = graph.layers()
         (output,) = keras.tree.flatten(graph.outputs)
-        self.kinds = {name: type(layer).__name__ for name, layer in layers.items()}
+        self.kinds = {call.name: call.node.kind.__name__ for call in graph.calls}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
-        self._calibrated = CalibratedModel(model, images, batch_size)
+        self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
         changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
-        self.names = tuple(name for name in layers if name in changed)
+        self.names = tuple(name for name in self.kinds if name in changed)
 
     def matching(self, patterns: str | Collection[str], argument: str) -> set[str]:
         """The layers with an operator of their own that match name patterns (`fnmatch`), given as `argument`.
 
         Raises:
-            InvalidArgumentError: a pattern matches none.
+            InvalidArgumentError: A pattern matches none.
         """
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         names = {owner for owners in self._owners.values() for owner in owners}
@@ -56,12 +54,12 @@ class Int8Layers:
                 )
         return {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
 
-    def write(self, path: str | os.PathLike, floats: Collection[str], **dtypes: str) -> Path:
+    def write(self, path: str | os.PathLike[str], floats: Collection[str], **dtypes: str) -> Path:
         """Writes a file with these layers in float and the others in int8; `dtypes` as `CalibratedModel.write`."""
         operators = [name for name, owners in self._owners.items() if not set(owners).isdisjoint(floats)]
         return self._calibrated.write(path, operators, **dtypes)
 
-    def write_alone(self, path: str | os.PathLike, layer: str) -> Path:
+    def write_alone(self, path: str | os.PathLike[str], layer: str) -> Path:
         """Writes a file with one layer in int8 and the others in float."""
         return self._calibrated.write(path, [name for name, owners in self._owners.items() if owners[-1] != layer])
 

@@ -9,7 +9,6 @@ fields of `Settings` and `ProcessSettings`. To add a setting, add a field here a
 import dataclasses
 import functools
 import os
-import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -95,9 +94,11 @@ class Settings:
         "The model config file may always do so: a label moves once its version is loaded.",
     )
     host: str = _setting(
-        "127.0.0.1", "Address to listen on; the default is only reachable from this machine, 0.0.0.0 from all.",
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 for all of this machine's.",
+        "Only this machine can reach the default address.",
         group=OURS,
-    )  # fmt: skip
+    )
     port: int = _setting(0, "gRPC port; 0 picks a free one.", flag_default=GRPC_PORT, minimum=0, maximum=65535)
     file_system_poll_wait_seconds: float = _setting(
         1, "Seconds between two scans for new versions; 0 scans only at startup."
@@ -193,8 +194,8 @@ class Settings:
     )
     rest_api_port: int | None = _setting(
         None,
-        "Port of the REST API; 0 disables it.",
-        "As a keyword, None disables the REST API and 0 picks a free port.",
+        "Port of the REST API; --rest_api_port=0 disables it.",
+        "As a keyword, None disables it and 0 picks a free port.",
         flag_default=0,
         minimum=0,
         maximum=65535,
@@ -304,8 +305,7 @@ def documentation() -> str:
     lines = ["Args:"]
     for field in dataclasses.fields(Settings):
         setting: Setting = field.metadata["setting"]
-        text = f"{field.name}: {setting.help} {setting.details}".rstrip()
-        lines.append(textwrap.fill(text, 112, initial_indent=" " * 4, subsequent_indent=" " * 8))
+        lines.append(f"    {field.name}: {setting.help} {setting.details}".rstrip())
     return "\n".join(lines)
 
 

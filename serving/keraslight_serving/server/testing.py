@@ -1,10 +1,11 @@
 """Fakes of the server's seams, for tests that need no network.
 
-    models = FakeRepository({"digits": {1: FakeServable()}})
-    with models.acquire(spec) as (version, servable): ...
+    engine = FakeEngine(lambda inputs: {"double": 2 * inputs["x"]})
+    servable = Servable({"serving_default": signature}, {"serving_default": engine})
+    service = Service(FakeRepository({"digits": {1: servable}}))
 
-`FakeRepository` stands in for `models.protocols.ServedModels`, `FakeServable` for a loaded version, and `FakeEngine`
-for an engine.
+`FakeEngine` stands in for `running.engines.Engine`, `FakeRepository` for `models.protocols.ServedModels`, and
+`FakeServable` for `models.protocols.LoadedVersion`, where only loading and unloading matter.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,9 +20,8 @@ from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
+from keraslight_serving.server.running.signatures import Arrays
 from keraslight_serving.wire import serving_pb2 as pb
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 class FakeEngine:
