@@ -22,6 +22,8 @@ from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
+AnyMethod = methods.Method[Any, Any]
+
 
 class Messages:
     """A service that takes and returns messages.
@@ -36,7 +38,7 @@ class Messages:
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
         self._service, self._tensor_content = service, tensor_content
-        self.calls: dict[methods.Method, Callable[[Any, Observed], Message]] = {
+        self.calls: dict[AnyMethod, Callable[[Any, Observed], Message]] = {
             methods.PREDICT: self._predict,
             methods.CLASSIFY: self._classify,
             methods.REGRESS: self._regress,
@@ -47,7 +49,7 @@ class Messages:
             methods.LIST_MODELS: self._list_models,
         }
 
-    def answer(self, method: methods.Method, request: Any, call: Call) -> Message:
+    def answer(self, method: AnyMethod, request: Any, call: Call) -> Message:
         """Answers a request of one of the methods; the service's observer counts and logs it.
 
         Raises:

@@ -31,7 +31,7 @@ FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000
 """Maximum number of records in a file."""
 
-_METHODS: dict[str, methods.Method] = {
+_METHODS: dict[str, methods.Method[Any, Any]] = {
     "predict_log": methods.PREDICT,
     "classify_log": methods.CLASSIFY,
     "regress_log": methods.REGRESS,
@@ -85,7 +85,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     )
 
 
-def _requests(file: Path) -> Iterator[tuple[methods.Method, Any]]:
+def _requests(file: Path) -> Iterator[tuple[methods.Method[Any, Any], Any]]:
     """For each record, a method, and its request."""
     for number, record in enumerate(read_records(file), 1):
         if number > MOST_RECORDS:
@@ -107,7 +107,7 @@ class _Alone:
         yield 0, self._servable
 
 
-def _request(log: pb.PredictionLog) -> tuple[methods.Method, Any]:
+def _request(log: pb.PredictionLog) -> tuple[methods.Method[Any, Any], Any]:
     """A method, and its request."""
     kind = log.WhichOneof("log_type")
     if kind not in _METHODS:

@@ -10,9 +10,8 @@ from google.protobuf.message import DecodeError, Message
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
-from keraslight_serving.server.calls.messages import Messages
+from keraslight_serving.server.calls.messages import AnyMethod, Messages
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, log_request, request_id
-from keraslight_serving.wire import methods
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -40,7 +39,7 @@ def header(metadata: Any, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _with_status(method: methods.Method, messages: Messages) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _with_status(method: AnyMethod, messages: Messages) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     """Turns whatever a call raises into a status, so that no request can take down its thread or the server.
 
     The request's id is returned as trailing metadata, `x-request-id`: the caller's own, or one generated here.
@@ -70,7 +69,7 @@ def _with_status(method: methods.Method, messages: Messages) -> Callable[[bytes,
     return handle
 
 
-def _parse(method: methods.Method, data: bytes, call: Call) -> Message:
+def _parse(method: AnyMethod, data: bytes, call: Call) -> Message:
     """Raises INTERNAL with the text of grpc's Python servers. TensorFlow Serving, in C++, gives no text."""
     try:
         message: Message = method.request.FromString(data)
