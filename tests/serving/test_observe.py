@@ -20,6 +20,7 @@ from keraslight_serving.server.telemetry import logging as _logging
 from keraslight_serving.server.telemetry.logging import JsonFormatter, TextFormatter, log_request
 from keraslight_serving.server.telemetry.metrics import path_of
 from keraslight_serving.server.telemetry.tfrecord import to_record
+from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2
@@ -133,7 +134,7 @@ def test_a_surprise_is_an_internal_error_however_it_came_in(surprise, caplog):
     service = Service(Broken())
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
     with pytest.raises(StatusError) as caught:
-        Messages(service).predict(request, Call(entrypoint="GRPC"))
+        Messages(service).answer(methods.PREDICT, request, Call(entrypoint="GRPC"))
     assert caught.value.code == grpc.StatusCode.INTERNAL
     assert caught.value.text == f"{type(surprise).__name__}: {surprise}"
     assert b'request_count{model_name="tiny",status="INTERNAL"} 1' in service.observer.metrics.render()
@@ -145,9 +146,9 @@ def test_a_call_that_nobody_waits_for_is_not_begun(own):
     service = Service(server._repository)
     request = pb.PredictRequest.FromString(predict().SerializeToString())
     with pytest.raises(StatusError, match="The caller is gone"):
-        Messages(service).predict(request, Call(is_active=lambda: False))
+        Messages(service).answer(methods.PREDICT, request, Call(is_active=lambda: False))
     with pytest.raises(StatusError, match="Timed out waiting for notification"):
-        Messages(service).predict(request, Call(deadline=0.0))
+        Messages(service).answer(methods.PREDICT, request, Call(deadline=0.0))
     assert b"runtime_latency" not in service.observer.metrics.render()
 
 
@@ -155,7 +156,7 @@ def test_rest_counts_for_itself(own):
     server, _ = own
     service = Service(server._repository)
     request = pb.PredictRequest.FromString(predict().SerializeToString())
-    Messages(service).predict(request, Call(entrypoint="REST"))
+    Messages(service).answer(methods.PREDICT, request, Call(entrypoint="REST"))
     service.observer.metrics.rest_request("tiny", "predict", grpc.StatusCode.OK, 0.5)
     service.observer.metrics.rest_request("tiny", "predict", grpc.StatusCode.INVALID_ARGUMENT, 0.5)
     text = service.observer.metrics.render().decode()

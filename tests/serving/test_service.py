@@ -160,8 +160,8 @@ def test_a_grpc_answer_is_of_one_version(number, dtype, output):
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"), inputs={"x": to_tensor(np.array([3], dtype))})
     if number == 2:
         with contextlib.suppress(Exception):  # the first version takes other inputs
-            messages.predict(request, Call())
-    response = messages.predict(request, Call())
+            messages.answer(methods.PREDICT, request, Call())
+    response = messages.answer(methods.PREDICT, request, Call())
     assert response.model_spec.version.value == number
     assert {name: to_array(tensor).tolist() for name, tensor in response.outputs.items()} == {output: [6 + number]}
 

@@ -1,10 +1,9 @@
 """Which model, version and signature a request is for."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(NamedTuple):
     """A model, one of its versions and one of its signatures.
 
     In a request, `version` or `label` selects a version; without either, the newest one that is loaded answers.

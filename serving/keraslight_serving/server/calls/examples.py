@@ -1,7 +1,7 @@
 """Signatures over serialized tf.Examples: what Classify, Regress and MultiInference check, run and return."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import grpc
 import numpy as np
@@ -11,7 +11,7 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.running.servable import Servable
-from keraslight_serving.server.running.signatures import Signature
+from keraslight_serving.server.running.signatures import Outputs, Signature
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
@@ -166,9 +166,7 @@ def _check_regression(signature: Signature) -> None:
         raise invalid(f"No regression outputs found in SignatureDef: {signature.definition}")
 
 
-def _run(
-    servable: Servable, name: str, examples: Examples, aliases: Sequence[str], call: Call
-) -> tuple[int, dict[str, NDArray[Any]]]:
+def _run(servable: Servable, name: str, examples: Examples, aliases: Sequence[str], call: Call) -> tuple[int, Outputs]:
     """Returns the number of examples, and the outputs."""
     inputs = {"inputs": examples.joined()}
     servable.check(name, inputs)

@@ -4,133 +4,125 @@ Messages become arrays here, once, and arrays become messages, once.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
+from keraslight_serving.server.calls.observe import Observed
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.config import model_configs
-from keraslight_serving.server.running.signatures import Arrays, Signature, set_text
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, set_text
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
-_HasSpec = (
-    pb.PredictRequest
-    | pb.ClassificationRequest
-    | pb.RegressionRequest
-    | pb.GetModelMetadataRequest
-    | pb.GetModelStatusRequest
-)
+AnyMethod = methods.Method[Any, Any]
 
 
 class Messages:
-    """A service that takes and returns messages. Each call is observed.
-
-    All methods take a message and its call, and raise StatusError for a request that fails.
+    """A service that takes and returns messages.
 
     Args:
-        service: Answers.
+        service: Answers on arrays.
         tensor_content: Whether Predict returns raw bytes (`tensor_content`) instead of the lists of the dtypes.
+
+    Attributes:
+        calls: What answers each method's requests while they are observed.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
         self._service, self._tensor_content = service, tensor_content
+        self.calls: dict[AnyMethod, Callable[[Any, Observed], Message]] = {
+            methods.PREDICT: self._predict,
+            methods.CLASSIFY: self._classify,
+            methods.REGRESS: self._regress,
+            methods.MULTI_INFERENCE: self._multi_inference,
+            methods.GET_MODEL_METADATA: self._get_model_metadata,
+            methods.GET_MODEL_STATUS: self._get_model_status,
+            methods.HANDLE_RELOAD_CONFIG: self._reload_config,
+            methods.LIST_MODELS: self._list_models,
+        }
 
-    def predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
-        asked = read_spec(request.model_spec)
-        with self._service.observer.request("Predict", asked, call) as seen:
-            read = functools.partial(read_inputs, tensors=request.inputs)
-            seen.spec, outputs = self._service.predict(
-                _required(request, asked), read, seen.call, request.output_filter
-            )
-            response = predict_response(seen.spec, outputs, content=self._tensor_content)
+    def answer(self, method: AnyMethod, request: Any, call: Call) -> Message:
+        """Answers a request of one of the methods; the service's observer counts and logs it.
+
+        Raises:
+            StatusError: The request failed.
+        """
+        sent = request.tasks[0] if method is methods.MULTI_INFERENCE and request.tasks else request
+        spec = getattr(sent, "model_spec", None)  # some methods have none
+        asked = ModelSpec() if spec is None else read_spec(spec)
+        with self._service.observer.request(method.name, asked, call) as seen:
+            if spec is not None and sent is request and not request.HasField("model_spec"):
+                raise invalid("Missing ModelSpec")
+            response = self.calls[method](request, seen)
             seen.exchange = lambda: (request, response)
         return response
 
-    def classify(self, request: pb.ClassificationRequest, call: Call) -> pb.ClassificationResponse:
-        asked = read_spec(request.model_spec)
-        with self._service.observer.request("Classify", asked, call) as seen:
-            seen.spec, found = self._service.classify(
-                _required(request, asked), _read_examples(request.input), seen.call
-            )
-            response = classification_response(seen.spec, found)
-            seen.exchange = lambda: (request, response)
-        return response
+    def _predict(self, request: pb.PredictRequest, seen: Observed) -> pb.PredictResponse:
+        read = functools.partial(read_inputs, tensors=request.inputs)
+        seen.spec, outputs = self._service.predict(seen.spec, read, seen.call, request.output_filter)
+        return predict_response(seen.spec, outputs, content=self._tensor_content)
 
-    def regress(self, request: pb.RegressionRequest, call: Call) -> pb.RegressionResponse:
-        asked = read_spec(request.model_spec)
-        with self._service.observer.request("Regress", asked, call) as seen:
-            seen.spec, found = self._service.regress(
-                _required(request, asked), _read_examples(request.input), seen.call
-            )
-            response = regression_response(seen.spec, found)
-            seen.exchange = lambda: (request, response)
-        return response
+    def _classify(self, request: pb.ClassificationRequest, seen: Observed) -> pb.ClassificationResponse:
+        seen.spec, found = self._service.classify(seen.spec, _read_examples(request.input), seen.call)
+        return classification_response(seen.spec, found)
 
-    def multi_inference(self, request: pb.MultiInferenceRequest, call: Call) -> pb.MultiInferenceResponse:
+    def _regress(self, request: pb.RegressionRequest, seen: Observed) -> pb.RegressionResponse:
+        seen.spec, found = self._service.regress(seen.spec, _read_examples(request.input), seen.call)
+        return regression_response(seen.spec, found)
+
+    def _multi_inference(self, request: pb.MultiInferenceRequest, seen: Observed) -> pb.MultiInferenceResponse:
         tasks = [Task(read_spec(task.model_spec), task.method_name) for task in request.tasks]
-        asked = tasks[0].spec if tasks else ModelSpec()
-        with self._service.observer.request("MultiInference", asked, call) as seen:
-            examples = _read_examples(request.input)
-            results = self._service.multi_inference(tasks, examples, seen.call)
-            response = pb.MultiInferenceResponse()
-            for spec, found in results:
-                result = response.results.add(model_spec=write_spec(spec))
-                if isinstance(found, Classes):
-                    _write_classes(found, result.classification_result)
-                else:
-                    _write_values(found, result.regression_result)
-            seen.spec, seen.examples = results[0][0], len(examples.serialized)
-            seen.exchange = lambda: (request, response)
+        examples = _read_examples(request.input)
+        response = pb.MultiInferenceResponse()
+        for spec, found in self._service.multi_inference(tasks, examples, seen.call):
+            result = response.results.add(model_spec=write_spec(spec))
+            if isinstance(found, Classes):
+                _write_classes(found, result.classification_result)
+            else:
+                _write_values(found, result.regression_result)
+        seen.spec, seen.examples = read_spec(response.results[0].model_spec), len(examples.serialized)
         return response
 
-    def get_model_metadata(self, request: pb.GetModelMetadataRequest, call: Call) -> pb.GetModelMetadataResponse:
-        asked = read_spec(request.model_spec)
-        with self._service.observer.request("GetModelMetadata", asked, call) as seen:
-            _required(request, asked)
-            if not request.metadata_field:
-                raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
-            for field in request.metadata_field:
-                if field != "signature_def":
-                    raise invalid(f"Metadata field {field} is not supported")
-            seen.spec, signatures = self._service.metadata(asked, seen.call)
-            definitions = pb.SignatureDefMap()
-            for name, signature in signatures.items():
-                definitions.signature_def[name].CopyFrom(signature.definition)
-            response = pb.GetModelMetadataResponse(model_spec=write_spec(seen.spec))
-            packed = response.metadata["signature_def"]
-            packed.type_url = methods.SIGNATURE_DEF_MAP_URL
-            packed.value = definitions.SerializeToString()
+    def _get_model_metadata(self, request: pb.GetModelMetadataRequest, seen: Observed) -> pb.GetModelMetadataResponse:
+        if not request.metadata_field:
+            raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        for field in request.metadata_field:
+            if field != "signature_def":
+                raise invalid(f"Metadata field {field} is not supported")
+        seen.spec, signatures = self._service.metadata(seen.spec, seen.call)
+        definitions = pb.SignatureDefMap()
+        for name, signature in signatures.items():
+            definitions.signature_def[name].CopyFrom(signature.definition)
+        response = pb.GetModelMetadataResponse(model_spec=write_spec(seen.spec))
+        packed = response.metadata["signature_def"]
+        packed.type_url, packed.value = methods.SIGNATURE_DEF_MAP_URL, definitions.SerializeToString()
         return response
 
-    def get_model_status(self, request: pb.GetModelStatusRequest, call: Call) -> pb.GetModelStatusResponse:
-        asked = read_spec(request.model_spec)
-        with self._service.observer.request("GetModelStatus", asked, call):
-            return pb.GetModelStatusResponse(model_version_status=self._service.status(_required(request, asked)))
+    def _get_model_status(self, request: pb.GetModelStatusRequest, seen: Observed) -> pb.GetModelStatusResponse:
+        return pb.GetModelStatusResponse(model_version_status=self._service.status(seen.spec))
 
-    def reload_config(self, request: pb.ReloadConfigRequest, call: Call) -> pb.ReloadConfigResponse:
-        with self._service.observer.request("HandleReloadConfigRequest", ModelSpec(), call) as seen:
-            if request.config.WhichOneof("config") != "model_config_list":
-                raise invalid(
-                    "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-                    "Only ModelConfigList is currently supported"
-                )
-            self._service.reload(model_configs(request.config.model_config_list), seen.call)
+    def _reload_config(self, request: pb.ReloadConfigRequest, seen: Observed) -> pb.ReloadConfigResponse:
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+                "Only ModelConfigList is currently supported"
+            )
+        self._service.reload(model_configs(request.config.model_config_list), seen.call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
 
-    def list_models(self, request: pb.ListModelsRequest, call: Call) -> pb.ListModelsResponse:
-        with self._service.observer.request("ListModels", ModelSpec(), call):
-            models = [
-                pb.ListModelsResponse.Model(name=name, model_version_status=statuses)
-                for name, statuses in sorted(self._service.statuses().items())
-            ]
-        return pb.ListModelsResponse(model=models)
+    def _list_models(self, request: pb.ListModelsRequest, seen: Observed) -> pb.ListModelsResponse:
+        models = sorted(self._service.statuses().items())
+        return pb.ListModelsResponse(
+            model=[pb.ListModelsResponse.Model(name=name, model_version_status=found) for name, found in models]
+        )
 
 
 # ---------------------------------------------------------------- messages -> arrays
@@ -147,7 +139,7 @@ def read_spec(message: pb.ModelSpec) -> ModelSpec:
     )
 
 
-def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> dict[str, NDArray[Any]]:
+def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> Outputs:
     """Reads the inputs of a Predict request; those that are not sent come from the signature's defaults.
 
     Raises:
@@ -191,12 +183,6 @@ def _read_examples(sent: pb.Input) -> Examples:
     if kind == "example_list_with_context":
         return Examples(sent.example_list_with_context.examples, sent.example_list_with_context.context)
     return Examples()
-
-
-def _required(request: _HasSpec, asked: ModelSpec) -> ModelSpec:
-    if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
-    return asked
 
 
 # ---------------------------------------------------------------- arrays -> messages

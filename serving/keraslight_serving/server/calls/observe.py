@@ -72,7 +72,8 @@ class Observer:
             StatusError: The one raised inside, or INTERNAL for any other exception, whose traceback is logged.
         """
         began = time.perf_counter()
-        seen = Observed(call._replace(on_run=functools.partial(self.metrics.run, spec.name, api)), spec)
+        # Like _replace(on_run=...), which takes 3 us longer
+        seen = Observed(Call(*call[:-1], functools.partial(self.metrics.run, spec.name, api)), spec)
         try:
             call.check()  # the caller may have given up while the request waited for a thread
             yield seen

@@ -21,7 +21,7 @@ from keraslight_serving.server.calls.observe import Observer
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
-from keraslight_serving.server.running.signatures import Arrays, Signature, choose_outputs, find_signature
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, choose_outputs, find_signature
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -71,7 +71,7 @@ class Service:
 
     def predict(
         self, spec: ModelSpec, read_inputs: ReadInputs, call: Call, output_filter: Iterable[str] = ()
-    ) -> tuple[ModelSpec, dict[str, NDArray[Any]]]:
+    ) -> tuple[ModelSpec, Outputs]:
         """Runs a signature.
 
         Args:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import grpc
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
@@ -31,11 +31,11 @@ FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000
 """Maximum number of records in a file."""
 
-_CALLS: dict[str, tuple[str, type[Message]]] = {
-    "predict_log": ("predict", pb.PredictRequest),
-    "classify_log": ("classify", pb.ClassificationRequest),
-    "regress_log": ("regress", pb.RegressionRequest),
-    "multi_inference_log": ("multi_inference", pb.MultiInferenceRequest),
+_METHODS: dict[str, methods.Method[Any, Any]] = {
+    "predict_log": methods.PREDICT,
+    "classify_log": methods.CLASSIFY,
+    "regress_log": methods.REGRESS,
+    "multi_inference_log": methods.MULTI_INFERENCE,
 }
 
 
@@ -60,16 +60,16 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()
-    service = Messages(Service(cast(ServedModels, _Alone(servable))))  # these calls only acquire
+    messages = Messages(Service(cast(ServedModels, _Alone(servable))))  # these calls only acquire
     replayed = skipped = 0
     code = "OK"
     try:
-        for name, request in _requests(file):
+        for method, request in _requests(file):
             if not servable.saved_model_loaded and any(map(servable.needs_tensorflow, _signatures(servable, request))):
                 skipped += 1
                 continue
             for _ in range(iterations):
-                getattr(service, name)(request, Call())
+                messages.answer(method, request, Call())
             replayed += 1
     except StatusError as error:
         code = error.code.name
@@ -85,8 +85,8 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     )
 
 
-def _requests(file: Path) -> Iterator[tuple[str, Any]]:
-    """For each record, the name of a method of Messages, and its request."""
+def _requests(file: Path) -> Iterator[tuple[methods.Method[Any, Any], Any]]:
+    """For each record, a method, and its request."""
     for number, record in enumerate(read_records(file), 1):
         if number > MOST_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
@@ -107,18 +107,18 @@ class _Alone:
         yield 0, self._servable
 
 
-def _request(log: pb.PredictionLog) -> tuple[str, Any]:
-    """The name of a method of Messages, and its request."""
+def _request(log: pb.PredictionLog) -> tuple[methods.Method[Any, Any], Any]:
+    """A method, and its request."""
     kind = log.WhichOneof("log_type")
-    if kind not in _CALLS:
+    if kind not in _METHODS:
         raise StatusError(
             grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
         )
-    name, message = _CALLS[kind]
-    request: Any = message.FromString(getattr(log, kind).request)
+    method = _METHODS[kind]
+    request: Any = method.request.FromString(getattr(log, kind).request)
     if kind != "multi_inference_log":
         request.model_spec.SetInParent()  # a model is not looked up by it here, so it need not be there
-    return name, request
+    return method, request
 
 
 def _signatures(servable: Servable, request: Any) -> list[str]:

@@ -5,8 +5,7 @@ import re
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -15,16 +14,18 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls import messages
-from keraslight_serving.server.calls.examples import Examples
+from keraslight_serving.server.calls.observe import Observed
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import parse, quote
 from keraslight_serving.server.rest._tensors import read_inputs, read_instances
-from keraslight_serving.server.running.signatures import Arrays, Signature, UnknownSignature
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature
 from keraslight_serving.wire import methods
 
 LARGE = 8 * 2**20  # bytes of a body
+
+_WITH_BODY = ("predict", "classify", "regress")
 
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -108,6 +109,13 @@ class Handler:
         self._service = service
         self._tensor_content = tensor_content
         self._one_large = threading.Lock()
+        self._calls = {
+            "predict": (methods.PREDICT.name, self._predict),
+            "classify": (methods.CLASSIFY.name, self._classify),
+            "regress": (methods.REGRESS.name, self._regress),
+            "metadata": (methods.GET_MODEL_METADATA.name, self._metadata),
+            "status": (methods.GET_MODEL_STATUS.name, self._status),
+        }
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
         """Returns the JSON that answers a request.
@@ -115,84 +123,93 @@ class Handler:
         Raises:
             StatusError: The answer is an error.
         """
-        spec, observer = asked.spec, self._service.observer
-        if asked.api == "predict":
-            return self._predict(spec, body, call)
-        if asked.api in ("classify", "regress"):
-            with self._parsed(body, call) as document:
-                spec, examples = _with_signature(spec, document), read_examples(document)
-            return (
-                self._classify(spec, examples, call) if asked.api == "classify" else self._regress(spec, examples, call)
-            )
-        if asked.api == "metadata":
-            with observer.request("GetModelMetadata", spec, call) as seen:
-                seen.spec, signatures = self._service.metadata(spec, seen.call)
-            return _text.metadata(seen.spec, signatures)
-        with observer.request("GetModelStatus", spec, call):
-            return _text.statuses(self._service.status(spec))
-
-    def _predict(self, spec: ModelSpec, body: bytes, call: Call) -> str:
-        inputs: Arrays = {}
+        api, answer = self._calls[asked.api]
         with contextlib.ExitStack() as reading:
-            document = reading.enter_context(self._parsed(body, call))
-            spec, by_row = _with_signature(spec, document), "instances" in document
-
-            def read(signature: Signature) -> Arrays:
-                nonlocal inputs
-                with reading:  # and frees the document before the model runs
-                    has_booleans = b"true" in body or b"false" in body
-                    inputs = _read_arrays(document, spec, signature, has_booleans)
-                return inputs
-
-            with self._service.observer.request("Predict", spec, call) as seen:
-                try:
-                    seen.spec, outputs = self._service.predict(spec, read, seen.call)
-                except UnknownSignature:
-                    name = spec.signature or methods.DEFAULT_SIGNATURE
-                    raise invalid(f'Serving signature name: "{name}" not found in signature def') from None
-                seen.exchange = lambda: (
-                    messages.predict_request(spec, inputs),
-                    messages.predict_response(seen.spec, outputs, content=self._tensor_content),
+            sent = reading.enter_context(self._read(body, call)) if asked.api in _WITH_BODY else _Sent({})
+            name = sent.document.get("signature_name", "")
+            if not isinstance(name, str):
+                raise invalid(
+                    f"JSON Value: {quote(sent.document)} not formatted correctly. "
+                    "'signature_name' key must be a string value."
                 )
+            with self._service.observer.request(api, asked.spec._replace(signature=name), call) as seen:
+                return answer(sent, seen, reading)
+
+    def _predict(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        spec, by_row = seen.spec, "instances" in sent.document
+        inputs: Outputs = {}
+
+        def read(signature: Signature) -> Arrays:
+            with reading:  # which frees the document before the model runs
+                inputs.update(_read_arrays(sent, spec, signature))
+            return inputs
+
+        try:
+            seen.spec, outputs = self._service.predict(spec, read, seen.call)
+        except UnknownSignature:
+            name = spec.signature or methods.DEFAULT_SIGNATURE
+            raise invalid(f'Serving signature name: "{name}" not found in signature def') from None
+        seen.exchange = lambda: (
+            messages.predict_request(spec, inputs),
+            messages.predict_response(seen.spec, outputs, content=self._tensor_content),
+        )
         return _text.predictions(outputs) if by_row else _text.outputs_by_name(outputs)
 
-    def _classify(self, spec: ModelSpec, examples: Examples, call: Call) -> str:
-        with self._service.observer.request("Classify", spec, call) as seen:
-            seen.spec, found = self._service.classify(spec, examples, seen.call)
-            seen.exchange = lambda: (
-                messages.classification_request(spec, examples),
-                messages.classification_response(seen.spec, found),
-            )
+    def _classify(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        with reading:
+            spec, examples = seen.spec, read_examples(sent.document)
+        seen.spec, found = self._service.classify(spec, examples, seen.call)
+        seen.exchange = lambda: (
+            messages.classification_request(spec, examples),
+            messages.classification_response(seen.spec, found),
+        )
         return _text.classifications(found)
 
-    def _regress(self, spec: ModelSpec, examples: Examples, call: Call) -> str:
-        with self._service.observer.request("Regress", spec, call) as seen:
-            seen.spec, found = self._service.regress(spec, examples, seen.call)
-            seen.exchange = lambda: (
-                messages.regression_request(spec, examples),
-                messages.regression_response(seen.spec, found),
-            )
+    def _regress(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        with reading:
+            spec, examples = seen.spec, read_examples(sent.document)
+        seen.spec, found = self._service.regress(spec, examples, seen.call)
+        seen.exchange = lambda: (
+            messages.regression_request(spec, examples),
+            messages.regression_response(seen.spec, found),
+        )
         return _text.regressions(found)
 
+    def _metadata(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        seen.spec, signatures = self._service.metadata(seen.spec, seen.call)
+        return _text.metadata(seen.spec, signatures)
+
+    def _status(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        return _text.statuses(self._service.status(seen.spec))
+
     @contextlib.contextmanager
-    def _parsed(self, body: bytes, call: Call) -> Iterator[dict[str, Any]]:
+    def _read(self, body: bytes, call: Call) -> "Iterator[_Sent]":
         """Parses a body. Of large bodies, only one at a time exists as lists: until the end of the `with`.
 
         Lists may take twenty times the size of a body (`[[],[],[],...`), so parsing many at once could take all memory.
         It would not be faster either, because Python parses JSON in one thread at a time.
         """
+        has_booleans = b"true" in body or b"false" in body
         if len(body) < LARGE:
-            yield parse(body)
+            yield _Sent(parse(body), has_booleans)
             return
         while not self._one_large.acquire(timeout=0.1):
             call.check()
-        document: dict[str, Any] = {}
         try:
             document = parse(body)
-            yield document
+            try:
+                yield _Sent(document, has_booleans)
+            finally:
+                document.clear()
         finally:
-            document.clear()
             self._one_large.release()
+
+
+class _Sent(NamedTuple):
+    """The object in a body, and whether `true` or `false` may occur in it."""
+
+    document: dict[str, Any]
+    has_booleans: bool = False
 
 
 def inflate(body: bytes, limit: int) -> bytes:
@@ -213,37 +230,26 @@ def inflate(body: bytes, limit: int) -> bytes:
     return content
 
 
-def _read_arrays(document: Mapping[str, Any], spec: ModelSpec, signature: Signature, has_booleans: bool) -> Arrays:
+def _read_arrays(sent: _Sent, spec: ModelSpec, signature: Signature) -> Arrays:
     """Returns the inputs of a Predict request. They must be complete: REST doesn't use a signature's defaults."""
-    if not signature.inputs:
+    document, infos = sent.document, signature.inputs
+    if not infos:
         raise invalid(f"Failed to get input map for signature: {spec.signature or 'DEFAULT'}")
-    try:
-        if "instances" in document and "inputs" in document:
-            raise invalid(
-                f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
-                "keys to exist "
-            )
-        if "inputs" in document:
-            return read_inputs(document["inputs"], signature.inputs, has_booleans=has_booleans)
-        if "instances" not in document:
-            raise invalid("Missing 'inputs' or 'instances' key")
-        instances = document["instances"]
-        if not isinstance(instances, list):
-            raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
-        if not instances:
-            raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
-        return read_instances(instances, signature.inputs, has_booleans=has_booleans)
-    except RecursionError:
-        raise invalid("The document is nested too deeply") from None
-
-
-def _with_signature(spec: ModelSpec, document: Mapping[str, Any]) -> ModelSpec:
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
+    if "instances" in document and "inputs" in document:
         raise invalid(
-            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist "
         )
-    return replace(spec, signature=name)
+    if "inputs" in document:
+        return read_inputs(document["inputs"], infos, has_booleans=sent.has_booleans)
+    if "instances" not in document:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    instances = document["instances"]
+    if not isinstance(instances, list):
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
+    return read_instances(instances, infos, has_booleans=sent.has_booleans)
 
 
 def _decode(text: str, what: str) -> str:

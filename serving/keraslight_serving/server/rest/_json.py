@@ -49,12 +49,19 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def quote(value: Any) -> str:
-    """Returns a value as error texts show it, cut after 256 characters."""
+    """Returns a value as error texts show it, cut after 256 characters.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT: the value is nested too deeply.
+    """
     text = ""
-    for token in _tokens(value, 0, ""):
-        if len(text) >= _QUOTED:
-            break
-        text += token
+    try:
+        for token in _tokens(value, 0, ""):
+            if len(text) >= _QUOTED:
+                break
+            text += token
+    except RecursionError:
+        raise invalid("The document is nested too deeply") from None
     return text
 
 

@@ -10,9 +10,8 @@ from google.protobuf.message import DecodeError, Message
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
-from keraslight_serving.server.calls.messages import Messages
+from keraslight_serving.server.calls.messages import AnyMethod, Messages
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, log_request, request_id
-from keraslight_serving.wire import methods
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -25,22 +24,11 @@ YEAR = 365 * 86_400
 
 def add_to_server(messages: Messages, server: grpc.Server) -> None:
     """Registers the calls. grpc answers all others with UNIMPLEMENTED."""
-    calls: dict[methods.Method, Callable[[Any, Call], Message]] = {
-        methods.PREDICT: messages.predict,
-        methods.CLASSIFY: messages.classify,
-        methods.REGRESS: messages.regress,
-        methods.MULTI_INFERENCE: messages.multi_inference,
-        methods.GET_MODEL_METADATA: messages.get_model_metadata,
-        methods.GET_MODEL_STATUS: messages.get_model_status,
-        methods.HANDLE_RELOAD_CONFIG: messages.reload_config,
-        methods.LIST_MODELS: messages.list_models,
-    }
     handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
-    for method, answer in calls.items():
+    for method in messages.calls:
         # Bytes in and out: grpc itself would log a traceback for each message that it can't parse.
-        handlers.setdefault(method.service, {})[method.name] = grpc.unary_unary_rpc_method_handler(
-            _with_status(method, answer)
-        )
+        handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(_with_status(method, messages))
+        handlers.setdefault(method.service, {})[method.name] = handler
     for name, by_method in handlers.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, by_method),))
 
@@ -51,9 +39,7 @@ def header(metadata: Any, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _with_status(
-    method: methods.Method, answer: Callable[[Any, Call], Message]
-) -> Callable[[bytes, grpc.ServicerContext], bytes]:
+def _with_status(method: AnyMethod, messages: Messages) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     """Turns whatever a call raises into a status, so that no request can take down its thread or the server.
 
     The request's id is returned as trailing metadata, `x-request-id`: the caller's own, or one generated here.
@@ -70,7 +56,7 @@ def _with_status(
         )
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         try:
-            return answer(_parse(method, data, call), call).SerializeToString()
+            return messages.answer(method, _parse(method, data, call), call).SerializeToString()
         except StatusError as error:
             code, text = error.code, error.text
         except Exception as error:
@@ -83,7 +69,7 @@ def _with_status(
     return handle
 
 
-def _parse(method: methods.Method, data: bytes, call: Call) -> Message:
+def _parse(method: AnyMethod, data: bytes, call: Call) -> Message:
     """Raises INTERNAL with the text of grpc's Python servers. TensorFlow Serving, in C++, gives no text."""
     try:
         message: Message = method.request.FromString(data)

@@ -5,6 +5,8 @@ are described again in the package `tensorflow.serving`, in a descriptor pool th
 messages that TensorFlow has in the package `tensorflow` (TensorProto ...): names don't appear on the wire.
 """
 
+from typing import Any
+
 import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, wrappers_pb2
 from grpc_health.v1 import health_pb2
@@ -64,7 +66,7 @@ def make_pool() -> descriptor_pool.DescriptorPool:
     return pool
 
 
-def _known() -> list[methods.Method]:
+def _known() -> list[methods.Method[Any, Any]]:
     """Returns TensorFlow Serving's calls."""
     found = [value for value in vars(methods).values() if isinstance(value, methods.Method)]
     return [method for method in found if method.service.startswith(f"{PACKAGE}.")]

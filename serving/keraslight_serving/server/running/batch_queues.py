@@ -13,7 +13,7 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.running.batching_parameters import BatchingParameters
 from keraslight_serving.server.running.engines import Engine
-from keraslight_serving.server.running.signatures import Arrays
+from keraslight_serving.server.running.signatures import Arrays, Outputs
 
 
 class BatchRunner(Protocol):
@@ -166,7 +166,7 @@ class Task:
         self.submitted = time.monotonic()
         self.done = threading.Event()
         self.pending = 0
-        self.answers: dict[int, dict[str, NDArray[Any]]] = {}
+        self.answers: dict[int, Outputs] = {}
         self.error: Exception | None = None
 
     def one_less(self) -> None:
@@ -184,7 +184,7 @@ class Piece:
     def rows_of(self, name: str) -> NDArray[Any]:
         return self.task.inputs[name][self.start : self.stop]
 
-    def finish(self, answers: dict[str, NDArray[Any]] | None = None, error: Exception | None = None) -> None:
+    def finish(self, answers: Outputs | None = None, error: Exception | None = None) -> None:
         with self._lock:
             if answers is not None:
                 self.task.answers[self.start] = answers

@@ -27,7 +27,7 @@ from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.running.batch_queues import BatchScheduler, Piece, QueueKey, Task
 from keraslight_serving.server.running.batching_parameters import BatchingParameters
 from keraslight_serving.server.running.engines import Engine
-from keraslight_serving.server.running.signatures import Arrays
+from keraslight_serving.server.running.signatures import Arrays, Outputs
 
 # Seconds between two looks whether the caller of a waiting request is still there.
 _LOOK_SECONDS = 0.1
@@ -73,9 +73,7 @@ class Batcher:
         self.parameters = parameters
         self._observe = observe
 
-    def run(
-        self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """Runs a signature together with other requests, and waits for the answer.
 
         Raises:
@@ -128,7 +126,7 @@ class Batcher:
         for piece, answer in zip(live, answers, strict=True):
             piece.finish(answer)
 
-    def _execute(self, key: QueueKey, pieces: Sequence[Piece]) -> list[dict[str, NDArray[Any]]]:
+    def _execute(self, key: QueueKey, pieces: Sequence[Piece]) -> list[Outputs]:
         engine = key.engine
         began = time.monotonic()
         sizes = [piece.stop - piece.start for piece in pieces]

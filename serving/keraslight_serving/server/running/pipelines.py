@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keraslight_serving.server.running.signatures import Arrays, Declared, Signature
+from keraslight_serving.server.running.signatures import Arrays, Declared, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -56,7 +56,7 @@ class Pipeline:
         """Returns the outputs of the network that `outputs` are made from."""
         return sorted({self.rank if self.rank and alias in _RANKED else alias for alias in outputs})
 
-    def finish(self, answers: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def finish(self, answers: Arrays, outputs: Sequence[str]) -> Outputs:
         """Returns `outputs`, made from the network's."""
         found = dict(answers)
         if self.rank and not _RANKED.keys().isdisjoint(outputs):

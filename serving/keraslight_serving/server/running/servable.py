@@ -3,10 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from google.protobuf.message import DecodeError
-from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid, not_found
@@ -15,7 +13,7 @@ from keraslight_serving.server.running.engines import Engine
 from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
 from keraslight_serving.server.running.pipelines import Pipeline, read_pipelines
-from keraslight_serving.server.running.signatures import Arrays, Signature, check_arrays
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, check_arrays
 from keraslight_serving.wire import serving_pb2 as pb
 
 ENGINES = ("auto", "litert", "tensorflow")
@@ -121,7 +119,7 @@ class Servable:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
         check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
-    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """Runs a signature on inputs that `check` has accepted.
 
         Raises:
@@ -143,12 +141,12 @@ class Servable:
             if engine is not None:
                 engine.close()
 
-    def _join(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
+    def _join(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         if self._batcher is None:
             return self._execute(signature, inputs, outputs, call)
         return self._batcher.run(self._engines[signature], signature, inputs, outputs, call)
 
-    def _execute(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
+    def _execute(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         engine = self._engines[signature]
         began = time.perf_counter()
         answers = engine.run(signature, inputs, outputs, call)

@@ -20,6 +20,9 @@ from keraslight_serving.wire.tensors import dtype_enum, shape_text
 Arrays = Mapping[str, NDArray[Any]]
 """Tensors by alias."""
 
+Outputs = dict[str, NDArray[Any]]
+"""The same, as engines return them."""
+
 # From this rank on, a tensor is taken for images and must have the declared shape. Below it, TensorFlow's tolerance is
 # kept: its test suite sends [1] where [-1,1] is declared.
 IMAGE_RANK = 3

@@ -4,12 +4,11 @@ litert.py        `model.tflite`, in LiteRT; _undeclared.py finds the signatures 
 saved_model.py   `saved_model.pb`, in TensorFlow
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from collections.abc import Sequence
+from typing import Protocol
 
 from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.running.signatures import Arrays, Outputs
 
 
 class Engine(Protocol):
@@ -22,9 +21,7 @@ class Engine(Protocol):
     def name(self) -> str:
         """Name in metrics, such as `litert` or `tensorflow`."""
 
-    def run(
-        self, signature: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str], call: Call
-    ) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """Runs one signature; called by many threads at once.
 
         Args:

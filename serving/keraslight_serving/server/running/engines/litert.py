@@ -5,16 +5,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call, expired
 from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.running.engines._undeclared import Details, undeclared_signatures
-from keraslight_serving.server.running.signatures import Arrays, Signature
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
@@ -66,7 +64,7 @@ class LiteRTEngine:
         self._idle_lock = threading.Lock()
         self._idle = [first]
 
-    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """See `Engine.run`. Inputs are cast to the file's dtypes; vectors become columns where those are declared."""
         if columns := self._columns[signature]:
             inputs = {name: a[:, None] if a.ndim == 1 and name in columns else a for name, a in inputs.items()}
@@ -86,9 +84,7 @@ class LiteRTEngine:
         self._pool.shutdown(wait=False)
         self._idle.clear()
 
-    def _run(
-        self, signature: str, inputs: Arrays, outputs: Sequence[str], total: int, call: Call
-    ) -> dict[str, NDArray[Any]]:
+    def _run(self, signature: str, inputs: Arrays, outputs: Sequence[str], total: int, call: Call) -> Outputs:
         step = self._slice_rows[signature]
         network = None
         try:
@@ -137,7 +133,7 @@ class LiteRTEngine:
         if any(-1 in shape[1:] for shape in shapes.values()):
             return 1
 
-        def zeros(rows: int) -> dict[str, NDArray[Any]]:
+        def zeros(rows: int) -> Outputs:
             return {name: np.zeros([rows, *shape[1:]] if shape else [], np.uint8) for name, shape in shapes.items()}
 
         network.run(signature, zeros(1), list(declared.outputs))
@@ -183,7 +179,7 @@ class _Network:
             found[name] = _signature(name, runner.get_input_details(), runner.get_output_details())
         return found
 
-    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Outputs:
         """Raises ValueError or RuntimeError for inputs that don't fit; the object is unusable then."""
         interpreter = self._interpreter
         layout = _layout(signature, inputs)

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import CODES, StatusError, invalid
-from keraslight_serving.server.running.signatures import Arrays, Signature
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 
 
@@ -49,7 +48,7 @@ class SavedModelEngine:
                 self._session = self._open()
             return self._session
 
-    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """See `Engine.run`; loads the SavedModel on first use."""
         session = self._session
         if session is None:
@@ -93,7 +92,7 @@ class _Session:
                 self._session.close()
                 raise
 
-    def run(self, signature: pb.SignatureDef, inputs: Arrays, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, signature: pb.SignatureDef, inputs: Arrays, outputs: Sequence[str]) -> Outputs:
         # Session.run casts feeds and compares shapes in Python, with other texts than TensorFlow Serving's and four
         # times slower, and so does make_callable. TensorFlow Serving, too, calls the function below them.
         from tensorflow.python.client.pywrap_tf_session import TF_SessionRun_wrapper
