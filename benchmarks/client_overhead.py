@@ -1,7 +1,6 @@
-"""What the client costs over bare gRPC stubs that send the same bytes to the same server, on this machine.
+"""Compares the client with bare gRPC stubs that send the same bytes to the same server.
 
-The server answers Predict with a fixed ranking, so that nothing but the clients is measured. The ways take turns;
-medians.
+The server returns a fixed ranking to Predict, so that only the clients are measured. They alternate; prints medians.
 """
 
 import asyncio
@@ -60,7 +59,7 @@ def rankings(response: pb.PredictResponse) -> list:
 
 
 async def stub_loop(address: str, images: list[bytes]) -> list:
-    """What one would write by hand: requests of a few images, some in flight."""
+    """A hand-written client: requests with a few images, several in flight."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub, room = stub_of(channel), asyncio.Semaphore(WINDOW)
 
@@ -80,7 +79,7 @@ def milliseconds(run, count: int = 1) -> float:
 
 
 def import_ratio() -> float:
-    """Of importing the client and of importing TensorFlow Serving's messages, each in a fresh process."""
+    """Ratio of the times to import the client and TensorFlow Serving's messages, each in a fresh process."""
     modules = ("keraslight_serving.client", "tensorflow_serving.apis.predict_pb2")
     times: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(5):
@@ -103,7 +102,7 @@ def main() -> None:
                 ways = {"client": lambda: client.classify(image), "stub": lambda: stub(one, timeout=10)}
                 costs = {way: [] for way in ways}
                 for call in range(CALLS * ROUNDS):
-                    # In turns, call by call: a server that is asked without a pause is awake and answers sooner.
+                    # Alternates call by call: a server that is called without a pause responds faster.
                     for way, run in list(ways.items())[:: 1 if call % 2 else -1]:
                         costs[way].append(milliseconds(run))
                 extra = statistics.median(a - b for a, b in zip(costs["client"], costs["stub"], strict=True))

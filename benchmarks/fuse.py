@@ -1,14 +1,14 @@
-"""Keras predict of a fused model against the plain one: time ratio, layers, and the largest difference.
+"""Compares Keras' predict of a fused model with the plain one: time ratio, layers, and the largest difference.
 
-One process a model, the two taking turns; medians of wall clock and, in brackets, of the process's CPU time over all
-threads; random weights, no XLA. `python benchmarks/fuse.py NAME ...` runs some models. At most 1.0 is promised for all,
-at most 0.9 for nets full of batch norms.
+Both models run in one process, alternating. Prints medians of wall-clock time and, in parentheses, of the process's CPU
+time over all threads, with random weights and without XLA. `python benchmarks/fuse.py NAME ...` runs only these models.
+Targets: at most 1.0 for all models, and at most 0.9 for nets with many batch norms.
 
-DenseNet121 has 62 norms that come before a ReLU, and `relu(s * x + t)` is not linear in `x`, so no convolution can take
-them in. TensorFlow runs norm and ReLU in one operation, but slowly: on 8x32x32x192 with the 1x1 convolution after it
-6.2 ms of CPU time, against 5.1 as a 1x1 depthwise convolution with the ReLU in it, 5.1 with the ReLU alone and 4.1
-with neither. `fuse` makes depthwise convolutions of them (0.98 before, 0.86 since). `max(x, -t / s)`, with `s` and `t`
-in the convolution after it, took 5.6 ms.
+DenseNet121 has 62 norms before a ReLU. `relu(s * x + t)` is not linear in `x`, so they can't be folded into a
+convolution. TensorFlow runs norm and ReLU in one operation, but slowly: on 8x32x32x192, with the 1x1 convolution after
+it, that takes 6.2 ms of CPU time, compared with 5.1 ms for a 1x1 depthwise convolution with the ReLU, 5.1 ms for the
+ReLU only and 4.1 ms without both. `fuse` therefore replaces them with depthwise convolutions (0.98 before, 0.86 since).
+`max(x, -t / s)`, with `s` and `t` folded into the convolution after it, took 5.6 ms.
 """
 
 import gc

@@ -1,8 +1,8 @@
-"""Training with keraslight's grouped convolution against stock Keras', on this CPU.
+"""Compares training with keraslight's grouped convolution and with stock Keras', on this CPU.
 
-For each model two ratios: of a whole training step, with stock grouped convolutions in the same model, and of the
-grouped convolutions alone, forward and backward. The rest of a step is the same in both. The two take turns, medians;
-the first runs, which compile, are not counted.
+For each model, prints two ratios: of a whole training step, with stock grouped convolutions in the same model, and of
+the grouped convolutions only, forward and backward. Both alternate; prints medians without the first run, which
+compiles.
 """
 
 import os
@@ -29,12 +29,12 @@ def is_grouped(layer: keras.layers.Layer) -> bool:
 
 
 def stock(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The same layer, a grouped convolution as Keras' own."""
+    """Returns the same layer, with a stock grouped convolution."""
     return (keras.layers.Conv2D if is_grouped(layer) else type(layer)).from_config(layer.get_config())
 
 
 def take_turns(pair: dict[object, Callable[[], object]]) -> list[float]:
-    """Median milliseconds of each."""
+    """Median milliseconds of functions that run alternately."""
     times: dict[object, list[float]] = {which: [] for which in pair}
     for run in pair.values():
         run()

@@ -1,4 +1,4 @@
-"""What `import keraslight` costs over `import numpy`: fresh processes, taking turns, medians."""
+"""Compares `import keraslight` with `import numpy`, in fresh processes that alternate; prints medians."""
 
 import statistics
 import subprocess

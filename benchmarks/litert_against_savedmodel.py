@@ -1,6 +1,6 @@
-"""MobileNetV4 conv_small at batch 1: the servable's model.tflite against its SavedModel, both as the server runs them.
+"""Compares a servable's model.tflite with its SavedModel, as the server runs them: MobileNetV4 conv_small, batch 1.
 
-One process, the two taking turns, medians; both may use all cores.
+Both run in one process, alternating, and may use all cores. Prints medians.
 """
 
 import os

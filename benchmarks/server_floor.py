@@ -1,9 +1,9 @@
-"""The least that a gRPC server in Python can do, for server_speed.py: `python server_floor.py MODEL.tflite WORKERS`.
+"""A minimal gRPC server, for server_speed.py: `python server_floor.py MODEL.tflite WORKERS`.
 
-No parsing, no models by name, no checks, no metrics: `Predict` takes the last bytes of the message for the image, runs
-the network in as many threads as there are workers and sends its bytes back; `Nothing` takes the same message and
-answers at once. What the embedded server costs beyond this is its own. Its address goes to stdout as a line; it ends
-when stdin does.
+It has no parsing, no models by name, no checks and no metrics. `Predict` takes the last bytes of the message as the
+image, runs the network in as many threads as there are workers, and returns the bytes of its output. `Nothing` takes
+the same message and returns immediately. The embedded server's time beyond this is its own overhead. Prints its address
+to stdout, and exits when stdin closes.
 """
 
 import sys

@@ -1,8 +1,9 @@
-"""LitServe or Ray Serve over a SavedModel, for server_speed.py: `python server_rivals.py litserve|ray VERSION WORKERS`.
+"""Runs LitServe or Ray Serve over a SavedModel, for server_speed.py.
 
-Each takes {"image": base64 of 224x224x3 bytes} in a POST (LitServe hands its users nothing but JSON and forms) and
-answers with the probabilities as JSON; one worker a CPU. Once it answers, its address goes to stdout as a line. It
-ends with SIGTERM.
+    python server_rivals.py litserve|ray VERSION WORKERS
+
+Each takes {"image": base64 of 224x224x3 bytes} in a POST, because LitServe supports only JSON and forms, and returns
+the probabilities as JSON, with one worker per CPU. Prints its address to stdout when it is ready, and exits on SIGTERM.
 
     pip install tensorflow litserve "ray[serve]"
 """
@@ -21,7 +22,7 @@ import numpy as np
 try:
     import litserve
 except ImportError:
-    litserve = None  # for Ray Serve alone; without it, `run_litserve` ends the program
+    litserve = None  # not needed for Ray Serve
 
 SIZE = 224
 
@@ -33,7 +34,7 @@ def free_port() -> int:
 
 
 class Model:
-    """The SavedModel's `serving_uint8`, as its users call it."""
+    """The SavedModel's `serving_uint8`."""
 
     def __init__(self, version: str) -> None:
         import tensorflow as tf
@@ -48,7 +49,7 @@ class Model:
 
 
 class Api(litserve.LitAPI if litserve else object):
-    """At the top of the module, because LitServe sends it to its workers."""
+    """LitServe's API, at the top level of the module because LitServe pickles it for its workers."""
 
     def __init__(self, version: str) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ def run_ray(version: str, workers: int, port: int) -> None:
 
 
 def announce(address: str) -> None:
-    """Prints the address once it answers."""
+    """Prints the address when the server is ready."""
     body = json.dumps({"image": base64.b64encode(bytes(SIZE * SIZE * 3)).decode()}).encode()
     while True:
         try:

@@ -1,8 +1,7 @@
-"""Small nets of the families, trained on digits, as float32 and float16 files: the table in docs/litert.md.
+"""Converts small nets trained on digits to float32 and float16 files, and checks docs/litert.md.
 
-`python tests/compress/test_litert_families.py` measures again and writes the page; with names of families after it,
-only those, and keeps the other rows. The trained nets are shared with test_digits_matrix.py, which does the same for
-int8.
+`python tests/compress/test_litert_families.py [FAMILY ...]` repeats the measurements and updates the page's rows;
+without names, all of them. The trained nets are shared with test_digits_matrix.py, which measures int8.
 """
 
 import dataclasses
@@ -96,15 +95,18 @@ def measured(family: str, rows: dict[str, list[str]]) -> str:
 def page(rows: dict[str, list[str]]) -> str:
     """The whole page."""
     lines = [
-        "# LiteRT files of trained nets",
+        "# Accuracy of LiteRT files",
         "",
-        "Written by `python tests/compress/test_litert_families.py`; `make test-all` measures the same and fails",
-        "outside the bounds. A small net of each family, trained on scikit-learn's digits, is converted with",
-        "`to_litert`. The figures are the largest difference of a probability from the Keras model, over 397 test",
-        f"images and ten classes, at most {FLOAT32:g} in float32 and {FLOAT16:g} in float16,",
-        "and the percent of the images for which the float16 file ranks the same class first. For int8 see",
-        "[compression.md](compression.md). A net of phone size comes to 0.54 of the float32 file; in small ones, the",
-        "operators and names weigh more.",
+        "A small net of each family, trained on scikit-learn's digits, is converted with `to_litert`. `float32` and",
+        "`float16` give the largest difference of a probability from the Keras model, over 397 test images and ten",
+        f"classes: at most {FLOAT32:g} and {FLOAT16:g}. `same top-1` is the percentage of images for which the",
+        "float16 file predicts the same class. `make test-all` repeats the measurements and fails if a bound",
+        "doesn't hold.",
+        "",
+        "A float16 file of a net for phones has 0.54 of the float32 file's size. In small nets, operators and names",
+        "take a larger share. [compression.md](compression.md) has the results for int8.",
+        "",
+        "`python tests/compress/test_litert_families.py` writes this page.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "| --- " * len(COLUMNS) + "|",
