@@ -51,8 +51,9 @@ bench: $(INSTALLED) ## Run the benchmarks and print their ratios
 
 docs: $(INSTALLED) ## Regenerate the pages in docs/; trains nets, which takes hours
 	$(BIN)/python docs/generate.py
-	$(BIN)/python tests/export/test_family_servables.py
-	$(BIN)/python tests/compress/test_digits_matrix.py
+	$(BIN)/python -m tests.export.test_family_servables
+	$(BIN)/python -m tests.compress.test_digits_matrix
+	$(BIN)/python -m tests.compress.test_litert_families
 
 proto: $(INSTALLED) ## Regenerate the Python code of the wire format
 	$(BIN)/python -m keraslight_serving.wire._generate

@@ -1,6 +1,6 @@
 """Compresses small nets trained on digits, one per family, and checks what that costs against docs/compression.md.
 
-`python tests/compress/test_digits_matrix.py [FAMILY ...]` repeats the measurements and updates the page's rows; without
+`python -m tests.compress.test_digits_matrix [FAMILY ...]` repeats the measurements and updates the page's rows; without
 names, all of them. `latency` as the first argument only converts, and updates sizes and latencies, so that all families
 can be timed in one run. Trained nets are kept in pytest's cache, which the tests share.
 """
@@ -15,8 +15,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import digit_models
-import digits_page
 import keras
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ import pytest
 from keraslight import compress
 from keraslight.analysis import file_latency
 from keraslight.export.litert import litert_report, to_litert
+from tests.compress import digit_models, digits_page
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
@@ -40,7 +39,7 @@ PRUNING_BATCH = {"ShuffleNetV1": 32, "SqueezeNet": 32}
 
 # With a rate of 1e-4 these two lose one or two images of 397, by the order of the images; so they keep theirs.
 QUANTIZED_RATE = {"ShuffleNetV2": 3e-5, "ShuffleNetV2Plus": 3e-5}
-RUN = "run `python tests/compress/test_digits_matrix.py`"
+RUN = "run `python -m tests.compress.test_digits_matrix`"
 REPEATS = 200  # timed runs of a file; the smallest take a tenth of a millisecond
 
 
@@ -251,7 +250,7 @@ def _head(processor: str) -> list[str]:
         f"{processor}.",
         "The ratios of nets that take only a tenth of a millisecond don't carry over to larger ones.",
         "",
-        "`python tests/compress/test_digits_matrix.py` writes this page.",
+        "`python -m tests.compress.test_digits_matrix` writes this page.",
     ]
 
 

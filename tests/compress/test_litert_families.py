@@ -1,6 +1,6 @@
 """Converts small nets trained on digits to float32 and float16 files, and checks docs/litert.md.
 
-`python tests/compress/test_litert_families.py [FAMILY ...]` repeats the measurements and updates the page's rows;
+`python -m tests.compress.test_litert_families [FAMILY ...]` repeats the measurements and updates the page's rows;
 without names, all of them. The trained nets are shared with test_digits_matrix.py, which measures int8.
 """
 
@@ -9,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import digit_models
 import keras
 import pytest
 
 from keraslight.export import LiteRTParity, litert_parity, to_litert
+from tests.compress import digit_models
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "litert.md"
@@ -54,10 +54,10 @@ def test_the_files_answer_as_the_model_does(family, tmp_path, request):
 def test_the_page_has_every_family():
     text = PAGE.read_text(encoding="utf-8")
     rows = _rows(text)
-    assert list(rows) == sorted(FAMILIES), "run `python tests/compress/test_litert_families.py`"
+    assert list(rows) == sorted(FAMILIES), "run `python -m tests.compress.test_litert_families`"
     assert text == page(rows)
     for family, row in rows.items():
-        assert row[1] == _net(family), "run `python tests/compress/test_litert_families.py`"
+        assert row[1] == _net(family), "run `python -m tests.compress.test_litert_families`"
         assert float(row[2]) <= FLOAT32
         assert float(row[3]) <= FLOAT16
 
@@ -106,7 +106,7 @@ def page(rows: dict[str, list[str]]) -> str:
         "A float16 file of a net for phones has 0.54 of the float32 file's size. In small nets, operators and names",
         "take a larger share. [compression.md](compression.md) has the results for int8.",
         "",
-        "`python tests/compress/test_litert_families.py` writes this page.",
+        "`python -m tests.compress.test_litert_families` writes this page.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "| --- " * len(COLUMNS) + "|",

@@ -1,6 +1,6 @@
 """Exports one variant of each family, compares all signatures with the Keras model, and checks docs/servables.md.
 
-`python tests/export/test_family_servables.py` repeats the measurements and writes the page.
+`python -m tests.export.test_family_servables` repeats the measurements and writes the page.
 """
 
 import json
@@ -80,7 +80,7 @@ def test_the_page_names_every_family_and_signature():
     assert [cell.strip(" `") for cell in lines[0].split("|")[3:-1]] == list(COLUMNS)
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[0], row[1]) for row in rows] == sorted(DEFAULTS.items()), (
-        "run `python tests/export/test_family_servables.py`"
+        "run `python -m tests.export.test_family_servables`"
     )
     assert all(float(cell) <= TOLERANCE for row in rows for cell in row[2:])
 
@@ -95,7 +95,7 @@ def page() -> str:
         "probability between a signature and the Keras model, over four images. `model.tflite` is in float32. The",
         "tests fail if a difference exceeds 1e-4 or the top class differs.",
         "",
-        "`python tests/export/test_family_servables.py` writes this page.",
+        "`python -m tests.export.test_family_servables` writes this page.",
         "",
         "| family | variant | " + " | ".join(f"`{column}`" for column in COLUMNS) + " |",
         "| --- " * (2 + len(COLUMNS)) + "|",

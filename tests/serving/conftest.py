@@ -20,9 +20,10 @@ from keraslight_serving.server import ModelServer
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
 from PIL import Image
-from serving_attack import Faulty
-from serving_repository import FakeServable
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from tests.serving_attack import Faulty
+from tests.serving_repository import FakeServable
 
 LABELS = ["cat", "dog", "eel"]
 TOP_K = 2

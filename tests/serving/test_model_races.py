@@ -13,7 +13,8 @@ from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.workers.follower import Follower, ModelView
 from keraslight_serving.server.workers.supervisor import _view
 from keraslight_serving.wire import serving_pb2 as pb
-from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
+
+from tests.serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 
 ALL = VersionPolicy(most=None)
 LOADING = pb.ModelVersionStatus.LOADING

@@ -15,9 +15,10 @@ from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, model_configs, read_config_file
 from keraslight_serving.wire import serving_pb2 as pb
-from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
+
+from tests.serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
 
 # ---------------------------------------------------------------- the configuration
 
