@@ -2,6 +2,7 @@
 
 from keras import layers
 
+from keraslight.graph.kinds import AUGMENTATIONS
 from keraslight.layers import (
     GRN,
     BatchNorm,
@@ -23,7 +24,6 @@ from keraslight.layers import (
     MaxPoolWithIndices2D,
     MaxUnpool2D,
 )
-from keraslight.layers._augmentation import AUGMENTATIONS
 
 # What `cost._macs` counts.
 COUNTED = (

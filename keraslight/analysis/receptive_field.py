@@ -10,6 +10,7 @@ from keras import layers
 
 from keraslight.analysis._graph import ELEMENTWISE_OPS, Call, behaves_like, operation_name, trace
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph.kinds import AUGMENTATIONS
 from keraslight.layers import (
     GRN,
     BatchNorm,
@@ -31,7 +32,6 @@ from keraslight.layers import (
     MaxPoolWithIndices2D,
     MaxUnpool2D,
 )
-from keraslight.layers._augmentation import AUGMENTATIONS
 
 
 class ReceptiveField(NamedTuple):

@@ -40,7 +40,7 @@ class Form:
 def form(name: str, file: Path, model: Any) -> Form:
     """Counts the multiply-adds of a Keras 3 model for the file that was made of it."""
     from keraslight import analysis, compress
-    from keraslight.compress._fuse import opened
+    from keraslight.rewrite.fuse import opened
 
     model = opened(model)  # so that all name a nested model's layers alike
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}

@@ -206,8 +206,8 @@ def load_source(source: str, weights: str | None, size: int | None, labels: Path
     """
     import keraslight
     from keraslight.errors import InvalidArgumentError
+    from keraslight.graph.ends import own_preprocessing
     from keraslight.labels import imagenet_labels
-    from keraslight.layers._ends import own_preprocessing
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 

@@ -184,7 +184,7 @@ def _decode(model: Any, image: Path) -> Any:
     import tensorflow as tf
 
     from keraslight.errors import InvalidArgumentError
-    from keraslight.layers._ends import own_preprocessing
+    from keraslight.graph.ends import own_preprocessing
     from keraslight.preprocessing import Preprocessing
 
     height, width, channels = model.input_shape[1:]

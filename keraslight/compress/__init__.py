@@ -5,23 +5,16 @@ tf_keras are imported only when something asks for them; Keras 3 goes on working
 """
 
 from keraslight.compress._batch_norm import settle_batch_norms
-from keraslight.compress._bridge import register_twin, run_in_keras, to_tf_keras
-from keraslight.compress._calibrate import calibrate
-from keraslight.compress._clustering import Clustering, cluster
-from keraslight.compress._clusters import ClusterReport, LayerClusters, cluster_report
-from keraslight.compress._equalize import correct_bias, equalize
-from keraslight.compress._fuse import fuse
-from keraslight.compress._half import half
-from keraslight.compress._judge import QuantizationCost
-from keraslight.compress._mixed import (
-    MixedPrecision,
-    QuantizationSensitivity,
-    calibrate_mixed,
-    quantization_sensitivity,
-)
-from keraslight.compress._pruning import Pruning, prune
-from keraslight.compress._pruning_wrapper import pruning_step_callback, strip_pruning, wrap_pruning
-from keraslight.compress._quantize import (
+from keraslight.compress._bridge import run_in_keras, to_tf_keras
+from keraslight.compress._registered import register_twin
+from keraslight.compress._rewrites import fuse, half, reparameterize
+from keraslight.compress.clustering.callback import Clustering, cluster
+from keraslight.compress.clustering.report import ClusterReport, LayerClusters, cluster_report
+from keraslight.compress.pruning.callback import Pruning, prune
+from keraslight.compress.pruning.sensitivity import SensitivityReport, sensitivity
+from keraslight.compress.pruning.sparsity import LayerSparsity, SparsityReport, sparsity
+from keraslight.compress.pruning.wrappers import pruning_step_callback, strip_pruning, wrap_pruning
+from keraslight.compress.quantization.aware import (
     LayerPrecision,
     QuantizationReport,
     quantization_report,
@@ -29,9 +22,15 @@ from keraslight.compress._quantize import (
     quantized_weights_to_keras,
     train_quantized,
 )
-from keraslight.compress._reparameterize import reparameterize
-from keraslight.compress._sensitivity import SensitivityReport, sensitivity
-from keraslight.compress._sparsity import LayerSparsity, SparsityReport, sparsity
+from keraslight.compress.quantization.calibrate import calibrate
+from keraslight.compress.quantization.equalize import correct_bias, equalize
+from keraslight.compress.quantization.judge import QuantizationCost
+from keraslight.compress.quantization.mixed import (
+    MixedPrecision,
+    QuantizationSensitivity,
+    calibrate_mixed,
+    quantization_sensitivity,
+)
 
 __all__ = [
     "ClusterReport",

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from keraslight.compress import _data, _graph
+from keraslight import _batches as _data
+from keraslight import graph as _graph
 from keraslight.errors import CompressionError, InvalidArgumentError
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight.compress import _data
+from keraslight import _batches as _data
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.layers._ends import final_activation
+from keraslight.graph.ends import final_activation
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation

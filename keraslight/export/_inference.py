@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import Any
 
 import keras
 import numpy as np
 
-from keraslight.compress import fuse, reparameterize
-from keraslight.compress._fuse import opened
-from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.export.litert._convert import is_quantization_aware
-from keraslight.layers import GRN, ImageNormalization, LayerNorm, LocalResponseNorm
-from keraslight.layers._ends import final_activation, keeps_values, lone_activation, maker
-from keraslight.layers._weights import set_weights
+from keraslight.errors import InvalidArgumentError
+from keraslight.graph import build, is_quantization_aware, read
+from keraslight.graph.ends import final_activation, keeps_values, lone_activation, maker
+from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import fused, halved, reparameterized
 
 log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "float16", "bfloat16")
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
 _TINY = 1e-30  # a float32 probability that is still a normal number; its logarithm is -69
-# Sums over many values, and variances as small as their epsilon: sixteen bits are too few for these.
-_NORMALIZATIONS = (
-    GRN,
-    ImageNormalization,
-    LayerNorm,
-    LocalResponseNorm,
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-)
 
 
 def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
@@ -105,13 +92,12 @@ def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) 
                 f"Received: dtype={dtype!r}, embed={embed}."
             )
         return type(model)(model.inputs, _outputs(model), name=model.name)
-    with contextlib.suppress(CompressionError):  # it has no parallel branches; `opened` says if it has no graph
-        model = reparameterize(model)
-    model = opened(model)
+    model = build(reparameterized(read(model)))
     outputs = _outputs(model)
     if embed:  # before fusing, which joins a linear layer of features with the classifier
         outputs["embedding"] = _embedding(model)
-    return _in_dtype(fuse(keras.Model(model.inputs[0], outputs, name=model.name)), dtype)
+    graph = fused(read(keras.Model(model.inputs[0], outputs, name=model.name)))
+    return build(graph if dtype == "float32" else halved(graph, dtype))
 
 
 def _with_softmax(model: Any) -> Any:
@@ -164,22 +150,3 @@ def _embedding(model: keras.Model) -> keras.KerasTensor:
         "`embed` needs a classifier layer (Dense or Conv2D), whose inputs are the features. "
         f"Received: {model.name!r} without one."
     )
-
-
-def _in_dtype(model: keras.Model, dtype: str) -> keras.Model:
-    """A copy whose layers hold and compute `dtype`."""
-    if dtype == "float32":
-        return model
-    outputs = {output._keras_history.operation for output in model.outputs}
-    ends = {layer for layer in outputs if isinstance(layer, keras.layers.Softmax | keras.layers.Activation)}
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        in_float32 = isinstance(layer, (*_NORMALIZATIONS, keras.layers.InputLayer)) or layer in ends
-        if isinstance(layer, keras.layers.Layer) and not in_float32:  # a bare operation has the dtype that it reads
-            config["dtype"] = dtype
-        return type(layer).from_config(config)
-
-    clone = keras.models.clone_model(model, clone_function=copy)
-    set_weights(clone, model.get_weights())
-    return clone

@@ -36,8 +36,7 @@ from keraslight.export._verify import sample_images, verify, weights_hash
 from keraslight.export._versions import INFO, atomic_version, check_number, list_versions
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
-from keraslight.export.litert._convert import is_quantization_aware
-from keraslight.layers._ends import own_preprocessing
+from keraslight.graph import is_quantization_aware, own_preprocessing
 from keraslight.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)

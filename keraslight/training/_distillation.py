@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._ends import lone_activation, maker
-from keraslight.layers._weights import set_weights
+from keraslight.graph.ends import lone_activation, maker
+from keraslight.graph.weights import set_weights
 from keraslight.training._loss import gives_logits
 
 _TINY = 1e-30

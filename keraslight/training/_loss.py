@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._ends import final_activation
+from keraslight.graph.ends import final_activation
 
 
 @keras.saving.register_keras_serializable(package="keraslight")

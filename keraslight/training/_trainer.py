@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.layers._ends import own_preprocessing
+from keraslight.graph.ends import own_preprocessing
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require

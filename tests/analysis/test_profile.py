@@ -215,7 +215,7 @@ def test_a_nested_model_without_a_graph_is_one_unknown_layer():
     result = profile(keras.Model(images, Own()(images)))
     assert result.unknown == ("Own",)
     assert result.parameters == 8
-    with pytest.raises(InvalidArgumentError, match="must be a functional model .* of type Own"):
+    with pytest.raises(InvalidArgumentError, match="must be a functional model .* of class Own"):
         profile(Own())
 
 

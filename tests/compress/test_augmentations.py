@@ -9,7 +9,7 @@ from keras import layers
 
 from keraslight import analysis, compress
 from keraslight.export.litert import litert_report, to_litert
-from keraslight.layers._augmentation import AUGMENTATIONS
+from keraslight.graph.kinds import AUGMENTATIONS
 
 
 @pytest.fixture(scope="module")

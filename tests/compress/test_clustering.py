@@ -278,5 +278,5 @@ def test_errors_say_what_came():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(CompressionError, match=r"Only functional and sequential.*of class Own"):
+    with pytest.raises(CompressionError, match=r"must be a functional model.*of class Own"):
         compress.cluster(Own(name="own"), DATA)

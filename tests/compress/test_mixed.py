@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from keraslight import compress
-from keraslight.compress._int8_layers import Int8Layers
+from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.export import litert_report, litert_runner, to_litert
 

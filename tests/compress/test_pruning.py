@@ -213,5 +213,5 @@ def test_subclassed_models_are_refused():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(CompressionError, match=r"Only functional and sequential.*of class Own"):
+    with pytest.raises(CompressionError, match=r"must be a functional model.*of class Own"):
         compress.prune(Own(name="own"), DATA)

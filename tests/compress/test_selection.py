@@ -6,9 +6,10 @@ import pytest
 from keras import layers
 
 from keraslight import compress
-from keraslight.compress._selection import join_slices
 from keraslight.export.litert import litert_report, to_litert
 from keraslight.layers import ChannelSlice
+from keraslight.graph import build, read
+from keraslight.rewrite import joined_slices
 
 TABLE = ((0, 1), (1, 2), (0, 2))
 
@@ -35,7 +36,7 @@ def images():
 
 
 def test_joined_slices_become_convolutions_with_the_same_outputs(table, images):
-    joined = join_slices(table)
+    joined = build(joined_slices(read(table)))
     np.testing.assert_allclose(joined(images), table(images), atol=1e-6)
     assert not [layer for layer in joined.layers if isinstance(layer, ChannelSlice)]
     assert [joined.get_layer(f"join{i}").kernel.numpy()[0, 0].argmax(0).tolist() for i in range(3)] == [
@@ -55,7 +56,8 @@ def test_what_is_no_choice_of_one_maps_channels_stays():
         layers.Concatenate(name="whole")([first, a]),
     ]
     model = keras.Model([a, b], outputs)
-    assert join_slices(model) is model
+    graph = read(model)
+    assert joined_slices(graph) is graph
 
 
 @pytest.mark.parametrize("way", ["training", "calibration"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import keras
 
-from keraslight.analysis.plots._figure import COLORS, checked_path, finished, new_figure
+from keraslight._pictures import COLORS, checked_path, finished, new_figure
 from keraslight.analysis.profile import Profile, profile
 from keraslight.errors import InvalidArgumentError
 

@@ -10,9 +10,9 @@ import keras
 import numpy as np
 from keras.layers import Cropping2D, Permute, Reshape, ZeroPadding2D
 
+from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
 from keraslight.analysis._evaluate import feature_maps, find_map, one_image, to_numpy
 from keraslight.analysis._graph import behaves_like
-from keraslight.analysis.plots._figure import HEAT, checked_path, draw_image, finished, new_figure
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ChannelSlice
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
 from keraslight.analysis.grad_cam import grad_cam
-from keraslight.analysis.plots._figure import HEAT, checked_path, draw_image, finished, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keraslight._pictures import COLORS, HEAT, checked_path, draw_image, finished, new_figure
 from keraslight.analysis._evaluate import one_image
-from keraslight.analysis.plots._figure import COLORS, HEAT, checked_path, draw_image, finished, new_figure
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 from keraslight.errors import InvalidArgumentError
 

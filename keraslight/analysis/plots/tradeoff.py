@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keraslight.analysis.plots._figure import COLORS, checked_path, finished, new_figure
+from keraslight._pictures import COLORS, checked_path, finished, new_figure
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

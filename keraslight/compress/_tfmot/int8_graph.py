@@ -8,14 +8,14 @@ import tensorflow as tf
 import tf_keras
 
 from keraslight import layers as own
-from keraslight.compress import _bridge
-from keraslight.compress._clusters import is_clustered
-from keraslight.compress._graph import Call, Graph, Tensor
+from keraslight.compress._registered import TWINS
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
-from keraslight.layers._xnnpack import cut, is_convolution, is_cut
+from keraslight.graph import Call, Graph, Tensor, is_clustered, run
+from keraslight.rewrite import cut, is_cut
+from keraslight.rewrite.xnnpack import is_convolution
 
 _CONVOLUTIONS = (
     *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
@@ -71,9 +71,9 @@ class Transcriber:
         self.called: set[str] = set()
         self.parts: dict[Tensor, list] = {}  # for a batch norm to fold into: what sums up to a tensor of the graph
         self.identities = 0
-        self.consumers = graph.consumers()
+        self.consumers = graph.readers()
         self.inputs = transcribe.inputs_of(graph)
-        self.outputs = graph.rebuild(self.inputs, self.call)
+        self.outputs = run(graph, self.inputs, self.call)
 
     def emit(self, layer, kind: str, call: Call, args: tuple, kwargs=None, weights=None):
         """Calls a tf_keras layer, gives it weights and records the step."""
@@ -101,7 +101,7 @@ class Transcriber:
     def call(self, call: Call, args: tuple, kwargs: dict):
         """One Keras 3 call -> one or more steps; returns the last one's output."""
         layer = call.layer
-        if type(layer) not in _bridge.twins:
+        if type(layer) not in TWINS:
             if type(layer) is own.MaxUnpool2D:
                 raise UnmappableLayerError(
                     "A model to quantize must not have MaxUnpool2D layers: the converter refuses their scatter between "
@@ -150,7 +150,7 @@ class Transcriber:
     def twin(self, layer, name: str) -> tf_keras.layers.Layer:
         """The twin of a layer without a kernel."""
         activation = twins.activation_of(layer)
-        if activation is not None and type(layer) not in _bridge.twins:
+        if activation is not None and type(layer) not in TWINS:
             return twins.activation_twin(activation, name, quantized=True)
         made = twins.twin(layer, name)
         if self.batch_norm_steps and type(made) is tf_keras.layers.BatchNormalization:

@@ -11,7 +11,7 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.compress._tfmot import twin_layers
-from keraslight.layers._augmentation import AUGMENTATIONS
+from keraslight.graph.kinds import AUGMENTATIONS
 
 _KERNELS = (
     *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),

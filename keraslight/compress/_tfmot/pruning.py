@@ -15,8 +15,8 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (
     pruning_schedule,
 )
 
-from keraslight.compress._graph import Graph
 from keraslight.compress._tfmot import transcribe
+from keraslight.graph import Graph
 
 
 def make_schedule(kind: str, final_sparsity: float, begin: int, end: int, frequency: int):

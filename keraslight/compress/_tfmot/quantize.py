@@ -19,7 +19,6 @@ import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
 
 from keraslight import preprocessing
-from keraslight.compress._graph import Graph
 from keraslight.compress._tfmot import transcribe, twin_layers
 from keraslight.compress._tfmot.int8_graph import Transcriber
 from keraslight.compress._tfmot.quantizers import (
@@ -30,6 +29,7 @@ from keraslight.compress._tfmot.quantizers import (
     KernelQuantizer,
     Wrapper,
 )
+from keraslight.graph import Graph
 
 
 @dataclasses.dataclass

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import tf_keras
 
-from keraslight.compress._graph import Graph
 from keraslight.compress._tfmot import twin_layers, twins
+from keraslight.graph import Graph, run
 
 
 def inputs_of(graph: Graph) -> list:
@@ -38,7 +38,7 @@ def to_tf_keras(graph: Graph, name: str, around=lambda layer: layer) -> tf_keras
         return twins.apply(call.layer, call.name, made, args, kwargs, around)
 
     inputs = inputs_of(graph)
-    outputs = graph.rebuild(inputs, call_layer)
+    outputs = run(graph, inputs, call_layer)
     for layer_name, layer in graph.layers().items():
         twin = made[layer_name]
         # A Normalization's statistics are constants of its twin; a KerasLayer starts with its source's weights.

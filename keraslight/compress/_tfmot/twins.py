@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from keraslight import layers as own
-from keraslight.compress import _bridge
+from keraslight.compress._registered import TWINS
 from keraslight.compress._tfmot import twin_layers
 from keraslight.errors import UnmappableLayerError
 
@@ -131,7 +131,7 @@ def apply(layer, name: str, made: dict, args: tuple, kwargs: dict, around=lambda
     Returns:
         What the twin gives.
     """
-    if is_operation(layer) and type(layer) not in _bridge.twins and activation_of(layer) is None:
+    if is_operation(layer) and type(layer) not in TWINS and activation_of(layer) is None:
         unique, n = name, 2
         while unique in made:  # every call has numbers of its own, so it gets a twin of its own
             unique, n = f"{name}_call_{n}", n + 1
@@ -154,8 +154,8 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
         UnmappableLayerError: there is none.
     """
     kind = type(layer)
-    if kind in _bridge.twins:
-        return _bridge.twins[kind](layer, name)
+    if kind in TWINS:
+        return TWINS[kind](layer, name)
     if activation_of(layer) is not None:
         return activation_twin(activation_of(layer), name)
     if kind is own.LayerScale or (kind.__module__, kind.__name__) in _LAYER_SCALES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -13,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.errors import CompressionError, ExportError, InvalidArgumentError
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, check_convertible, frozen_function, write_file
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
-from keraslight.export.litert._xnnpack import in_its_forms
+from keraslight.graph import Graph, UnreadableModelError, is_quantization_aware, own_preprocessing, read, run
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
+from keraslight.rewrite import in_forms, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,6 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
-    if not quantization_aware:
-        model = _joined(model)
     content = _converted(
         model,
         quantization,
@@ -138,14 +136,28 @@ def to_litert(
     return write_file(path, content, verify)
 
 
-def _joined(model: Any) -> Any:
-    """The model with parallel branches, as RepVGG trains them, as single convolutions."""
-    from keraslight.compress import reparameterize
+class _Inference:
+    """What is converted: a graph in the forms for a file, called like the model that it was made from."""
 
+    def __init__(self, graph: Graph, model: Any) -> None:
+        self.graph, self.name = graph, model.name
+        self.inputs, self.output = model.inputs, model.output
+
+    def __call__(self, images: Any, training: bool = False) -> Any:
+        import keras
+
+        with keras.name_scope(self.name):
+            return run(self.graph, [images])
+
+
+def _prepared(model: Any, xnnpack: bool, int8: bool) -> Any:
+    """The model with parallel branches joined, and in the forms for XNNPACK; itself if it has no graph."""
     try:
-        return reparameterize(model)
-    except (CompressionError, NotImplementedError):  # it has no such branches, or can't be read: then it stays as it is
+        graph = read(model)
+    except UnreadableModelError:
         return model
+    graph = reparameterized(graph)
+    return _Inference(in_forms(graph, int8=int8) if xnnpack else graph, model)
 
 
 def _converted(
@@ -162,9 +174,8 @@ def _converted(
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:
-        plain = quantization_aware or not xnnpack
-        with contextlib.nullcontext() if plain else in_its_forms(model, int8=quantization == "int8"):
-            converter = _converter(model, batch_size, folder)
+        prepared = model if quantization_aware else _prepared(model, xnnpack, quantization == "int8")
+        converter = _converter(prepared, batch_size, folder)
         if quantization in ("dynamic", "int8"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if sparse or (sparse is None and quantization in _SPARSE and _zeros(model) >= _SPARSE_FROM):
@@ -192,8 +203,7 @@ def calibrating_converter(model: Any, representative_data: Any, batch_size: int 
     """
     import tensorflow as tf
 
-    with in_its_forms(model, int8=True):
-        converter = _converter(model, batch_size, folder)
+    converter = _converter(_prepared(model, True, True), batch_size, folder)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     samples = _samples(model, representative_data, batch_size or 1)
     converter.representative_dataset = lambda: ([sample] for sample in samples)
@@ -220,8 +230,6 @@ def _zeros(model: Any) -> float:
 
 def _takes_pixels(model: Any) -> bool:
     """Whether a model says that it normalizes raw pixels itself, if only by a layer's name."""
-    from keraslight.layers._ends import own_preprocessing
-
     return own_preprocessing(model) is not None or any(layer.name == LAYER_NAME for layer in model.layers)
 
 
@@ -244,13 +252,6 @@ def _with_normalization(model: Any, spec: Preprocessing, quantization_aware: boo
         )
     images = keras.Input(shape, name=INPUT_NAME)
     return keras.Model(images, model(ImageNormalization(spec)(images)), name=model.name)
-
-
-def is_quantization_aware(model: Any) -> bool:
-    """Whether a model carries tensorflow_model_optimization's quantizers."""
-    # By name: the classes can't be imported where tensorflow-model-optimization is not installed.
-    classes = (base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__)
-    return "QuantizeWrapper" in classes
 
 
 def _check(quantization, representative_data, dtypes, batch_size, quantization_aware) -> None:

@@ -1,0 +1,160 @@
+"""Weight clustering of Keras 3 models: every kernel keeps a few values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
+from keraslight.compress._rewrites import fuse
+from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
+from keraslight.errors import InvalidArgumentError
+
+INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
+
+
+class Clustering(keras.callbacks.Callback):
+    """Leaves a few distinct values in each kernel during a model's own `fit`.
+
+    Every weight is one of its kernel's centroids before the first step and after each. A step moves a centroid by the
+    mean of what the optimizer adds to its weights, and remembers for each weight where it would have gone alone; then
+    each goes to the nearest centroid. This is the algorithm of tensorflow_model_optimization, with the mean in place
+    of the sum, which an adaptive optimizer needs.
+    Source of weight sharing: Han et al., "Deep compression", https://arxiv.org/abs/1510.00149, section 3.
+
+    A file's kernel has a batch norm folded into it, which gives each output channel a multiple of the values: for few
+    values in the file, fuse the model first, as `cluster` does.
+
+    Args:
+        clusters: Distinct values to leave in a kernel, at least 2. Kernels with fewer than twice as many weights that
+            are not zero stay as they are.
+        initialization: Where the centroids start: `"kmeans"` (k-means++, then Lloyd's algorithm), `"kmeans++"`,
+            `"density"` (at equal shares of the weights) or `"linear"` (evenly from the smallest to the largest).
+        layers: Name patterns (`fnmatch`) of the layers to cluster; None takes every Conv2D, SeparableConv2D (its
+            1x1 kernel) and Dense but the first convolution, because depthwise kernels lose the most and have the fewest
+            weights.
+        preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
+            least 3.
+
+    Raises:
+        InvalidArgumentError: an argument is out of range, a pattern matches nothing, or the model runs several steps an
+            execution.
+        CompressionError: the model is subclassed, or Keras does not run on TensorFlow.
+        MissingDependencyError: tensorflow-model-optimization is not installed.
+    """
+
+    def __init__(
+        self,
+        clusters: int = 16,
+        *,
+        initialization: str = "kmeans",
+        layers: str | Sequence[str] | None = None,
+        preserve_sparsity: bool = True,
+    ):
+        super().__init__()
+        least = 3 if preserve_sparsity else 2
+        if clusters < least:
+            raise InvalidArgumentError(
+                f"`clusters` must be at least 2, or 3 to preserve sparsity. Received: clusters={clusters}, "
+                f"preserve_sparsity={preserve_sparsity}."
+            )
+        if initialization not in INITIALIZATIONS:
+            raise InvalidArgumentError(
+                f"`initialization` must be one of {INITIALIZATIONS}. Received: {initialization!r}."
+            )
+        self.clusters, self.initialization = clusters, initialization
+        self.layers, self.preserve_sparsity = layers, preserve_sparsity
+        self._state = None
+
+    def on_train_begin(self, logs=None):
+        check_callback(self.model, "Clustering")
+        self.apply(self.model)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._state.apply()
+
+    def apply(self, model: keras.Model) -> None:
+        """Clusters a model's kernels as they are, without training."""
+        from keraslight.compress._tfmot import clustering
+
+        kernels = []
+        for layer in prunable_layers(model, self.layers).values():
+            kernel = kernel_of(layer)
+            values = np.asarray(kernel)
+            zeros = int((values == 0).sum())
+            if values.size - zeros >= 2 * self.clusters:
+                keep_zero = self.preserve_sparsity and zeros > 0
+                first = clustering.centroids(values, self.clusters, self.initialization, keep_zero)
+                kernels.append((kernel.value, first))
+        self._state = clustering.Clusters(kernels, self.preserve_sparsity)
+
+
+def cluster(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    clusters: int = 16,
+    epochs: int = 3,
+    validation_data: Any = None,
+    learning_rate: float = 1e-4,
+    initialization: str = "kmeans",
+    layers: str | Sequence[str] | None = None,
+    preserve_sparsity: bool = True,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    loss: Any = None,
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int | str = "auto",
+) -> keras.Model:
+    """Makes a fused copy of a trained model whose kernels have few distinct values, and fine-tunes it.
+
+    The file is as large as before, but packs to a fraction (an app's download is packed), and hardware with look-up
+    tables for weights can use it. The model is fused first, because a batch norm that is folded into a kernel
+    afterwards would give each output channel values of its own.
+
+    Args:
+        model: A trained functional or sequential image classifier. It is not changed.
+        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled; None
+            clusters without any training.
+        clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
+        epochs: Passes over `data`, at least 1.
+        validation_data: As `data`, or None.
+        learning_rate: The highest one, at the first step; low, because the fused model has no batch norms.
+        callbacks: More Keras callbacks.
+        loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
+            last layer gives them.
+        batch_size: For arrays.
+        seed: Seed of the shuffling and everything else.
+        verbose: As in `fit`.
+
+    Returns:
+        The clustered model, as `fuse` gives it; compiled, if it was trained.
+
+    Raises:
+        InvalidArgumentError: an argument is out of range or a pattern matches no layer of the fused model.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        MissingDependencyError: tensorflow-model-optimization is not installed.
+    """
+    clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)
+    check_epochs(epochs)
+    keras.utils.set_random_seed(seed)
+    fused = fuse(model)
+    if data is None:
+        clustering.apply(fused)
+        return fused
+    fine_tune(
+        fused,
+        data,
+        epochs=epochs,
+        validation_data=validation_data,
+        learning_rate=learning_rate,
+        callbacks=[clustering, *callbacks],
+        loss=loss,
+        batch_size=batch_size,
+        seed=seed,
+        verbose=verbose,
+    )
+    return fused

@@ -1,0 +1,151 @@
+"""How much accuracy each layer's zeros cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keraslight import _batches as _data
+from keraslight import graph as _graph
+from keraslight.compress import _plots
+from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
+from keraslight.errors import InvalidArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class SensitivityReport:
+    """Accuracy against sparsity, layer by layer; `str()` is a table.
+
+    Attributes:
+        baseline: The accuracy of the model as it is, 0..1.
+        sparsities: The shares of zeros that were tried, in (0, 1).
+        accuracies: Layer name -> the accuracy at each of them, with only this layer's kernel made sparse.
+    """
+
+    baseline: float
+    sparsities: tuple[float, ...]
+    accuracies: dict[str, tuple[float, ...]]
+
+    def within(self, loss: float) -> dict[str, float]:
+        """The highest sparsity of each layer that alone costs at most `loss`, for `Pruning` and `prune`.
+
+        Losses of several layers add up and fine-tuning wins most of them back, so this is a start, not an answer.
+
+        Args:
+            loss: Accuracy that may go, 0..1.
+
+        Returns:
+            Layer name -> sparsity, without the layers that can't bear the lowest one. A higher sparsity that happens
+            to do better than a lower one that is too costly does not count.
+        """
+        chosen = {}
+        for name, accuracies in self.accuracies.items():
+            for sparsity, accuracy in zip(self.sparsities, accuracies, strict=True):
+                if accuracy < self.baseline - loss:
+                    break
+                chosen[name] = sparsity
+        return chosen
+
+    def plot(self, path: str | os.PathLike) -> Path:
+        """Draws the table as a picture: a row a layer, a column a sparsity, the color the accuracy.
+
+        Args:
+            path: The file to write; its ending says the format (.png, .svg, .pdf).
+
+        Returns:
+            The path.
+
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        return _plots.heat_map(
+            path,
+            np.asarray(list(self.accuracies.values())),
+            rows=list(self.accuracies),
+            columns=[f"{sparsity:.0%}" for sparsity in self.sparsities],
+            title=f"Accuracy with one layer pruned (dense: {self.baseline:.2%})",
+            axis="sparsity of the layer",
+        )
+
+    def __str__(self) -> str:
+        wide = max(len("accuracy at"), *map(len, self.accuracies))
+        lines = [f"{'accuracy at':<{wide}}" + "".join(f"  {sparsity:>7.0%}" for sparsity in self.sparsities)]
+        for name, accuracies in self.accuracies.items():
+            lines.append(f"{name:<{wide}}" + "".join(f"  {accuracy:>7.2%}" for accuracy in accuracies))
+        return "\n".join([*lines, f"{'dense':<{wide}}  {self.baseline:>7.2%}"])
+
+
+def sensitivity(
+    model: keras.Model,
+    data: Any,
+    *,
+    sparsities: Sequence[float] = (0.25, 0.5, 0.75, 0.9),
+    layers: str | Sequence[str] | None = None,
+    policy: str = "default",
+    batch_size: int = 64,
+) -> SensitivityReport:
+    """Measures the accuracy with one layer after the other made sparse, without any training.
+
+    Source: Li et al., "Pruning filters for efficient ConvNets", https://arxiv.org/abs/1608.08710, section 3.2, with
+    single weights in place of filters.
+
+    Args:
+        model: A trained functional or sequential image classifier with one output. It is not changed.
+        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays. All of it is kept in memory
+            and goes through the model once a layer and sparsity: a thousand images do.
+        sparsities: Shares of zeros to try, each in (0, 1), rising.
+        layers, policy: Which layers, as in `Pruning`.
+        batch_size: For arrays.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidArgumentError: an argument is out of range, `data` can't be used, or a pattern matches nothing.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+    """
+    sparsities = tuple(sparsities)
+    if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
+        raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
+    names = list(prunable_layers(model, layers, policy))
+    copy = _graph.copy(model)
+    kernels = {name: kernel_of(layer) for name, layer in _graph.read(copy).layers().items() if name in names}
+    batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
+    if not batches or any(len(images) != len(labels) for images, labels in batches):
+        raise InvalidArgumentError(
+            "`data` must hold at least one batch, with one integer label an image. "
+            f"Received: batches of {[(len(images), len(labels)) for images, labels in batches]} images and labels."
+        )
+    accuracies = {}
+    baseline = accuracy(copy, batches)
+    for name, kernel in kernels.items():
+        dense = kernel.numpy()
+        found = []
+        for sparsity in sparsities:
+            kernel.assign(without_smallest(dense, sparsity))
+            found.append(accuracy(copy, batches))
+        kernel.assign(dense)
+        accuracies[name] = tuple(found)
+    return SensitivityReport(baseline, sparsities, accuracies)
+
+
+def accuracy(model: keras.Model, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """The share of images whose highest output is their label's."""
+    right = sum(
+        int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels).sum()) for images, labels in batches
+    )
+    return right / sum(len(labels) for _, labels in batches)
+
+
+def without_smallest(kernel: np.ndarray, sparsity: float) -> np.ndarray:
+    """A copy whose smallest elements, by magnitude, are zero: at least this share of them."""
+    zeros = int(np.ceil(kernel.size * sparsity))
+    flat = kernel.reshape(-1).copy()
+    flat[np.argpartition(np.abs(flat), zeros - 1)[:zeros]] = 0
+    return flat.reshape(kernel.shape)

@@ -1,0 +1,192 @@
+"""Which kernels are pruned, and how sparse they are."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from keraslight import graph as _graph
+from keraslight.errors import InvalidArgumentError
+
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
+_KERNELS = (*_CONVOLUTIONS, keras.layers.DepthwiseConv2D, keras.layers.Dense)
+POLICIES = ("default", "xnnpack")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSparsity:
+    """The zeros of one kernel.
+
+    Attributes:
+        name: The layer's name.
+        shape: The kernel's shape.
+        zeros: How many of its elements are exactly zero.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    zeros: int
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self.shape))
+
+    @property
+    def fraction(self) -> float:
+        """Zeros among the elements, 0..1."""
+        return self.zeros / self.size
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityReport:
+    """The zeros of a model's kernels; `str()` is a table.
+
+    Attributes:
+        layers: One entry a kernel, in the model's order.
+    """
+
+    layers: tuple[LayerSparsity, ...]
+
+    @property
+    def total(self) -> float:
+        """Zeros among all elements of the listed kernels, 0..1."""
+        return sum(layer.zeros for layer in self.layers) / max(sum(layer.size for layer in self.layers), 1)
+
+    def __str__(self) -> str:
+        rows = [(layer.name, "x".join(map(str, layer.shape)), layer.zeros, layer.size) for layer in self.layers]
+        rows.append(("total", "", sum(row[2] for row in rows), sum(row[3] for row in rows)))
+        wide = max(len("kernel"), *(len(row[0]) for row in rows))
+        lines = [f"{'kernel':<{wide}}  {'shape':>14}  {'zeros':>10}  {'of':>10}  sparsity"]
+        for name, shape, zeros, size in rows:
+            lines.append(f"{name:<{wide}}  {shape:>14}  {zeros:>10,}  {size:>10,}  {zeros / max(size, 1):>7.1%}")
+        return "\n".join(lines)
+
+
+def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, policy: str = "default") -> SparsityReport:
+    """Counts the zeros of a model's kernels.
+
+    Args:
+        model: A functional or sequential Keras 3 model.
+        layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `prune` prunes by default,
+            `"*"` every Conv2D, DepthwiseConv2D and Dense. Of a SeparableConv2D the 1x1 kernel counts.
+        policy: As in `Pruning`.
+
+    Returns:
+        The report.
+
+    Raises:
+        InvalidArgumentError: a pattern matches no layer that has a kernel.
+        CompressionError: the model is subclassed.
+    """
+    chosen = prunable_layers(model, layers, policy)
+    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in chosen.items()]
+    return SparsityReport(tuple(LayerSparsity(name, k.shape, int((k == 0).sum())) for name, k in entries))
+
+
+def kernel_of(layer: keras.Layer) -> keras.Variable:
+    """The kernel that is pruned: of a SeparableConv2D the 1x1 one, which holds nearly all of its weights."""
+    return layer.pointwise_kernel if isinstance(layer, keras.layers.SeparableConv2D) else layer.kernel
+
+
+def prunable_layers(
+    model: keras.Model, patterns: str | Sequence[str] | None = None, policy: str = "default"
+) -> dict[str, keras.Layer]:
+    """The layers to prune, by name, in the model's order.
+
+    Args:
+        model: A functional or sequential model.
+        patterns: Name patterns (`fnmatch`) of layers of `_KERNELS`; None takes those of `policy`.
+        policy: One of `POLICIES`. `"default"`: every Conv2D, SeparableConv2D and Dense but the first convolution.
+            Depthwise kernels and the first convolution are left alone: together they hold a few percent of the weights,
+            and zeros there cost the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions
+            without stride, dilation and groups on maps of more than one pixel.
+
+    Raises:
+        InvalidArgumentError: a pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
+        CompressionError: the model is subclassed.
+    """
+    if policy not in POLICIES:
+        raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
+    if patterns is not None and policy != "default":
+        raise InvalidArgumentError(
+            f"`policy` must be 'default' where layers are named. Received: policy={policy!r}, layers={patterns!r}."
+        )
+    kernels = {name: layer for name, layer in _graph.read(model).layers().items() if isinstance(layer, _KERNELS)}
+    if patterns is None:
+        stem = next((name for name, layer in kernels.items() if isinstance(layer, _CONVOLUTIONS)), None)
+        chosen = {
+            name: layer
+            for name, layer in kernels.items()
+            if (
+                _runs_sparse(layer)
+                if policy == "xnnpack"
+                else name != stem and not isinstance(layer, keras.layers.DepthwiseConv2D)
+            )
+        }
+        if not chosen:
+            wanted = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
+            raise InvalidArgumentError(
+                f"A model to compress must have {wanted}. Received: {model.name!r} with the kernels {list(kernels)}."
+            )
+        return chosen
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    if not patterns:
+        raise InvalidArgumentError("`layers` must be None or name at least one pattern. Received: none.")
+    for pattern in patterns:
+        if not fnmatch.filter(kernels, pattern):
+            raise InvalidArgumentError(
+                "Each pattern of `layers` must match a Conv2D, SeparableConv2D, DepthwiseConv2D or Dense by name. "
+                f"Received: {pattern!r}; the model has {list(kernels)}."
+            )
+    return {name: layer for name, layer in kernels.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+
+
+def targets(
+    model: keras.Model,
+    sparsity: float | Mapping[str, float],
+    layers: str | Sequence[str] | None = None,
+    policy: str = "default",
+) -> dict[str, tuple[keras.Layer, float]]:
+    """The layers to prune with the share of zeros that each shall reach, by name, in the model's order.
+
+    Args:
+        sparsity: One share for all, or shares by name pattern, of which the first that matches a name counts.
+
+    Raises:
+        As `prunable_layers`.
+    """
+    if not isinstance(sparsity, Mapping):
+        return {name: (layer, sparsity) for name, layer in prunable_layers(model, layers, policy).items()}
+    if layers is not None or policy != "default":
+        raise InvalidArgumentError(
+            "`layers` and `policy` must be left out where the sparsities name the layers. "
+            f"Received: layers={layers!r}, policy={policy!r}, sparsities for {list(sparsity)}."
+        )
+    return {
+        name: (layer, next(share for pattern, share in sparsity.items() if fnmatch.fnmatch(name, pattern)))
+        for name, layer in prunable_layers(model, tuple(sparsity)).items()
+    }
+
+
+def check_sparsity(name: str, sparsity: float | Mapping[str, float]) -> None:
+    """Raises InvalidArgumentError where a share (or one of several) is not in (0, 1), or there is none."""
+    shares = tuple(sparsity.values()) if isinstance(sparsity, Mapping) else (sparsity,)
+    if not shares or not all(0 < share < 1 for share in shares):
+        raise InvalidArgumentError(f"`{name}` must be in (0, 1). Received: {sparsity}.")
+
+
+def _runs_sparse(layer: keras.Layer) -> bool:
+    if isinstance(layer, keras.layers.SeparableConv2D):  # in the file a depthwise and a 1x1 convolution
+        return tuple(layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:3]) != (1, 1)
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)
+        and layer.groups == 1
+        and tuple(layer.get_build_config()["input_shape"][1:3])
+        != (1, 1)  # gates and heads: XNNPACK runs them as dense layers
+    )

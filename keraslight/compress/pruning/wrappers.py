@@ -1,0 +1,110 @@
+"""Pruning by the library's own wrappers, by way of tf_keras."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+
+from keraslight import graph as _graph
+from keraslight.compress.pruning import settings as _settings
+from keraslight.compress.pruning.sparsity import targets
+from keraslight.errors import CompressionError, InvalidArgumentError
+
+if TYPE_CHECKING:
+    import tf_keras
+
+
+def wrap_pruning(
+    model: keras.Model,
+    final_sparsity: float | Mapping[str, float] = 0.7,
+    schedule: Any = "polynomial",
+    *,
+    begin_step: int = 1,
+    end_step: int,
+    frequency: int | None = None,
+    layers: str | Sequence[str] | None = None,
+    policy: str = "default",
+    block_size: tuple[int, int] = (1, 1),
+    m_by_n: tuple[int, int] | None = None,
+) -> tf_keras.Model:
+    """Makes a tf_keras model that prunes itself, by the library's own `prune_low_magnitude` wrappers.
+
+    The second way beside `Pruning`, for training loops that are written for tf_keras. The same arguments give the same
+    masks. Compile it with a tf_keras optimizer, fit it with `callbacks=[pruning_step_callback()]`, and give it to
+    `strip_pruning`.
+
+    Args:
+        model: A functional or sequential Keras 3 model. It is not changed.
+        end_step: Last training step that updates the masks.
+        final_sparsity, schedule, begin_step, frequency, layers, policy, block_size, m_by_n: As in `Pruning`.
+
+    Returns:
+        The tf_keras model, not compiled. A pruned layer is called `prune_low_magnitude_<name>`.
+
+    Raises:
+        As `Pruning`; UnmappableLayerError: a layer has no tf_keras twin.
+    """
+    _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
+    _settings.check_steps(begin_step, end_step, frequency)
+    graph = _graph.read(model)
+    chosen = targets(model, final_sparsity, layers, policy)
+    _settings.check_blocks(chosen, block_size)
+    depthwise = [name for name, (layer, _) in chosen.items() if isinstance(layer, keras.layers.DepthwiseConv2D)]
+    if depthwise:
+        raise InvalidArgumentError(
+            "The library's wrapper leaves depthwise kernels alone; use the callback `Pruning` for them. "
+            f"Received: {depthwise}."
+        )
+    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, tuple(block_size))
+    from keraslight.compress._tfmot import pruning
+
+    return pruning.wrap(graph, model.name, chosen_schedules, tuple(block_size), m_by_n)
+
+
+def pruning_step_callback() -> tf_keras.callbacks.Callback:
+    """The callback that the `fit` of a `wrap_pruning` model needs: it counts the steps and zeroes at an epoch's end.
+
+    Raises:
+        MissingDependencyError: tensorflow-model-optimization is not installed.
+    """
+    from keraslight.compress._tfmot import pruning
+
+    return pruning.step_callback()
+
+
+def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
+    """Takes the pruning wrappers off and brings the sparse weights back into Keras 3.
+
+    Args:
+        wrapped: What `wrap_pruning` gave, trained.
+        model: The Keras 3 model that it was made from. It is not changed.
+
+    Returns:
+        A copy of `model` with the trained weights, not compiled.
+
+    Raises:
+        InvalidArgumentError: `wrapped` is a Keras 3 model.
+        CompressionError: the two models do not belong together.
+        MissingDependencyError: tensorflow-model-optimization is not installed.
+    """
+    if isinstance(wrapped, keras.Model):
+        raise InvalidArgumentError(
+            f"`wrapped` must be a tf_keras model that `wrap_pruning` gave. Received: {wrapped!r} of Keras 3."
+        )
+    from keraslight.compress._tfmot import pruning
+
+    trained = pruning.strip(wrapped)
+    copy = _graph.copy(model)
+    for name, layer in _graph.read(copy).layers().items():
+        if isinstance(layer, keras.layers.Normalization) or not getattr(layer, "weights", ()):
+            continue  # the twin of a Normalization has constants
+        values = trained.get(name, [])
+        if [value.shape for value in values] != [tuple(weight.shape) for weight in layer.weights]:
+            raise CompressionError(
+                "The wrapped model must have been made from this Keras model. "
+                f"Received: layer {name!r}, whose weights have no match."
+            )
+        layer.set_weights(values)
+    return copy

@@ -1,0 +1,281 @@
+"""Quantization-aware training of Keras 3 models, by way of tf_keras."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from keraslight import _batches as _data
+from keraslight import graph as _graph
+from keraslight.compress._fine_tune import check_epochs
+from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph.ends import final_activation, own_preprocessing
+from keraslight.rewrite import joined_slices
+
+if TYPE_CHECKING:
+    import tf_keras
+
+_CALIBRATION_BATCHES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerPrecision:
+    """How the int8 file computes a layer.
+
+    Attributes:
+        name: The Keras 3 layer's name.
+        kind: Its class.
+        precision: `"int8"` or `"float"`.
+        reason: Why it is float; empty for int8.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationReport:
+    """What a quantization-aware model's file computes in int8; `str()` is a summary that names the float layers."""
+
+    layers: tuple[LayerPrecision, ...]
+
+    @property
+    def floats(self) -> dict[str, str]:
+        """Name of each float layer -> why it is float."""
+        return {layer.name: layer.reason for layer in self.layers if layer.precision == "float"}
+
+    def __str__(self) -> str:
+        floats = [layer for layer in self.layers if layer.precision == "float"]
+        lines = [f"{len(self.layers) - len(floats)} of {len(self.layers)} layers in int8, {len(floats)} in float"]
+        return "\n".join([*lines, *(f"  {layer.name} ({layer.kind}): {layer.reason}" for layer in floats)])
+
+
+def quantize_aware(
+    model: keras.Model,
+    *,
+    skip: str | Sequence[str] = (),
+    preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
+    batch_norm_steps: int = 0,
+    calibration_data: Any = None,
+    learning_rate: Any = 1e-4,
+) -> tf_keras.Model:
+    """Makes a tf_keras model that trains with int8 rounding in its forward pass.
+
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, a range an output channel; activations in 8
+    bits, a range a tensor, only where the file has a tensor (convolution, batch norm and ReLU become one operator).
+    Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3. An input that feeds a layer named
+    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph. No layer is refused for
+    what it computes: what TFLite has no int8 form of stays float between quantized tensors, and
+    `quantization_report` says which and why.
+
+    The model comes compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`; what goes
+    into it (optimizers, callbacks) must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
+
+    Args:
+        model: A trained functional or sequential Keras 3 model. It is not changed.
+        skip: Name patterns (`fnmatch`) of layers that stay float.
+        preserve_sparsity: Keep the zeros of pruned kernels through training, whatever the training loop.
+        preserve_clusters: Keep the number of distinct values of clustered kernels (at most 256, each used at least
+            twice on average) through training. They get one range for the whole kernel, so that the file's bytes are as
+            few; not where a batch norm follows, which the file folds into each output channel.
+        batch_norm_steps: Training steps in which batch norms normalize by the batch and follow its statistics. Then,
+            or from the start at 0, the moving statistics are frozen, as the file has them; gamma and beta train on.
+        calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
+            batches are used. Without it ranges start at -6..6 (0..6 behind a ReLU), and the first few hundred steps are
+            spent on them.
+        learning_rate: Of the compiled optimizer: a float or a tf_keras schedule.
+
+    Returns:
+        The tf_keras model. A layer that has a quantizer is called `quant_<name>`.
+
+    Raises:
+        UnmappableLayerError: a layer has no tf_keras twin.
+        InvalidArgumentError: a pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
+    """
+    if batch_norm_steps < 0:
+        raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
+    graph = joined_slices(_graph.read(model))
+    skip = (skip,) if isinstance(skip, str) else tuple(skip)
+    _check_patterns(skip, graph)
+    calibration = None if calibration_data is None else _calibration_batches(calibration_data)
+    from keraslight.compress._tfmot import quantize
+
+    quantized = quantize.quantize(
+        graph,
+        model.name,
+        skip=skip,
+        keep_zeros=preserve_sparsity,
+        keep_clusters=preserve_clusters,
+        batch_norm_steps=batch_norm_steps,
+        calibration=calibration,
+    )
+    quantize.compile_classifier(quantized, learning_rate, from_logits=final_activation(model) != "softmax")
+    if (own := own_preprocessing(model)) is not None:
+        quantized.preprocessing = own  # the twin of its layer is a plain convolution; export asks for this
+    return quantized
+
+
+def train_quantized(
+    model: keras.Model,
+    data: Any,
+    *,
+    epochs: int = 3,
+    validation_data: Any = None,
+    learning_rate: float = 1e-4,
+    skip: str | Sequence[str] = (),
+    preserve_sparsity: bool = True,
+    preserve_clusters: bool = True,
+    batch_norm_steps: int = 0,
+    callbacks: Iterable = (),
+    batch_size: int = 32,
+    seed: int = 0,
+    verbose: int | str = "auto",
+) -> tf_keras.Model:
+    """Makes a model quantization-aware, sets its ranges from the data and trains it.
+
+    Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
+
+    Args:
+        model: A trained functional or sequential image classifier. It is not changed.
+        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        epochs: Passes over `data`, at least 1.
+        validation_data: As `data`, or None. It costs the tracing of a second graph.
+        learning_rate: The highest one, at the first step.
+        skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
+        callbacks: tf_keras callbacks.
+        batch_size: For arrays.
+        seed: Seed of the shuffling and dropout.
+        verbose: As in `fit`.
+
+    Returns:
+        The trained quantization-aware tf_keras model, ready for `to_litert`.
+
+    Raises:
+        As `quantize_aware`; InvalidArgumentError where `epochs`, `data` or `callbacks` can't be used.
+    """
+    check_epochs(epochs)
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.Callback):
+            raise InvalidArgumentError(
+                "`callbacks` must be those of tf_keras, whose `fit` trains the model. "
+                f"Received: {type(callback).__name__} of Keras 3."
+            )
+    train = _data.batches(data, batch_size, seed)
+    steps = epochs * _data.steps_in(train)
+    from keraslight.compress._tfmot import quantize
+
+    quantize.set_seed(seed)
+    quantized = quantize_aware(
+        model,
+        skip=skip,
+        preserve_sparsity=preserve_sparsity,
+        preserve_clusters=preserve_clusters,
+        batch_norm_steps=batch_norm_steps,
+        calibration_data=train,
+        learning_rate=quantize.cosine(learning_rate, steps),
+    )
+    quantized.fit(
+        train,
+        epochs=epochs,
+        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+    return quantized
+
+
+def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) -> keras.Model:
+    """Copies the weights of a quantization-aware model into a copy of the Keras 3 model that it was made from.
+
+    The float weights are copied, as they are before rounding. Layers go by name.
+
+    Args:
+        quantized: What `quantize_aware` or `train_quantized` gave.
+        model: The Keras 3 model that went in. It is not changed.
+
+    Returns:
+        A copy of `model` with the trained weights, not compiled.
+
+    Raises:
+        CompressionError: the two models do not belong together.
+    """
+    origin = _origin(quantized)
+    copy = _graph.copy(model)  # what has no twin weight (a Normalization's statistics) stays
+    for name, layer in _graph.read(copy).layers().items():
+        if isinstance(layer, keras.layers.Normalization):
+            continue
+        variables = origin.variables.get(name, ())
+        for n, weight in enumerate(getattr(layer, "weights", ())):
+            value = variables[n].numpy() if n < len(variables) else np.empty(0)
+            # A Dense on maps is trained as a 1x1 convolution.
+            if [side for side in value.shape if side != 1] != [side for side in weight.shape if side != 1]:
+                raise CompressionError(
+                    "The quantized model must have been made from this Keras model. Received: layer "
+                    f"{name!r}, whose weight {weight.name!r} of shape {tuple(weight.shape)} has no match."
+                )
+            weight.assign(value.reshape(weight.shape))
+    return copy
+
+
+def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
+    """Says which layers the int8 file computes in int8, and which in float and why.
+
+    Args:
+        quantized: What `quantize_aware` or `train_quantized` gave.
+
+    Raises:
+        InvalidArgumentError: it is another model.
+    """
+    origin = _origin(quantized)
+    return QuantizationReport(
+        tuple(
+            LayerPrecision(name, kind, "float" if name in origin.floats else "int8", origin.floats.get(name, ""))
+            for name, kind in origin.kinds.items()
+        )
+    )
+
+
+def _origin(quantized):
+    origin = getattr(quantized, "origin", None)
+    if origin is None:
+        raise InvalidArgumentError(
+            "`quantized` must be a model that `quantize_aware` or `train_quantized` gave, not a copy or a loaded one. "
+            f"Received: {quantized!r}."
+        )
+    return origin
+
+
+def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:
+    names = list(graph.layers())
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise InvalidArgumentError(
+                f"Each pattern of `skip` must match a layer's name. Received: {pattern!r}; the model has {names}."
+            )
+
+
+def _calibration_batches(data: Any) -> list:
+    import tensorflow as tf
+
+    if isinstance(data, np.ndarray):
+        data = tf.data.Dataset.from_tensor_slices(data).batch(32)
+    elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
+        data = _data.batches(data, 32)
+    batches = [
+        batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)
+    ]
+    if not batches:
+        raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
+    return batches

@@ -1,0 +1,93 @@
+"""Post-training int8: a LiteRT file from a float model and a few images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keraslight.compress.quantization import equalize as _equalize
+from keraslight.compress.quantization.int8_layers import Int8Layers
+from keraslight.graph import build, read
+from keraslight.rewrite import fused, joined_slices
+
+RANGE_IMAGES = 128
+
+
+def calibrate(
+    model: keras.Model,
+    data: Any,
+    path: str | os.PathLike,
+    *,
+    skip: str | Sequence[str] = (),
+    equalize: bool = True,
+    correct_bias: bool = True,
+    replace_relu6: bool = False,
+    input_dtype: str = "float32",
+    batch_size: int | None = 1,
+    seed: int = 0,
+) -> Path:
+    """Writes an int8 .tflite file whose ranges come from images, without any training.
+
+    The model is fused, equalized and its biases are corrected; then TFLite's converter runs 128 images through it and
+    sets the range of every tensor. Where that costs too much accuracy, `calibrate_mixed` finds the layers that have to
+    stay float, and `train_quantized` wins it back.
+
+    Args:
+        model: A trained functional or sequential Keras 3 image classifier. It is not changed.
+        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays;
+            labels are not read.
+        path: The file to write.
+        skip: Name patterns (`fnmatch`) of layers that stay float32. What `fuse` folds into another layer goes with
+            that one; maximum pooling, padding and the like go with the layer before them.
+        equalize, correct_bias: Whether to use the functions of these names.
+        replace_relu6: As in `equalize`.
+        input_dtype, batch_size: As in `keraslight.export.to_litert`.
+        seed: Seed of the choice of images from arrays.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: an argument or the data can't be used, or a pattern of `skip` matches no layer.
+        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        ExportError: the converter refuses the model.
+    """
+    from keraslight.export import to_litert
+
+    images = range_images(model, data, seed)
+    prepared = prepare(
+        model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed
+    )
+    if skip:
+        layers = Int8Layers(prepared, images, batch_size)
+        return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
+    return to_litert(
+        prepared,
+        path,
+        quantization="int8",
+        representative_data=images,
+        input_dtype=input_dtype,
+        batch_size=batch_size,
+    )
+
+
+def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
+    """The images that set the ranges, float32 (N, H, W, C)."""
+    return _equalize.first_images(model, data, RANGE_IMAGES, seed)
+
+
+def prepare(
+    model: keras.Model, data: Any, *, equalize: bool, correct_bias: bool, replace_relu6: bool, seed: int
+) -> keras.Model:
+    """The model that `calibrate` converts; the arguments are those of `calibrate`."""
+    graph = fused(read(model))
+    if equalize:
+        graph = _equalize.equalized(graph, replace_relu6)
+    if correct_bias:
+        graph = _equalize.corrected(graph, _equalize.first_images(model, data, _equalize.IMAGES, seed))
+    return build(joined_slices(graph))

@@ -1,0 +1,88 @@
+"""Which operators of a calibrated model belong to which layer, so that layers can be left in float by name."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keraslight import graph as _graph
+from keraslight.errors import InvalidArgumentError
+
+
+class Int8Layers:
+    """The layers of a model, each to be int8 or float in a .tflite file.
+
+    Args:
+        model: A fused functional model with one input and one output: one operator or a few for each layer.
+        images: (N, H, W, C) images from which the ranges are taken, as the model takes them.
+        batch_size: Of the files.
+
+    Attributes:
+        names: The layers that int8 makes a difference to, in the model's order.
+    """
+
+    def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int | None = 1):
+        from keraslight.export.litert._selective import MOVES, CalibratedModel
+
+        graph = _graph.read(model)
+        layers = graph.layers()
+        (output,) = keras.tree.flatten(graph.outputs)
+        self.kinds = {name: type(layer).__name__ for name, layer in layers.items()}
+        self._last = next(call.name for call in graph.calls if output in call.outputs)
+        self._calibrated = CalibratedModel(model, images, batch_size)
+        self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
+        changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
+        self.names = tuple(name for name in layers if name in changed)
+
+    def matching(self, patterns: str | Collection[str], argument: str) -> set[str]:
+        """The layers with an operator of their own that match name patterns (`fnmatch`), given as `argument`.
+
+        Raises:
+            InvalidArgumentError: a pattern matches none.
+        """
+        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        names = {owner for owners in self._owners.values() for owner in owners}
+        for pattern in patterns:
+            if not fnmatch.filter(names, pattern):
+                raise InvalidArgumentError(
+                    f"Each pattern of `{argument}` must match a layer that is left once the model is fused. "
+                    f"Received: {pattern!r}; the layers are {[name for name in self.kinds if name in names]}."
+                )
+        return {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+
+    def write(self, path: str | os.PathLike, floats: Collection[str], **dtypes: str) -> Path:
+        """Writes a file with these layers in float and the others in int8; `dtypes` as `CalibratedModel.write`."""
+        operators = [name for name, owners in self._owners.items() if not set(owners).isdisjoint(floats)]
+        return self._calibrated.write(path, operators, **dtypes)
+
+    def write_alone(self, path: str | os.PathLike, layer: str) -> Path:
+        """Writes a file with one layer in int8 and the others in float."""
+        return self._calibrated.write(path, [name for name, owners in self._owners.items() if owners[-1] != layer])
+
+    def _owners_of(self, operator: str) -> tuple[str, ...]:
+        """The layers that an operator computes, the one that it is counted for last.
+
+        Its name is `net_1/conv_1/Relu;net_1/conv_1/convolution`: what it was fused from, the last step first. In a
+        path Keras gives every layer's name a number. A ReLU is fused into the layer before it; further parts may be
+        constants, which the converter shares between layers, and say nothing.
+        """
+        parts = operator.split(";")
+        first, *others = (self._layer_of(part) for part in parts)
+        if first is None:
+            return (self._last,)  # the file's output has the signature's name
+        if others and others[0] not in (None, first) and parts[0].rsplit("/", 1)[-1].startswith("Relu"):
+            return (first, others[0])
+        return (first,)
+
+    def _layer_of(self, path: str) -> str | None:
+        for segment in path.split("/")[1:]:  # the first is the model's name
+            for name in (re.sub(r"_\d+$", "", segment), segment):
+                if name in self.kinds:
+                    return name
+        return None

@@ -1,0 +1,394 @@
+"""What analysis, rewrites, compression and export need to know of each kind of layer: one row per kind.
+
+A new layer gets its row here. Three ways lead from a layer to a row:
+
+- `kind` for what computes like a kind: of the class itself, or of a base class whose `call` it keeps. A derived layer
+  with a `call` of its own may do anything.
+- `base_kind` for what is stored like a kind, such as a kernel to prune: of the nearest base class in the table.
+- `exact_kind` for rewrites, which replace a layer: of this very class.
+
+Bare operations (`x + 1`, `keras.ops.relu(x)`) have rows by the name of their class, which is not public.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import layers
+
+from keraslight import layers as own
+
+Shape = tuple[int | None, ...]
+Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
+"""Multiply-adds of one image from a layer and the shapes that it reads and makes; None where a side is open."""
+Affine = tuple[np.ndarray, np.ndarray]
+
+Field = Literal[
+    "window",  # a window of neighbouring pixels: convolutions, poolings
+    "margin",  # padding and cropping
+    "adaptive",  # a window of input size / output size pixels
+    "all",  # every output depends on every pixel
+    "image",  # values keep their places, but depend on every pixel too
+    "pixel",  # each value depends on its own pixel
+    "axis",  # each value depends on what lies along the layer's `axis`
+    "features",  # vectors: on all of them; maps: each pixel on its own
+    "merge",  # the smallest rectangle around all inputs' fields
+    "concatenate",
+    "reshape",
+    "permute",
+    "fraction",  # does not move by whole pixels: not followed
+]
+"""How a layer's receptive field follows from its inputs'; see `keraslight.analysis.receptive_field`."""
+
+Kernel = Literal["convolution", "depthwise", "separable", "transposed", "dense"]
+"""Layout of a kernel that rewrites can change: which axes are input and output channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What is known of a kind of layer.
+
+    Attributes:
+        macs: Multiply-adds; None where they are unknown.
+        field: Receptive field; None where it is unknown.
+        sees_all: With a field that is a window: every output depends on every pixel all the same.
+        kernel: Layout of the kernel; None without one that rewrites know.
+        prunes: Attribute with the kernel to prune; None for a kind that is not pruned.
+        affine: Function of the layer that returns scale and shift, float64 (C,) or (), if it computes
+            `scale * x + shift` per channel at inference; see `affine`.
+        convolution: Slides a learned kernel over a map.
+        pooling: Pools a map.
+        batch_norm: Normalizes by the batch's statistics in training.
+        elementwise: Each output value follows from the values at its own place, with hardly any arithmetic.
+        view: Its output is its input's memory under another shape, or it does nothing in inference.
+        training_only: Does nothing in inference.
+        augmentation: Changes images at random in training.
+        scales_through: A positive factor per channel goes through it unchanged.
+        keeps_float32: Computes in float32 in a half-precision model: sums over many values, and variances as small as
+            their epsilon, need more than 16 bits.
+        int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
+            its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
+    """
+
+    macs: Macs | None = None
+    field: Field | None = None
+    sees_all: bool = False
+    kernel: Kernel | None = None
+    prunes: str | None = None
+    affine: Callable[[Any], Affine | None] | None = None
+    convolution: bool = False
+    pooling: bool = False
+    batch_norm: bool = False
+    elementwise: bool = False
+    view: bool = False
+    training_only: bool = False
+    augmentation: bool = False
+    scales_through: bool = False
+    keeps_float32: bool = False
+    int8: Literal["moves", "converted"] | None = None
+
+
+UNKNOWN = Kind()
+
+
+def _none(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int:
+    """No convolution and no matrix product counts as 0, as in the reference tables."""
+    return 0
+
+
+def _times(shape: Sequence[int | None], each: int | None) -> int | None:
+    return None if each is None or None in shape else each * math.prod(shape)  # type: ignore[arg-type]  # no None in it
+
+
+def _per_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """One output value costs a kernel's worth of products: (kh, kw, C_in / groups, F) or (C_in, F)."""
+    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:-1]))
+
+
+def _depthwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """(kh, kw, C, multiplier): a window in one channel."""
+    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:2]))
+
+
+def _transposed(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """One input value is spread over a window of all filters: (kh, kw, F, C_in)."""
+    return _times(inputs[0][1:], math.prod(layer.kernel.shape[:-1]))
+
+
+def _separable(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Both kernels once per pixel."""
+    return _times(outputs[0][1:-1], math.prod(layer.depthwise_kernel.shape) + math.prod(layer.pointwise_kernel.shape))
+
+
+def _conditional(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Pixels by one kernel, and once per image the routing and the mix of the experts' kernels."""
+    pixels = _times(outputs[0][1:], math.prod(layer.kernel.shape[1:-1]))
+    once = math.prod(layer.kernel.shape) + math.prod(layer.routing_kernel.shape)
+    return None if pixels is None else once + pixels
+
+
+def _deformable(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """The offsets' convolution at the same places, then the kernel; the sampling is element-wise work."""
+    return _times(outputs[0][1:-1], math.prod(layer.offset_conv.kernel.shape) + math.prod(layer.kernel.shape))
+
+
+def _codes(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """The product with the codes."""
+    return _times(outputs[0][1:], inputs[0][-1])
+
+
+def _dot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    return _times(outputs[0][1:], inputs[0][layer.axes[0] if isinstance(layer.axes, tuple | list) else layer.axes])
+
+
+def scale_and_shift(norm: keras.layers.BatchNormalization) -> Affine:
+    """What a batch norm computes at inference, `scale * x + shift`, in float64.
+
+    `scale = gamma / sqrt(variance + epsilon)`, `shift = beta - scale * mean`.
+    """
+    mean, variance = (np.asarray(value, np.float64) for value in (norm.moving_mean, norm.moving_variance))
+    scale = 1 / np.sqrt(variance + norm.epsilon)
+    if norm.scale:
+        scale = scale * np.asarray(norm.gamma)
+    return scale, (np.asarray(norm.beta) if norm.center else 0) - mean * scale
+
+
+def rank(layer: Any) -> int:
+    """Number of dimensions of a layer's input; 0 for a `Normalization` that was built by hand."""
+    shape = (layer.get_build_config() or {}).get("input_shape")
+    return len(shape) if shape is not None else 0
+
+
+def _batch_norm(layer: Any) -> Affine | None:
+    return scale_and_shift(layer) if layer.axis in (-1, rank(layer) - 1) else None
+
+
+def _layer_scale(layer: Any) -> Affine:
+    return np.asarray(layer.gamma, np.float64), np.zeros(())
+
+
+def _rescaling(layer: Any) -> Affine | None:
+    scale, shift = (np.asarray(value, np.float64) for value in (layer.scale, layer.offset))
+    return (scale, shift) if max(scale.ndim, shift.ndim) < 2 else None
+
+
+def _normalization(layer: Any) -> Affine | None:
+    if layer.invert or tuple(layer.axis) not in ((-1,), (rank(layer) - 1,)):
+        return None
+    mean, variance = (np.asarray(value, np.float64).reshape(-1) for value in (layer.mean, layer.variance))
+    scale = 1 / np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    return scale, -mean * scale
+
+
+_ELEMENTWISE = Kind(_none, "pixel", elementwise=True)
+_MERGE = Kind(_none, "merge", elementwise=True)
+_MARGIN = Kind(_none, "margin")
+_IDLE = Kind(_none, "pixel", view=True, training_only=True)
+_AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
+_NORM = Kind(_none, "axis", elementwise=True)
+_BATCH_NORM = Kind(_none, "pixel", affine=_batch_norm, batch_norm=True, elementwise=True, keeps_float32=True)
+_CONV = Kind(_per_output, "window", kernel="convolution", prunes="kernel", convolution=True)
+_POOL = Kind(_none, "window", pooling=True, scales_through=True)
+_GLOBAL_POOL = Kind(_none, "all", pooling=True, scales_through=True)
+_ADAPTIVE_POOL = Kind(_none, "adaptive", pooling=True)
+
+KINDS: dict[type, Kind] = {
+    # Convolutions and products
+    layers.Conv1D: Kind(_per_output, kernel="convolution"),
+    layers.Conv2D: _CONV,
+    layers.Conv3D: Kind(_per_output, kernel="convolution"),
+    layers.DepthwiseConv1D: Kind(kernel="depthwise"),
+    layers.DepthwiseConv2D: Kind(_depthwise, "window", kernel="depthwise", prunes="kernel", convolution=True),
+    layers.SeparableConv1D: Kind(kernel="separable"),
+    layers.SeparableConv2D: Kind(_separable, "window", kernel="separable", prunes="pointwise_kernel", convolution=True),
+    layers.Conv1DTranspose: Kind(kernel="transposed"),
+    layers.Conv2DTranspose: Kind(_transposed, "fraction", kernel="transposed", convolution=True),
+    layers.Conv3DTranspose: Kind(kernel="transposed"),
+    layers.Dense: Kind(_per_output, "features", kernel="dense", prunes="kernel"),
+    layers.Dot: Kind(_dot, "all"),
+    own.GroupedConv2D: _CONV,
+    own.C4LiftingConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
+    own.C4GroupConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
+    own.CodeDistance: Kind(_codes, "features"),
+    own.ConditionalConv2D: Kind(_conditional, "window", sees_all=True, convolution=True),  # the mean chooses its kernel
+    own.DeformableConv2D: Kind(_deformable, "window", sees_all=True, convolution=True),  # its window may lie anywhere
+    # Poolings
+    layers.MaxPooling1D: Kind(_none),
+    layers.MaxPooling2D: _POOL,
+    layers.MaxPooling3D: Kind(_none),
+    layers.AveragePooling1D: Kind(_none),
+    layers.AveragePooling2D: _POOL,
+    layers.AveragePooling3D: Kind(_none),
+    layers.GlobalAveragePooling1D: Kind(_none),
+    layers.GlobalAveragePooling2D: _GLOBAL_POOL,
+    layers.GlobalAveragePooling3D: Kind(_none),
+    layers.GlobalMaxPooling1D: Kind(_none),
+    layers.GlobalMaxPooling2D: _GLOBAL_POOL,
+    layers.GlobalMaxPooling3D: Kind(_none),
+    layers.AdaptiveAveragePooling2D: _ADAPTIVE_POOL,
+    layers.AdaptiveMaxPooling2D: _ADAPTIVE_POOL,
+    own.C4GroupPooling: Kind(_none, "pixel"),
+    # The smallest rectangle around a row and a column is the whole image too.
+    own.CoordinatePooling: Kind(_none, "all", int8="converted"),
+    own.MaxPoolWithIndices2D: Kind(_none, "window", pooling=True, int8="converted"),
+    own.MaxUnpool2D: Kind(_none, "fraction"),
+    # Normalizations
+    layers.BatchNormalization: _BATCH_NORM,
+    layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
+    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True),
+    layers.RMSNormalization: _NORM,
+    layers.UnitNormalization: _NORM,
+    layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
+    layers.Rescaling: dataclasses.replace(_ELEMENTWISE, affine=_rescaling),
+    own.BatchNorm: _BATCH_NORM,
+    own.GRN: Kind(_none, "image", elementwise=True, keeps_float32=True),
+    own.ImageNormalization: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),  # stays: export looks for it
+    own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
+    own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    # Activations and sums
+    layers.Activation: _ELEMENTWISE,
+    layers.ReLU: _ELEMENTWISE,
+    layers.LeakyReLU: _ELEMENTWISE,
+    layers.PReLU: _ELEMENTWISE,
+    layers.ELU: _ELEMENTWISE,
+    layers.Softmax: _NORM,
+    layers.Add: _MERGE,
+    layers.Subtract: _MERGE,
+    layers.Multiply: _MERGE,
+    layers.Average: _MERGE,
+    layers.Maximum: _MERGE,
+    layers.Minimum: _MERGE,
+    # What moves values
+    layers.InputLayer: Kind(_none, view=True),
+    layers.Flatten: Kind(_none, "reshape", view=True),
+    layers.Reshape: Kind(_none, "reshape", view=True),
+    layers.Permute: Kind(_none, "permute"),
+    layers.Concatenate: Kind(_none, "concatenate"),
+    layers.Embedding: Kind(_none),
+    layers.ZeroPadding1D: Kind(_none),
+    layers.ZeroPadding2D: dataclasses.replace(_MARGIN, scales_through=True),
+    layers.ZeroPadding3D: Kind(_none),
+    layers.Cropping1D: Kind(_none),
+    layers.Cropping2D: _MARGIN,
+    layers.Cropping3D: Kind(_none),
+    layers.UpSampling1D: Kind(_none),
+    layers.UpSampling2D: Kind(_none, "fraction"),
+    layers.UpSampling3D: Kind(_none),
+    layers.Resizing: Kind(_none, int8="moves"),
+    layers.CenterCrop: Kind(_none),
+    own.ChannelSlice: Kind(_none, "pixel"),
+    own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
+    own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
+    # What works in training alone
+    layers.Identity: _IDLE,
+    layers.Dropout: _IDLE,
+    layers.SpatialDropout1D: Kind(training_only=True),
+    layers.SpatialDropout2D: _IDLE,
+    layers.AlphaDropout: _IDLE,
+    layers.GaussianDropout: _IDLE,
+    layers.GaussianNoise: _IDLE,
+    layers.ActivityRegularization: Kind(_none, "pixel", view=True),
+    own.DropPath: _IDLE,
+}
+
+# Keras' random layers for images, which people build into their models. In inference they return images as they are
+# (not RandomCrop, which gives another size). Some are younger than the oldest Keras that is supported.
+_RANDOM = (
+    *("AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter"),
+    *("RandomContrast", "RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur"),
+    *("RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective", "RandomPosterization", "RandomRotation"),
+    *("RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "Solarization"),
+)
+AUGMENTATIONS: tuple[type, ...] = tuple(getattr(layers, name) for name in _RANDOM if hasattr(layers, name))
+KINDS.update(dict.fromkeys(AUGMENTATIONS, _AUGMENTATION))
+
+_MOVES = Kind(_none, int8="moves")
+OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
+    **dict.fromkeys(
+        (
+            *("Abs", "Absolute", "Divide", "TrueDivide", "Negative", "Power", "Square"),
+            *("Sqrt", "Rsqrt", "Exp", "Log", "Maximum", "Minimum", "Clip", "Cast", "Sign", "Reciprocal", "Erf", "Tanh"),
+            *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu"),
+            *("HardTanh", "Softplus", "Softsign", "LogSigmoid", "Celu"),
+        ),
+        _MERGE,
+    ),
+    **dict.fromkeys(("Add", "Subtract", "Multiply"), dataclasses.replace(_MERGE, int8="converted")),
+    **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims", "Pad", "Split"), _MOVES),
+    **dict.fromkeys(("Concatenate",), Kind(_none, int8="converted")),
+    **dict.fromkeys(("Stack",), Kind(_none)),
+    **dict.fromkeys(
+        (
+            *("Flip", "Max", "MaxPool", "AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
+            *("Tile", "Repeat"),
+        ),
+        Kind(int8="moves"),
+    ),
+    **dict.fromkeys(("Mean", "Matmul"), Kind(int8="converted")),
+}
+
+
+def kind(layer: Any) -> Kind:
+    """The row of what a layer or bare operation computes; `UNKNOWN` where it may compute anything."""
+    if not isinstance(layer, keras.layers.Layer):
+        return OPERATIONS.get(type(layer).__name__, UNKNOWN)
+    for base in type(layer).__mro__:
+        if base in KINDS:
+            return KINDS[base]
+        if "call" in vars(base):
+            break
+    return UNKNOWN
+
+
+def base_kind(layer_class: type) -> Kind:
+    """The row of the class or its nearest base class, even if its `call` is its own."""
+    return next((KINDS[base] for base in layer_class.__mro__ if base in KINDS), UNKNOWN)
+
+
+def exact_kind(layer_class: type) -> Kind:
+    """The row of exactly this class."""
+    return KINDS.get(layer_class, UNKNOWN)
+
+
+def affine(layer: Any) -> Affine | None:
+    """Scale and shift over the last axis, float64 (C,) or (), of a layer that is affine per channel at inference.
+
+    None for any other layer. The exact classes only: a subclass may compute something else.
+    """
+    read = exact_kind(type(layer)).affine
+    return None if read is None else read(layer)
+
+
+def activation_of(layer: Any) -> str | None:
+    """The Keras name of the activation that a layer is, such as `"relu6"`; None if it is anything else.
+
+    Exact classes only. None also for ReLUs with a slope, a threshold or another limit than 6, and for a function of the
+    user's own.
+    """
+    if type(layer) is layers.ReLU:
+        plain = not layer.negative_slope and not layer.threshold
+        return {None: "relu", 6.0: "relu6"}.get(layer.max_value) if plain else None
+    return activation_name(layer) if type(layer) is layers.Activation else None
+
+
+def activation_name(layer: Any) -> str | None:
+    """The Keras name of a layer's `activation`; None for a function of the user's own."""
+    name = keras.activations.serialize(layer.activation)
+    if not isinstance(name, str):
+        return None
+    try:
+        return name if keras.activations.get(name) is layer.activation else None
+    except ValueError:  # no activation of that name
+        return None
+
+
+def operation_name(layer: Any) -> str:
+    """Name of a layer's class; of a `keras.ops` operation with `ops.` in front."""
+    name = type(layer).__name__
+    return name if isinstance(layer, keras.layers.Layer) else f"ops.{name}"

@@ -1,0 +1,80 @@
+"""Runs a graph call by call, on any tensors: symbolic ones, arrays of any backend, or what stands for them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.weights import copying, fill_weights
+
+CallLayer = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
+"""Makes a call's output(s) from the call, and its arguments with values in place of the `Tensor` leaves."""
+
+
+def infer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a layer, or the function that a rewrite put in its place, as in inference."""
+    if call.form is not None:
+        with keras.name_scope(call.name):
+            return call.form(*args, **kwargs)
+    layer = call.layer
+    if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:
+        kwargs = {"training": False, **kwargs}
+    return layer(*args, **kwargs)
+
+
+def run(graph: Graph, inputs: Sequence[Any], call_layer: CallLayer = infer) -> Any:
+    """Runs a graph.
+
+    Args:
+        graph: The graph. It is not changed.
+        inputs: One value per input, flattened.
+        call_layer: Makes each call.
+
+    Returns:
+        The outputs, in the model's own structure.
+    """
+    values: dict[Tensor, Any] = dict(zip(keras.tree.flatten(graph.inputs), inputs, strict=True))
+
+    def fill(structure: Any) -> Any:
+        return keras.tree.map_structure(lambda leaf: values[leaf] if isinstance(leaf, Tensor) else leaf, structure)
+
+    for call in graph.calls:
+        results = keras.tree.flatten(call_layer(call, fill(call.args), fill(call.kwargs)))
+        values.update(zip(call.outputs, results, strict=True))
+    return fill(graph.outputs)
+
+
+def build(graph: Graph, name: str | None = None) -> keras.Model:
+    """Makes a functional model of new layers with the graph's structure, names and weights, not compiled.
+
+    Args:
+        graph: The graph. It is not changed.
+        name: Name of the model; None is the graph's.
+
+    Raises:
+        CompressionError: A layer's configuration does not make it again.
+    """
+    made: dict[Node, Any] = {}
+
+    def call_new(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        node = call.node
+        with copying(node.kind, node.name):
+            if node not in made:
+                made[node] = node.kind.from_config(node.config)  # type: ignore[attr-defined]  # a Keras class
+            return made[node](*args, **kwargs)
+
+    inputs = [
+        keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name) for layer in graph.input_layers
+    ]
+    outputs = run(graph, inputs, call_new)
+    nested = isinstance(graph.inputs, dict | list | tuple)
+    structure = keras.tree.pack_sequence_as(graph.inputs, inputs) if nested else inputs[0]
+    model = keras.Model(structure, outputs, name=name or graph.name)
+    for node, layer in made.items():
+        if node.weights:
+            fill_weights(layer, node.name, node.weights)
+    return model

@@ -1,0 +1,98 @@
+"""Weights of copies: filling them, and saying of a layer that can't be copied what a copy needs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from keraslight.errors import CompressionError, KeraslightError
+
+MOST_VALUES = 256
+"""A clustered kernel has no more distinct values: int8 has no use for more."""
+
+
+def set_weights(target: keras.Layer, values: Iterable[np.ndarray]) -> None:
+    """Does what `target.set_weights(values)` does, after which an adapted `Normalization` normalizes by them.
+
+    Keras computes the two constants of that layer when it is built, adapted or loaded from a file, but not when its
+    weights are set: a copy of an adapted layer would keep mean 0 and variance 1.
+
+    Args:
+        target: A layer, or a model with nested layers.
+        values: Weights as `get_weights` returns them.
+    """
+    target.set_weights(list(values))
+    for layer in _flat(target):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
+def fill_weights(layer: keras.Layer, name: str, values: list[np.ndarray]) -> None:
+    """Gives the copy of the model's layer `name` its weights.
+
+    Raises:
+        CompressionError: They don't fit.
+    """
+    with copying(type(layer), name):
+        set_weights(layer, values)
+
+
+def copy(model: keras.Model) -> keras.Model:
+    """Makes a functional copy with the same weights, layer names and nested models, not compiled.
+
+    `clone_model` compiles the clone as the original is, and fails on a loss that Keras can't serialize.
+
+    Args:
+        model: A functional or sequential model that `keraslight.graph.read` accepts. It is not changed.
+
+    Raises:
+        CompressionError: A layer's configuration does not make it again.
+    """
+    original = keras.Model(model.input, model.output, name=model.name)
+    with copying(type(model), model.name):
+        clone = keras.models.clone_model(original)
+    for layer, again in zip(original.layers, clone.layers, strict=True):
+        fill_weights(again, layer.name, layer.get_weights())
+    return clone
+
+
+def is_clustered(kernel: np.ndarray) -> bool:
+    """Whether a kernel has few distinct values: at most 256, each used at least twice on average, zeros aside.
+
+    Zeros don't count because a pruned kernel has many, all alike. Hardly any two random numbers are the same.
+    """
+    weights = kernel[kernel != 0]
+    return 0 < (distinct := np.unique(weights).size) <= MOST_VALUES and 2 * distinct <= weights.size
+
+
+@contextlib.contextmanager
+def copying(kind: Any, name: str) -> Iterator[None]:
+    """Says of a layer or model whose copy fails what a copy needs: people forget arguments in `get_config`.
+
+    Args:
+        kind: Its class, or the layer itself.
+        name: Its name.
+
+    Raises:
+        CompressionError: In place of what Keras raises.
+    """
+    try:
+        yield
+    except KeraslightError:
+        raise
+    except (NotImplementedError, TypeError, ValueError) as error:
+        kind = kind if isinstance(kind, type) else type(kind)
+        raise CompressionError(
+            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
+            f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
+        ) from error
+
+
+def _flat(layer: keras.Layer) -> Iterator[keras.Layer]:
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from _flat(inner)

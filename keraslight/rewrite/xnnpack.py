@@ -1,0 +1,163 @@
+"""Forms of layers for which XNNPACK, which runs .tflite files on CPUs, has kernels; LiteRT's own are many times slower.
+
+Each form computes what the layer does by other operations. `in_forms` puts them into a graph that is about to be
+converted; the quantization-aware twins use the same functions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keraslight.graph import Call, Graph
+from keraslight.graph.kinds import activation_of, base_kind, exact_kind
+from keraslight.layers import GRN, ChannelSlice
+from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut
+
+Form = Callable[..., Any]
+
+
+def in_forms(graph: Graph, *, int8: bool) -> Graph:
+    """Gives every call that XNNPACK has no kernels for a form that it has.
+
+    - Depthwise convolutions of more than 25 taps, such as ConvNeXt's, are sums of smaller ones.
+    - Every other channel, as ShuffleNetV2 takes it, is half of a transposed map: slices with steps are unsupported.
+
+    In int8 also:
+
+    - Hard swish is ADD, MUL and MUL; see `hard_silu`.
+    - A ReLU that no operation before it can take in, as in front of Xception's blocks, is the end of a MUL by nearly 1.
+      Int8's own RELU takes 3 ns per number, half of an Xception's time.
+    - Average pooling without padding is a depthwise convolution.
+    - GRN multiplies where it divides: the interpreter stops at an int8 division by what rounds to 0.
+
+    Args:
+        graph: The graph. It is not changed.
+        int8: Whether the file is quantized.
+
+    Returns:
+        A graph to run; `keraslight.graph.build` makes no model of it.
+    """
+    copy = graph.copy()
+    makers, readers, uses = copy.makers(), copy.readers(), copy.uses()
+
+    def is_lone_relu(call: Call) -> bool:
+        """Whether a ReLU or ReLU6 becomes an operator of its own."""
+        if activation_of(call.layer) not in ("relu", "relu6") or uses[call.node] > 1 or not call.inputs:
+            return False
+        before = makers.get(call.inputs[0])
+        if before is None or len(readers[call.inputs[0]]) > 1 or uses[before.node] > 1:
+            return True
+        row = base_kind(before.node.kind)
+        sums = keras.layers.Add | keras.layers.Subtract | keras.layers.Multiply
+        return row.kernel is None and not row.batch_norm and not isinstance(before.layer, sums)
+
+    calls = []
+    for call in copy.calls:
+        calls.append(call)
+        layer = call.layer
+        swish = int8 and getattr(layer, "activation", None) is keras.activations.hard_silu
+        if call.inputs and is_cut(layer, call.inputs[0]):
+            call.form = _in_pieces(layer, hard_silu if swish else layer.activation)
+        elif type(layer) is ChannelSlice:
+            call.form = functools.partial(channel_slice, start=layer.start, stop=layer.stop, step=layer.step)
+        elif swish and type(layer) is keras.layers.Activation:
+            call.form = hard_silu
+        elif swish and exact_kind(type(layer)).kernel is not None:
+            made, linear = call.outputs, copy.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
+            call.node.change(config={"activation": "linear"})
+            call.outputs = [linear]
+            calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=hard_silu))
+        elif int8 and is_lone_relu(call):
+            call.form = _as_product(keras.activations.get(activation_of(layer)))
+        elif int8 and type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
+            call.form = functools.partial(_average, size=tuple(layer.pool_size), strides=layer.strides)
+        elif int8 and type(layer) is GRN:
+            call.form = functools.partial(
+                grn_without_division, gamma=layer.gamma, beta=layer.beta, epsilon=layer.epsilon
+            )
+    copy.calls = calls
+    return copy
+
+
+def hard_silu(x: Any) -> Any:
+    """(...) -> (...): `x * relu6(x + 3) / 6`.
+
+    Of the plain formula the converter makes HARD_SWISH, for which XNNPACK has float kernels only: LiteRT's own took
+    over half of an int8 MobileNetV3's time and cut its graph into 23 parts. With the sixth at the other factor, or
+    after the product, it would be the form that is recognized.
+    """
+    return ops.relu6(x + 3.0) * (x * (1 / 6))
+
+
+def channel_slice(x: Any, start: int, stop: int | None, step: int) -> Any:
+    """(..., C) -> every `step`-th channel of a range, as a row of the transposed matrix of `step` columns.
+
+    XNNPACK has no slices with steps.
+    """
+    channels = x.shape[-1]
+    if step == 1 or start >= step or stop is not None or channels % step or None in x.shape[1:]:
+        return x[..., start:stop:step]
+    rows = ops.transpose(ops.reshape(x, (-1, step)))[start : start + 1]
+    return ops.reshape(rows, (-1, *x.shape[1:-1], channels // step))
+
+
+def grn_without_division(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
+    """GRN with `1 / mean` as the root of its square: int8's root of what rounds to 0 is the largest number."""
+    norms = ops.sqrt(ops.maximum(ops.sum(x * x, axis=(1, 2), keepdims=True), GRN.TINY))
+    mean = ops.mean(norms, axis=-1, keepdims=True) + epsilon
+    return x + gamma * (x * (norms * ops.rsqrt(mean * mean))) + beta
+
+
+def average_kernel(size: tuple[int, int], channels: int) -> np.ndarray:
+    """The depthwise kernel (h, w, C, 1) that averages."""
+    return np.full((*size, channels, 1), 1 / math.prod(size), np.float32)
+
+
+def is_convolution(pooling: keras.layers.AveragePooling2D) -> bool:
+    """Whether an average pooling is a depthwise convolution for which XNNPACK has a kernel.
+
+    With padding it isn't: pixels at the border are divided by the number of those that are there.
+    """
+    sized = math.prod(pooling.pool_size) <= MAX_TAPS
+    return sized and pooling.padding == "valid" and pooling.data_format == "channels_last"
+
+
+def _average(x: Any, size: tuple[int, int], strides: Any) -> Any:
+    return ops.depthwise_conv(x, average_kernel(size, x.shape[-1]), strides, "valid")
+
+
+def _as_product(activation: Form) -> Form:
+    """A product takes a ReLU in, as a convolution does."""
+    return lambda x: activation(x * (1 + 2**-20))  # the converter drops a product with 1
+
+
+def _in_pieces(layer: Any, activation: Form | None) -> Form:
+    """A depthwise or separable convolution as a sum of smaller depthwise ones."""
+    separable = isinstance(layer, keras.layers.SeparableConv2D)
+    kernel = ops.convert_to_numpy(layer.depthwise_kernel if separable else layer.kernel)
+
+    def form(x: Any) -> Any:
+        pieces = cut(x.shape[1:3], kernel, layer.strides, layer.padding)
+        padded = ops.pad(x, [(0, 0), *pieces.padding, (0, 0)]) if np.any(pieces.padding) else x
+        parts = [
+            ops.depthwise_conv(padded[:, *maps], kernel[taps], layer.strides, "valid")
+            for taps, maps in zip(pieces.kernels, pieces.maps, strict=True)
+        ]
+        if layer.use_bias and not separable:
+            parts[-1] = parts[-1] + layer.bias
+        outputs = functools.reduce(operator.add, parts)
+        if separable:
+            outputs = ops.conv(outputs, layer.pointwise_kernel, 1, "valid")
+            outputs = outputs + layer.bias if layer.use_bias else outputs
+        return outputs if activation is None else activation(outputs)
+
+    return form
