@@ -80,6 +80,9 @@ PHRASES = [
     (r"\b(?:a|the) least (?:that|server)\b", "the minimum"),
     (r"\bhas moved on\b|\bthe while\b", "meanwhile"),
     (r"\bif need be\b", "if necessary"),
+    (r"\bwhoever\b", "the caller that; any X that"),
+    (r"\bwho (?:asks|has|holds|links|makes|reads|takes|uses|wants)\b", "which X; the caller that"),
+    (r"\b(?:is|are|was|were|be) asked\b(?! for| to)", "is sent a request, is queried"),
 ]  # fmt: skip
 COMPILED = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in PHRASES]
 
