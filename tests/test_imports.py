@@ -9,6 +9,8 @@ Rules of the graph:
   contain the importing module: Python runs those too.
 - `from a import b` is an edge to `a.b` if that is a module, otherwise to `a` itself, which is `a/__init__.py` for a
   package.
+- `importlib.import_module("a.b")` is an edge like `import a.b`, and a package that loops over
+  `pkgutil.iter_modules(__path__)` imports all its modules.
 - Imports under `if TYPE_CHECKING:` don't count as edges, because they never run: two classes may name each other in
   annotations. They do count as uses of a private module, because a reader has to know that module all the same.
 """
@@ -109,6 +111,9 @@ def imports(name: str, source: Source) -> Iterator[Import]:
             for child in node.orelse:
                 yield from walk(child, type_checking)
         else:
+            called = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+            if called and isinstance(node.args[0], ast.Constant):
+                yield Import(node.args[0].value, node.lineno, type_checking)
             for child in ast.iter_child_nodes(node):
                 yield from walk(child, type_checking)
 
@@ -119,7 +124,11 @@ def edges(modules: Mapping[str, Source]) -> dict[str, dict[str, int]]:
     """Module -> module that it imports -> line."""
     graph: dict[str, dict[str, int]] = {name: {} for name in modules}
     for name, source in modules.items():
-        for target, line, type_checking in imports(name, source):
+        found = list(imports(name, source))
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Call) and ast.unparse(node) == "pkgutil.iter_modules(__path__)":
+                found += [Import(other, node.lineno, False) for other in modules if other.rpartition(".")[0] == name]
+        for target, line, type_checking in found:
             if type_checking:
                 continue
             while target and target not in modules:
@@ -330,6 +339,13 @@ def test_a_submodule_may_be_imported_by_its_package_but_not_import_it_back(tmp_p
     files = {"__init__.py": "from p.a import f", "a.py": "from p.b import g\nf = g", "b.py": "g = 1"}
     assert cycles(write(tmp_path, files)) == []
     [found] = cycles(write(tmp_path, {"b.py": "from p import f"}))
+    assert found.splitlines()[0] == "3 modules import each other: p, p.a, p.b"
+
+
+def test_a_cycle_by_a_package_that_imports_all_its_modules_is_found(tmp_path):
+    files = {"__init__.py": "import pkgutil\nfor m in pkgutil.iter_modules(__path__): ...", "a.py": "from p import b"}
+    assert cycles(write(tmp_path, {**files, "b.py": ""})) == []
+    [found] = cycles(write(tmp_path, {"b.py": "from p import NAME"}))
     assert found.splitlines()[0] == "3 modules import each other: p, p.a, p.b"
 
 
