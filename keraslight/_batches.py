@@ -1,8 +1,18 @@
-"""Data in the forms that this package takes: tf.data.Datasets of batches, or arrays."""
+"""Images, with or without labels, in every form that this package accepts.
+
+One rule for all: data is
+
+- an array of images, (N, H, W, C),
+- a pair (images, labels) of arrays, in a tuple or list, or
+- a `tf.data.Dataset`, or another iterable, of batches: of images, or of pairs.
+
+Training needs labels, and a data set that can be repeated: `batches`. What only evaluates reads `labelled_batches`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,12 +21,17 @@ import tensorflow as tf
 from keraslight.errors import InvalidArgumentError
 
 
-def batches(data, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
-    """A data set of batches from one, or from arrays (images, labels); arrays are shuffled if a seed is given.
+def batches(data: Any, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
+    """A data set of (images, labels) batches for training.
+
+    Args:
+        data: A `tf.data.Dataset` of batches, which is returned as it is, or a pair of arrays.
+        batch_size: Images per batch of arrays, at least 1.
+        seed: Seed of the shuffling of arrays; None keeps their order.
 
     Raises:
-        InvalidArgumentError: `data` is neither, the arrays differ in length, or they are empty, or `batch_size` is less
-            than 1.
+        InvalidArgumentError: `data` is neither, the arrays differ in length or are empty, or `batch_size` is less than
+            1.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"`batch_size` must be at least 1. Received: {batch_size}.")
@@ -39,11 +54,15 @@ def batches(data, batch_size: int, seed: int | None = None) -> tf.data.Dataset:
     return dataset.batch(batch_size).prefetch(2)
 
 
-def image_batches(data, batch_size: int, seed: int | None = None) -> Iterator[tf.Tensor]:
-    """The images alone: of an array, a pair of arrays, or a data set of batches of images or of (images, labels).
+def image_batches(data: Any, batch_size: int, seed: int | None = None) -> Iterator[tf.Tensor]:
+    """The images alone of an array, a pair of arrays, or a data set of batches of images or of (images, labels).
+
+    Args:
+        data: The data.
+        batch_size, seed: As in `batches`.
 
     Raises:
-        InvalidArgumentError: As `batches`; or the data set is empty, where the first batch is asked for.
+        InvalidArgumentError: As `batches`; or the data set is empty, when the first batch is requested.
     """
     if isinstance(data, np.ndarray):
         data = data, np.zeros(len(data))
@@ -55,22 +74,76 @@ def image_batches(data, batch_size: int, seed: int | None = None) -> Iterator[tf
         raise InvalidArgumentError("`data` must hold at least one batch. Received: an empty data set.")
 
 
-def check_images(images, model: keras.Model) -> None:
-    """Raises InvalidArgumentError unless a batch of images has the shape that a model's first input takes.
+def labelled_batches(data: Any, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Batches of images with their labels, or None where the data has none, in order.
+
+    Args:
+        data: In any of the forms above; the labels of a pair may be None.
+        batch_size: Images per batch of arrays. Other data keeps its batches.
+
+    Raises:
+        InvalidArgumentError: `data` has none of the forms, or there are not as many labels as images.
+    """
+    if not isinstance(data, Iterable):
+        raise InvalidArgumentError(
+            "`data` must be an array of images, a pair of arrays, or a tf.data.Dataset or another iterable of "
+            f"batches. Received: {type(data).__name__}."
+        )
+    if not isinstance(data, np.ndarray) and not _is_pair(data):
+        for batch in data:
+            yield _images_and_labels(batch)
+        return
+    images, labels = _images_and_labels(data)
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        yield images[part], None if labels is None else labels[part]
+
+
+def _is_pair(data: Any) -> bool:
+    """Whether data is (images, labels) rather than a list of batches: labels are classes, not maps."""
+    return isinstance(data, tuple | list) and len(data) == 2 and np.ndim(data[1]) <= 2
+
+
+def _images_and_labels(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    images, *rest = data if isinstance(data, tuple | list) else (data,)
+    images = np.asarray(images)
+    if not rest or rest[0] is None:
+        return images, None
+    labels = np.asarray(rest[0])
+    if len(labels) != len(images):
+        raise InvalidArgumentError(
+            f"`data` must hold as many labels as images. Received: {len(images)} images, {len(labels)} labels."
+        )
+    return images, labels
+
+
+def check_images(images: Any, model: keras.Model) -> None:
+    """Raises unless a batch of images has the shape that a model's first input takes.
 
     A model that averages its maps runs on images of any size, and its ranges would be those of other images.
+
+    Raises:
+        InvalidArgumentError: The shape differs.
     """
     wanted = tuple(model.inputs[0].shape)
-    if len(images.shape) != len(wanted) or any(
-        one not in (None, other) for one, other in zip(wanted[1:], images.shape[1:], strict=True)
-    ):
+    if not fits(images.shape[1:], wanted[1:]):
         raise InvalidArgumentError(
             f"`data` must hold batches of images of the model's shape, {wanted}. Received: {tuple(images.shape)}."
         )
 
 
+def fits(shape: Iterable[int], wanted: Iterable[int | None]) -> bool:
+    """Whether a shape is the wanted one, in which None stands for any size."""
+    shape, wanted = tuple(shape), tuple(wanted)
+    return len(shape) == len(wanted) and all(b in (None, a) for a, b in zip(shape, wanted, strict=True))
+
+
 def steps_in(dataset: tf.data.Dataset) -> int:
-    """Batches in an epoch; counts them once where the data set does not know."""
+    """Number of batches per epoch; counts them once if the data set does not know.
+
+    Raises:
+        InvalidArgumentError: The data set is empty or has no end.
+    """
     steps = int(dataset.cardinality())
     if steps == tf.data.INFINITE_CARDINALITY:
         raise InvalidArgumentError(

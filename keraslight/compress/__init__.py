@@ -1,7 +1,15 @@
-"""Makes trained Keras models smaller: pruning, int8 by training or by calibration, fusing of layers, half precision.
+"""Compresses trained Keras models: pruning, clustering, int8 by training or by calibration, fused layers, half precision.
 
-Everything takes a `keras.Model` and gives a new one (`calibrate` a LiteRT file). tensorflow_model_optimization and
-tf_keras are imported only when something asks for them; Keras 3 goes on working beside them.
+Every function takes a `keras.Model` and returns a new one (`calibrate` writes a LiteRT file).
+tensorflow_model_optimization and tf_keras are imported only when a function needs them; Keras 3 keeps working next to
+them.
+
+    pruning/         zeros in kernels: the callback, the library's wrappers, sensitivity, reports
+    clustering/      few distinct values in kernels
+    quantization/    int8: quantization-aware training, calibration, mixed precision
+    _tfmot/          the only code that imports tensorflow_model_optimization and tf_keras
+    _registered.py   users' own tf_keras twins
+    _rewrites.py     fusing, reparameterization, half precision
 """
 
 from keraslight.compress._batch_norm import settle_batch_norms

@@ -1,4 +1,4 @@
-"""Statistics of batch norms, measured again after the weights have changed."""
+"""Batch-norm statistics, measured again after the weights have changed."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ from typing import Any
 import keras
 
 from keraslight import _batches as _data
-from keraslight import graph as _graph
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import read
 
 
 def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, batch_size: int = 64) -> None:
-    """Gives every batch norm the mean of the batches' means and variances, in place of the moving averages.
+    """Replaces the moving averages of every batch norm by the mean of the batches' means and variances.
 
-    Moving averages with a momentum of 0.99 lag hundreds of steps behind weights that change, as pruning changes them:
-    an EfficientNet fine-tuned for 220 steps was right on 52% of the digits before and 99% after. Source: Wu and
-    Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576, section 3. Frozen batch norms
-    (`trainable=False`) keep theirs, and no other weight changes.
+    Moving averages with a momentum of 0.99 lag hundreds of steps behind weights that change, for instance in pruning:
+    an EfficientNet fine-tuned for 220 steps classified 52% of the digits correctly before and 99% after. Frozen batch
+    norms (`trainable=False`) keep their statistics, and no other weight changes.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576, section 3.
 
     Args:
-        model: A functional or sequential Keras 3 model; its batch norms change.
+        model: A functional or sequential Keras 3 model. Its batch norms are changed in place.
         data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays,
-            in order.
-        batches: How many batches to use at most, at least 1.
-        batch_size: For arrays.
+            used in order.
+        batches: Maximum number of batches, at least 1.
+        batch_size: Images per batch if `data` is arrays.
 
     Raises:
         InvalidArgumentError: `batches` is less than 1, or `data` can't be used or is empty.
-        CompressionError: the model is subclassed, or Keras does not run on TensorFlow.
+        CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
     """
     if batches < 1:
         raise InvalidArgumentError(f"`batches` must be at least 1. Received: {batches}.")
     if keras.backend.backend() != "tensorflow":
         raise CompressionError(
-            "`settle_batch_norms` needs Keras' TensorFlow backend, where a call in training mode assigns the "
+            "`settle_batch_norms` needs Keras' TensorFlow backend, on which a call in training mode assigns the "
             f"statistics. Received: backend={keras.backend.backend()!r}."
         )
-    layers = _graph.read(model).layers().values()
+    layers = read(model).layers().values()
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not norms:
         return
@@ -47,7 +48,7 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
     try:
         for images in itertools.islice(_data.image_batches(data, batch_size), batches):
             for norm in norms:
-                norm.momentum = seen / (seen + 1)  # all batches so far weigh the same
+                norm.momentum = seen / (seen + 1)  # all batches so far have the same weight
             model(images, training=True)
             seen += 1
     finally:

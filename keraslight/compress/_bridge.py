@@ -1,4 +1,4 @@
-"""The bridge from functional Keras 3 models to tf_keras, where tensorflow_model_optimization works."""
+"""The bridge from functional Keras 3 models to tf_keras, the Keras that tensorflow_model_optimization works with."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keraslight import graph as _graph
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     import tf_keras
 
 
 def run_in_keras(layer: keras.layers.Layer, name: str) -> tf_keras.layers.Layer:
-    """A twin that runs the Keras 3 layer as it is, for `register_twin`: any layer, on the TensorFlow backend.
+    """Makes a twin that runs the Keras 3 layer as it is, for `register_twin`: any layer, on the TensorFlow backend.
 
         register_twin(MyLayer)(run_in_keras)
 
-    Its weights train and come back, but nothing inside it is pruned or quantized; in an int8 file it stays float.
+    Its weights are trained and copied back, but nothing inside it is pruned or quantized; in an int8 file it stays float.
 
     Args:
         layer: The built Keras 3 layer. It is not changed.
@@ -29,11 +29,11 @@ def run_in_keras(layer: keras.layers.Layer, name: str) -> tf_keras.layers.Layer:
 
 
 def to_tf_keras(model: keras.Model) -> tf_keras.Model:
-    """Transcribes a model, weights included, into a functional tf_keras model that gives the same outputs.
+    """Transcribes a model, with its weights, into a functional tf_keras model with the same outputs.
 
-    Layers keep their names and stay shared where they are shared; nested models are opened up (their layers' names
-    get the nested model's name in front where they would clash). Stock layers of other kinds than a CNN's and bare
-    operations (`x + 3`) run as Keras 3 has them, inside a tf_keras layer. Keras 3 must run on TensorFlow.
+    Layers keep their names, and shared layers stay shared; nested models are opened up (where names would clash, the
+    nested model's name is put in front). Stock layers that are unusual in CNNs and bare operations (`x + 3`) run in
+    Keras 3 inside a tf_keras layer. Keras 3 must run on TensorFlow.
 
     Args:
         model: A functional or sequential Keras 3 model. It is not changed.
@@ -42,11 +42,11 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
         The twin in float32, not compiled.
 
     Raises:
-        UnmappableLayerError: a layer has no twin; the text names it and the way out.
-        CompressionError: the model is subclassed.
+        UnmappableLayerError: A layer has no twin; the text names it and what to do.
+        CompressionError: The model is subclassed.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
-    graph = _graph.read(model)
+    graph = read(model)
     from keraslight.compress._tfmot import transcribe
 
     return transcribe.to_tf_keras(graph, model.name)

@@ -21,7 +21,7 @@ def check_callback(model: keras.Model, name: str) -> None:
 
     Raises:
         CompressionError: Keras does not run on TensorFlow.
-        InvalidArgumentError: the model runs several steps an execution.
+        InvalidArgumentError: The model runs several steps an execution.
     """
     if keras.backend.backend() != "tensorflow":
         raise CompressionError(

@@ -12,7 +12,7 @@ from keraslight.errors import MissingDependencyError
 
 
 def heat_map(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     values: np.ndarray,
     *,
     rows: Sequence[str],
@@ -23,7 +23,7 @@ def heat_map(
     """Draws shares (R, C) in 0..1 as colors, each with its percents written in it; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)))
     axes = figure.subplots()
@@ -40,12 +40,12 @@ def heat_map(
 
 
 def bars(
-    path: str | os.PathLike, values: np.ndarray, *, groups: Sequence[str], series: Sequence[str], title: str
+    path: str | os.PathLike[str], values: np.ndarray, *, groups: Sequence[str], series: Sequence[str], title: str
 ) -> Path:
     """Draws shares (S, G), a bar for each of S forms in each of G groups; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((2 + 1.2 * len(groups), 4))
     axes = figure.subplots()
@@ -61,7 +61,7 @@ def bars(
 
 
 def ranking(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     values: np.ndarray,
     *,
     rows: Sequence[str],
@@ -72,7 +72,7 @@ def ranking(
     """Draws numbers (R,) as horizontal bars, the first on top, each with its note beside it; returns the path.
 
     Raises:
-        MissingDependencyError: matplotlib is not installed.
+        MissingDependencyError: Matplotlib is not installed.
     """
     figure = _figure((6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows)))
     axes = figure.subplots()
@@ -94,7 +94,7 @@ def _figure(size: tuple[float, float]):
     return Figure(figsize=size, layout="constrained")
 
 
-def _save(figure, path: str | os.PathLike) -> Path:
+def _save(figure, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

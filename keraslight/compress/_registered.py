@@ -1,14 +1,20 @@
-"""Users' own twins, by the exact class of the Keras 3 layer; they go before the built-in ones."""
+"""Users' own twins."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-TWINS: dict[type, Callable[[Any, str], Any]] = {}
+if TYPE_CHECKING:
+    import tf_keras
+
+    Make = Callable[[Any, str], tf_keras.layers.Layer]
+
+TWINS: dict[type, Make] = {}
+"""By the exact class of the Keras 3 layer; they take precedence over the built-in ones."""
 
 
-def register_twin(layer_class: type) -> Callable:
+def register_twin(layer_class: type) -> Callable[[Make], Make]:
     """Registers how a Keras 3 layer becomes a tf_keras layer. Use it as a decorator.
 
         @register_twin(MyScale)
@@ -23,7 +29,7 @@ def register_twin(layer_class: type) -> Callable:
         layer_class: A subclass of `keras.layers.Layer` (or the class of a bare operation).
     """
 
-    def register(make: Callable[[Any, str], Any]) -> Callable[[Any, str], Any]:
+    def register(make: Make) -> Make:
         TWINS[layer_class] = make
         return make
 

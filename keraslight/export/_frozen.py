@@ -1,95 +1,134 @@
-"""What the conversions to single files share: a model as one function of constants, and a file that is whole."""
+"""What the conversions to single files share: a model or graph as one function of constants."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keraslight.errors import ExportError, MissingDependencyError
+from keraslight.errors import ExportError
+from keraslight.graph import Graph, run
 
 INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
 
 
-def check_convertible(model: Any, *, several: bool = False) -> None:
-    """Raises unless a model has one input of a fixed image size, one output and finite weights.
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What is converted: a model or a graph, as a function.
+
+    Attributes:
+        name: Name of the model.
+        function: Function of images, float32 (B, H, W, C), that returns the output or a dict of outputs.
+        inputs: Shapes of the inputs, with the batch.
+        outputs: Names of the outputs; of a dict in the order in which TensorFlow flattens it.
+        weights: All weights.
+        trainable_weights: The trainable weights.
+    """
+
+    name: str
+    function: Callable[[tf.Tensor], Any]
+    inputs: Sequence[tuple[int | None, ...]]
+    outputs: Sequence[str]
+    weights: Sequence[keras.Variable]
+    trainable_weights: Sequence[keras.Variable]
+
+    @classmethod
+    def of_model(cls, model: keras.Model) -> Network:
+        """A Keras 3 or tf_keras model, called as it is."""
+
+        def function(images: tf.Tensor) -> Any:
+            return model(images, training=False)
+
+        # A sequential model that was never called has no `output`; reading it raises.
+        structure = getattr(model, "output", None)
+        return cls(
+            model.name,
+            function,
+            [tuple(tensor.shape) for tensor in model.inputs],
+            _names(structure if isinstance(structure, dict) else model.outputs),
+            model.weights,
+            model.trainable_weights,
+        )
+
+    @classmethod
+    def of_graph(cls, graph: Graph) -> Network:
+        """A graph, run call by call under its model's name."""
+
+        def function(images: tf.Tensor) -> Any:
+            with keras.name_scope(graph.name):
+                return run(graph, [images])
+
+        layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
+        return cls(
+            graph.name,
+            function,
+            [call.outputs[0].shape for call in graph.input_calls],
+            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs)),
+            [weight for layer in layers for weight in layer.weights],
+            [weight for layer in layers for weight in layer.trainable_weights],
+        )
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """(H, W, C) of the first input."""
+        return self.inputs[0][1:]
+
+
+def _names(outputs: Any) -> list[str]:
+    return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT_NAME] * len(outputs)
+
+
+def check_convertible(network: Network, *, several: bool = False) -> None:
+    """Raises unless a network has one input of a fixed image size, one output and finite weights.
 
     Args:
-        several: Whether a dict of outputs with `probabilities` in it will do, too.
+        network: The network.
+        several: Whether a dict of outputs that includes `probabilities` is accepted, too.
 
     Raises:
-        ExportError: a rule is broken.
-        MissingDependencyError: TensorFlow is not installed.
+        ExportError: A rule is broken.
     """
-    named = several and OUTPUT_NAME in (_dict_of_outputs(model) or ())
-    if len(model.inputs) != 1 or (len(model.outputs) != 1 and not named):
+    named = several and OUTPUT_NAME in network.outputs and len(set(network.outputs)) == len(network.outputs)
+    if len(network.inputs) != 1 or (len(network.outputs) != 1 and not named):
         raise ExportError(
             "A model to convert must have one input and one output. "
-            f"Received: {model.name!r} with {len(model.inputs)} inputs and {len(model.outputs)} outputs."
+            f"Received: {network.name!r} with {len(network.inputs)} inputs and {len(network.outputs)} outputs."
         )
-    try:
-        import tensorflow  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Conversion needs TensorFlow: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    shape = tuple(model.inputs[0].shape[1:])
-    if None in shape:
-        raise ExportError(f"A model to convert must have a fixed image size. Received: image shape {shape}.")
-    unset = [weight.name for weight in model.weights if not np.isfinite(weight.numpy()).all()]
+    if None in network.image_shape:
+        raise ExportError(
+            f"A model to convert must have a fixed image size. Received: image shape {network.image_shape}."
+        )
+    unset = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
     if unset:  # the converters would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 
 
-def _dict_of_outputs(model: Any) -> dict[str, Any] | None:
-    """What a model gives, if that is a dict."""
-    # A sequential model that was never called has no `output`; reading it raises.
-    output = getattr(model, "output", None)
-    return output if isinstance(output, dict) else None
-
-
-def frozen_function(model: Any, batch_size: int | None) -> Any:
-    """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that gives a dict of `probabilities`.
-
-    A model that gives a dict has all of its outputs in it, under its names.
+def frozen_function(network: Network, batch_size: int | None) -> Any:
+    """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that returns a dict of the outputs.
 
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
-    17 seconds where constants take one, and a Keras 3 model comes out with its variables left in (and unset). So they
-    become constants first. That forgets the outputs' names, so a second function gives them back.
+    17 seconds where constants take one, and a Keras 3 model keeps its variables (unset). So they become constants
+    first. That drops the outputs' names, so a second function restores them.
+
+    Args:
+        network: The network.
+        batch_size: Fixed batch size, or None for an open one.
     """
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    spec = tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32, name=INPUT_NAME)
-
-    # TensorFlow flattens a dict by its sorted names.
-    names = sorted(_dict_of_outputs(model) or [OUTPUT_NAME])
+    spec = tf.TensorSpec((batch_size, *network.image_shape), tf.float32, name=INPUT_NAME)
 
     @tf.function(input_signature=[spec])
-    def infer(images):
-        return tf.nest.flatten(model(images, training=False))
+    def infer(images: tf.Tensor) -> list[tf.Tensor]:
+        return list(tf.nest.flatten(network.function(images)))
 
     frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
 
     @tf.function(input_signature=[spec])
-    def serve(images):
-        return dict(zip(names, tf.nest.flatten(frozen(images)), strict=True))
+    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(zip(network.outputs, tf.nest.flatten(frozen(images)), strict=True))
 
     return serve
-
-
-def write_file(path: Path, content: bytes, verify: Callable[[Path], None] | None = None) -> Path:
-    """Writes a file under another name, lets `verify` look at it, and only then puts it in its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        if verify is not None:
-            verify(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

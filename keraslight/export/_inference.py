@@ -1,16 +1,22 @@
-"""A trained classifier -> the model that is served: raw pixels in, named outputs out, nothing left of the training."""
+"""Rewrites of a trained classifier into what is served: raw pixels in, named outputs, nothing left of the training."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import build, is_quantization_aware, read
-from keraslight.graph.ends import final_activation, keeps_values, lone_activation, maker
+from keraslight.export._frozen import INPUT_NAME, OUTPUT_NAME
+from keraslight.graph import Call, Ends, Graph, Node, Tensor, build, is_quantization_aware, read
+from keraslight.graph.ends import keeps_values, lone_activation, maker
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import fused, halved, reparameterized
@@ -23,7 +29,7 @@ _TINY = 1e-30  # a float32 probability that is still a normal number; its logari
 
 
 def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
-    """What stands for the preprocessing of a model that says nothing of it."""
+    """The preprocessing of a model that carries none; logs a warning."""
     height, width, channels = shape
     log.warning(
         "The model carries no preprocessing (no ImageNormalization layer), so the servable gives it raw pixels 0..255, "
@@ -36,7 +42,11 @@ def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
 
 
 def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
-    """Image shape (H, W, C) and number of classes of a classifier with one input and one output."""
+    """Image shape (H, W, C) and number of classes of a classifier with one input and one output.
+
+    Raises:
+        InvalidArgumentError: The model is something else.
+    """
     inputs, outputs = (getattr(model, name, None) or [] for name in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise InvalidArgumentError(
@@ -50,103 +60,193 @@ def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
     return shape, outputs[0].shape[1]
 
 
-def from_pixels_to_probabilities(model: Any, spec: Preprocessing | None, images: np.ndarray) -> Any:
-    """The model with normalization in front (None: it has its own) and a softmax behind, each where it lacks them.
+Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
-    Where the layers don't tell whether it gives probabilities, its answers to `images`, raw pixels, do.
+
+def predictor(model: Any, spec: Preprocessing | None, *, softmax: bool = False) -> Predict:
+    """The model as a function of raw pixels (B, H, W, C). It is called as it is: `predict` would compile it.
+
+    Args:
+        model: The model.
+        spec: Normalization in front of it; None for none.
+        softmax: Whether to add a softmax.
     """
-    if is_quantization_aware(model):
-        return model if final_activation(model) in _PROBABILITY_ACTIVATIONS else _with_softmax(model)
-    probabilities = final_activation(model) in _PROBABILITY_ACTIVATIONS or _sums_to_one(model, spec, images)
-    if spec is None and probabilities:
-        return model
-    pixels = keras.Input(model.inputs[0].shape[1:], name="images")
-    x = pixels if spec is None else ImageNormalization(spec)(pixels)
-    x = model(x)
-    if not probabilities:
-        x = keras.layers.Softmax(name="probabilities")(x)
-    return keras.Model(pixels, x, name=model.name)
+    normalize = None if spec is None else ImageNormalization(spec)
+
+    def predict(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        pixels = images.astype(np.float32)
+        outputs = model(pixels if normalize is None else normalize(pixels), training=False)
+        if softmax:
+            outputs = tf.nn.softmax(tf.cast(outputs, tf.float32))
+        return np.asarray(keras.ops.convert_to_numpy(outputs), np.float32)
+
+    return predict
 
 
-def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) -> Any:
+def gives_probabilities(model: Any, ends: Ends, spec: Preprocessing | None, images: npt.NDArray[Any]) -> bool:
+    """Whether the outputs are probabilities.
+
+    Where the layers don't tell, the outputs do: if those of `images`, raw pixels, are all distributions, a softmax is
+    in a layer that can't be inspected.
+    """
+    if ends.gives_probabilities or ends.quantization_aware:
+        return ends.gives_probabilities
+    outputs = predictor(model, spec)(images)
+    return bool((outputs >= 0).all()) and np.allclose(outputs.sum(axis=1), 1, atol=0.01)
+
+
+def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
+    """A graph that takes `images`, float32 with an open batch, with a normalization in front.
+
+    Args:
+        graph: A graph with one input. It is not changed.
+        spec: The normalization; None for none.
+    """
+    copy = graph.copy()
+    (tensor,) = keras.tree.flatten(copy.inputs)
+    layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
+    copy.inputs = images = tensor if spec is None else copy.new_tensor((None, *tensor.shape[1:]))
+    copy.input_calls = [Call(Node(layer, layer.name), layer.name, (), {}, [images])]
+    if spec is not None:
+        copy.append(ImageNormalization(spec), images)
+        copy.calls[-1].outputs = [tensor]
+        copy.calls.insert(0, copy.calls.pop())
+    return copy
+
+
+def with_softmax(graph: Graph) -> Graph:
+    """A graph with a softmax behind its logits."""
+    copy = normalized(graph, None)
+    copy.outputs = copy.append(keras.layers.Softmax(name=OUTPUT_NAME), keras.tree.flatten(copy.outputs)[0])
+    return copy
+
+
+def inference_graph(graph: Graph, *, embed: bool = False) -> Graph:
     """What the signatures compute: batch norms are folded and parallel branches fused.
 
     Args:
-        model: Raw pixels -> probabilities, as `from_pixels_to_probabilities` gives it. It is not changed. A
-            quantization-aware one stays as it is: its ranges belong to its layers.
-        dtype: Of the weights and the computation. Normalizations and the last activation stay in float32.
-        embed: Whether to give the penultimate features too.
+        graph: Raw pixels -> probabilities. It is not changed.
+        embed: Whether to return the penultimate features, too.
 
     Returns:
-        A model float32 (B, H, W, C) -> {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}.
+        A graph float32 (B, H, W, C) -> {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}.
 
     Raises:
-        InvalidArgumentError: a quantization-aware model with another dtype or with `embed`, or no layer from which an
+        InvalidArgumentError: There is no layer from which an embedding could be taken.
+        CompressionError: A layer's configuration does not make it again.
+    """
+    copy = reparameterized(graph).copy()
+    embedding = {"embedding": _embedding(copy)} if embed else {}  # before fusing, which joins linear layers
+    copy.outputs = {**_with_logits(copy), **embedding}
+    copy.drop_unused()
+    return fused(copy)
+
+
+def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) -> Any:
+    """The model of `inference_graph`.
+
+    Args:
+        model: Raw pixels -> probabilities. It is not changed. A quantization-aware one stays as it is: its ranges
+            belong to its layers.
+        dtype: Dtype of the weights and the computation. Normalizations and the last activation stay in float32.
+        embed: As in `inference_graph`.
+
+    Raises:
+        InvalidArgumentError: A quantization-aware model with another dtype or with `embed`, or no layer from which an
             embedding could be taken.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     if is_quantization_aware(model):
-        if dtype != "float32" or embed:
-            raise InvalidArgumentError(
-                "A quantization-aware model must be exported in float32 and without `embed`. "
-                f"Received: dtype={dtype!r}, embed={embed}."
-            )
-        return type(model)(model.inputs, _outputs(model), name=model.name)
-    model = build(reparameterized(read(model)))
-    outputs = _outputs(model)
-    if embed:  # before fusing, which joins a linear layer of features with the classifier
-        outputs["embedding"] = _embedding(model)
-    graph = fused(read(keras.Model(model.inputs[0], outputs, name=model.name)))
+        check_quantization_aware(dtype, embed)
+        return quantized_with_logits(model)
+    graph = inference_graph(read(model), embed=embed)
     return build(graph if dtype == "float32" else halved(graph, dtype))
 
 
-def _with_softmax(model: Any) -> Any:
-    from keraslight.compress._tfmot.quantize import with_softmax  # with it comes tf_keras, which the model has loaded
-
-    return with_softmax(model)
-
-
-def _sums_to_one(model: keras.Model, spec: Preprocessing | None, images: np.ndarray) -> bool:
-    """Whether all answers are distributions: then a softmax is in a layer that nobody can look into."""
-    pixels = images.astype(np.float32)
-    given = model(pixels if spec is None else ImageNormalization(spec)(pixels), training=False)
-    answers = np.asarray(keras.ops.convert_to_numpy(given), np.float32)
-    return bool((answers >= 0).all()) and np.allclose(answers.sum(axis=1), 1, atol=0.01)
-
-
-def _outputs(model: Any) -> dict[str, Any]:
-    """The symbolic probabilities and, before the last activation, the logits."""
-    probabilities = model.outputs[0]
-    tail = []  # what only gives the probabilities another shape
-    last, read = maker(probabilities)
-    while keeps_values(last):
+def _with_logits(graph: Graph) -> dict[str, Tensor]:
+    """Appends the logits, before the last activation, to a graph of probabilities, and returns both."""
+    makers = graph.makers()
+    (probabilities,) = keras.tree.flatten(graph.outputs)
+    tail: list[Call] = []  # what only gives the probabilities another shape, the last call first
+    last = makers.get(probabilities)
+    while last is not None and keeps_values(last.layer):
         tail.append(last)
-        last, read = maker(read[0])
-    if lone_activation(last) in _PROBABILITY_ACTIVATIONS:
-        logits = read[0]
-    elif getattr(last, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
-        linear = type(last).from_config({**last.get_config(), "activation": "linear", "name": f"{last.name}_logits"})
-        logits = linear(read[0])
-        linear.set_weights(last.get_weights())
-        probabilities = keras.layers.Activation(last.activation, name="probabilities")(logits)
-        for layer in reversed(tail):
-            probabilities = layer(probabilities)
-    else:  # such as an average of softmaxes: the logarithm is their logits but for a number an image
-        return {"probabilities": probabilities, "logits": keras.ops.log(keras.ops.maximum(probabilities, _TINY))}
-    for layer in reversed(tail):
-        logits = layer(logits)
-    return {"probabilities": probabilities, "logits": logits}
+        last = makers.get(last.inputs[0])
+    layer = None if last is None else last.layer
+    if last is not None and lone_activation(layer) in _PROBABILITY_ACTIVATIONS:
+        logits = last.inputs[0]
+    elif last is not None and getattr(layer, "activation", None) in (
+        keras.activations.softmax,
+        keras.activations.sigmoid,
+    ):
+        node = last.node.copy()
+        node.name = graph.unique_name(f"{last.name}_logits")
+        node.change(config={"activation": "linear", "name": node.name})
+        logits = _call_again(graph, [dataclasses.replace(last, node=node)], last.inputs[0])
+        probabilities = graph.append(keras.layers.Activation(layer.activation, name=OUTPUT_NAME), logits)
+        probabilities = _call_again(graph, tail, probabilities)
+    else:  # such as an average of softmaxes: the logarithm is their logits but for one number per image
+        floor = graph.append(lambda x: keras.ops.maximum(x, _TINY), probabilities)
+        return {"probabilities": probabilities, "logits": graph.append(keras.ops.log, floor)}
+    return {"probabilities": probabilities, "logits": _call_again(graph, tail, logits)}
 
 
-def _embedding(model: keras.Model) -> keras.KerasTensor:
+def _call_again(graph: Graph, calls: Sequence[Call], tensor: Tensor) -> Tensor:
+    """Appends calls of one input each, of which the last one comes first, on another tensor."""
+    for call in reversed(calls):
+        before, made = call.inputs[0], call.outputs[0]
+
+        def moved(leaf: Any, old: Tensor = before, new: Tensor = tensor) -> Any:
+            return new if leaf == old else leaf
+
+        args, kwargs = keras.tree.map_structure(moved, (call.args, call.kwargs))
+        tensor = graph.new_tensor(made.shape, made.dtype)
+        graph.calls.append(dataclasses.replace(call, args=args, kwargs=kwargs, outputs=[tensor]))
+    return tensor
+
+
+def _embedding(graph: Graph) -> Tensor:
     """What the last layer with a kernel reads, as (B, D): maps are averaged."""
-    for layer in reversed(model.layers):
-        if isinstance(layer, keras.layers.Dense | keras.layers.Conv2D):
-            features = layer.input
+    for call in reversed(graph.calls):
+        if issubclass(call.node.kind, keras.layers.Dense | keras.layers.Conv2D):
+            features = call.inputs[0]
             if len(features.shape) == 4:
-                features = keras.layers.GlobalAveragePooling2D(name="embedding")(features)
+                features = graph.append(keras.layers.GlobalAveragePooling2D(name="embedding"), features)
             return features
     raise InvalidArgumentError(
         "`embed` needs a classifier layer (Dense or Conv2D), whose inputs are the features. "
-        f"Received: {model.name!r} without one."
+        f"Received: {graph.name!r} without one."
     )
+
+
+def check_quantization_aware(dtype: str, embed: bool) -> None:
+    """Raises InvalidArgumentError for what a quantization-aware model can't be exported with."""
+    if dtype != "float32" or embed:
+        raise InvalidArgumentError(
+            "A quantization-aware model must be exported in float32 and without `embed`. "
+            f"Received: dtype={dtype!r}, embed={embed}."
+        )
+
+
+def quantized_with_softmax(model: Any) -> Any:
+    """A quantization-aware model with a softmax behind its logits; it shares all layers."""
+    tf_keras = sys.modules[type(model).__module__.partition(".")[0]]  # loaded with the model; Keras 3 can't extend it
+    probabilities = tf_keras.layers.Softmax(name=OUTPUT_NAME)(model.outputs[0])
+    return type(model)(model.inputs, probabilities, name=model.name)
+
+
+def quantized_with_logits(model: Any) -> Any:
+    """A quantization-aware model of probabilities that returns its logits, too; it shares all layers."""
+    probabilities = model.outputs[0]
+    tail = []  # what only gives the probabilities another shape
+    last, inputs = maker(probabilities)
+    while keeps_values(last):
+        tail.append(last)
+        last, inputs = maker(inputs[0])
+    if lone_activation(last) not in _PROBABILITY_ACTIVATIONS:
+        logits = tf.math.log(tf.maximum(probabilities, _TINY))
+    else:
+        logits = inputs[0]
+        for layer in reversed(tail):
+            logits = layer(logits)
+    return type(model)(model.inputs, {"probabilities": probabilities, "logits": logits}, name=model.name)

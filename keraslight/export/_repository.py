@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from keraslight._files import write_file
 from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
 from keraslight.export._versions import list_versions, locked, remove_version
 
@@ -177,10 +177,10 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
                 _keep_labels_true(entry, versions)
             elif entry.base_path == f"{CONTAINER}/{name}":  # one folder that is missing stops the polling of all
                 config.model_config_list.config.remove(entry)
-        _write(file, _MODELS + text_format.MessageToString(config))
+        write_file(file, _MODELS + text_format.MessageToString(config))
         for name, text in (("batching.config", _BATCHING), ("monitoring.config", _MONITORING)):
             if not (repository / name).exists():
-                _write(repository / name, text)
+                write_file(repository / name, text)
 
 
 def _keep_labels_true(entry: Any, versions: list[int]) -> None:
@@ -208,12 +208,3 @@ def _read(file: Path) -> Any:
             f"models.config must be a ModelServerConfig in text form. Received: {file}, {error}."
         ) from error
     return config
-
-
-def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)

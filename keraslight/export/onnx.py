@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keraslight._files import write_file
 from keraslight.errors import DisagreementError, ExportError, InvalidArgumentError, MissingDependencyError
-from keraslight.export._frozen import check_convertible, frozen_function, write_file
+from keraslight.export._frozen import Network, check_convertible, frozen_function
 
 OPSETS = (13, 18)
 """The lowest and highest operator set that tf2onnx 1.17 writes."""
@@ -57,8 +58,9 @@ def to_onnx(
         raise MissingDependencyError(
             f"Conversion to ONNX needs tf2onnx: pip install 'keraslight[onnx]'. Received: {error}."
         ) from error
-    check_convertible(model)
-    serve = frozen_function(model, None)
+    network = Network.of_model(model)
+    check_convertible(network)
+    serve = frozen_function(network, None)
     try:
         file, _ = tf2onnx.convert.from_function(
             serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}

@@ -17,18 +17,23 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._inference import (
     DTYPES,
-    from_pixels_to_probabilities,
-    inference_model,
+    check_quantization_aware,
+    gives_probabilities,
+    inference_graph,
+    normalized,
+    predictor,
+    quantized_with_logits,
+    quantized_with_softmax,
     raw_pixels,
     shapes,
+    with_softmax,
 )
 from keraslight.export._repository import batch_sizes, check_config, update_config
 from keraslight.export._signatures import PIPELINES, write_saved_model
@@ -36,8 +41,10 @@ from keraslight.export._verify import sample_images, verify, weights_hash
 from keraslight.export._versions import INFO, atomic_version, check_number, list_versions
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
-from keraslight.graph import is_quantization_aware, own_preprocessing
+from keraslight.export.litert.convert import convert_graph
+from keraslight.graph import Ends, Graph, build, read, read_ends
 from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import halved
 
 log = logging.getLogger(__name__)
 
@@ -113,25 +120,30 @@ def save_servable(
         MissingDependencyError: the extra `export` is not installed.
     """
     path, labels = Path(path), [str(label) for label in labels]
-    if quantization is None and is_quantization_aware(model):
-        quantization = "int8"
-    own = own_preprocessing(model)
     input_shape, classes = shapes(model)
-    spec = preprocessing or own or raw_pixels(input_shape)
+    ends = read_ends(model)
+    if quantization is None and ends.quantization_aware:
+        quantization = "int8"
+    spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
     _check(labels, classes, spec, input_shape, dtype, max_pixels)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)
     check_config(path)
     sizes = batch_sizes(path)
 
-    source = from_pixels_to_probabilities(model, None if own else preprocessing, images)
-    served = inference_model(source, dtype=dtype, embed=embed)
-    lite = served if dtype == "float32" and not embed else inference_model(source)
-    lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
+    before = None if ends.preprocessing or ends.quantization_aware else preprocessing
+    softmax = not gives_probabilities(model, ends, before, images)
+    forms = _forms(model, ends, before, softmax=softmax, dtype=dtype, embed=embed)
     with atomic_version(path, number, overwrite=overwrite) as directory:
-        write_saved_model(served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
-        to_litert(lite, directory / "model.tflite", quantization=quantization, batch_size=None, labels=labels)
-        parity = verify(_predictor(source), directory, images, spec, dtype=dtype, quantization=quantization)
+        write_saved_model(forms.served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
+        file = directory / "model.tflite"
+        if isinstance(forms.lite, Graph):
+            convert_graph(forms.lite, file, quantization=quantization, batch_size=None, labels=labels)
+        else:
+            forms.lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
+            to_litert(forms.lite, file, quantization=quantization, batch_size=None, labels=labels)
+        predict = predictor(model, before, softmax=softmax)
+        parity = verify(predict, directory, images, spec, dtype=dtype, quantization=quantization)
         (directory / INFO).parent.mkdir()
         write_warmup(
             directory / INFO.parent / "tf_serving_warmup_requests",
@@ -158,6 +170,26 @@ def save_servable(
         (directory / INFO).write_text(json.dumps(origin, indent=2) + "\n")
     update_config(path)
     return path / str(number)
+
+
+class _Forms(NamedTuple):
+    """What is served, and what the .tflite file is made from: a graph, or the quantization-aware model itself."""
+
+    served: Any
+    lite: Any
+
+
+def _forms(model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool) -> _Forms:
+    """Reads a model once and builds it once."""
+    if ends.quantization_aware:
+        check_quantization_aware(dtype, embed)
+        served = quantized_with_logits(quantized_with_softmax(model) if softmax else model)
+        return _Forms(served, served)
+    graph = read(model) if before is None else normalized(read(model), before)
+    graph = with_softmax(graph) if softmax else graph
+    lite = inference_graph(graph)
+    served = inference_graph(graph, embed=True) if embed else lite
+    return _Forms(build(served if dtype == "float32" else halved(served, dtype)), lite)
 
 
 def _check(
@@ -190,12 +222,3 @@ def _samples(samples: Any, shape: tuple[int, int, int]) -> np.ndarray:
             f"{images.shape}, dtype {images.dtype}."
         )
     return images.astype(np.uint8)
-
-
-def _predictor(model: Any) -> Any:
-    """The model as a function of arrays. Called as it is: `predict` would compile it."""
-
-    def predict(images: np.ndarray) -> np.ndarray:
-        return np.asarray(keras.ops.convert_to_numpy(model(images, training=False)), np.float32)
-
-    return predict

@@ -10,13 +10,14 @@ Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is re
 """
 
 from keraslight.graph.calls import Call, Graph, Node, Tensor, UnreadableModelError, read
-from keraslight.graph.ends import final_activation, is_quantization_aware, own_preprocessing
+from keraslight.graph.ends import Ends, final_activation, is_quantization_aware, own_preprocessing, read_ends
 from keraslight.graph.run import CallLayer, build, infer, run
 from keraslight.graph.weights import copy, copying, fill_weights, is_clustered, set_weights
 
 __all__ = [
     "Call",
     "CallLayer",
+    "Ends",
     "Graph",
     "Node",
     "Tensor",
@@ -31,6 +32,7 @@ __all__ = [
     "is_quantization_aware",
     "own_preprocessing",
     "read",
+    "read_ends",
     "run",
     "set_weights",
 ]

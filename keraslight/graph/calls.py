@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -202,6 +203,33 @@ class Graph:
         """A tensor that no call makes yet."""
         taken = [tensor.index for call in (*self.input_calls, *self.calls) for tensor in call.outputs]
         return Tensor(max(taken, default=-1) + 1, tuple(shape), dtype)
+
+    def append(self, function: Callable[[Any], Any], tensor: Tensor, name: str | None = None) -> Tensor:
+        """Appends a call of a layer, or of one function of `keras.ops`, and returns the tensor that it makes.
+
+        Args:
+            function: Layer or function of one tensor.
+            tensor: What it reads.
+            name: Name of the call, made unique; None takes the layer's.
+        """
+        spec = keras.KerasTensor(tensor.shape, dtype=tensor.dtype)
+        made = function(spec)
+        source, index, _ = made._keras_history
+        arguments = source._inbound_nodes[index].arguments
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: tensor if leaf is spec else leaf, (arguments.args, arguments.kwargs)
+        )
+        kwargs = {key: value for key, value in kwargs.items() if value is not None}
+        output = self.new_tensor(tuple(made.shape), keras.backend.standardize_dtype(made.dtype))
+        name = self.unique_name(name or source.name)
+        self.calls.append(Call(Node(source, name), name, args, kwargs, [output]))
+        return output
+
+    def unique_name(self, name: str) -> str:
+        """The name, or where a layer has it, the name with a number."""
+        taken = {call.name for call in (*self.input_calls, *self.calls)}
+        names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
+        return next(each for each in names if each not in taken)
 
     def drop_unused(self) -> None:
         """Drops calls of whose outputs nothing makes use."""

@@ -1,17 +1,51 @@
-"""A model's two ends, as far as its layers tell: which images it takes, and whether it gives probabilities or logits.
+"""Inspects a model's input preprocessing and output activation.
 
-Models nested in it are looked into: people put augmentation in front of one, or a normalization. Classes go by their
-names, which are the same in Keras 3 and in tf_keras, where quantization-aware models live.
+Nested models are inspected, too: users put augmentation or a normalization in front of a model. Classes are compared by
+name, because the names are the same in Keras 3 and in tf_keras, where quantization-aware models live.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
 
 from keraslight.layers import ImageNormalization
-from keraslight.preprocessing import Preprocessing
+from keraslight.preprocessing import LAYER_NAME, Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """What a model takes and returns.
+
+    Attributes:
+        preprocessing: Preprocessing of a model that takes raw pixels, if it says so; see `own_preprocessing`.
+        takes_pixels: Whether the model normalizes raw pixels itself, if only by a layer's name.
+        activation: Name of the final activation; see `final_activation`.
+        quantization_aware: Whether it carries tensorflow_model_optimization's quantizers.
+    """
+
+    preprocessing: Preprocessing | None
+    takes_pixels: bool
+    activation: str | None
+    quantization_aware: bool
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the final activation is a softmax or a sigmoid."""
+        return self.activation in ("softmax", "sigmoid")
+
+
+def read_ends(model: Any) -> Ends:
+    """Inspects a functional or sequential model, or a quantization-aware one of tf_keras."""
+    own = own_preprocessing(model)
+    return Ends(
+        own,
+        own is not None or any(layer.name == LAYER_NAME for layer in model.layers),
+        final_activation(model) if getattr(model, "outputs", None) else None,
+        is_quantization_aware(model),
+    )
 
 
 def own_preprocessing(model: keras.Model) -> Preprocessing | None:
@@ -40,7 +74,7 @@ def is_quantization_aware(model: Any) -> bool:
     return "QuantizeWrapper" in classes
 
 
-def maker(tensor: Any) -> tuple[Any, list]:
+def maker(tensor: Any) -> tuple[Any, list[Any]]:
     """The layer or operation that makes a symbolic tensor, and what it reads for that."""
     history = tensor._keras_history  # as `keras.Model(inputs, outputs)` reads it: public in all but name
     if hasattr(history, "operation"):
@@ -52,7 +86,7 @@ def maker(tensor: Any) -> tuple[Any, list]:
 def keeps_values(operation: Any) -> bool:
     """Whether a layer or operation only gives its input another shape or, in mixed precision, another dtype."""
     if _is(operation, "Activation"):
-        return operation.activation.__name__ == "linear"
+        return getattr(operation.activation, "__name__", None) == "linear"
     return _is(operation, "Flatten", "Reshape", "Squeeze", "Identity", "Cast")
 
 
@@ -63,7 +97,7 @@ def lone_activation(operation: Any) -> str | None:
     return next((name.lower() for name in ("Softmax", "Sigmoid") if _is(operation, name)), None)
 
 
-def _activation_of(tensor: Any, around: tuple[list, ...]) -> str | None:
+def _activation_of(tensor: Any, around: tuple[list[Any], ...]) -> str | None:
     """`around`: for each nested model that the tensor lies in, outermost first, what it was called with."""
     operation, read = maker(tensor)
     if _is(operation, "Model") and getattr(operation, "outputs", None):

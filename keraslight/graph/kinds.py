@@ -61,6 +61,7 @@ class Kind:
         prunes: Attribute with the kernel to prune; None for a kind that is not pruned.
         affine: Function of the layer that returns scale and shift, float64 (C,) or (), if it computes
             `scale * x + shift` per channel at inference; see `affine`.
+        channels: Function of the layer that returns which channels of its input, and nothing else, it gives.
         convolution: Slides a learned kernel over a map.
         pooling: Pools a map.
         batch_norm: Normalizes by the batch's statistics in training.
@@ -81,6 +82,7 @@ class Kind:
     kernel: Kernel | None = None
     prunes: str | None = None
     affine: Callable[[Any], Affine | None] | None = None
+    channels: Callable[[Any], slice] | None = None
     convolution: bool = False
     pooling: bool = False
     batch_norm: bool = False
@@ -282,7 +284,7 @@ KINDS: dict[type, Kind] = {
     layers.UpSampling3D: Kind(_none),
     layers.Resizing: Kind(_none, int8="moves"),
     layers.CenterCrop: Kind(_none),
-    own.ChannelSlice: Kind(_none, "pixel"),
+    own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
     own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
     # What works in training alone

@@ -22,8 +22,12 @@ def fused(graph: Graph) -> Graph:
         CompressionError: A layer has no configuration.
     """
     steps = Steps(reparameterized(graph))
-    for rewrite in (_drop_training_only, _fold_backward, _fold_forward, _merge, _join_activations, _fold_activations):
-        rewrite(steps)
+    _drop_training_only(steps)
+    _fold_backward(steps)
+    _fold_forward(steps)
+    _merge(steps)
+    _join_activations(steps)
+    _fold_activations(steps)
     return steps.graph
 
 
@@ -82,7 +86,7 @@ def _merge(steps: Steps) -> None:
             continue
         if not dense and first.node.config["groups"] > 1:
             continue
-        second = step.kernel.reshape(step.kernel.shape[-2:])
+        second = step.kernel.reshape(step.kernel.shape[-2], step.kernel.shape[-1])
         kernel = first.kernel @ second
         if kernel.size > first.kernel.size + second.size:
             continue  # such as MobileNetV2's narrow projection before a wide expansion

@@ -66,11 +66,12 @@ def cut(sizes: Sequence[int], kernel: np.ndarray, strides: Sequence[int], paddin
     """
     sides = [_side(n, k, s, padding) for n, k, s in zip(sizes, kernel.shape[:2], strides, strict=True)]
     counts = _fewest(*(len(side.taps) for side in sides))
-    rows, columns = (_split(side.taps, count) for side, count in zip(sides, counts, strict=True))
-    kernels = sorted(itertools.product(rows, columns), key=lambda window: -_distance(window, kernel.shape[:2]))
+    vertical, horizontal = sides
+    windows = itertools.product(_split(vertical.taps, counts[0]), _split(horizontal.taps, counts[1]))
+    kernels = sorted(windows, key=lambda window: -_distance(window, kernel.shape[:2]))
     kernels = [window for window in kernels if zeros or kernel[window].any()] or kernels[-1:]
-    maps = [tuple(side.read_by(part) for side, part in zip(sides, window, strict=True)) for window in kernels]
-    return Pieces(tuple(side.padding for side in sides), kernels, maps)
+    maps = [(vertical.read_by(rows), horizontal.read_by(columns)) for rows, columns in kernels]
+    return Pieces((vertical.padding, horizontal.padding), kernels, maps)
 
 
 class _Side(NamedTuple):

@@ -11,6 +11,7 @@ Source: Ding et al., "RepVGG", https://arxiv.org/abs/2101.03697, section 3.3.
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import keras
@@ -149,7 +150,8 @@ def _zeros_before(call: Call, padding: layers.ZeroPadding2D | None) -> tuple[int
     else:
         sides = zip(call.inputs[0].shape[1:3], layer.kernel_size, layer.strides, strict=True)
         rows, columns = (
-            max((-(-side // stride) - 1) * stride + kernel - side, 0) // 2 for side, kernel, stride in sides
+            max((math.ceil((side or 0) / stride) - 1) * stride + kernel - (side or 0), 0) // 2  # `_is_plain`: no None
+            for side, kernel, stride in sides
         )
     return rows, columns
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from keraslight.graph import Graph
-from keraslight.layers import ChannelSlice
+from keraslight.graph import Graph, Tensor
+from keraslight.graph.kinds import exact_kind
 
 
 def joined_slices(graph: Graph) -> Graph:
@@ -23,26 +23,28 @@ def joined_slices(graph: Graph) -> Graph:
         A graph with the same outputs and layer names, or the graph itself where there is nothing to replace.
     """
     makers, uses = graph.makers(), graph.uses()
-    joins = {}  # number of a concatenation -> the map and its channels
+    joins: dict[int, tuple[Tensor, list[int]]] = {}  # number of a concatenation -> the map and its channels
     for number, call in enumerate(graph.calls):
         parts = [makers.get(tensor) for tensor in call.inputs]
         if call.node.kind is not keras.layers.Concatenate or call.layer.axis not in (-1, 3) or uses[call.node] > 1:
             continue
-        slices = [part for part in parts if part is not None and part.node.kind is ChannelSlice]
-        sources = {part.inputs[0] for part in slices}
+        slices = [
+            (part.inputs[0], read(part.layer))
+            for part in parts
+            if part is not None and (read := exact_kind(part.node.kind).channels) is not None
+        ]
+        sources = {source for source, _ in slices}
         if len(slices) == len(parts) and len(sources) == 1 and len(call.outputs[0].shape) == 4:
             source = sources.pop()
-            layers = [part.layer for part in slices]
             numbers = range(source.shape[-1] or 0)
-            channels = [c for layer in layers for c in numbers[layer.start : layer.stop : layer.step]]
-            joins[number] = source, channels
+            joins[number] = source, [c for _, channels in slices for c in numbers[channels]]
     if not joins:
         return graph
     copy = graph.copy()
     for number, (source, channels) in joins.items():
         call = copy.calls[number]
         convolution = keras.layers.Conv2D(len(channels), 1, use_bias=False, trainable=False, name=call.name)
-        kernel = np.eye(source.shape[-1], dtype=np.float32)[:, channels][None, None]
+        kernel = np.eye(source.shape[-1] or 0, dtype=np.float32)[:, channels][None, None]
         call.node.change(kind=keras.layers.Conv2D, config=convolution.get_config(), weights=[kernel])
         call.args, call.kwargs = (source,), {}
     copy.drop_unused()

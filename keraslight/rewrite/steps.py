@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import keras
@@ -73,7 +74,7 @@ class Step:
         """Replaces the last kernel, and the bias by one that is broadcast to the output channels."""
         kept = self.node.weights[: len(self.node.weights) - 1 - self.node.config["use_bias"]]
         if self.kernel_kind == "depthwise":
-            channels = int(np.prod(kernel.shape[-2:]))
+            channels = math.prod(kernel.shape[-2:])
         else:
             channels = kernel.shape[-2 if self.kernel_kind == "transposed" else -1]
         self.node.change(config={"use_bias": True}, weights=[*kept, kernel, np.broadcast_to(bias, channels)])
@@ -83,7 +84,7 @@ class Step:
         kernel, channels = self.kernel, scale
         if self.kernel_kind == "depthwise":
             # (..., channels, multiplier), whose output channel is channel * multiplier + m.
-            channels = np.broadcast_to(scale, np.prod(kernel.shape[-2:])).reshape(kernel.shape[-2:])
+            channels = np.broadcast_to(scale, math.prod(kernel.shape[-2:])).reshape(kernel.shape[-2:])
         elif self.kernel_kind == "transposed":  # (..., out, in)
             channels = np.broadcast_to(scale, kernel.shape[-2])[:, None]
         self.set_kernel(kernel * channels, self.bias * scale + shift)

@@ -19,7 +19,7 @@ from keras import ops
 
 from keraslight.graph import Call, Graph
 from keraslight.graph.kinds import activation_of, base_kind, exact_kind
-from keraslight.layers import GRN, ChannelSlice
+from keraslight.layers import GRN
 from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut
 
 Form = Callable[..., Any]
@@ -63,15 +63,15 @@ def in_forms(graph: Graph, *, int8: bool) -> Graph:
     calls = []
     for call in copy.calls:
         calls.append(call)
-        layer = call.layer
+        layer, row = call.layer, exact_kind(call.node.kind)
         swish = int8 and getattr(layer, "activation", None) is keras.activations.hard_silu
         if call.inputs and is_cut(layer, call.inputs[0]):
             call.form = _in_pieces(layer, hard_silu if swish else layer.activation)
-        elif type(layer) is ChannelSlice:
-            call.form = functools.partial(channel_slice, start=layer.start, stop=layer.stop, step=layer.step)
+        elif row.channels is not None:
+            call.form = functools.partial(channel_slice, channels=row.channels(layer))
         elif swish and type(layer) is keras.layers.Activation:
             call.form = hard_silu
-        elif swish and exact_kind(type(layer)).kernel is not None:
+        elif swish and row.kernel is not None:
             made, linear = call.outputs, copy.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
             call.node.change(config={"activation": "linear"})
             call.outputs = [linear]
@@ -98,16 +98,16 @@ def hard_silu(x: Any) -> Any:
     return ops.relu6(x + 3.0) * (x * (1 / 6))
 
 
-def channel_slice(x: Any, start: int, stop: int | None, step: int) -> Any:
+def channel_slice(x: Any, channels: slice) -> Any:
     """(..., C) -> every `step`-th channel of a range, as a row of the transposed matrix of `step` columns.
 
     XNNPACK has no slices with steps.
     """
-    channels = x.shape[-1]
-    if step == 1 or start >= step or stop is not None or channels % step or None in x.shape[1:]:
-        return x[..., start:stop:step]
+    count, start, step = x.shape[-1], channels.start, channels.step
+    if step == 1 or start >= step or channels.stop is not None or count % step or None in x.shape[1:]:
+        return x[..., channels]
     rows = ops.transpose(ops.reshape(x, (-1, step)))[start : start + 1]
-    return ops.reshape(rows, (-1, *x.shape[1:-1], channels // step))
+    return ops.reshape(rows, (-1, *x.shape[1:-1], count // step))
 
 
 def grn_without_division(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:

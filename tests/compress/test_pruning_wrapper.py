@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_refused():
         compress.wrap_pruning(model, begin_step=5, end_step=4)
     images = keras.Input((8, 8, 3))
     depthwise = keras.Model(images, keras.layers.DepthwiseConv2D(3, name="depthwise")(images))
-    with pytest.raises(InvalidArgumentError, match="leaves depthwise kernels alone.*Received: \\['depthwise'\\]"):
+    with pytest.raises(InvalidArgumentError, match="must match no depthwise convolution.*Received: \\['depthwise'\\]"):
         compress.wrap_pruning(depthwise, end_step=4, layers="depthwise")
     with pytest.raises(InvalidArgumentError, match="match Dense layers only. Received: block_size=.*'expand'"):
         compress.wrap_pruning(model, end_step=4, block_size=(2, 2))

@@ -1,8 +1,8 @@
-"""The only door to tensorflow_model_optimization and tf_keras.
+"""The only package that imports tensorflow_model_optimization and tf_keras.
 
-Importing tensorflow_model_optimization sets `TF_USE_LEGACY_KERAS=1` in the environment, where child processes would
-inherit it, and lets `tf.keras` become tf_keras if nobody has touched that attribute yet. Both are undone here: Keras 3
-stays what `tf.keras` means, and tf_keras lives beside it under its own name.
+Importing tensorflow_model_optimization sets `TF_USE_LEGACY_KERAS=1` in the environment, which child processes would
+inherit, and makes `tf.keras` mean tf_keras if that attribute has not been used yet. Both are undone here: `tf.keras`
+stays Keras 3, and tf_keras is available under its own name.
 """
 
 import os

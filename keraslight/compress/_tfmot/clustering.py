@@ -64,10 +64,15 @@ class Clusters:
 
     def __init__(self, kernels: list[tuple[tf.Variable, np.ndarray]], keep_zeros: bool):
         self._kernels = [_Kernel(kernel, first, keep_zeros and bool((first == 0).any())) for kernel, first in kernels]
-        self.apply = tf.function(self.apply)  # kernel by kernel it would cost more than a small net's training step
+        self._apply_all = tf.function(
+            self._apply
+        )  # kernel by kernel it would cost more than a small net's training step
 
     def apply(self) -> None:
         """After a training step: moves the centroids and gives every weight the nearest one."""
+        self._apply_all()
+
+    def _apply(self) -> None:
         for kernel in self._kernels:
             kernel.apply()
 

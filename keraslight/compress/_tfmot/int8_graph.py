@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from keraslight import layers as own
-from keraslight.compress._registered import TWINS
+from keraslight.compress import _registered
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
 from keraslight.graph import Call, Graph, Tensor, is_clustered, run
+from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import cut, is_cut
-from keraslight.rewrite.xnnpack import is_convolution
+from keraslight.rewrite.xnnpack import average_kernel, is_convolution
 
-_CONVOLUTIONS = (
+_KERNELS = (
     *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
     *(keras.layers.SeparableConv2D, keras.layers.Conv2DTranspose),
 )
+
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+Window = tuple[slice, slice]
 
 
 class Assembled:
@@ -32,7 +40,7 @@ class Assembled:
         variables: The pieces.
     """
 
-    def __init__(self, start: np.ndarray, windows: list, variables: list[tf.Variable]):
+    def __init__(self, start: np.ndarray, windows: list[Window], variables: list[tf.Variable]):
         self.start, self.windows, self.variables = start, windows, variables
 
     def numpy(self) -> np.ndarray:
@@ -69,13 +77,21 @@ class Transcriber:
         self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
         self.made: dict[str, tf_keras.layers.Layer] = {}
         self.called: set[str] = set()
-        self.parts: dict[Tensor, list] = {}  # for a batch norm to fold into: what sums up to a tensor of the graph
+        self.parts: dict[Tensor, list[Any]] = {}  # for a batch norm to fold into: what sums up to a tensor of the graph
         self.identities = 0
-        self.consumers = graph.readers()
+        self.readers = graph.readers()
         self.inputs = transcribe.inputs_of(graph)
         self.outputs = run(graph, self.inputs, self.call)
 
-    def emit(self, layer, kind: str, call: Call, args: tuple, kwargs=None, weights=None):
+    def emit(
+        self,
+        layer: tf_keras.layers.Layer,
+        kind: str,
+        call: Call,
+        args: Args,
+        kwargs: Kwargs | None = None,
+        weights: list[np.ndarray] | None = None,
+    ) -> Any:
         """Calls a tf_keras layer, gives it weights and records the step."""
         output = layer(*args, **(kwargs or {}))
         if weights:
@@ -98,10 +114,10 @@ class Transcriber:
             return call.name
         return self.unique(f"{call.name}_call")
 
-    def call(self, call: Call, args: tuple, kwargs: dict):
+    def call(self, call: Call, args: Args, kwargs: Kwargs) -> Any:
         """One Keras 3 call -> one or more steps; returns the last one's output."""
         layer = call.layer
-        if type(layer) not in TWINS:
+        if type(layer) not in _registered.TWINS:
             if type(layer) is own.MaxUnpool2D:
                 raise UnmappableLayerError(
                     "A model to quantize must not have MaxUnpool2D layers: the converter refuses their scatter between "
@@ -113,7 +129,7 @@ class Transcriber:
                 return self.binary_adds(call, args)
             if twins.is_scaled_add(layer) and len(args[0][1].shape) == 4:
                 return self.scaled_add(call, *args[0])
-            if type(layer) in _CONVOLUTIONS:
+            if type(layer) in _KERNELS:
                 return self.convolution(call, args, kwargs)
             if type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
                 return self.average_pooling(call, args)
@@ -147,10 +163,10 @@ class Transcriber:
             self.variables[call.name] = made.weights[: len(weights)]
         return output
 
-    def twin(self, layer, name: str) -> tf_keras.layers.Layer:
+    def twin(self, layer: Any, name: str) -> tf_keras.layers.Layer:
         """The twin of a layer without a kernel."""
         activation = twins.activation_of(layer)
-        if activation is not None and type(layer) not in TWINS:
+        if activation is not None and type(layer) not in _registered.TWINS:
             return twins.activation_twin(activation, name, quantized=True)
         made = twins.twin(layer, name)
         if self.batch_norm_steps and type(made) is tf_keras.layers.BatchNormalization:
@@ -158,16 +174,15 @@ class Transcriber:
             return twin_layers.SettlingBatchNormalization.from_config(settling)
         return made
 
-    def follows(self, tensor, source: Tensor, kinds=("conv", "affine")) -> bool:
+    def follows(self, tensor: Any, source: Tensor, kinds: tuple[str, ...] = ("conv", "affine")) -> bool:
         """Whether what reads `tensor`, in the graph `source`, can fold into the step of one of these kinds before."""
         before = next((step for step in reversed(self.steps) if step.output is tensor), None)
-        return before is not None and before.kind in kinds and len(self.consumers[source]) == 1
+        return before is not None and before.kind in kinds and len(self.readers[source]) == 1
 
-    def identity(self, call: Call, tensor):
+    def identity(self, call: Call, tensor: Any) -> Any:
         """A 1x1 depthwise convolution with ones, for a lone batch norm or ReLU to fold into.
 
-        Int8's own RELU takes 3 ns a number, half of an Xception's time.
-
+        Int8's own RELU takes 3 ns per number, half of an Xception's time.
 
         A millionth more than one, and in each of them another: of several with one and the same kernel the converter
         keeps a single constant, and the batch norm that it folds into it then stands for all of them. (A trained
@@ -180,7 +195,7 @@ class Transcriber:
         kernel = np.full((1, 1, tensor.shape[-1], 1), 1 + self.identities * 2**-20)
         return self.emit(layer, "conv", call, (tensor,), weights=[kernel])
 
-    def constant_affine(self, call: Call, args: tuple):
+    def constant_affine(self, call: Call, args: Args) -> Any:
         """`x * scale + offset` a channel -> a constant 1x1 depthwise convolution, which is int8 in the file."""
         layer, channels = call.layer, args[0].shape[-1]
         if isinstance(layer, keras.layers.Rescaling):  # or our ImageNormalization, which is one
@@ -192,16 +207,15 @@ class Transcriber:
         kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))
         return self.emit(made, "conv", call, args, weights=[kernel.reshape(1, 1, channels, 1), bias])
 
-    def average_pooling(self, call: Call, args: tuple):
+    def average_pooling(self, call: Call, args: Args) -> Any:
         """Average pooling -> a constant depthwise convolution: XNNPACK has no int8 pooling but of maxima."""
         layer, channels = call.layer, args[0].shape[-1]
         made = tf_keras.layers.DepthwiseConv2D(
             layer.pool_size, strides=layer.strides, use_bias=False, trainable=False, name=self.name_of(call)
         )
-        kernel = np.full((*layer.pool_size, channels, 1), 1 / np.prod(layer.pool_size), np.float32)
-        return self.emit(made, "conv", call, args, weights=[kernel])
+        return self.emit(made, "conv", call, args, weights=[average_kernel(layer.pool_size, channels)])
 
-    def binary_adds(self, call: Call, args: tuple):
+    def binary_adds(self, call: Call, args: Args) -> Any:
         """a + b + c -> (a + b) + c: the int8 ADD takes two."""
         total = args[0][0]
         for n, other in enumerate(args[0][1:], start=2):
@@ -209,17 +223,17 @@ class Transcriber:
             total = self.emit(tf_keras.layers.Add(name=name), "sum", call, ([total, other],))
         return total
 
-    def scaled_add(self, call: Call, x, y):
+    def scaled_add(self, call: Call, x: Any, y: Any) -> Any:
         """x + scale * y -> a layer scale with equal factors, which folds into the convolution before it, and an ADD."""
         name = self.name_of(call)
         if not self.follows(y, call.inputs[1]):
             y = self.identity(call, y)
-        scale = twin_layers.LayerScale(trainable=False, name=self.unique(f"{name}_scale"))
+        scale = twin_layers.ChannelScale(trainable=False, name=self.unique(f"{name}_scale"))
         factors = np.full(y.shape[-1], call.layer.scale, np.float32)
         y = self.emit(scale, "affine", call, (y,), weights=[factors])
         return self.emit(tf_keras.layers.Add(name=name), "sum", call, ([x, y],))
 
-    def convolution(self, call: Call, args: tuple, kwargs: dict):
+    def convolution(self, call: Call, args: Args, kwargs: Kwargs) -> Any:
         """A layer with a kernel, its activation split off."""
         layer = call.layer
         kind = twins.activation_name(layer)
@@ -257,7 +271,7 @@ class Transcriber:
             output = self.emit(activation, kind_of(activation), call, (output,))
         return output
 
-    def separable(self, call: Call, args: tuple):
+    def separable(self, call: Call, args: Args) -> Any:
         """A depthwise and a 1x1 convolution, as the file has them."""
         layer = call.layer
         first, second = f"{call.name} depthwise", call.name
@@ -297,11 +311,11 @@ class Transcriber:
         self.variables[call.name] = [*variables, *self.made[second].weights]
         return output
 
-    def in_pieces(self, layer, kernel, x) -> bool:
+    def in_pieces(self, layer: Any, kernel: Any, x: Any) -> bool:
         """Whether the depthwise convolution of `x` goes in pieces; one whose clusters have to stay does not."""
         return is_cut(layer, x) and not isinstance(self.constraint(kernel), KeepClusters)
 
-    def pieces(self, call: Call, x, kernel, bias):
+    def pieces(self, call: Call, x: Any, kernel: Any, bias: Any) -> tuple[list[Any], list[Any]]:
         """A depthwise convolution with a large kernel, as smaller ones to sum up: (outputs, variables)."""
         layer, kernel = call.layer, np.asarray(kernel)
         pieces = cut(x.shape[1:3], kernel, layer.strides, layer.padding, zeros=not self.keep_zeros)
@@ -340,20 +354,20 @@ class Transcriber:
 
     def feeds_batch_norm(self, call: Call) -> bool:
         """Whether a batch norm with its own statistics, and nothing else, reads what a layer makes."""
-        readers = [reader for tensor in call.outputs for reader in self.consumers[tensor]]
+        readers = [reader for tensor in call.outputs for reader in self.readers[tensor]]
         if len(readers) != 1 or readers[0] is None or self.batch_norm_steps:
             return False
         norm = readers[0].layer
-        return type(norm) in (keras.layers.BatchNormalization, own.BatchNorm) and norm.axis in (-1, 3)
+        return exact_kind(type(norm)).batch_norm and norm.axis in (-1, 3)
 
-    def sum_of(self, parts: list, call: Call):
+    def sum_of(self, parts: list[Any], call: Call) -> Any:
         """The sum of the pieces of a convolution."""
         total = parts[0]
         for part in parts[1:]:
             total = self.emit(tf_keras.layers.Add(name=self.unique(f"{call.name}_sum")), "sum", call, ([total, part],))
         return total
 
-    def constraint(self, kernel) -> KeepZeros | KeepClusters | None:
+    def constraint(self, kernel: Any) -> KeepZeros | KeepClusters | None:
         """What holds a pruned kernel's zeros and a clustered one's shared values."""
         kernel = np.asarray(kernel)
         if self.keep_clusters and is_clustered(kernel):

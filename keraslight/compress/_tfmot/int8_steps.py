@@ -9,43 +9,29 @@ import keras
 import numpy as np
 import tf_keras
 
-from keraslight import layers as own
 from keraslight.compress._tfmot import twin_layers
-from keraslight.graph.kinds import AUGMENTATIONS
+from keraslight.graph.kinds import base_kind, kind
 
 _KERNELS = (
     *(tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense),
     tf_keras.layers.Conv2DTranspose,
 )
-_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.LayerScale, twin_layers.ScaleOf)
+_AFFINE = (tf_keras.layers.BatchNormalization, twin_layers.ChannelScale, twin_layers.ScaleOf)
 # Layers whose int8 form keeps its input's scale, or has a fixed one that the converter knows (softmax, sigmoid, tanh).
 # A quantizer of its own behind an average pooling makes the converter fail ("violate the same scale constraint").
+# Bare operations and layers that run as Keras has them say so in `graph.kinds`.
 _SILENT = (
     *(tf_keras.layers.Reshape, tf_keras.layers.Permute, tf_keras.layers.Flatten, tf_keras.layers.RepeatVector),
     *(tf_keras.layers.ZeroPadding2D, tf_keras.layers.Cropping2D, tf_keras.layers.UpSampling2D),
     *(tf_keras.layers.MaxPooling2D, tf_keras.layers.AveragePooling2D, tf_keras.layers.GlobalMaxPooling2D),
     *(tf_keras.layers.Dropout, tf_keras.layers.SpatialDropout2D, tf_keras.layers.Softmax, twin_layers.HardSigmoid),
     *(tf_keras.layers.GaussianNoise, tf_keras.layers.GaussianDropout, tf_keras.layers.Identity),
-    twin_layers.ChannelSlice,
-)
-# The same for bare operations, by the name of their class, and for layers that run as Keras has them.
-_SILENT_OPERATIONS = (
-    *("Reshape", "Transpose", "GetItem", "Split", "Squeeze", "ExpandDims", "Flip", "Pad", "Max", "MaxPool"),
-    *("AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel", "Tile", "Repeat"),
-)
-_SILENT_SOURCES = (keras.layers.Resizing, *AUGMENTATIONS)
-
-# Layers that run as Keras has them, but of which the converter makes int8 once their ends are quantized. (The kernels
-# of the C4 convolutions are rounded in the file, a range a channel, and not in training.)
-_INT8_SOURCES = (
-    *(*_SILENT_SOURCES, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
-    *(own.C4LiftingConv2D, own.C4GroupConv2D, own.MaxPoolWithIndices2D),
+    twin_layers.Channels,
 )
 
 # Of two maps, with an activation that the file's operator takes in.
 _SUMS = ("Add", "Subtract", "Multiply")
 
-_INT8_OPERATIONS = (*_SILENT_OPERATIONS, "Add", "Subtract", "Multiply", "Mean", "Matmul", "Concatenate")
 _INT8_ACTIVATIONS = (
     "linear",
     "relu",
@@ -58,7 +44,7 @@ _INT8_ACTIVATIONS = (
     "_hard_silu",
     "exponential",
 )
-_NORMALIZATIONS = (twin_layers.LayerNorm, twin_layers.GRN, tf_keras.layers.LayerNormalization)
+_NORMALIZATIONS = (twin_layers.Norm, tf_keras.layers.LayerNormalization)
 _NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Average)
 
 
@@ -79,12 +65,12 @@ class Step:
     layer: tf_keras.layers.Layer
     kind: str
     name: str
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
 
     @property
-    def outputs(self) -> list:
+    def outputs(self) -> list[Any]:
         """The tensors that it makes."""
         return keras.tree.flatten(self.output)
 
@@ -94,12 +80,12 @@ class Step:
         if isinstance(layer, _NORMALIZATIONS):
             return "its statistics (mean, square, root) need more than 8 bits"
         if isinstance(layer, twin_layers.KerasLayer):
-            source = layer.source
-            int8 = isinstance(source, _INT8_SOURCES) or getattr(source, "mode", None) == "max"  # of C4GroupPooling
+            # The kernels of the C4 convolutions are rounded in the file, a range per channel, and not in training.
+            int8 = base_kind(type(layer.source)).int8 is not None or getattr(layer.source, "mode", None) == "max"
             return None if int8 else "it runs as Keras has it, with no quantizers inside"
         if isinstance(layer, twin_layers.KerasOperation):
             operation = type(layer.source).__name__
-            return None if operation in _INT8_OPERATIONS else f"the operation {operation} has no int8 form here"
+            return None if kind(layer.source).int8 else f"the operation {operation} has no int8 form here"
         if isinstance(layer, tf_keras.layers.Activation):
             name = getattr(layer.activation, "__name__", str(layer.activation))
             return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"
@@ -114,7 +100,7 @@ class Step:
         return None
 
 
-def kind_of(layer) -> str:
+def kind_of(layer: tf_keras.layers.Layer) -> str:
     """The `Step.kind` of a tf_keras layer."""
     if isinstance(layer, _AFFINE):
         return "affine"
@@ -122,9 +108,9 @@ def kind_of(layer) -> str:
         return "sum"
     if isinstance(layer, twin_layers.KerasOperation):
         name = type(layer.source).__name__
-        return "silent" if name in _SILENT_OPERATIONS else "sum" if name in _SUMS else "other"
+        return "silent" if kind(layer.source).int8 == "moves" else "sum" if name in _SUMS else "other"
     if isinstance(layer, twin_layers.KerasLayer):
-        return "silent" if isinstance(layer.source, _SILENT_SOURCES) else "other"
+        return "silent" if base_kind(type(layer.source)).int8 == "moves" else "other"
     if isinstance(layer, tf_keras.layers.ReLU):
         fuses = not layer.negative_slope and not layer.threshold and layer.max_value in (None, 6.0)
         return "relu" if fuses else "other"

@@ -5,6 +5,9 @@ The algorithm only wants `tf.Variable`s, so the model needs no wrappers and noth
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 import tf_keras
@@ -19,7 +22,9 @@ from keraslight.compress._tfmot import transcribe
 from keraslight.graph import Graph
 
 
-def make_schedule(kind: str, final_sparsity: float, begin: int, end: int, frequency: int):
+def make_schedule(
+    kind: str, final_sparsity: float, begin: int, end: int, frequency: int
+) -> pruning_schedule.PruningSchedule:
     """A schedule whose last update falls exactly on step `end`.
 
     The library updates its masks at begin, begin + frequency, ... up to `end`. If `end` is not one of those steps, the
@@ -40,7 +45,7 @@ class LinearTimePruning(pruning_impl.Pruning):
     number.
     """
 
-    def _update_mask(self, weights):
+    def _update_mask(self, weights: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
         sparsity = self._pruning_schedule(self._step_fn())[1]
         magnitudes = tf.abs(weights)
         count = tf.size(magnitudes)
@@ -66,7 +71,12 @@ class Masks:
         m_by_n: Zeros among consecutive elements, such as (2, 4), or None.
     """
 
-    def __init__(self, groups, block_size=(1, 1), m_by_n=None):
+    def __init__(
+        self,
+        groups: Iterable[tuple[list[tf.Variable], Any]],
+        block_size: tuple[int, int] = (1, 1),
+        m_by_n: tuple[int, int] | None = None,
+    ) -> None:
         self.step = tf.Variable(0, dtype=tf.int32, trainable=False, name="pruning_step")
         self._prunings = []
         for kernels, schedule in groups:
@@ -80,31 +90,43 @@ class Masks:
             ]
             self._prunings.append(LinearTimePruning(lambda: self.step, variables, schedule, block_size, "AVG", m_by_n))
         # Sixty kernels one by one, twice a step, cost more than a small net's training step; as graphs they don't.
-        self.advance, self.apply = tf.function(self.advance), tf.function(self.apply)
+        self._advance_all, self._mask_all = tf.function(self._advance), tf.function(self._mask)
 
     def advance(self) -> None:
         """Before a training step: counts it, and if it is the masks' turn, updates them and zeroes what they hide.
 
         Otherwise the weights are as `apply` left them: masking them twice a step would only cost time.
         """
+        self._advance_all()
+
+    def apply(self) -> None:
+        """After a training step: zeroes what the masks hide."""
+        self._mask_all()
+
+    def _advance(self) -> None:
         self.step.assign_add(1)
         for pruning in self._prunings:
             pruning.update()
 
-    def apply(self) -> None:
-        """After a training step: zeroes what the masks hide."""
+    def _mask(self) -> None:
         for pruning in self._prunings:
             pruning.weight_mask_op()
 
 
-def wrap(graph: Graph, name: str, schedules: dict, block_size=(1, 1), m_by_n=None) -> tf_keras.Model:
+def wrap(
+    graph: Graph,
+    name: str,
+    schedules: dict[str, Any],
+    block_size: tuple[int, int] = (1, 1),
+    m_by_n: tuple[int, int] | None = None,
+) -> tf_keras.Model:
     """The float twin of a graph, with the library's pruning wrapper around some layers.
 
     Args:
         schedules: Layer name -> its schedule; the others stay as they are.
     """
 
-    def around(layer):
+    def around(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         schedule = schedules.get(layer.name)
         if schedule is None:
             return layer

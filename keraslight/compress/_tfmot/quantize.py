@@ -21,6 +21,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quantiz
 from keraslight import preprocessing
 from keraslight.compress._tfmot import transcribe, twin_layers
 from keraslight.compress._tfmot.int8_graph import Transcriber
+from keraslight.compress._tfmot.int8_steps import Step
 from keraslight.compress._tfmot.quantizers import (
     PREFIX,
     ActivationQuantizer,
@@ -30,6 +31,8 @@ from keraslight.compress._tfmot.quantizers import (
     Wrapper,
 )
 from keraslight.graph import Graph
+
+_RANGE = (-6.0, 6.0)  # of an activation without calibration data
 
 
 @dataclasses.dataclass
@@ -55,7 +58,7 @@ def quantize(
     keep_zeros: bool,
     keep_clusters: bool,
     batch_norm_steps: int,
-    calibration: list | None,
+    calibration: list[Any] | None,
 ) -> tf_keras.Model:
     """Builds the quantization-aware model.
 
@@ -76,7 +79,7 @@ def quantize(
     for tensor, layer in zip(keras.tree.flatten(built.inputs), graph.input_layers, strict=True):
         new[id(tensor)] = _quantized_input(built, tensor, layer, ranges)
 
-    def moved(structure):
+    def moved(structure: Any) -> Any:
         return keras.tree.map_structure(lambda v: new.get(id(v), v), structure)
 
     # What a batch norm or layer scale reads: the file folds them into the kernel before.
@@ -89,7 +92,7 @@ def quantize(
         if id(layer) not in wrappers:
             quantizer = None
             if wrapped and id(step.output) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(step.output), ()), positive=step.kind == "relu")
+                quantizer = ActivationQuantizer(*ranges.get(id(step.output), _RANGE), step.kind == "relu")
             weight = None
             if step.kind == "conv" and not _matches(step.name, skip):
                 weight = _weight(layer, folds=id(step.output) in folded)
@@ -105,7 +108,7 @@ def quantize(
         outputs = keras.tree.flatten(wrappers[id(layer)](*moved(step.args), **moved(kwargs)))
         for n, (old, output) in enumerate(zip(step.outputs, outputs, strict=True)):
             if not wrapped and id(old) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(old), ()))
+                quantizer = ActivationQuantizer(*ranges.get(id(old), _RANGE))
                 label = built.unique(f"{PREFIX}{layer.name}_output_{n}")
                 output = quantize_layer.QuantizeLayer(quantizer, name=label)(output)
             new[id(old)] = output
@@ -116,7 +119,7 @@ def quantize(
 
 
 def _floats(built: Transcriber, skip: tuple[str, ...]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for step in built.steps:
         reason = "left out by `skip`" if _matches(step.name, skip) else step.why_float()
         if reason is not None:
@@ -134,7 +137,7 @@ def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
     None where the next step fuses into this one in the file: convolution -> batch norm -> relu is one int8 operator
     with one output, and rounding between them would be rounding that inference never does.
     """
-    readers: dict[int, list] = {}
+    readers: dict[int, list[Step | None]] = {}
     uses: dict[int, int] = {}
     for step in built.steps:
         uses[id(step.layer)] = uses.get(id(step.layer), 0) + 1
@@ -159,7 +162,7 @@ def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
     return quantized
 
 
-def _ranges(built: Transcriber, outputs: set[int], calibration: list) -> dict[int, tuple[float, float]]:
+def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> dict[int, tuple[float, float]]:
     """Tensor id -> the mean of the batches' minima and maxima, from the float twin."""
     made = [tensor for step in built.steps for tensor in step.outputs if id(tensor) in outputs]
     inputs = [tensor for tensor in keras.tree.flatten(built.inputs) if tensor.dtype.is_floating]
@@ -173,7 +176,9 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list) -> dict[in
     return {id(tensor): (low, high) for tensor, (low, high) in zip(tensors, means, strict=True)}
 
 
-def _quantized_input(built: Transcriber, tensor, layer, ranges):
+def _quantized_input(
+    built: Transcriber, tensor: Any, layer: keras.layers.InputLayer, ranges: dict[int, tuple[float, float]]
+) -> Any:
     if not tf.as_dtype(layer.dtype).is_floating:
         return tensor
     readers = [step for step in built.steps if any(v is tensor for v in keras.tree.flatten(step.args))]
@@ -181,11 +186,11 @@ def _quantized_input(built: Transcriber, tensor, layer, ranges):
         # Raw pixels: scale 1 and no rounding, so that a uint8 image goes in as it is.
         quantizer = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
     else:
-        quantizer = ActivationQuantizer(*ranges.get(id(tensor), ()))
+        quantizer = ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
     return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{layer.name}"))(tensor)
 
 
-def _weight(layer, folds: bool) -> tuple[str, KernelQuantizer]:
+def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuantizer]:
     """The name of a layer's kernel and its quantizer; `folds` says that the file scales the kernel's channels."""
     depthwise = isinstance(layer, tf_keras.layers.DepthwiseConv2D)
     attribute = "depthwise_kernel" if depthwise else "kernel"
@@ -200,7 +205,7 @@ def _weight(layer, folds: bool) -> tuple[str, KernelQuantizer]:
     return attribute, KernelQuantizer(limits.max(axis=(0, 1)).ravel() if depthwise else limits.max(axis=(0, 1, 2)))
 
 
-def compile_classifier(model: tf_keras.Model, learning_rate, *, from_logits: bool) -> None:
+def compile_classifier(model: tf_keras.Model, learning_rate: Any, *, from_logits: bool) -> None:
     """Compiles for integer labels."""
     model.compile(
         optimizer=tf_keras.optimizers.Adam(learning_rate),
@@ -224,7 +229,7 @@ def with_softmax(model: tf_keras.Model) -> tf_keras.Model:
     return tf_keras.Model(model.inputs, probabilities, name=model.name)
 
 
-def cosine(learning_rate: float, steps: int):
+def cosine(learning_rate: float, steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:
     """A learning rate that falls to a hundredth along half a cosine."""
     return tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
+import numpy.typing
 import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper, quantizers
@@ -12,22 +16,22 @@ PREFIX = "quant_"
 
 
 class KernelQuantizer(quantizers.Quantizer):
-    """Eight bits, symmetric, range of the last step; one range an output channel.
+    """Eight bits, symmetric, with the range of the last step; one range per output channel.
 
-    Two differences from the library's own: a depthwise kernel gets a range a channel too (there, one for all, because
-    its last axis is not the channels'), and a channel of zeros, as pruning makes them, keeps a range above 0 (the
-    converter can't write a scale of 0).
+    It differs from the library's own in two points: depthwise kernels have a range per channel too (there, one for all,
+    because their last axis is not the channels), and a channel of zeros, which pruning makes, keeps a range above 0
+    (the converter can't write a scale of 0).
 
     Args:
-        limit: The first range's upper limit: a float, or an array with one a channel.
+        limit: Upper limit of the first range: a float, or an array with one per channel.
     """
 
     SMALLEST = 1e-6
 
-    def __init__(self, limit):
+    def __init__(self, limit: np.typing.ArrayLike) -> None:
         self.limit = np.maximum(np.asarray(limit, np.float32), self.SMALLEST)
 
-    def build(self, tensor_shape, name, layer):
+    def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
         return {
             f"{end}_var": layer.add_weight(
                 f"{name}_{end}",
@@ -38,7 +42,7 @@ class KernelQuantizer(quantizers.Quantizer):
             for end, sign in (("min", -1), ("max", 1))
         }
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: Any, training: Any, weights: dict[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         by_channel = self.limit.ndim == 1
         kernel = tf.reshape(inputs, (*inputs.shape[:2], -1, len(self.limit))) if by_channel else inputs
         low, high = weights["min_var"], weights["max_var"]
@@ -55,41 +59,41 @@ class KernelQuantizer(quantizers.Quantizer):
         )
         return tf.reshape(quantize(kernel, low, high, num_bits=8, narrow_range=True), inputs.shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"limit": self.limit.tolist()}
 
 
 @tf.custom_gradient
-def _rounded(kernel, step):
+def _rounded(kernel: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, Callable[[Any], Any]]:
     """The multiples of `step` next to a kernel's values, and the gradient as if nothing had been rounded.
 
-    It is what TensorFlow's fake-quantization gives where the range just holds the kernel. That operation goes through
-    the kernel channel by channel, with a stride: with its gradient it took 200 ms of one core for 3x3x512x512 weights,
-    this takes 6. The file's graph keeps it, because the converter knows it.
+    TensorFlow's fake quantization gives the same where the range just holds the kernel. But that operation walks the
+    kernel channel by channel, with a stride: with its gradient it took 200 ms of one core for 3x3x512x512 weights, this
+    takes 6. The file's graph keeps it, because the converter knows it.
     """
     return tf.round(kernel / step) * step, lambda gradient: (gradient, None)
 
 
 class ActivationQuantizer(quantizers.Quantizer):
-    """Eight bits, one range that follows the batches' minima and maxima.
+    """Eight bits, with one range that follows the batches' minima and maxima.
 
-    Two differences from the library's own: the average follows faster (its decay of 0.999 needs thousands of steps,
-    more than a fine-tuning has), and the range never shrinks to nothing (a range of 1e-40 trains to NaN, and NaN
+    It differs from the library's own in two points: the average follows faster (a decay of 0.999 needs thousands of
+    steps, more than fine-tuning has), and the range never shrinks to nothing (a range of 1e-40 trains to NaN, and NaN
     crashes the converter).
 
     Args:
-        low, high: The first range; 0 is taken in, because padding writes zeros.
-        positive: Whether no input is below 0, as behind a ReLU; then nobody has to look for the lowest.
+        low, high: First range; it is widened to include 0, because padding writes zeros.
+        positive: Whether no input is below 0, as after a ReLU; the minimum is then not computed.
     """
 
     DECAY = 0.99
     SMALLEST = 1e-6
 
-    def __init__(self, low: float = -6.0, high: float = 6.0, positive: bool = False):
+    def __init__(self, low: float = -6.0, high: float = 6.0, positive: bool = False) -> None:
         self.positive = positive
         self.low, self.high = 0.0 if positive else min(float(low), 0.0), max(float(high), self.SMALLEST)
 
-    def build(self, tensor_shape, name, layer):
+    def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
         return {
             f"{end}_var": layer.add_weight(
                 f"{name}_{end}", initializer=tf_keras.initializers.Constant(value), trainable=False
@@ -97,7 +101,7 @@ class ActivationQuantizer(quantizers.Quantizer):
             for end, value in (("min", self.low), ("max", self.high))
         }
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(self, inputs: Any, training: Any, weights: dict[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         low, high = weights["min_var"], weights["max_var"]
         if training:
             if not self.positive:
@@ -107,7 +111,7 @@ class ActivationQuantizer(quantizers.Quantizer):
             high = high.assign_sub((1 - self.DECAY) * (high - batch_high))
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"low": self.low, "high": self.high, "positive": self.positive}
 
 
@@ -115,11 +119,11 @@ class Wrapper(quantize_wrapper.QuantizeWrapperV2):
     """The library's wrapper, for frozen layers too: it lists every kernel that it quantizes as trainable."""
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[tf.Variable]:
         return super().trainable_weights if self.layer.trainable else []
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[tf.Variable]:
         frozen = [] if self.layer.trainable else super().trainable_weights
         return [*frozen, *super().non_trainable_weights]
 
@@ -132,26 +136,28 @@ class Config(QuantizeConfig):
         output: The output's quantizer, or None.
     """
 
-    def __init__(self, weight: tuple[str, KernelQuantizer] | None = None, output: ActivationQuantizer | None = None):
+    def __init__(
+        self, weight: tuple[str, KernelQuantizer] | None = None, output: ActivationQuantizer | None = None
+    ) -> None:
         self.weight, self.output = weight, output
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple[tf.Variable, KernelQuantizer]]:
         return [(getattr(layer, self.weight[0]), self.weight[1])] if self.weight else []
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(self, layer: Any, quantize_weights: Sequence[Any]) -> None:
         if self.weight:
             setattr(layer, self.weight[0], quantize_weights[0])
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(self, layer: Any) -> list[Any]:
         return []  # activations are layers of their own here
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(self, layer: Any, quantize_activations: Sequence[Any]) -> None:
         pass
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(self, layer: Any) -> list[ActivationQuantizer]:
         return [self.output] if self.output else []
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
@@ -161,10 +167,10 @@ class KeepZeros(tf_keras.constraints.Constraint):
     A constraint, not a callback, so that it holds in any `fit` and in custom loops.
     """
 
-    def __init__(self, kernel: np.ndarray):
+    def __init__(self, kernel: np.ndarray) -> None:
         self.mask = tf.constant(kernel != 0, tf.float32)
 
-    def __call__(self, w):
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
         return w * tf.reshape(self.mask, w.shape)  # a Dense's kernel has become a 1x1 convolution's
 
 
@@ -176,12 +182,12 @@ class KeepClusters(tf_keras.constraints.Constraint):
         keep_zeros: Whether the weights that are zero stay so.
     """
 
-    def __init__(self, kernel: np.ndarray, keep_zeros: bool):
+    def __init__(self, kernel: np.ndarray, keep_zeros: bool) -> None:
         values, firsts, places = np.unique(kernel, return_index=True, return_inverse=True)
         self.firsts, self.places = tf.constant(firsts, tf.int32), tf.constant(places.reshape(-1), tf.int32)
         self.free = tf.constant((values != 0) | (not keep_zeros), tf.float32)
 
-    def __call__(self, w):
+    def __call__(self, w: tf.Tensor) -> tf.Tensor:
         flat = tf.reshape(w, [-1])
         # Relative to one weight of each cluster: a mean of thousands of equal float32 numbers is another number, and
         # step after step they would drift away.

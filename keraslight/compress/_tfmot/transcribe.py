@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tf_keras
 
 from keraslight.compress._tfmot import twin_layers, twins
-from keraslight.graph import Graph, run
+from keraslight.graph import Call, Graph, run
 
 
-def inputs_of(graph: Graph) -> list:
+def inputs_of(graph: Graph) -> list[Any]:
     """A tf_keras input for each input of the graph."""
     return [
         tf_keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
@@ -17,7 +19,7 @@ def inputs_of(graph: Graph) -> list:
     ]
 
 
-def as_model(graph: Graph, inputs: list, outputs, name: str) -> tf_keras.Model:
+def as_model(graph: Graph, inputs: list[Any], outputs: Any, name: str) -> tf_keras.Model:
     """A tf_keras model whose inputs and outputs have the structure of the Keras 3 model's."""
     structured = isinstance(graph.inputs, dict | list | tuple)
     return tf_keras.Model(
@@ -25,16 +27,17 @@ def as_model(graph: Graph, inputs: list, outputs, name: str) -> tf_keras.Model:
     )
 
 
-def to_tf_keras(graph: Graph, name: str, around=lambda layer: layer) -> tf_keras.Model:
+def to_tf_keras(graph: Graph, name: str, around: twins.Around = lambda layer: layer) -> tf_keras.Model:
     """The float twin: one tf_keras layer for each Keras 3 layer.
 
     Args:
-        around: `tf_keras layer -> the layer to call in its place`, such as a wrapper whose `set_weights` takes the
-            weights of what it wraps.
+        graph: The Keras 3 model's graph.
+        name: The twin's name.
+        around: Put around each twin of a layer.
     """
     made: dict[str, tf_keras.layers.Layer] = {}
 
-    def call_layer(call, args, kwargs):
+    def call_layer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return twins.apply(call.layer, call.name, made, args, kwargs, around)
 
     inputs = inputs_of(graph)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +12,10 @@ import tensorflow as tf
 import tf_keras
 
 from keraslight import layers as own
-from keraslight.compress._registered import TWINS
+from keraslight.compress import _registered
 from keraslight.compress._tfmot import twin_layers
 from keraslight.errors import UnmappableLayerError
+from keraslight.graph import kinds
 
 # Classes that mean the same in both libraries, once the arguments that only one of them knows are left out. A class
 # that is not listed runs as it is, even if tf_keras has one of that name: some differ (hard sigmoid) without any error.
@@ -24,13 +27,7 @@ _SAME = (
     *("ZeroPadding2D", "Cropping2D", "UpSampling2D", "Flatten", "Reshape", "Permute", "RepeatVector"),
     *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout"),
 )
-
-# Own layers without a kernel that TFLite could keep in int8: they run as they are.
-_AS_IS = (
-    *(own.LocalResponseNorm, own.CodeDistance, own.ChannelStatistics, own.CoordinatePooling, own.CoordinateSplit),
-    *(own.MaxPoolWithIndices2D, own.MaxUnpool2D, own.C4GroupPooling),
-    *(own.ConditionalConv2D, own.DeformableConv2D, own.C4LiftingConv2D, own.C4GroupConv2D),
-)
+_STOCK = {own.GroupedConv2D: "Conv2D", own.BatchNorm: "BatchNormalization"}
 
 # Layer scales of other libraries: (module, class). The factors stand on the last axis.
 _LAYER_SCALES = {("keras.src.applications.convnext", "LayerScale"), ("kimm._src.layers.layer_scale", "LayerScale")}
@@ -39,17 +36,20 @@ _SCALED_ADDS = {("keras.src.applications.inception_resnet_v2", "CustomScaleLayer
 
 _NOT_CARRIED = ("dtype", "seed", "autocast", "name")  # initializers, regularizers and constraints go by their endings
 
+Around = Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer]
+"""tf_keras layer -> the layer to call in its place, such as a wrapper whose `set_weights` takes its inner weights."""
 
-def _hard_sigmoid(x):
+
+def _hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
-def _hard_silu(x):
+def _hard_silu(x: tf.Tensor) -> tf.Tensor:
     return x * tf.nn.relu6(x + 3.0) * (1 / 6)
 
 
 # Keras 3 activation -> what tf_keras' `activation=` takes; Keras' other functions run as they are.
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Any] = {
     **{name: name for name in ("linear", "relu", "softmax", "sigmoid", "tanh", "gelu", "elu", "selu", "softplus")},
     **{name: name for name in ("softsign", "exponential")},
     "relu6": tf.nn.relu6,
@@ -65,60 +65,62 @@ _ACTIVATION_OPERATIONS = {
 }
 
 
-def activation_name(layer) -> str:
+def activation_name(layer: Any) -> str:
     """The Keras 3 name of a layer's activation.
 
     Raises:
-        UnmappableLayerError: it is a function of the user's own.
+        UnmappableLayerError: It is a function of the user's own.
     """
-    name = keras.activations.serialize(layer.activation)
-    if isinstance(name, str):
-        try:
-            own_function = keras.activations.get(name) is not layer.activation
-        except ValueError:  # no activation of that name
-            own_function = True
-        if not own_function:
-            return name
-    raise UnmappableLayerError(
-        "An activation must be one of keras.activations to have a tf_keras twin. Received: "
-        f"{name!r} in layer {layer.name!r}. Write it as a layer of its own and give that a twin with "
-        "`keraslight.compress.register_twin`."
-    )
+    name = kinds.activation_name(layer)
+    if name is None:
+        raise UnmappableLayerError(
+            "An activation must be one of keras.activations to have a tf_keras twin. Received: "
+            f"{keras.activations.serialize(layer.activation)!r} in layer {layer.name!r}. Write it as a layer of its "
+            "own and give that a twin with `keraslight.compress.register_twin`."
+        )
+    return name
 
 
-def _activation(kind: str):
-    return _ACTIVATIONS[kind] if kind in _ACTIVATIONS else keras.activations.get(kind)
+def _activation(name: str) -> Any:
+    return _ACTIVATIONS[name] if name in _ACTIVATIONS else keras.activations.get(name)
 
 
-def activation_twin(kind: str, name: str, quantized: bool = False) -> tf_keras.layers.Layer:
-    """A layer that applies the Keras 3 activation `kind`."""
-    if kind in ("relu", "relu6"):
-        return tf_keras.layers.ReLU(6.0 if kind == "relu6" else None, name=name)
-    if kind == "hard_sigmoid":
+def activation_twin(activation: str, name: str, quantized: bool = False) -> tf_keras.layers.Layer:
+    """A layer that applies a Keras 3 activation, given by its name."""
+    if activation in ("relu", "relu6"):
+        return tf_keras.layers.ReLU(6.0 if activation == "relu6" else None, name=name)
+    if activation == "hard_sigmoid":
         return twin_layers.HardSigmoid(quantized, name=name)
-    if kind == "hard_silu" and quantized:
+    if activation == "hard_silu" and quantized:
         return twin_layers.HardSilu(name=name)
-    return tf_keras.layers.Activation(_activation(kind), name=name)
+    return tf_keras.layers.Activation(_activation(activation), name=name)
 
 
-def activation_of(layer) -> str | None:
+def activation_of(layer: Any) -> str | None:
     """The activation that a Keras 3 `Activation` layer or bare operation applies, or None if it is something else."""
     if type(layer) is keras.layers.Activation:
         return activation_name(layer)
     return _ACTIVATION_OPERATIONS.get(type(layer).__name__) if is_operation(layer) else None
 
 
-def is_scaled_add(layer) -> bool:
+def is_scaled_add(layer: Any) -> bool:
     """Whether a layer adds a scaled second input to its first, as those of InceptionResNetV2 do."""
     return (type(layer).__module__, type(layer).__name__) in _SCALED_ADDS
 
 
-def is_operation(layer) -> bool:
+def is_operation(layer: Any) -> bool:
     """Whether a call in a graph is a bare operation, such as `x + 3`."""
     return not isinstance(layer, keras.layers.Layer)
 
 
-def apply(layer, name: str, made: dict, args: tuple, kwargs: dict, around=lambda twin: twin):
+def apply(
+    layer: Any,
+    name: str,
+    made: dict[str, tf_keras.layers.Layer],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    around: Around = lambda twin: twin,
+) -> Any:
     """Calls the twin of a Keras 3 layer or bare operation, and makes it unless `made` has it.
 
     Args:
@@ -126,12 +128,12 @@ def apply(layer, name: str, made: dict, args: tuple, kwargs: dict, around=lambda
         name: Its unique name; an operation's second call gets a number behind it.
         made: Name -> twin; the new one is added.
         args, kwargs: As of the Keras 3 call, with tf_keras tensors.
-        around: As in `transcribe.to_tf_keras`.
+        around: Put around each new twin.
 
     Returns:
         What the twin gives.
     """
-    if is_operation(layer) and type(layer) not in TWINS and activation_of(layer) is None:
+    if is_operation(layer) and type(layer) not in _registered.TWINS and activation_of(layer) is None:
         unique, n = name, 2
         while unique in made:  # every call has numbers of its own, so it gets a twin of its own
             unique, n = f"{name}_call_{n}", n + 1
@@ -142,37 +144,30 @@ def apply(layer, name: str, made: dict, args: tuple, kwargs: dict, around=lambda
     return made[name](*args, **kwargs)
 
 
-def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
+def twin(layer: Any, name: str, **changes: Any) -> tf_keras.layers.Layer:
     """Makes the twin of one layer; the weights are copied when it is built.
 
     Args:
         layer: A Keras 3 layer.
         name: The twin's name.
-        **changes: Arguments of a stock tf_keras class that go before those of `layer`.
+        **changes: Arguments of a stock tf_keras class that take precedence over those of `layer`.
 
     Raises:
-        UnmappableLayerError: there is none.
+        UnmappableLayerError: There is none.
     """
     kind = type(layer)
-    if kind in TWINS:
-        return TWINS[kind](layer, name)
-    if activation_of(layer) is not None:
-        return activation_twin(activation_of(layer), name)
-    if kind is own.LayerScale or (kind.__module__, kind.__name__) in _LAYER_SCALES:
-        return twin_layers.LayerScale(name=name, trainable=layer.trainable)
+    for registered in (_registered.TWINS, twin_layers.TWINS):
+        if kind in registered:
+            return registered[kind](layer, name)
+    activation = activation_of(layer)
+    if activation is not None:
+        return activation_twin(activation, name)
+    if (kind.__module__, kind.__name__) in _LAYER_SCALES:
+        return twin_layers.ChannelScale(name=name, trainable=layer.trainable)
     if is_scaled_add(layer):
         return twin_layers.ScaledAdd(layer.scale, name=name)
-    if kind in (own.LayerNorm, own.GRN):
-        cls = {own.LayerNorm: twin_layers.LayerNorm, own.GRN: twin_layers.GRN}[kind]
-        return cls(layer.epsilon, name=name, trainable=layer.trainable)
-    if kind is own.DropPath:
-        return tf_keras.layers.Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=name)
-    if kind is own.ChannelSlice:
-        return twin_layers.ChannelSlice(layer.start, layer.stop, layer.step, name=name)
-    if kind in (own.GroupedConv2D, own.BatchNorm):
+    if kind in _STOCK:
         return _same(layer, name, changes)
-    if kind is own.ImageNormalization:
-        return tf_keras.layers.Rescaling(layer.scale, layer.offset, name=name)
     if kind is keras.layers.LeakyReLU:
         return tf_keras.layers.LeakyReLU(layer.negative_slope, name=name)
     if kind is keras.layers.Normalization:
@@ -183,7 +178,7 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
     stock = kind is getattr(keras.layers, kind.__name__, None) and kind is not keras.layers.Lambda
     if stock and kind.__name__ in _SAME:
         return _same(layer, name, changes)
-    if stock or kind in _AS_IS:
+    if stock or kind is getattr(own, kind.__name__, None):  # of which TFLite could keep no kernel in int8
         return twin_layers.KerasLayer(layer, name=name, trainable=layer.trainable)
     raise UnmappableLayerError(
         f"Every layer must have a tf_keras twin. Received: layer {layer.name!r} of class {kind.__module__}."
@@ -193,13 +188,12 @@ def twin(layer, name: str, **changes) -> tf_keras.layers.Layer:
     )
 
 
-def _plain_axes(axes) -> bool:
+def _plain_axes(axes: Any) -> bool:
     return isinstance(axes, list | tuple) and len(axes) == 2 and set(axes) <= {1, 2}
 
 
-def _same(layer, name: str, changes: dict) -> tf_keras.layers.Layer:
-    stock = {own.GroupedConv2D: "Conv2D", own.BatchNorm: "BatchNormalization"}
-    cls = getattr(tf_keras.layers, stock.get(type(layer), type(layer).__name__))
+def _same(layer: Any, name: str, changes: dict[str, Any]) -> tf_keras.layers.Layer:
+    cls = getattr(tf_keras.layers, _STOCK.get(type(layer), type(layer).__name__))
     known = {parameter for base in cls.__mro__ for parameter in inspect.signature(base.__init__).parameters}
     config = {
         key: value
@@ -216,7 +210,7 @@ def _same(layer, name: str, changes: dict) -> tf_keras.layers.Layer:
     return cls(name=name, **{**config, **changes})
 
 
-def _overruns_memory(layer) -> bool:
+def _overruns_memory(layer: Any) -> bool:
     """Whether oneDNN's gradient of a convolution writes outside its memory: see `keraslight.layers.GroupedConv2D`."""
     return (
         tuple(layer.kernel_size) == (1, 1)

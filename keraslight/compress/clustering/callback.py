@@ -40,9 +40,9 @@ class Clustering(keras.callbacks.Callback):
             least 3.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, a pattern matches nothing, or the model runs several steps an
+        InvalidArgumentError: An argument is out of range, a pattern matches nothing, or the model runs several steps an
             execution.
-        CompressionError: the model is subclassed, or Keras does not run on TensorFlow.
+        CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
 
@@ -67,13 +67,13 @@ class Clustering(keras.callbacks.Callback):
             )
         self.clusters, self.initialization = clusters, initialization
         self.layers, self.preserve_sparsity = layers, preserve_sparsity
-        self._state = None
+        self._state: Any = None  # a `_tfmot.clustering.Clusters`
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         check_callback(self.model, "Clustering")
         self.apply(self.model)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._state.apply()
 
     def apply(self, model: keras.Model) -> None:
@@ -126,7 +126,7 @@ def cluster(
         callbacks: More Keras callbacks.
         loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
             last layer gives them.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and everything else.
         verbose: As in `fit`.
 
@@ -134,8 +134,8 @@ def cluster(
         The clustered model, as `fuse` gives it; compiled, if it was trained.
 
     Raises:
-        InvalidArgumentError: an argument is out of range or a pattern matches no layer of the fused model.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        InvalidArgumentError: An argument is out of range or a pattern matches no layer of the fused model.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)

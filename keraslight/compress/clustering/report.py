@@ -80,8 +80,8 @@ def cluster_report(model: keras.Model, layers: str | Sequence[str] | None = None
         The report.
 
     Raises:
-        InvalidArgumentError: a pattern matches no layer that has a kernel.
-        CompressionError: the model is subclassed.
+        InvalidArgumentError: A pattern matches no layer that has a kernel.
+        CompressionError: The model is subclassed.
     """
     entries = []
     for name, layer in prunable_layers(model, layers).items():

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight import graph as _graph
 from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import copy as copy_model
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -47,9 +47,9 @@ class Pruning(keras.callbacks.Callback):
             the schedule then count for nothing.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, a pattern matches nothing, the model runs several steps an
+        InvalidArgumentError: An argument is out of range, a pattern matches nothing, the model runs several steps an
             execution, or fractions are given for a training of unknown length.
-        CompressionError: the model is subclassed, or Keras does not run on TensorFlow.
+        CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
 
@@ -82,10 +82,10 @@ class Pruning(keras.callbacks.Callback):
         self.begin_fraction, self.end_fraction = begin_fraction, end_fraction
         self.frequency = frequency
         self.layers, self.policy = layers, policy
-        self.block_size, self.m_by_n = tuple(block_size), m_by_n
-        self._masks = None
+        self.block_size, self.m_by_n = (block_size[0], block_size[1]), m_by_n
+        self._masks: Any = None  # a `_tfmot.pruning.Masks`
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         check_callback(self.model, "Pruning")
         distilled = isinstance(self.model, keras.distillation.Distiller)
         pruned = self.model.student if distilled else self.model
@@ -93,7 +93,7 @@ class Pruning(keras.callbacks.Callback):
         _settings.check_blocks(chosen, self.block_size)
         begin, end = self._steps()
         chosen_schedules = _settings.schedules(chosen, self.schedule, begin, end, self.frequency, self.block_size)
-        groups: dict[int, tuple[list, Any]] = {}
+        groups: dict[int, tuple[list[Any], Any]] = {}
         for name, (layer, _) in chosen.items():
             schedule = chosen_schedules[name]
             groups.setdefault(id(schedule), ([], schedule))[0].append(kernel_of(layer).value)
@@ -101,10 +101,10 @@ class Pruning(keras.callbacks.Callback):
 
         self._masks = pruning.Masks(list(groups.values()), self.block_size, self.m_by_n)
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         self._masks.advance()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._masks.apply()
 
     def _steps(self) -> tuple[int, int]:
@@ -165,7 +165,7 @@ def prune(
             last layer gives them.
         distillation: A teacher whose answers the copy learns as well as the labels, most often `model` itself:
             `keraslight.training.Distillation(model)`. It decides on the loss alone.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling, dropout and everything else.
         verbose: As in `fit`.
 
@@ -173,9 +173,9 @@ def prune(
         The pruned copy, compiled, with the model's layer names.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, a pattern matches no layer, the teacher has other classes or
+        InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
             images, or it comes with a `loss`.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
@@ -184,7 +184,7 @@ def prune(
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern should not wait for the copy
     keras.utils.set_random_seed(seed)
-    copy = _graph.copy(model)
+    copy = copy_model(model)
     fine_tune(
         copy,
         data,

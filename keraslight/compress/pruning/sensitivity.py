@@ -12,10 +12,11 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight import graph as _graph
 from keraslight.compress import _plots
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import copy as copy_model
+from keraslight.graph import read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class SensitivityReport:
                 chosen[name] = sparsity
         return chosen
 
-    def plot(self, path: str | os.PathLike) -> Path:
+    def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draws the table as a picture: a row a layer, a column a sparsity, the color the accuracy.
 
         Args:
@@ -101,21 +102,21 @@ def sensitivity(
             and goes through the model once a layer and sparsity: a thousand images do.
         sparsities: Shares of zeros to try, each in (0, 1), rising.
         layers, policy: Which layers, as in `Pruning`.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
 
     Returns:
         The report.
 
     Raises:
-        InvalidArgumentError: an argument is out of range, `data` can't be used, or a pattern matches nothing.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        InvalidArgumentError: An argument is out of range, `data` can't be used, or a pattern matches nothing.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
     names = list(prunable_layers(model, layers, policy))
-    copy = _graph.copy(model)
-    kernels = {name: kernel_of(layer) for name, layer in _graph.read(copy).layers().items() if name in names}
+    copy = copy_model(model)
+    kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}
     batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(

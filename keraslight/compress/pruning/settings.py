@@ -1,18 +1,25 @@
-"""What both ways of pruning share: the checks of their arguments, and the schedules that follow from them."""
+"""What both ways of pruning share: checks of their arguments, and the schedules that follow from them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from keraslight.compress.pruning.sparsity import POLICIES, check_sparsity, kernel_of
+from keraslight.compress.pruning.sparsity import POLICIES, Targets, check_sparsity, kernel_of
 from keraslight.errors import InvalidArgumentError
 
 _SCHEDULES = ("polynomial", "constant")
 _UPDATES = 20  # mask updates in a training, unless `frequency` says otherwise
 
 
-def check(sparsity, schedule, policy, block_size, m_by_n) -> None:
+def check(
+    sparsity: float | Mapping[str, float],
+    schedule: Any,
+    policy: str,
+    block_size: tuple[int, int],
+    m_by_n: tuple[int, int] | None,
+) -> None:
     check_sparsity("final_sparsity", sparsity)
     if isinstance(schedule, str) and schedule not in _SCHEDULES:
         raise InvalidArgumentError(
@@ -26,7 +33,7 @@ def check(sparsity, schedule, policy, block_size, m_by_n) -> None:
         raise InvalidArgumentError(f"`m_by_n` must be (m, n) with 0 < m < n. Received: {m_by_n}.")
 
 
-def _is_pair(value) -> bool:
+def _is_pair(value: Any) -> bool:
     return isinstance(value, tuple | list) and len(value) == 2
 
 
@@ -42,7 +49,7 @@ def check_steps(begin_step: int | None, end_step: int | None, frequency: int | N
         )
 
 
-def check_blocks(chosen: dict, block_size: tuple[int, int]) -> None:
+def check_blocks(chosen: Targets, block_size: tuple[int, int]) -> None:
     others = [name for name, (layer, _) in chosen.items() if len(kernel_of(layer).shape) != 2]
     if tuple(block_size) != (1, 1) and others:
         raise InvalidArgumentError(
@@ -51,7 +58,9 @@ def check_blocks(chosen: dict, block_size: tuple[int, int]) -> None:
         )
 
 
-def schedules(chosen: dict, schedule, begin: int, end: int, frequency, block_size) -> dict[str, Any]:
+def schedules(
+    chosen: Targets, schedule: Any, begin: int, end: int, frequency: int | None, block_size: tuple[int, int]
+) -> dict[str, Any]:
     """Layer name -> schedule; layers of equal sparsity share one."""
     if not isinstance(schedule, str):
         return dict.fromkeys(chosen, schedule)

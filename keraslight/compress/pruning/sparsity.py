@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from keraslight import graph as _graph
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import read
+from keraslight.graph.kinds import base_kind
 
-_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.SeparableConv2D)
-_KERNELS = (*_CONVOLUTIONS, keras.layers.DepthwiseConv2D, keras.layers.Dense)
 POLICIES = ("default", "xnnpack")
+Targets = dict[str, tuple[keras.Layer, float]]
+"""Layer name -> the layer and the share of zeros that it shall reach, in the model's order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,8 +81,8 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
         The report.
 
     Raises:
-        InvalidArgumentError: a pattern matches no layer that has a kernel.
-        CompressionError: the model is subclassed.
+        InvalidArgumentError: A pattern matches no layer that has a kernel.
+        CompressionError: The model is subclassed.
     """
     chosen = prunable_layers(model, layers, policy)
     entries = [(name, np.asarray(kernel_of(layer))) for name, layer in chosen.items()]
@@ -90,7 +91,7 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
 
 def kernel_of(layer: keras.Layer) -> keras.Variable:
     """The kernel that is pruned: of a SeparableConv2D the 1x1 one, which holds nearly all of its weights."""
-    return layer.pointwise_kernel if isinstance(layer, keras.layers.SeparableConv2D) else layer.kernel
+    return getattr(layer, base_kind(type(layer)).prunes or "kernel")
 
 
 def prunable_layers(
@@ -100,15 +101,15 @@ def prunable_layers(
 
     Args:
         model: A functional or sequential model.
-        patterns: Name patterns (`fnmatch`) of layers of `_KERNELS`; None takes those of `policy`.
+        patterns: Name patterns (`fnmatch`) of layers with a kernel to prune; None takes those of `policy`.
         policy: One of `POLICIES`. `"default"`: every Conv2D, SeparableConv2D and Dense but the first convolution.
             Depthwise kernels and the first convolution are left alone: together they hold a few percent of the weights,
             and zeros there cost the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions
             without stride, dilation and groups on maps of more than one pixel.
 
     Raises:
-        InvalidArgumentError: a pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
-        CompressionError: the model is subclassed.
+        InvalidArgumentError: A pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
+        CompressionError: The model is subclassed.
     """
     if policy not in POLICIES:
         raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
@@ -116,17 +117,14 @@ def prunable_layers(
         raise InvalidArgumentError(
             f"`policy` must be 'default' where layers are named. Received: policy={policy!r}, layers={patterns!r}."
         )
-    kernels = {name: layer for name, layer in _graph.read(model).layers().items() if isinstance(layer, _KERNELS)}
+    kernels = {name: layer for name, layer in read(model).layers().items() if base_kind(type(layer)).prunes}
     if patterns is None:
-        stem = next((name for name, layer in kernels.items() if isinstance(layer, _CONVOLUTIONS)), None)
+        layouts = {name: base_kind(type(layer)).kernel for name, layer in kernels.items()}
+        stem = next((name for name, layout in layouts.items() if layout in ("convolution", "separable")), None)
         chosen = {
             name: layer
             for name, layer in kernels.items()
-            if (
-                _runs_sparse(layer)
-                if policy == "xnnpack"
-                else name != stem and not isinstance(layer, keras.layers.DepthwiseConv2D)
-            )
+            if (_runs_sparse(layer) if policy == "xnnpack" else name != stem and layouts[name] != "depthwise")
         }
         if not chosen:
             wanted = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
@@ -151,7 +149,7 @@ def targets(
     sparsity: float | Mapping[str, float],
     layers: str | Sequence[str] | None = None,
     policy: str = "default",
-) -> dict[str, tuple[keras.Layer, float]]:
+) -> Targets:
     """The layers to prune with the share of zeros that each shall reach, by name, in the model's order.
 
     Args:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight import graph as _graph
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import copy as copy_model
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -48,19 +49,19 @@ def wrap_pruning(
     """
     _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
     _settings.check_steps(begin_step, end_step, frequency)
-    graph = _graph.read(model)
+    graph = read(model)
     chosen = targets(model, final_sparsity, layers, policy)
     _settings.check_blocks(chosen, block_size)
     depthwise = [name for name, (layer, _) in chosen.items() if isinstance(layer, keras.layers.DepthwiseConv2D)]
     if depthwise:
         raise InvalidArgumentError(
-            "The library's wrapper leaves depthwise kernels alone; use the callback `Pruning` for them. "
-            f"Received: {depthwise}."
+            "`layers` must match no depthwise convolution: the library's wrapper ignores them, the callback `Pruning` "
+            f"prunes them. Received: {depthwise}."
         )
-    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, tuple(block_size))
+    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, block_size)
     from keraslight.compress._tfmot import pruning
 
-    return pruning.wrap(graph, model.name, chosen_schedules, tuple(block_size), m_by_n)
+    return pruning.wrap(graph, model.name, chosen_schedules, (block_size[0], block_size[1]), m_by_n)
 
 
 def pruning_step_callback() -> tf_keras.callbacks.Callback:
@@ -75,10 +76,10 @@ def pruning_step_callback() -> tf_keras.callbacks.Callback:
 
 
 def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
-    """Takes the pruning wrappers off and brings the sparse weights back into Keras 3.
+    """Removes the pruning wrappers and copies the sparse weights back into Keras 3.
 
     Args:
-        wrapped: What `wrap_pruning` gave, trained.
+        wrapped: Trained model that `wrap_pruning` returned.
         model: The Keras 3 model that it was made from. It is not changed.
 
     Returns:
@@ -86,7 +87,7 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
 
     Raises:
         InvalidArgumentError: `wrapped` is a Keras 3 model.
-        CompressionError: the two models do not belong together.
+        CompressionError: The two models do not belong together.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     if isinstance(wrapped, keras.Model):
@@ -96,8 +97,8 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
     from keraslight.compress._tfmot import pruning
 
     trained = pruning.strip(wrapped)
-    copy = _graph.copy(model)
-    for name, layer in _graph.read(copy).layers().items():
+    copy = copy_model(model)
+    for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization) or not getattr(layer, "weights", ()):
             continue  # the twin of a Normalization has constants
         values = trained.get(name, [])

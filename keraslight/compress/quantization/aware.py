@@ -12,14 +12,17 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight import graph as _graph
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import Graph, read
+from keraslight.graph import copy as copy_model
 from keraslight.graph.ends import final_activation, own_preprocessing
 from keraslight.rewrite import joined_slices
 
 if TYPE_CHECKING:
     import tf_keras
+
+    from keraslight.compress._tfmot.quantize import Origin
 
 _CALIBRATION_BATCHES = 4
 
@@ -98,14 +101,14 @@ def quantize_aware(
         The tf_keras model. A layer that has a quantizer is called `quant_<name>`.
 
     Raises:
-        UnmappableLayerError: a layer has no tf_keras twin.
-        InvalidArgumentError: a pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        UnmappableLayerError: A layer has no tf_keras twin.
+        InvalidArgumentError: A pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
-    graph = joined_slices(_graph.read(model))
+    graph = joined_slices(read(model))
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     _check_patterns(skip, graph)
     calibration = None if calibration_data is None else _calibration_batches(calibration_data)
@@ -137,7 +140,7 @@ def train_quantized(
     preserve_sparsity: bool = True,
     preserve_clusters: bool = True,
     batch_norm_steps: int = 0,
-    callbacks: Iterable = (),
+    callbacks: Iterable[Any] = (),
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -154,7 +157,7 @@ def train_quantized(
         learning_rate: The highest one, at the first step.
         skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
         callbacks: tf_keras callbacks.
-        batch_size: For arrays.
+        batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and dropout.
         verbose: As in `fit`.
 
@@ -209,11 +212,11 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
         A copy of `model` with the trained weights, not compiled.
 
     Raises:
-        CompressionError: the two models do not belong together.
+        CompressionError: The two models do not belong together.
     """
     origin = _origin(quantized)
-    copy = _graph.copy(model)  # what has no twin weight (a Normalization's statistics) stays
-    for name, layer in _graph.read(copy).layers().items():
+    copy = copy_model(model)  # what has no twin weight (a Normalization's statistics) stays
+    for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization):
             continue
         variables = origin.variables.get(name, ())
@@ -236,7 +239,7 @@ def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
         quantized: What `quantize_aware` or `train_quantized` gave.
 
     Raises:
-        InvalidArgumentError: it is another model.
+        InvalidArgumentError: It is another model.
     """
     origin = _origin(quantized)
     return QuantizationReport(
@@ -247,7 +250,7 @@ def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
     )
 
 
-def _origin(quantized):
+def _origin(quantized: Any) -> Origin:
     origin = getattr(quantized, "origin", None)
     if origin is None:
         raise InvalidArgumentError(
@@ -257,7 +260,7 @@ def _origin(quantized):
     return origin
 
 
-def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:
+def _check_patterns(patterns: tuple[str, ...], graph: Graph) -> None:
     names = list(graph.layers())
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
@@ -266,7 +269,7 @@ def _check_patterns(patterns: tuple[str, ...], graph: _graph.Graph) -> None:
             )
 
 
-def _calibration_batches(data: Any) -> list:
+def _calibration_batches(data: Any) -> list[Any]:
     import tensorflow as tf
 
     if isinstance(data, np.ndarray):

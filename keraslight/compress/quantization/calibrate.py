@@ -21,7 +21,7 @@ RANGE_IMAGES = 128
 def calibrate(
     model: keras.Model,
     data: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     skip: str | Sequence[str] = (),
     equalize: bool = True,
@@ -53,9 +53,9 @@ def calibrate(
         The path.
 
     Raises:
-        InvalidArgumentError: an argument or the data can't be used, or a pattern of `skip` matches no layer.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
-        ExportError: the converter refuses the model.
+        InvalidArgumentError: An argument or the data can't be used, or a pattern of `skip` matches no layer.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
+        ExportError: The converter refuses the model.
     """
     from keraslight.export import to_litert
 

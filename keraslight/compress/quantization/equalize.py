@@ -38,7 +38,7 @@ def equalize(model: keras.Model, *, replace_relu6: bool = False) -> keras.Model:
         A new model as `fuse` gives it, equalized.
 
     Raises:
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     return build(equalized(fused(read(model)), replace_relu6))
 
@@ -82,7 +82,7 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
 
     Raises:
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     if len(model.inputs) != 1:
         raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(model.inputs)}.")
@@ -171,7 +171,8 @@ def _input_range(step: Step) -> np.ndarray:
 
 def _linear(call: Call, weights: list[np.ndarray]) -> keras.layers.Layer:
     """The layer with other weights and without its activation."""
-    layer = call.node.kind.from_config({**call.node.config, "activation": "linear", "name": None})
+    kind: Any = call.node.kind
+    layer = kind.from_config({**call.node.config, "activation": "linear", "name": None})
     layer.build(call.inputs[0].shape)
     layer.set_weights(weights)
     return layer
@@ -185,6 +186,6 @@ def _rounded(step: Step) -> np.ndarray:
     return np.round(kernel / np.where(scale > 0, scale, 1)) * scale
 
 
-def _channel_means(y) -> np.ndarray:
+def _channel_means(y: Any) -> np.ndarray:
     y = np.asarray(y, np.float64)
     return y.mean(axis=tuple(range(y.ndim - 1)))

@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keraslight import graph as _graph
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import read
 
 
 class Int8Layers:
@@ -28,14 +28,14 @@ class Int8Layers:
     """
 
     def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int | None = 1):
-        from keraslight.export.litert._selective import MOVES, CalibratedModel
+        from keraslight.export.litert.selective import MOVES, CalibratedModel
 
-        graph = _graph.read(model)
+        graph = read(model)
         layers = graph.layers()
         (output,) = keras.tree.flatten(graph.outputs)
         self.kinds = {name: type(layer).__name__ for name, layer in layers.items()}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
-        self._calibrated = CalibratedModel(model, images, batch_size)
+        self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
         changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
         self.names = tuple(name for name in layers if name in changed)
@@ -56,12 +56,12 @@ class Int8Layers:
                 )
         return {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
 
-    def write(self, path: str | os.PathLike, floats: Collection[str], **dtypes: str) -> Path:
+    def write(self, path: str | os.PathLike[str], floats: Collection[str], **dtypes: str) -> Path:
         """Writes a file with these layers in float and the others in int8; `dtypes` as `CalibratedModel.write`."""
         operators = [name for name, owners in self._owners.items() if not set(owners).isdisjoint(floats)]
         return self._calibrated.write(path, operators, **dtypes)
 
-    def write_alone(self, path: str | os.PathLike, layer: str) -> Path:
+    def write_alone(self, path: str | os.PathLike[str], layer: str) -> Path:
         """Writes a file with one layer in int8 and the others in float."""
         return self._calibrated.write(path, [name for name, owners in self._owners.items() if owners[-1] != layer])
 

@@ -30,7 +30,7 @@ class QuantizationCost:
 
     def drop(self, baseline: float | None) -> float:
         """What the file loses, 0..1: accuracy against the model's, or without labels agreement with the model."""
-        return 1 - self.agreement if self.accuracy is None else baseline - self.accuracy
+        return 1 - self.agreement if self.accuracy is None or baseline is None else baseline - self.accuracy
 
     def __str__(self) -> str:
         right = "" if self.accuracy is None else f"{self.accuracy:>8.2%}  "

@@ -39,7 +39,7 @@ class QuantizationSensitivity:
         """
         return tuple(sorted(self.layers, key=lambda name: -self.layers[name].difference))
 
-    def plot(self, path: str | os.PathLike) -> Path:
+    def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draws the table as bars.
 
         Args:
@@ -131,9 +131,9 @@ def quantization_sensitivity(
         The report.
 
     Raises:
-        InvalidArgumentError: the data can't be used, or a pattern matches nothing.
-        CompressionError: the model is subclassed, or a layer's configuration does not make it again.
-        ExportError: the converter refuses the model.
+        InvalidArgumentError: The data can't be used, or a pattern matches nothing.
+        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
+        ExportError: The converter refuses the model.
         MissingDependencyError: ai-edge-litert is not installed.
     """
     judge = Judge(model, Images(data))
@@ -146,7 +146,7 @@ def quantization_sensitivity(
 def calibrate_mixed(
     model: keras.Model,
     data: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     max_drop: float = 0.005,
     validation_data: Any = None,
@@ -180,11 +180,11 @@ def calibrate_mixed(
         The report, which names the float layers.
 
     Raises:
-        InvalidArgumentError: an argument or the data can't be used.
-        CompressionError: the bound does not hold with every layer in float (equalizing over a ReLU6 changes a model;
+        InvalidArgumentError: An argument or the data can't be used.
+        CompressionError: The bound does not hold with every layer in float (equalizing over a ReLU6 changes a model;
             with an integer input the first layer can't be float), the model is subclassed, or a layer's configuration
             does not make it again. Nothing is written.
-        ExportError: the converter refuses the model.
+        ExportError: The converter refuses the model.
         MissingDependencyError: ai-edge-litert is not installed.
     """
     if not 0 <= max_drop < 1:

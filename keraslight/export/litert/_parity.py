@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keraslight._batches import labelled_batches
 from keraslight.errors import DisagreementError, InvalidArgumentError, MissingDependencyError
 
 _BATCH = 32
@@ -91,7 +92,8 @@ def litert_parity(model: Any, path: str | os.PathLike, data: Any, *, num_threads
     """
     run = litert_runner(path, num_threads=num_threads)
     largest, agree, images, right_model, right_file, labelled = 0.0, 0, 0, 0, 0, True
-    for batch, labels in _batches(data):
+    for batch, labels in labelled_batches(data, _BATCH):
+        batch = np.asarray(batch, np.float32)
         wanted = np.asarray(model(batch, training=False))
         found = run(batch)
         images += len(batch)
@@ -101,6 +103,7 @@ def litert_parity(model: Any, path: str | os.PathLike, data: Any, *, num_threads
         if labels is None:
             labelled = False
         else:
+            labels = labels.reshape(-1)
             right_model += int((wanted.argmax(-1) == labels).sum())
             right_file += int((found.argmax(-1) == labels).sum())
     if not images:
@@ -166,16 +169,3 @@ def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
         return values
     scale, zero = details["quantization"]
     return (values.astype(np.float32) - zero) * np.float32(scale)
-
-
-def _batches(data: Any) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Float32 batches of images, with their labels or None."""
-    if isinstance(data, np.ndarray):
-        data = (data, None)
-    if isinstance(data, tuple):
-        all_images, all_labels = data
-        parts = (slice(start, start + _BATCH) for start in range(0, len(all_images), _BATCH))
-        data = ((all_images[part], None if all_labels is None else all_labels[part]) for part in parts)
-    for part in data:
-        images, labels = part if isinstance(part, tuple | list) else (part, None)
-        yield np.asarray(images, np.float32), None if labels is None else np.asarray(labels).reshape(-1)

@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export._frozen import check_convertible, write_file
-from keraslight.export.litert._convert import DTYPES, calibrating_converter
+from keraslight._files import write_file
+from keraslight.errors import InvalidArgumentError
+from keraslight.export._frozen import Network, check_convertible
 from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._parity import new_interpreter
 from keraslight.export.litert._report import LiteRTOperator, litert_report
+from keraslight.export.litert.convert import DTYPES, calibrating_converter, converted, refused
+from keraslight.graph import Graph
 
 # Operators that only move or choose values. Int8 is exact there, but only where what they read is int8 anyway: rounding
 # a float tensor to pad it would cost what leaving its layers in float is to save.
@@ -33,7 +35,7 @@ class CalibratedModel:
     `QuantizationDebugger` splits it in the same place.
 
     Args:
-        model: A Keras 3 model with one input (B, H, W, C) and one output.
+        graph: A graph with one input (B, H, W, C) and one output. It is not changed.
         representative_data, batch_size: As in `to_litert`.
 
     Attributes:
@@ -47,18 +49,15 @@ class CalibratedModel:
 
     operators: tuple[LiteRTOperator, ...]
 
-    def __init__(self, model: Any, representative_data: Any, batch_size: int | None = 1):
+    def __init__(self, graph: Graph, representative_data: Any, batch_size: int | None = 1) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
-        check_convertible(model)
-        self._name = model.name
+        check_convertible(Network.of_graph(graph))
+        self._name = graph.name
         with tempfile.TemporaryDirectory() as folder:
-            converter = calibrating_converter(model, representative_data, batch_size, folder)
+            converter = calibrating_converter(graph, representative_data, batch_size, folder)
             converter._experimental_calibrate_only = True
-            try:
-                self._content = converter.convert()
-            except Exception as error:  # the converter raises whatever its C++ side throws
-                raise self._refused(error) from error
+            self._content = converted(converter, graph.name)
             file = Path(folder) / "calibrated.tflite"
             file.write_bytes(self._content)
             self.operators = litert_report(file).operators
@@ -101,7 +100,7 @@ class CalibratedModel:
             content = mlir_quantize(self._content, denylisted_nodes=sorted(floats) or None)
             content = modify_model_io_type(content, *(tf.as_dtype(dtype) for dtype in dtypes.values()))
         except Exception as error:
-            raise self._refused(error) from error
+            raise refused(self._name, error) from error
 
         def check(file: Path) -> None:
             # Where an end is float, the converter leaves it so with no more than a note.
@@ -133,9 +132,6 @@ class CalibratedModel:
             if readers[name] and readers[name] <= floats:
                 floats.add(name)
         return floats
-
-    def _refused(self, error: Exception) -> ExportError:
-        return ExportError(f"The converter must accept every layer. Received: {self._name!r}; it said: {error}")
 
 
 def _sources(content: bytes) -> dict[str, set[str | None]]:

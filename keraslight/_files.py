@@ -1,0 +1,41 @@
+"""Files that are whole or not there: written under another name and renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to. If the block ends without an error, that file replaces `path` in one step.
+
+    The path is in the same folder, hidden, and has the suffix of `path`, which Keras, NumPy and matplotlib look at.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes | str, verify: Callable[[Path], None] | None = None) -> Path:
+    """Writes a file in one step; its folder is made if necessary.
+
+    Args:
+        path: The file.
+        content: What it will hold. Text is encoded as UTF-8.
+        verify: Called with the complete file before it replaces `path`. What it raises prevents that.
+
+    Returns:
+        The path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        if verify is not None:
+            verify(temporary)
+    return path

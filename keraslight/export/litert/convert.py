@@ -1,0 +1,358 @@
+"""A model as a .tflite file."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from keraslight._batches import fits, labelled_batches
+from keraslight._files import write_file
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import Network, check_convertible, frozen_function
+from keraslight.export._inference import normalized
+from keraslight.export._memory import return_free_memory
+from keraslight.export.litert._float16 import halve_weights
+from keraslight.export.litert._metadata import add_metadata
+from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends
+from keraslight.layers import ImageNormalization
+from keraslight.preprocessing import LAYER_NAME, Preprocessing
+from keraslight.rewrite import in_forms, reparameterized
+
+log = logging.getLogger(__name__)
+
+Verify = Callable[[Path], Any]
+SIGNATURE_NAME = "serving_default"
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+DTYPES = ("float32", "uint8", "int8")
+
+_SPARSE = (None, "float16")  # what has kernels that unpack the sparse form
+_SPARSE_FROM = 0.6  # share of zeros; in float16 a weight's place takes as much as the weight, so half is no gain
+_SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
+
+
+def to_litert(
+    model: Any,
+    path: str | os.PathLike,
+    *,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    input_dtype: str = "float32",
+    output_dtype: str = "float32",
+    batch_size: int | None = 1,
+    sparse: bool | None = None,
+    labels: Sequence[str] | None = None,
+    preprocessing: Preprocessing | None = None,
+    xnnpack: bool = True,
+    verify: Callable[[Path], None] | None = None,
+) -> Path:
+    """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
+
+    Branches that RepVGG trains in parallel are joined, and some layers become other operators: see `xnnpack`.
+
+    With `labels`, MediaPipe Tasks' `ImageClassifier` reads the file as it is, if its images have three channels and it
+    takes float32 or uint8.
+
+    Args:
+        model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
+            `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
+        path: The file to write. It is replaced in one step; its folder is made.
+        quantization: None (float32), `"float16"` weights (but for the smallest constants, 8% of the bytes, whose
+            rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
+            (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
+        representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
+            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
+        input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
+            in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
+        output_dtype: What the file gives: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
+            or `"int8"` (the same less 128). MediaPipe reads float32 and uint8.
+        batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
+            then has no operators that work out shapes.
+        sparse: Store only what is not zero of a pruned model's kernels, in float32 or float16 files; None does where
+            at least 60% of the weights are zeros. The file of a MobileNetV2 with 75% zeros is 0.37 of the dense one's
+            size in float32, 0.49 in float16. It gives the same numbers in the same time (the interpreter unpacks it
+            when it starts), and gzips to the same size. Int8 has no such kernels.
+        labels: One name a class, in the order of the outputs. They go into the file with a description of its images
+            (TFLite Metadata); None writes no metadata.
+        preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
+            raw pixels. None leaves the model as it is.
+        xnnpack: Write what XNNPACK, which runs files on CPUs, has no kernels for as other operators that give the same:
+            depthwise convolutions of more than 25 taps, slices with steps, and in int8 hard swish, lone ReLUs, average
+            pooling and GRN's division. A ConvNeXt takes a quarter of its float file's time in int8; without, three
+            times that. False is for GPU delegates, which take the plain operators. A quantization-aware model has these
+            forms since it was made.
+        verify: Called with the finished file before it takes its place; what it raises stops the conversion. Such as
+            `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: arguments that do not go together.
+        DisagreementError: what `LiteRTParity.require` raises in `verify`; an older file at `path` stays as it was.
+        ExportError: the model has several inputs or outputs, or the converter refuses it.
+        MissingDependencyError: TensorFlow is not installed.
+    """
+    ends = read_ends(model)
+    if ends.quantization_aware and quantization is None:
+        quantization = "int8"
+    options = _Options(
+        quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify
+    )
+    options.check(quantization_aware=ends.quantization_aware)
+    network = Network.of_model(model)
+    check_convertible(network, several=True)
+    options = options.decided(network)
+    if preprocessing is not None:
+        _check_preprocessing(model, preprocessing, ends)
+    elif labels is not None and not ends.takes_pixels:
+        log.warning(
+            "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
+            "0..255. If it was trained on normalized images, pass that Preprocessing."
+        )
+    if not ends.quantization_aware:
+        try:
+            graph = read(model)
+        except UnreadableModelError:  # it is called as it is
+            network = network if preprocessing is None else _normalized(model, preprocessing)
+        else:
+            network = _prepared(graph if preprocessing is None else normalized(graph, preprocessing), options)
+    pixels = ends.takes_pixels or preprocessing is not None
+    return _write(network, path, options, takes_pixels=pixels, quantization_aware=ends.quantization_aware)
+
+
+def convert_graph(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    *,
+    quantization: str | None = None,
+    representative_data: Any = None,
+    input_dtype: str = "float32",
+    output_dtype: str = "float32",
+    batch_size: int | None = 1,
+    sparse: bool | None = None,
+    labels: Sequence[str] | None = None,
+    xnnpack: bool = True,
+    verify: Verify | None = None,
+) -> Path:
+    """Does what `to_litert` does, from a graph: no model is read or built.
+
+    Args:
+        graph: A graph with one input, and one output or a dict of outputs. It is not changed.
+        path, quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify:
+            As in `to_litert`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError, DisagreementError, ExportError, MissingDependencyError: As `to_litert`.
+    """
+    options = _Options(
+        quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify
+    )
+    options.check(quantization_aware=False)
+    network = Network.of_graph(graph)
+    check_convertible(network, several=True)
+    options = options.decided(network)
+    return _write(_prepared(graph, options), path, options, takes_pixels=takes_pixels(graph))
+
+
+def takes_pixels(graph: Graph) -> bool:
+    """Whether a model says that it normalizes raw pixels itself, if only by a layer's name."""
+    return any(call.name == LAYER_NAME or issubclass(call.node.kind, ImageNormalization) for call in graph.calls)
+
+
+def calibrating_converter(graph: Graph, representative_data: Any, batch_size: int | None, folder: str) -> Any:
+    """TFLite's converter of a graph to int8, with float32 input and output.
+
+    Args:
+        graph, representative_data, batch_size: As in `convert_graph`.
+        folder: For the SavedModel that the converter reads; it must stay until the converter has converted.
+    """
+    options = _Options("int8", representative_data, batch_size=batch_size)
+    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph), quantization_aware=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """Arguments of `to_litert`."""
+
+    quantization: str | None = None
+    representative_data: Any = None
+    input_dtype: str = "float32"
+    output_dtype: str = "float32"
+    batch_size: int | None = 1
+    sparse: bool | None = None
+    labels: Sequence[str] | None = None
+    xnnpack: bool = True
+    verify: Verify | None = None
+
+    def check(self, *, quantization_aware: bool) -> None:
+        """Raises InvalidArgumentError for arguments that can't be combined."""
+        quantization, batch_size = self.quantization, self.batch_size
+        if quantization not in QUANTIZATIONS:
+            raise InvalidArgumentError(f"`quantization` must be one of {QUANTIZATIONS}. Received: {quantization!r}.")
+        for name in ("input_dtype", "output_dtype"):
+            dtype = getattr(self, name)
+            if dtype not in DTYPES:
+                raise InvalidArgumentError(f"`{name}` must be one of {DTYPES}. Received: {dtype!r}.")
+            if dtype != "float32" and quantization != "int8":
+                raise InvalidArgumentError(
+                    f"`{name}` must be 'float32' unless quantization='int8'. "
+                    f"Received: {name}={dtype!r}, quantization={quantization!r}."
+                )
+        if quantization_aware and quantization != "int8":
+            raise InvalidArgumentError(
+                f"A quantization-aware model must be converted to int8. Received: quantization={quantization!r}."
+            )
+        if quantization == "int8" and not quantization_aware and self.representative_data is None:
+            raise InvalidArgumentError(
+                "int8 of a Keras 3 model needs `representative_data`, from which the ranges of its activations are "
+                "taken. Received: representative_data=None. Or train it with `keraslight.compress.train_quantized`."
+            )
+        if batch_size is not None and batch_size < 1:
+            raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
+        if self.sparse and quantization not in _SPARSE:
+            raise InvalidArgumentError(
+                f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
+            )
+
+    def decided(self, network: Network) -> _Options:
+        """With `sparse` decided by the share of zeros in the network's kernels."""
+        if self.sparse is not None or self.quantization not in _SPARSE:
+            return self
+        kernels = [weight.numpy() for weight in network.trainable_weights if len(weight.shape) > 1]
+        zeros = sum(int((k == 0).sum()) for k in kernels) / max(sum(k.size for k in kernels), 1)
+        return dataclasses.replace(self, sparse=zeros >= _SPARSE_FROM)
+
+
+def _prepared(graph: Graph, options: _Options) -> Network:
+    """A graph with parallel branches joined, and in the forms for XNNPACK."""
+    graph = reparameterized(graph)
+    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8") if options.xnnpack else graph)
+
+
+def _write(
+    network: Network,
+    path: str | os.PathLike[str],
+    options: _Options,
+    *,
+    takes_pixels: bool = False,
+    quantization_aware: bool = False,
+) -> Path:
+    content = _converted(network, options, takes_pixels, quantization_aware)
+    return_free_memory()
+    if options.quantization == "float16":
+        content = halve_weights(content)
+    if options.labels is not None:
+        numbers = options.quantization or "float32"
+        content = add_metadata(
+            content,
+            name=network.name,
+            description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
+            labels=[str(label) for label in options.labels],
+            channels=network.image_shape[-1],
+        )
+    return write_file(Path(path), content, options.verify)
+
+
+def _converted(network: Network, options: _Options, takes_pixels: bool, quantization_aware: bool) -> bytes:
+    """The converter's file. A function of its own, so that all it needs is free when it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        return converted(_converter(network, folder, options, takes_pixels, quantization_aware), network.name)
+
+
+def converted(converter: Any, name: str) -> bytes:
+    """Runs TFLite's converter.
+
+    Raises:
+        ExportError: The converter does not support the model `name`.
+    """
+    try:
+        content: bytes = converter.convert()
+    except Exception as error:  # the converter raises whatever its C++ side throws
+        raise refused(name, error) from error
+    return content
+
+
+def refused(name: str, error: Exception) -> ExportError:
+    """The error for a model that the converter does not support."""
+    return ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}")
+
+
+def _converter(
+    network: Network, folder: str, options: _Options, takes_pixels: bool, quantization_aware: bool
+) -> tf.lite.TFLiteConverter:
+    serve = frozen_function(network, options.batch_size)
+    # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
+    # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
+    save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=save_options)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+    if options.quantization in ("dynamic", "int8"):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if options.sparse:
+        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+    if options.quantization == "int8":
+        converter.inference_input_type = tf.as_dtype(options.input_dtype)
+        converter.inference_output_type = tf.as_dtype(options.output_dtype)
+        if not quantization_aware:
+            batch_size = options.batch_size or 1
+            samples = _samples(network.image_shape, options.representative_data, batch_size, takes_pixels)
+            converter.representative_dataset = lambda: ([sample] for sample in samples)
+    return converter
+
+
+def _normalized(model: Any, spec: Preprocessing) -> Network:
+    """A model without a graph, behind a normalization."""
+    network, normalization = Network.of_model(model), ImageNormalization(spec)
+    return dataclasses.replace(network, function=lambda images: network.function(normalization(images)))
+
+
+def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
+    if ends.quantization_aware or ends.takes_pixels:
+        reason = "is quantization-aware" if ends.quantization_aware else "normalizes itself"
+        raise InvalidArgumentError(
+            "`preprocessing` is for a Keras 3 model that takes normalized images. "
+            f"Received: {model.name!r}, which {reason}."
+        )
+    shape = tuple(model.inputs[0].shape[1:])
+    if shape[-1] != spec.channels:
+        raise InvalidArgumentError(
+            "`preprocessing` must have the model's channels. "
+            f"Received: {spec.channels} channels for images of shape {shape}."
+        )
+
+
+def _samples(
+    shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
+) -> list[npt.NDArray[np.float32]]:
+    """Float32 batches of `batch_size` images from `representative_data`."""
+    rows = (image for images, _ in labelled_batches(data) for image in np.asarray(images, np.float32))
+    images = list(itertools.islice(rows, max(_SAMPLES, batch_size)))
+    if len(images) < batch_size:
+        raise InvalidArgumentError(
+            f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
+        )
+    if not fits(images[0].shape, shape):
+        raise InvalidArgumentError(
+            f"`representative_data` must hold images of the model's shape, {shape}. Received: {images[0].shape}."
+        )
+    if takes_pixels:
+        # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
+        # image goes in as it is, even if no sample happens to be black and white.
+        images[0] = images[0].copy()
+        images[0].reshape(-1)[:2] = 0.0, 255.0
+    starts = range(0, len(images) - batch_size + 1, batch_size)
+    return [np.stack(images[start : start + batch_size]) for start in starts]
