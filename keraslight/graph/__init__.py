@@ -1,6 +1,6 @@
 """A model as a list of calls: the only code that walks a Keras model.
 
-    calls.py    `read` makes a `Graph` of a model: its calls, who makes and who reads each tensor
+    calls.py    `read` makes a `Graph` of a model: its calls, and which of them make and read each tensor
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     ends.py     what a model takes and gives: preprocessing and final activation

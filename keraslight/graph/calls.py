@@ -394,7 +394,7 @@ def _specs(functional: Any, input_shape: Sequence[Any] | None) -> list[keras.Ker
 
 
 def _trains_by_default(layer: Any) -> bool:
-    """Whether a layer is called with `training=True` where nobody said so, as Keras' random layers for images are.
+    """Whether a layer is called with `training=True` unless told otherwise, like Keras' random layers for images.
 
     Keras records the default with the call, but goes by how the model is called.
     """
