@@ -123,7 +123,7 @@ class RunFolder:
         if not (self.path / STATE).is_file():
             return []
         try:
-            with np.load(self.path / STATE) as state:
+            with (self.path / STATE).open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
                 meta = json.loads(str(state["meta"]))
                 arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -1,7 +1,6 @@
 import logging
 from pathlib import Path
 
-import golden_rule
 import keras
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.analysis import count_parameters
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tv__googlenet.npz"
 
