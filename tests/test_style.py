@@ -38,8 +38,7 @@ PHRASES = [
     (rf"\b(?:an?|one|\d+) (?!{_PREPOSITION})\w+ an? (?:{_UNIT})\b(?! (?:of|that|which)\b)", "one X per Y"),
     (rf"\bone an? (?:{_UNIT})\b", "one per Y, one for each Y"),
     (rf"\b(?:{_COUNTED}) an? (?:second|minute|hour|step|class)\b", "X per Y"),
-    (r"\b(?:is|are|was|were) no (?:file|folder|directory|image|model|number|integer|block|layer|path|list|picture)\b"
-     r"(?<!there is no file)(?<!there is no folder)(?<!there is no model)", "is not a X"),
+    (r"(?<!there )\b(?:is|are|was|were) no (?:file|folder|directory|image|model|number|integer|block|layer|path|list|picture)\b", "is not a X"),
     (r"\bwhich (?:is|are) no (?!longer|more|less|faster|slower|larger|smaller|fewer)\w+", "which is not a X"),
     (r"\b(?:go|goes|going|went) on\b", "continues, resumes"),
     (r"\bturn by turn\b", "in turn, round-robins over"),
@@ -54,7 +53,6 @@ PHRASES = [
     (r"\b(?:is|are|it is) otherwise here\b", "differs here"),
     (r"\b(?:with )?nothing but\b", "only"),
     (r"\bbut for\b", "except for"),
-    (r"\bnobody\b", "no one; better: say what happens"),
     (r"\bother people'?s\b|\bpeople's\b", "third-party"),
     (r"\bin each other's way\b", "block each other"),
     (r"\bas far as (?:its|their|the) \w+ tells?\b", "from its X"),
@@ -80,7 +78,6 @@ PHRASES = [
     (r"\b(?:a|the) least (?:that|server)\b", "the minimum"),
     (r"\bhas moved on\b|\bthe while\b", "meanwhile"),
     (r"\bif need be\b", "if necessary"),
-    (r"\bwhoever\b", "the caller that; any X that"),
     (r"\bwho (?:asks|has|holds|links|makes|reads|takes|uses|wants)\b", "which X; the caller that"),
     (r"\b(?:is|are|was|were|be) asked\b(?! for| to)", "is sent a request, is queried"),
 ]  # fmt: skip

@@ -48,9 +48,9 @@ class Form:
 def form(name: str, file: Path, model: keras.Model) -> Form:
     """Counts the multiply-adds of the Keras model that a file was converted from."""
     from keraslight import analysis, compress
-    from keraslight.rewrite.fuse import opened
+    from keraslight.graph import build, read
 
-    model = opened(model)  # so that all reports name the layers of a nested model alike
+    model = build(read(model))  # so that all reports name the layers of a nested model alike
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
     for layer in model.layers:
         if hasattr(layer, "pointwise_kernel") and layer.name in zeros:  # its depthwise kernel has MACs, but no zeros

@@ -71,7 +71,7 @@ class DeformableConv2D(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self._reach = (kernel_size - 1) * dilation_rate + 1
-        self.offset_conv = GroupedConv2D(  # Conv2D, but for a strided 1x1 kernel, whose gradient may crash there
+        self.offset_conv = GroupedConv2D(  # Conv2D, except for a strided 1x1 kernel, whose gradient may crash there
             (3 if modulated else 2) * kernel_size**2,
             kernel_size,
             strides=strides,
