@@ -69,7 +69,7 @@ def to_litert(
         quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"`, also with None.
-        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
+        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or a data set of
             batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
         input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
