@@ -104,7 +104,7 @@ def main() -> None:
                 ways = {"client": lambda: client.classify(image), "stub": lambda: stub(one, timeout=10)}
                 costs: dict[str, list[float]] = {way: [] for way in ways}
                 for call in range(CALLS * ROUNDS):
-                    # In turns, call by call: a server that gets requests without pause stays awake and responds sooner.
+                    # Interleaved call by call: a server under continuous load responds faster.
                     for way, run in list(ways.items())[:: 1 if call % 2 else -1]:
                         costs[way].append(milliseconds(run))
                 extra = statistics.median(a - b for a, b in zip(costs["client"], costs["stub"], strict=True))

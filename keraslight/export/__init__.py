@@ -1,4 +1,4 @@
-"""From a trained model to what serves it: SavedModels for TensorFlow Serving, LiteRT files for phones, ONNX files."""
+"""Exports trained models: SavedModels for TensorFlow Serving, LiteRT files for phones, ONNX files."""
 
 from keraslight.export._repository import label_version, prune_versions, version_labels
 from keraslight.export._versions import Version, list_versions, read_versions

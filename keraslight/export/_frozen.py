@@ -61,7 +61,7 @@ class Network:
 
         def function(images: tf.Tensor) -> Any:
             with keras.name_scope(graph.name):
-                return run(graph, [images])
+                return run(graph, [tf.cast(images, graph.input_calls[0].outputs[0].dtype)])
 
         layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
         return cls(

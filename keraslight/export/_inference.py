@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._frozen import INPUT_NAME, OUTPUT_NAME
-from keraslight.graph import Call, Ends, Graph, Node, Tensor, build, is_quantization_aware, read
+from keraslight.graph import Call, Ends, Graph, Node, Tensor
 from keraslight.graph.ends import keeps_values, lone_activation, maker
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.rewrite import fused, halved, reparameterized
+from keraslight.rewrite import fused, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +104,9 @@ def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
     """
     copy = graph.copy()
     (tensor,) = keras.tree.flatten(copy.inputs)
-    layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
     copy.inputs = images = tensor if spec is None else copy.new_tensor((None, *tensor.shape[1:]))
+    copy.input_calls = []
+    layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
     copy.input_calls = [Call(Node(layer, layer.name), layer.name, (), {}, [images])]
     if spec is not None:
         copy.append(ImageNormalization(spec), images)
@@ -142,27 +143,6 @@ def inference_graph(graph: Graph, *, embed: bool = False) -> Graph:
     return fused(copy)
 
 
-def inference_model(model: Any, *, dtype: str = "float32", embed: bool = False) -> Any:
-    """The model of `inference_graph`.
-
-    Args:
-        model: Raw pixels -> probabilities. It is not changed. A quantization-aware one stays as it is: its ranges
-            belong to its layers.
-        dtype: Dtype of the weights and the computation. Normalizations and the last activation stay in float32.
-        embed: As in `inference_graph`.
-
-    Raises:
-        InvalidArgumentError: A quantization-aware model with another dtype or with `embed`, or no layer from which an
-            embedding could be taken.
-        CompressionError: The model is subclassed, or a layer's configuration does not make it again.
-    """
-    if is_quantization_aware(model):
-        check_quantization_aware(dtype, embed)
-        return quantized_with_logits(model)
-    graph = inference_graph(read(model), embed=embed)
-    return build(graph if dtype == "float32" else halved(graph, dtype))
-
-
 def _with_logits(graph: Graph) -> dict[str, Tensor]:
     """Appends the logits, before the last activation, to a graph of probabilities, and returns both."""
     makers = graph.makers()
@@ -172,7 +152,7 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
     while last is not None and keeps_values(last.layer):
         tail.append(last)
         last = makers.get(last.inputs[0])
-    layer = None if last is None else last.layer
+    layer: Any = None if last is None else last.layer
     if last is not None and lone_activation(layer) in _PROBABILITY_ACTIVATIONS:
         logits = last.inputs[0]
     elif last is not None and getattr(layer, "activation", None) in (
@@ -185,7 +165,7 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
         logits = _call_again(graph, [dataclasses.replace(last, node=node)], last.inputs[0])
         probabilities = graph.append(keras.layers.Activation(layer.activation, name=OUTPUT_NAME), logits)
         probabilities = _call_again(graph, tail, probabilities)
-    else:  # such as an average of softmaxes: the logarithm is their logits but for one number per image
+    else:  # such as an average of softmaxes: the logarithm is their logits except for one number per image
         floor = graph.append(lambda x: keras.ops.maximum(x, _TINY), probabilities)
         return {"probabilities": probabilities, "logits": graph.append(keras.ops.log, floor)}
     return {"probabilities": probabilities, "logits": _call_again(graph, tail, logits)}
@@ -217,15 +197,6 @@ def _embedding(graph: Graph) -> Tensor:
         "`embed` needs a classifier layer (Dense or Conv2D), whose inputs are the features. "
         f"Received: {graph.name!r} without one."
     )
-
-
-def check_quantization_aware(dtype: str, embed: bool) -> None:
-    """Raises InvalidArgumentError for what a quantization-aware model can't be exported with."""
-    if dtype != "float32" or embed:
-        raise InvalidArgumentError(
-            "A quantization-aware model must be exported in float32 and without `embed`. "
-            f"Received: dtype={dtype!r}, embed={embed}."
-        )
 
 
 def quantized_with_softmax(model: Any) -> Any:

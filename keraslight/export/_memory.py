@@ -1,4 +1,4 @@
-"""Memory that the converter leaves behind."""
+"""Returns the memory that the converter leaves behind."""
 
 import ctypes
 import gc
@@ -6,10 +6,10 @@ import sys
 
 
 def return_free_memory() -> None:
-    """Frees what only reference cycles hold, and gives the C library's free memory back to the system.
+    """Collects reference cycles and returns the C library's free memory to the system.
 
-    TensorFlow's converter allocates some thirty times the size of a model. It frees most of that, and glibc keeps it
-    for the process: 2.8 GB after a ResNet-50 (measured). Other C libraries have no such call, and need none.
+    TensorFlow's converter allocates about thirty times the size of a model. It frees most of that, but glibc keeps it
+    for the process: 2.8 GB after a ResNet-50 (measured). Other C libraries neither have nor need such a call.
     """
     gc.collect()
     if sys.platform == "linux":

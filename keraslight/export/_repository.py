@@ -1,9 +1,9 @@
-"""The model repository: its configuration files for TensorFlow Serving, labels of versions, pruning.
+"""The model repository: configuration files for TensorFlow Serving, version labels, pruning of old versions.
 
 <repository>/
-    models.config       which models, which versions, `version_labels`
-    batching.config     the batch sizes that models are run with
-    monitoring.config   switches the Prometheus page on
+    models.config       models, versions and `version_labels`
+    batching.config     allowed batch sizes
+    monitoring.config   enables the Prometheus page
     <name>/<version>/
 """
 
@@ -21,7 +21,7 @@ from keraslight.errors import ExportError, InvalidArgumentError, MissingDependen
 from keraslight.export._versions import list_versions, locked, remove_version
 
 CONTAINER = "/models"
-"""Where TensorFlow Serving's container image expects the repository."""
+"""Path of the repository in TensorFlow Serving's container image."""
 
 _MODELS = """\
 # The models of this folder, for tensorflow_model_server --model_config_file. keraslight's exporter keeps the list, the
@@ -48,17 +48,17 @@ prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 
 
 def batch_sizes(path: Path) -> tuple[int, ...]:
-    """The batch sizes that the repository of the servable `path` allows, lowest first; (1,) if it names none.
+    """The allowed batch sizes of the repository of the servable `path`, lowest first; (1,) if it lists none.
 
     Raises:
-        ExportError: the last one is not `max_batch_size`, so that TensorFlow Serving would refuse every model.
+        ExportError: The last one is not `max_batch_size`, so TensorFlow Serving would reject every model.
     """
     file = path.parent / "batching.config"
     text = re.sub(r"#.*", "", file.read_text(encoding="utf-8") if file.is_file() else _BATCHING)
     lists = re.findall(r"\ballowed_batch_sizes\s*:\s*(\[[\d\s,]*\]|\d+)", text)
     sizes = [int(number) for found in lists for number in re.findall(r"\d+", found)]
     largest = re.search(r"\bmax_batch_size\s*:?\s*{\s*value\s*:\s*(\d+)", text)
-    if sizes and sizes[-1] != int(largest[1] if largest else 1000):  # 1000: what TensorFlow Serving takes for none
+    if sizes and sizes[-1] != int(largest[1] if largest else 1000):  # 1000: TensorFlow Serving's default
         raise ExportError(
             f"The last of `allowed_batch_sizes` must be `max_batch_size`. Received: {sizes} in {file}, where it is "
             f"{largest[1] if largest else '1000, the default'}."
@@ -67,39 +67,39 @@ def batch_sizes(path: Path) -> tuple[int, ...]:
 
 
 def check_config(path: Path) -> None:
-    """Reads the repository's models.config, so that an export finds out at the start.
+    """Reads the repository's models.config, so that an export fails early if it is broken.
 
     Raises:
-        ExportError: it can't be read.
-        MissingDependencyError: tensorflow-serving-api is not installed.
+        ExportError: It can't be read.
+        MissingDependencyError: Tensorflow-serving-api is not installed.
     """
     _read(path.parent / "models.config")
 
 
 def update_config(path: Path) -> None:
-    """Makes models.config say what is in the repository of the servable `path`; writes files that are not there.
+    """Updates models.config to list what is in the repository of the servable `path`, and writes missing files.
 
-    Entries of other places stay. So does everything in the repository's own entries, but for the versions of one with
-    labels: the labelled ones and the highest, unless the policy is to serve all.
+    Entries with other base paths are kept. In the repository's own entries only the versions of a model with labels
+    change: its labelled versions and the highest, unless the policy is to serve all.
     """
     _change(path, lambda entry: None)
 
 
 def label_version(path: str | Path, label: str, version: int | None) -> None:
-    """Gives a version of a servable a name that clients can ask for, such as `stable` or `canary`.
+    """Gives a version of a servable a name that clients can request, such as `stable` or `canary`.
 
-    The name is written to the repository's models.config. TensorFlow Serving started with
-    `--model_config_file_poll_wait_seconds` takes it up while it runs. It loads the labelled versions and the highest;
-    a server that starts with labels also needs `--allow_version_labels_for_unavailable_models`.
+    The name is written to the repository's models.config. If TensorFlow Serving was started with
+    `--model_config_file_poll_wait_seconds`, it applies the change while it runs. It loads the labelled versions and the
+    highest; a server that starts with labels also needs `--allow_version_labels_for_unavailable_models`.
 
     Args:
         path: The servable's directory.
-        label: The name. One that exists is moved.
-        version: A version that exists, or None to take the name away.
+        label: The label. An existing one is moved.
+        version: An existing version, or None to remove the label.
 
     Raises:
-        InvalidArgumentError: there is no such version or label, or the label is empty.
-        ExportError: models.config can't be read.
+        InvalidArgumentError: The version or label does not exist, or the label is empty.
+        ExportError: Models.config can't be read.
     """
     path = Path(path)
     versions = list_versions(path)
@@ -109,21 +109,21 @@ def label_version(path: str | Path, label: str, version: int | None) -> None:
         raise InvalidArgumentError(f"`version` must be one of {versions}, those in {path}. Received: {version}.")
     known = version_labels(path)
     if version is None and label not in known:
-        raise InvalidArgumentError(f"`label` must be one of {sorted(known)} to be taken away. Received: {label!r}.")
+        raise InvalidArgumentError(f"`label` must be one of {sorted(known)} to be removed. Received: {label!r}.")
 
     def change(entry: Any) -> None:
         if version is not None:
             entry.version_labels[label] = version
             return
         del entry.version_labels[label]
-        if not entry.version_labels:  # the policy was the labels'
+        if not entry.version_labels:  # the policy was for the labels
             entry.ClearField("model_version_policy")
 
     _change(path, change)
 
 
 def version_labels(path: str | Path) -> dict[str, int]:
-    """The labels of a servable's versions, as the repository's models.config has them."""
+    """The version labels of a servable in the repository's models.config."""
     path = Path(path).absolute()
     config = _read(path.parent / "models.config")
     return {
@@ -139,10 +139,10 @@ def prune_versions(path: str | Path, keep: int) -> list[int]:
 
     Args:
         path: The servable's directory.
-        keep: How many of the highest stay, at least 1. Versions with a label stay in any case.
+        keep: Number of highest versions to keep, at least 1. Versions with a label are always kept.
 
     Returns:
-        The versions that were removed, lowest first.
+        The removed versions, lowest first.
 
     Raises:
         InvalidArgumentError: `keep` is less than 1.
@@ -175,7 +175,7 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
             versions = list_versions(repository / name)
             if versions:
                 _keep_labels_true(entry, versions)
-            elif entry.base_path == f"{CONTAINER}/{name}":  # one folder that is missing stops the polling of all
+            elif entry.base_path == f"{CONTAINER}/{name}":  # one missing folder stops the polling of all
                 config.model_config_list.config.remove(entry)
         write_file(file, _MODELS + text_format.MessageToString(config))
         for name, text in (("batching.config", _BATCHING), ("monitoring.config", _MONITORING)):
@@ -184,7 +184,7 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def _keep_labels_true(entry: Any, versions: list[int]) -> None:
-    """Drops labels of versions that are gone, and has those that are left loaded."""
+    """Drops labels of missing versions, and lists the labelled ones to be loaded."""
     for label in [label for label, number in entry.version_labels.items() if number not in versions]:
         del entry.version_labels[label]
     if entry.version_labels and entry.model_version_policy.WhichOneof("policy_choice") != "all":

@@ -1,4 +1,4 @@
-"""The signatures of a servable, and the SavedModel that holds them."""
+"""The signatures of a servable, and the SavedModel that contains them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ PIPELINES = {
     "encoded": {"decode": "decode", "network": "serving_default", "rank": "probabilities"},
     "classify": {"decode": "decode_examples", "network": "serving_default", "rank": "probabilities"},
 }
-"""Which signatures are others in a row, so that a server may run the network elsewhere, such as in model.tflite.
+"""Signatures that are compositions of others, so that a server may run the network elsewhere, such as in model.tflite.
 
-`decode` is a signature that makes the images, `network` the one that takes them, and the network's output `rank` is
+`decode` is the signature that returns the images and `network` the one that takes them. The network's output `rank` is
 sorted, best first, into `scores`, `indices` and `classes`. Without `decode` the images are cast to float32.
 """
 
@@ -58,12 +58,12 @@ def _tf_variables(model: Any) -> list[tf.Variable]:
 
 def _signatures(
     model: Any, labels: list[str], spec: Preprocessing, with_embed: bool, max_pixels: int
-) -> dict[str, Callable]:
-    """The functions by name; see `save_servable` for what each takes and gives."""
+) -> dict[str, Callable[..., Any]]:
+    """Name -> function; see `save_servable` for inputs and outputs."""
     names = tf.constant(labels)
     shape = (*spec.size, spec.channels)
 
-    # One function that all signatures call, so that the graph is traced and written once.
+    # All signatures call one function, so that the graph is traced and written once.
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return {name: tf.cast(output, tf.float32) for name, output in model(images, training=False).items()}
@@ -76,7 +76,7 @@ def _signatures(
         best, indices = tf.math.top_k(probabilities, k=len(labels))
         return {"classes": tf.gather(names, indices), "scores": best, "indices": indices}
 
-    def signature(*specs: tf.TensorSpec) -> Callable:
+    def signature(*specs: tf.TensorSpec) -> Callable[..., Any]:
         return tf.function(input_signature=specs, autograph=False)
 
     @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))
@@ -124,10 +124,10 @@ def _signatures(
 
 
 def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pixels: int, alias: str) -> tf.Tensor:
-    """Files (B,), or where `raw` holds bytes H * W * C pixels, -> images (B, H, W, C).
+    """Files (B,), or H * W * C pixels where `raw` has bytes, -> images (B, H, W, C).
 
-    TensorFlow's decoders fail without a word on which of the images it was. A data set can drop elements that fail, so
-    that what is missing afterwards is what failed.
+    TensorFlow's decoders don't say which image failed. A data set can drop elements that fail, so the missing ones are
+    those that failed.
     """
     shape = (*spec.size, spec.channels)
     nothing = tf.zeros(shape)
@@ -135,7 +135,7 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
 
     def decode_file(index: tf.Tensor, file: tf.Tensor) -> tuple[tf.Tensor, ...]:
         size = image_size(file)
-        # Known formats only: what has no size here can't be held to the limit. A size of 0 fails.
+        # Known formats only: without a size the limit can't be checked. A size of 0 fails.
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(size > 0), ["no size"])]):
             too_large = size[0] > max_pixels // size[1]  # the product of two such claims may not fit an int64
         return tf.cond(
@@ -166,8 +166,8 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
     # One more element, so that there is a batch even if every image fails.
     end = tf.data.Dataset.from_tensors((count, tf.constant(_DECODED), nothing))
     options = tf.data.Options()
-    options.autotune.enabled = False  # it would start a thread at every call
-    options.experimental_optimization.apply_default_optimizations = False  # and these would cost more than they win
+    options.autotune.enabled = False  # it would start a thread for every call
+    options.experimental_optimization.apply_default_optimizations = False  # these would cost more than they save
     indices, states, pixels = images.concatenate(end).batch(count + 1).with_options(options).get_single_element()
     missing = tf.sets.difference(tf.range(count)[None], indices[None]).values
     large = tf.boolean_mask(indices, tf.equal(states, _TOO_LARGE))

@@ -1,4 +1,4 @@
-"""Version directories: written whole or not at all, listed, removed."""
+"""Version directories: written atomically, listed, removed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import Any
 from keraslight.errors import ExportError, InvalidArgumentError
 
 INFO = Path("assets.extra", "keraslight.json")
-_WRITING, _REPLACED = ".writing-", ".replaced-"  # no loader takes these for a number
+_WRITING, _REPLACED = ".writing-", ".replaced-"  # no server takes these for a number
 
 
 def list_versions(path: str | Path) -> list[int]:
-    """The version numbers in a servable's directory, lowest first; none where there is no directory."""
+    """Lists the version numbers in a servable's directory, lowest first; none if there is no directory."""
     path = Path(path)
     if not path.is_dir():
         return []
@@ -33,11 +33,11 @@ class Version:
     """One version of a servable.
 
     Attributes:
-        number: Its number.
-        path: Its directory.
-        size: Bytes of all its files.
-        created: When it was written.
-        info: What `assets.extra/keraslight.json` says; empty for a version that something else wrote.
+        number: Version number.
+        path: Directory.
+        size: Size of all files, in bytes.
+        created: Time at which it was written.
+        info: Content of `assets.extra/keraslight.json`; empty for a version that was not written by keraslight.
     """
 
     number: int
@@ -48,7 +48,7 @@ class Version:
 
 
 def read_versions(path: str | Path) -> list[Version]:
-    """What is known of every version of a servable, lowest number first."""
+    """Describes every version of a servable, lowest number first."""
     versions = []
     for number in list_versions(path):
         folder = _folder(Path(path), number)
@@ -60,12 +60,12 @@ def read_versions(path: str | Path) -> list[Version]:
 
 
 def _folder(path: Path, number: int) -> Path:
-    """A version's directory; servers also take a number with zeros before it."""
+    """A version's directory; servers also accept leading zeros."""
     return next(child for child in path.iterdir() if child.name.isdecimal() and int(child.name) == number)
 
 
 def remove_version(path: str | Path, number: int) -> None:
-    """Removes one version at once: it leaves under a hidden name, so that no server sees half of it."""
+    """Removes a version atomically: it is renamed to a hidden name first, so that no server sees half of it."""
     path = Path(path)
     with _owned(path, _WRITING) as hidden:
         _folder(path, number).rename(hidden / "removed")
@@ -73,12 +73,12 @@ def remove_version(path: str | Path, number: int) -> None:
 
 @contextlib.contextmanager
 def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path]:
-    """A hidden directory that becomes the version when the block ends well, and vanishes otherwise.
+    """A hidden directory that becomes the version if the block ends without an error, and is removed otherwise.
 
-    A process that is killed leaves a hidden directory, which the next one to write here removes.
+    A killed process leaves a hidden directory, which the next writer removes.
 
     Raises:
-        ExportError: the version exists and `overwrite` is false, or the disk refuses.
+        ExportError: The version exists and `overwrite` is false, or it can't be written.
     """
     final = path / str(number)
     try:
@@ -97,8 +97,8 @@ def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path
                 for name in [*files, "."]:
                     _fsync(Path(directory, name))
             with locked(path):
-                # A rename can't replace a directory that isn't empty. The old one leaves under a hidden name first, so
-                # that a reader sees the old version, none, or the new one, never a mixture.
+                # A rename can't replace a directory that isn't empty. The old one gets a hidden name first, so that a
+                # reader sees the old version, none, or the new one, but never a mixture.
                 old = path / f"{_REPLACED}{number}"
                 if final.exists() and overwrite:
                     final.rename(old)
@@ -111,7 +111,7 @@ def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Waits until no other process is in a block for the same directory. A process that dies leaves it."""
+    """Waits until no other process is in a block for the same directory. A process that dies releases it."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -122,7 +122,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _owned(path: Path, prefix: str) -> Iterator[Path]:
-    """A hidden directory, locked as long as this process needs it, that is removed in the end."""
+    """A hidden directory that is locked while this process needs it, and removed at the end."""
     with locked(path):  # else `_clear` could find it before it is locked
         hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=path))
         descriptor = os.open(hidden, os.O_RDONLY)
@@ -136,7 +136,7 @@ def _owned(path: Path, prefix: str) -> Iterator[Path]:
 
 
 def _clear(path: Path) -> None:
-    """Removes what killed processes left, and puts back a version that one was about to replace."""
+    """Removes what killed processes left, and restores a version that one was about to replace."""
     for old in path.glob(f"{_REPLACED}*"):
         final = path / old.name.removeprefix(_REPLACED)
         if final.exists():
@@ -144,7 +144,7 @@ def _clear(path: Path) -> None:
         else:
             old.rename(final)
     for left in path.glob(f"{_WRITING}*"):
-        with contextlib.suppress(OSError):  # locked: its process lives
+        with contextlib.suppress(OSError):  # locked: its process is alive
             descriptor = os.open(left, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,10 +162,10 @@ def _fsync(path: Path) -> None:
 
 
 def check_number(number: int) -> int:
-    """The version number itself.
+    """Returns the version number.
 
     Raises:
-        InvalidArgumentError: it is not in 1..2**63 - 1, which is what servers can read.
+        InvalidArgumentError: It is not in 1..2**63 - 1, the range that servers can read.
     """
     if not 1 <= number < 2**63:
         raise InvalidArgumentError(f"`version` must be at least 1 and less than 2**63. Received: version={number}.")

@@ -1,4 +1,4 @@
-"""Warmup requests, which TensorFlow Serving replays before it announces a version.
+"""Warmup requests, which TensorFlow Serving replays before a version becomes available.
 
 Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
@@ -16,17 +16,17 @@ from tensorflow.core.framework import tensor_pb2
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 MOST_RECORDS = 1000
-"""A file with more fails the load (`saved_model_warmup_util.cc`)."""
+"""Loading fails if a file has more (`saved_model_warmup_util.cc`)."""
 
 
 def write_warmup(
     file: Path, name: str, shape: tuple[int, int, int], *, embed: bool, batch_sizes: Sequence[int]
 ) -> None:
-    """Writes one request for every signature and batch size.
+    """Writes one request per signature and batch size.
 
     Raises:
-        InvalidArgumentError: that would be more than TensorFlow Serving takes.
-        MissingDependencyError: tensorflow-serving-api is not installed.
+        InvalidArgumentError: There would be more requests than TensorFlow Serving accepts.
+        MissingDependencyError: Tensorflow-serving-api is not installed.
     """
     try:
         from tensorflow_serving.apis import prediction_log_pb2
@@ -37,7 +37,7 @@ def write_warmup(
     logs = [log for size in batch_sizes for log in _logs(prediction_log_pb2, name, shape, size, embed)]
     if len(logs) > MOST_RECORDS:
         raise InvalidArgumentError(
-            f"Warmup requests must be at most {MOST_RECORDS}, or TensorFlow Serving refuses the version. Received: "
+            f"Warmup requests must be at most {MOST_RECORDS}, or TensorFlow Serving rejects the version. Received: "
             f"{len(logs)}, for {len(batch_sizes)} allowed batch sizes."
         )
     with tf.io.TFRecordWriter(str(file)) as writer:
@@ -70,7 +70,7 @@ def _logs(pb: Any, name: str, shape: tuple[int, int, int], size: int, embed: boo
 
 
 def _grey(size: int, shape: tuple[int, int, int], dtype: tf.DType) -> Any:
-    """Grey images in a few bytes: TensorFlow repeats the last value of a tensor that has too few."""
+    """Grey images in a few bytes: TensorFlow repeats the last value of a tensor with too few values."""
     tensor = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum)
     (tensor.float_val if dtype == tf.float32 else tensor.int_val).append(128)
     for length in (size, *shape):

@@ -1,4 +1,4 @@
-"""Models as ONNX files, for ONNX Runtime, OpenVINO, TensorRT and others."""
+"""ONNX files for ONNX Runtime, OpenVINO, TensorRT and others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from keraslight.errors import DisagreementError, ExportError, InvalidArgumentErr
 from keraslight.export._frozen import Network, check_convertible, frozen_function
 
 OPSETS = (13, 18)
-"""The lowest and highest operator set that tf2onnx 1.17 writes."""
+"""Lowest and highest operator set that tf2onnx 1.17 writes."""
 
 
 def to_onnx(
     model: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     opset: int = 17,
     check_images: np.ndarray | None = None,
@@ -27,24 +27,24 @@ def to_onnx(
 ) -> Path:
     """Converts a model to an ONNX file: `images` -> `probabilities`, float32, open batch.
 
-    The images stay (B, H, W, C): ONNX Runtime transposes where its kernels need it.
+    Images are (B, H, W, C): ONNX Runtime transposes them where its kernels need it.
 
     Args:
         model: A Keras 3 model with one input (B, H, W, C) and one output.
-        path: The file to write. It is replaced in one step; its folder is made.
-        opset: ONNX operator set, in 13..18.
-        check_images: float32 (N, H, W, C), such as the model takes. With them ONNX Runtime runs the file before it
-            takes its place, and its answers must be the model's.
-        tolerance: Largest difference of an output that counts as the same answer, above 0.
+        path: The file to write. It is replaced in one step; its folder is created.
+        opset: ONNX operator set, 13 to 18.
+        check_images: float32 (N, H, W, C), as the model takes them. If given, ONNX Runtime runs the file on them before
+            it replaces `path`, and the outputs must be the model's.
+        tolerance: Largest difference of an output that counts as equal, above 0.
 
     Returns:
         The path.
 
     Raises:
-        InvalidArgumentError: an argument out of its range.
-        ExportError: the model has several inputs or outputs, an open image size or NaN weights, or the converter
-            refuses it.
-        DisagreementError: ONNX Runtime's answers differ by more than `tolerance`. What was at `path` stays.
+        InvalidArgumentError: An argument is out of range.
+        ExportError: The model has several inputs or outputs, an open image size or NaN weights, or the converter does
+            not support it.
+        DisagreementError: ONNX Runtime's outputs differ by more than `tolerance`. An older file at `path` is kept.
         MissingDependencyError: TensorFlow, tf2onnx, or for `check_images` onnxruntime, is not installed.
     """
     if not OPSETS[0] <= opset <= OPSETS[1]:
@@ -65,8 +65,8 @@ def to_onnx(
         file, _ = tf2onnx.convert.from_function(
             serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
         )
-        onnx.checker.check_model(file)  # tf2onnx writes operators that it does not know as they are, and only logs it
-    except Exception as error:  # tf2onnx raises whatever its rewriters throw
+        onnx.checker.check_model(file)  # tf2onnx only logs operators that it does not know, and writes them unchanged
+    except Exception as error:  # tf2onnx passes on whatever its rewriters raise
         raise ExportError(
             f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
         ) from error
@@ -78,14 +78,14 @@ def to_onnx(
     return write_file(Path(path), file.SerializeToString(), verify)
 
 
-def onnx_runner(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that runs an ONNX file of one input and one output with ONNX Runtime on the CPU.
+def onnx_runner(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that runs an ONNX file with one input and one output with ONNX Runtime on the CPU.
 
     Returns:
-        A function of float32 images (B, H, W, C) that gives the outputs, (B, ...).
+        A function of float32 images (B, H, W, C) that returns the outputs, (B, ...).
 
     Raises:
-        MissingDependencyError: onnxruntime is not installed.
+        MissingDependencyError: Onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -99,7 +99,7 @@ def onnx_runner(path: str | os.PathLike) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _erfc(graph: Any, node: Any, *_: Any) -> None:
-    """Writes TensorFlow's Erfc, which exact GELU is made of and tf2onnx does not know, as 1 - Erf."""
+    """Writes TensorFlow's Erfc, which exact GELU uses and tf2onnx does not know, as 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
     erf = graph.make_node("Erf", list(node.input), shapes=shapes, dtypes=dtypes)
@@ -112,8 +112,8 @@ def _erfc(graph: Any, node: Any, *_: Any) -> None:
 def _compare(model: Any, file: Path, images: np.ndarray, tolerance: float) -> None:
     wanted, found = np.asarray(model(images, training=False)), onnx_runner(file)(images)
     difference = float(np.abs(wanted - found).max())
-    if not difference <= tolerance:  # a NaN is no agreement
+    if not difference <= tolerance:  # a NaN is a disagreement
         raise DisagreementError(
-            f"ONNX Runtime must give the model's answers within {tolerance}. Received: a difference of "
+            f"ONNX Runtime must give the model's outputs within {tolerance}. Received: a difference of "
             f"{difference:.3g} on {len(images)} images."
         )

@@ -2,10 +2,10 @@
 
 <path>/<version>/
     saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify, decode,
-                                        decode_examples, embed if asked for
-    model.tflite                        serving_default again, for LiteRT; labels inside, for Android
-    assets/labels.txt                   one label a line
-    assets.extra/keraslight.json        where the version comes from, and how well it agrees with that
+                                        decode_examples, and embed on request
+    model.tflite                        serving_default for LiteRT, with the labels for Android
+    assets/labels.txt                   one label per line
+    assets.extra/keraslight.json        origin of the version, and differences from the source model
     assets.extra/tf_serving_warmup_requests
 """
 
@@ -24,7 +24,6 @@ import numpy as np
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._inference import (
     DTYPES,
-    check_quantization_aware,
     gives_probabilities,
     inference_graph,
     normalized,
@@ -64,60 +63,60 @@ def save_servable(
     samples: np.ndarray | None = None,
     metrics: dict[str, float] | None = None,
 ) -> Path:
-    """Writes the next version of a servable, whole or not at all.
+    """Writes the next version of a servable atomically.
 
     The version is written under a hidden name, compared with the model, flushed to disk and renamed, so that a server
-    that polls the directory never sees half of it, and a run that is killed leaves no version behind. The folder that
-    holds `path` is the model repository, whose models.config names the servable afterwards.
+    that polls the directory never sees an incomplete version, and a killed run leaves none behind. The parent folder of
+    `path` is the model repository, whose models.config then lists the servable.
 
     Batch norms are folded and parallel branches fused. Signatures, all with an open batch size (H, W and C are the
     model's, K its number of classes):
 
     - `serving_default`: `images` float32 (B, H, W, C), raw pixels 0..255 -> `probabilities` and `logits`, float32
       (B, K).
-    - `serving_uint8`: the same for `images` uint8. TensorFlow Serving never casts, and an input has one dtype.
+    - `serving_uint8`: the same for `images` uint8. TensorFlow Serving never casts inputs.
     - `encoded`: `image_bytes` string (B,), JPEG, PNG, WebP, BMP or GIF files -> `probabilities` (B, K), and best first
-      `classes` string, `scores` float32 and `indices` int32, each (B, K). JPEG files are turned upright. A file that
-      can't be decoded is an error that names its index.
+      `classes` string, `scores` float32 and `indices` int32, each (B, K). JPEG files are rotated upright. A file that
+      can't be decoded raises an error with its index.
     - `classify`: `inputs` string (B,), tf.Examples with either `image/encoded`, a file, or `image/pixels`, a string of
       H * W * C bytes -> `classes` and `scores` as above.
     - `decode`: `image_bytes` as for `encoded`, and `decode_examples`: `inputs` as for `classify`, -> `images` float32
-      (B, H, W, C), as `serving_default` takes them. The string signatures in two steps: keraslight's server runs the
-      second one in model.tflite, and reads in keraslight.json which are to be joined.
-    - `embed`: `images` float32 (B, H, W, C) -> `embedding` float32 (B, D), the features that the classifier reads.
+      (B, H, W, C), as `serving_default` takes them. They split the string signatures into two steps: keraslight's
+      server runs the second step in model.tflite; keraslight.json lists which signatures belong together.
+    - `embed`: `images` float32 (B, H, W, C) -> `embedding` float32 (B, D), the inputs of the classifier layer.
 
     Args:
         model: A classifier (B, H, W, C) -> (B, K): a functional or sequential `keras.Model`, or a quantization-aware
-            model. Outputs that are logits get a softmax.
-        path: The servable's directory; its last part is the model's usual name.
+            model. A softmax is added to logits.
+        path: The servable's directory; its last part is usually the model's name.
         labels: K names, in the order of the outputs.
-        preprocessing: How the model's images are resized, cropped and normalized. None takes what the model itself
-            carries (built with `preprocessing=`); one that carries nothing gets raw pixels 0..255, said in a warning.
-            For a model that takes normalized images pass it, and the normalization goes into the servable's graph.
-        version: Version number, at least 1; None is one more than the highest there.
-        overwrite: Replace a version that exists.
-        quantization: Of the `model.tflite` beside the SavedModel: as in `to_litert`, for forms that need no
-            representative data. That of a quantization-aware model is always `"int8"`.
-        dtype: What the SavedModel's weights are and what it computes in: `"float32"`, `"float16"` or `"bfloat16"`.
-            Sixteen bits are for GPUs and for CPUs with such instructions; elsewhere they are slower. Inputs, outputs,
-            normalizations and model.tflite stay as they are.
-        embed: Write the signature `embed`.
-        max_pixels: Height times width of the largest file that is decoded, at least 1; a few bytes may claim to be
-            gigabytes of pixels. Larger ones are an error that names their index.
-        samples: uint8 or whole-numbered (N, H, W, C), raw pixels on which the files are compared with the model. None
-            takes four random pictures.
-        metrics: Figures to write down in `assets.extra/keraslight.json`.
+        preprocessing: How the model's images are resized, cropped and normalized. Pass it for a model that takes
+            normalized images: the normalization becomes part of the servable's graph. None uses the model's own (built
+            with `preprocessing=`); a model without any gets raw pixels 0..255, and a warning is logged.
+        version: Version number, at least 1; None is one more than the highest version.
+        overwrite: Whether to replace an existing version.
+        quantization: Quantization of `model.tflite`: as in `to_litert`, for forms that need no representative data.
+            That of a quantization-aware model is always `"int8"`.
+        dtype: Dtype of the SavedModel's weights and computation: `"float32"`, `"float16"` or `"bfloat16"`. Sixteen bits
+            are for GPUs and for CPUs with such instructions; elsewhere they are slower. Inputs, outputs, normalizations
+            and model.tflite don't change.
+        embed: Whether to write the signature `embed`.
+        max_pixels: Height times width of the largest file that is decoded, at least 1; a file of a few bytes may claim
+            gigabytes of pixels. Larger files raise an error with their index.
+        samples: Raw pixels, uint8 or whole-numbered (N, H, W, C), on which the files are compared with the model. None
+            uses four random images.
+        metrics: Metrics to record in `assets.extra/keraslight.json`.
 
     Returns:
         The version's directory.
 
     Raises:
-        InvalidArgumentError: labels, preprocessing, samples, version or dtype don't fit the model, or the model has no
-            graph (it is subclassed) or is no classifier.
-        ExportError: the version exists already, can't be written, or does not give the model's probabilities (within
-            1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. What was there is untouched.
-        CompressionError: a model nested in it is subclassed, or a layer's configuration does not make it again.
-        MissingDependencyError: the extra `export` is not installed.
+        InvalidArgumentError: Labels, preprocessing, samples, version or dtype don't fit the model, or the model is not
+            a classifier or has no graph (it is subclassed).
+        ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
+            1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. Existing files are kept.
+        CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
+        MissingDependencyError: The extra `export` is not installed.
     """
     path, labels = Path(path), [str(label) for label in labels]
     input_shape, classes = shapes(model)
@@ -173,16 +172,20 @@ def save_servable(
 
 
 class _Forms(NamedTuple):
-    """What is served, and what the .tflite file is made from: a graph, or the quantization-aware model itself."""
+    """The model to serve, and the source of model.tflite: a graph, or the quantization-aware model itself."""
 
     served: Any
     lite: Any
 
 
 def _forms(model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool) -> _Forms:
-    """Reads a model once and builds it once."""
+    """Reads the model once and builds it once."""
     if ends.quantization_aware:
-        check_quantization_aware(dtype, embed)
+        if dtype != "float32" or embed:
+            raise InvalidArgumentError(
+                "A quantization-aware model must be exported in float32 and without `embed`. "
+                f"Received: dtype={dtype!r}, embed={embed}."
+            )
         served = quantized_with_logits(quantized_with_softmax(model) if softmax else model)
         return _Forms(served, served)
     graph = read(model) if before is None else normalized(read(model), before)
@@ -200,7 +203,7 @@ def _check(
             f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
         )
     if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
+        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
     if (*spec.size, spec.channels) != shape:
         raise InvalidArgumentError(
             "`preprocessing` must give images of the model's input shape. Received: "

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keraslight import compress
+from keraslight import compress, graph
 from keraslight.errors import CompressionError
-from keraslight.export._inference import inference_model
+from keraslight.export._inference import inference_graph
 
 
 def test_a_model_compiled_with_a_loss_that_keras_cannot_serialize():
@@ -102,7 +102,11 @@ def prune(model):
     return compress.prune(model, (np.zeros((8, 8, 8, 3), "float32"), np.zeros(8, int)), sparsity=0.5, verbose=0)
 
 
-@pytest.mark.parametrize("do", [compress.fuse, compress.half, prune, inference_model])
+def serve(model):
+    return graph.build(inference_graph(graph.read(model)))
+
+
+@pytest.mark.parametrize("do", [compress.fuse, compress.half, prune, serve])
 @pytest.mark.parametrize(
     ("layer", "received"),
     [

@@ -8,13 +8,19 @@ import pytest
 import tensorflow as tf
 
 import keraslight
-from keraslight import compress
+from keraslight import compress, graph
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
-from keraslight.export._inference import inference_model
+from keraslight.export._inference import inference_graph
 from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import halved
 
 LABELS = ["a", "b", "c"]
+
+
+def inference_model(model, dtype="float32", embed=False):
+    served = inference_graph(graph.read(model), embed=embed)
+    return graph.build(served if dtype == "float32" else halved(served, dtype))
 
 
 @pytest.fixture
@@ -65,6 +71,9 @@ def test_an_embedding_of_maps_is_their_mean():
     wanted = np.asarray(keras.Model(served.input, served.get_layer("maps").output)(pixels)).mean(axis=(1, 2))
     np.testing.assert_allclose(served(pixels)["embedding"], wanted, rtol=1e-4)
 
+
+def test_an_embedding_needs_a_classifier_layer():
+    images = keras.Input((8, 8, 3))
     x = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(images))
     with pytest.raises(InvalidArgumentError, match=r"`embed` needs a classifier layer .* Received: .* without one"):
         inference_model(keras.Model(images, x), embed=True)
@@ -164,10 +173,9 @@ def test_a_normalization_that_padding_keeps_a_layer(pixels, dtype):
 
 
 def test_an_export_that_disagrees_with_its_model_is_refused(build_net, tmp_path, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
     # Another net's weights stand for a folding that went wrong.
-    monkeypatch.setattr(saved_model, "inference_model", lambda *_, **__: inference_model(build_net(seed=1)))
+    wrong = inference_graph(graph.read(build_net(seed=1)))
+    monkeypatch.setattr("keraslight.export.saved_model.inference_graph", lambda *_, **__: wrong)
     with pytest.raises(ExportError, match=r"must give the model's probabilities within 0.0001. Received: serving_defa"):
         save_servable(build_net(), tmp_path / "m", labels=LABELS)
     assert list((tmp_path / "m").iterdir()) == []
@@ -176,18 +184,24 @@ def test_an_export_that_disagrees_with_its_model_is_refused(build_net, tmp_path,
 def test_samples_of_ones_own(build_net, tmp_path, pixels):
     version = save_servable(build_net(), tmp_path / "m", labels=LABELS, samples=pixels)
     assert json.loads((version / "assets.extra/keraslight.json").read_text())["parity"]["images"] == 3
+
+
+def test_samples_that_are_not_pixels_of_the_model(build_net, tmp_path, pixels):
     for bad in (pixels[:, :7], pixels[:0], pixels / 255):
         with pytest.raises(InvalidArgumentError, match=r"`samples` must be at least one image of shape \(8, 12, 3\)"):
             save_servable(build_net(), tmp_path / "m", labels=LABELS, samples=bad)
 
 
-def test_bad_arguments(build_net, tmp_path):
-    for arguments, text in [
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
         ({"dtype": "float64"}, "`dtype` must be one of .* Received: 'float64'"),
         ({"max_pixels": 0}, "`max_pixels` must be at least 1. Received: max_pixels=0"),
         ({"version": 0}, "`version` must be at least 1 and less than .* Received: version=0"),
         ({"version": 2**63}, "`version` must be at least 1 and less than .* Received: version=9223372036854775808"),
-    ]:
-        with pytest.raises(InvalidArgumentError, match=text):
-            save_servable(build_net(), tmp_path / "m", labels=LABELS, **arguments)
+    ],
+)
+def test_bad_arguments(build_net, tmp_path, arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        save_servable(build_net(), tmp_path / "m", labels=LABELS, **arguments)
     assert not (tmp_path / "m").exists()

@@ -118,7 +118,7 @@ def test_a_model_without_normalization_is_mentioned(model, tmp_path, caplog):
     ("labels", "message"),
     [
         (["cat", "dog"], "`labels` must name every class once. Received: 2 labels for 3 classes"),
-        (["cat", "dog", "a\nb"], "written one a line. Received: a label with a line break"),
+        (["cat", "dog", "a\nb"], "written one per line. Received: a label with a line break"),
     ],
 )
 def test_labels_that_do_not_fit(model, labels, message, tmp_path):

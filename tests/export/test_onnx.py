@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import golden_rule
 import keras
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.errors import DisagreementError, ExportError, InvalidArgumentError
 from keraslight.export import onnx_runner, to_onnx
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGES = np.random.default_rng(0).normal(size=(3, 64, 64, 3)).astype("float32")
@@ -60,10 +60,18 @@ def test_opsets(small, tmp_path):
     for opset in (13, 18):
         path = to_onnx(small, tmp_path / "model.onnx", opset=opset, check_images=IMAGES[:, :8, :8])
         assert [entry.version for entry in onnx.load(path).opset_import if entry.domain == ""] == [opset]
-    with pytest.raises(InvalidArgumentError, match=r"`opset` must be in 13[.][.]18. Received: opset=12"):
-        to_onnx(small, path, opset=12)
-    with pytest.raises(InvalidArgumentError, match="`tolerance` must be above 0. Received: tolerance=0"):
-        to_onnx(small, path, tolerance=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"opset": 12}, r"`opset` must be in 13[.][.]18. Received: opset=12"),
+        ({"tolerance": 0}, "`tolerance` must be above 0. Received: tolerance=0"),
+    ],
+)
+def test_bad_arguments(small, tmp_path, arguments, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        to_onnx(small, tmp_path / "model.onnx", **arguments)
 
 
 def test_a_file_that_differs_is_not_kept(small, tmp_path):

@@ -206,15 +206,21 @@ def test_a_model_that_says_nothing_of_preprocessing_gets_raw_pixels_and_a_warnin
     np.testing.assert_allclose(served["encoded"](image_bytes=tf.constant(files))["probabilities"], wanted, atol=1e-6)
 
 
-def test_bad_arguments(tmp_path):
-    model = small(preprocessing=SPEC)
-    for arguments, text in [
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
         ({"labels": LABELS[:3]}, "must name every class once. Received: 3 labels for 4 classes"),
         ({"labels": [*LABELS[:3], "a\nb"]}, "Received: a label with a line break"),
         ({"labels": LABELS, "preprocessing": SPEC.replace(size=(64, 64))}, r"for a model input of \(32, 40, 3\)"),
-    ]:
-        with pytest.raises(InvalidArgumentError, match=text):
-            save_servable(model, tmp_path / "m", **arguments)
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        save_servable(small(preprocessing=SPEC), tmp_path / "m", **arguments)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_is_not_a_classifier(tmp_path):
     features = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(32, 32, 3), features_only=True)
     with pytest.raises(InvalidArgumentError, match=r"needs a .* classifier with one input"):
         save_servable(features, tmp_path / "m", labels=LABELS)

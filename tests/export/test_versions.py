@@ -78,13 +78,11 @@ def test_a_version_is_readable_by_others_and_replaced_whole(photos):
     "error", [RuntimeError("no luck"), KeyboardInterrupt(), OSError(28, "No space left on device")]
 )
 def test_a_failed_export_leaves_nothing_behind(error, photos, build_net, monkeypatch):
-    import keraslight.export.saved_model as saved_model
-
     def fail(*_, **__):
         raise error
 
     put(photos, 1)
-    monkeypatch.setattr(saved_model, "to_litert", fail)
+    monkeypatch.setattr("keraslight.export.saved_model.convert_graph", fail)
     with pytest.raises(ExportError if isinstance(error, OSError) else type(error)):
         save_servable(build_net(), photos, labels=["a", "b", "c"], version=1, overwrite=True)
     assert [child.name for child in photos.iterdir()] == ["1"]
@@ -124,7 +122,10 @@ def test_the_configuration_names_what_is_there(photos):
     assert found["photos"].model_platform == "tensorflow"
     assert not found["photos"].HasField("model_version_policy")
 
-    # What a user changed stays, and so does an entry of another place.
+
+def test_the_configuration_keeps_a_users_changes_and_entries(photos):
+    put(photos, 1)
+    put(photos.parent / "digits", 3)
     file = photos.parent / "models.config"
     text = file.read_text().replace('"/models/photos"', '"/data/photos"')
     other = 'config { name: "other" base_path: "s3://bucket/other" model_platform: "tensorflow" }'
@@ -137,7 +138,10 @@ def test_the_configuration_names_what_is_there(photos):
     assert set(found) == {"photos", "other"}
     assert found["photos"].base_path == "/data/photos"
 
-    file.write_text("model_config_list { nonsense }")
+
+def test_a_configuration_that_cannot_be_read(photos):
+    put(photos, 1)
+    (photos.parent / "models.config").write_text("model_config_list { nonsense }")
     with pytest.raises(ExportError, match=r"must be a ModelServerConfig in text form. Received: .*models.config, "):
         check_config(photos)
 
@@ -156,19 +160,36 @@ def test_labels_are_served_and_never_pruned(photos):
     assert list_versions(photos) == [2, 4, 6]
     assert sorted(child.name for child in photos.iterdir()) == ["2", "4", "6"]
 
+
+def test_labels_are_moved_and_removed(photos):
+    put(photos, 2)
+    put(photos, 4)
+    label_version(photos, "stable", 2)
+    label_version(photos, "canary", 4)
     label_version(photos, "stable", 4)
     label_version(photos, "canary", None)
     assert version_labels(photos) == {"stable": 4}
     label_version(photos, "stable", None)
     assert not config(photos)["photos"].HasField("model_version_policy")
 
-    for arguments, text in [
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
         (("stable", 9), r"`version` must be one of \[2, 4, 6\], those in .*/photos. Received: 9"),
-        (("stable", None), r"`label` must be one of \[\] to be taken away. Received: 'stable'"),
+        (("stable", None), r"`label` must be one of \[\] to be removed. Received: 'stable'"),
         (("", 2), "`label` must not be empty"),
-    ]:
-        with pytest.raises(InvalidArgumentError, match=text):
-            label_version(photos, *arguments)
+    ],
+)
+def test_labels_that_cannot_be_given(photos, arguments, text):
+    for number in (2, 4, 6):
+        put(photos, number)
+    with pytest.raises(InvalidArgumentError, match=text):
+        label_version(photos, *arguments)
+
+
+def test_at_least_one_version_is_kept(photos):
+    put(photos, 1)
     with pytest.raises(InvalidArgumentError, match="`keep` must be at least 1. Received: keep=0"):
         prune_versions(photos, keep=0)
 

@@ -20,9 +20,9 @@ from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
 from keraslight_serving.server.testing import FakeServable
 from PIL import Image
-from serving_attack import Faulty
 
-from .helpers import Publisher, Stubs
+from tests.serving.helpers import Publisher, Stubs
+from tests.serving_attack import Faulty
 
 LABELS = ["cat", "dog", "eel"]
 TOP_K = 2

@@ -7,7 +7,7 @@ from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy
 from keraslight_serving.server.testing import FakeEngine, FakeRepository, FakeServable
 
-from .helpers import refused, served, spec
+from tests.serving.helpers import refused, served, spec
 
 LABELS = {"stable": 1}
 

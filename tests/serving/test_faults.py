@@ -19,7 +19,8 @@ from keraslight_serving.server import ModelServer
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
-from serving_attack import (
+
+from tests.serving_attack import (
     DATA,
     END_STREAM,
     HEADERS,

@@ -15,7 +15,7 @@ from keraslight_serving.server.workers.follower import Follower, ModelView
 from keraslight_serving.server.workers.supervisor import view_of
 from keraslight_serving.wire import serving_pb2 as pb
 
-from .helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
+from tests.serving.helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
 
 ALL = VersionPolicy(most=None)
 LOADING = pb.ModelVersionStatus.LOADING

@@ -15,7 +15,7 @@ from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import predict_pb2
 
-from .helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
+from tests.serving.helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
 
 # ---------------------------------------------------------------- the configuration
 

@@ -20,8 +20,10 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.running.servable import Servable
 from PIL import Image
 
-from keraslight.export import save_servable, to_litert
-from keraslight.export._inference import inference_model
+from keraslight.export import save_servable
+from keraslight.export._inference import inference_graph
+from keraslight.export.litert.convert import convert_graph
+from keraslight.graph import read
 
 SHAPE = (8, 12, 3)
 LABELS = ["ant", "bée\u2028", "cat", "dog"]
@@ -52,8 +54,8 @@ def versions(tmp_path_factory, images):
     float_version = save_servable(model, base, labels=LABELS, version=1, max_pixels=10_000)
     int8_version = base / "2"
     shutil.copytree(float_version, int8_version)
-    to_litert(
-        inference_model(model),
+    convert_graph(
+        inference_graph(read(model)),
         int8_version / "model.tflite",
         quantization="int8",
         representative_data=images.astype(np.float32),

@@ -235,7 +235,7 @@ def test_token_files_that_can_not_be_used(tmp_path, publish):
         ModelServer("tiny", base, auth_token_file=tmp_path).start()
     empty = tmp_path / "empty"
     empty.write_text("\n \n")
-    with pytest.raises(StartError, match="`auth_token_file` must hold a token a line. Received: .*, without one"):
+    with pytest.raises(StartError, match="`auth_token_file` must hold one token per line. Received: .*, without one"):
         ModelServer("tiny", base, auth_token_file=empty).start()
 
 

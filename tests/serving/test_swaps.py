@@ -13,7 +13,7 @@ from keraslight_serving.server import ModelServer
 from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from .helpers import AVAILABLE, END, Publisher, Stubs, until
+from tests.serving.helpers import AVAILABLE, END, Publisher, Stubs, until
 
 
 def predict_request(name, images=None, version=None, label=None):

@@ -17,7 +17,7 @@ from keraslight_serving.server.models.repository import Repository
 from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
 
-from .helpers import until
+from tests.serving.helpers import until
 
 IMAGE = np.zeros((1, 8, 8, 1), np.float32)
 

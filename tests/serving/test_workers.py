@@ -23,7 +23,7 @@ from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
-from .helpers import until
+from tests.serving.helpers import until
 
 IMAGES = np.random.default_rng(1).uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
 

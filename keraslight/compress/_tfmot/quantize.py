@@ -223,12 +223,6 @@ def compile_classifier(model: tf_keras.Model, learning_rate: Any, *, from_logits
     model.reset_metrics()
 
 
-def with_softmax(model: tf_keras.Model) -> tf_keras.Model:
-    """The quantization-aware model with a softmax behind its logits; it shares all layers."""
-    probabilities = tf_keras.layers.Softmax(name="probabilities")(model.outputs[0])
-    return tf_keras.Model(model.inputs, probabilities, name=model.name)
-
-
 def cosine(learning_rate: float, steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:
     """A learning rate that falls to a hundredth along half a cosine."""
     return tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.01)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight.compress import _plots
+from keraslight import _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import copy as copy_model
@@ -65,7 +65,7 @@ class SensitivityReport:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        return _plots.heat_map(
+        return _pictures.heat_map(
             path,
             np.asarray(list(self.accuracies.values())),
             rows=list(self.accuracies),

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight.compress import _plots
+from keraslight import _pictures
 from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, range_images
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
@@ -55,7 +55,7 @@ class QuantizationSensitivity:
         title, label = "Outputs with one layer in int8", "top-1 agreement"
         if self.baseline is not None:
             title, label = f"{title} (float: {self.baseline:.2%})", "accuracy"
-        return _plots.ranking(
+        return _pictures.ranking(
             path,
             np.asarray([cost.difference for cost in costs]),
             rows=self.ranked,

@@ -1,8 +1,9 @@
 """LiteRT (TensorFlow Lite) files for phones: conversion, Android metadata, comparison with the model, reports."""
 
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
-from keraslight.export.litert._parity import LiteRTParity, litert_parity, litert_runner
+from keraslight.export.litert._parity import LiteRTParity, litert_parity
 from keraslight.export.litert._report import LiteRTOperator, LiteRTReport, litert_latency, litert_report
+from keraslight.export.litert._run import litert_runner
 from keraslight.export.litert.convert import to_litert
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Where TFLite puts the tensors between the operators.
+"""Plans the memory of the tensors between the operators as TFLite does.
 
 Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020,
 https://arxiv.org/abs/2001.03288, "Greedy by Size for Offset Calculation", which TFLite's planner follows.
@@ -10,18 +10,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ALIGNMENT = 64
-"""TFLite begins every tensor at a multiple of this many bytes."""
+"""TFLite starts every tensor at a multiple of this many bytes."""
 
 
 class Arena(NamedTuple):
-    """A plan: the bytes in all, and where each block begins."""
+    """A plan.
+
+    Attributes:
+        size: Total size, in bytes.
+        offsets: Start of each block.
+    """
 
     size: int
     offsets: tuple[int, ...]
 
 
 def plan_arena(blocks: Sequence[tuple[int, int, int]]) -> Arena:
-    """Gives each block a place, so that no two that are alive at the same time overlap.
+    """Places blocks so that no two that are alive at the same time overlap.
 
     Args:
         blocks: (bytes, first, last) of each block: it is alive from operator `first` to operator `last`, both included.
@@ -29,7 +34,7 @@ def plan_arena(blocks: Sequence[tuple[int, int, int]]) -> Arena:
     Returns:
         The plan. The largest blocks are placed first, each into the smallest gap that holds it.
     """
-    # Ties go to the earlier block: first come, first served.
+    # Of equal blocks the one that starts first is placed first.
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i][0], blocks[i][1]))
     offsets: dict[int, int] = {}
     for i in order:

@@ -1,8 +1,8 @@
-"""Which operators a phone's accelerators can't take.
+"""Operators that a phone's accelerators don't support.
 
-A delegate takes what it can; the rest runs on the CPU, and each change between them costs a copy. NNAPI is deprecated
-since Android 15, but still how phones before it reach their NPU. LiteRT ships a checker for the GPU delegate
-(`tf.lite.experimental.Analyzer`), but in TensorFlow 2.21 it calls every file compatible, TOPK_V2 and SHAPE included.
+A delegate runs what it supports; the rest runs on the CPU, and each switch between them costs a copy. NNAPI is
+deprecated since Android 15, but older phones reach their NPU with it. LiteRT has a checker for the GPU delegate
+(`tf.lite.experimental.Analyzer`), but in TensorFlow 2.21 it reports every file as compatible, even with TOPK_V2.
 
 Sources, TensorFlow's own tests of a node, read in November 2026: `CheckGpuDelegateCompatibility` in
 tensorflow/lite/tools/versioning/gpu_compatibility.cc, and `NNAPIDelegateKernel::Validate` in
@@ -45,12 +45,12 @@ _LARGEST_RANK = 4
 
 
 def gpu_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
-    """Why the GPU delegate leaves an operator to the CPU, or "" if it takes it.
+    """Why the GPU delegate leaves an operator to the CPU, or "" if it supports it.
 
     Args:
         kind: The operator's name, such as `"CONV_2D"`.
-        dtypes: Of its inputs and outputs, such as `"FLOAT32"`.
-        rank: The largest number of axes of its inputs and outputs.
+        dtypes: Dtypes of its inputs and outputs, such as `"FLOAT32"`.
+        rank: Largest number of axes of its inputs and outputs.
     """
     if kind not in GPU_OPERATORS:
         return "not supported"
@@ -58,7 +58,7 @@ def gpu_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
 
 
 def nnapi_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
-    """Why the NNAPI delegate leaves an operator to the CPU on Android 11 or later, or "" if it takes it.
+    """Why the NNAPI delegate leaves an operator to the CPU on Android 11 or later, or "" if it supports it.
 
     Args:
         kind, dtypes, rank: As in `gpu_problem`; the first dtype is the first input's.

@@ -1,4 +1,4 @@
-"""A .tflite file as objects that can be changed, and back."""
+"""Reads .tflite files into objects that can be changed, and writes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def schema() -> Any:
     """The classes of TFLite's schema.
 
     Raises:
-        MissingDependencyError: ai-edge-litert is not installed.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     try:
         from ai_edge_litert import schema_py_generated
@@ -30,11 +30,11 @@ def read_model(content: bytes, source: object = "bytes without it") -> Any:
 
     Args:
         content: The file's bytes.
-        source: What an error calls it, such as the file's path.
+        source: Name for error messages, such as the file's path.
 
     Raises:
-        ExportError: it is not a .tflite file.
-        MissingDependencyError: ai-edge-litert is not installed.
+        ExportError: The content is not a .tflite file.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     classes = schema()
     if content[4:8] != b"TFL3":
@@ -43,11 +43,11 @@ def read_model(content: bytes, source: object = "bytes without it") -> Any:
 
 
 def write_model(model: Any, size: int) -> bytes:
-    """The bytes of a file, without what may hang behind it (labels). Weights start at multiples of 16 bytes.
+    """The bytes of a file, without what may follow it (labels). Weights start at multiples of 16 bytes.
 
     Args:
         model: A `ModelT`.
-        size: About how many bytes it takes; more are found as needed.
+        size: Estimate of the size in bytes; the buffer grows as needed.
     """
     builder = _AlignedBuilder(size + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -57,9 +57,9 @@ def write_model(model: Any, size: int) -> bytes:
 class _AlignedBuilder(flatbuffers.Builder):
     """Starts every vector at a multiple of 16 bytes.
 
-    The schema asks for it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
+    The schema requires it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
     buffer of bytes to one byte.
     """
 
-    def StartVector(self, elemSize, numElems, alignment):
+    def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
         return super().StartVector(elemSize, numElems, max(alignment, 16))

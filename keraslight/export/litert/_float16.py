@@ -1,16 +1,16 @@
-"""Float16 weights in a .tflite file, but for the few that the answers depend on most.
+"""Float16 weights in a .tflite file, except for the few that the outputs depend on most.
 
-A float16 number has 11 significant bits, so every weight is off by up to 2^-12 of itself, and a logit by the sum of
-what all layers add to that. A layer's part hardly depends on how many weights it has: where a thousand are summed up,
-their errors cancel. So most of the sum comes from constants that take next to no room: biases, the first convolutions,
-depthwise ones. The smallest constants, up to 8% of all bytes, stay in float32, which makes the file 8% larger. Of eight
-small nets trained on digits, a probability of 397 images was off by at most 0.0010 to 0.0047 in the converter's own
-float16 file, which halves everything; docs/litert.md has this one's figures. With 3%, the largest were 0.0023, with 6%
-0.0021.
+A float16 number has 11 significant bits, so every weight is off by up to 2^-12 of its value, and a logit by the sum of
+all layers' contributions. A layer's contribution hardly depends on its number of weights: where a thousand are summed
+up, their errors cancel. So most of the error comes from constants that take hardly any space: biases, the first
+convolutions, depthwise ones. The smallest constants, up to 8% of all bytes, stay in float32, which makes the file 8%
+larger. For eight small nets trained on digits, the largest error of a probability over 397 images was 0.0010 to 0.0047
+in the converter's own float16 file, which halves everything; docs/litert.md has the figures for this one. With 3% the
+largest was 0.0023, with 6% 0.0021.
 
-Tried without gain there: error diffusion, which hands each weight's rounding error on to the next weight of its
-channel, so that over a window the errors add up to nothing. Compensating with the covariance of real inputs (GPTQ,
-Frantar et al., https://arxiv.org/abs/2210.17323) halves the error of a logit, but needs images.
+Tried there without gain: error diffusion, which passes each weight's rounding error on to the next weight of its
+channel, so that the errors of a window cancel. Compensating with the covariance of real inputs (GPTQ, Frantar et al.,
+https://arxiv.org/abs/2210.17323) halves the error of a logit, but needs images.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ import numpy as np
 from keraslight.export.litert._flatbuffer import read_model, schema, write_model
 
 FLOAT32_SHARE = 0.08
-"""Share of the constants' bytes, before halving, that stays in float32 at most."""
+"""Largest share of the constants' bytes, before halving, that stays in float32."""
 
 _DEQUANTIZE_VERSION = 3  # the first that reads float16
-_PRECISION = 2.0**-11  # relative to a constant's norm; more is lost beyond 65,504 and below 6e-5
-# What the converter writes for float16: an ARM CPU or a GPU with float16 arithmetic may compute in it, too.
+_PRECISION = 2.0**-11  # relative to a constant's norm; it is worse beyond 65,504 and below 6e-5
+# As the converter writes it for float16: an ARM CPU or a GPU with float16 arithmetic may compute in it, too.
 _REDUCED_PRECISION = ("reduced_precision_support", b"fp16accfp32")
 
 
 def halve_weights(content: bytes) -> bytes:
-    """A float32 .tflite file with its large constants in float16.
+    """Converts the large constants of a float32 .tflite file to float16.
 
-    The interpreter turns them into float32 again when it starts, by DEQUANTIZE operators, as for the converter's own
-    float16 files. Constants with values beyond float16's 65,504, or nearly all of them below its 6e-5, stay as they
-    are.
+    The interpreter converts them back to float32 when it starts, by DEQUANTIZE operators, as for the converter's own
+    float16 files. Constants with values beyond float16's 65,504, or with nearly all of them below its 6e-5, stay
+    float32.
 
     Args:
         content: The file's bytes, without metadata. Sparse constants stay sparse.
@@ -73,7 +73,7 @@ def _floats(buffer: Any) -> np.ndarray:
 
 
 def _to_halve(model: Any, classes: Any) -> set[int]:
-    """The buffers to halve: all that hold float32 constants, but for the smallest."""
+    """The buffers to halve: all float32 constants except for the smallest."""
     dtypes, fixed = defaultdict(set), {0}  # buffer 0 is the empty one
     for graph in model.subgraphs:
         for index, tensor in enumerate(graph.tensors):
@@ -98,17 +98,17 @@ def _to_halve(model: Any, classes: Any) -> set[int]:
 
 
 def _fits(values: np.ndarray) -> bool:
-    """Whether constants are as precise in float16 as it can be."""
-    with np.errstate(over="ignore"):  # to infinity: then they don't
+    """Whether constants lose no more than float16's own precision."""
+    with np.errstate(over="ignore"):  # to infinity: then they don't fit
         lost = values - values.astype(np.float16).astype(np.float64)
     return bool(np.linalg.norm(lost) <= _PRECISION * np.linalg.norm(values.astype(np.float64)))
 
 
 def _dequantize(graph: Any, model: Any, chosen: set[int], classes: Any) -> None:
-    """Gives the readers of the halved constants a float32 tensor, made by an operator in front of all others."""
+    """Adds operators in front of all others that convert the halved constants to float32 for their readers."""
     constants = {index for index, tensor in enumerate(graph.tensors) if tensor.buffer in chosen}
     unpacking = [operator for operator in graph.operators if _kind(operator, model) == classes.BuiltinOperator.DENSIFY]
-    # A sparse constant is read by DENSIFY alone, which gives what it takes: its output is the float16 constant then.
+    # A sparse constant is only read by DENSIFY, which keeps the dtype: its output is the float16 constant then.
     unpacked = {operator.inputs[0]: operator.outputs[0] for operator in unpacking}
     places = {}
     operators = []

@@ -1,9 +1,10 @@
-"""TFLite Metadata: what a .tflite file says of its images and classes, for MediaPipe Tasks and LiteRT on Android.
+"""TFLite Metadata: the description of images and classes in a .tflite file, for MediaPipe Tasks and LiteRT on Android.
 
-Source of the layout: metadata_schema.fbs of TFLite Support and MediaPipe (schema 1.5.0). The metadata is a FlatBuffer
-of its own in one of the model's buffers; files that it names, here the labels, hang behind the model as a zip archive.
-The packages that could write it can't be installed here (mediapipe and tensorflow-model-optimization want different
-absl-py, tflite-support knows no current Python), and it takes a few small tables, so they are written by hand.
+Source of the layout: metadata_schema.fbs of TFLite Support and MediaPipe (schema 1.5.0). The metadata is a
+separate FlatBuffer in one of the model's buffers; the files that it names, here the labels, follow the model as a zip
+archive. The packages that could write it can't be installed next to this one (mediapipe and
+tensorflow-model-optimization need different versions of absl-py, tflite-support has no release for current Python), and
+it is only a few small tables, so they are written by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from keraslight.export.litert._flatbuffer import read_model, schema, write_model
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
 _IDENTIFIER = b"M001"
-_PARSER_VERSION = "1.0.0"  # everything written here was in the first version of the schema
+_PARSER_VERSION = "1.0.0"  # the first version of the schema has all that is written here
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType: RGB, GRAYSCALE
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # members of the union ContentProperties
@@ -33,12 +34,12 @@ _NORMALIZATION_OPTIONS = 1  # member of the union ProcessUnitOptions
 
 
 class LiteRTMetadata(NamedTuple):
-    """What a file's metadata says.
+    """The metadata of a file.
 
     Attributes:
-        name, description: Of the model.
-        labels: The class names, in the order of the outputs; empty if the file has none.
-        mean, std: A float32 input is `(pixel - mean) / std` of pixels 0..255; one value a channel.
+        name, description: Name and description of the model.
+        labels: Class names, in the order of the outputs; empty if the file has none.
+        mean, std: A float32 input is `(pixel - mean) / std` of pixels 0..255; one value per channel.
         color_space: `"RGB"` or `"GRAYSCALE"`, or `"UNKNOWN"`.
     """
 
@@ -50,23 +51,22 @@ class LiteRTMetadata(NamedTuple):
     color_space: str
 
 
-def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str], channels: int) -> bytes:
-    """Writes metadata into a .tflite file that takes raw pixels 0..255 and gives one score a class.
+def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str]) -> bytes:
+    """Writes metadata into a .tflite file that takes raw pixels 0..255 and returns one score per class.
 
-    A file that gives more than its probabilities gets them as its first output, where MediaPipe looks for scores; its
-    signature is the same as before. The others are described by their names alone.
+    If a file has several outputs, the probabilities become the first one, where MediaPipe looks for scores; the
+    signature does not change. The others are described by their names only.
 
     Args:
         content: The file's bytes, without metadata.
-        name, description: Of the model, for people.
-        labels: One name a class, without line breaks, in the order of the outputs.
-        channels: The images' channels. MediaPipe reads 3 only.
+        name, description: Name and description of the model, for users.
+        labels: One name per class, without line breaks, in the order of the outputs.
 
     Returns:
         The bytes of a file with metadata. Its weights start at multiples of 16 bytes, as the converter's do.
 
     Raises:
-        InvalidArgumentError: the labels don't fit the file's output.
+        InvalidArgumentError: The labels don't fit the file's output.
     """
     model = read_model(content)
     graph = model.subgraphs[0]
@@ -79,8 +79,9 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
             f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
         )
     if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one a line. Received: a label with a line break.")
+        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
 
+    channels = int(graph.tensors[graph.inputs[0]].shape[-1])
     buffer = schema().BufferT()
     buffer.data = np.frombuffer(_metadata(name, description, channels, others), np.uint8)
     model.buffers.append(buffer)
@@ -89,19 +90,19 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     model.metadata = [*(model.metadata or []), entry]
     file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
-        # A fixed date, so that the same model gives the same file.
+        # A fixed date, so that the same model always makes the same file.
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
     return file.getvalue()
 
 
-def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
+def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     """Reads the metadata of a .tflite file.
 
     Returns:
         The metadata of the first input and output, or None if the file has none.
 
     Raises:
-        ExportError: it is not a .tflite file, or its metadata can't be read.
+        ExportError: The file is not a .tflite file, or its metadata can't be read.
     """
     content = Path(path).read_bytes()
     model = read_model(content, path)
@@ -133,8 +134,8 @@ def read_metadata(path: str | os.PathLike) -> LiteRTMetadata | None:
     )
 
 
-class _Table(dict):
-    """A FlatBuffers table to write: slot -> a writer of the field's value."""
+class _Table(dict[int, "Field"]):
+    """A FlatBuffers table to write: slot -> writer of the field's value."""
 
 
 def _metadata(name: str, description: str, channels: int, others: Sequence[str]) -> bytes:
@@ -155,12 +156,12 @@ def _metadata(name: str, description: str, channels: int, others: Sequence[str])
             5: _table(_Table({0: _floats([255.0] * channels), 1: _floats([0.0] * channels)})),
         }
     )
-    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class a line."), 2: _byte(_TENSOR_AXIS_LABELS)})
+    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class per line."), 2: _byte(_TENSOR_AXIS_LABELS)})
     features = _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())}))
     scores = _Table(
         {
             0: _text("probability"),
-            1: _text("One score a class."),
+            1: _text("One score per class."),
             3: features,
             5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
             6: _tables([labels]),
@@ -181,11 +182,11 @@ def _metadata(name: str, description: str, channels: int, others: Sequence[str])
 
 
 Field = Callable[[flatbuffers.Builder], Callable[[int], None]]
-"""Writes what a field refers to, and returns what puts the field into its table's slot."""
+"""Writes what a field refers to, and returns a function that puts the field into its table's slot."""
 
 
 def _write_table(builder: flatbuffers.Builder, table: _Table) -> int:
-    # Whatever a table refers to must be finished before the table is begun.
+    # Everything that a table refers to must be finished before the table is started.
     placed = {slot: field(builder) for slot, field in table.items()}
     builder.StartObject(max(table, default=-1) + 1)
     for slot, place in placed.items():
@@ -225,7 +226,7 @@ def _reference(builder: flatbuffers.Builder, offset: int) -> Callable[[int], Non
 
 
 class _Reader:
-    """A FlatBuffers table to read; a field that was not written is empty or 0."""
+    """A FlatBuffers table to read; a missing field is empty or 0."""
 
     def __init__(self, table: flatbuffers.table.Table) -> None:
         self._table = table

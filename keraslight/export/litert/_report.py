@@ -1,4 +1,4 @@
-"""What is in a .tflite file, what of it an accelerator can't take, and how fast it is here."""
+"""Operators of a .tflite file, those that an accelerator does not support, memory, and latency on this machine."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import dataclasses
 import math
 import os
 import statistics
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keraslight._timing import interleaved
 from keraslight.errors import InvalidArgumentError
 from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
 from keraslight.export.litert._flatbuffer import read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
-from keraslight.export.litert._parity import new_interpreter
+from keraslight.export.litert._run import new_interpreter
 
 DELEGATES = {"GPU": gpu_problem, "NNAPI": nnapi_problem}
 
@@ -29,10 +29,10 @@ class LiteRTOperator:
     """One operator of a file.
 
     Attributes:
-        kind: Its name, such as `"CONV_2D"`.
-        inputs, outputs: The dtypes of its tensors in order, such as `("INT8", "INT8", "INT32")`.
-        name: The name of its first output tensor.
-        rank: The largest number of axes of its tensors.
+        kind: Name of the operator, such as `"CONV_2D"`.
+        inputs, outputs: Dtypes of its tensors in order, such as `("INT8", "INT8", "INT32")`.
+        name: Name of its first output tensor.
+        rank: Largest number of axes of its tensors.
     """
 
     kind: str
@@ -42,22 +42,22 @@ class LiteRTOperator:
     rank: int
 
     def problem(self, delegate: str) -> str:
-        """Why a delegate, `"GPU"` or `"NNAPI"`, can't take it; "" if it can."""
+        """Why a delegate, `"GPU"` or `"NNAPI"`, does not support it; "" if it does."""
         return DELEGATES[delegate](self.kind, (*self.inputs, *self.outputs), self.rank)
 
 
 @dataclasses.dataclass(frozen=True)
 class LiteRTReport:
-    """What a .tflite file holds; `str()` is a table.
+    """Contents of a .tflite file; `str()` is a table.
 
     Attributes:
         path: The file.
-        size: Its bytes.
+        size: Size of the file, in bytes.
         signatures: Signature name -> (input names, output names).
-        operators: Every operator of the main graph, in order.
-        arena: Bytes that TFLite's planner needs for the tensors between the operators, for the file's batch (an open
-            one counts as 1). Scratch memory of kernels and delegates comes on top.
-        metadata: What the file says of its images and labels, or None.
+        operators: All operators of the main graph, in order.
+        arena: Bytes that TFLite's planner needs for the tensors between the operators, for the file's batch size (an
+            open one counts as 1). Kernels and delegates need additional scratch memory.
+        metadata: Description of images and labels, or None.
     """
 
     path: Path
@@ -69,7 +69,7 @@ class LiteRTReport:
 
     @property
     def float_operators(self) -> tuple[LiteRTOperator, ...]:
-        """The operators that read or write floats, less those that only convert at the file's ends."""
+        """The operators that read or write floats, without those that only convert at the file's ends."""
         return tuple(
             operator
             for operator in self.operators
@@ -78,10 +78,10 @@ class LiteRTReport:
         )
 
     def left_to_cpu(self, delegate: str) -> tuple[LiteRTOperator, ...]:
-        """The operators that a delegate, `"GPU"` or `"NNAPI"`, can't take.
+        """The operators that a delegate, `"GPU"` or `"NNAPI"`, does not support.
 
         Raises:
-            InvalidArgumentError: another delegate.
+            InvalidArgumentError: `delegate` is unknown.
         """
         if delegate not in DELEGATES:
             raise InvalidArgumentError(f"`delegate` must be one of {tuple(DELEGATES)}. Received: {delegate!r}.")
@@ -100,14 +100,14 @@ class LiteRTReport:
         return "\n".join(lines)
 
 
-def litert_report(path: str | os.PathLike) -> LiteRTReport:
-    """Reads which operators a .tflite file has, in which dtypes they work, and what memory they need.
+def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
+    """Reads the operators of a .tflite file, their dtypes, and the memory that they need.
 
-    The file itself is read, not an interpreter, whose delegates replace operators by their own.
+    The file itself is read rather than an interpreter, whose delegates replace operators by their own.
 
     Raises:
-        ExportError: it is not a .tflite file.
-        MissingDependencyError: ai-edge-litert is not installed.
+        ExportError: The file is not a .tflite file.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     path = Path(path)
     content = path.read_bytes()
@@ -117,8 +117,8 @@ def litert_report(path: str | os.PathLike) -> LiteRTReport:
     dtypes = {code: name for name, code in vars(classes.TensorType).items() if isinstance(code, int)}
     graph = model.subgraphs[0]
 
-    def dtypes_of(indices):
-        return tuple(dtypes[graph.tensors[index].type] for index in indices if index >= 0)  # -1: left out (no bias)
+    def dtypes_of(indices: Iterable[int]) -> tuple[str, ...]:
+        return tuple(dtypes[graph.tensors[index].type] for index in indices if index >= 0)  # -1: missing (no bias)
 
     operators = []
     for operator in graph.operators:
@@ -152,7 +152,7 @@ _BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT6
 
 
 def _arena(model: Any, dtypes: dict[int, str]) -> int:
-    """The bytes of the main graph's tensors that are neither weights nor constants."""
+    """Bytes of the main graph's tensors that are neither weights nor constants."""
     graph = model.subgraphs[0]
     end = len(graph.operators)
     first = dict.fromkeys(graph.inputs, 0)
@@ -172,40 +172,34 @@ def _arena(model: Any, dtypes: dict[int, str]) -> int:
 
 
 def litert_latency(
-    path: str | os.PathLike, threads: Sequence[int] = (1,), *, repeats: int = 50, seed: int = 0
+    path: str | os.PathLike[str], threads: Sequence[int] = (1,), *, repeats: int = 50, seed: int = 0
 ) -> dict[int, float]:
-    """Measures on this machine how long a .tflite file takes for its fixed batch.
+    """Measures the latency of a .tflite file on this machine, for its fixed batch size.
 
     Args:
         path: The file.
-        threads: Numbers of threads to try, each at least 1. They take turns, so that a noisy moment hits all.
-        repeats: Runs of each number, at least 1, after one that is not counted.
-        seed: Of the random input.
+        threads: Numbers of threads to try, each at least 1. They run in turn, so that a disturbance affects all.
+        repeats: Timed runs per number of threads, at least 1, after one that is not timed.
+        seed: Seed of the random input and of the order.
 
     Returns:
-        Number of threads -> median milliseconds of a run.
+        Number of threads -> median milliseconds per run.
 
     Raises:
-        InvalidArgumentError: a number below 1, or no number of threads.
-        MissingDependencyError: ai-edge-litert is not installed.
+        InvalidArgumentError: A number is below 1, or `threads` is empty.
+        MissingDependencyError: Ai-edge-litert is not installed.
     """
     if not threads or min(threads) < 1:
         raise InvalidArgumentError(f"`threads` must be numbers of at least 1. Received: {tuple(threads)}.")
     if repeats < 1:
         raise InvalidArgumentError(f"`repeats` must be at least 1. Received: {repeats}.")
-    random = np.random.default_rng(seed)
-    interpreters = {}
+    rng = np.random.default_rng(seed)
+    runs: dict[int, Callable[[], Any]] = {}
     for count in threads:
-        interpreter = interpreters[count] = new_interpreter(path, count)
+        interpreter = new_interpreter(path, count)
         interpreter.allocate_tensors()
         for entry in interpreter.get_input_details():
-            pixels = random.integers(0, 128, entry["shape"])  # in the range of every dtype
+            pixels = rng.integers(0, 128, entry["shape"])  # in the range of every dtype
             interpreter.set_tensor(entry["index"], pixels.astype(entry["dtype"]))
-        interpreter.invoke()
-    times: dict[int, list[float]] = {count: [] for count in interpreters}
-    for _ in range(repeats):
-        for count, interpreter in interpreters.items():
-            began = time.perf_counter()
-            interpreter.invoke()
-            times[count].append(1000 * (time.perf_counter() - began))
-    return {count: statistics.median(values) for count, values in times.items()}
+        runs[count] = interpreter.invoke
+    return {count: statistics.median(times) for count, times in interleaved(runs, repeats, rng).items()}

@@ -1,4 +1,4 @@
-"""A model as a .tflite file."""
+"""Converts models and graphs to .tflite files."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ SIGNATURE_NAME = "serving_default"
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 DTYPES = ("float32", "uint8", "int8")
 
-_SPARSE = (None, "float16")  # what has kernels that unpack the sparse form
-_SPARSE_FROM = 0.6  # share of zeros; in float16 a weight's place takes as much as the weight, so half is no gain
+_SPARSE = (None, "float16")  # these have kernels that unpack the sparse form
+_SPARSE_FROM = 0.6  # share of zeros; in float16 an index takes as much as a weight, so half is no gain
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
 def to_litert(
     model: Any,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     quantization: str | None = None,
     representative_data: Any = None,
@@ -57,49 +57,49 @@ def to_litert(
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
 
-    Branches that RepVGG trains in parallel are joined, and some layers become other operators: see `xnnpack`.
+    Parallel branches, as in RepVGG's training form, are fused, and some layers become other operators: see `xnnpack`.
 
-    With `labels`, MediaPipe Tasks' `ImageClassifier` reads the file as it is, if its images have three channels and it
-    takes float32 or uint8.
+    With `labels`, MediaPipe Tasks' `ImageClassifier` can read the file, if its images have three channels and its input
+    is float32 or uint8.
 
     Args:
         model: A Keras 3 model with one input (B, H, W, C) and one output, or a quantization-aware tf_keras model of
-            `keraslight.compress`. One that gives a dict with `probabilities` in it has all of them in the signature.
-        path: The file to write. It is replaced in one step; its folder is made.
-        quantization: None (float32), `"float16"` weights (but for the smallest constants, 8% of the bytes, whose
-            rounding would do most harm), `"dynamic"` (int8 weights, activations quantized as they come) or `"int8"`
-            (weights and activations). A quantization-aware model is always `"int8"` (None stands for it).
-        representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
+            `keraslight.compress`. If it returns a dict that includes `probabilities`, the signature has all outputs.
+        path: The file to write. It is replaced in one step; its folder is created.
+        quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
+            rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
+            (weights and activations). A quantization-aware model is always `"int8"`, also with None.
+        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
             batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
-        input_dtype: What the file takes: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
+        input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
-        output_dtype: What the file gives: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
-            or `"int8"` (the same less 128). MediaPipe reads float32 and uint8.
-        batch_size: The fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file
-            then has no operators that work out shapes.
-        sparse: Store only what is not zero of a pruned model's kernels, in float32 or float16 files; None does where
-            at least 60% of the weights are zeros. The file of a MobileNetV2 with 75% zeros is 0.37 of the dense one's
-            size in float32, 0.49 in float16. It gives the same numbers in the same time (the interpreter unpacks it
-            when it starts), and gzips to the same size. Int8 has no such kernels.
-        labels: One name a class, in the order of the outputs. They go into the file with a description of its images
-            (TFLite Metadata); None writes no metadata.
-        preprocessing: For a model that takes normalized images: its normalization goes into the file, which then takes
-            raw pixels. None leaves the model as it is.
-        xnnpack: Write what XNNPACK, which runs files on CPUs, has no kernels for as other operators that give the same:
+        output_dtype: Dtype of the output: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
+            or `"int8"` (the same minus 128). MediaPipe reads float32 and uint8.
+        batch_size: Fixed batch size, or None for one that `resize_tensor_input` sets. Fixed is faster: the file then
+            has no operators that compute shapes.
+        sparse: Whether to store only the non-zero weights of a pruned model's kernels, in float32 or float16 files;
+            None does so if at least 60% of the weights are zeros. The file of a MobileNetV2 with 75% zeros has 0.37 of
+            the dense size in float32, 0.49 in float16. It computes the same outputs in the same time (the interpreter
+            unpacks it when it starts), and gzips to the same size. Int8 has no such kernels.
+        labels: One name per class, in the order of the outputs. They are written to the file with a description of its
+            images (TFLite Metadata); None writes no metadata.
+        preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
+            takes raw pixels. None leaves the model as it is.
+        xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
             depthwise convolutions of more than 25 taps, slices with steps, and in int8 hard swish, lone ReLUs, average
-            pooling and GRN's division. A ConvNeXt takes a quarter of its float file's time in int8; without, three
-            times that. False is for GPU delegates, which take the plain operators. A quantization-aware model has these
-            forms since it was made.
-        verify: Called with the finished file before it takes its place; what it raises stops the conversion. Such as
-            `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
+            pooling and GRN's division. With them a ConvNeXt in int8 takes a quarter of its float file's time, without
+            them three times that. Use False for GPU delegates, which support the plain operators. A quantization-aware
+            model always has these forms.
+        verify: Called with the complete file before it replaces `path`; what it raises stops the conversion. For
+            example `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
 
     Returns:
         The path.
 
     Raises:
-        InvalidArgumentError: arguments that do not go together.
-        DisagreementError: what `LiteRTParity.require` raises in `verify`; an older file at `path` stays as it was.
-        ExportError: the model has several inputs or outputs, or the converter refuses it.
+        InvalidArgumentError: Arguments can't be combined.
+        DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
+        ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
     """
     ends = read_ends(model)
@@ -130,26 +130,13 @@ def to_litert(
     return _write(network, path, options, takes_pixels=pixels, quantization_aware=ends.quantization_aware)
 
 
-def convert_graph(
-    graph: Graph,
-    path: str | os.PathLike[str],
-    *,
-    quantization: str | None = None,
-    representative_data: Any = None,
-    input_dtype: str = "float32",
-    output_dtype: str = "float32",
-    batch_size: int | None = 1,
-    sparse: bool | None = None,
-    labels: Sequence[str] | None = None,
-    xnnpack: bool = True,
-    verify: Verify | None = None,
-) -> Path:
+def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
     """Does what `to_litert` does, from a graph: no model is read or built.
 
     Args:
         graph: A graph with one input, and one output or a dict of outputs. It is not changed.
-        path, quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify:
-            As in `to_litert`.
+        path: As in `to_litert`.
+        **arguments: Keyword arguments of `to_litert`, except for `preprocessing`.
 
     Returns:
         The path.
@@ -157,9 +144,7 @@ def convert_graph(
     Raises:
         InvalidArgumentError, DisagreementError, ExportError, MissingDependencyError: As `to_litert`.
     """
-    options = _Options(
-        quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify
-    )
+    options = _Options(**arguments)
     options.check(quantization_aware=False)
     network = Network.of_graph(graph)
     check_convertible(network, several=True)
@@ -168,7 +153,7 @@ def convert_graph(
 
 
 def takes_pixels(graph: Graph) -> bool:
-    """Whether a model says that it normalizes raw pixels itself, if only by a layer's name."""
+    """Whether a graph normalizes raw pixels itself, as far as its layers or their names tell."""
     return any(call.name == LAYER_NAME or issubclass(call.node.kind, ImageNormalization) for call in graph.calls)
 
 
@@ -177,7 +162,7 @@ def calibrating_converter(graph: Graph, representative_data: Any, batch_size: in
 
     Args:
         graph, representative_data, batch_size: As in `convert_graph`.
-        folder: For the SavedModel that the converter reads; it must stay until the converter has converted.
+        folder: Folder of the SavedModel that the converter reads; it must stay until the converter has converted.
     """
     options = _Options("int8", representative_data, batch_size=batch_size)
     return _converter(_prepared(graph, options), folder, options, takes_pixels(graph), quantization_aware=False)
@@ -261,7 +246,6 @@ def _write(
             name=network.name,
             description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
             labels=[str(label) for label in options.labels],
-            channels=network.image_shape[-1],
         )
     return write_file(Path(path), content, options.verify)
 

@@ -14,13 +14,13 @@ from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._frozen import Network, check_convertible
 from keraslight.export.litert._flatbuffer import read_model
-from keraslight.export.litert._parity import new_interpreter
 from keraslight.export.litert._report import LiteRTOperator, litert_report
+from keraslight.export.litert._run import new_interpreter
 from keraslight.export.litert.convert import DTYPES, calibrating_converter, converted, refused
 from keraslight.graph import Graph
 
-# Operators that only move or choose values. Int8 is exact there, but only where what they read is int8 anyway: rounding
-# a float tensor to pad it would cost what leaving its layers in float is to save.
+# Operators that only move or choose values. Int8 is exact there, but only if their input is int8 anyway: rounding a
+# float tensor in order to pad it would cost what leaving its layers in float is meant to save.
 MOVES = (
     *("RESHAPE", "TRANSPOSE", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "SQUEEZE"),
     *("EXPAND_DIMS", "GATHER", "MAX_POOL_2D", "PACK", "UNPACK"),
@@ -28,22 +28,22 @@ MOVES = (
 
 
 class CalibratedModel:
-    """A converted float model with the range of every tensor, out of which any mix of int8 and float comes at once.
+    """A converted float model with the range of every tensor, from which any mix of int8 and float can be written.
 
-    Converting and calibrating takes seconds, and happens once here; each mix then takes some 50 milliseconds. These
-    are the two halves of what the converter does for `to_litert(..., quantization="int8")`; TensorFlow's own
-    `QuantizationDebugger` splits it in the same place.
+    Conversion and calibration take seconds and happen once; each mix then takes about 50 milliseconds. These are the
+    two halves of what the converter does for `to_litert(..., quantization="int8")`; TensorFlow's own
+    `QuantizationDebugger` splits it at the same place.
 
     Args:
         graph: A graph with one input (B, H, W, C) and one output. It is not changed.
         representative_data, batch_size: As in `to_litert`.
 
     Attributes:
-        operators: The operators, all in float, in order.
+        operators: The operators in order, all in float.
 
     Raises:
-        InvalidArgumentError: the data can't be used.
-        ExportError: the model has several inputs or outputs, or the converter refuses it.
+        InvalidArgumentError: The data can't be used.
+        ExportError: The graph has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow or ai-edge-litert is not installed.
     """
 
@@ -65,27 +65,26 @@ class CalibratedModel:
 
     def write(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         floats: Iterable[str] = (),
         *,
         input_dtype: str = "float32",
         output_dtype: str = "float32",
     ) -> Path:
-        """Writes a file that is int8 but for some operators.
+        """Writes a file that is int8 except for some operators.
 
         Args:
             path: The file to write. It is replaced in one step.
             floats: Names of the operators that stay float: the `name` of an entry of `operators`. Operators that only
-                move values follow what they read, or at the file's input what reads them.
+                move values are float if their input is, or at the file's input if all their readers are.
             input_dtype, output_dtype: As in `to_litert`.
 
         Returns:
             The path.
 
         Raises:
-            InvalidArgumentError: a dtype that is unknown, or that the file can't take because the operator there
-                stays float.
-            ExportError: the converter refuses the mix.
+            InvalidArgumentError: A dtype is unknown, or not available because the operator there stays float.
+            ExportError: The converter does not support the mix.
         """
         import tensorflow as tf
         from tensorflow.lite.python.convert import mlir_quantize
@@ -103,7 +102,7 @@ class CalibratedModel:
             raise refused(self._name, error) from error
 
         def check(file: Path) -> None:
-            # Where an end is float, the converter leaves it so with no more than a note.
+            # If an end is float, the converter leaves it so and only logs a note.
             interpreter = new_interpreter(file, 1)
             ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
             for (argument, dtype), end in zip(dtypes.items(), ends, strict=True):
@@ -116,12 +115,14 @@ class CalibratedModel:
         return write_file(Path(path), content, check)
 
     def _with_moves(self, floats: set[str]) -> set[str]:
-        """These operators, and those that only move their values."""
-        at_input, readers = [], {name: set() for name in self._sources}
+        """The operators, and those that only move their values."""
+        at_input: list[str] = []
+        readers: dict[str, set[str]] = {name: set() for name in self._sources}
         for operator in self.operators:
             sources = self._sources[operator.name]
-            for source in sources - {None}:
-                readers[source].add(operator.name)
+            for source in sources:
+                if source is not None:
+                    readers[source].add(operator.name)
             if operator.kind not in MOVES:
                 continue
             if sources <= {None, *at_input}:
@@ -135,7 +136,7 @@ class CalibratedModel:
 
 
 def _sources(content: bytes) -> dict[str, set[str | None]]:
-    """Operator -> the operators whose results it reads, all by the names of their first outputs; None is the input."""
+    """Operator -> the operators whose outputs it reads, by the names of their first outputs; None is the input."""
     graph = read_model(content).subgraphs[0]
     makers: dict[int, str | None] = dict.fromkeys(map(int, graph.inputs))
     found = {}

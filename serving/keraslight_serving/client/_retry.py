@@ -72,7 +72,7 @@ class Retry:
         Retry()                          # up to 4 attempts, with pauses of up to 0.05, 0.1 and 0.2 seconds
         Retry(attempts=1)                # never send a request twice
         Retry(attempt_timeout=2)         # give each server 2 seconds, then try the next
-        Retry(hedge_after=0.2)           # after 0.2 seconds without a response, ask a second server, too
+        Retry(hedge_after=0.2)           # after 0.2 seconds without a response, send it to a second server, too
         Retry(attempts=50, budget=1000)  # keep trying through a long outage
 
     Requests are retried, on another endpoint if there is one, after UNAVAILABLE and RESOURCE_EXHAUSTED, and if an

@@ -85,7 +85,7 @@ class Tokens:
             raise StartError(f"`auth_token_file` must be a readable file. Received: {path}, {error}") from error
         self._tokens = [line.strip() for line in lines if line.strip()]
         if not self._tokens:
-            raise StartError(f"`auth_token_file` must hold a token a line. Received: {path}, without one")
+            raise StartError(f"`auth_token_file` must hold one token per line. Received: {path}, without one")
 
     def allow(self, authorization: str | None) -> bool:
         """Whether an `authorization` header, in HTTP or gRPC, is `Bearer` and one of the tokens."""

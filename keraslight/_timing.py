@@ -1,0 +1,47 @@
+"""Times functions in turn, so that a machine that slows down slows all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+Key = TypeVar("Key")
+
+
+def interleaved(
+    runs: Mapping[Key, Callable[[], Any]],
+    repeats: int,
+    rng: np.random.Generator,
+    *,
+    warmup: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Key, list[float]]:
+    """Calls every function once per round, in an order that is drawn again for each round.
+
+    Args:
+        runs: Key -> function to time.
+        repeats: Number of rounds.
+        rng: Source of the order.
+        warmup: Calls of each function before the first round, which are not timed.
+        progress: Called after each round with the number of finished rounds and `repeats`.
+
+    Returns:
+        Key -> milliseconds of each call.
+    """
+    for run in runs.values():
+        for _ in range(warmup):
+            run()
+    keys = list(runs)
+    times: dict[Key, list[float]] = {key: [] for key in keys}
+    for done in range(repeats):
+        for place in rng.permutation(len(keys)):
+            key = keys[place]
+            began = time.perf_counter()
+            runs[key]()
+            times[key].append(1000 * (time.perf_counter() - began))
+        if progress is not None:
+            progress(done + 1, repeats)
+    return times

@@ -1,0 +1,85 @@
+"""Runs .tflite files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from keraslight.errors import MissingDependencyError
+from keraslight.export._frozen import OUTPUT_NAME
+
+Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
+
+
+def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
+    """Returns a function that runs a .tflite file as if its input and output were float32.
+
+    Args:
+        path: A file with one input (b, H, W, C), b fixed or open, and one output, or several of which one is called
+            `probabilities`.
+        num_threads: Threads of the interpreter, at least 1.
+
+    Returns:
+        A function of float32 images (B, H, W, C), for any B, that returns the output, float32 (B, ...). Integer inputs
+        and outputs are scaled by the file's own scale and zero point.
+
+    Raises:
+        MissingDependencyError: Ai-edge-litert is not installed.
+    """
+    interpreter = new_interpreter(path, num_threads)
+    interpreter.allocate_tensors()
+    (source,), sinks = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(sinks) > 1:
+        sinks = [interpreter.get_signature_runner().get_output_details()[OUTPUT_NAME]]
+    (sink,) = sinks
+    size = int(source["shape"][0])
+
+    def run(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        outputs = []
+        for start in range(0, len(images), size):
+            part = np.asarray(images[start : start + size], np.float32)
+            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            interpreter.set_tensor(source["index"], _quantized(padded, source))
+            interpreter.invoke()
+            outputs.append(_dequantized(interpreter.get_tensor(sink["index"]), sink)[: len(part)])
+        return np.concatenate(outputs)
+
+    return run
+
+
+def new_interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
+    """LiteRT's interpreter of a file, with XNNPACK.
+
+    Raises:
+        MissingDependencyError: Ai-edge-litert is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
+        ) from error
+    return Interpreter(str(Path(path)), num_threads=num_threads)
+
+
+def _quantized(values: npt.NDArray[np.float32], details: dict[str, Any]) -> npt.NDArray[Any]:
+    dtype = details["dtype"]
+    if dtype == np.float32:
+        return values
+    scale, zero = details["quantization"]
+    limits = np.iinfo(dtype)
+    rounded: npt.NDArray[Any] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(dtype)
+    return rounded
+
+
+def _dequantized(values: npt.NDArray[Any], details: dict[str, Any]) -> npt.NDArray[np.float32]:
+    if details["dtype"] == np.float32:
+        return values
+    scale, zero = details["quantization"]
+    scaled: npt.NDArray[np.float32] = (values.astype(np.float32) - zero) * np.float32(scale)
+    return scaled
