@@ -29,11 +29,11 @@ class Messages:
     """A service that takes and returns messages.
 
     Args:
-        service: Answers on arrays.
+        service: Service that takes and returns arrays.
         tensor_content: Whether Predict returns raw bytes (`tensor_content`) instead of the lists of the dtypes.
 
     Attributes:
-        calls: What answers each method's requests while they are observed.
+        calls: Handler of each method, for a request that is being observed.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
