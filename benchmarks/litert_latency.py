@@ -1,4 +1,4 @@
-"""Latency of our model.tflite and of keras.applications exported by Keras' `model.export(format="litert")`, batch size 1.
+"""Latency of our model.tflite and of keras.applications as Keras exports it to LiteRT, at batch size 1.
 
 The same architectures with random weights, 224x224, 1000 classes; then our int8 files and our float32 files. One
 process, one thread, the two in turn, medians. Targets: a ratio of at most 1.0, and 0.6 for MobileNetV2 in int8. The
