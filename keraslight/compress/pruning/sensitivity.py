@@ -1,7 +1,5 @@
 """Accuracy lost by pruning each layer alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 No I/O here, see `_calls`.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

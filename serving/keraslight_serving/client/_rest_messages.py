@@ -9,8 +9,6 @@ blocking and the asyncio channel share them. What REST omits is restored:
     version            Predict doesn't return it, so a new version is noticed only when it rejects an input.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json

@@ -11,8 +11,6 @@ def test_waits_for_the_server():
     ...
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
