@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Compares our model.tflite with keras.applications exported by `model.export(format="litert")`, batch size 1.
-=======
-"""Latency of our model.tflite and of keras.applications as Keras exports it to LiteRT, at batch size 1.
->>>>>>> export
 
 Same architectures with random weights, 224x224, 1000 classes; then int8 with float32. One process, one thread,
 interleaved; medians. Targets: at most 1.0, and 0.6 for MobileNetV2 in int8. The latter is 0.50 on a CPU with AVX-512
