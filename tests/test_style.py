@@ -38,7 +38,8 @@ PHRASES = [
     (rf"\b(?:an?|one|\d+) (?!{_PREPOSITION})\w+ an? (?:{_UNIT})\b(?! (?:of|that|which)\b)", "one X per Y"),
     (rf"\bone an? (?:{_UNIT})\b", "one per Y, one for each Y"),
     (rf"\b(?:{_COUNTED}) an? (?:second|minute|hour|step|class)\b", "X per Y"),
-    (r"(?<!there )\b(?:is|are|was|were) no (?:file|folder|directory|image|model|number|integer|block|layer|path|list|picture)\b", "is not a X"),
+    (r"(?<!there )\b(?:is|are|was|were) no "
+     r"(?:file|folder|directory|image|model|number|integer|block|layer|path|list|picture)\b", "is not a X"),
     (r"\bwhich (?:is|are) no (?!longer|more|less|faster|slower|larger|smaller|fewer)\w+", "which is not a X"),
     (r"\b(?:go|goes|going|went) on\b", "continues, resumes"),
     (r"\bturn by turn\b", "in turn, round-robins over"),
