@@ -1,7 +1,7 @@
-"""keraslight against keras.applications, same architecture: building, a training step, a predict step.
+"""Compares keraslight with keras.applications on the same architectures: build, training step, predict step.
 
-One process a pair, the two taking turns, medians; random weights, no XLA. `python benchmarks/build_and_step.py NAME`
-runs one pair.
+Each pair runs interleaved in one process; medians, random weights, no XLA. Run
+`python benchmarks/build_and_step.py NAME` for a single pair.
 """
 
 import gc
@@ -31,10 +31,10 @@ SIZE, BATCH, BUILDS, STEPS = 128, 8, 9, 10
 
 
 def ratio(pair: dict[str, Callable[[], object]], repeats: int) -> float:
-    """Median seconds of the first over those of the second, taking turns."""
+    """Ratio of the median durations of two interleaved functions."""
     times: dict[str, list[float]] = {name: [] for name in pair}
     for run in pair.values():
-        run()  # warms up: imports, tracing
+        run()  # warm-up: imports, tracing
     for _ in range(repeats):
         for name, run in pair.items():
             began = time.perf_counter()

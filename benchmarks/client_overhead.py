@@ -1,7 +1,6 @@
-"""What the client costs over bare gRPC stubs that send the same bytes to the same server, on this machine.
+"""Overhead of the client over bare gRPC stubs that send the same bytes to the same server, on this machine.
 
-The server answers Predict with a fixed ranking, so that nothing but the clients is measured. The ways take turns;
-medians.
+The server answers Predict with a fixed ranking, so that only the clients are measured. They take turns; medians.
 """
 
 import asyncio
@@ -10,7 +9,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent import futures
+from typing import Any
 
 import grpc
 import numpy as np
@@ -46,7 +47,7 @@ def request_for(images: list[bytes]) -> pb.PredictRequest:
     return request
 
 
-def stub_of(channel):
+def stub_of(channel: grpc.Channel | grpc.aio.Channel) -> Any:
     return channel.unary_unary(
         methods.PREDICT.path,
         request_serializer=pb.PredictRequest.SerializeToString,
@@ -60,7 +61,7 @@ def rankings(response: pb.PredictResponse) -> list:
 
 
 async def stub_loop(address: str, images: list[bytes]) -> list:
-    """What one would write by hand: requests of a few images, some in flight."""
+    """A hand-written loop: requests of a few images, several in flight."""
     async with grpc.aio.insecure_channel(address) as channel:
         stub, room = stub_of(channel), asyncio.Semaphore(WINDOW)
 
@@ -72,7 +73,7 @@ async def stub_loop(address: str, images: list[bytes]) -> list:
         return [ranking for batch in found for ranking in batch]
 
 
-def milliseconds(run, count: int = 1) -> float:
+def milliseconds(run: Callable[[], object], count: int = 1) -> float:
     began = time.perf_counter()
     for _ in range(count):
         run()
@@ -80,7 +81,7 @@ def milliseconds(run, count: int = 1) -> float:
 
 
 def import_ratio() -> float:
-    """Of importing the client and of importing TensorFlow Serving's messages, each in a fresh process."""
+    """Time to import the client over that of TensorFlow Serving's messages, each in a fresh process."""
     modules = ("keraslight_serving.client", "tensorflow_serving.apis.predict_pb2")
     times: dict[str, list[float]] = {module: [] for module in modules}
     for _ in range(5):
@@ -101,13 +102,13 @@ def main() -> None:
                 stub = stub_of(grpc.insecure_channel(address))
                 one = request_for([image])
                 ways = {"client": lambda: client.classify(image), "stub": lambda: stub(one, timeout=10)}
-                costs = {way: [] for way in ways}
+                costs: dict[str, list[float]] = {way: [] for way in ways}
                 for call in range(CALLS * ROUNDS):
-                    # In turns, call by call: a server that is asked without a pause is awake and answers sooner.
+                    # Interleaved call by call: a server under continuous load responds faster.
                     for way, run in list(ways.items())[:: 1 if call % 2 else -1]:
                         costs[way].append(milliseconds(run))
                 extra = statistics.median(a - b for a, b in zip(costs["client"], costs["stub"], strict=True))
-                print(f"one encoded image of {len(image):,} bytes: the client costs {extra:.3f} ms over a bare stub "
+                print(f"one encoded image of {len(image):,} bytes: the client adds {extra:.3f} ms to a bare stub "
                       f"({statistics.median(costs['stub']):.3f} ms)")  # fmt: skip
 
                 images = [image] * IMAGES

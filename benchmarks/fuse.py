@@ -1,14 +1,14 @@
-"""Keras predict of a fused model against the plain one: time ratio, layers, and the largest difference.
+"""Compares Keras predict of a fused model with the original: time ratio, layers, and the largest difference.
 
-One process a model, the two taking turns; medians of wall clock and, in brackets, of the process's CPU time over all
-threads; random weights, no XLA. `python benchmarks/fuse.py NAME ...` runs some models. At most 1.0 is promised for all,
-at most 0.9 for nets full of batch norms.
+One process per model, interleaved; medians of wall time and, in parentheses, of the process's CPU time over all
+threads; random weights, no XLA. Run `python benchmarks/fuse.py NAME ...` for selected models. Targets: at most 1.0
+for all, at most 0.9 for networks with many batch norms.
 
-DenseNet121 has 62 norms that come before a ReLU, and `relu(s * x + t)` is not linear in `x`, so no convolution can take
-them in. TensorFlow runs norm and ReLU in one operation, but slowly: on 8x32x32x192 with the 1x1 convolution after it
-6.2 ms of CPU time, against 5.1 as a 1x1 depthwise convolution with the ReLU in it, 5.1 with the ReLU alone and 4.1
-with neither. `fuse` makes depthwise convolutions of them (0.98 before, 0.86 since). `max(x, -t / s)`, with `s` and `t`
-in the convolution after it, took 5.6 ms.
+DenseNet121 has 62 batch norms in front of a ReLU. As `relu(s * x + t)` isn't linear in `x`, no convolution can absorb
+them. TensorFlow runs batch norm and ReLU in one operation, but slowly: on 8x32x32x192, with the following 1x1
+convolution, it takes 6.2 ms of CPU time, compared to 5.1 as a 1x1 depthwise convolution with ReLU, 5.1 with the ReLU
+alone and 4.1 without both. `fuse` turns them into depthwise convolutions (ratio 0.86, formerly 0.98). `max(x, -t /
+s)`, with `s` and `t` in the following convolution, took 5.6 ms.
 """
 
 import gc

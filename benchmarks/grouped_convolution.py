@@ -1,8 +1,8 @@
-"""Training with keraslight's grouped convolution against stock Keras', on this CPU.
+"""Compares training with keraslight's grouped convolution and with stock Keras' on this CPU.
 
-For each model two ratios: of a whole training step, with stock grouped convolutions in the same model, and of the
-grouped convolutions alone, forward and backward. The rest of a step is the same in both. The two take turns, medians;
-the first runs, which compile, are not counted.
+Prints two ratios per model: of a whole training step with either kind of grouped convolution, and of the grouped
+convolutions alone, forward and backward. Everything else in a step is the same. Runs are interleaved; medians, without
+the first runs, which compile.
 """
 
 import os
@@ -29,12 +29,12 @@ def is_grouped(layer: keras.layers.Layer) -> bool:
 
 
 def stock(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The same layer, a grouped convolution as Keras' own."""
+    """The same layer as a stock Keras convolution."""
     return (keras.layers.Conv2D if is_grouped(layer) else type(layer)).from_config(layer.get_config())
 
 
 def take_turns(pair: dict[object, Callable[[], object]]) -> list[float]:
-    """Median milliseconds of each."""
+    """Median milliseconds of each function."""
     times: dict[object, list[float]] = {which: [] for which in pair}
     for run in pair.values():
         run()
@@ -77,7 +77,7 @@ def main() -> None:
         fast = slow = 0.0
         for layer in grouped:
             kind = (layer.input.shape[1:], layer.filters, layer.kernel_size, layer.strides)
-            count = counts.pop(kind, 0)  # each kind is timed once
+            count = counts.pop(kind, 0)  # time each kind once
             if count:
                 copies = (GroupedConv2D.from_config(layer.get_config()), stock(layer))
                 one, other = take_turns({copy: forward_and_backward(copy, kind[0]) for copy in copies})

@@ -1,4 +1,4 @@
-"""What `import keraslight` costs over `import numpy`: fresh processes, taking turns, medians."""
+"""Measures the cost of `import keraslight` on top of `import numpy`: interleaved fresh processes, medians."""
 
 import statistics
 import subprocess

@@ -1,6 +1,6 @@
-"""MobileNetV4 conv_small at batch size 1: the servable's model.tflite and its SavedModel, both as the server runs them.
+"""Compares model.tflite and SavedModel of a servable, as the server runs them: MobileNetV4 conv_small, batch size 1.
 
-One process, the two in turn, medians; both may use all cores.
+One process, interleaved; medians. Both may use all cores.
 """
 
 import os

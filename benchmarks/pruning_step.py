@@ -1,10 +1,10 @@
-"""A training step while pruning, and a quantization-aware one, against a plain step of the same model.
+"""Compares training steps while pruning, and quantization-aware ones, with plain steps of the same model.
 
-Whole steps, callbacks included, of three models in turn, so that whatever else the machine does falls on all of them.
-Medians of wall clock and, in brackets, of the process's CPU time over all threads; tracing does not count. Random
-weights, no XLA. "Updating masks" are the steps that find new masks, about 20 in a training however long it is; every
-other step only applies them, and "of 200" is the mean step of a training of 200. `python benchmarks/pruning_step.py
-NAME ...` runs some models. Promised: at most 1.15 for pruning, at most 3 for quantization-aware training.
+Times whole steps including callbacks, interleaved over three models, so that all see the same machine load. Medians of
+wall time and, in parentheses, of the process's CPU time over all threads, without tracing. Random weights, no XLA.
+"Updating masks" are the steps that compute new masks, about 20 in a training of any length; the other steps only apply
+them, and "of 200" is the mean step of a training with 200 steps. Run `python benchmarks/pruning_step.py NAME ...` for
+selected models. Targets: at most 1.15 for pruning, at most 3 for quantization-aware training.
 """
 
 import os
@@ -23,7 +23,7 @@ from keraslight import compress
 NAMES = ("mobilenet_v2_100", "mobilenet_v4_conv_small", "resnet18")
 SIZE, BATCH = 96, 16
 STEPS = max(4, int(os.environ.get("STEPS", "20")))
-UPDATES, TRAINING = 20, 200  # of a user's training
+UPDATES, TRAINING = 20, 200  # of a typical training
 
 
 def median_ratio(times: list[tuple[float, float]], plain: list[tuple[float, float]]) -> str:
@@ -39,7 +39,7 @@ def measure(name: str) -> None:
     for model in (plain, pruned):
         model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     quantized = compress.quantize_aware(plain, calibration_data=images)
-    updates = range(2, STEPS // 2 + 1)  # step 1 traces; after the first half the masks stay
+    updates = range(2, STEPS // 2 + 1)  # step 1 traces; after the first half, the masks don't change
     pruning = compress.Pruning(0.7, begin_step=1, end_step=updates[-1], frequency=1)
     pruning.set_model(pruned)
     pruning.on_train_begin()
@@ -61,7 +61,7 @@ def measure(name: str) -> None:
             began = time.perf_counter(), time.process_time()
             step()
             times[kind].append((time.perf_counter() - began[0], time.process_time() - began[1]))
-    times = {kind: values[1:] for kind, values in times.items()}  # the first traced
+    times = {kind: values[1:] for kind, values in times.items()}  # the first one traces
     masking, updating = times["pruning"][len(updates) :], times["pruning"][: len(updates)]
     wall = statistics.median(seconds for seconds, _ in times["plain"])
     seconds = [statistics.median(second for second, _ in kind) for kind in (updating, masking)]

@@ -1,9 +1,9 @@
-"""The least that a gRPC server in Python can do, for server_speed.py: `python server_floor.py MODEL.tflite WORKERS`.
+"""The lower bound for a gRPC server in Python, for server_speed.py: `python server_floor.py MODEL.tflite WORKERS`.
 
-No parsing, no models by name, no checks, no metrics: `Predict` takes the last bytes of the message for the image, runs
-the network in as many threads as there are workers and sends its bytes back; `Nothing` takes the same message and
-answers at once. What the embedded server costs beyond this is its own. Its address goes to stdout as a line; it ends
-when stdin does.
+No parsing, no models by name, no checks, no metrics: `Predict` takes the last bytes of the message as the image, runs
+the network in as many threads as there are workers and sends the result's bytes; `Nothing` takes the same message and
+responds immediately. Anything above this is the overhead of the embedded server. Prints its address as a line on stdout
+and exits when stdin is closed.
 """
 
 import sys

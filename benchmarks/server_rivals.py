@@ -1,8 +1,7 @@
-"""LitServe or Ray Serve over a SavedModel, for server_speed.py: `python server_rivals.py litserve|ray VERSION WORKERS`.
+"""LitServe or Ray Serve with a SavedModel, for server_speed.py: `python server_rivals.py litserve|ray VERSION WORKERS`.
 
-Each takes {"image": base64 of 224x224x3 bytes} in a POST (LitServe hands its users nothing but JSON and forms) and
-answers with the probabilities as JSON; one worker a CPU. Once it answers, its address goes to stdout as a line. It
-ends with SIGTERM.
+Each takes {"image": base64 of 224x224x3 bytes} in a POST (LitServe only supports JSON and forms) and returns the
+probabilities as JSON; one worker per CPU. When ready, it prints its address as a line on stdout. It exits on SIGTERM.
 
     pip install tensorflow litserve "ray[serve]"
 """
@@ -21,7 +20,7 @@ import numpy as np
 try:
     import litserve
 except ImportError:
-    litserve = None  # for Ray Serve alone; without it, `run_litserve` ends the program
+    litserve = None  # not needed for Ray Serve; without it, `run_litserve` exits
 
 SIZE = 224
 
@@ -33,7 +32,7 @@ def free_port() -> int:
 
 
 class Model:
-    """The SavedModel's `serving_uint8`, as its users call it."""
+    """The signature `serving_uint8` of the SavedModel, called like users do."""
 
     def __init__(self, version: str) -> None:
         import tensorflow as tf
@@ -48,7 +47,7 @@ class Model:
 
 
 class Api(litserve.LitAPI if litserve else object):
-    """At the top of the module, because LitServe sends it to its workers."""
+    """At module level, because LitServe sends it to its workers."""
 
     def __init__(self, version: str) -> None:
         super().__init__()
@@ -90,7 +89,7 @@ def run_ray(version: str, workers: int, port: int) -> None:
 
 
 def announce(address: str) -> None:
-    """Prints the address once it answers."""
+    """Prints the address when the server is ready."""
     body = json.dumps({"image": base64.b64encode(bytes(SIZE * SIZE * 3)).decode()}).encode()
     while True:
         try:

@@ -1,18 +1,18 @@
-"""The embedded server against the bare interpreter, its own TensorFlow engine, and (with --rivals) other servers.
+"""Compares the embedded server with the bare interpreter, its TensorFlow engine, and (with --rivals) other servers.
 
     python benchmarks/server_speed.py [MODEL ...] [--repeats=5] [--seconds=3] [--rivals=PYTHON]
 
-Random weights, 224x224, `serving_uint8`. Every figure is the median of turns that the two sides take one after the
-other in one run; a load generator in a process of its own sends ready-made bytes. Targets, on 2 idle cores:
+Random weights, 224x224, `serving_uint8`. All figures are medians of interleaved rounds in one run; a load generator in
+its own process sends prepared bytes. Targets, on 2 idle cores:
 
-    one caller: round trip minus the interpreter's invoke      at most 0.8 ms
-    16 callers: requests a second / bare interpreters'         at least 0.90
-                / the same server with --engine=tensorflow     at least 3   (MobileNetV2, EfficientNetB0)
-                / LitServe's and Ray Serve's                   at least 3.5 (MobileNetV2, EfficientNetB0)
-    from start to the first answer, and memory then            at most 2 s, 250 MB (MobileNetV4)
+    one caller: round trip minus the interpreter's invoke        at most 0.8 ms
+    16 callers: requests per second / bare interpreters'         at least 0.90
+                / the same server with --engine=tensorflow       at least 3   (MobileNetV2, EfficientNetB0)
+                / LitServe's and Ray Serve's                     at least 3.5 (MobileNetV2, EfficientNetB0)
+    from start to the first response, and memory at that time    at most 2 s, 250 MB (MobileNetV4)
 
-Beside them stands what no server in Python gets below: one that does nothing but answer, and one that does nothing but
-run the network (server_floor.py).
+For reference, it also measures the lower bound for servers in Python: one that only responds, and one that only runs
+the network (server_floor.py).
 """
 
 import argparse
@@ -44,7 +44,7 @@ from keraslight_serving.wire.tensors import to_tensor
 MODELS = ("mobilenet_v4_conv_small", "mobilenet_v2_100", "efficientnet_b0")
 SIGNATURE = "serving_uint8"
 CALLERS = 16
-SETTLING, ASKED = 3, 25  # calls of one caller in a turn: not counted, and counted
+SETTLING, ASKED = 3, 25  # calls of one caller per round: warm-up, and timed
 RIVALS = {"litserve": "LitServe", "ray": "Ray Serve"}
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
 
@@ -61,7 +61,7 @@ def export(name: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def serving(path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, str, float]]:
-    """A server in a process of its own: (process, address, when it was started)."""
+    """Starts a server in its own process: (process, address, start time)."""
     program = (
         "import sys; from keraslight_serving.server import ModelServer\n"
         f"with ModelServer('model', {str(path)!r}, num_threads=1, {', '.join(flags)}) as server:\n"
@@ -81,7 +81,7 @@ def serving(path: Path, *flags: str) -> Iterator[tuple[subprocess.Popen, str, fl
 
 @contextlib.contextmanager
 def floor(file: Path) -> Iterator[str]:
-    """The address of a server that does nothing but run the network."""
+    """The address of a server that only runs the network."""
     command = [sys.executable, str(Path(__file__).with_name("server_floor.py")), str(file), str(os.cpu_count() or 1)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -91,7 +91,7 @@ def floor(file: Path) -> Iterator[str]:
 
 
 def grpc_caller(address: str, path: str = methods.PREDICT.path) -> Callable[[], object]:
-    """A function that sends one image and waits for the answer; nothing is encoded or decoded."""
+    """A function that sends one image and waits for the response, without encoding or decoding."""
     request = pb.PredictRequest(inputs={"images": to_tensor(IMAGE, content=True)})
     request.model_spec.name, request.model_spec.signature_name = "model", SIGNATURE
     message = request.SerializeToString()
@@ -111,7 +111,7 @@ def http_caller(address: str) -> Callable[[], object]:
 
 
 def generate(pipe) -> None:
-    """The load generator: takes (address, callers, seconds), gives back requests a second."""
+    """The load generator: receives (address, callers, seconds), returns requests per second."""
     while (order := pipe.recv()) is not None:
         address, callers, seconds = order
         call = http_caller(address) if address.startswith("http") else grpc_caller(address)
@@ -132,7 +132,7 @@ def generate(pipe) -> None:
 
 
 class Bare:
-    """Interpreters without a server, each in a thread."""
+    """Interpreters without a server, one per thread."""
 
     def __init__(self, file: Path, count: int) -> None:
         self._interpreters = [Interpreter(str(file), num_threads=1) for _ in range(count)]
@@ -163,7 +163,7 @@ class Bare:
 
 
 def overhead(bare: Bare, address: str, least: str, turns: int) -> None:
-    """One caller, who asks again as soon as it is answered: a few requests of each kind in turns."""
+    """A single caller in a closed loop: a few requests of each kind, interleaved."""
     calls = {
         "invoke": bare.invoke,
         "server": grpc_caller(address),
@@ -220,12 +220,12 @@ def start(path: Path, repeats: int) -> None:
             time.sleep(0.5)
             status = Path(f"/proc/{process.pid}/status").read_text()
             memory.append(int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024)
-    print(f"  start to first answer {statistics.median(seconds):.2f} s, memory then {statistics.median(memory):.0f} MB")
+    print(f"  start to first response {statistics.median(seconds):.2f} s, memory {statistics.median(memory):.0f} MB")
 
 
 @contextlib.contextmanager
 def rival(python: str, kind: str, version: Path) -> Iterator[str | None]:
-    """The address of another server over the same SavedModel; None where it is not installed."""
+    """The address of another server with the same SavedModel; None if it isn't installed."""
     script = Path(__file__).with_name("server_rivals.py")
     with subprocess.Popen(
         [python, str(script), kind, str(version), str(os.cpu_count() or 1)],
@@ -240,7 +240,7 @@ def rival(python: str, kind: str, version: Path) -> Iterator[str | None]:
             if line.startswith("http"):
                 address = line.strip()
                 break
-        # What else it prints must not fill the pipe and stop it.
+        # Further output must not fill the pipe and block the server.
         drain = threading.Thread(target=process.stdout.read, daemon=True)
         drain.start()
         yield address
@@ -248,20 +248,20 @@ def rival(python: str, kind: str, version: Path) -> Iterator[str | None]:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # LitServe leaves its workers behind
+            os.killpg(process.pid, signal.SIGKILL)  # LitServe doesn't stop its workers
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--repeats", type=int, default=5, help="turns of the throughput, and starts")
-    parser.add_argument("--turns", type=int, default=20, help="turns of one caller")
-    parser.add_argument("--seconds", type=float, default=3, help="of each turn of the throughput")
-    parser.add_argument("--folder", type=Path, help="keep the exported servables here, and take those that are there")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of the throughput, and starts")
+    parser.add_argument("--turns", type=int, default=20, help="rounds of a single caller")
+    parser.add_argument("--seconds", type=float, default=3, help="duration of each round of the throughput, in seconds")
+    parser.add_argument("--folder", type=Path, help="folder to keep and reuse the exported servables in")
     parser.add_argument(
         "--rivals",
         metavar="PYTHON",
-        help='also LitServe and Ray Serve, as installed for this interpreter: pip install litserve "ray[serve]"',
+        help='Python interpreter with LitServe and Ray Serve to compare with: pip install litserve "ray[serve]"',
     )
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
@@ -290,7 +290,7 @@ def main() -> None:
                 for kind in RIVALS if arguments.rivals else ():
                     found = servers.enter_context(rival(arguments.rivals, kind, version))
                     if found is None:
-                        print(f"  {RIVALS[kind]} is left out: it does not run in {arguments.rivals}")
+                        print(f"  {RIVALS[kind]} is skipped: it doesn't run in {arguments.rivals}")
                     else:
                         addresses[RIVALS[kind]] = found
                 throughput(bare, addresses, load, arguments.repeats, arguments.seconds)

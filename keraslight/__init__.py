@@ -1,12 +1,13 @@
-"""Efficient CNNs in Keras 3: build, train, make smaller, export, serve over gRPC, run on phones.
+"""Efficient CNNs in Keras 3: build, train, compress, export, serve over gRPC, run on phones.
 
-Everything public is listed here and loaded when it is first used: `import keraslight` alone loads neither Keras nor
-TensorFlow.
+Public names are loaded on first use: `import keraslight` alone imports neither Keras nor TensorFlow.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
+import re
 from typing import Any
 
 __version__ = "0.1.0"
@@ -22,41 +23,27 @@ _PUBLIC = {  # name -> module that defines it
     "Preprocessing": "preprocessing",
 }
 _MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "training", "zoo")
-_FAMILIES = (
-    "AlexNet",
-    "ConvNeXt",
-    "ConvNeXtV2",
-    "DenseNet",
-    "EfficientNet",
-    "EfficientNetV2",
-    "GhostNet",
-    "GoogLeNet",
-    "LeNet5",
-    "MobileNeXt",
-    "MobileNetV1",
-    "MobileNetV2",
-    "MobileNetV3",
-    "MobileNetV4",
-    "RepVGG",
-    "ResNet",
-    "ShuffleNetV1",
-    "ShuffleNetV2",
-    "ShuffleNetV2Plus",
-    "SqueezeNet",
-    "VGG",
-    "Xception",
-)
 
-__all__ = [*_PUBLIC, *_MODULES, *_FAMILIES]
+
+@functools.cache
+def _families() -> list[str]:
+    """Returns the names of the builders, read from the architectures' files because importing those imports Keras."""
+    from pathlib import Path
+
+    files = sorted((Path(__file__).parent / "architectures").glob("*.py"))
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    return re.findall(r"^@register\(.*\)\ndef (\w+)", text, re.MULTILINE)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":
+        return [*_PUBLIC, *_MODULES, *_families()]
     try:
         if name in _PUBLIC:
             value = getattr(importlib.import_module(f"keraslight.{_PUBLIC[name]}"), name)
         elif name in _MODULES:
             value = importlib.import_module(f"keraslight.{name}")
-        elif name in _FAMILIES:
+        elif name in _families():
             value = importlib.import_module("keraslight.zoo").builder(name)
         else:
             raise AttributeError(f"module 'keraslight' has no attribute {name!r}")
@@ -73,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__getattr__("__all__")])

@@ -84,10 +84,10 @@ def labelled_batches(data: Any, batch_size: int = 32) -> Iterator[tuple[np.ndarr
     Raises:
         InvalidArgumentError: `data` has none of the forms, or there are not as many labels as images.
     """
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, str | bytes):
         raise InvalidArgumentError(
-            "`data` must be an array of images, a pair of arrays, or a tf.data.Dataset or another iterable of "
-            f"batches. Received: {type(data).__name__}."
+            "`data` must hold at least one image, as an array of images, a pair of arrays, or a tf.data.Dataset or "
+            f"another iterable of batches. Received: {data!r}."
         )
     if not isinstance(data, np.ndarray) and not _is_pair(data):
         for batch in data:

@@ -1,28 +1,29 @@
-"""What image files say of themselves, read by TensorFlow operations: size and EXIF orientation.
+"""Size and EXIF orientation of image files, read with TensorFlow operations.
 
-TensorFlow has operations that decode images but none that reads the orientation, and only JPEG has one for the size.
-Everything here runs in a graph, so that a servable can do it, and takes any bytes: zeros stand for what lies beyond
-their end.
+TensorFlow decodes images, but has no operation for the orientation, and reads only the size of JPEG files. All
+functions run in a graph, so that servables can use them, and accept any bytes; those beyond the end are read as zeros.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 ORIENTATION_BYTES = 2**17
-"""How much of a JPEG file is searched for its orientation. Cameras write it into the first segment (at most 2**16)."""
+"""Bytes of a JPEG file to search for its orientation. Cameras write it to the first segment (at most 2**16)."""
 
 _ORIENTATION_TAG = 0x0112
 
 
 def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Height and width in pixels as a file's header gives them, before anything is decoded.
+    """Height and width in pixels, from a file's header without decoding the image.
 
     Args:
         image_bytes: Scalar string: a JPEG, PNG, GIF, BMP or WebP file.
 
     Returns:
-        int64 (2,); zeros for other bytes. A damaged JPEG header raises `tf.errors.InvalidArgumentError`.
+        int64 (2,); zeros for other files. A damaged JPEG header raises `tf.errors.InvalidArgumentError`.
     """
     head = tf.cast(tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=32), tf.int64)
 
@@ -36,7 +37,7 @@ def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
         return tf.reduce_all(head[offset : offset + len(mark)] == tf.constant(list(mark), tf.int64))
 
     bits = little(21, 4)  # VP8L: 14 bits of width - 1, then 14 of height - 1
-    bmp_height = little(22, 4)  # negative (two's complement) where the rows run downwards
+    bmp_height = little(22, 4)  # negative (two's complement) if the rows run downwards
     sizes = [
         (starts(b"\x89PNG"), (big(20, 4), big(16, 4))),
         (starts(b"GIF8"), (little(8, 2), little(6, 2))),
@@ -56,16 +57,16 @@ def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
 
 
 def orientation(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG file, by which cameras say how they were held.
+    """The EXIF orientation of a JPEG file, which records how the camera was held.
 
-    Source: the tag Orientation (0x0112) of the first directory, Exif 2.32 (CIPA DC-008), section 4.6.4, in the APP1
-    segment of section 4.7.
+    Source: tag Orientation (0x0112) of the first directory, Exif 2.32 (CIPA DC-008), section 4.6.4, in the APP1 segment
+    of section 4.7.
 
     Args:
         image_bytes: Scalar string: an image file.
 
     Returns:
-        Scalar int32, 1..8; 1 (upright) for a file that says nothing sensible and for files that are no JPEG.
+        Scalar int32, 1..8; 1 (upright) for files without a valid orientation and for other formats.
     """
     return tf.cond(
         tf.strings.substr(image_bytes, 0, 2) == b"\xff\xd8",
@@ -84,24 +85,24 @@ def _jpeg_orientation(data: tf.Tensor) -> tf.Tensor:
 
     def goes_on(segment: tf.Tensor) -> tf.Tensor:
         mark = at(segment, 2)
-        more = (mark[0] == 0xFF) & (mark[1] != 0xDA)  # the pixels follow the start of scan
+        more = (mark[0] == 0xFF) & (mark[1] != 0xDA)  # the start of scan is followed by the pixels
         return more & (segment < ORIENTATION_BYTES) & ~is_exif(segment)
 
     def following(segment: tf.Tensor) -> list[tf.Tensor]:
         mark, length = at(segment, 2), at(segment + 2, 2)
-        filler = mark[1] == 0xFF  # a mark may have any number of these before it
+        filler = mark[1] == 0xFF  # any number of fill bytes may precede a marker
         return [segment + tf.where(filler, 1, 2 + length[0] * 256 + length[1])]
 
     segment = tf.while_loop(goes_on, following, [tf.constant(2)])[0]
     return tf.cond(is_exif(segment), lambda: _exif_orientation(data, at, segment + 10), lambda: tf.constant(1))
 
 
-def _exif_orientation(data: tf.Tensor, at, start: tf.Tensor) -> tf.Tensor:
-    """The tag in a TIFF structure that begins at `start`."""
+def _exif_orientation(data: tf.Tensor, at: Callable[[tf.Tensor, int], tf.Tensor], start: tf.Tensor) -> tf.Tensor:
+    """Reads the tag from a TIFF structure that begins at `start`."""
     little = at(start, 1)[0] == ord("I")  # "II" (Intel) or "MM" (Motorola)
 
     def number(digits: tf.Tensor) -> tf.Tensor:
-        """Bytes (..., n) -> their value in the file's byte order; larger ones stop at what is read of the file."""
+        """Decodes bytes (..., n) in the file's byte order; limited to ORIENTATION_BYTES."""
         digits = tf.cast(tf.where(little, tf.reverse(digits, [-1]), digits), tf.int64)
         value = tf.reduce_sum(digits * [256**i for i in reversed(range(digits.shape[-1]))], axis=-1)
         return tf.cast(tf.minimum(value, ORIENTATION_BYTES), tf.int32)
@@ -115,7 +116,7 @@ def _exif_orientation(data: tf.Tensor, at, start: tf.Tensor) -> tf.Tensor:
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns pixels (h, w, C) as their EXIF orientation (scalar, 1..8) asks for; 5 to 8 swap height and width."""
+    """Rotates and mirrors pixels (h, w, C) by their EXIF orientation (scalar, 1..8); 5 to 8 swap height and width."""
     turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
     mirrored = tf.reduce_any(orientation == [[3, 4, 7, 8], [2, 3, 6, 7]], axis=1)  # top to bottom, left to right
     return tf.reverse(turned, tf.boolean_mask([0, 1], mirrored))

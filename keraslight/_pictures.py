@@ -1,27 +1,36 @@
-"""What all plots share: the figure, its colors, the file, and the image that is drawn."""
+"""Figures without pyplot: their colors and files, images in them, and the charts of compression reports."""
 
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Told apart by color-blind readers: Okabe and Ito, "Color Universal Design", 2008, https://jfly.uni-koeln.de/color/.
-# Ordered so that neighbours also differ in lightness; without their yellow, a thin line of which is lost on white.
+# Distinguishable for color-blind readers: Okabe and Ito, "Color Universal Design", 2008,
+# https://jfly.uni-koeln.de/color/. Ordered so that neighbors also differ in lightness; without their yellow, as thin
+# yellow lines are hard to see on white.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 HEAT = "cividis"  # rises in lightness, and looks the same to color-blind readers
 SUFFIXES = (".png", ".svg")
+_UNSTABLE: dict[str, dict[str, None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches. No pyplot: no global state, no display.
+def new_figure(width: float, height: float, extra: str = "analysis") -> Figure:
+    """Makes an empty figure. Not by pyplot, which keeps all figures and looks for a display.
+
+    Args:
+        width, height: Size in inches.
+        extra: Extra of the package that installs matplotlib, for the error.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -30,39 +39,39 @@ def new_figure(width: float, height: float) -> Figure:
         module = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise MissingDependencyError(
-            f"Plots need matplotlib: pip install 'keraslight[analysis]'. Received: {error}."
+            f"Plots need matplotlib: pip install 'keraslight[{extra}]'. Received: {error}."
         ) from error
-    return module.Figure(figsize=(width, height), layout="constrained")
+    figure: Figure = module.Figure(figsize=(width, height), layout="constrained")
+    return figure
 
 
 def checked_path(path: str | Path | None) -> Path | None:
-    """The path, if a picture can be written there: asked before the work, not after.
+    """Returns the path of a picture. Called before the work, not after it.
 
     Raises:
-        InvalidArgumentError: it does not end in .png or .svg.
+        InvalidArgumentError: It does not end in .png or .svg.
     """
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
         raise InvalidArgumentError(f"`path` must end in .png or .svg. Received: {str(path)!r}.")
-    return path if path is None else Path(path)
+    return None if path is None else Path(path)
 
 
 def finished(figure: Figure, path: Path | None) -> Figure:
-    """The figure, written to `path` if there is one; the same figure gives the same bytes."""
+    """Returns the figure, and writes it to `path` if there is one. The same figure gives the same bytes."""
     if path is not None:
         from matplotlib import rc_context
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        unstable = {"Software": None} if path.suffix.lower() == ".png" else {"Date": None, "Creator": None}
-        with rc_context({"svg.hashsalt": "keraslight"}):  # else an SVG's ids are random
-            figure.savefig(path, dpi=120, metadata=unstable)
+        with rc_context({"svg.hashsalt": "keraslight"}):  # otherwise the ids in an SVG are random
+            figure.savefig(path, dpi=120, metadata=_UNSTABLE.get(path.suffix.lower()))
     return figure
 
 
 def displayable(image: np.ndarray) -> np.ndarray:
-    """The image (H, W, C) as `imshow` takes it: 0..1, three channels, or (H, W) with one.
+    """Converts an image (H, W, C) to what `imshow` takes: 0 to 1, (H, W, 3), or (H, W) with one channel.
 
-    Pixels 0..255 and 0..1 are shown as they are, any other range (a normalized image) from its least to its greatest
-    value. Of 2 channels the first is shown, of more than 3 the first three.
+    Pixels in 0..255 and 0..1 keep their brightness. Any other range, as of normalized images, is stretched from its
+    minimum to its maximum. Of 2 channels the first is shown, of more than 3 the first three.
     """
     pixels = np.asarray(image, "float32")
     least, greatest = float(pixels.min()), float(pixels.max())
@@ -73,9 +82,64 @@ def displayable(image: np.ndarray) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]
 
 
-def draw_image(axes: Any, image: np.ndarray, title: str) -> None:
-    """Shows an image without ticks. Pixel (y, x) has its centre at these coordinates."""
+def draw_image(axes: Axes, image: np.ndarray, title: str) -> None:
+    """Shows an image without ticks. Pixel (y, x) has its center at these coordinates."""
     axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize="medium")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def heat_map(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    axis: str,
+) -> Path:
+    """Draws shares (R, C) in 0..1 as colors with their percentages, and returns the path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    size = 2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)
+    figure = new_figure(*size, extra="compress")
+    axes = figure.subplots()
+    least = float(values.min())
+    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=least, vmax=1)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set(title=title, xlabel=axis)
+    for (row, column), value in np.ndenumerate(values):
+        color = "black" if value > (least + 1) / 2 else "white"
+        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=7, color=color)
+    figure.colorbar(image, ax=axes)
+    finished(figure, Path(path))
+    return Path(path)
+
+
+def ranking(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    *,
+    rows: Sequence[str],
+    notes: Sequence[str],
+    title: str,
+    axis: str,
+) -> Path:
+    """Draws numbers (R,) as horizontal bars with notes, the first on top, and returns the path.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = new_figure(6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows), extra="compress")
+    axes = figure.subplots()
+    axes.bar_label(axes.barh(range(len(rows)), values), notes, fontsize=7, padding=3)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.12, y=0.01)  # room for the notes
+    axes.set(title=title, xlabel=axis)
+    finished(figure, Path(path))
+    return Path(path)

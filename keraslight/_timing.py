@@ -19,7 +19,7 @@ def interleaved(
     warmup: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Key, list[float]]:
-    """Calls every function once per round, in an order that is drawn anew for each round.
+    """Calls every function once per round, in an order that is drawn again for each round.
 
     Args:
         runs: Key -> function to time.

@@ -1,17 +1,18 @@
 """Every error that keraslight raises on purpose.
 
 KeraslightError
-├── InvalidArgumentError (ValueError)     an argument breaks a rule: the text gives the rule, then what came
-│   └── UnknownModelError                 no such model: the text lists the nearest names
+├── InvalidArgumentError (ValueError)     an argument breaks a rule: the text states the rule and what was received
+│   └── UnknownModelError                 no model has this name: the text lists the nearest names
 ├── MissingDependencyError (ImportError)  an extra is not installed: the text gives the pip command
-├── WeightsError
-│   ├── WeightsMismatchError              checkpoint and model differ: the leftovers of both sides, + and -
-│   └── WeightsUnavailableError           the checkpoint can't be fetched (offline, or none published)
-├── DataError                             a data set can't be used (an empty class, no readable image ...)
-├── CompressionError
+├── WeightsError                          weights can't be loaded
+│   ├── WeightsMismatchError              checkpoint and model differ: the text lists the leftovers, + and -
+│   └── WeightsUnavailableError           the checkpoint can't be fetched (offline, or none is published)
+├── DataError                             a data set is unusable (an empty class, no readable image ...)
+├── TrainingError                         training can't continue (a loss that is not finite ...)
+├── CompressionError                      a model can't be pruned, quantized or fused as requested
 │   └── UnmappableLayerError              a layer has no tf_keras twin: the text names it and the way out
-├── ExportError                           an export was refused or failed; nothing half-written is left
-└── DisagreementError                     two stages that must give the same answers do not
+├── ExportError                           an export failed or is not possible; no partial files are left
+└── DisagreementError                     two stages that must give the same results don't
 """
 
 
@@ -20,7 +21,7 @@ class KeraslightError(Exception):
 
 
 class InvalidArgumentError(KeraslightError, ValueError):
-    """An argument breaks a rule. The text gives the rule, then what was received."""
+    """An argument breaks a rule. The text states the rule, then what was received."""
 
 
 class UnknownModelError(InvalidArgumentError):
@@ -36,23 +37,23 @@ class WeightsError(KeraslightError):
 
 
 class WeightsMismatchError(WeightsError):
-    """A checkpoint and a model don't fit. The text lists what is left over on both sides."""
+    """A checkpoint and a model don't fit. The text lists the leftovers of both."""
 
 
 class WeightsUnavailableError(WeightsError):
-    """A checkpoint can't be fetched: offline, or none is published."""
+    """A checkpoint can't be fetched: the machine is offline, or none is published."""
 
 
 class DataError(KeraslightError):
-    """A data set can't be used as it is."""
+    """A data set is unusable."""
 
 
 class TrainingError(KeraslightError):
-    """A training can't go on, such as with a loss that is no longer finite."""
+    """Training can't continue, for example because the loss is not finite."""
 
 
 class CompressionError(KeraslightError):
-    """A model can't be pruned, quantized or fused as asked."""
+    """A model can't be pruned, quantized or fused as requested."""
 
 
 class UnmappableLayerError(CompressionError):
@@ -60,8 +61,8 @@ class UnmappableLayerError(CompressionError):
 
 
 class ExportError(KeraslightError):
-    """An export was refused or failed. Nothing half-written is left behind."""
+    """An export failed or is not possible. No partial files are left behind."""
 
 
 class DisagreementError(KeraslightError):
-    """Two stages that must give the same answers do not."""
+    """Two stages that must give the same results don't."""

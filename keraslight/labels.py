@@ -1,4 +1,4 @@
-"""The names of the 1,000 ImageNet-1k classes, and rankings of a model's outputs by name."""
+"""Names of the 1,000 ImageNet-1k classes, and named rankings of model outputs."""
 
 from __future__ import annotations
 
@@ -8,50 +8,55 @@ from importlib import resources
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from keraslight.errors import InvalidArgumentError
 
 
 class Prediction(NamedTuple):
-    """One class of a ranking."""
+    """A class in a ranking.
+
+    Attributes:
+        label: Name of the class.
+        score: Its probability or logit.
+        index: Its index among the model's classes.
+    """
 
     label: str
     score: float
-    index: int
+    index: int  # type: ignore[assignment]  # public name, which hides the method of tuples
 
 
 @functools.cache
 def imagenet_labels() -> tuple[str, ...]:
-    """The 1,000 names in the order of every published ImageNet-1k checkpoint (by WordNet id, as in ILSVRC 2012).
+    """The 1,000 class names, in the order of published ImageNet-1k checkpoints (by WordNet ID, as in ILSVRC 2012).
 
-    A few names stand for two classes each (crane the bird and crane the machine, maillot), so use the index as a key.
+    Names aren't unique (crane is a bird and a machine, and there are two maillots), so use the index as a key.
     """
-    return tuple(resources.files("keraslight").joinpath("imagenet_labels.txt").read_text(encoding="utf-8").split("\n"))[
-        :-1
-    ]
+    return tuple(resources.files("keraslight").joinpath("imagenet_labels.txt").read_text(encoding="utf-8").splitlines())
 
 
 def decode_predictions(
-    probabilities: np.ndarray, top: int = 5, labels: Sequence[str] | None = None
+    probabilities: ArrayLike, top: int = 5, labels: Sequence[str] | None = None
 ) -> list[list[Prediction]]:
-    """Ranks a model's outputs by name.
+    """Converts a model's outputs to named rankings.
 
     Args:
-        probabilities: (B, classes), or (classes,) for one image; logits rank the same.
-        top: Length of each ranking, at least 1; at most the number of classes counts.
-        labels: The class names, in order. None: the ImageNet-1k classes.
+        probabilities: Probabilities or logits, (B, classes), or (classes,) for one image.
+        top: Length of the rankings, at least 1; limited to the number of classes.
+        labels: Class names; None for the ImageNet-1k classes.
 
     Returns:
-        One ranking an image, best first.
+        One ranking per image, best class first.
 
     Raises:
-        InvalidArgumentError: another shape, or another number of classes than labels.
+        InvalidArgumentError: `probabilities` has another shape, or another number of classes than labels.
     """
     labels = imagenet_labels() if labels is None else labels
     scores = np.atleast_2d(np.asarray(probabilities))
     if scores.ndim != 2 or scores.shape[1] != len(labels):
         raise InvalidArgumentError(
-            f"`probabilities` must be (images, {len(labels)}), one column a label. Received: shape "
+            f"`probabilities` must be (images, {len(labels)}), one column per label. Received: shape "
             f"{np.shape(probabilities)}."
         )
     if top < 1:

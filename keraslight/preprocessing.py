@@ -1,9 +1,8 @@
-"""One description of how an image becomes a model's input, for training, export, Android metadata and clients.
+"""The preprocessing of images for a model, shared by training, export, Android metadata and clients.
 
-The work is split in two. The *geometry* (decode, resize, crop) turns any image into whole-numbered pixels 0..255 of
-the model's size: the servable's string signatures and the training pipeline share `decode`. The *normalization* is a
-layer inside the model's graph (`keraslight.layers.ImageNormalization`), so that a model always takes raw pixels and no
-client ever normalizes.
+It has two parts. The *geometry* (decoding, resizing, cropping) turns an image into integer pixels 0..255 in the model's
+size; training and the servables' string signatures share `decode`. The *normalization* is a layer in the model's graph
+(`keraslight.layers.ImageNormalization`), so that models take raw pixels and clients never normalize.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 LAYER_NAME = "preprocessing"
-"""The name of the normalization layer in a model's graph."""
+"""Name of the normalization layer in a model's graph."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -27,18 +26,19 @@ CROP_MODES = ("center", "squash")
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an image before the first convolution.
+    """How an image is decoded, resized, cropped and normalized.
 
     Args:
-        size: Height and width of the model's input in pixels, each at least 1.
-        crop_pct: Share of the resized image that the crop keeps, in (0, 1]. The image is resized so that it covers
-            `size / crop_pct`, then its centre is cut out (as timm and torchvision do).
-        crop_mode: `"center"` keeps the aspect ratio and crops; `"squash"` resizes both sides to `size` at once.
-        interpolation: One of `INTERPOLATIONS`; shrinking is antialiased, as Pillow does it.
-        mean, std: Per channel, for pixels scaled to 0..1. Their length is the number of channels (1, 3 or 4).
+        size: Height and width of the model's input, in pixels, each at least 1.
+        crop_pct: Share of the resized image that the crop keeps, in (0, 1]. The image is resized to cover
+            `size / crop_pct`, then cropped to its center (as in timm and torchvision).
+        crop_mode: `"center"` keeps the aspect ratio and crops; `"squash"` resizes both sides to `size`.
+        interpolation: One of `INTERPOLATIONS`; downsampling is antialiased, as in Pillow.
+        mean: Mean per channel, for pixels scaled to 0..1. Its length is the number of channels (1, 3 or 4).
+        std: Standard deviation per channel, for pixels scaled to 0..1.
 
     Raises:
-        InvalidArgumentError: a value is out of its range.
+        InvalidArgumentError: A value is out of range.
     """
 
     size: tuple[int, int]
@@ -49,7 +49,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        for field in ("size", "mean", "std"):  # JSON brings lists; a frozen value must hash
+        for field in ("size", "mean", "std"):  # JSON has lists; a frozen value must be hashable
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if len(self.size) != 2 or min(self.size) < 1:
             raise InvalidArgumentError(f"`size` must be (height, width), each at least 1. Received: size={self.size}.")
@@ -63,7 +63,7 @@ class Preprocessing:
             )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3, 4):
             raise InvalidArgumentError(
-                "`mean` and `std` must both have 1, 3 or 4 values, one a channel. "
+                "`mean` and `std` must both have 1, 3 or 4 values, one per channel. "
                 f"Received: mean={self.mean}, std={self.std}."
             )
         if min(self.std) <= 0:
@@ -71,7 +71,7 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """The number of image channels: 1 (grey), 3 (RGB) or 4 (RGBA)."""
+        """Number of image channels: 1 (grayscale), 3 (RGB) or 4 (RGBA)."""
         return len(self.mean)
 
     def replace(self, **changes: Any) -> Preprocessing:
@@ -79,7 +79,7 @@ class Preprocessing:
         return dataclasses.replace(self, **changes)
 
     def with_channels(self, channels: int) -> Preprocessing:
-        """A copy for another number of channels: the mean over the channels' values, repeated."""
+        """A copy for another number of channels, with the average of the channels' values."""
         if channels == self.channels:
             return self
         return self.replace(
@@ -87,41 +87,41 @@ class Preprocessing:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_dict` reads it back."""
+        """A JSON-serializable dict, as read by `from_dict`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
-        """The value that `to_dict` wrote."""
+        """Restores a value from `to_dict`."""
         return cls(**values)
 
     def decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
-        """Turns one encoded image into the model's raw input; runs in a TensorFlow graph.
+        """Decodes an image to the model's raw input; runs in a TensorFlow graph.
 
         Args:
-            image_bytes: Scalar string: JPEG (turned upright as its EXIF orientation says), PNG, BMP, WebP, or the first
-                frame of a GIF.
+            image_bytes: Scalar string: a JPEG (rotated according to its EXIF orientation), PNG, BMP, WebP or GIF file
+                (first frame).
 
         Returns:
-            float32 (H, W, C), whole numbers 0..255, of this spec's size.
+            float32 (H, W, C), integers 0..255, in the size of this spec.
         """
         import tensorflow as tf
 
         from keraslight._image_files import orientation, upright
 
-        # TensorFlow decodes only some of these formats to one channel (no BMP, WebP, GIF or CMYK JPEG).
+        # TensorFlow can't decode all formats to one channel (not BMP, WebP, GIF and CMYK JPEG).
         channels = 3 if self.channels == 1 else self.channels
         image = tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
-        image.set_shape((None, None, channels))  # decode_image leaves the rank open
-        if self.channels == 1:  # ITU-R BT.601 luma, as Pillow's "L"; grey pixels stay as they are
+        image.set_shape((None, None, channels))  # decode_image doesn't set the rank
+        if self.channels == 1:  # ITU-R BT.601 luma, as in Pillow's "L"; gray pixels don't change
             luma = tf.constant([0.299, 0.587, 0.114])
             image = tf.round(tf.reduce_sum(tf.cast(image, tf.float32) * luma, axis=-1, keepdims=True))
         return self.fit(upright(image, orientation(image_bytes)))
 
     def fit(self, image: tf.Tensor) -> tf.Tensor:
-        """Resizes and crops (h, w, C) pixels 0..255 to float32 (H, W, C), whole numbers 0..255.
+        """Resizes and crops pixels (h, w, C), 0..255, to float32 (H, W, C), integers 0..255.
 
-        Rounding keeps an image that travels as uint8 equal to one that is decoded in the graph.
+        Because of the rounding, images sent as uint8 equal images decoded in the graph.
         """
         import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Models by name: the only place where a string becomes a model."""
+"""Models by name: the only place that turns a string into a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import keras
 
 import keraslight.architectures  # noqa: F401 (registers every family)
 from keraslight import registry
+from keraslight.blocks.family import argument_lines
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
@@ -22,18 +23,19 @@ from keraslight.weights import ALIASES, CHECKPOINTS, load_weights
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model without building it.
+    """What is known about a model without building it.
 
     Attributes:
-        name: Full name, what `create_model` takes.
-        family: The builder's name, as in `keraslight.MobileNetV4`.
-        input_size: Side of the square image that the figures are for, in pixels.
-        parameters: Learned parameters with the variant's own classes and channels, without batch-norm statistics.
-        macs: Multiply-adds of one image.
-        top1: Reported ImageNet-1k top-1 accuracy of the checkpoint in percent; None where none is reported.
-        paper: Title of the paper's file in the package.
-        checkpoint: Repository id of the published weights; None where none are published.
-        preprocessing: What that checkpoint was trained to see; None without a checkpoint.
+        name: Full name, as taken by `create_model`.
+        family: Name of the builder, as in `keraslight.MobileNetV4`.
+        input_size: Side of the square image that the figures refer to, in pixels.
+        parameters: Number of learned parameters with the variant's own classes and channels, without batch-norm
+            statistics.
+        macs: Multiply-adds for one image.
+        top1: Reported ImageNet-1k top-1 accuracy of the checkpoint, in percent. None if none is reported.
+        paper: Title of the architecture's file.
+        checkpoint: Id of the published weights. None if none are published.
+        preprocessing: Preprocessing that the checkpoint was trained with. None without a checkpoint.
     """
 
     name: str
@@ -64,42 +66,43 @@ def create_model(
     """Builds a model by name.
 
     Args:
-        name: As listed by `list_models`, or a published id such as `"timm/mobilenetv4_conv_small"`.
-        weights: None (random), `"imagenet"`, or the path of a `.safetensors` or `.pth` (the reference's PyTorch
-            names), `.keras` or `.weights.h5` file.
+        name: Name as listed by `list_models`, or a published id such as `"timm/mobilenetv4_conv_small"`.
+        weights: None (random), `"imagenet"`, or the path of a `.safetensors` or `.pth` file (with the reference's
+            PyTorch names), or of a `.keras` or `.weights.h5` file.
         include_top: Whether to end in the classifier.
-        classes: Number of classes; None is the variant's own, most often ImageNet's 1000. Where the weights have
-            another number, the classifier starts afresh.
-        classifier_activation: `"softmax"`, `"sigmoid"` ..., or None for logits.
-        input_shape: (height, width, channels) in pixels; None is the variant's own size and channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        pooling: Without the top: None, `"avg"` or `"max"`.
-        features_only: Return a dict of feature maps `{"stride_2": ..., ..., "stride_32": ...}` instead.
-        preprocessing: True puts the checkpoint's normalization into the graph, so that the model takes raw pixels
-            0..255 of its own size; a `Preprocessing` puts that one's.
-        **arguments: What else the family's builder takes (`width`, `dropout`, `drop_path` ...).
+        classes: Number of classes. None uses the variant's own, which is 1000 for ImageNet. If the weights have another
+            number of classes, the classifier is initialized randomly.
+        classifier_activation: Activation of the classifier, such as `"softmax"` or `"sigmoid"`. None returns logits.
+        input_shape: (height, width, channels) in pixels. None uses the variant's own size and channels.
+        input_tensor: Keras tensor to build on instead of a new input.
+        pooling: Pooling of the last feature map if there is no top: None, `"avg"` or `"max"`.
+        features_only: Whether to return a dict of feature maps `{"stride_2": ..., ..., "stride_32": ...}` instead.
+        preprocessing: Normalization to put into the graph, so that the model takes raw pixels 0..255 of its own size:
+            True for the checkpoint's, or a `Preprocessing`.
+        **arguments: Further arguments of the family's builder (`width`, `dropout`, `drop_path` ...).
 
     Returns:
         A functional `keras.Model`, (B, H, W, C) float32 -> (B, classes).
 
     Raises:
-        UnknownModelError: no such model; the text lists the nearest.
-        InvalidArgumentError: an argument is out of its range.
-        WeightsError: the weights don't fit, or can't be fetched.
+        UnknownModelError: No model has this name. The text lists the nearest names.
+        InvalidArgumentError: An argument is out of range.
+        WeightsError: The weights don't fit, or can't be fetched.
     """
     family, full, checkpoint_id = _find(name)
-    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
     if checkpoint is not None:
         arguments = {**checkpoint.arguments, **arguments}
+    images = input_tensor
     if input_tensor is None:
-        size = row.input_size
-        shape = tuple(input_shape or (size, size, row.channels))
-        images = keras.Input(shape, name="images") if preprocessing and len(shape) == 3 else None
+        shape = tuple(input_shape or (row.input_size, row.input_size, row.channels))
+        if preprocessing and len(shape) == 3:
+            images = keras.Input(shape, name="images")
     else:
-        shape, images = tuple(input_tensor.shape[1:]), input_tensor
+        shape = tuple(input_tensor.shape[1:])
     if preprocessing:
         images = _normalize(images, shape, checkpoint_id or full, preprocessing)
-    model = family.builder(
+    model: keras.Model = family.builder(
         full,
         input_shape=shape,
         input_tensor=images,
@@ -125,7 +128,7 @@ def create_model(
 
 
 def _find(name: str) -> tuple[registry.Family, str, str | None]:
-    """Family, full name and checkpoint id of a name or a published id."""
+    """Returns the family, full name and checkpoint id of a name or published id."""
     if name in ALIASES:
         checkpoint_id = ALIASES[name]
         return *registry.find(CHECKPOINTS[checkpoint_id].variant), checkpoint_id
@@ -134,7 +137,7 @@ def _find(name: str) -> tuple[registry.Family, str, str | None]:
 
 
 def _normalize(
-    images: keras.KerasTensor, shape: tuple, name: str, preprocessing: bool | Preprocessing
+    images: keras.KerasTensor, shape: tuple[int | None, ...], name: str, preprocessing: bool | Preprocessing
 ) -> keras.KerasTensor:
     spec = model_info(name).preprocessing if preprocessing is True else preprocessing
     if not isinstance(spec, Preprocessing):
@@ -142,67 +145,64 @@ def _normalize(
             f"`preprocessing` must be a bool or a Preprocessing; {name!r} has no checkpoint that says which. "
             f"Received: {preprocessing!r}."
         )
-    if shape[-1] not in (1, spec.channels):
+    channels = shape[-1]
+    if channels not in (1, spec.channels):
         raise InvalidArgumentError(
             f"`preprocessing` normalizes {spec.channels} channels. Received: input_shape={shape}; pass a "
             "Preprocessing with that many means."
         )
-    return ImageNormalization(spec.with_channels(shape[-1]).replace(size=_known(shape, spec.size)))(images)
-
-
-def _known(shape: tuple, size: tuple[int, int]) -> tuple[int, int]:
-    """The input's sides, or the checkpoint's where they are open."""
-    return tuple(side or own for side, own in zip(shape[:2], size, strict=True))
+    height, width = (side or own for side, own in zip(shape[:2], spec.size, strict=True))  # the checkpoint's if open
+    return ImageNormalization(spec.with_channels(channels).replace(size=(height, width)))(images)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names of all models that match a shell-style pattern, such as `"mobilenet*"`, in alphabetical order."""
+    """Returns the names of all models that match a shell-style pattern such as `"mobilenet*"`, sorted by name."""
     names = [name for family in registry.FAMILIES.values() for name in family.variants]
     return sorted(fnmatch.filter(names, pattern))
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of a model, without building it.
+    """Returns what is known about a model, without building it.
 
     Args:
-        name: As for `create_model`.
+        name: Name as for `create_model`.
 
     Raises:
-        UnknownModelError: no such model; the text lists the nearest.
+        UnknownModelError: No model has this name. The text lists the nearest names.
     """
     family, full, checkpoint_id = _find(name)
-    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id)
+    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
     return ModelInfo(
         name=full,
         family=family.name,
         input_size=row.input_size,
         parameters=row.parameters,
         macs=row.macs,
-        top1=checkpoint and checkpoint.top1,
+        top1=checkpoint.top1 if checkpoint else None,
         paper=family.paper,
         checkpoint=checkpoint_id,
-        preprocessing=checkpoint and checkpoint.preprocessing,
+        preprocessing=checkpoint.preprocessing if checkpoint else None,
     )
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a `.keras` file whose model has keraslight's layers, from any process.
+    """Loads a `.keras` file whose model uses keraslight's layers, in any process.
 
     Raises:
-        InvalidArgumentError: `path` is no such file.
+        InvalidArgumentError: `path` is not a file.
     """
     if not Path(path).is_file():
-        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is no file.")
+        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is not a file.")
     return keras.saving.load_model(path)
 
 
 def builder(family_name: str) -> Callable[..., keras.Model]:
-    """The public builder of a family: `create_model` with a variant's short or full name.
+    """Returns the public builder of a family: `create_model` with the short or full name of a variant.
 
-    It takes what the architecture's own builder takes, and `weights` and `preprocessing` as well.
+    It takes the arguments of the architecture's own builder, `weights` and `preprocessing`.
 
     Raises:
-        KeyError: no such family.
+        KeyError: There is no such family.
     """
     family = registry.FAMILIES[family_name]
 
@@ -210,7 +210,18 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
     def build(variant: str = next(iter(family.variants)), **arguments: Any) -> keras.Model:
         return create_model(family.full_name(variant), **arguments)
 
-    signature = inspect.signature(family.builder)
-    more = [inspect.signature(create_model).parameters[name] for name in ("weights", "preprocessing")]
-    build.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *more])
+    signature, ours = inspect.signature(family.builder), inspect.signature(create_model).parameters
+    parameters = [*signature.parameters.values(), ours["weights"], ours["preprocessing"]]
+    build.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # read by inspect
+    lines = argument_lines(
+        [
+            ("weights", 'None (random), "imagenet", or the path of a weights file; see `keraslight.create_model`.'),
+            (
+                "preprocessing",
+                "Normalization of raw pixels 0..255 to put into the graph: True for the checkpoint's, or a "
+                "`Preprocessing`.",
+            ),
+        ]
+    )
+    build.__doc__ = (family.builder.__doc__ or "").replace("\n\nReturns:", "\n".join(["", *lines, "", "Returns:"]), 1)
     return build

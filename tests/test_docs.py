@@ -1,3 +1,5 @@
+"""The generated pages in docs/ are up to date and complete."""
+
 import importlib.util
 from pathlib import Path
 
@@ -14,6 +16,10 @@ spec.loader.exec_module(generate)
 @pytest.mark.parametrize("file", generate.PAGES)
 def test_generated_pages_are_up_to_date(file):
     assert (DOCS / file).read_text(encoding="utf-8") == generate.PAGES[file](), "run `make docs`"
+
+
+def test_the_picture_of_the_demo_is_small():
+    assert (DOCS / "images" / "demo.png").stat().st_size < 200_000
 
 
 def test_every_public_layer_and_block_is_on_the_page():

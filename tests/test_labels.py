@@ -29,7 +29,7 @@ def test_one_image_and_ones_own_labels():
 
 def test_bad_shapes():
     with pytest.raises(
-        InvalidArgumentError, match=r"must be \(images, 1000\), one column a label. Received: shape \(2, 10\)"
+        InvalidArgumentError, match=r"must be \(images, 1000\), one column per label. Received: shape \(2, 10\)"
     ):
         keraslight.decode_predictions(np.zeros((2, 10)))
     with pytest.raises(InvalidArgumentError, match="`top` must be at least 1. Received: top=0"):

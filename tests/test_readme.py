@@ -1,14 +1,16 @@
-"""The examples of the README and docs/serving.md run as they stand, one after the other in one folder."""
+"""Runs the examples marked `<!-- tested -->` in the README and in docs/, one after another in one folder."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
 ROOT = Path(__file__).parent.parent
+PAGES = ("docs/models.md", "README.md", "docs/analysis.md", "docs/serving.md")  # in the order in which they are run
 
 
 def examples_of(page):
@@ -16,7 +18,7 @@ def examples_of(page):
 
 
 def test_examples(tmp_path):
-    examples = examples_of("README.md") + examples_of("docs/serving.md")
+    examples = [example for page in PAGES for example in examples_of(page)]
     assert len(examples) == 4 + 1
     printed = []
     Image.fromarray((load_digits().images[0] * 15.9).astype("uint8")).save(tmp_path / "digit.png")
@@ -26,7 +28,7 @@ def test_examples(tmp_path):
         )
         assert done.returncode == 0, f"{example}\n{done.stderr[-3000:]}"
         printed.append(done.stdout)
-    assert "('0'," in printed[2]  # the labels of the client's answer
+    assert "('0'," in printed[2]  # the labels in the client's rankings
     assert "0.12" in printed[3]  # 1/64 + 1/9
     ranked, kept, refused, shape, by_stubs = printed[4].splitlines()
     assert (ranked.split()[0], refused, shape) == (kept, "refused", "(2, 10)")
@@ -34,3 +36,16 @@ def test_examples(tmp_path):
     assert (tmp_path / "runs/architecture.png").is_file()
     assert (tmp_path / "savedmodels/readme/1/saved_model.pb").is_file()
     assert (tmp_path / "runs/readme/digits_int8.tflite").is_file()
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_links_within_the_repository_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_license_is_complete():
+    text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert text.split()[:4] == ["Apache", "License", "Version", "2.0,"]
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert len(text.splitlines()) == 202

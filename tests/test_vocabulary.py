@@ -10,12 +10,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import vocabulary
 from ai_edge_litert.interpreter import Interpreter
 
-import keraslight
 from keraslight import blocks, layers
 from keraslight.export import to_litert
+from tests import vocabulary
 
 # What `keraslight.blocks` lists and is no block: numbers and settings.
 NO_BLOCKS = {"PLAIN", "TENSORFLOW", "TORCH", "ConvStyle", "eca_kernel_size", "effective_kernel_size", "make_divisible"}
@@ -132,8 +131,8 @@ def test_the_litert_file_answers_the_same(model, answers, tmp_path):
 CHILD = """
 import json, sys
 import numpy as np
-import vocabulary
 import keras
+from tests import vocabulary
 
 folder, kind = sys.argv[1:]
 model = vocabulary.MODELS[kind]()
@@ -149,13 +148,12 @@ def test_jax_answers_as_tensorflow_does(kind, model, answers, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     np.savez(tmp_path / "answers.npz", **answers)
     np.save(tmp_path / "images.npy", images())
-    paths = (Path(__file__).parent, Path(keraslight.__file__).parent.parent)
     environment = {
         **os.environ,
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiling is most of the time here
-        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "PYTHONPATH": str(Path(__file__).parent.parent),
     }
     run = subprocess.run(
         [sys.executable, "-c", CHILD, str(tmp_path), kind], env=environment, capture_output=True, text=True

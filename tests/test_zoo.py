@@ -1,13 +1,18 @@
 import inspect
+import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 
 import keraslight
+from keraslight import registry
 from keraslight.errors import InvalidArgumentError, UnknownModelError
 from keraslight.preprocessing import Preprocessing
 
+keraslight.list_models()  # registers the families
 NAMES = [f"mobilenet_v4_{v}" for v in ("conv_large", "conv_medium", "conv_small", "hybrid_large", "hybrid_medium")]
 
 
@@ -34,11 +39,17 @@ def test_published_ids_are_aliases(name):
     assert model.name == "mobilenet_v4_conv_small"
 
 
-def test_unknown_names_list_the_nearest():
+def test_an_unknown_name_lists_the_nearest():
     with pytest.raises(UnknownModelError, match=r"The nearest names: mobilenet_v4_conv_small.*Received: 'mobilnet_v4"):
         keraslight.create_model("mobilnet_v4_conv_smal")
+
+
+def test_a_name_like_no_other_refers_to_the_list():
     with pytest.raises(UnknownModelError, match=r"`keraslight.list_models\(\)` lists all. Received: '#'"):
         keraslight.model_info("#")
+
+
+def test_an_unknown_variant_lists_the_choices():
     with pytest.raises(UnknownModelError, match=r"must be one of 'conv_small', .* Received: 'tiny'"):
         keraslight.MobileNetV4("tiny")
 
@@ -56,6 +67,18 @@ def test_builder_says_what_it_takes():
     assert next(iter(parameters)) == "variant"
     assert {"weights", "preprocessing", "width", "classes", "input_shape", "drop_path"} <= set(parameters)
     assert all(p.default is not p.empty for p in parameters.values())
+
+
+@pytest.mark.parametrize("name", sorted(registry.FAMILIES))
+def test_every_argument_of_a_builder_is_documented(name):
+    builder = getattr(keraslight, name)
+    section = builder.__doc__.partition("Args:\n")[2].partition("\n\nReturns:")[0]
+    entries = re.findall(r"^    (\w[\w, ]*): [A-Z(\"]", section, re.MULTILINE)
+    documented = [argument for entry in entries for argument in entry.split(", ")]
+    assert sorted(documented) == sorted(inspect.signature(builder).parameters)
+
+
+def test_a_misspelled_argument_is_an_error():
     with pytest.raises(TypeError, match="unexpected keyword argument 'depth'"):
         keraslight.MobileNetV4("conv_small", depth=2)
 
@@ -69,12 +92,18 @@ def test_preprocessing_in_the_graph_normalizes_raw_pixels():
     assert layer.preprocessing == Preprocessing((32, 32), crop_pct=0.875)
 
 
-def test_preprocessing_of_ones_own_and_for_one_channel():
+def test_preprocessing_of_ones_own():
     spec = Preprocessing((40, 40), mean=(0.5,), std=(0.25,), crop_mode="squash")
     model = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(40, 40, 1), preprocessing=spec)
     assert model.get_layer("preprocessing").preprocessing == spec
+
+
+def test_preprocessing_of_one_channel_takes_the_mean_of_three():
     grey = keraslight.create_model("mobilenet_v4_conv_small", input_shape=(40, 40, 1), preprocessing=True)
     assert grey.get_layer("preprocessing").preprocessing.mean == pytest.approx(((0.485 + 0.456 + 0.406) / 3,))
+
+
+def test_preprocessing_needs_as_many_channels_as_the_input():
     with pytest.raises(InvalidArgumentError, match="normalizes 3 channels. Received: input_shape=\\(40, 40, 4\\)"):
         keraslight.create_model("mobilenet_v4_conv_small", input_shape=(40, 40, 4), preprocessing=True)
 
@@ -87,9 +116,6 @@ def test_input_tensor_is_built_upon():
 
 
 def test_load_model_reads_own_layers_in_a_fresh_process(tmp_path):
-    import subprocess
-    import sys
-
     path = tmp_path / "model.keras"
     model = keraslight.create_model(
         "mobilenet_v4_hybrid_medium", input_shape=(32, 32, 3), classes=3, preprocessing=True, drop_path=0.1
@@ -98,5 +124,8 @@ def test_load_model_reads_own_layers_in_a_fresh_process(tmp_path):
     code = f"import keraslight; print(keraslight.load_model({str(path)!r}).count_params())"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert int(done.stdout) == model.count_params()
+
+
+def test_load_model_needs_a_file():
     with pytest.raises(InvalidArgumentError, match=r"must be a \.keras file. Received: 'nowhere.keras'"):
         keraslight.load_model("nowhere.keras")

@@ -1,4 +1,4 @@
-"""What a model costs: numbers and pictures from any Keras model."""
+"""Costs of a model, as numbers and pictures from any Keras model."""
 
 from keraslight.analysis.cost import count_macs, count_parameters
 from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field

@@ -1,52 +1,54 @@
-"""The engines whose speed `latency` measures: each turns a model into a function without arguments to be timed."""
+"""Engines whose speed `latency` measures: each turns a model into a function without arguments to be timed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
+Runner = Callable[[], np.ndarray]
 ENGINES = ("keras", "saved_model", "litert")
 
 
-def keras_runner(model: keras.Model, images: np.ndarray) -> Callable[[], np.ndarray]:
-    """Keras' compiled inference function, without the data pipeline of `predict`."""
+def keras_runner(model: keras.Model, images: np.ndarray) -> Runner:
+    """Runs Keras' compiled inference function, without the data pipeline of `predict`."""
     return lambda: model.predict_on_batch(images)
 
 
-def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Callable[[], np.ndarray]:
-    """The signature of a SavedModel that Keras writes."""
+def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Runner:
+    """Runs the signature of a SavedModel written by Keras."""
     _require_tensorflow("saved_model")
     import tensorflow as tf
 
     model.export(folder / "saved_model", verbose=False)
     loaded = tf.saved_model.load(folder / "saved_model")
 
-    def run():
-        (answer,) = tf.nest.flatten(loaded.serve(tf.constant(images)))
-        return answer.numpy()
+    def run() -> np.ndarray:
+        (output,) = tf.nest.flatten(loaded.serve(tf.constant(images)))
+        return output.numpy()
 
     return run
 
 
 def litert_file(model: keras.Model, batch: int, folder: Path) -> Path:
-    """The model as a float32 LiteRT file with a fixed batch size."""
+    """Writes the model as a float32 LiteRT file with a fixed batch size."""
     _require_tensorflow("litert")
     from keraslight.export import to_litert
 
     return to_litert(model, folder / "model.tflite", batch_size=batch)
 
 
-def litert_runner(file: Path, images: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """LiteRT's interpreter with its default delegate, XNNPACK."""
+def litert_runner(file: Path, images: np.ndarray, threads: int) -> Runner:
+    """Runs LiteRT's interpreter with its default delegate, XNNPACK."""
     interpreter, given = _interpreter(file, threads)
     made = interpreter.get_output_details()[0]
 
-    def run():
+    def run() -> np.ndarray:
         interpreter.set_tensor(given["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(made["index"])
@@ -54,16 +56,16 @@ def litert_runner(file: Path, images: np.ndarray, threads: int) -> Callable[[], 
     return run
 
 
-def litert_file_runner(file: Path, rng: np.random.Generator, threads: int) -> Callable[[], np.ndarray]:
-    """The same on pixels that are drawn as the file takes them: 0..255, or what of it an int8 input can hold."""
+def litert_file_runner(file: Path, rng: np.random.Generator, threads: int) -> Runner:
+    """Runs a file on random pixels of the type that it takes: 0..255, or the part of it that fits an int8 input."""
     given = _interpreter(file, threads)[1]
     highest = np.iinfo(given["dtype"]).max if np.issubdtype(given["dtype"], np.integer) else 255
     pixels = rng.integers(0, min(highest, 255), size=given["shape"], endpoint=True)
     return litert_runner(file, pixels.astype(given["dtype"]), threads)
 
 
-def _interpreter(file: Path, threads: int):
-    """LiteRT's interpreter and the details of its input."""
+def _interpreter(file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
+    """Returns LiteRT's interpreter and the details of its input."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Gradients on whichever backend Keras runs: the one thing that `keras.ops` has no function for."""
+"""Gradients on Keras' current backend, for which `keras.ops` has no function."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from keraslight.errors import InvalidArgumentError
 
 
 def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A function's value at `x` and the gradient of the sum of that value.
+    """Returns a function's value at `x` and the gradient of the sum of that value.
 
     Weight the value inside the function to get the gradient of one of its entries, or of any mix of them.
 
     Args:
-        function: From a tensor to a tensor of any shape, made of `keras.ops`, layers and models. A model wants
-            `training=False`, since JAX can't update a model's state here.
-        x: An array or tensor of any shape; integers become floats.
+        function: Function from a tensor to a tensor of any shape, made of `keras.ops`, layers and models. Call models
+            with `training=False`, since JAX can't update a model's state here.
+        x: Array or tensor of any shape; integers become floats.
 
     Returns:
-        The value, and d sum(value) / dx with the shape of `x`: zeros where the value does not depend on it.
+        The value, and d sum(value) / dx with the shape of `x`; zeros if the value doesn't depend on it.
 
     Raises:
         InvalidArgumentError: Keras runs on a backend without gradients.
@@ -47,7 +47,7 @@ def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.nda
             with torch.enable_grad():
                 x = x.detach().requires_grad_()
                 value = function(x)
-                # A value that depends on nothing has no graph that PyTorch could walk.
+                # PyTorch has no graph for a value that depends on nothing.
                 (slope,) = (
                     torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
                     if value.requires_grad

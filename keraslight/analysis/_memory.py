@@ -1,4 +1,4 @@
-"""What a graph's tensors fill of memory, for one image."""
+"""Memory that a graph's tensors use, for one image."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import re
 
 import keras
 
-from keraslight.analysis._graph import Graph, behaves_like
-from keraslight.analysis._layer_kinds import VIEWS
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import Graph, Tensor
+from keraslight.graph.kinds import kind
+
+
+def variable_bytes(variable: keras.Variable) -> int:
+    """Memory of a weight."""
+    return math.prod(variable.shape) * item_bytes(variable.dtype)
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Memory of a tensor for one image, whose sides must be known."""
+    return math.prod(tensor.shape[1:]) * item_bytes(tensor.dtype)  # type: ignore[arg-type]  # no None in the shape
 
 
 def item_bytes(dtype: str) -> int:
-    """Bytes of a number of a Keras type: numpy does not know bfloat16 and the float8s."""
+    """Bytes per number of a Keras dtype. NumPy doesn't know bfloat16 and the float8 types."""
     if dtype == "bool":
         return 1
     bits = re.search(r"\d+", dtype)
@@ -22,38 +32,30 @@ def item_bytes(dtype: str) -> int:
     return max(int(bits[0]) // 8, 1)
 
 
-def tensor_bytes(tensor: keras.KerasTensor) -> int:
-    """Memory of one image's tensor."""
-    return math.prod(tensor.shape[1:]) * item_bytes(tensor.dtype)
-
-
 def peak(graph: Graph) -> tuple[int, str]:
-    """The most bytes that live at once, and the layer that runs then."""
-    owner = {id(tensor): id(tensor) for tensor in graph.inputs}  # the tensor whose memory it is
-    sizes = {id(tensor): tensor_bytes(tensor) for tensor in graph.inputs}
-    made = dict.fromkeys(sizes, 0)
-    read = dict.fromkeys(sizes, 0)
-    for step, call in enumerate(graph.calls):
-        for tensor in call.inputs:
-            read[owner[id(tensor)]] = step
+    """Returns the most bytes that are alive at once, and the path of the layer that runs then.
+
+    Inputs are alive from the start and outputs to the end. A view is alive as its input.
+    """
+    calls = [*graph.input_calls, *graph.calls]
+    end = len(calls) - 1
+    owners: dict[Tensor, Tensor] = {}  # a tensor -> the tensor whose memory it is
+    births: dict[Tensor, int] = {}
+    deaths: dict[Tensor, int] = {}
+    for step, call in enumerate(calls):
+        deaths.update((owners[tensor], step) for tensor in call.inputs)
         for tensor in call.outputs:
-            if id(tensor) in owner:
-                continue  # an input
-            if call.inputs and behaves_like(call.layer, VIEWS):
-                owner[id(tensor)] = owner[id(call.inputs[0])]
-                continue
-            key = owner[id(tensor)] = id(tensor)
-            sizes[key] = tensor_bytes(tensor)
-            made[key] = read[key] = step
-    for tensor in graph.outputs:
-        read[owner[id(tensor)]] = len(graph.calls) - 1
-    change = [0] * (len(graph.calls) + 1)
-    for key, size in sizes.items():
-        change[made[key]] += size
-        change[read[key] + 1] -= size
+            owner = owners[tensor] = owners[call.inputs[0]] if call.inputs and kind(call.layer).view else tensor
+            if owner == tensor:
+                births[tensor] = deaths[tensor] = step if call.inputs else 0
+    deaths.update((owners[tensor], end) for tensor in keras.tree.flatten(graph.outputs))
+    change = [0] * (end + 2)
+    for tensor, birth in births.items():
+        change[birth] += tensor_bytes(tensor)
+        change[deaths[tensor] + 1] -= tensor_bytes(tensor)
     best = live = step = 0
     for now, difference in enumerate(change[:-1]):
         live += difference
         if live > best:
             best, step = live, now
-    return best, graph.calls[step].name
+    return best, calls[step].path

@@ -1,4 +1,4 @@
-"""What a convolution costs by formula, before any model is built."""
+"""The cost of a convolution by formula, without building a model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from keraslight.errors import InvalidArgumentError
 
 
 class ConvolutionCost(NamedTuple):
-    """What a convolution costs.
+    """Cost of a convolution.
 
     Attributes:
         macs: Multiply-adds for one image.
-        parameters: Values of the kernels; no biases, since batch norm follows.
-        ratio: `macs` divided by those of a standard convolution of the same shapes.
+        parameters: Values of the kernels, without biases, as batch normalization follows.
+        ratio: `macs` divided by the multiply-adds of a standard convolution of the same shapes.
     """
 
     macs: int
@@ -34,34 +34,34 @@ def convolution_cost(
     ghost_ratio: int = 2,
     ghost_kernel: int = 3,
 ) -> ConvolutionCost:
-    """The cost of a convolution (H, W, C_in) -> (H', W', C_out) with "same" padding, H' = ceil(H / stride).
+    """Computes the cost of a convolution (H, W, C_in) -> (H', W', C_out) with "same" padding, H' = ceil(H / stride).
 
     - "standard": `H' W' C_in C_out K^2`. Each output value is a sum over a window and over all input channels.
-    - "depthwise_separable": `H' W' C_in K^2 + H' W' C_in C_out`: first a K x K window in each channel alone, then a
-      1x1 convolution over the channels. Divided by the standard one this is `1 / C_out + 1 / K^2`: the window is paid
-      for once instead of once an output channel, and the mix of the channels once instead of K^2 times. With 3x3 and
-      many filters, 1 / 9 remains: an eighth to a ninth of the work. With few filters, the first term counts.
+    - "depthwise_separable": `H' W' C_in K^2 + H' W' C_in C_out`: first a K x K window in each channel, then a 1x1
+      convolution over the channels. Relative to the standard one this is `1 / C_out + 1 / K^2`: the window costs once
+      instead of once per output channel, and mixing the channels once instead of K^2 times. With 3x3 and many filters,
+      about 1 / 9 remains: an eighth to a ninth of the work. With few filters, the first term dominates.
       Source: Howard et al., "MobileNets", https://arxiv.org/abs/1704.04861, section 3.1.
-    - "grouped": `1 / groups` of the standard one, since an output channel sees only its group's input channels.
+    - "grouped": `1 / groups` of the standard one, since an output channel sees only the input channels of its group.
       Source: Zhang et al., "ShuffleNet", https://arxiv.org/abs/1707.01083, section 3.1.
-    - "ghost": a standard convolution makes `m = ceil(C_out / ghost_ratio)` maps; the others are made of these by a
-      depthwise window: `H' W' m C_in K^2 + H' W' m (ghost_ratio - 1) ghost_kernel^2`, about `1 / ghost_ratio`.
+    - "ghost": a standard convolution makes `m = ceil(C_out / ghost_ratio)` maps; a depthwise window makes
+      the others of these: `H' W' m C_in K^2 + H' W' m (ghost_ratio - 1) ghost_kernel^2`, about `1 / ghost_ratio`.
       Source: Han et al., "GhostNet", https://arxiv.org/abs/1911.11907, equations 4 and 5.
 
     Args:
-        height: H, at least 1, as all numbers here.
-        width: W.
-        channels: C_in.
-        filters: C_out.
-        kernel: K, the window's side in pixels.
-        kind: The convolution's kind.
-        stride: Pixels between neighbouring windows; of the depthwise window in "depthwise_separable".
-        groups: For "grouped": divides `channels` and `filters`.
-        ghost_ratio: For "ghost": output maps for each map of the first convolution.
-        ghost_kernel: For "ghost": side of the depthwise window in pixels.
+        height: Height of the input, H. Like all numbers here, at least 1.
+        width: Width of the input, W.
+        channels: Number of input channels, C_in.
+        filters: Number of output channels, C_out.
+        kernel: Side of the window in pixels, K.
+        kind: Kind of convolution.
+        stride: Distance of neighboring windows in pixels; in "depthwise_separable", of the depthwise windows.
+        groups: Number of groups, for "grouped"; a divisor of `channels` and `filters`.
+        ghost_ratio: Output maps per map of the first convolution, for "ghost".
+        ghost_kernel: Side of the depthwise window in pixels, for "ghost".
 
     Raises:
-        InvalidArgumentError: an argument is out of its range, or belongs to another kind.
+        InvalidArgumentError: An argument is out of range, or belongs to another kind.
     """
     sizes = {"height": height, "width": width, "channels": channels, "filters": filters, "kernel": kernel,
              "stride": stride, "groups": groups, "ghost_ratio": ghost_ratio, "ghost_kernel": ghost_kernel}  # fmt: skip
@@ -90,6 +90,6 @@ def convolution_cost(
             raise InvalidArgumentError(
                 f'`kind` must be "standard", "depthwise_separable", "grouped" or "ghost". Received: kind={kind!r}.'
             )
-    # Every value of a kernel is used once at every place of the output.
+    # Every value of a kernel is used once for every pixel of the output.
     places = -(-height // stride) * -(-width // stride)
     return ConvolutionCost(places * parameters, parameters, parameters / standard)

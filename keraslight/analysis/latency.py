@@ -1,4 +1,4 @@
-"""How long a model takes on this machine."""
+"""Latency of a model on this machine."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import keras
 import numpy as np
 
 from keraslight._timing import interleaved
 from keraslight.analysis import _engines
+from keraslight.analysis._engines import Runner
 from keraslight.errors import InvalidArgumentError
 
-_WARMUP = 5  # untimed calls: the first compiles, the next few still fill caches
+_WARMUP = 5  # untimed calls: the first one compiles, the next few still fill caches
+_Key = TypeVar("_Key")
 
 
 class Latency(NamedTuple):
-    """How long an engine takes from an array of images to an array of answers.
+    """Time that an engine takes from an array of images to an array of outputs.
 
     Attributes:
-        engine: "keras", "saved_model" or "litert".
-        threads: Of LiteRT; None where TensorFlow's process-wide pools decide.
-        batch: Images a call.
-        p50, p90, p99: Percentiles of the calls' wall clock time in milliseconds.
+        engine: `"keras"`, `"saved_model"` or `"litert"`.
+        threads: Threads of LiteRT; None for engines that use TensorFlow's process-wide pools.
+        batch: Images per call.
+        p50, p90, p99: Percentiles of the wall-clock time per call, in milliseconds.
     """
 
     engine: str
@@ -46,34 +48,34 @@ def latency(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Latency]:
-    """Times a model on this machine, by engine.
+    """Times a model on this machine with several engines.
 
-    Each engine is called a few times untimed. Then, round by round, each is called once, in an order that is drawn
-    anew for every round, so that a machine that slows down slows all of them. A call follows another engine's, so its
-    caches are as cold as in a process that does other work too; an engine alone is a little faster.
+    Each engine is first called a few times untimed. Then each is called once per round, in an order that is drawn
+    again for every round, so that a machine that slows down affects all of them. As each call follows another engine's,
+    its caches are as cold as in a process that also does other work; an engine on its own is a little faster.
 
-    A time is that of the whole call. None of the engines tells Python what its single layers take: LiteRT's profiler
-    is in its C++ interface and its `benchmark_model` program only (ai-edge-litert 2.3), TensorFlow fuses layers before
-    it runs them. `profile` has the layers' multiply-adds and bytes.
+    A time covers the whole call. None of the engines reports times of single layers to Python: LiteRT's profiler is
+    only available in C++ and in its `benchmark_model` program (ai-edge-litert 2.3), and TensorFlow fuses layers before
+    it runs them. `profile` reports multiply-adds and bytes by layer.
 
     Args:
         model: A model with one input (B, ...) of a fixed size and one output.
-        engines: Which to time: "keras" (`predict_on_batch`, on any backend), "saved_model" (as Keras exports it, run by
-            TensorFlow), "litert" (a float32 file).
-        threads: Each at least 1: LiteRT is timed with each of these numbers. TensorFlow's pools are fixed when a
-            process first uses it, so the other engines run with what `tf.config.threading` was set to, by default one
-            thread a core.
-        batch: Images a call, at least 1, drawn from a standard normal distribution.
-        repeats: Timed calls of each engine, at least 1. The 99th percentile means something from 100 on.
-        seed: Of the images and the order.
-        progress: Called with the number of finished rounds and `repeats`.
+        engines: Engines to time: `"keras"` (`predict_on_batch`, on any backend), `"saved_model"` (as Keras exports it,
+            run by TensorFlow), `"litert"` (a float32 file).
+        threads: Numbers of threads (each at least 1) with which LiteRT is timed. TensorFlow's pools are fixed when a
+            process first uses it, so the other engines run with the setting of `tf.config.threading`, by default one
+            thread per core.
+        batch: Images per call (at least 1), drawn from a standard normal distribution.
+        repeats: Timed calls per engine (at least 1). The 99th percentile is meaningful from 100 on.
+        seed: Seed of the images and the order.
+        progress: Function that is called with the number of finished rounds and `repeats`.
 
     Returns:
-        A record an engine, and of LiteRT one for each of `threads`, in the order asked for.
+        One record per engine, for LiteRT one per number of threads, in the given order.
 
     Raises:
-        InvalidArgumentError: an unknown engine, a number out of its range, an open size, several inputs or outputs, or
-            an engine that needs TensorFlow on another backend.
+        InvalidArgumentError: An engine is unknown, a number is out of range, a size is open, there are several inputs
+            or outputs, or an engine needs TensorFlow and Keras runs on another backend.
         MissingDependencyError: LiteRT is not installed.
     """
     _check(model, engines, threads, batch, repeats)
@@ -81,7 +83,7 @@ def latency(
     images = rng.normal(size=(batch, *model.inputs[0].shape[1:])).astype(model.inputs[0].dtype)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        runners: dict[tuple[str, int | None], Callable] = {}
+        runners: dict[tuple[str, int | None], Runner] = {}
         for engine in engines:
             match engine:
                 case "keras":
@@ -93,25 +95,25 @@ def latency(
                     for count in threads:
                         runners[engine, count] = _engines.litert_runner(file, images, count)
         times = interleaved(runners, repeats, rng, warmup=_WARMUP, progress=progress)
-    return [_record(*key, batch, times[key]) for key in runners]
+    return [_record(engine, count, batch, times[engine, count]) for engine, count in runners]
 
 
 def file_latency(
-    files: Mapping[str, str | os.PathLike], *, threads: int = 1, repeats: int = 50, seed: int = 0
+    files: Mapping[str, str | os.PathLike[str]], *, threads: int = 1, repeats: int = 50, seed: int = 0
 ) -> dict[str, Latency]:
-    """Times LiteRT files on this machine, turn by turn as `latency` times engines; for a model before and after.
+    """Times LiteRT files on this machine in turn, as `latency` times engines: a model before and after compression.
 
     Args:
-        files: Name -> .tflite file with one input. Batch, image size and dtype are the file's own; pixels are drawn.
-        threads: Of LiteRT's interpreter, at least 1.
-        repeats: Timed calls of each file, at least 1.
-        seed: Of the pixels and the order.
+        files: Name -> .tflite file with one input. Batch, image size and dtype are the file's; pixels are random.
+        threads: Threads of LiteRT's interpreter (at least 1).
+        repeats: Timed calls per file (at least 1).
+        seed: Seed of the pixels and the order.
 
     Returns:
         Name -> record, in the order of `files`.
 
     Raises:
-        InvalidArgumentError: no file is given, or a number is below 1.
+        InvalidArgumentError: No file is given, or a number is below 1.
         MissingDependencyError: LiteRT is not installed.
     """
     if not files or threads < 1 or repeats < 1:
@@ -127,21 +129,23 @@ def file_latency(
 
 
 def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
-    """Bytes a second that one thread moves when it copies a large array, read and write counted: the best of a few.
+    """Measures the memory bandwidth of one thread, in bytes per second: the best of several copies of a large array.
+
+    Bytes read and bytes written both count.
 
     Args:
-        megabytes: Size of the array, at least 1; well above the processor's caches.
-        repeats: Copies, at least 1.
+        megabytes: Size of the array in MiB (at least 1), well above the processor's caches.
+        repeats: Number of copies (at least 1).
 
     Raises:
-        InvalidArgumentError: a number is below 1.
+        InvalidArgumentError: A number is below 1.
     """
     if megabytes < 1 or repeats < 1:
         raise InvalidArgumentError(
             f"`megabytes` and `repeats` must be at least 1. Received: megabytes={megabytes}, repeats={repeats}."
         )
     source = np.ones(megabytes * 2**20, "uint8")
-    target = np.zeros_like(source)  # written once before, so that no page is new to the process
+    target = np.zeros_like(source)  # written once before timing, so that no page is new to the process
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -151,16 +155,17 @@ def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
 
 
 def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
-    """Milliseconds that one more operation takes in LiteRT on one thread, however little it computes.
+    """Measures the time in milliseconds that one more operation takes in LiteRT on one thread, however small it is.
 
-    The difference of a chain of convolutions of a single value and of one such convolution, by their medians.
+    This is the difference between the median times of a chain of convolutions of a single value, and of one such
+    convolution, per operation.
 
     Args:
-        operations: Length of the chain beyond the one, at least 1.
-        repeats: Timed calls of each, at least 1.
+        operations: Number of additional convolutions in the chain (at least 1).
+        repeats: Timed calls of each (at least 1).
 
     Raises:
-        InvalidArgumentError: a number is below 1, or Keras does not run on TensorFlow.
+        InvalidArgumentError: A number is below 1, or Keras does not run on TensorFlow.
         MissingDependencyError: LiteRT is not installed.
     """
     if operations < 1:

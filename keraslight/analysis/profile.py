@@ -1,42 +1,42 @@
-"""Where a model's parameters, multiply-adds and memory go, layer by layer."""
+"""Parameters, multiply-adds and memory of a model, layer by layer."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import keras
-from keras import layers
 
-from keraslight.analysis._graph import ELEMENTWISE_OPS, behaves_like, operation_name, trace
-from keraslight.analysis._layer_kinds import COUNTED, MOVING_OPS, MULTIPLY_NOTHING, VIEWS
-from keraslight.analysis._memory import item_bytes, peak, tensor_bytes
-from keraslight.analysis.cost import _macs, learned_weights
+from keraslight.analysis._memory import peak, tensor_bytes, variable_bytes
+from keraslight.analysis.cost import call_macs
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight.graph import Graph, Node, learned_weights, read, stored_weights
+from keraslight.graph.kinds import kind, operation_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 class LayerCost(NamedTuple):
-    """What a layer, or a group of layers, costs for one image.
+    """Costs of a layer, or of a group of layers, for one image.
 
     Attributes:
-        name: The layer's name, `inner/conv` inside a nested model.
-        kind: Its type; of a group, how many layers it has.
-        calls: How often the graph calls it.
-        output: Shape of its (last) output, without the batch.
-        parameters: As `count_parameters` counts; weights that several layers share stand in the first one's row.
-        macs: Multiply-adds of all calls, as `count_macs` counts.
-        activation_bytes: Memory of the outputs of all calls; 0 where the output is the input's memory (`Flatten`,
-            `Reshape`, `Dropout` in inference). An input has the image's.
+        name: Name of the layer, `inner/conv` inside a nested model.
+        kind: Type of the layer; for a group, its number of layers.
+        calls: Number of calls in the graph.
+        output: Shape of the (last) output, without the batch.
+        parameters: Learned parameters, as `count_parameters` counts them. Weights shared by several layers are counted
+            for the first one.
+        macs: Multiply-adds of all calls, as `count_macs` counts them.
+        activation_bytes: Memory of the outputs of all calls; 0 if the output is the input's memory (`Flatten`,
+            `Reshape`, `Dropout` in inference). For an input, memory of the image.
         access_bytes: Memory access cost: bytes of inputs read, weights read and outputs written, over all calls, as if
-            each layer ran on its own and nothing stayed in a cache. ShuffleNet V2, https://arxiv.org/abs/1807.11164,
-            section 2, guideline 1, counts so.
+            each layer ran on its own and nothing stayed in a cache. Source: ShuffleNet V2,
+            https://arxiv.org/abs/1807.11164, section 2, guideline 1.
     """
 
     name: str
@@ -50,24 +50,24 @@ class LayerCost(NamedTuple):
 
     @property
     def intensity(self) -> float:
-        """Arithmetic intensity: multiply-adds for each byte moved; 0 where nothing is moved.
+        """Arithmetic intensity: multiply-adds per byte moved; 0 if nothing is moved.
 
-        A layer below the machine's own ratio of arithmetic to bandwidth waits for memory.
+        A layer below the machine's ratio of arithmetic to bandwidth waits for memory.
         """
         return self.macs / self.access_bytes if self.access_bytes else 0.0
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Profile:
-    """The costs of a model for one image. `print` shows it as text, rich as a table, a notebook as HTML.
+    """Costs of a model for one image. `print` shows them as text, rich as a table, a notebook as HTML.
 
     Attributes:
-        name: The model's name.
-        rows: A row a layer, in the graph's order.
-        peak_bytes: The most memory that activations fill at once, if a tensor lives from the layer that makes it to
-            the last one that reads it, inputs from the start and outputs to the end, in the graph's order.
-        peak_layer: The layer that runs then.
-        unknown: Layer types whose multiply-adds are not known: what they do is missing in `macs`.
+        name: Name of the model.
+        rows: One row per layer, in the graph's order.
+        peak_bytes: The most memory that activations use at once, if a tensor lives from the layer that makes it to the
+            last one that reads it, inputs from the start and outputs to the end, and layers run in the graph's order.
+        peak_layer: Layer that runs at the peak.
+        unknown: Layer types whose multiply-adds are unknown and therefore missing in `macs`.
     """
 
     name: str
@@ -78,31 +78,36 @@ class Profile:
 
     @property
     def total(self) -> LayerCost:
-        """The sums over all layers; the output is the last layer's."""
+        """Sums over all layers; the output is the last layer's."""
         return _sum("total", self.rows)
 
     @property
     def parameters(self) -> int:
+        """Learned parameters of all layers."""
         return self.total.parameters
 
     @property
     def macs(self) -> int:
+        """Multiply-adds of all layers."""
         return self.total.macs
 
     @property
     def activation_bytes(self) -> int:
+        """Memory of the outputs of all layers."""
         return self.total.activation_bytes
 
     @property
     def access_bytes(self) -> int:
+        """Memory access cost of all layers."""
         return self.total.access_bytes
 
     @property
     def intensity(self) -> float:
+        """Multiply-adds per byte moved."""
         return self.total.intensity
 
     def by_block(self) -> list[LayerCost]:
-        """Sums over layers whose names begin alike: `stage2_block0`, `stem`, ...."""
+        """Sums over blocks, by the start of the layers' names: `stage2_block0`, `stem`, ..."""
         return self._grouped(r"stage\d+_block\d+|[a-z]+[0-9]*")
 
     def by_stage(self) -> list[LayerCost]:
@@ -110,10 +115,13 @@ class Profile:
         return self._grouped(r"stage\d+|[a-z]+[0-9]*")
 
     def table(self, by: Literal["layer", "block", "stage"] = "block") -> Table:
-        """A table for rich's console.
+        """Makes a table for rich's console.
+
+        Args:
+            by: What a row is.
 
         Raises:
-            InvalidArgumentError: `by` is none of these.
+            InvalidArgumentError: `by` is unknown.
         """
         from rich.table import Table  # Keras brings it
 
@@ -127,7 +135,7 @@ class Profile:
         return table
 
     def to_pandas(self) -> Any:
-        """The rows as a `pandas.DataFrame`, a column an attribute of `LayerCost` and `intensity`.
+        """Returns the rows as a `pandas.DataFrame`, with one column per attribute of `LayerCost`, and `intensity`.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -191,7 +199,7 @@ class Profile:
     def _notes(self) -> str:
         text = f"Peak activation memory: {_kib(self.peak_bytes)} KiB, at {self.peak_layer}."
         if self.unknown:
-            text += f" Multiply-adds not known, so not counted: {', '.join(self.unknown)}."
+            text += f" Unknown multiply-adds, not counted: {', '.join(self.unknown)}."
         return text
 
 
@@ -216,63 +224,62 @@ def _kib(size: int) -> str:
 
 
 def _sum(name: str, rows: list[LayerCost]) -> LayerCost:
-    numbers = (sum(row[column] for row in rows) for column in range(4, 8))
-    return LayerCost(name, f"{len(rows)} layers", sum(row.calls for row in rows), rows[-1].output, *numbers)
+    return LayerCost(
+        name=name,
+        kind=f"{len(rows)} layers",
+        calls=sum(row.calls for row in rows),
+        output=rows[-1].output,
+        parameters=sum(row.parameters for row in rows),
+        macs=sum(row.macs for row in rows),
+        activation_bytes=sum(row.activation_bytes for row in rows),
+        access_bytes=sum(row.access_bytes for row in rows),
+    )
 
 
 def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:
     """Counts what a model costs for one image: parameters, multiply-adds and memory, by layer, block and stage.
 
-    Nested models are opened, a shared layer costs its multiply-adds once a call and its parameters once.
+    Nested models are opened. A shared layer costs its multiply-adds once per call and its parameters once.
 
     Args:
         model: A functional or built Sequential model.
-        input_shape: (H, W, C) without the batch where the model leaves sides open; a list of shapes for several inputs.
+        input_shape: (H, W, C) without the batch, if the model leaves sides open; a list of shapes for several inputs.
 
     Raises:
-        InvalidArgumentError: a size stays open, `input_shape` does not fit, or the model has no graph.
+        InvalidArgumentError: A size is open, `input_shape` doesn't fit, or the model has no graph.
     """
-    graph = trace(model, input_shape)
-    rows: dict[int, LayerCost] = {}
+    return profile_graph(read(model, input_shape, opaque=True))
+
+
+def profile_graph(graph: Graph) -> Profile:
+    """Counts what a graph costs; see `profile`."""
+    rows: dict[Node, LayerCost] = {}
     unknown: dict[str, None] = {}
     counted: set[int] = set()
-    for call in graph.calls:
-        layer, kind = call.layer, operation_name(call.layer)
+    for call in (*graph.input_calls, *graph.calls):
+        layer, known, layer_type = call.layer, kind(call.layer), operation_name(call.layer)
         for tensor in call.outputs:
             if None in tensor.shape[1:]:
                 raise InvalidArgumentError(
                     "Profiling needs a fixed input size: give `input_shape`. "
-                    f"Received: layer {call.name!r} with output {tuple(tensor.shape)}."
+                    f"Received: layer {call.path!r} with output {tensor.shape}."
                 )
-        weights = []
-        if isinstance(layer, layers.Layer):
-            weights = [w for w in layer.weights if "seed" not in w.path]
-            if not behaves_like(layer, (*COUNTED, *MULTIPLY_NOTHING)):
-                unknown[kind] = None
-        elif kind not in ELEMENTWISE_OPS | MOVING_OPS:
-            unknown[kind] = None
+        if known.macs is None:
+            unknown[layer_type] = None
         made = sum(map(tensor_bytes, call.outputs))
-        moved = (
-            sum(map(tensor_bytes, call.inputs)) + made + sum(math.prod(w.shape) * item_bytes(w.dtype) for w in weights)
-        )
-        still = behaves_like(layer, VIEWS)
-        if still and call.inputs:
-            made = 0
-        # A nested model without a graph is one unknown layer; `_macs` would look for its graph.
-        macs = 0 if isinstance(layer, keras.Model) else _macs(layer, *_shapes(call.inputs, call.outputs))
-        own = [w for w in (learned_weights(layer) if weights else []) if id(w) not in counted]
-        counted.update(map(id, own))
-        before = rows.get(id(layer), LayerCost(call.name, kind, 0, (), 0, 0, 0, 0))
-        rows[id(layer)] = before._replace(
+        moved = sum(map(tensor_bytes, call.inputs)) + made
+        own: list[keras.Variable] = []
+        if isinstance(layer, keras.Layer):
+            moved += sum(map(variable_bytes, stored_weights(layer)))
+            own = [weight for weight in learned_weights(layer) if id(weight) not in counted]
+            counted.update(map(id, own))
+        before = rows.get(call.node, LayerCost(call.path, layer_type, 0, (), 0, 0, 0, 0))
+        rows[call.node] = before._replace(
             calls=before.calls + 1,
-            output=tuple(call.outputs[0].shape[1:]),
-            parameters=before.parameters + sum(math.prod(w.shape) for w in own),
-            macs=before.macs + macs,
-            activation_bytes=before.activation_bytes + made,
-            access_bytes=before.access_bytes + (0 if still else moved),
+            output=tuple(side for side in call.outputs[0].shape[1:] if side is not None),
+            parameters=before.parameters + sum(math.prod(weight.shape) for weight in own),
+            macs=before.macs + call_macs(call),
+            activation_bytes=before.activation_bytes + (0 if known.view and call.inputs else made),
+            access_bytes=before.access_bytes + (0 if known.view else moved),
         )
-    return Profile(model.name, list(rows.values()), *peak(graph), tuple(unknown))
-
-
-def _shapes(*groups: list[keras.KerasTensor]) -> list[list[tuple]]:
-    return [[tuple(tensor.shape) for tensor in group] for group in groups]
+    return Profile(graph.name, list(rows.values()), *peak(graph), tuple(unknown))

@@ -1,49 +1,20 @@
-"""One paper, one file. Importing this package registers every family."""
+"""One paper, one file. Importing this package registers every family, each by importing its file."""
 
-from keraslight.architectures.alexnet import AlexNet
-from keraslight.architectures.convnext import ConvNeXt
-from keraslight.architectures.convnext_v2 import ConvNeXtV2
-from keraslight.architectures.densenet import DenseNet
-from keraslight.architectures.efficientnet import EfficientNet
-from keraslight.architectures.efficientnet_v2 import EfficientNetV2
-from keraslight.architectures.ghostnet import GhostNet
-from keraslight.architectures.googlenet import GoogLeNet
-from keraslight.architectures.lenet import LeNet5
-from keraslight.architectures.mobilenet_v1 import MobileNetV1
-from keraslight.architectures.mobilenet_v2 import MobileNetV2
-from keraslight.architectures.mobilenet_v3 import MobileNetV3
-from keraslight.architectures.mobilenet_v4 import MobileNetV4
-from keraslight.architectures.mobilenext import MobileNeXt
-from keraslight.architectures.repvgg import RepVGG
-from keraslight.architectures.resnet import ResNet
-from keraslight.architectures.shufflenet_v1 import ShuffleNetV1
-from keraslight.architectures.shufflenet_v2 import ShuffleNetV2
-from keraslight.architectures.shufflenet_v2_plus import ShuffleNetV2Plus
-from keraslight.architectures.squeezenet import SqueezeNet
-from keraslight.architectures.vgg import VGG
-from keraslight.architectures.xception import Xception
+import importlib
+import pkgutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "VGG",
-    "AlexNet",
-    "ConvNeXt",
-    "ConvNeXtV2",
-    "DenseNet",
-    "EfficientNet",
-    "EfficientNetV2",
-    "GhostNet",
-    "GoogLeNet",
-    "LeNet5",
-    "MobileNeXt",
-    "MobileNetV1",
-    "MobileNetV2",
-    "MobileNetV3",
-    "MobileNetV4",
-    "RepVGG",
-    "ResNet",
-    "ShuffleNetV1",
-    "ShuffleNetV2",
-    "ShuffleNetV2Plus",
-    "SqueezeNet",
-    "Xception",
-]
+from keraslight.registry import FAMILIES
+
+if TYPE_CHECKING:
+    import keras
+
+    def __getattr__(name: str) -> Callable[..., keras.Model]: ...
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+globals().update({name: family.builder for name, family in FAMILIES.items()})
+__all__ = sorted(FAMILIES)

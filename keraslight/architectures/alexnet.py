@@ -1,30 +1,30 @@
 """AlexNet: ImageNet classification with deep convolutional neural networks.
 
-Sources: `alexnet_2012`: Krizhevsky et al., NeurIPS 2012, figure 2 and section 3: two groups in the second, fourth and
-fifth convolution (the paper's two GPUs), local response normalization after the first two. `alexnet`: Krizhevsky, "One
-weird trick for parallelizing convolutional neural networks", https://arxiv.org/abs/1404.5997, as torchvision builds it:
-narrower, without groups and without that normalization. The paper's 224-pixel input does not fit its figure; 227 pixels
-do. The dense layers are convolutions that cover the last map (6x6 pixels at the reference size): on larger images they
-are evaluated at every place and averaged (torchvision averages the map to 6x6 instead), on smaller ones the first
-covers a smaller map, and published weights don't fit. Dropout is the paper's 0.5 after the first two of them
-(torchvision drops their inputs).
+Sources: `alexnet_2012`: Krizhevsky et al., NeurIPS 2012, figure 2 and section 3, with two groups in the second, fourth
+and fifth convolution (one per GPU in the paper) and local response normalization after the first two. `alexnet`:
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks", https://arxiv.org/abs/1404.5997, as in
+torchvision: narrower, without groups and without local response normalization. The paper's 224-pixel input doesn't
+match its figure; 227 pixels do. The dense layers are convolutions that cover the last map (6x6 pixels at the reference
+size). On larger images they are evaluated at every position and averaged (torchvision averages the map to 6x6 instead).
+On smaller images the first one covers a smaller map, and published weights don't fit. Dropout is the paper's 0.5, after
+the first two dense layers (torchvision applies it to their inputs).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import activate, conv, make_divisible
-from keraslight.blocks.model import backbone, classifier, drop, feature_model, fully_connected, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Head, Network, check_sides, drop, fully_connected, pooled_classifier
 from keraslight.layers import LocalResponseNorm
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A convolution with ReLU; `normalize` and `pool` (3x3, stride 2) follow where they are True."""
+    """A convolution with ReLU, optionally followed by local response normalization and 3x3 pooling of stride 2."""
 
     kernel: int
     channels: int
@@ -56,46 +56,24 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
 STEM_STRIDE = 4
 
 
-@register(VARIANTS, prefix="alexnet_")
-def AlexNet(
-    *,
-    rows: tuple[Row, ...],
-    stem_padding: int,
-    width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.5,
-    name: str,
-) -> keras.Model:
+@register(VARIANTS, prefix="alexnet_", dropout=0.5, min_size=1)
+def AlexNet(images: KerasTensor, *, rows: tuple[Row, ...], stem_padding: int, width: float = 1.0) -> Network:
     """Builds an AlexNet image classifier.
 
+    No pooling pads, so features lose up to two pixels at the border.
+
     Args:
-        rows: The variant's convolutions; given by `variant`.
-        stem_padding: Zeros around the image, in pixels; given by `variant`.
-        width: Multiplier of all channels, the 4096 of the dense layers too, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 67 pixels (63 with the padding) or None, 1+ channels.
-            None is the variant's own size with 3 channels. Published weights need at least 224 pixels with the top.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the three dense layers; otherwise the model gives the last pooling's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_4": ..., ..., "stride_32": ...}`.
-        dropout: After each of the first two dense layers, in [0, 1).
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes). No pooling pads, so features lose up to two pixels to the border.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        rows: Convolutions of the variant.
+        stem_padding: Zeros around the image, in pixels.
+        width: Multiplier of all channels, including the 4096 of the dense layers, above 0. Channels are rounded to
+            multiples of 8.
+        input_shape: (height, width, channels), with sides of at least 67 pixels (63 with the stem's padding) or None
+            (any size) and at least 1 channel. None uses the variant's own size and channels. With the top, published
+            weights need at least 224 pixels.
+        dropout: Dropout rate after each of the first two dense layers, in [0, 1).
     """
-    x = images = image_input(input_shape, input_tensor, min_size=67 - 2 * stem_padding)
+    check_sides(images.shape[1:], 67 - 2 * stem_padding)
+    x = images
     if stem_padding:
         x = layers.ZeroPadding2D(stem_padding, name="conv1_pad")(x)
     features, stride = {}, STEM_STRIDE
@@ -113,15 +91,11 @@ def AlexNet(
             x = layers.MaxPooling2D(3, strides=2, name=f"{part}_pool")(x)
             stride *= 2
     features[f"stride_{stride}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    units = make_divisible(4096 * width)
-    x = fully_connected(x, units, side=6, name="fc1")
-    x = drop(x, dropout, name="fc1_dropout")
-    x = fully_connected(x, units, name="fc2")
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+
+    def top(x: KerasTensor, head: Head) -> KerasTensor:
+        units = make_divisible(4096 * width)
+        x = fully_connected(x, units, side=6, name="fc1")
+        x = drop(x, head.dropout, name="fc1_dropout")
+        return pooled_classifier(fully_connected(x, units, name="fc2"), head)
+
+    return Network(features, x, top)

@@ -1,31 +1,33 @@
 """EfficientNet: rethinking model scaling for convolutional neural networks.
 
 Source: Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946, Table 1 (B0) and equation 3 (compound scaling). The
-coefficients of B1 to B7 are the released code's (tensorflow/tpu), which rounds the equation's. Left open by the paper,
-taken from that code: "same" padding with batch-norm epsilon 1e-3 and momentum 0.99 (torchvision and timm's own
-retrained nets pad symmetrically; their checkpoints bring that `style`), a squeeze of a quarter of the block's input,
-and drop path that rises linearly over the blocks up to 0.2. It trains with dropout 0.2 (B0, B1), 0.3 (B2, B3), 0.4
-(B4, B5) and 0.5 (B6, B7). Here both default to 0. B2 runs at 260 pixels in that code, 256 or 288 in timm and
+coefficients of B1 to B7 are those of the released code (tensorflow/tpu), which rounds the equation's. Left open by the
+paper, taken from that code: "same" padding with batch-norm epsilon 1e-3 and momentum 0.99 (torchvision and timm's own
+retrained networks pad symmetrically; their checkpoints set that `style`), a squeeze of a quarter of the block's input,
+and a drop path rate that rises linearly over the blocks up to 0.2. It trains with dropout 0.2 (B0, B1), 0.3 (B2, B3),
+0.4 (B4, B5) and 0.5 (B6, B7). Here both default to 0. B2 runs at 260 pixels in that code, at 256 or 288 in timm and
 torchvision.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TENSORFLOW, ConvStyle, conv_bn, make_divisible
+from keraslight.blocks.family import register
 from keraslight.blocks.mbconv import mbconv
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.model import Network, pooled_classifier
+from keraslight.blocks.residual import drop_rates
 from keraslight.errors import InvalidArgumentError
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A line of Table 1: `repeats` MBConv blocks, of which the first has `stride`."""
+    """A row of Table 1: `repeats` MBConv blocks, the first of them with `stride`."""
 
     expansion: int
     kernel: int
@@ -47,7 +49,7 @@ STAGES = (
 
 
 class Scaling(NamedTuple):
-    """What compound scaling gives: the builder's `depth` and `width`, and the side of the images in pixels."""
+    """Result of compound scaling: the builder's `depth` and `width`, and the side of the images in pixels."""
 
     depth: float
     width: float
@@ -59,16 +61,16 @@ def compound_scaling(
 ) -> Scaling:
     """Scales depth, width and resolution together: `alpha**phi`, `beta**phi`, `gamma**phi`.
 
-    With `alpha * beta**2 * gamma**2` near 2, as the paper's search demands, a step of `phi` doubles the multiply-adds.
-    Source: equation 3 and section 4 of the paper, whose coefficients for B0 are the defaults.
+    With `alpha * beta**2 * gamma**2` near 2, as the paper's search requires, each step of `phi` doubles the
+    multiply-adds. Source: equation 3 and section 4 of the paper, whose coefficients for B0 are the defaults.
 
     Args:
-        phi: The compound coefficient; 0 is B0 itself.
-        alpha, beta, gamma: For depth, width and resolution, each at least 1.
+        phi: Compound coefficient. 0 is B0 itself.
+        alpha, beta, gamma: Coefficients of depth, width and resolution, each at least 1.
         base_size: Side of the images at `phi` 0, in pixels.
 
     Raises:
-        InvalidArgumentError: a coefficient is below 1.
+        InvalidArgumentError: A coefficient is below 1.
     """
     if min(alpha, beta, gamma) < 1:
         raise InvalidArgumentError(
@@ -78,85 +80,46 @@ def compound_scaling(
 
 
 def repeats(row: Row, depth: float) -> int:
-    """How many blocks a row has in a net of that depth; never fewer than the paper's share."""
+    """Returns the number of blocks of a row in a network of that depth, rounded up."""
     return math.ceil(row.repeats * depth)
 
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
-    "efficientnet_b0": Variant(
-        {"width": 1.0, "depth": 1.0}, 224, 5_288_548, 385_814_752, "timm/tf_efficientnet_b0.ns_jft_in1k"
-    ),
-    "efficientnet_b1": Variant(
-        {"width": 1.0, "depth": 1.1}, 240, 7_794_184, 686_802_832, "timm/tf_efficientnet_b1.ns_jft_in1k"
-    ),
-    "efficientnet_b2": Variant(
-        {"width": 1.1, "depth": 1.2}, 260, 9_109_994, 993_561_872, "timm/tf_efficientnet_b2.ns_jft_in1k"
-    ),
-    "efficientnet_b3": Variant(
-        {"width": 1.2, "depth": 1.4}, 300, 12_233_232, 1_827_141_392, "timm/tf_efficientnet_b3.ns_jft_in1k"
-    ),
-    "efficientnet_b4": Variant(
-        {"width": 1.4, "depth": 1.8}, 380, 19_341_616, 4_393_771_024, "timm/tf_efficientnet_b4.ns_jft_in1k"
-    ),
-    "efficientnet_b5": Variant(
-        {"width": 1.6, "depth": 2.2}, 456, 30_389_784, 10_266_384_752, "timm/tf_efficientnet_b5.ns_jft_in1k"
-    ),
-    "efficientnet_b6": Variant(
-        {"width": 1.8, "depth": 2.6}, 528, 43_040_704, 19_067_593_536, "timm/tf_efficientnet_b6.ns_jft_in1k"
-    ),
-    "efficientnet_b7": Variant(
-        {"width": 2.0, "depth": 3.1}, 600, 66_347_960, 37_745_884_192, "timm/tf_efficientnet_b7.ns_jft_in1k"
-    ),
+VARIANTS = {
+    f"efficientnet_{name}": Variant(
+        {"width": width, "depth": depth}, size, parameters, macs, f"timm/tf_efficientnet_{name}.ns_jft_in1k"
+    )
+    for name, width, depth, size, parameters, macs in (
+        ("b0", 1.0, 1.0, 224, 5_288_548, 385_814_752),
+        ("b1", 1.0, 1.1, 240, 7_794_184, 686_802_832),
+        ("b2", 1.1, 1.2, 260, 9_109_994, 993_561_872),
+        ("b3", 1.2, 1.4, 300, 12_233_232, 1_827_141_392),
+        ("b4", 1.4, 1.8, 380, 19_341_616, 4_393_771_024),
+        ("b5", 1.6, 2.2, 456, 30_389_784, 10_266_384_752),
+        ("b6", 1.8, 2.6, 528, 43_040_704, 19_067_593_536),
+        ("b7", 2.0, 3.1, 600, 66_347_960, 37_745_884_192),
+    )
 }
 
 
 @register(VARIANTS, prefix="efficientnet_")
 def EfficientNet(
-    *,
-    width: float,
-    depth: float,
-    style: ConvStyle = TENSORFLOW,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    drop_path: float = 0.0,
-    name: str,
-) -> keras.Model:
+    images: KerasTensor, *, width: float, depth: float, style: ConvStyle = TENSORFLOW, drop_path: float = 0.0
+) -> Network:
     """Builds an EfficientNet image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the map of 1280 * width
+    channels.
+
     Args:
-        width: Multiplier of all channels of B0, more than 0, rounded to multiples of 8; given by `variant`.
-        depth: Multiplier of the blocks in each stage of B0, more than 0, rounded up; given by `variant`.
-            `compound_scaling` computes both, and the image size.
-        style: Padding and batch normalization. Published weights bring theirs.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels. None is
-            the variant's own size with 3 channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the map of 1280 * width channels.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        drop_path: In [0, 1); block i of n drops its branch with probability `drop_path * i / n`.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        width: Multiplier of all channels of B0, above 0. Channels are rounded to multiples of 8.
+        depth: Multiplier of the number of blocks in each stage of B0, above 0, rounded up. `compound_scaling` computes
+            width, depth and image size.
+        style: Padding and batch normalization. Published weights set their own.
+        drop_path: Drop path rate in [0, 1). Block i of n drops its branch with probability `drop_path * i / n`.
     """
-    images = image_input(input_shape, input_tensor)
     x = conv_bn(images, make_divisible(32 * width), 3, stride=2, activation="silu", style=style, name="stem")
-
     features, resolution = {}, 2
-    index, blocks = 0, sum(repeats(row, depth) for row in STAGES)
+    rates = drop_rates(drop_path, sum(repeats(row, depth) for row in STAGES) + 1)
     for s, row in enumerate(STAGES):
         resolution *= row.stride
         for b in range(repeats(row, depth)):
@@ -166,19 +129,10 @@ def EfficientNet(
                 expansion=row.expansion,
                 kernel=row.kernel,
                 stride=row.stride if b == 0 else 1,
-                drop_path=drop_path * index / blocks,
+                drop_path=next(rates),
                 style=style,
                 name=f"stage{s}_block{b}",
             )
-            index += 1
         features[f"stride_{resolution}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-
     x = conv_bn(x, make_divisible(1280 * width), 1, activation="silu", style=style, name="head")
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    return Network(features, x, functools.partial(pooled_classifier, keepdims=True))

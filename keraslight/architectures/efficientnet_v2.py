@@ -1,33 +1,35 @@
 """EfficientNetV2: smaller models and faster training.
 
-Source: Tan and Le, ICML 2021, https://arxiv.org/abs/2104.00298, Table 4 (S). M, L, XL and the B nets, which the paper
-leaves out or only names, are the released code's (google/automl, efficientnetv2): B0 to B3 scale one table in width and
-depth, the others have tables of their own. That code also differs from the paper's text: channels are rounded without
+Source: Tan and Le, ICML 2021, https://arxiv.org/abs/2104.00298, Table 4 (S). M, L, XL and the B networks, which the
+paper omits or only names, are from the released code (google/automl, efficientnetv2): B0 to B3 scale one table in width
+and depth, the others have their own tables. That code also differs from the paper's text: channels are rounded without
 the guard against losing more than 10%, and a Fused-MBConv with expansion 1 is a single convolution. L has 118.5 million
 parameters in every implementation, while the code's page says 119.5. Left open by the paper, taken from that code:
-"same" padding with batch-norm epsilon 1e-3 and momentum 0.9 (torchvision pads symmetrically; its checkpoints bring that
-`style`). It trains with dropout 0.2 (B0, B1, S), 0.3 (B2, B3, M) or 0.4 (L, XL) and drop path of up to 0.2; here both
-default to 0. The input sizes are those of evaluation: training starts smaller.
+"same" padding with batch-norm epsilon 1e-3 and momentum 0.9 (torchvision pads symmetrically; its checkpoints set that
+`style`). It trains with dropout 0.2 (B0, B1, S), 0.3 (B2, B3, M) or 0.4 (L, XL) and a drop path rate of up to 0.2; here
+both default to 0. The input sizes are those of evaluation; training starts with smaller ones.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import ConvStyle, conv_bn, make_divisible
+from keraslight.blocks.family import register
 from keraslight.blocks.mbconv import fused_mbconv, mbconv
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
-from keraslight.registry import Variant, register
+from keraslight.blocks.model import Network, pooled_classifier
+from keraslight.blocks.residual import drop_rates
+from keraslight.registry import Variant
 
 GOOGLE = ConvStyle(padding="same", epsilon=1e-3, momentum=0.9)
 
 
 class Fused(NamedTuple):
-    """`repeats` Fused-MBConv blocks, of which the first has `stride`."""
+    """`repeats` Fused-MBConv blocks, the first of them with `stride`."""
 
     expansion: int
     channels: int
@@ -36,7 +38,7 @@ class Fused(NamedTuple):
 
 
 class MBConv(NamedTuple):
-    """`repeats` MBConv blocks with squeeze-and-excitation, of which the first has `stride`."""
+    """`repeats` MBConv blocks with squeeze-and-excitation, the first of them with `stride`."""
 
     expansion: int
     channels: int
@@ -92,100 +94,57 @@ XL = (  # 512x512
 
 
 def repeats(row: Fused | MBConv, depth: float) -> int:
-    """How many blocks a row has in a net of that depth; never fewer than the table's share."""
+    """Returns the number of blocks of a row in a network of that depth, rounded up."""
     return math.ceil(row.repeats * depth)
 
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
-    "efficientnet_v2_b0": Variant(
-        {"stem": 32, "stages": BASE}, 224, 7_139_704, 718_086_176, "timm/tf_efficientnetv2_b0.in1k"
-    ),
-    "efficientnet_v2_b1": Variant(
-        {"stem": 32, "stages": BASE, "depth": 1.1}, 240, 8_141_052, 1_196_819_360, "timm/tf_efficientnetv2_b1.in1k"
-    ),
-    "efficientnet_v2_b2": Variant(
-        {"stem": 32, "stages": BASE, "width": 1.1, "depth": 1.2},
-        260,
-        10_096_086,
-        1_697_542_832,
-        "timm/tf_efficientnetv2_b2.in1k",
-    ),
-    "efficientnet_v2_b3": Variant(
-        {"stem": 32, "stages": BASE, "width": 1.2, "depth": 1.4},
-        300,
-        14_358_406,
-        3_011_458_816,
-        "timm/tf_efficientnetv2_b3.in21k_ft_in1k",
-    ),
-    "efficientnet_v2_s": Variant(
-        {"stem": 24, "stages": S}, 384, 21_458_488, 8_365_617_152, "timm/tf_efficientnetv2_s.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_m": Variant(
-        {"stem": 24, "stages": M}, 480, 54_139_356, 24_582_460_384, "timm/tf_efficientnetv2_m.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_l": Variant(
-        {"stem": 32, "stages": L}, 480, 118_515_272, 56_079_699_008, "timm/tf_efficientnetv2_l.in21k_ft_in1k"
-    ),
-    "efficientnet_v2_xl": Variant(
-        {"stem": 32, "stages": XL}, 512, 208_119_808, 93_353_451_520, "timm/tf_efficientnetv2_xl.in21k_ft_in1k"
-    ),
+B = {"stem": 32, "stages": BASE}
+VARIANTS = {
+    f"efficientnet_v2_{name}": Variant(arguments, size, parameters, macs, f"timm/tf_efficientnetv2_{name}.{recipe}")
+    for name, arguments, size, parameters, macs, recipe in (
+        ("b0", B, 224, 7_139_704, 718_086_176, "in1k"),
+        ("b1", {**B, "depth": 1.1}, 240, 8_141_052, 1_196_819_360, "in1k"),
+        ("b2", {**B, "width": 1.1, "depth": 1.2}, 260, 10_096_086, 1_697_542_832, "in1k"),
+        ("b3", {**B, "width": 1.2, "depth": 1.4}, 300, 14_358_406, 3_011_458_816, "in21k_ft_in1k"),
+        ("s", {"stem": 24, "stages": S}, 384, 21_458_488, 8_365_617_152, "in21k_ft_in1k"),
+        ("m", {"stem": 24, "stages": M}, 480, 54_139_356, 24_582_460_384, "in21k_ft_in1k"),
+        ("l", {"stem": 32, "stages": L}, 480, 118_515_272, 56_079_699_008, "in21k_ft_in1k"),
+        ("xl", {"stem": 32, "stages": XL}, 512, 208_119_808, 93_353_451_520, "in21k_ft_in1k"),
+    )
 }
 
 
 @register(VARIANTS, prefix="efficientnet_v2_")
 def EfficientNetV2(
+    images: KerasTensor,
     *,
     stem: int,
     stages: tuple[Fused | MBConv, ...],
     width: float = 1.0,
     depth: float = 1.0,
     style: ConvStyle = GOOGLE,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
     drop_path: float = 0.0,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds an EfficientNetV2 image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the map of 1280 * width
+    channels.
+
     Args:
-        stem, stages: The variant's table; given by `variant`.
-        width: Multiplier of all channels of the table and of the 1280 of the head, more than 0, rounded to multiples
-            of 8; B2 and B3 have their own.
-        depth: Multiplier of the blocks in each stage, more than 0, rounded up; B1 to B3 have their own.
-        style: Padding and batch normalization. Published weights bring theirs.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels. None is
-            the variant's own size with 3 channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the map of 1280 * width channels.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        drop_path: In [0, 1); block i of n drops its branch with probability `drop_path * i / n`.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        stem, stages: Channels of the stem, and the variant's table.
+        width: Multiplier of all channels in the table and of the head's 1280, above 0. Channels are rounded to
+            multiples of 8. B2 and B3 have their own.
+        depth: Multiplier of the number of blocks in each stage, above 0, rounded up. B1 to B3 have their own.
+        style: Padding and batch normalization. Published weights set their own.
+        drop_path: Drop path rate in [0, 1). Block i of n drops its branch with probability `drop_path * i / n`.
     """
 
     def scaled(channels: int) -> int:
         return make_divisible(channels * width, limit=0.0)
 
-    images = image_input(input_shape, input_tensor)
     x = conv_bn(images, scaled(stem), 3, stride=2, activation="silu", style=style, name="stem")
-
     features, resolution = {}, 2
-    index, blocks = 0, sum(repeats(row, depth) for row in stages)
+    rates = drop_rates(drop_path, sum(repeats(row, depth) for row in stages) + 1)
     for s, row in enumerate(stages):
         block = fused_mbconv if isinstance(row, Fused) else mbconv
         resolution *= row.stride
@@ -195,19 +154,10 @@ def EfficientNetV2(
                 scaled(row.channels),
                 expansion=row.expansion,
                 stride=row.stride if b == 0 else 1,
-                drop_path=drop_path * index / blocks,
+                drop_path=next(rates),
                 style=style,
                 name=f"stage{s}_block{b}",
             )
-            index += 1
         features[f"stride_{resolution}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-
     x = conv_bn(x, scaled(1280), 1, activation="silu", style=style, name="head")
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    return Network(features, x, functools.partial(pooled_classifier, keepdims=True))

@@ -1,11 +1,11 @@
 """MobileNetV1: depthwise separable convolutions.
 
-Source: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, table 1; the widths of table 6 and timm's
+Source: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, table 1; the widths of table 6, and timm's
 1.25. The paper's resolution multiplier is `input_shape`: 224, 192, 160 and 128 pixels there.
 Left open by the paper, taken from timm, whose weights are the published ones: ReLU6, symmetric padding, batch-norm
 epsilon 1e-5. The authors' own code and keras.applications pad "same" with epsilon 1e-3
-(`style=keraslight.blocks.conv.TENSORFLOW`); keras.applications also ends in a convolution instead of a dense layer,
-with the same parameters. Table 1 prints stride 2 for the last depthwise convolution; as in every released code it is 1.
+(`style=keraslight.blocks.conv.TENSORFLOW`). keras.applications also ends in a convolution instead of a dense layer,
+with the same parameters. Table 1 prints stride 2 for the last depthwise convolution; every released code has 1.
 Dropout defaults to 0; the authors train with 0.001. There is no residual to drop.
 """
 
@@ -13,17 +13,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Network
 from keraslight.blocks.separable import depthwise_separable
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """`repeats` blocks of one resolution in table 1, of which the first has `stride`."""
+    """`repeats` blocks of one resolution in table 1, the first of them with `stride`."""
 
     channels: int
     repeats: int
@@ -37,7 +37,7 @@ STAGES = (  # output sides of a 224x224 image
     Row(512, 6, 2),  # 14
     Row(1024, 2, 2),  # 7
 )
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
+VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
     "mobilenet_v1_100": Variant(
         {"width": 1.0}, 224, 4_231_976, 568_740_352, "timm/mobilenetv1_100.ra4_e3600_r224_in1k"
     ),
@@ -50,45 +50,17 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
 }
 
 
-@register(VARIANTS, prefix="mobilenet_v1_")
-def MobileNetV1(
-    *,
-    width: float,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    style: ConvStyle = TORCH,
-    name: str,
-) -> keras.Model:
+@register(VARIANTS, prefix="mobilenet_v1_", before="style")
+def MobileNetV1(images: KerasTensor, *, width: float, style: ConvStyle = TORCH) -> Network:
     """Builds a MobileNetV1 image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide.
+
     Args:
-        width: Multiplier of all channels, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the 1024-channel map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        style: Padding and normalization; that of the weights.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        width: Multiplier of all channels, above 0. Channels are rounded to multiples of 8.
+        style: Padding and batch normalization, as expected by the weights.
     """
-    images = image_input(input_shape, input_tensor)
     x = conv_bn(images, make_divisible(32 * width), 3, stride=2, activation="relu6", style=style, name="stem")
-
     features, total_stride = {}, 2
     for s, row in enumerate(STAGES):
         channels = make_divisible(row.channels * width)
@@ -97,12 +69,4 @@ def MobileNetV1(
             x = depthwise_separable(x, channels, stride=stride, style=style, name=f"stage{s}_block{b}")
         total_stride *= row.stride
         features[f"stride_{total_stride}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    return Network(features, x)

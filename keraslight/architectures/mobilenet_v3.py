@@ -1,34 +1,35 @@
 """MobileNetV3: searched inverted residuals with squeeze-and-excitation and hard swish.
 
-Source: Howard et al., ICCV 2019, https://arxiv.org/abs/1905.02244, tables 1 (large) and 2 (small); the minimalistic
-nets are those of TensorFlow's slim README: kernels of 3, ReLU everywhere, no squeeze-and-excitation.
+Source: Howard et al., ICCV 2019, https://arxiv.org/abs/1905.02244, tables 1 (large) and 2 (small). The minimalistic
+networks are those of TensorFlow's slim README: 3x3 kernels, ReLU everywhere, no squeeze-and-excitation.
 Left open by the paper and taken from the authors' code, as in timm: the expanded width is a multiple of the *rounded*
-input width (torchvision rounds the table's own; only widths other than 1 differ); the squeeze is a quarter of the
-expanded width, rounded to multiples of 8, with ReLU inside; the stem and the last convolution are kept below width 1.
-Table 2 prints squeeze-and-excitation also in the 576-channel convolution of the head: no released code has it.
-Padding and epsilon follow the weights: symmetric and 1e-5 in timm, symmetric and 1e-3 in torchvision, "same" and 1e-3
-in the authors' code (timm's `tf_` names, keras.applications). Dropout and drop path default to 0; the authors train
-with dropout 0.2.
+input width (torchvision rounds the table's own; this only matters for widths other than 1); the squeeze is a quarter of
+the expanded width, rounded to multiples of 8, with ReLU inside; the stem and the last convolution keep their channels
+below width 1. Table 2 also prints squeeze-and-excitation for the head's 576-channel convolution: no released code has
+it. Padding and epsilon depend on the weights: symmetric and 1e-5 in timm, symmetric and 1e-3 in torchvision, "same" and
+1e-3 in the authors' code (timm's `tf_` names, keras.applications). Dropout and drop path default to 0; the authors
+train with dropout 0.2.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, make_divisible
+from keraslight.blocks.family import register
 from keraslight.blocks.inverted_residual import inverted_residual
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
-from keraslight.registry import Variant, register
+from keraslight.blocks.model import Head, Network, classifier
+from keraslight.blocks.residual import drop_rates
+from keraslight.registry import Variant
 
 RE, HS = "relu", "hard_silu"
 STEM = 16
 
 
 class Row(NamedTuple):
-    """A line of table 1 or 2. Without an expansion where `expanded` is the width of the line before."""
+    """A row of table 1 or 2. There is no expansion if `expanded` is the width of the previous row."""
 
     kernel: int
     expanded: int
@@ -63,89 +64,59 @@ _LARGE = {"stages": LARGE, "head": (960, 1280)}
 _SMALL = {"stages": SMALL, "head": (576, 1024)}
 _PLAIN = {"activation": RE, "width": 1.0}
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
-    "mobilenet_v3_large_100": Variant(
-        {**_LARGE, "width": 1.0}, 224, 5_483_032, 216_589_760, "timm/mobilenetv3_large_100.ra_in1k"
-    ),
-    "mobilenet_v3_large_075": Variant(
-        {**_LARGE, "width": 0.75}, 224, 3_993_528, 154_560_624, "timm/tf_mobilenetv3_large_075.in1k"
-    ),
-    "mobilenet_v3_large_minimalistic": Variant(
-        {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)},
-        224,
-        3_924_288,
-        209_136_704,
-        "timm/tf_mobilenetv3_large_minimal_100.in1k",
-    ),
-    "mobilenet_v3_small_100": Variant(
-        {**_SMALL, "width": 1.0}, 224, 2_542_856, 56_510_400, "timm/mobilenetv3_small_100.lamb_in1k"
-    ),
-    "mobilenet_v3_small_075": Variant(
-        {**_SMALL, "width": 0.75}, 224, 2_041_872, 43_399_344, "timm/mobilenetv3_small_075.lamb_in1k"
-    ),
-    "mobilenet_v3_small_050": Variant(
-        {**_SMALL, "width": 0.5}, 224, 1_593_224, 24_188_688, "timm/mobilenetv3_small_050.lamb_in1k"
-    ),
-    "mobilenet_v3_small_minimalistic": Variant(
-        {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)},
-        224,
-        2_044_736,
-        52_288_448,
-        "timm/tf_mobilenetv3_small_minimal_100.in1k",
-    ),
+VARIANTS = {
+    f"mobilenet_v3_{name}": Variant(arguments, 224, parameters, macs, f"timm/{checkpoint}")
+    for name, arguments, parameters, macs, checkpoint in (
+        ("large_100", {**_LARGE, "width": 1.0}, 5_483_032, 216_589_760, "mobilenetv3_large_100.ra_in1k"),
+        ("large_075", {**_LARGE, "width": 0.75}, 3_993_528, 154_560_624, "tf_mobilenetv3_large_075.in1k"),
+        (
+            "large_minimalistic",
+            {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)},
+            3_924_288,
+            209_136_704,
+            "tf_mobilenetv3_large_minimal_100.in1k",
+        ),
+        ("small_100", {**_SMALL, "width": 1.0}, 2_542_856, 56_510_400, "mobilenetv3_small_100.lamb_in1k"),
+        ("small_075", {**_SMALL, "width": 0.75}, 2_041_872, 43_399_344, "mobilenetv3_small_075.lamb_in1k"),
+        ("small_050", {**_SMALL, "width": 0.5}, 1_593_224, 24_188_688, "mobilenetv3_small_050.lamb_in1k"),
+        (
+            "small_minimalistic",
+            {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)},
+            2_044_736,
+            52_288_448,
+            "tf_mobilenetv3_small_minimal_100.in1k",
+        ),
+    )
 }
 
 
 @register(VARIANTS, prefix="mobilenet_v3_")
 def MobileNetV3(
+    images: KerasTensor,
     *,
     stages: tuple[tuple[Row, ...], ...],
     head: tuple[int, int],
     activation: str = HS,
     width: float,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds a MobileNetV3 image classifier.
+
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the map before the pooling.
 
     Args:
         stages, head, activation: The variant's table, the widths of its last two convolutions (before and after the
-            pooling) and the activation of these and of the stem; given by `variant`.
-        width: Multiplier of the channels, more than 0, rounded to multiples of 8; of the stem's 16 and of the
-            convolution after the pooling only above 1.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (open), 1+ channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the map before the pooling.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        drop_path: Of the last residual block, in [0, 1); rises linearly from 0 over all blocks.
-        style: Padding and normalization; that of the weights.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+            pooling), and the activation of these and of the stem.
+        width: Multiplier of the channels, above 0. Channels are rounded to multiples of 8. The stem's 16 and those of
+            the convolution after the pooling are only scaled above 1.
+        drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
+        style: Padding and batch normalization, as expected by the weights.
     """
-    images = image_input(input_shape, input_tensor)
     stem = make_divisible(STEM * max(width, 1.0))
     x = conv_bn(images, stem, 3, stride=2, activation=activation, style=style, name="stem")
-
     features, total_stride, before = {"stride_2": x}, 2, STEM
-    index, last = 0, max(sum(map(len, stages)) - 1, 1)
+    rates = drop_rates(drop_path, sum(map(len, stages)))
     for s, stage in enumerate(stages):
         for b, row in enumerate(stage):
             expanded, expand = x.shape[-1], row.expanded != before
@@ -160,23 +131,19 @@ def MobileNetV3(
                 stride=row.stride,
                 activation=row.activation,
                 squeezed=make_divisible(expanded / 4) if row.squeeze else 0,
-                drop_path=drop_path * index / last,
+                drop_path=next(rates),
                 style=style,
                 name=f"stage{s}_block{b}",
             )
-            index += 1
             before = row.channels
             total_stride *= row.stride
         features[f"stride_{total_stride}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
+    before_pooling, after_pooling = make_divisible(head[0] * width), make_divisible(head[1] * max(width, 1.0))
+    x = conv_bn(x, before_pooling, 1, activation=activation, style=style, name="head_expand")
 
-    x = conv_bn(x, make_divisible(head[0] * width), 1, activation=activation, style=style, name="head_expand")
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = layers.Conv2D(make_divisible(head[1] * max(width, 1.0)), 1, name="head")(x)
-    x = activate(x, activation, name="head_act")
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    def top(x: KerasTensor, head: Head) -> KerasTensor:
+        x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+        x = layers.Conv2D(after_pooling, 1, name="head")(x)
+        return classifier(activate(x, activation, name="head_act"), head)
+
+    return Network(features, x, top)

@@ -1,26 +1,27 @@
 """MobileNetV4: universal models for the mobile ecosystem.
 
 Source: Qin et al., ECCV 2024, https://arxiv.org/abs/2404.10518, tables 11 to 15 (the five networks, block by block).
-The paper's totals lie below those of both released codes (timm, TensorFlow Model Garden), which agree with each other
+The paper's totals are below those of both released codes (timm, TensorFlow Model Garden), which agree with each other
 in every block: the rows below are theirs. Left open by the paper, taken from timm, whose weights are the published
-ones: symmetric padding (the Model Garden pads "same"), batch-norm epsilon 1e-5, layer scale from 1e-5. Layer scale also
-sits on blocks without a residual (both codes). Dropout and drop path default to 0; the Model Garden trains with dropout
-0.3 (conv_small) or 0.2 and with drop path of up to 0.35, rising linearly over the blocks. The stride-32 feature map is
-the last block's, as in the Model Garden (timm gives the 960-channel map after it).
+ones: symmetric padding (the Model Garden pads "same"), batch-norm epsilon 1e-5, layer scale initialized to 1e-5. Layer
+scale is also used in blocks without a residual (both codes). Dropout and drop path default to 0; the Model Garden
+trains with dropout 0.3 (conv_small) or 0.2 and with a drop path rate of up to 0.35, rising linearly over the blocks.
+The stride-32 feature map is the last block's, as in the Model Garden (timm returns the 960-channel map after it).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import conv_bn, make_divisible
+from keraslight.blocks.family import register
 from keraslight.blocks.mobile_mqa import mobile_mqa
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.model import Head, Network, classifier
+from keraslight.blocks.residual import drop_rates
 from keraslight.blocks.uib import fused_inverted_bottleneck, universal_inverted_bottleneck
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Conv(NamedTuple):
@@ -41,7 +42,7 @@ class Fused(NamedTuple):
 
 
 class UIB(NamedTuple):
-    """Universal inverted bottleneck; a `start` or `middle` of 0 leaves that depthwise convolution out."""
+    """Universal inverted bottleneck. A `start` or `middle` of 0 omits that depthwise convolution."""
 
     start: int
     middle: int
@@ -51,14 +52,16 @@ class UIB(NamedTuple):
 
 
 class MQA(NamedTuple):
-    """Mobile MQA; the channels stay."""
+    """Mobile MQA. The number of channels doesn't change."""
 
     heads: int
     key_dim: int
     kv_stride: int
 
 
-# Each stage halves the sides, except the last; the comments give the output sides at the reference size.
+Block = Conv | Fused | UIB | MQA
+
+# Each stage halves the sides, except the last. The comments give the output sides at the reference size.
 CONV_SMALL = (
     (Conv(3, 32, 2), Conv(1, 32)),  # 56
     (Conv(3, 96, 2), Conv(1, 64)),  # 28
@@ -192,133 +195,76 @@ HYBRID_LARGE = (
     (Conv(1, 960),),
 )
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
-    "mobilenet_v4_conv_small": Variant(
-        {"stem": 32, "stages": CONV_SMALL}, 224, 3_774_024, 186_005_568, "timm/mobilenetv4_conv_small.e2400_r224_in1k"
-    ),
-    "mobilenet_v4_conv_medium": Variant(
-        {"stem": 32, "stages": CONV_MEDIUM},
-        256,
-        9_715_512,
-        1_080_244_224,
-        "timm/mobilenetv4_conv_medium.e500_r256_in1k",
-    ),
-    "mobilenet_v4_conv_large": Variant(
-        {"stem": 24, "stages": CONV_LARGE}, 384, 32_590_864, 6_376_220_672, "timm/mobilenetv4_conv_large.e600_r384_in1k"
-    ),
-    "mobilenet_v4_hybrid_medium": Variant(
-        {"stem": 32, "stages": HYBRID_MEDIUM, "layer_scale": 1e-5},
-        256,
-        11_074_648,
-        1_271_183_360,
-        "timm/mobilenetv4_hybrid_medium.ix_e550_r256_in1k",
-    ),
-    "mobilenet_v4_hybrid_large": Variant(
-        {"stem": 24, "stages": HYBRID_LARGE, "layer_scale": 1e-5, "activation": "gelu"},
-        384,
-        37_764_624,
-        7_711_877_120,
-        "timm/mobilenetv4_hybrid_large.ix_e600_r384_in1k",
-    ),
+SMALL = {"stem": 32, "stages": CONV_SMALL}
+MEDIUM = {"stem": 32, "stages": CONV_MEDIUM}
+LARGE = {"stem": 24, "stages": CONV_LARGE}
+MEDIUM_MQA = {"stem": 32, "stages": HYBRID_MEDIUM, "layer_scale": 1e-5}
+LARGE_MQA = {"stem": 24, "stages": HYBRID_LARGE, "layer_scale": 1e-5, "activation": "gelu"}
+
+VARIANTS = {
+    f"mobilenet_v4_{name}": Variant(arguments, size, parameters, macs, f"timm/mobilenetv4_{name}.{recipe}_in1k")
+    for name, arguments, size, parameters, macs, recipe in (
+        ("conv_small", SMALL, 224, 3_774_024, 186_005_568, "e2400_r224"),
+        ("conv_medium", MEDIUM, 256, 9_715_512, 1_080_244_224, "e500_r256"),
+        ("conv_large", LARGE, 384, 32_590_864, 6_376_220_672, "e600_r384"),
+        ("hybrid_medium", MEDIUM_MQA, 256, 11_074_648, 1_271_183_360, "ix_e550_r256"),
+        ("hybrid_large", LARGE_MQA, 384, 37_764_624, 7_711_877_120, "ix_e600_r384"),
+    )
 }
 
 
 @register(VARIANTS, prefix="mobilenet_v4_")
 def MobileNetV4(
+    images: KerasTensor,
     *,
     stem: int,
-    stages: tuple[tuple[NamedTuple, ...], ...],
+    stages: tuple[tuple[Block, ...], ...],
     activation: str = "relu",
     layer_scale: float | None = None,
     width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
     drop_path: float = 0.0,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds a MobileNetV4 image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the 960-channel map.
+
     Args:
-        stem, stages, activation, layer_scale: The variant's table; given by `variant`.
-        width: Multiplier of the channels of the stages, more than 0, rounded to multiples of 8. The stem is kept below
-            1, and the 1280 channels of the head always, as timm does.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels. None is the variant's own
-            size with 3 channels. Variants without attention take None for a side, which leaves it open.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the 960-channel map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        drop_path: Of the last residual block, in [0, 1); rises linearly from 0 over all blocks.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        stem, stages, activation, layer_scale: Channels of the stem, the variant's table, the activation, and the
+            initial value of the layer scales (None for none).
+        width: Multiplier of the channels of the stages, above 0. Channels are rounded to multiples of 8. The stem's are
+            only scaled above 1, and the head's 1280 never, as in timm.
+        input_shape: (height, width, channels), with sides of at least 32 pixels and at least 1 channel. None uses the
+            variant's own size and channels. In variants without attention, a side may be None (any size).
+        drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
     """
-    images = image_input(input_shape, input_tensor)
-    features = {}
     x = conv_bn(images, make_divisible(stem * max(width, 1.0)), 3, stride=2, activation=activation, name="stem")
-    features["stride_2"] = x
-
-    *body, head = stages
-    last = max(sum(map(len, body)) - 1, 1)
-    index = 0
+    features = {"stride_2": x}
+    *body, head_rows = stages
+    rates = drop_rates(drop_path, sum(map(len, body)))
     for s, stage in enumerate(body):
         for b, row in enumerate(stage):
-            x = _block(
-                x,
-                row,
-                width=width,
-                activation=activation,
-                layer_scale=layer_scale,
-                drop_path=drop_path * index / last,
-                name=f"stage{s}_block{b}",
-            )
-            index += 1
+            x = _block(x, row, width, activation, layer_scale, next(rates), name=f"stage{s}_block{b}")
         features[f"stride_{4 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
+    for b, row in enumerate(head_rows):
+        x = _block(x, row, width, activation, None, 0.0, name=f"stage{len(body)}_block{b}")
 
-    for b, row in enumerate(head):
-        x = _block(
-            x,
-            row,
-            width=width,
-            activation=activation,
-            layer_scale=None,
-            drop_path=0.0,
-            name=f"stage{len(body)}_block{b}",
-        )
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = conv_bn(x, 1280, 1, activation=activation, name="head")
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    def top(x: KerasTensor, head: Head) -> KerasTensor:
+        x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+        return classifier(conv_bn(x, 1280, 1, activation=activation, name="head"), head)
+
+    return Network(features, x, top)
 
 
 def _block(
-    x: keras.KerasTensor,
-    row: NamedTuple,
-    *,
+    x: KerasTensor,
+    row: Block,
     width: float,
     activation: str,
     layer_scale: float | None,
     drop_path: float,
+    *,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Builds one row of a table."""
     match row:
         case Conv(kernel, channels, stride):

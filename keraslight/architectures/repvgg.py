@@ -1,28 +1,29 @@
 """RepVGG: making VGG-style ConvNets great again.
 
-Source: Ding et al., CVPR 2021, https://arxiv.org/abs/2101.03697, tables 2 and 3; D2se from the authors' code,
-https://github.com/DingXiaoH/RepVGG. In training a block adds three branches, each with a batch norm of its own: a 3x3
-convolution, a 1x1 convolution and, where the shape stays, the input itself. `keraslight.compress.reparameterize` fuses
-them into one 3x3 convolution with bias, the form that `deploy=True` builds. In the variants g2 and g4 every second
-layer is grouped. D2se gates the sum of the branches (squeeze-and-excitation) before the activation. timm and the
-authors agree in all; timm has no g2 variants.
+Source: Ding et al., CVPR 2021, https://arxiv.org/abs/2101.03697, tables 2 and 3; D2se is from the authors' code,
+https://github.com/DingXiaoH/RepVGG. During training, a block adds three branches, each with its own batch norm: a 3x3
+convolution, a 1x1 convolution and, if the shape doesn't change, the input itself. `keraslight.compress.reparameterize`
+fuses them into one 3x3 convolution with bias, the form that `deploy=True` builds. In the variants g2 and g4 every
+second layer is grouped. D2se gates the sum of the branches (squeeze-and-excitation) before the activation. timm and the
+authors agree in everything; timm has no g2 variants.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Network
 from keraslight.blocks.repvgg import repvgg_block
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A stage: `repeats` blocks, of which the first has stride 2."""
+    """A stage: `repeats` blocks, the first of them with stride 2."""
 
     channels: int
     repeats: int
@@ -38,7 +39,7 @@ B2 = (Row(160, 4), Row(320, 6), Row(640, 16), Row(2560, 1))
 B3 = (Row(192, 4), Row(384, 6), Row(768, 16), Row(2560, 1))
 D2 = (Row(160, 8), Row(320, 14), Row(640, 24), Row(2560, 1))
 
-VARIANTS = {  # keywords, input size, parameters, MACs (both of the training form), published checkpoint
+VARIANTS = {  # arguments, input size, parameters, MACs (both of the training form), published checkpoint
     "repvgg_a0": Variant({"stages": A0}, 224, 9_108_968, 1_512_581_120, "timm/repvgg_a0.rvgg_in1k"),
     "repvgg_a1": Variant({"stages": A1}, 224, 14_092_264, 2_626_488_320, "timm/repvgg_a1.rvgg_in1k"),
     "repvgg_a2": Variant({"stages": A2}, 224, 28_210_600, 5_685_345_280, "timm/repvgg_a2.rvgg_in1k"),
@@ -60,6 +61,7 @@ VARIANTS = {  # keywords, input size, parameters, MACs (both of the training for
 
 @register(VARIANTS, prefix="repvgg_")
 def RepVGG(
+    images: KerasTensor,
     *,
     stages: tuple[Row, ...],
     groups: int = 1,
@@ -67,66 +69,29 @@ def RepVGG(
     deploy: bool = False,
     style: ConvStyle = TORCH,
     width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds a RepVGG image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide.
+
     Args:
-        stages: The variant's table; given by `variant`.
-        groups: Of every second layer's convolutions, counted from the stem; given by `variant`.
-        gated: Whether every block, the stem too, has squeeze-and-excitation; given by `variant`.
-        deploy: Whether a block is one convolution with bias, what `keraslight.compress.reparameterize` makes of
-            a trained model, instead of the branches of training.
-        style: How convolutions pad and what batch norms add.
-        width: Multiplier of all channels, more than 0, rounded to multiples of 8; the stem has at most 64.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (any size), 1+ channels. None is
-            the variant's own size with 3 channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        stages: The variant's table.
+        groups: Groups of the convolutions in every second layer, counted from the stem.
+        gated: Whether every block, including the stem, has squeeze-and-excitation.
+        deploy: Whether a block is a single convolution with bias, as `keraslight.compress.reparameterize` makes it from
+            a trained model, instead of the training branches.
+        style: Padding and batch normalization.
+        width: Multiplier of all channels, above 0. Channels are rounded to multiples of 8. The stem has at most 64.
     """
-    images = image_input(input_shape, input_tensor)
-    common = {"gated": gated, "deploy": deploy, "style": style}
-    stem = min(64, make_divisible(stages[0].channels * width))
-    x = repvgg_block(images, stem, stride=2, groups=1, name="stem", **common)
+    block = functools.partial(repvgg_block, gated=gated, deploy=deploy, style=style)
+    x = block(images, min(64, make_divisible(stages[0].channels * width)), stride=2, groups=1, name="stem")
     features = {"stride_2": x}
     layer = 1
     for s, row in enumerate(stages):
+        channels = make_divisible(row.channels * width)
         for b in range(row.repeats):
-            x = repvgg_block(
-                x,
-                make_divisible(row.channels * width),
-                stride=2 if b == 0 else 1,
-                groups=groups if layer % 2 == 0 else 1,
-                name=f"stage{s}_block{b}",
-                **common,
-            )
+            own_groups = groups if layer % 2 == 0 else 1
+            x = block(x, channels, stride=2 if b == 0 else 1, groups=own_groups, name=f"stage{s}_block{b}")
             layer += 1
         features[f"stride_{4 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    return Network(features, x)

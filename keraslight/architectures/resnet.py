@@ -1,9 +1,9 @@
 """ResNet: deep residual learning for image recognition.
 
 Source: He et al., CVPR 2016, https://arxiv.org/abs/1512.03385, table 1.
-This is version 1.5, as timm and torchvision build it: a bottleneck's stride sits on its 3x3 convolution, where the
-paper (and `keras.applications`, whose ResNet50 costs 3.86 GMACs) has it on the first 1x1. Shortcuts that change the
-shape are 1x1 convolutions (the paper's option B). Left open by the paper: symmetric padding, batch-norm epsilon 1e-5.
+This is version 1.5, as in timm and torchvision: a bottleneck's stride is on its 3x3 convolution, where the paper (and
+`keras.applications`, whose ResNet50 costs 3.86 GMACs) has it on the first 1x1. Shortcuts that change the shape are 1x1
+convolutions (the paper's option B). Left open by the paper: symmetric padding, batch-norm epsilon 1e-5.
 Drop path (Huang et al., https://arxiv.org/abs/1603.09382) defaults to 0.
 """
 
@@ -12,18 +12,18 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Network
 from keraslight.blocks.pool import max_pool
-from keraslight.blocks.residual import basic_block, bottleneck_block
-from keraslight.registry import Variant, register
+from keraslight.blocks.residual import basic_block, bottleneck_block, drop_rates
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A stage of table 1: `repeats` blocks, of which the first has `stride`."""
+    """A stage of table 1: `repeats` blocks, the first of them with `stride`."""
 
     channels: int
     repeats: int
@@ -37,7 +37,7 @@ R50 = (Row(64, 3, 1), Row(128, 4, 2), Row(256, 6, 2), Row(512, 3, 2))
 R101 = (Row(64, 3, 1), Row(128, 4, 2), Row(256, 23, 2), Row(512, 3, 2))
 R152 = (Row(64, 3, 1), Row(128, 8, 2), Row(256, 36, 2), Row(512, 3, 2))
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
+VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
     "resnet18": Variant({"stages": R18, "expansion": None}, 224, 11_689_512, 1_814_073_344, "timm/resnet18.a1_in1k"),
     "resnet34": Variant({"stages": R34, "expansion": None}, 224, 21_797_672, 3_663_761_408, "timm/resnet34.a1_in1k"),
     "resnet50": Variant({"stages": R50, "expansion": 4}, 224, 25_557_032, 4_089_184_256, "timm/resnet50.a1_in1k"),
@@ -48,74 +48,40 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
 
 @register(VARIANTS, prefix="resnet")
 def ResNet(
+    images: KerasTensor,
     *,
     stages: tuple[Row, ...],
     expansion: int | None,
     style: ConvStyle = TORCH,
     width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
     drop_path: float = 0.0,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds a ResNet image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide.
+
     Args:
-        stages: The variant's table; given by `variant`.
-        expansion: A bottleneck's output is so many times wider than its inside; None builds basic blocks of two 3x3
-            convolutions. Given by `variant`.
-        style: How convolutions and the max pooling pad and what batch norms add.
-        width: Multiplier of all channels, more than 0, rounded to multiples of 8.
-        input_shape: (height, width, channels): sides of at least 32 pixels or None (any size), 1+ channels. None is
-            the variant's own size with 3 channels.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        drop_path: Of the last block, in [0, 1); rises linearly from 0 over all blocks.
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        stages: The variant's table.
+        expansion: Output channels of a bottleneck, as a multiple of its inner channels. None builds basic blocks of two
+            3x3 convolutions.
+        style: Padding of convolutions and max pooling, and batch normalization.
+        width: Multiplier of all channels, above 0. Channels are rounded to multiples of 8.
+        drop_path: Drop path rate of the last block, in [0, 1), rising linearly from 0 over all blocks.
     """
-    images = image_input(input_shape, input_tensor)
-    features = {}
     x = conv_bn(images, make_divisible(64 * width), 7, stride=2, activation="relu", style=style, name="stem")
-    features["stride_2"] = x
+    features = {"stride_2": x}
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
-
     block = basic_block if expansion is None else functools.partial(bottleneck_block, expansion=expansion)
-    last = max(sum(row.repeats for row in stages) - 1, 1)
-    index = 0
+    rates = drop_rates(drop_path, sum(row.repeats for row in stages))
     for s, row in enumerate(stages):
         for b in range(row.repeats):
             x = block(
                 x,
                 make_divisible(row.channels * width),
                 stride=row.stride if b == 0 else 1,
-                drop_path=drop_path * index / last,
+                drop_path=next(rates),
                 style=style,
                 name=f"stage{s}_block{b}",
             )
-            index += 1
         features[f"stride_{4 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, name=name
-    )
+    return Network(features, x)

@@ -1,30 +1,31 @@
 """ShuffleNet V1: an extremely efficient CNN for mobile devices, with grouped convolutions and channel shuffle.
 
 Source: Zhang et al., CVPR 2018, https://arxiv.org/abs/1707.01083, Table 1 (channels by groups) and Table 2 (scales).
-Left open by the paper, or other in the authors' code (megvii-model/ShuffleNet-Series), whose choice is taken: the
-shuffle comes after the depthwise convolution (in figure 2 before it) and is the inverse of the paper's formula; the
-classifier has no bias; the stem is narrower below 1x (rounded up until the groups divide it), 24 wide at 1x and 1.5x,
-and 48 wide at 2x. That code has 3 and 8 groups from 0.5x; the other rows follow the same rules. Scales whose units the
-groups do not divide are left out.
+What the paper leaves open, or the authors' code (megvii-model/ShuffleNet-Series) does differently, is taken from that
+code: the shuffle comes after the depthwise convolution (in figure 2 before it) and is the inverse of the paper's
+formula; the classifier has no bias; the stem is narrower below 1x (rounded up until the groups divide it), 24 wide at
+1x and 1.5x, and 48 wide at 2x. That code has 3 and 8 groups from 0.5x; the other rows follow the same rules. Scales
+whose units the groups don't divide are left out.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import conv_bn, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Network, pooled_classifier
 from keraslight.blocks.pool import max_pool
 from keraslight.blocks.shuffle import grouped_shuffle_unit
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A stage of Table 1: `repeats` units, of which the first has stride 2."""
+    """A stage of Table 1: `repeats` units, the first of them with stride 2."""
 
     channels: int
     repeats: int
@@ -76,51 +77,24 @@ VARIANTS = {f"shufflenet_v1_g{groups}_{percent:03}": _variant(groups, percent) f
 
 @register(VARIANTS, prefix="shufflenet_v1_")
 def ShuffleNetV1(
-    *,
-    groups: int,
-    stem: int,
-    stages: tuple[Row, ...],
-    width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    name: str,
-) -> keras.Model:
+    images: KerasTensor, *, groups: int, stem: int, stages: tuple[Row, ...], width: float = 1.0
+) -> Network:
     """Builds a ShuffleNet V1 image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide.
+
     Args:
-        groups, stem, stages: The variant's table; given by `variant`.
-        width: Multiplier of the table's channels, more than 0. Other than 1, every convolution's channels are rounded
-            to multiples of 8 that the groups divide; the stem is never made narrower.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; one side may be None,
-            which leaves it open.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the last stage's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        groups, stem, stages: Groups of the 1x1 convolutions, channels of the stem, and the variant's table.
+        width: Multiplier of the table's channels, above 0. Unless it is 1, every convolution's channels are rounded to
+            multiples of 8 that the groups divide. The stem is never made narrower.
+        input_shape: (height, width, channels), with sides of at least 32 pixels, of which one may be None (any size),
+            and at least 1 channel. None uses the variant's own size and channels.
     """
-    if width != 1:  # a unit is a quarter as wide inside, and both widths must divide
+    if width != 1:  # a unit is a quarter as wide inside, and the groups must divide both widths
         stem = make_divisible(stem * max(width, 1.0), math.lcm(8, groups))
         stages = tuple(Row(make_divisible(c * width, math.lcm(32, 4 * groups)), n) for c, n in stages)
-    images = image_input(input_shape, input_tensor)
-    features = {}
     x = conv_bn(images, stem, 3, stride=2, activation="relu", name="stem")
-    features["stride_2"] = x
+    features = {"stride_2": x}
     x = max_pool(x, 3, stride=2, name="stem_pool")
     features["stride_4"] = x
     for s, row in enumerate(stages):
@@ -129,11 +103,4 @@ def ShuffleNetV1(
                 x, row.channels, groups=groups, first=s == b == 0, stride=1 if b else 2, name=f"stage{s}_block{b}"
             )
         features[f"stride_{8 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, bias=False, name=name
-    )
+    return Network(features, x, functools.partial(pooled_classifier, bias=False))

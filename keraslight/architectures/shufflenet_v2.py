@@ -1,25 +1,26 @@
 """ShuffleNet V2: practical guidelines for efficient CNN architecture design.
 
 Source: Ma et al., ECCV 2018, https://arxiv.org/abs/1807.11164, Table 5.
-The released codes differ. The default is torchvision's net, whose weights are published: in the downsampling units
-both branches give half of the channels, the shuffle comes after the concatenation, and the classifier has a bias. The
-authors' (`..._megvii`, https://github.com/megvii-model/ShuffleNet-Series) keep all channels in the shortcut there,
-shuffle before the split, and have no bias in the classifier. Dropout defaults to 0; the authors train 2x with 0.2. The
-1x1 convolution of the head is left out of the feature maps.
+The released codes differ. The default is torchvision's network, whose weights are published: in the downsampling units
+each branch produces half of the channels, the shuffle comes after the concatenation, and the classifier has a bias. The
+authors' network (`..._megvii`, https://github.com/megvii-model/ShuffleNet-Series) keeps all channels in the shortcut
+there, shuffles before the split, and has no bias in the classifier. Dropout defaults to 0; the authors train 2x with
+0.2. The feature maps don't include the head's 1x1 convolution.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Network, pooled_classifier
 from keraslight.blocks.pool import max_pool
 from keraslight.blocks.shuffle import shuffle_down, shuffle_plus_unit, shuffle_unit
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
@@ -37,7 +38,7 @@ X050, X100 = {"stages": _stages(48, 96, 192), "head": 1024}, {"stages": _stages(
 X150, X200 = {"stages": _stages(176, 352, 704), "head": 1024}, {"stages": _stages(244, 488, 976), "head": 2048}
 MEGVII = {"shuffle_first": True}
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
+VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
     "shufflenet_v2_050": Variant(X050, 224, 1_366_792, 40_476_448, "torchvision/shufflenet_v2_x0_5"),
     "shufflenet_v2_100": Variant(X100, 224, 2_278_604, 144_907_992, "torchvision/shufflenet_v2_x1_0"),
     "shufflenet_v2_150": Variant(X150, 224, 3_503_624, 295_759_392, "torchvision/shufflenet_v2_x1_5"),
@@ -51,6 +52,7 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
 
 @register(VARIANTS, prefix="shufflenet_v2_")
 def ShuffleNetV2(
+    images: KerasTensor,
     *,
     stages: tuple[Row, ...],
     head: int,
@@ -58,45 +60,22 @@ def ShuffleNetV2(
     stem: int = 24,
     width: float = 1.0,
     style: ConvStyle = TORCH,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    name: str,
-) -> keras.Model:
+) -> Network:
     """Builds a ShuffleNet V2 image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the head's map.
+
     Args:
-        stages, head, stem: The variant's table; given by `variant`.
-        shuffle_first: Whether units and classifier are the authors'; given by `variant`.
-        width: Multiplier of the table's channels, more than 0; other than 1, both halves of a unit are rounded to
+        stages, head, stem: The variant's table, and the channels of the head and the stem.
+        shuffle_first: Whether units and classifier are those of the authors.
+        width: Multiplier of the table's channels, above 0. Unless it is 1, both halves of a unit are rounded to
             multiples of 8. Stem and head are never made narrower.
         style: Padding and batch normalization.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels; one side may be None,
-            which leaves it open.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the head's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        input_shape: (height, width, channels), with sides of at least 32 pixels, of which one may be None (any size),
+            and at least 1 channel. None uses the variant's own size and channels.
     """
-    images = image_input(input_shape, input_tensor)
-    features = {}
     x = conv_bn(images, _scaled(stem, max(width, 1.0), 8), 3, stride=2, activation="relu", style=style, name="stem")
-    features["stride_2"] = x
+    features = {"stride_2": x}
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
     features["stride_4"] = x
     for s, row in enumerate(stages):
@@ -110,21 +89,8 @@ def ShuffleNetV2(
             else:
                 x = shuffle_unit(x, style=style, name=block)
         features[f"stride_{8 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
     x = conv_bn(x, _scaled(head, max(width, 1.0), 8), 1, activation="relu", style=style, name="head")
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return classifier(
-        images,
-        x,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        dropout=dropout,
-        bias=not shuffle_first,
-        name=name,
-    )
+    return Network(features, x, functools.partial(pooled_classifier, bias=not shuffle_first))
 
 
 def _scaled(channels: int, width: float, divisor: int) -> int:

@@ -1,26 +1,26 @@
 """ShuffleNet V2+: ShuffleNet V2 with hard swish, squeeze-and-excitation and searched kernels.
 
 Source: the authors' code, https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2+); there is no paper. The
-units of V2 are Ma et al., ECCV 2018, https://arxiv.org/abs/1807.11164; the searched list of kernels is that of Guo et
+units of V2 are from Ma et al., ECCV 2018, https://arxiv.org/abs/1807.11164; the searched list of kernels is from Guo et
 al., "Single Path One-Shot Neural Architecture Search", ECCV 2020, https://arxiv.org/abs/1904.00420.
-No convolution or dense layer has a bias, the classifier included. Dropout defaults to 0; the authors train with 0.2.
+No convolution or dense layer has a bias, including the classifier. Dropout defaults to 0; the authors train with 0.2.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import activate, conv_bn, make_divisible
-from keraslight.blocks.model import backbone, classifier, feature_model, image_input
+from keraslight.blocks.family import register
+from keraslight.blocks.model import Head, Network, classifier
 from keraslight.blocks.shuffle import shuffle_plus_unit, squeeze_excite_bn
-from keraslight.registry import Variant, register
+from keraslight.registry import Variant
 
 
 class Row(NamedTuple):
-    """A stage: the depthwise kernel of each unit, None for the Xception form; the first unit has stride 2."""
+    """A stage: the depthwise kernel of each unit, or None for the Xception form. The first unit has stride 2."""
 
     channels: int
     kernels: tuple[int | None, ...]
@@ -37,7 +37,7 @@ def _stages(*channels: int) -> tuple[Row, ...]:
     )
 
 
-VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
+VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
     "shufflenet_v2_plus_small": Variant(
         {"stages": _stages(36, 104, 208, 416)}, 224, 5_137_116, 155_845_008, "ref/shufflenet_v2_plus_small"
     ),
@@ -52,50 +52,21 @@ VARIANTS = {  # keywords, input size, parameters, MACs, published checkpoint
 
 @register(VARIANTS, prefix="shufflenet_v2_plus_")
 def ShuffleNetV2Plus(
-    *,
-    stages: tuple[Row, ...],
-    stem: int = 16,
-    head: int = 1280,
-    width: float = 1.0,
-    input_shape: tuple[int | None, int | None, int],
-    input_tensor: keras.KerasTensor | None = None,
-    include_top: bool = True,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    pooling: str | None = None,
-    features_only: bool = False,
-    dropout: float = 0.0,
-    name: str,
-) -> keras.Model:
+    images: KerasTensor, *, stages: tuple[Row, ...], stem: int = 16, head: int = 1280, width: float = 1.0
+) -> Network:
     """Builds a ShuffleNet V2+ image classifier.
 
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the head's map.
+
     Args:
-        stages, stem, head: The variant's table; given by `variant`.
-        width: Multiplier of the table's channels, more than 0; other than 1, every convolution's channels are rounded
-            to multiples of 8. Stem and head are never made narrower.
-        input_shape: (height, width, channels): sides of at least 32 pixels, 1+ channels. None is the variant's own
-            size with 3 channels; a side that is None stays open.
-        input_tensor: A Keras tensor to build on instead of a new input.
-        include_top: Whether to end in the classifier; otherwise the model gives the head's map.
-        classes: Number of classes.
-        classifier_activation: None returns logits.
-        pooling: Without the top: None, "avg" or "max".
-        features_only: Return the last map of each resolution, `{"stride_2": ..., ..., "stride_32": ...}`.
-        dropout: Before the classifier, in [0, 1).
-        name: The model's name.
-
-    Returns:
-        A model (B, H, W, C) float32 -> (B, classes); the features are ceil(side / stride) pixels wide.
-
-    Raises:
-        InvalidArgumentError: an argument is out of its range.
+        stages, stem, head: The variant's table, and the channels of the stem and the head.
+        width: Multiplier of the table's channels, above 0. Unless it is 1, every convolution's channels are rounded to
+            multiples of 8. Stem and head are never made narrower.
     """
     divisor = 1 if width == 1 else 8
-    images = image_input(input_shape, input_tensor)
-    features = {}
-    stem, head = (make_divisible(channels * max(width, 1.0), divisor) for channels in (stem, head))
+    stem, units = (make_divisible(channels * max(width, 1.0), divisor) for channels in (stem, head))
     x = conv_bn(images, stem, 3, stride=2, activation="hard_silu", name="stem")
-    features["stride_2"] = x
+    features = {"stride_2": x}
     for s, row in enumerate(stages):
         for b, kernel in enumerate(row.kernels):
             x = shuffle_plus_unit(
@@ -109,16 +80,12 @@ def ShuffleNetV2Plus(
                 name=f"stage{s}_block{b}",
             )
         features[f"stride_{4 * 2**s}"] = x
-    if features_only:
-        return feature_model(images, features, name=name)
-    x = conv_bn(x, head, 1, activation="hard_silu", name="head")
-    if not include_top:
-        return backbone(images, x, pooling=pooling, name=name)
-    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = squeeze_excite_bn(x, head // 4, name="head_se")
-    x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(head, use_bias=False, name="head_dense")(x)
-    x = activate(x, "hard_silu", name="head_dense_act")
-    return classifier(
-        images, x, classes=classes, classifier_activation=classifier_activation, dropout=dropout, bias=False, name=name
-    )
+
+    def top(x: KerasTensor, head: Head) -> KerasTensor:
+        x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+        x = squeeze_excite_bn(x, units // 4, name="head_se")
+        x = layers.Flatten(name="flatten")(x)
+        x = layers.Dense(units, use_bias=False, name="head_dense")(x)
+        return classifier(activate(x, "hard_silu", name="head_dense_act"), head, bias=False)
+
+    return Network(features, conv_bn(x, units, 1, activation="hard_silu", name="head"), top)

@@ -1,6 +1,6 @@
-"""Functions from tensor to tensor over stock Keras layers, so that a model's graph stays flat.
+"""Functions from tensor to tensor built from stock Keras layers, so that a model's graph stays flat.
 
-Each is documented in docs/blocks.md, with what it costs on an example.
+docs/blocks.md documents each of them, with its cost on an example.
 """
 
 from keraslight.blocks.attention import (

@@ -20,17 +20,18 @@ from keraslight.layers import ChannelStatistics, CoordinatePooling, CoordinateSp
 def squeeze_excite(
     x: keras.KerasTensor, squeezed: int, *, activation: str = "relu", gate: str = "sigmoid", name: str
 ) -> keras.KerasTensor:
-    """Scales every channel by a gate in 0..1 that is computed from the means of all channels.
+    """Scales every channel by a gate in 0..1 computed from the means of all channels.
 
-    The means stay 4-D and the two dense layers are 1x1 convolutions with bias: the form that converters quantize.
+    The means stay 4-D and the two dense layers are 1x1 convolutions with bias: the form that converters can quantize.
 
     Args:
         x: (B, H, W, C).
-        squeezed: Width of the layer between, at least 1. Families count it from different widths (the block's input in
-            EfficientNet, the expanded one in MobileNetV3) and round differently, so the caller computes it.
-        activation: After the first convolution; see `keraslight.blocks.conv.activate`.
-        gate: After the second one, `"sigmoid"` or `"hard_sigmoid"` (`relu6(x + 3) / 6`).
-        name: The layers are called `{name}_mean`, `_reduce`, `_reduce_act`, `_expand`, `_gate` and `_scale`.
+        squeezed: Channels between the two convolutions, at least 1. Families derive them from different widths (the
+            block's input in EfficientNet, the expanded one in MobileNetV3) and round differently, so the caller
+            computes them.
+        activation: Activation after the first convolution; see `keraslight.blocks.conv.activate`.
+        gate: Activation after the second one, `"sigmoid"` or `"hard_sigmoid"` (`relu6(x + 3) / 6`).
+        name: The layers are named `{name}_mean`, `_reduce`, `_reduce_act`, `_expand`, `_gate` and `_scale`.
 
     Returns:
         (B, H, W, C).
@@ -54,12 +55,12 @@ def cbam(
 
     Args:
         x: (B, H, W, C).
-        squeezed: See `channel_attention`; the paper has C / 16.
+        squeezed: See `channel_attention`. The paper uses C / 16.
         kernel, style: See `spatial_attention`.
-        name: Names the two halves `{name}_channel` and `{name}_spatial`.
+        name: Prefix of the layers' names. The two halves are `{name}_channel` and `{name}_spatial`.
 
     Returns:
-        (B, H, W, C), with `2 * C * squeezed + 2 * kernel ** 2` parameters and 2 more of the batch norm.
+        (B, H, W, C), with `2 * C * squeezed + 2 * kernel ** 2` parameters and 2 more for the batch norm.
     """
     x = channel_attention(x, squeezed, name=f"{name}_channel")
     return spatial_attention(x, kernel, style=style, name=f"{name}_spatial")
@@ -68,12 +69,12 @@ def cbam(
 def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> keras.KerasTensor:
     """CBAM's first half (equation 2): scales each channel by `sigmoid(W1 relu(W0 mean) + W1 relu(W0 max))`.
 
-    The shared perceptron is two 1x1 convolutions without bias, as the equation writes it, that are each called twice.
+    The shared perceptron consists of two 1x1 convolutions without bias, as in the equation, each called twice.
 
     Args:
         x: (B, H, W, C).
-        squeezed: Width of the layer between, at least 1.
-        name: The layers are called `{name}_mean`, `_max`, `_reduce`, `_mean_act`, `_max_act`, `_expand`, `_add`,
+        squeezed: Channels between the two convolutions, at least 1.
+        name: The layers are named `{name}_mean`, `_max`, `_reduce`, `_mean_act`, `_max_act`, `_expand`, `_add`,
             `_gate` and `_scale`.
 
     Returns:
@@ -85,11 +86,11 @@ def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> kera
     _check_squeezed(squeezed)
     reduce = layers.Conv2D(squeezed, 1, use_bias=False, name=f"{name}_reduce")
     expand = layers.Conv2D(x.shape[-1], 1, use_bias=False, name=f"{name}_expand")
-    answers = []
+    logits = []
     for kind, pooling in (("mean", layers.GlobalAveragePooling2D), ("max", layers.GlobalMaxPooling2D)):
         y = reduce(pooling(keepdims=True, name=f"{name}_{kind}")(x))
-        answers.append(expand(activate(y, "relu", name=f"{name}_{kind}_act")))
-    y = layers.Add(name=f"{name}_add")(answers)
+        logits.append(expand(activate(y, "relu", name=f"{name}_{kind}_act")))
+    y = layers.Add(name=f"{name}_add")(logits)
     y = activate(y, "sigmoid", name=f"{name}_gate")
     return layers.Multiply(name=f"{name}_scale")([x, y])
 
@@ -97,19 +98,19 @@ def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> kera
 def spatial_attention(
     x: keras.KerasTensor, kernel: int = 7, *, style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
-    """CBAM's second half (equation 3): scales each pixel by `sigmoid(f([mean; max]))`, statistics over the channels.
+    """CBAM's second half (equation 3): scales each pixel by `sigmoid(f([mean; max]))`, taken over the channels.
 
     Args:
         x: (B, H, W, C).
         kernel: Side of the convolution `f` in pixels, odd.
-        style: With an epsilon, a batch norm follows `f`, as in the authors' code; `PLAIN` gives `f` a bias instead.
-        name: The layers are called `{name}_statistics`, `_conv`, `_conv_bn`, `_conv_act` and `_scale`.
+        style: Batch normalization after `f`, as in the authors' code. `PLAIN` gives `f` a bias instead.
+        name: The layers are named `{name}_statistics`, `_conv`, `_conv_bn`, `_conv_act` and `_scale`.
 
     Returns:
         (B, H, W, C), with `2 * kernel ** 2` parameters and those of the batch norm (2) or the bias (1).
 
     Raises:
-        InvalidArgumentError: `kernel` is not odd.
+        InvalidArgumentError: `kernel` is even.
     """
     if kernel < 1 or kernel % 2 == 0:
         raise InvalidArgumentError(f"`kernel` must be odd and at least 1. Received: kernel={kernel}.")
@@ -126,15 +127,15 @@ def coordinate_attention(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Scales each value by a gate of its row and a gate of its column, one of each a channel (equations 4 to 9).
+    """Scales each value by a gate for its row and one for its column, separately for each channel (equations 4 to 9).
 
-    Rows' and columns' means go through one convolution together, so that its batch norm sees both.
+    The means of rows and columns share one convolution, so that its batch norm sees both.
 
     Args:
-        x: (B, H, W, C); the sides may be None.
-        squeezed: Width of the layer between, at least 1; the authors' code has `max(8, C // 32)`.
-        activation: After that layer; see `keraslight.blocks.conv.activate`. The authors' code has a hard swish.
-        name: The layers are called `{name}_pool`, `_reduce`, `_reduce_bn`, `_reduce_act`, `_split`, `_rows`,
+        x: (B, H, W, C). The sides may be None.
+        squeezed: Channels of the shared convolution, at least 1. The authors' code uses `max(8, C // 32)`.
+        activation: Activation after it; see `keraslight.blocks.conv.activate`. The authors' code uses hard swish.
+        name: The layers are named `{name}_pool`, `_reduce`, `_reduce_bn`, `_reduce_act`, `_split`, `_rows`,
             `_rows_gate`, `_columns`, `_columns_gate` and `_scale`.
 
     Returns:
@@ -154,9 +155,9 @@ def coordinate_attention(
 
 
 def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
-    """How many neighbouring channels ECA looks at: the odd number nearest to `log2(channels) / gamma + b / gamma`.
+    """Returns ECA's kernel size: the odd number nearest to `log2(channels) / gamma + b / gamma` (equation 12).
 
-    Equation 12. Between two odd numbers it takes the larger one, as the authors' code does: 5 for 128 channels.
+    Halfway between two odd numbers it is the larger one, as in the authors' code: 5 for 128 channels.
 
     Raises:
         InvalidArgumentError: `channels` is below 1 or `gamma` is not above 0.
@@ -171,18 +172,19 @@ def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
 def efficient_channel_attention(x: keras.KerasTensor, kernel: int | None = None, *, name: str) -> keras.KerasTensor:
     """ECA: scales each channel by the sigmoid of a convolution over the means of its neighbours (equation 9).
 
-    The channels become the width of an image of one row, so that stock layers do it and converters quantize it.
+    The channels become the width of an image with one row, so that stock layers suffice and converters can quantize it.
 
     Args:
         x: (B, H, W, C).
-        kernel: How many channels the convolution sees, odd; None is `eca_kernel_size(C)`. Both ends are padded by 0.
-        name: The layers are called `{name}_mean`, `_row`, `_conv`, `_gate`, `_channels` and `_scale`.
+        kernel: Number of channels that the convolution sees, odd. None uses `eca_kernel_size(C)`. Both ends are padded
+            with zeros.
+        name: The layers are named `{name}_mean`, `_row`, `_conv`, `_gate`, `_channels` and `_scale`.
 
     Returns:
         (B, H, W, C), with `kernel` parameters.
 
     Raises:
-        InvalidArgumentError: `kernel` is not odd.
+        InvalidArgumentError: `kernel` is even.
     """
     channels = x.shape[-1]
     kernel = eca_kernel_size(channels) if kernel is None else kernel

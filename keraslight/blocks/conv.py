@@ -18,9 +18,10 @@ class ConvStyle(NamedTuple):
 
     Args:
         padding: `"symmetric"` pads `k // 2` on both sides (PyTorch); `"same"` is TensorFlow's, which at stride 2 and
-            even sizes pads the bottom and the right only.
-        epsilon: Added to the variance in batch normalization. None is a net without: its convolutions have biases.
-        momentum: Of the moving statistics, as Keras counts it (PyTorch's 0.1 is 0.9).
+            even sizes only pads the bottom and the right.
+        epsilon: Constant added to the variance in batch normalization. None omits batch normalization, and
+            convolutions have biases.
+        momentum: Momentum of the moving statistics in Keras' sense (PyTorch's 0.1 is 0.9).
     """
 
     padding: str
@@ -43,17 +44,17 @@ def make_divisible(value: float, divisor: int = 8, limit: float = 0.9) -> int:
 
 
 def effective_kernel_size(kernel: int, dilation: int) -> int:
-    """Pixels that a dilated kernel spans: `kernel + (kernel - 1) * (dilation - 1)`.
+    """Returns the number of pixels that a dilated kernel spans: `kernel + (kernel - 1) * (dilation - 1)`.
 
     Source: Dumoulin and Visin, "A guide to convolution arithmetic for deep learning",
     https://arxiv.org/abs/1603.07285, section 5.1.
 
     Args:
         kernel: Side of the kernel in values, at least 1.
-        dilation: Distance of neighbouring values in pixels, at least 1.
+        dilation: Distance between neighbouring values in pixels, at least 1.
 
     Raises:
-        InvalidArgumentError: a number is below 1.
+        InvalidArgumentError: A number is below 1.
     """
     if kernel < 1 or dilation < 1:
         raise InvalidArgumentError(
@@ -63,14 +64,15 @@ def effective_kernel_size(kernel: int, dilation: int) -> int:
 
 
 def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
-    """Applies an activation as a layer of its own, the form that fusing and quantization look for.
+    """Applies an activation as a separate layer, the form that fusing and quantization look for.
 
     Args:
-        x: Any shape; the result has the same.
+        x: A tensor of any shape, which the result has too.
         activation: One of `ACTIVATIONS`, or None, which returns `x`. `"gelu"` is the exact one (erf).
+        name: Name of the layer.
 
     Raises:
-        InvalidArgumentError: the name is not in `ACTIVATIONS`.
+        InvalidArgumentError: The name is not in `ACTIVATIONS`.
     """
     if activation is None:
         return x
@@ -78,20 +80,22 @@ def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> kera
         raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
     if activation == "relu":
         return layers.ReLU(name=name)(x)
-    if activation == "relu6":  # the class is the pattern that quantizers know, Activation("relu6") is not
+    if activation == "relu6":  # quantizers recognize this class, but not Activation("relu6")
         return layers.ReLU(6.0, name=name)(x)
     return layers.Activation(activation, name=name)(x)
 
 
 def batch_norm(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Batch normalization over the last axis with the family's epsilon and momentum, if it has any; the shape stays."""
+    """Normalizes the last axis over the batch, with the style's epsilon and momentum. Returns `x` if it has none."""
     if style.epsilon is None:
         return x
     return BatchNorm(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
 
 
-def _padded(x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str) -> tuple:
-    """Pads `x` where the layer's own padding can't; returns the tensor and the layer's `padding`."""
+def _padded(
+    x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str
+) -> tuple[keras.KerasTensor, str]:
+    """Pads `x` if the layer's own padding can't. Returns the tensor and the layer's `padding`."""
     if style.padding == "symmetric" and stride > 1 and kernel > 1:  # at stride 1 both paddings are the same
         return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
     return x, "same"
@@ -109,23 +113,25 @@ def conv(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Convolution alone, by default with bias.
+    """A single convolution, by default with bias.
 
     Args:
         x: (B, H, W, C).
         filters: Output channels F, at least 1.
         kernel: Side of the square kernel in pixels, odd.
-        stride: 1 or more.
-        groups: Number of groups that are convolved apart; divides C and F.
-        dilation: Distance of the kernel's values in pixels, at least 1; above 1 only with stride 1. The kernel then
+        stride: Stride, at least 1.
+        groups: Number of groups, convolved separately. Must divide C and F.
+        dilation: Distance between the kernel's values in pixels, at least 1, and 1 if `stride` is above 1. The kernel
             spans `effective_kernel_size(kernel, dilation)` pixels at the same cost.
-        name: Names the convolution; the padding appends `_pad`.
+        use_bias: Whether the convolution has a bias.
+        style: Padding.
+        name: Name of the convolution. The padding appends `_pad`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: `groups` does not divide C and F, or `stride` and `dilation` are both above 1.
+        InvalidArgumentError: `groups` doesn't divide C and F, or `stride` and `dilation` are both above 1.
     """
     if x.shape[-1] % groups or filters % groups:
         raise InvalidArgumentError(
@@ -138,7 +144,7 @@ def conv(
         )
     x, padding = _padded(x, kernel, stride, style, name)
     settings = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
-    # Of groups, stock Keras needs XLA on a CPU and is up to 300 times slower; of the second kind it may crash.
+    # On CPUs, stock Keras needs XLA for groups and is up to 300 times slower; the second case may crash it.
     if groups > 1 or (kernel == 1 and stride > 1 and x.shape[-1] < 16):
         return GroupedConv2D(filters, kernel, groups=groups, **settings)(x)
     return layers.Conv2D(filters, kernel, **settings)(x)
@@ -156,17 +162,18 @@ def conv_bn(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Convolution without bias, batch normalization (or with bias, where the style has none), activation.
+    """Convolution, batch normalization, activation. The convolution has a bias only if the style has no batch norm.
 
     Args:
         x: (B, H, W, C).
         filters: Output channels F, at least 1.
         kernel: Side of the square kernel in pixels, odd.
-        stride: 1 or more.
-        groups: Number of groups that are convolved apart; divides C and F.
+        stride: Stride, at least 1.
+        groups: Number of groups, convolved separately. Must divide C and F.
         dilation: See `conv`.
-        activation: See `activate`; None leaves the output linear.
-        name: Names the convolution; the others append `_pad`, `_bn`, `_act`.
+        activation: Activation; see `activate`. None leaves the output linear.
+        style: Padding and batch normalization.
+        name: Name of the convolution. The other layers append `_pad`, `_bn` and `_act`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
@@ -188,7 +195,7 @@ def depthwise_bn(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter a channel."""
+    """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter per channel."""
     x, padding = _padded(x, kernel, stride, style, name)
     use_bias = style.epsilon is None
     x = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding, use_bias=use_bias, name=name)(x)

@@ -1,4 +1,4 @@
-"""ConvNeXt's pieces: patches, downsampling, and the block of both versions.
+"""ConvNeXt's parts: patches, downsampling, and the block of both versions.
 
 Sources: Liu et al., "A ConvNet for the 2020s", CVPR 2022, https://arxiv.org/abs/2201.03545, figure 4; Woo et al.,
 "ConvNeXt V2", CVPR 2023, https://arxiv.org/abs/2301.00808, figure 5.
@@ -10,24 +10,31 @@ import keras
 from keras import layers
 
 from keraslight.blocks.conv import activate
+from keraslight.blocks.model import Head, classifier
 from keraslight.blocks.residual import add_residual, scale_branch
 from keraslight.layers import GRN, LayerNorm
 
 EPSILON = 1e-6
-"""Of every normalization; Keras' own default is 1e-3."""
+"""Epsilon of all normalizations. Keras' own default is 1e-3."""
 
 
 def patch_conv(x: keras.KerasTensor, channels: int, side: int, *, name: str) -> keras.KerasTensor:
-    """One value a channel from every patch of `side` x `side` pixels; (B, H, W, C) -> (B, H // side, W // side, F).
+    """Computes one value per channel from each patch: (B, H, W, C) -> (B, H // side, W // side, channels).
 
-    A rest of pixels that fills no patch is left out.
+    Patches have `side` x `side` pixels. Remaining pixels that don't fill a patch are dropped.
     """
     return layers.Conv2D(channels, side, strides=side, kernel_initializer=_initializer(), name=name)(x)
 
 
 def norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
-    """Layer normalization over the last axis; the shape stays."""
+    """Layer normalization over the last axis."""
     return LayerNorm(EPSILON, name=name)(x)
+
+
+def normalized_classifier(x: keras.KerasTensor, head: Head) -> keras.KerasTensor:
+    """Applies global average pooling, layer normalization and a dense classifier: (B, H, W, C) -> (B, classes)."""
+    x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    return classifier(norm(x, name="head_norm"), head)
 
 
 def convnext_block(
@@ -43,8 +50,8 @@ def convnext_block(
     Args:
         x: (B, H, W, C).
         grn: Whether global response normalization follows the GELU (version 2).
-        layer_scale: Start value of a layer scale at the branch's end (version 1); None for none.
-        drop_path: Probability to drop the branch, in [0, 1).
+        layer_scale: Initial value of a layer scale at the end of the branch (version 1). None for none.
+        drop_path: Probability of dropping the branch, in [0, 1).
 
     Returns:
         (B, H, W, C).
@@ -62,10 +69,10 @@ def convnext_block(
 
 
 def _initializer() -> keras.Initializer:
-    """Uniform with the papers' standard deviation of 0.02; they draw from a normal distribution.
+    """Returns a uniform initializer with the papers' standard deviation of 0.02.
 
-    That would take a third of the time in which a model is built. One object a layer, since Keras warns of an unseeded
-    initializer that is used twice.
+    The papers draw from a normal distribution, which would take a third of the time for building a model. Each layer
+    gets its own object, since Keras warns about unseeded initializers that are used twice.
     """
     bound = 0.02 * 3**0.5
     return keras.initializers.RandomUniform(-bound, bound)

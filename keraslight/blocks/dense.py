@@ -1,4 +1,4 @@
-"""DenseNet's pieces: the layer that adds channels to all that came before, and the transition between blocks.
+"""DenseNet's parts: the layer that appends channels to its input, and the transition between blocks.
 
 Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, https://arxiv.org/abs/1608.06993,
 equation 2 and section 3 (DenseNet-BC).
@@ -13,23 +13,23 @@ from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv_
 
 
 def norm_act(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Batch normalization and ReLU before a convolution: `{name}_norm` and `{name}_norm_act`; the shape stays."""
+    """Batch normalization and ReLU before a convolution, in layers named `{name}_norm` and `{name}_norm_act`."""
     return activate(batch_norm(x, style=style, name=f"{name}_norm"), "relu", name=f"{name}_norm_act")
 
 
 def dense_layer(
     x: keras.KerasTensor, growth: int, *, bottleneck: int = 4, style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
-    """The input with `growth` new channels behind it: `[x, conv3x3(relu(bn(conv1x1(relu(bn(x))))))]`.
+    """Appends `growth` new channels to the input: `[x, conv3x3(relu(bn(conv1x1(relu(bn(x))))))]`.
 
-    With M = bottleneck * growth, C * M + 9 * M * growth weights and 2 * (C + M) of the normalizations. All that came
-    before is normalized and read anew by every layer, so memory moves more than the multiply-adds suggest.
+    With M = bottleneck * growth, it has C * M + 9 * M * growth weights and 2 * (C + M) for the normalizations. Every
+    layer reads and normalizes its whole input again, so memory traffic is higher than the multiply-adds suggest.
 
     Args:
         x: (B, H, W, C).
-        growth: New channels, at least 1.
-        bottleneck: Channels of the 1x1 convolution in units of `growth`.
-        style: Padding and normalization.
+        growth: Number of new channels, at least 1.
+        bottleneck: Channels of the 1x1 convolution, as a multiple of `growth`.
+        style: Padding and batch normalization.
         name: The layers are `{name}_norm`, `{name}_reduce`, `{name}_grow` and `{name}_concat`.
 
     Returns:
@@ -42,14 +42,14 @@ def dense_layer(
 
 
 def transition(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Fewer channels on a quarter of the places: batch normalization, ReLU, 1x1 convolution, 2x2 average pooling.
+    """Reduces channels and halves sides: batch normalization, ReLU, 1x1 convolution, 2x2 average pooling.
 
-    C * F weights and 2 * C of the normalization.
+    It has C * F weights and 2 * C for the normalization.
 
     Args:
         x: (B, H, W, C), sides of at least 2 pixels.
-        channels: Output channels F; the paper has C / 2.
-        style: Normalization.
+        channels: Output channels F. The paper uses C / 2.
+        style: Batch normalization.
         name: The layers are `{name}_norm`, `{name}` and `{name}_pool`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""GhostNet's blocks: half of the channels are made by a cheap depthwise convolution from the other half.
+"""GhostNet's blocks: a cheap depthwise convolution computes half of the channels from the other half.
 
 Source: Han et al., "GhostNet", CVPR 2020, https://arxiv.org/abs/1911.11907, figures 2 and 3.
 """
@@ -17,13 +17,14 @@ from keraslight.errors import InvalidArgumentError
 def ghost_module(
     x: keras.KerasTensor, channels: int, *, activation: str | None = None, style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
-    """A 1x1 convolution to half of the channels, a depthwise 3x3 convolution of these as the other half.
+    """A 1x1 convolution computes half of the channels, and a depthwise 3x3 convolution of these the other half.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, even.
-        activation: After each of the two; None leaves them linear.
-        name: The layers are called `{name}_primary`, `_cheap` and `_concat`.
+        activation: Activation after each of the two. None leaves them linear.
+        style: Padding and batch normalization.
+        name: The layers are named `{name}_primary`, `_cheap` and `_concat`.
 
     Returns:
         (B, H, W, F).
@@ -51,18 +52,19 @@ def ghost_bottleneck(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Ghost module, depthwise convolution where it strides, squeeze-and-excitation, linear ghost module, residual.
+    """Ghost module, depthwise convolution (if strided), squeeze-and-excitation, linear ghost module, residual.
 
-    Where shapes change, the shortcut is a depthwise convolution and a 1x1 convolution, both linear.
+    If the shape changes, the shortcut consists of a depthwise and a 1x1 convolution, both linear.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, even.
         expanded: Channels between the two ghost modules, even.
-        kernel: Side of the depthwise kernels of the branch and of the shortcut.
-        stride: 1 or 2; only with 2 the branch has a depthwise convolution, without an activation.
-        squeezed: Width of the squeeze-and-excitation (ReLU inside, hard sigmoid as the gate); 0 leaves it out.
-        drop_path: Probability to drop the branch, in [0, 1).
+        kernel: Side of the depthwise kernels in the branch and the shortcut, in pixels.
+        stride: Stride, 1 or 2. Only with 2 does the branch have a depthwise convolution, without an activation.
+        activation: Activation in the first ghost module.
+        squeezed: Channels inside the squeeze-and-excitation (ReLU inside, hard sigmoid gate). 0 omits it.
+        drop_path: Probability of dropping the branch, in [0, 1).
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).

@@ -5,10 +5,13 @@ Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, https://arx
 
 from __future__ import annotations
 
+import functools
+
 import keras
 from keras import layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
+from keraslight.blocks.model import Head
 from keraslight.blocks.pool import max_pool
 
 
@@ -23,43 +26,37 @@ def inception(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """Four branches side by side: 1x1; 1x1 and 3x3; 1x1 and `wide_kernel`; max pool and 1x1.
+    """Four parallel branches: 1x1; 1x1 and 3x3; 1x1 and `wide_kernel`; max pool and 1x1.
 
     Args:
         x: (B, H, W, C), nowhere negative.
         pointwise: Channels of the first branch.
         middle, wide: Channels of the reduction and of the convolution in the second and third branch.
         pooled: Channels of the last branch.
-        wide_kernel: Side of the third branch's kernel, odd: 5 in the paper, 3 in torchvision.
+        wide_kernel: Side of the third branch's kernel in pixels, odd: 5 in the paper, 3 in torchvision.
+        style: Padding and batch normalization.
 
     Returns:
         (B, H, W, pointwise + middle[1] + wide[1] + pooled).
     """
-    settings = {"activation": "relu", "style": style}
-    branches = [conv_bn(x, pointwise, 1, name=f"{name}_pointwise", **settings)]
+    unit = functools.partial(conv_bn, activation="relu", style=style)
+    branches = [unit(x, pointwise, 1, name=f"{name}_pointwise")]
     for part, kernel, (reduced, channels) in (("middle", 3, middle), ("wide", wide_kernel, wide)):
-        y = conv_bn(x, reduced, 1, name=f"{name}_{part}_reduce", **settings)
-        branches.append(conv_bn(y, channels, kernel, name=f"{name}_{part}", **settings))
+        y = unit(x, reduced, 1, name=f"{name}_{part}_reduce")
+        branches.append(unit(y, channels, kernel, name=f"{name}_{part}"))
     y = max_pool(x, 3, stride=1, style=style, name=f"{name}_pool")
-    branches.append(conv_bn(y, pooled, 1, name=f"{name}_project", **settings))
+    branches.append(unit(y, pooled, 1, name=f"{name}_project"))
     return layers.Concatenate(name=f"{name}_concat")(branches)
 
 
-def auxiliary_classifier(
-    x: keras.KerasTensor,
-    *,
-    classes: int,
-    classifier_activation: str | None,
-    dropout: float,
-    style: ConvStyle = TORCH,
-    name: str,
-) -> keras.KerasTensor:
-    """A classifier on an inner map, whose loss helps to train the layers below it.
+def auxiliary_classifier(x: keras.KerasTensor, head: Head, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+    """Classifies an inner feature map. Its loss helps to train the layers below it.
 
     Args:
-        x: (B, H, W, C), averaged to 4x4 whatever its size.
-        classes: Number of classes K.
-        dropout: Share of the 1024 features that training zeroes, in [0, 1).
+        x: (B, H, W, C), averaged to 4x4 for any size.
+        head: Number of classes K, activation, and dropout rate of the 1024 features.
+        style: Padding and batch normalization.
+        name: Prefix of the layers' names.
 
     Returns:
         (B, K).
@@ -69,6 +66,6 @@ def auxiliary_classifier(
     x = layers.Conv2D(1024, 4, name=f"{name}_dense")(x)  # a dense layer over the whole map
     x = activate(x, "relu", name=f"{name}_dense_act")
     x = layers.Flatten(name=f"{name}_flatten")(x)
-    x = layers.Dropout(dropout, name=f"{name}_dropout")(x)
-    x = layers.Dense(classes, name=f"{name}_classifier")(x)
-    return activate(x, classifier_activation, name=f"{name}_probabilities")
+    x = layers.Dropout(head.dropout, name=f"{name}_dropout")(x)
+    x = layers.Dense(head.classes, name=f"{name}_classifier")(x)
+    return activate(x, head.activation, name=f"{name}_probabilities")

@@ -32,17 +32,17 @@ def inverted_residual(
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
-        expanded: Channels of the middle; C where `expand` is False.
-        kernel: Side of the depthwise kernel.
-        stride: Of the depthwise convolution, 1 or 2.
-        activation: After the expansion and after the depthwise convolution.
-        squeezed: Width of the squeeze-and-excitation (ReLU inside, hard sigmoid as the gate), which stands after the
-            depthwise activation; 0 leaves it out.
-        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
-        expand: Whether there is an expansion; the first block of both nets has none.
+        expanded: Channels of the middle; C if `expand` is False.
+        kernel: Side of the depthwise kernel, in pixels.
+        stride: Stride of the depthwise convolution, 1 or 2.
+        activation: Activation after the expansion and after the depthwise convolution.
+        squeezed: Channels inside the squeeze-and-excitation (ReLU inside, hard sigmoid gate), which follows the
+            depthwise activation. 0 omits it.
+        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
+        expand: Whether there is an expansion. The first block of both networks has none.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
     inputs, in_channels = x, x.shape[-1]
     if expand:

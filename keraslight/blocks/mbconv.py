@@ -32,15 +32,15 @@ def mbconv(
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
-        expansion: The middle is `C * expansion` channels wide; 1 leaves the expanding convolution out.
-        kernel: Side of the depthwise kernel.
-        stride: Of the depthwise convolution, 1 or 2.
-        squeeze: Width of the squeeze as a share of the block's *input* channels C, not of the expanded ones.
-        activation: After the first two convolutions and within the squeeze-and-excitation.
-        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+        expansion: Channels of the middle as a multiple of C. 1 omits the expanding convolution.
+        kernel: Side of the depthwise kernel, in pixels.
+        stride: Stride of the depthwise convolution, 1 or 2.
+        squeeze: Channels of the squeeze as a fraction of the block's *input* channels C, not of the expanded ones.
+        activation: Activation after the first two convolutions and inside the squeeze-and-excitation.
+        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
     inputs, in_channels = x, x.shape[-1]
     if expansion != 1:
@@ -65,19 +65,19 @@ def fused_mbconv(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """A full convolution in place of expansion and depthwise convolution, then a linear projection.
+    """A full convolution instead of expansion and depthwise convolution, then a linear projection.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
-        expansion: The middle is `C * expansion` channels wide. With 1 there is no projection: one full convolution,
-            named `{name}_conv`, with its activation.
-        kernel: Side of the full convolution's kernel.
-        stride: Of the full convolution, 1 or 2.
-        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+        expansion: Channels of the middle as a multiple of C. With 1 there is no projection, only one full convolution
+            named `{name}_conv` with its activation.
+        kernel: Side of the full convolution's kernel, in pixels.
+        stride: Stride of the full convolution, 1 or 2.
+        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
     if expansion != 1:
         return fused_inverted_bottleneck(

@@ -1,4 +1,4 @@
-"""Mobile MQA: attention whose heads share one key and one value, with a spatially reduced key and value.
+"""Mobile MQA: attention whose heads share one key and one value, with spatially reduced keys and values.
 
 Source: Qin et al., "MobileNetV4", ECCV 2024, https://arxiv.org/abs/2404.10518, section 4.
 """
@@ -26,16 +26,16 @@ def mobile_mqa(
 ) -> keras.KerasTensor:
     """`x + scale * out(softmax(q k^T / sqrt(key_dim)) v)`, where q has `heads` heads and k and v have one.
 
-    As all heads share k and v, the heads are laid out as further query positions: two plain batched matrix products
-    do the attention, and no head is ever transposed.
+    Since all heads share k and v, the heads are treated as additional query positions: the attention takes two plain
+    batched matrix products, and no head is ever transposed.
 
     Args:
         x: (B, H, W, C), H and W known.
         heads: Number of query heads.
         key_dim: Channels of a head, of the key and of the value.
-        kv_stride: Where 2, a depthwise 3x3 convolution halves the sides of the maps that key and value come from.
-        layer_scale: Start value of the layer scale; None for none.
-        drop_path: Probability to drop the branch, in [0, 1).
+        kv_stride: Stride of a depthwise 3x3 convolution before key and value. 1 omits it.
+        layer_scale: Initial value of the layer scale. None for none.
+        drop_path: Probability of dropping the branch, in [0, 1).
 
     Returns:
         (B, H, W, C).
@@ -68,7 +68,7 @@ def mobile_mqa(
 
 
 def _shared_head(x: keras.KerasTensor, key_dim: int, stride: int, style: ConvStyle, *, name: str) -> keras.KerasTensor:
-    """(B, H, W, C) -> (B, h * w, key_dim): the one key or value that all heads read."""
+    """(B, H, W, C) -> (B, h * w, key_dim): the key or value that all heads share."""
     if stride > 1:
         x = depthwise_bn(x, 3, stride=stride, style=style, name=f"{name}_down")
     x = layers.Conv2D(key_dim, 1, use_bias=False, name=name)(x)

@@ -1,27 +1,43 @@
-"""The two ends of every architecture: the input and what is made of the last feature map."""
+"""The two ends of every architecture: the image input and what follows the last feature map."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import activate
 from keraslight.errors import InvalidArgumentError
 
-POOLINGS = (None, "avg", "max")
+
+class Head(NamedTuple):
+    """The classifier that the caller of a builder asked for.
+
+    Args:
+        classes: Number of classes K, at least 1.
+        activation: Activation of the logits, applied in a layer named `probabilities`; None returns the logits.
+        dropout: Dropout rate before the classifier, in [0, 1).
+    """
+
+    classes: int
+    activation: str | None
+    dropout: float
 
 
 def image_input(
-    input_shape: tuple[int | None, int | None, int], input_tensor: keras.KerasTensor | None, *, min_size: int = 32
-) -> keras.KerasTensor:
-    """The tensor that a builder starts from: `input_tensor`, or a new `keras.Input` named `images`.
+    input_shape: tuple[int | None, int | None, int], input_tensor: KerasTensor | None, *, min_size: int = 32
+) -> KerasTensor:
+    """Returns the tensor that a builder starts from: `input_tensor`, or a new `keras.Input` named `images`.
 
     Args:
-        input_shape: (H, W, C): sides of at least `min_size` pixels or None (any), 1 or more channels.
-        input_tensor: (B, H, W, C); its shape is checked like `input_shape`, which is then not looked at.
+        input_shape: (H, W, C) with sides of at least `min_size` pixels or None (any size), and at least 1 channel.
+        input_tensor: (B, H, W, C). If given, its shape is checked instead, and `input_shape` is ignored.
+        min_size: Smallest side of an image, in pixels.
 
     Raises:
-        InvalidArgumentError: the shape breaks one of these rules.
+        InvalidArgumentError: The shape breaks one of these rules.
     """
     if keras.config.image_data_format() != "channels_last":
         raise InvalidArgumentError(
@@ -30,41 +46,23 @@ def image_input(
     shape = tuple(input_shape if input_tensor is None else input_tensor.shape[1:])
     if len(shape) != 3:
         raise InvalidArgumentError(f"`input_shape` must be (height, width, channels). Received: {shape}.")
-    if any(side is not None and side < min_size for side in shape[:2]):
-        raise InvalidArgumentError(f"`input_shape` needs sides of at least {min_size} pixels. Received: {shape}.")
+    check_sides(shape, min_size)
     if shape[2] is None or shape[2] < 1:
         raise InvalidArgumentError(f"`input_shape` needs 1 or more channels. Received: {shape}.")
     return keras.Input(shape, name="images") if input_tensor is None else input_tensor
 
 
-def feature_model(images: keras.KerasTensor, features: dict[str, keras.KerasTensor], *, name: str) -> keras.Model:
-    """A model from images to a dict of feature maps, `{"stride_2": (B, H/2, W/2, C2), ...}`."""
-    return keras.Model(_source(images), features, name=name)
+def check_sides(shape: tuple[int | None, ...], min_size: int) -> None:
+    """Raises InvalidArgumentError if an image of `shape`, (H, W, C), has a side below `min_size` pixels."""
+    if any(side is not None and side < min_size for side in shape[:2]):
+        raise InvalidArgumentError(f"`input_shape` needs sides of at least {min_size} pixels. Received: {shape}.")
 
 
-def backbone(images: keras.KerasTensor, x: keras.KerasTensor, *, pooling: str | None = None, name: str) -> keras.Model:
-    """A model without a classifier: (B, H, W, 3) -> the last map (B, h, w, C), or (B, C) where it is pooled.
-
-    Args:
-        pooling: None, `"avg"` or `"max"` over the last map.
+def drop(x: KerasTensor, dropout: float, *, name: str) -> KerasTensor:
+    """Applies dropout at a rate in [0, 1). A rate of 0 returns `x`.
 
     Raises:
-        InvalidArgumentError: `pooling` is none of these.
-    """
-    if pooling not in POOLINGS:
-        raise InvalidArgumentError(f"`pooling` must be one of {POOLINGS}. Received: {pooling!r}.")
-    if pooling == "avg":
-        x = layers.GlobalAveragePooling2D(name="pool")(x)
-    elif pooling == "max":
-        x = layers.GlobalMaxPooling2D(name="pool")(x)
-    return keras.Model(_source(images), x, name=name)
-
-
-def drop(x: keras.KerasTensor, dropout: float, *, name: str) -> keras.KerasTensor:
-    """Dropout of a share of `x`, in [0, 1); 0 returns `x`.
-
-    Raises:
-        InvalidArgumentError: `dropout` is out of its range.
+        InvalidArgumentError: `dropout` is out of range.
     """
     if not 0 <= dropout < 1:
         raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
@@ -72,18 +70,18 @@ def drop(x: keras.KerasTensor, dropout: float, *, name: str) -> keras.KerasTenso
 
 
 def fully_connected(
-    x: keras.KerasTensor, units: int, *, side: int = 1, activation: str | None = "relu", name: str
-) -> keras.KerasTensor:
-    """A dense layer over a whole map, as the convolution that covers the map, so that it also takes larger ones.
+    x: KerasTensor, units: int, *, side: int = 1, activation: str | None = "relu", name: str
+) -> KerasTensor:
+    """Applies a dense layer over a whole map, written as the convolution that covers it so that larger maps work too.
 
     Source: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, section 3.2.
 
     Args:
         x: (B, H, W, C).
-        units: Outputs F.
-        side: Side of the map that the layer is made for, in pixels. On a larger map it is evaluated at every place; a
-            smaller one makes it smaller, so that published weights no longer fit.
-        activation: See `keraslight.blocks.conv.activate`.
+        units: Number of outputs F.
+        side: Side of the map that the layer is made for, in pixels. On a larger map it is evaluated at every position.
+            A smaller map shrinks the kernel, so that published weights no longer fit.
+        activation: Activation; see `keraslight.blocks.conv.activate`.
 
     Returns:
         (B, max(H - side, 0) + 1, max(W - side, 0) + 1, F).
@@ -93,80 +91,81 @@ def fully_connected(
     return activate(x, activation, name=f"{name}_act")
 
 
-def classifier(
-    images: keras.KerasTensor,
-    x: keras.KerasTensor,
-    *,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    dropout: float = 0.0,
-    bias: bool = True,
-    name: str,
-) -> keras.Model:
-    """A model that ends in a dense classifier.
+def classifier(x: KerasTensor, head: Head, *, bias: bool = True) -> KerasTensor:
+    """Applies dropout and a dense classifier.
 
     Args:
-        images: The tensor that the graph starts from.
         x: (B, C) or (B, 1, 1, C).
-        classes: Number of classes K, at least 1.
-        classifier_activation: Applied to the logits as a layer named `probabilities`; None returns the logits.
-        dropout: Share of the features that training zeroes, in [0, 1).
-        bias: Whether the dense layer adds one.
+        head: Number of classes K, activation and dropout rate.
+        bias: Whether the dense layer has a bias.
 
     Returns:
-        A model (B, H, W, channels) -> (B, K).
+        (B, K).
 
     Raises:
-        InvalidArgumentError: `classes` or `dropout` is out of its range.
+        InvalidArgumentError: The number of classes or the dropout rate is out of range.
     """
-    _check_classes(classes)
+    _check_classes(head.classes)
     if len(x.shape) == 4:
         x = layers.Flatten(name="flatten")(x)
-    x = drop(x, dropout, name="dropout")
-    x = layers.Dense(classes, use_bias=bias, name="classifier")(x)
-    x = activate(x, classifier_activation, name="probabilities")
-    return keras.Model(_source(images), x, name=name)
+    x = drop(x, head.dropout, name="dropout")
+    x = layers.Dense(head.classes, use_bias=bias, name="classifier")(x)
+    return activate(x, head.activation, name="probabilities")
 
 
-def convolutional_classifier(
-    images: keras.KerasTensor,
-    x: keras.KerasTensor,
-    *,
-    classes: int = 1000,
-    classifier_activation: str | None = "softmax",
-    dropout: float = 0.0,
-    activation: str | None = None,
-    name: str,
-) -> keras.Model:
-    """A model that ends in a 1x1 convolution with one map a class and their means.
+def pooled_classifier(x: KerasTensor, head: Head, *, keepdims: bool = False, bias: bool = True) -> KerasTensor:
+    """Applies global average pooling and a dense classifier: the top of most networks.
 
     Args:
-        images: The tensor that the graph starts from.
         x: (B, H, W, C).
-        classes, classifier_activation, dropout: As in `classifier`; the dropout comes before the convolution.
-        activation: Between the convolution and the means.
+        head: Number of classes K, activation and dropout rate.
+        keepdims: Whether the pooling keeps the map's two sides, which a layer named `flatten` then removes.
+        bias: Whether the dense layer has a bias.
 
     Returns:
-        A model (B, H, W, channels) -> (B, classes).
+        (B, K).
+    """
+    return classifier(layers.GlobalAveragePooling2D(keepdims=keepdims, name="pool")(x), head, bias=bias)
+
+
+def convolutional_classifier(x: KerasTensor, head: Head, *, activation: str | None = None) -> KerasTensor:
+    """Applies dropout and a 1x1 convolution with one map per class, and averages each map.
+
+    Args:
+        x: (B, H, W, C).
+        head: Number of classes K, activation and dropout rate.
+        activation: Activation between the convolution and the averages.
+
+    Returns:
+        (B, K).
 
     Raises:
-        InvalidArgumentError: `classes` or `dropout` is out of its range.
+        InvalidArgumentError: The number of classes or the dropout rate is out of range.
     """
-    _check_classes(classes)
-    x = drop(x, dropout, name="dropout")
-    x = layers.Conv2D(classes, 1, name="classifier")(x)
+    _check_classes(head.classes)
+    x = drop(x, head.dropout, name="dropout")
+    x = layers.Conv2D(head.classes, 1, name="classifier")(x)
     x = activate(x, activation, name="classifier_act")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    x = activate(x, classifier_activation, name="probabilities")
-    return keras.Model(_source(images), x, name=name)
+    return activate(x, head.activation, name="probabilities")
+
+
+class Network(NamedTuple):
+    """What a family builds from the images.
+
+    Args:
+        features: Last map of each resolution, `{"stride_2": (B, H / 2, W / 2, C), ...}`.
+        last: The map that the top starts from, and the output of a model without its top.
+        top: Function from the last map and a `Head` to the model's output: a tensor or a dict of tensors.
+        needs_top: Name of a true argument of the family that is an error without the top; empty for none.
+    """
+
+    features: dict[str, KerasTensor]
+    last: KerasTensor
+    top: Callable[[KerasTensor, Head], KerasTensor | dict[str, KerasTensor]] = pooled_classifier
+    needs_top: str = ""
 
 
 def _check_classes(classes: int) -> None:
     if classes < 1:
         raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes}.")
-
-
-def _source(images: keras.KerasTensor) -> keras.KerasTensor:
-    """The model's input: `images` itself, or what a given input tensor was made from."""
-    (source,) = keras.utils.get_source_inputs(images)  # as a list, Keras would warn at every call with a bare tensor
-    return source

@@ -1,4 +1,4 @@
-"""Max pooling as the references pad it."""
+"""Max pooling with the references' padding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def max_pool(
 ) -> keras.KerasTensor:
     """Max pooling that pads `kernel // 2` on both sides (PyTorch) or "same" (TensorFlow), as `style` says.
 
-    PyTorch pads with minus infinity, the layer here with zeros: equal only for maps without negative values, so after
-    a ReLU.
+    PyTorch pads with minus infinity, this layer with zeros. The results are only equal for maps without negative
+    values, such as after a ReLU.
 
     Args:
         x: (B, H, W, C), nowhere negative.
         kernel: Side of the window in pixels, odd.
-        stride: 1 or more.
-        name: Names the pooling; the padding appends `_pad`.
+        stride: Stride, at least 1.
+        name: Name of the pooling. The padding appends `_pad`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), C).
@@ -32,18 +32,18 @@ def max_pool(
 
 
 def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: str) -> keras.KerasTensor:
-    """Max pooling without padding whose last window may hang over the edge (Caffe's, PyTorch's `ceil_mode`).
+    """Max pooling without padding whose last window may extend past the edge (Caffe's, and PyTorch's `ceil_mode`).
 
     Args:
-        x: (B, H, W, C), nowhere negative; the sides may be unknown.
+        x: (B, H, W, C), nowhere negative. The sides may be unknown.
         kernel: Side of the window in pixels, at least `stride`.
-        stride: 2 or more.
-        name: Names the pooling; the padding appends `_pad`.
+        stride: Stride, at least 2.
+        name: Name of the pooling. The padding appends `_pad`.
 
     Returns:
         (B, ceil((H - kernel) / stride) + 1, ceil((W - kernel) / stride) + 1, C).
     """
-    # Rounding up is rounding down of a side that is `stride - 1` longer; a window that needs no more ignores the rest.
+    # Rounding up equals rounding down a side that is `stride - 1` longer. Windows that don't need the rest ignore it.
     x = layers.ZeroPadding2D(((0, stride - 1), (0, stride - 1)), name=f"{name}_pad")(x)
     return layers.MaxPooling2D(kernel, strides=stride, padding="valid", name=name)(x)
 
@@ -51,15 +51,15 @@ def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: s
 def max_pool_signed(
     x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
-    """`max_pool` for maps with negative values: what is padded never wins.
+    """`max_pool` for maps with negative values: padding never wins.
 
-    At stride 1 "same" pads both sides alike, with minus infinity; every `stride`-th value of that is PyTorch's.
+    At stride 1, "same" pads both sides equally, with minus infinity. Every `stride`-th value of that is PyTorch's.
 
     Args:
         x: (B, H, W, C), of any sign.
         kernel: Side of the window in pixels, odd.
-        stride: 1 or more.
-        name: Names the pooling; where the padding is symmetric, the dense pooling before it appends `_dense`.
+        stride: Stride, at least 1.
+        name: Name of the pooling. If the padding is symmetric, the dense pooling before it appends `_dense`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), C).

@@ -1,9 +1,11 @@
-"""Residual branches: their end (layer scale, drop path, add), and ResNet's two blocks.
+"""Residual branches: their end (layer scale, drop path, addition), and ResNet's two blocks.
 
 Source: He et al., "Deep Residual Learning", CVPR 2016, https://arxiv.org/abs/1512.03385, figure 5.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import keras
 from keras import layers
@@ -12,15 +14,21 @@ from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.layers import DropPath, LayerScale
 
 
+def drop_rates(drop_path: float, blocks: int) -> Iterator[float]:
+    """Yields the drop path rates of `blocks` blocks, which rise linearly from 0 to `drop_path`."""
+    last = max(blocks - 1, 1)
+    return (drop_path * index / last for index in range(blocks))
+
+
 def scale_branch(x: keras.KerasTensor, layer_scale: float | None, *, name: str) -> keras.KerasTensor:
-    """Applies a layer scale that starts at `layer_scale`; None leaves `x` as it is. The shape stays."""
+    """Applies a layer scale with `layer_scale` as its initial value. None returns `x`."""
     return x if layer_scale is None else LayerScale(layer_scale, name=f"{name}_layer_scale")(x)
 
 
 def add_residual(
     x: keras.KerasTensor, branch: keras.KerasTensor, *, drop_path: float = 0.0, name: str
 ) -> keras.KerasTensor:
-    """`x + drop_path(branch)`, both (B, H, W, C). `drop_path` is the probability to leave the branch out, in [0, 1)."""
+    """`x + drop_path(branch)`, both (B, H, W, C). `drop_path` is the probability of dropping the branch, in [0, 1)."""
     if drop_path:
         branch = DropPath(drop_path, name=f"{name}_drop_path")(branch)
     return layers.Add(name=f"{name}_add")([x, branch])
@@ -37,15 +45,15 @@ def basic_block(
 ) -> keras.KerasTensor:
     """Two 3x3 convolutions with a residual (figure 5, left): `relu(x + bn(conv(relu(bn(conv(x))))))`.
 
-    9 * (C * F + F * F) weights and 4 * F of the normalizations; a shortcut that is projected has C * F + 2 * F more.
+    It has 9 * (C * F + F * F) weights and 4 * F for the normalizations. A projected shortcut adds C * F + 2 * F.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, at least 1.
-        stride: Of the first convolution and of the projection, 1 or more.
-        drop_path: Probability to drop the branch, in [0, 1).
-        style: Padding and normalization.
-        name: The layers are `{name}_conv1` and `{name}_conv2`, `{name}_shortcut` where the shape changes, each with its
+        stride: Stride of the first convolution and the projection, at least 1.
+        drop_path: Probability of dropping the branch, in [0, 1).
+        style: Padding and batch normalization.
+        name: The layers are `{name}_conv1` and `{name}_conv2`, `{name}_shortcut` if the shape changes, each with its
             `_bn`, then `{name}_add` and `{name}_act`.
 
     Returns:
@@ -67,20 +75,20 @@ def bottleneck_block(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """1x1 to few channels, 3x3 on these, 1x1 to many, with a residual (figure 5, right).
+    """1x1 reduction, 3x3 and 1x1 expansion with a residual (figure 5, right).
 
-    The stride sits on the 3x3 convolution (version 1.5); the paper has it on the first 1x1. With F = expansion *
-    channels, C * channels + 9 * channels ** 2 + channels * F weights and 4 * channels + 2 * F of the normalizations; a
-    shortcut that is projected has C * F + 2 * F more.
+    The stride is on the 3x3 convolution (version 1.5); the paper has it on the first 1x1. With F = expansion *
+    channels, it has C * channels + 9 * channels ** 2 + channels * F weights and 4 * channels + 2 * F for the
+    normalizations. A projected shortcut adds C * F + 2 * F.
 
     Args:
         x: (B, H, W, C).
-        channels: Of the 3x3 convolution, at least 1.
-        expansion: Output channels F in units of `channels`, at least 1.
-        stride: Of the 3x3 convolution and of the projection, 1 or more.
-        drop_path: Probability to drop the branch, in [0, 1).
-        style: Padding and normalization.
-        name: The layers are `{name}_reduce`, `{name}_spatial` and `{name}_expand`, `{name}_shortcut` where the shape
+        channels: Channels of the 3x3 convolution, at least 1.
+        expansion: Output channels F as a multiple of `channels`, at least 1.
+        stride: Stride of the 3x3 convolution and the projection, at least 1.
+        drop_path: Probability of dropping the branch, in [0, 1).
+        style: Padding and batch normalization.
+        name: The layers are `{name}_reduce`, `{name}_spatial` and `{name}_expand`, `{name}_shortcut` if the shape
             changes, each with its `_bn`, then `{name}_add` and `{name}_act`.
 
     Returns:
@@ -94,7 +102,7 @@ def bottleneck_block(
 
 
 def _shortcut(x: keras.KerasTensor, channels: int, *, stride: int, style: ConvStyle, name: str) -> keras.KerasTensor:
-    """The input, projected where the branch changes its shape (the paper's option B)."""
+    """Returns the input, projected if the branch changes its shape (the paper's option B)."""
     if stride == 1 and x.shape[-1] == channels:
         return x
     return conv_bn(x, channels, 1, stride=stride, style=style, name=f"{name}_shortcut")

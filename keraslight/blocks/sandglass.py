@@ -26,20 +26,20 @@ def sandglass(
 ) -> keras.KerasTensor:
     """Depthwise 3x3, 1x1 reduction (linear), 1x1 expansion, depthwise 3x3 (linear).
 
-    Where shapes change, the authors leave depthwise convolutions out: the first one at stride 2, both where only the
+    If the shape changes, the authors omit depthwise convolutions: the first one at stride 2, and both if only the
     channels change.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
         reduced: Channels of the waist.
-        stride: Of the last depthwise convolution, 1 or 2.
-        spatial: Whether to keep both depthwise convolutions although shapes change.
-        activation: After the first depthwise convolution and after the expansion.
-        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+        stride: Stride of the last depthwise convolution, 1 or 2.
+        spatial: Whether to keep both depthwise convolutions even if the shape changes.
+        activation: Activation after the first depthwise convolution and after the expansion.
+        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
     inputs = x
     same = stride == 1 and x.shape[-1] == channels

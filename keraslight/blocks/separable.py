@@ -1,4 +1,4 @@
-"""Depthwise separable convolutions: space first, channels after, for about 1/F + 1/k^2 of a convolution's cost.
+"""Depthwise separable convolutions: first space, then channels, for about 1/F + 1/k^2 of a convolution's cost.
 
 Sources: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, section 3.1 and figure 3; Chollet,
 "Xception", CVPR 2017, https://arxiv.org/abs/1610.02357, figure 5.
@@ -28,23 +28,23 @@ def depthwise_separable(
 ) -> keras.KerasTensor:
     """Depthwise convolution and 1x1 convolution, each with batch normalization and activation: MobileNetV1's block.
 
-    k * k * C + C * F weights and 2 * (C + F) of the normalizations; each output pixel costs k * k * C + C * F
-    multiply-adds (the depthwise part counted on the smaller map, behind its stride).
+    It has k * k * C + C * F weights and 2 * (C + F) for the normalizations. Each output pixel costs k * k * C + C * F
+    multiply-adds.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, at least 1.
         kernel: Side k of the depthwise kernel in pixels, odd.
-        stride: Of the depthwise convolution, 1 or more.
-        activation: After both, see `keraslight.blocks.conv.activate`; None leaves both linear.
-        style: Padding and normalization.
+        stride: Stride of the depthwise convolution, at least 1.
+        activation: Activation after both; see `keraslight.blocks.conv.activate`. None leaves both linear.
+        style: Padding and batch normalization.
         name: The layers are `{name}_depthwise` and `{name}_pointwise`, each followed by `_bn` and `_act`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: an unknown activation.
+        InvalidArgumentError: The activation is unknown.
     """
     x = depthwise_bn(x, kernel, stride=stride, activation=activation, style=style, name=f"{name}_depthwise")
     return conv_bn(x, channels, 1, activation=activation, style=style, name=f"{name}_pointwise")
@@ -61,24 +61,25 @@ def lightweight_block(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """A separable convolution with a residual: ResNet's basic block at MobileNetV1's price.
+    """A separable convolution with a residual: ResNet's basic block at MobileNetV1's cost.
 
     `y = act(bn(pointwise(act(bn(depthwise(x))))) + shortcut(x))`. The shortcut is the input itself, or a 1x1
-    convolution with batch normalization where the stride or the channels change. The branch is linear before the
-    addition, since a rectified one could only add to the input (He et al., "Identity Mappings in Deep Residual
+    convolution with batch normalization if the stride or the channels change. The branch is linear before the addition,
+    since a rectified one could only increase the input (He et al., "Identity Mappings in Deep Residual
     Networks", ECCV 2016, https://arxiv.org/abs/1603.05027, figure 4c).
 
-    k * k * C + C * F weights and 2 * (C + F) of the normalizations; a projected shortcut has C * F + 2 * F more, which
-    about doubles the cost.
+    It has k * k * C + C * F weights and 2 * (C + F) for the normalizations. A projected shortcut adds C * F + 2 * F,
+    which roughly doubles the cost.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, at least 1.
         kernel: Side k of the depthwise kernel in pixels, odd.
-        stride: Of the depthwise convolution and of the projection, 1 or more.
-        activation: After the depthwise convolution and after the addition, see `keraslight.blocks.conv.activate`.
-        drop_path: Probability to drop the branch, in [0, 1).
-        style: Padding and normalization.
+        stride: Stride of the depthwise convolution and the projection, at least 1.
+        activation: Activation after the depthwise convolution and after the addition; see
+            `keraslight.blocks.conv.activate`.
+        drop_path: Probability of dropping the branch, in [0, 1).
+        style: Padding and batch normalization.
         name: The layers are `{name}_depthwise`, `{name}_pointwise` and `{name}_shortcut`, each with its `_bn`, then
             `{name}_add` and `{name}_act`.
 
@@ -86,7 +87,7 @@ def lightweight_block(
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: an unknown activation.
+        InvalidArgumentError: The activation is unknown.
     """
     shortcut = x
     if stride > 1 or x.shape[-1] != channels:
@@ -100,12 +101,12 @@ def lightweight_block(
 def separable_bn(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
     """Xception's separable convolution: 3x3 depthwise and 1x1, with nothing between them, then batch normalization.
 
-    9 * C + C * F weights and 2 * F of the normalization.
+    It has 9 * C + C * F weights and 2 * F for the normalization.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, at least 1.
-        style: Normalization.
+        style: Batch normalization.
         name: The layers are `{name}_depthwise`, `{name}_pointwise` and `{name}_pointwise_bn`.
 
     Returns:
@@ -128,10 +129,11 @@ def xception_module(
 
     Args:
         x: (B, H, W, C).
-        channels: Output channels of each separable convolution; the last, F, must be C at stride 1.
-        stride: Above 1, a 3x3 max pooling ends the branch and a 1x1 convolution projects the shortcut.
-        activate_first: Whether the first convolution has a ReLU before it too.
-        style: Padding and normalization.
+        channels: Output channels of each separable convolution. The last, F, must equal C at stride 1.
+        stride: Stride, at least 1. Above 1, a 3x3 max pooling ends the branch and a 1x1 convolution projects the
+            shortcut.
+        activate_first: Whether the first convolution is also preceded by a ReLU.
+        style: Padding and batch normalization.
         name: The layers are `{name}_act0`, `{name}_sep0_depthwise`, ..., `{name}_pool`, `{name}_shortcut` and
             `{name}_add`.
 

@@ -1,4 +1,4 @@
-"""ShuffleNet's building pieces: channel shuffle and the units of ShuffleNet V1, V2 and V2+.
+"""ShuffleNet's parts: channel shuffle and the units of ShuffleNet V1, V2 and V2+.
 
 Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083, figures 1 and 2; Ma et al.,
 "ShuffleNet V2", ECCV 2018, https://arxiv.org/abs/1807.11164, figure 3 (c) and (d); for V2+ the authors' code,
@@ -16,20 +16,26 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ChannelSlice
 
 
+def split_channels(x: keras.KerasTensor, *, name: str) -> list[keras.KerasTensor]:
+    """Splits (B, H, W, C) into C maps of one channel each, in layers named `{name}0`, `{name}1` and so on."""
+    return [ChannelSlice(c, c + 1, name=f"{name}{c}")(x) for c in range(x.shape[-1])]
+
+
 def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.KerasTensor:
     """Mixes the channels of `groups` groups: output channel `i * groups + k` is input channel `k * (C / groups) + i`.
 
-    Reshape, permute, reshape, which every converter knows. `channel_shuffle(x, C // groups)` undoes it.
+    It consists of reshape, permute and reshape, which every converter supports. `channel_shuffle(x, C // groups)`
+    reverses it.
 
     Args:
-        x: (B, H, W, C); at most one of H and W is None.
-        groups: Divides C.
+        x: (B, H, W, C), where at most one of H and W is None.
+        groups: Number of groups. Must divide C.
 
     Returns:
         (B, H, W, C).
 
     Raises:
-        InvalidArgumentError: `groups` doesn't divide C, or both sides are open.
+        InvalidArgumentError: `groups` doesn't divide C, or both sides are None.
     """
     _, height, width, channels = x.shape
     if groups < 1 or channels % groups:
@@ -56,25 +62,25 @@ def grouped_shuffle_unit(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """ShuffleNet V1's unit: 1x1 in groups, shuffle, depthwise 3x3, 1x1 in groups, residual (figure 2 b).
+    """ShuffleNet V1's unit: grouped 1x1, depthwise 3x3, shuffle, grouped 1x1, residual (figure 2 b).
 
-    At stride 2 the input's average pool stands beside the branch instead (figure 2 c). The shuffle lets a group's
-    outputs reach all groups of the next convolution; as in the authors' code it comes behind the depthwise one.
+    At stride 2, the branch is concatenated with the average-pooled input instead (figure 2 c). The shuffle lets a
+    group's outputs reach all groups of the next convolution. As in the authors' code, it follows the depthwise one.
 
     Args:
         x: (B, H, W, C).
-        channels: Output channels F, a multiple of 4; equal to C at stride 1, above C at stride 2.
-        groups: Of both 1x1 convolutions; divides C, F / 4 and the channels that the branch gives.
-        stride: 1 or 2.
-        first: Whether the reduction sees all channels, which the paper asks of the first unit of stage 2.
-        style: Padding and normalization.
+        channels: Output channels F, a multiple of 4, equal to C at stride 1 and above C at stride 2.
+        groups: Groups of both 1x1 convolutions. Must divide C, F / 4 and the branch's output channels.
+        stride: Stride, 1 or 2.
+        first: Whether the reduction sees all channels, as in the paper for the first unit of stage 2.
+        style: Padding and batch normalization.
         name: The layers are `{name}_reduce`, `_depthwise`, `_shuffle_split`, ..., `_expand` and `_add` or `_concat`.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: `groups` does not divide, or a side to shuffle is open.
+        InvalidArgumentError: `groups` doesn't divide the channels, or both sides are None.
     """
     inputs, reduced = x, channels // 4
     added = channels if stride == 1 else channels - x.shape[-1]
@@ -86,16 +92,18 @@ def grouped_shuffle_unit(
     if stride == 1:
         return activate(add_residual(inputs, x, name=name), "relu", name=f"{name}_act")
     x = activate(x, "relu", name=f"{name}_act")
-    pooled = layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(inputs)  # the mean counts the zeros
+    pooled = layers.ZeroPadding2D(1, name=f"{name}_pool_pad")(inputs)  # the mean includes the zeros
     pooled = layers.AveragePooling2D(3, strides=2, name=f"{name}_pool")(pooled)
     return layers.Concatenate(name=f"{name}_concat")([pooled, x])
 
 
 def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """ShuffleNet V2's basic unit: half of the channels pass, the others are convolved, then both are shuffled.
+    """ShuffleNet V2's basic unit: half of the channels pass through, the others are convolved, then both are shuffled.
 
     Args:
         x: (B, H, W, C) with an even C.
+        style: Padding and batch normalization.
+        name: Prefix of the layers' names.
 
     Returns:
         (B, H, W, C).
@@ -111,11 +119,13 @@ def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -
 
 
 def shuffle_down(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """ShuffleNet V2's unit for downsampling: both branches see all channels and give half of the new ones.
+    """ShuffleNet V2's downsampling unit: both branches see all channels and compute half of the new ones.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, even.
+        style: Padding and batch normalization.
+        name: Prefix of the layers' names.
 
     Returns:
         (B, ceil(H / 2), ceil(W / 2), F).
@@ -142,32 +152,34 @@ def shuffle_plus_unit(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """The authors' unit of ShuffleNet V2 and V2+: shuffles first, by taking the even channels for the shortcut and the
-    odd ones to convolve. By default it is V2's.
+    """The authors' unit of ShuffleNet V2 (by default) and V2+, which shuffles first.
+
+    It takes the even channels for the shortcut and convolves the odd ones.
 
     Args:
         x: (B, H, W, C) with an even C.
-        channels: Output channels F, equal to C at stride 1, above C at stride 2.
-        kernel: Side of the depthwise kernel; None is the Xception form, three separable 3x3 convolutions.
-        stride: 1, or 2, where both branches see all channels and the shortcut keeps C of them. The Xception form has
-            stride 1 only: the authors' code would stride three times, and no net of theirs does.
-        activation: After each 1x1 convolution.
-        attention: Whether a squeeze-and-excitation ends the branch.
-        divisor: The attention's width, a quarter of the branch's, is rounded to multiples of it.
+        channels: Output channels F, equal to C at stride 1 and above C at stride 2.
+        kernel: Side of the depthwise kernel, in pixels. None is the Xception form, three separable 3x3 convolutions.
+        stride: Stride, 1 or 2. At 2, both branches see all channels and the shortcut keeps C of them. The Xception form
+            only has stride 1: the authors' code would stride three times, and none of their networks does.
+        activation: Activation after each 1x1 convolution.
+        attention: Whether the branch ends in squeeze-and-excitation.
+        divisor: Divisor to which the attention's channels, a quarter of the branch's, are rounded.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: the Xception form is asked to stride, or the shortcut leaves no channels to convolve.
+        InvalidArgumentError: The Xception form has a stride, or the shortcut leaves no channels to convolve.
     """
     if kernel is None and stride > 1:
         raise InvalidArgumentError(f"The Xception form needs stride 1. Received: stride={stride}.")
+    side = 3 if kernel is None else kernel
     if stride == 1:
         short = ChannelSlice(0, None, 2, name=f"{name}_keep")(x)
         x = ChannelSlice(1, None, 2, name=f"{name}_take")(x)
     else:
-        short = depthwise_bn(x, kernel, stride=stride, style=style, name=f"{name}_shortcut_depthwise")
+        short = depthwise_bn(x, side, stride=stride, style=style, name=f"{name}_shortcut_depthwise")
         short = conv_bn(short, x.shape[-1], 1, activation=activation, style=style, name=f"{name}_shortcut")
     middle, added = channels // 2, channels - short.shape[-1]
     if added < 1:
@@ -177,11 +189,11 @@ def shuffle_plus_unit(
         )
     if kernel is None:
         for n, filters in enumerate((middle, middle, added)):
-            x = depthwise_bn(x, 3, style=style, name=f"{name}_depthwise{n}")
+            x = depthwise_bn(x, side, style=style, name=f"{name}_depthwise{n}")
             x = conv_bn(x, filters, 1, activation=activation, style=style, name=f"{name}_pointwise{n}")
     else:
         x = conv_bn(x, middle, 1, activation=activation, style=style, name=f"{name}_expand")
-        x = depthwise_bn(x, kernel, stride=stride, style=style, name=f"{name}_depthwise")
+        x = depthwise_bn(x, side, stride=stride, style=style, name=f"{name}_depthwise")
         x = conv_bn(x, added, 1, activation=activation, style=style, name=f"{name}_project")
     if attention:
         x = squeeze_excite_bn(x, make_divisible(added // 4, divisor), style=style, name=f"{name}_se")
@@ -189,10 +201,16 @@ def shuffle_plus_unit(
 
 
 def squeeze_excite_bn(x: keras.KerasTensor, squeezed: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Squeeze-and-excitation with a batch norm instead of biases and a hard sigmoid; (B, H, W, C) stays.
+    """Squeeze-and-excitation with batch norm instead of biases, and a hard sigmoid.
 
     Args:
+        x: (B, H, W, C).
         squeezed: Channels between the two 1x1 convolutions, at least 1.
+        style: Batch normalization.
+        name: Prefix of the layers' names.
+
+    Returns:
+        (B, H, W, C).
     """
     y = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
     y = conv_bn(y, squeezed, 1, activation="relu", style=style, name=f"{name}_reduce")

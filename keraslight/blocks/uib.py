@@ -26,7 +26,7 @@ def universal_inverted_bottleneck(
     style: ConvStyle = TORCH,
     name: str,
 ) -> keras.KerasTensor:
-    """One block that takes four forms, by which of its two optional depthwise convolutions it has.
+    """A block with four forms, depending on which of its two optional depthwise convolutions it has.
 
     | form | `start` | `middle` |
     | --- | --- | --- |
@@ -38,18 +38,18 @@ def universal_inverted_bottleneck(
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
-        expansion: The middle is `make_divisible(C * expansion)` channels wide; more than 0.
-        start: Kernel side of the depthwise convolution before the expansion; 0 leaves it out.
-        middle: Kernel side of the one between expansion and projection; 0 leaves it out.
-        stride: 1 or 2. Sits on the middle depthwise convolution (both reference codes do so), else on the first.
-        layer_scale: Start value of a layer scale after the projection; it also applies without a residual.
-        drop_path: Probability to drop the branch, in [0, 1); only where there is a residual.
+        expansion: Channels of the middle as a multiple of C, above 0, rounded by `make_divisible`.
+        start: Side of the depthwise kernel before the expansion, in pixels. 0 omits it.
+        middle: Side of the depthwise kernel between expansion and projection, in pixels. 0 omits it.
+        stride: Stride, 1 or 2, of the middle depthwise convolution (as in both reference codes), or else of the first.
+        layer_scale: Initial value of a layer scale after the projection, even without a residual. None for none.
+        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
 
     Raises:
-        InvalidArgumentError: `stride` is above 1 without a depthwise convolution to carry it.
+        InvalidArgumentError: `stride` is above 1, but there is no depthwise convolution.
     """
     if stride > 1 and not (start or middle):
         raise InvalidArgumentError(
@@ -87,12 +87,12 @@ def fused_inverted_bottleneck(
     Args:
         x: (B, H, W, C).
         channels: Output channels F.
-        expansion: The middle is `make_divisible(C * expansion)` channels wide.
-        kernel: Side of the full convolution's kernel.
-        stride: Of the full convolution, 1 or 2.
+        expansion: Channels of the middle as a multiple of C, rounded by `make_divisible`.
+        kernel: Side of the full convolution's kernel, in pixels.
+        stride: Stride of the full convolution, 1 or 2.
 
     Returns:
-        (B, ceil(H / stride), ceil(W / stride), F); with the input added where shapes allow.
+        (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
     inputs, in_channels = x, x.shape[-1]
     expanded = make_divisible(in_channels * expansion)

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line. A keraslight error becomes one line on stderr and exit code 1."""
+    """Runs the command line. Errors raised by keraslight become one line on stderr and exit code 1."""
     try:
         from keraslight.cli.app import app
     except ModuleNotFoundError as error:

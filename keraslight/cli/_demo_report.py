@@ -1,89 +1,112 @@
-"""What the demo leaves behind: the table of its stages and two pictures of the answers."""
+"""Report of the demo: the table of its stages, and two figures about the predictions."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-from rich.console import Console
+from numpy.typing import NDArray
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from keraslight.cli.demo import Stage
+from keraslight._pictures import finished, new_figure
+from keraslight.cli._common import console, save_table
+from keraslight.cli._forms import Form
 
 
-def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int = 10) -> np.ndarray:
-    """(classes, classes) counts: rows are the true digits, columns what was answered."""
+@dataclasses.dataclass
+class Stage:
+    """A stage of the demo: its model, share of zeros, training time, servable version, and file for Android."""
+
+    name: str
+    model: Any
+    sparsity: float
+    seconds: float
+    servable: Path
+    form: Form
+    largest_difference: float = 0.0
+
+
+def confusion(targets: NDArray[np.int32], predictions: NDArray[np.int64], classes: int = 10) -> NDArray[np.int64]:
+    """Confusion matrix (classes, classes): one row per true digit, one column per predicted digit."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (targets, predictions), 1)
     return counts
 
 
-def draw_confusion(counts: np.ndarray, labels: tuple[str, ...], file: Path) -> None:
-    """The counts as a picture, darker for more."""
-    from matplotlib.figure import Figure  # no pyplot: no global state, no display
-
-    figure = Figure(figsize=(6, 6), layout="constrained")
+def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Path) -> None:
+    """Draws a confusion matrix, darker for higher counts."""
+    figure = new_figure(6, 6)
     axes = figure.subplots()
     axes.imshow(counts, cmap="Blues")
     for row, column in np.argwhere(counts):
         color = "white" if counts[row, column] > counts.max() / 2 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
     axes.set(
-        xticks=range(len(labels)), xticklabels=labels, yticks=range(len(labels)), yticklabels=labels,
-        xlabel="answered", ylabel="digit",
+        xticks=range(len(labels)),
+        xticklabels=labels,
+        yticks=range(len(labels)),
+        yticklabels=labels,
+        xlabel="predicted digit",
+        ylabel="true digit",
         title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
-    )  # fmt: skip
-    figure.savefig(file, dpi=120)
+    )
+    finished(figure, file)
 
 
 def draw_images(
-    files: list[Path], targets: np.ndarray, predictions: np.ndarray, labels: tuple[str, ...], file: Path
+    files: list[Path], targets: NDArray[np.int32], predictions: NDArray[np.int64], labels: tuple[str, ...], file: Path
 ) -> None:
-    """A grid of classified digits, the wrong ones first and in red."""
-    from matplotlib.figure import Figure
+    """Draws a grid of classified digits, starting with the misclassified ones in red."""
     from PIL import Image
 
     wrong_first = np.argsort(targets == predictions, kind="stable")[:40]
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    figure = new_figure(10, 5.5)
     for axes, index in zip(figure.subplots(4, 10).flat, wrong_first, strict=True):
         axes.imshow(np.asarray(Image.open(files[index])), cmap="gray")
         right = targets[index] == predictions[index]
         text = labels[predictions[index]] + ("" if right else f" (is {labels[targets[index]]})")
         axes.set_title(text, color="black" if right else "red", fontsize=10)
         axes.axis("off")
-    figure.suptitle("What the served int8 model answered, mistakes first")
-    figure.savefig(file, dpi=120)
+    figure.suptitle("Predictions of the served int8 model, mistakes first")
+    finished(figure, file)
 
 
-def report(stages: list[Stage], to: Path, console: Console, *, model: str, images: int, seconds: float) -> None:
-    """Prints the table and writes it as text and as JSON."""
+def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: float) -> None:
+    """Prints the table, and writes it as text and as JSON."""
     table = Table(title=f"{model} on {images} held-out digits, LiteRT with one thread, {seconds:.0f} s in all")
     for heading in ("model", "accuracy", "zeros", ".tflite", "gzip", "latency", "training"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
-    first = stages[0]
+    first = stages[0].form
+    figures = []
     for stage in stages:
+        form = stage.form
         table.add_row(
             stage.name,
-            f"{stage.accuracy:.2%}",
+            f"{form.accuracy:.2%}",
             f"{stage.sparsity:.0%}",
-            f"{stage.kilobytes:,.0f} kB ({stage.kilobytes / first.kilobytes:.2f})",
-            f"{stage.gzip_kilobytes:,.0f} kB ({stage.gzip_kilobytes / first.gzip_kilobytes:.2f})",
-            f"{stage.milliseconds:.2f} ms ({stage.milliseconds / first.milliseconds:.2f})",
+            f"{1000 * form.megabytes:,.0f} kB ({form.megabytes / first.megabytes:.2f})",
+            f"{1000 * form.gzip_megabytes:,.0f} kB ({form.gzip_megabytes / first.gzip_megabytes:.2f})",
+            f"{form.milliseconds:.2f} ms ({form.milliseconds / first.milliseconds:.2f})",
             f"{stage.seconds:.0f} s",
         )
+        figures.append(
+            {
+                "name": stage.name,
+                "sparsity": stage.sparsity,
+                "servable": str(stage.servable),
+                "litert": str(form.file),
+                "accuracy": form.accuracy,
+                "kilobytes": 1000 * form.megabytes,
+                "gzip_kilobytes": 1000 * form.gzip_megabytes,
+                "milliseconds": form.milliseconds,
+                "seconds": stage.seconds,
+                "largest_difference": stage.largest_difference,
+            }
+        )
     console.print(table)
-    with (to / "table.txt").open("w") as text:
-        Console(file=text, width=110).print(table)
-    figures = [
-        {**dataclasses.asdict(dataclasses.replace(stage, model=None)), "servable": str(stage.servable),
-         "litert": str(stage.litert)}
-        for stage in stages
-    ]  # fmt: skip
-    for figure in figures:
-        del figure["model"]
+    save_table(table, to / "table.txt")
     (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))
     console.print(f"Table, confusion matrix and classified images: {to}/")

@@ -1,4 +1,4 @@
-"""The commands that ask a model server: `classify` and `load-test`."""
+"""`keraslight classify` and `keraslight load-test`: clients of a model server."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+from typer import Argument, Option
+
+from keraslight.cli._common import console, error_console
 
 if TYPE_CHECKING:
     from keraslight_serving.client import Answer
     from keraslight_serving.client.load_test import LoadReport
 
-console = Console()
-
 Server = Annotated[
-    str,
-    typer.Option(
-        help="HOST:PORT of a model server, or http://HOST:PORT for REST; several, separated by commas, take turns."
-    ),
+    str, Option(help="HOST:PORT for gRPC or http://HOST:PORT for REST; round-robins over several, separated by commas.")
 ]
-Model = Annotated[str, typer.Option(help="The served model's name.")]
-Version = Annotated[
-    str | None, typer.Option(help="A version's number, or a label such as stable. [default: the newest]",
-                             show_default=False)
-]  # fmt: skip
-Timeout = Annotated[float, typer.Option(help="Seconds for a request, retries included.")]
-Images = Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", metavar="IMAGE...")]
+Model = Annotated[str, Option(help="Name of the served model.")]
+Version = Annotated[str | None, Option(help="Version number, or a label such as stable.", show_default="newest")]
+Timeout = Annotated[float, Option(help="Timeout per request including retries, in seconds.")]
+Images = Annotated[list[Path], Argument(help="Image files, or folders of image files.", metavar="IMAGE...")]
 
 
 def classify(
@@ -40,18 +34,18 @@ def classify(
     server: Server = "localhost:8500",
     model: Model = "default",
     version: Version = None,
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 5,
+    top: Annotated[int, Option(help="Number of classes to show per image.", min=1)] = 5,
     timeout: Timeout = 30.0,
     labels: Annotated[
-        Path | None, typer.Option(help="A text file with a class name a line, for models that don't know theirs.")
+        Path | None, Option(help="Text file with one class name per line, for models without labels.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")] = False,
-    thumbnails: Annotated[bool, typer.Option(help="Show small pictures, in a terminal with colors.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print one JSON object per line instead of a table.")] = False,
+    thumbnails: Annotated[bool, Option(help="Show thumbnails, in terminals with color.")] = False,
 ) -> None:
     """Classify image files with a served model.
 
-    Ends with 0; with 1 if the server can't be asked; with 2 if some of the images can't be classified, which are named
-    on stderr while the others are answered.
+    Exit codes: 0 on success, 1 if the server is unavailable, 2 if some images
+    can't be classified; these are listed on stderr.
     """
     from keraslight_serving.client import ClassifierClient, ServingError
 
@@ -67,13 +61,14 @@ def classify(
                 progress.advance(task)
                 if answer.error is not None:
                     failed += 1
-                    typer.echo(f"{type(answer.error).__name__}: {answer.error}", err=True)
+                    _print_error(answer.error)
                 elif as_json:
                     typer.echo(json.dumps({"image": answer.source, "classes": [c._asdict() for c in answer.ranking]}))
                 else:
                     answered.append(answer)
     except ServingError as error:
-        raise typer.Exit(_fail(error)) from error
+        _print_error(error)
+        raise typer.Exit(1) from error
     if answered:
         console.print(_table(answered, thumbnails and console.color_system is not None))
     if failed:
@@ -86,21 +81,22 @@ def load_test(
     model: Model = "default",
     version: Version = None,
     rate: Annotated[
-        float | None, typer.Option(help="Open loop: so many requests a second. [default: closed loop]", min=0.001,
-                                   show_default=False)
+        float | None, Option(help="Open loop: requests per second.", min=0.001, show_default="closed loop")
     ] = None,
-    concurrency: Annotated[int, typer.Option(help="Closed loop: requests in flight.", min=1)] = 8,
-    seconds: Annotated[float, typer.Option(help="How long to send requests.", min=0.01)] = 10.0,
+    concurrency: Annotated[int, Option(help="Closed loop: requests in flight.", min=1)] = 8,
+    seconds: Annotated[float, Option(help="Duration of the test, in seconds.", min=0.01)] = 10.0,
     timeout: Timeout = 30.0,
-    seed: Annotated[int, typer.Option(help="Seed of the open loop's moments.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="Write the latencies to a .png or .svg file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:  # fmt: skip
-    """Measure how many images a second a server classifies, and how long the answers take.
+    seed: Annotated[int, Option(help="Random seed for the arrival times of the open loop.")] = 0,
+    plot: Annotated[Path | None, Option(help="Write a histogram of the latencies to this .png or .svg file.")] = None,
+    as_json: Annotated[bool, Option("--json", help="Print a JSON object instead of a table.")] = False,
+) -> None:
+    """Measure the throughput and latency of a model server.
 
-    The closed loop (--concurrency) tells what the server can do; the open loop (--rate) what users wait for: a latency
-    there counts from the moment at which the request was due, even if a stalled server kept it from being sent.
-    Failed requests are counted, not sent again.
+    The closed loop (--concurrency) measures the server's capacity. The open
+    loop (--rate) measures latency as users see it: from the time a request
+    was due, even if a stalled server delayed sending it.
+
+    Failed requests are counted, not retried; with any, the exit code is 2.
     """
     from keraslight_serving.client import AsyncClassifierClient, Retry, ServingError
     from keraslight_serving.client.load_test import load_test as run
@@ -125,8 +121,9 @@ def load_test(
     try:
         report = asyncio.run(measure())
     except ServingError as error:
-        raise typer.Exit(_fail(error)) from error
-    loop = f"{concurrency} in flight" if rate is None else f"{rate:g} a second due"
+        _print_error(error)
+        raise typer.Exit(1) from error
+    loop = f"{concurrency} in flight" if rate is None else f"{rate:g} per second"
     percentiles = {f"p{percent:g}": 1000 * value for percent, value in report.percentiles().items()}
     if as_json:
         summary = {"loop": loop, "seconds": report.seconds, "answers": len(report.latencies), "rate": report.rate}
@@ -134,7 +131,7 @@ def load_test(
     else:
         table = Table("", "", title=f"{model} at {server}: {loop}", show_header=False)
         table.add_row("answers", f"{len(report.latencies):,} in {report.seconds:.1f} s")
-        table.add_row("answers a second", f"{report.rate:,.1f}")
+        table.add_row("answers per second", f"{report.rate:,.1f}")
         for name, value in percentiles.items():
             table.add_row("slowest" if name == "p100" else name, f"{value:,.2f} ms")
         for name, count in report.errors.items():
@@ -150,18 +147,17 @@ def _version(given: str | None) -> int | str | None:
     return int(given) if given is not None and given.isdigit() else given
 
 
-def _fail(error: Exception) -> int:
+def _print_error(error: Exception) -> None:
     typer.echo(f"{type(error).__name__}: {error}", err=True)
-    return 1
 
 
 def _progress(visible: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not visible)
+    return Progress(*columns, console=error_console, transient=True, disable=not visible)
 
 
 def _table(answers: list[Answer], thumbnails: bool) -> Table:
-    """A row an image. Paths are shown from the folder that all images are in."""
+    """One row per image, with paths relative to the common folder."""
     folder = os.path.commonpath([os.path.dirname(os.path.abspath(answer.source)) for answer in answers])
     table = Table("image", *(f"{place + 1}." for place in range(max(len(answer.ranking) for answer in answers))))
     for answer in answers:
@@ -173,32 +169,36 @@ def _table(answers: list[Answer], thumbnails: bool) -> Table:
 
 
 def _thumbnail(path: str, columns: int = 16) -> Text:
-    """The image in half blocks: each character is two pixels, one above the other."""
+    """Draws an image with half blocks: each character shows two pixels, one above the other."""
     from PIL import Image
 
     with Image.open(path) as image:
         rows = 2 * max(1, round(columns * image.height / image.width / 2))
-        pixels = image.convert("RGB").resize((columns, rows))
+        pixels = image.convert("RGB").resize((columns, rows)).tobytes()
+
+    def color(place: int) -> str:
+        return f"rgb({','.join(map(str, pixels[3 * place : 3 * place + 3]))})"
+
     text = Text()
-    for y in range(0, rows, 2):
-        for x in range(columns):
-            (upper, lower) = (f"rgb({','.join(map(str, pixels.getpixel((x, y + n))))})" for n in (0, 1))
-            text.append("▀", style=f"{upper} on {lower}")
+    for row in range(0, rows * columns, 2 * columns):
+        for upper in range(row, row + columns):
+            text.append("▀", style=f"{color(upper)} on {color(upper + columns)}")
         text.append("\n")
     return text
 
 
 def _plot(report: LoadReport, title: str, path: Path) -> None:
-    """How many requests took how long, and which percentiles that makes."""
-    from matplotlib.figure import Figure
+    """Draws a histogram of the latencies, with percentiles."""
+    from keraslight._pictures import new_figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     milliseconds = 1000 * report.latencies
     axes.hist(milliseconds, bins=60, color="0.6")
     styles = {50: "-", 90: "--", 99: ":"}
-    for percent, value in report.percentiles(tuple(styles)).items():
-        axes.axvline(1000 * value, color="black", linestyle=styles[percent], label=f"p{percent}: {1000 * value:.1f} ms")
-    axes.set(xlabel="milliseconds", ylabel="requests", title=f"{title}; {report.rate:.1f} answers a second")
+    values = report.percentiles(tuple(styles)).values()
+    for (percent, style), value in zip(styles.items(), values, strict=True):
+        axes.axvline(1000 * value, color="black", linestyle=style, label=f"p{percent}: {1000 * value:.1f} ms")
+    axes.set(xlabel="milliseconds", ylabel="requests", title=f"{title}; {report.rate:.1f} answers per second")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -1,262 +1,275 @@
-"""`keraslight prune`, `cluster`, `quantize` and `fuse`: from a run folder to a smaller model, measured."""
+"""`keraslight prune`, `cluster`, `fuse` and `quantize`: from a run folder to a smaller model, measured."""
 
 from __future__ import annotations
 
 import enum
 import sys
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import typer
-from rich.console import Console
+from typer import Option
 
-from keraslight.cli import _teacher
+from keraslight.cli import _common
+from keraslight.cli._common import Data, NewRun, Run, Seed, console
+from keraslight.errors import InvalidArgumentError
 
-app = typer.Typer()
-console = Console(width=None if sys.stdout.isatty() else 150)  # the table must not be wrapped in a log
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
 
-Run = Annotated[Path, typer.Argument(help="A run folder that `keraslight train` wrote.", metavar="RUN")]
-Data = Annotated[str, typer.Option(help='"digits" (scikit-learn\'s 1,797 scans), or a folder with one folder a class.')]
-NewRun = Annotated[Path, typer.Option(help="Run folder to write; `export`, `litert` and `quantize` read it.")]
-Seed = Annotated[int, typer.Option(help="Seed of the order, the augmentation and dropout.")]
+    from keraslight.cli._forms import Form
+    from keraslight.training import ImageData, Recipe
 
+Epochs = Annotated[int, Option(help="Passes over the training images.", min=1)]
+BatchSize = Annotated[int, Option(help="Images per step.", min=1)]
+LearningRate = Annotated[float, Option(help="Peak learning rate of the cosine schedule.")]
 
-class Method(enum.StrEnum):
-    """How a model comes to int8."""
+Method = enum.StrEnum("Method", ["ptq", "qat"])
+Schedule = enum.StrEnum("Schedule", ["polynomial", "constant"])
 
-    ptq = "ptq"
-    qat = "qat"
-
-
-class Schedule(enum.StrEnum):
-    """How the sparsity rises."""
-
-    polynomial = "polynomial"
-    constant = "constant"
+Policy = enum.StrEnum("Policy", ["default", "xnnpack"])
 
 
-class Policy(enum.StrEnum):
-    """Which layers are pruned."""
-
-    default = "default"
-    xnnpack = "xnnpack"
-
-
-@app.command()
 def prune(
     run: Run,
     data: Data,
     to: NewRun,
-    sparsity: Annotated[float, typer.Option(help="Share of zeros in every pruned kernel, 0..1.")] = 0.7,
+    sparsity: Annotated[float, Option(help="Share of zeros in each pruned kernel, 0 to 1.")] = 0.7,
     layer: Annotated[
         list[str] | None,
-        typer.Option(
-            help='PATTERN=SHARE, such as "stage0_*=0.5", in place of --sparsity: the first that matches a layer '
-            "counts; layers without one stay dense."
+        Option(
+            help='PATTERN=SHARE, such as "stage0_*=0.5"; repeatable, the first match applies. Replaces --sparsity; '
+            "layers without a match stay dense."
         ),
     ] = None,
-    schedule: Annotated[Schedule, typer.Option(help="How the sparsity rises.")] = Schedule.polynomial,
+    schedule: Annotated[Schedule, Option(help="Schedule by which the sparsity rises.")] = Schedule.polynomial,
     policy: Annotated[
-        Policy, typer.Option(help="xnnpack: only the 1x1 convolutions that XNNPACK can run sparse.")
+        Policy, Option(help="Layers to prune; xnnpack: only the 1x1 convolutions that XNNPACK can run sparse.")
     ] = Policy.default,
     two_of_four: Annotated[
         bool,
-        typer.Option(
-            "--two-of-four", help="Two zeros in every four channels, at once: --sparsity and --schedule don't count."
+        Option(
+            "--two-of-four",
+            help="2:4 sparsity at once: two zeros in every four channels; ignores --sparsity, --schedule.",
         ),
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 12,
-    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 3e-3,
-    teacher: _teacher.Teacher = None,
-    temperature: _teacher.Temperature = None,
-    alpha: _teacher.Alpha = None,
-    scan: Annotated[bool, typer.Option("--scan", help="First scan each layer: scan.txt, scan.png.")] = False,
+    epochs: Epochs = 12,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 3e-3,
+    teacher: _common.Teacher = None,
+    temperature: _common.Temperature = None,
+    alpha: _common.Alpha = None,
+    scan: Annotated[
+        bool, Option("--scan", help="First scan each layer's sensitivity; writes scan.txt and scan.png.")
+    ] = False,
     seed: Seed = 0,
-) -> None:  # fmt: skip
-    """Fine-tune a trained model while its smallest weights become zero.
+) -> None:
+    """Fine-tune a trained model while pruning its smallest weights.
 
-    keraslight prune runs/net --data digits --to runs/pruned --sparsity 0.7
-    keraslight prune runs/net --data digits --to runs/pruned --layer "stage0_*=0.5" --layer "*_expand=0.8"
-    keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
+    Writes a run folder and a LiteRT file, and compares them with the original.
+
+    Examples:
+
+      keraslight prune runs/net --data digits --to runs/pruned --sparsity 0.7
+      keraslight prune runs/net --data digits --to runs/pruned --layer "*_e*=0.8"
+      keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss, Recipe
+    from keraslight.training import ClassificationLoss
 
-    model, details, images = _load(run, data)
-    recipe = Recipe.from_dict(details["recipe"])
-    distillation = _teacher.distillation(teacher, images, temperature=temperature, alpha=alpha)
+    trained = _load(run, data)
+    distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
     if distillation is not None:
-        details = {**details, "distillation": distillation.to_dict()}
+        trained.details["distillation"] = distillation.to_dict()
     if scan:
-        report = compress.sensitivity(model, images.validation_arrays(), policy=policy.value)
+        report = compress.sensitivity(trained.model, trained.images.validation_arrays(), policy=policy.value)
         to.mkdir(parents=True, exist_ok=True)
         (to / "scan.txt").write_text(f"{report}\n", encoding="utf-8")
         console.print(f"Sensitivity: {to / 'scan.txt'}, {report.plot(to / 'scan.png')}")
     pruned = compress.prune(
-        model,
-        # Another seed than the float training's: fine-tuning sees the images augmented anew.
-        images.train(batch_size, recipe.augmentation, seed + 1, epochs=epochs),
+        trained.model,
+        trained.batches(batch_size, epochs, seed),
         sparsity=_shares(layer) if layer else sparsity,
         epochs=1,
         learning_rate=learning_rate,
         schedule=schedule.value,
         policy=policy.value,
         m_by_n=(2, 4) if two_of_four else None,
-        loss=ClassificationLoss(recipe.label_smoothing) if distillation is None else None,
+        loss=ClassificationLoss(trained.recipe.label_smoothing) if distillation is None else None,
         distillation=distillation,
         seed=seed,
         verbose=0,
     )
     console.print(str(compress.sparsity(pruned, tuple(_shares(layer)) if layer else None, policy.value)))
-    _finish_run(pruned, details, to, model, images, "pruned")
+    _finish_run(trained, pruned, to, "pruned")
 
 
-@app.command()
 def cluster(
     run: Run,
     data: Data,
     to: NewRun,
-    clusters: Annotated[int, typer.Option(help="Distinct values to leave in each kernel.", min=2)] = 16,
+    clusters: Annotated[int, Option(help="Number of distinct values per kernel.", min=2)] = 16,
     layer: Annotated[
         list[str] | None,
-        typer.Option(help='Pattern of layers, such as "stage3_*". [default: all but depthwise ones and the first]'),
+        Option(
+            help='Pattern of layers to cluster, such as "stage3_*"; repeatable.',
+            show_default="all but depthwise layers and the first",
+        ),
     ] = None,
     keep_zeros: Annotated[
-        bool, typer.Option("--keep-zeros/--fill-zeros", help="Keep the zeros of pruned kernels.")
+        bool, Option("--keep-zeros/--fill-zeros", help="Whether zeros of pruned kernels stay zero.")
     ] = True,
-    epochs: Annotated[int, typer.Option(help="Passes over the images.", min=1)] = 4,
-    batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-4,
+    epochs: Epochs = 4,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 1e-4,
     seed: Seed = 0,
-) -> None:  # fmt: skip
-    """Fine-tune a trained model with few distinct values in each kernel: files of the same size that pack small.
+) -> None:
+    """Fine-tune a trained model with few distinct weights per kernel.
 
-    keraslight cluster runs/net --data digits --to runs/clustered --clusters 16
+    Files keep their size, but compress well.
+
+    Example:
+
+      keraslight cluster runs/net --data digits --to runs/clustered --clusters 16
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss, Recipe
+    from keraslight.training import ClassificationLoss
 
-    model, details, images = _load(run, data)
-    recipe = Recipe.from_dict(details["recipe"])
+    trained = _load(run, data)
     clustered = compress.cluster(
-        model,
-        images.train(batch_size, recipe.augmentation, seed + 1, epochs=epochs),
+        trained.model,
+        trained.batches(batch_size, epochs, seed),
         clusters=clusters,
         epochs=1,
         learning_rate=learning_rate,
         layers=layer or None,
         preserve_sparsity=keep_zeros,
-        loss=ClassificationLoss(recipe.label_smoothing),
+        loss=ClassificationLoss(trained.recipe.label_smoothing),
         seed=seed,
         verbose=0,
     )
     console.print(str(compress.cluster_report(clustered, layer or None)))
-    _finish_run(clustered, details, to, model, images, "clustered")
+    _finish_run(trained, clustered, to, "clustered")
 
 
-@app.command()
-def fuse(
-    run: Run,
-    data: Data,
-    to: NewRun,
-) -> None:
-    """Fold batch norms, activations and parallel branches into convolutions: the same answers from fewer layers."""
+def fuse(run: Run, data: Data, to: NewRun) -> None:
+    """Fold batch norms, activations and branches into convolutions.
+
+    The fused model has fewer layers and gives the same predictions.
+    """
     from keraslight import compress
 
-    model, details, images = _load(run, data)
-    fused = compress.fuse(model)
-    console.print(f"{len(model.layers)} layers became {len(fused.layers)}.")
-    _finish_run(fused, details, to, model, images, "fused")
+    trained = _load(run, data)
+    fused = compress.fuse(trained.model)
+    console.print(f"{len(trained.model.layers)} layers became {len(fused.layers)}.")
+    _finish_run(trained, fused, to, "fused")
 
 
-@app.command()
 def quantize(
     run: Run,
     data: Data,
-    to: Annotated[Path, typer.Option(help="The int8 .tflite file to write.")],
+    to: Annotated[Path, Option(help="int8 .tflite file to write.")],
     method: Annotated[
-        Method, typer.Option(help="ptq sets ranges from images, without training; qat trains with rounding.")
+        Method, Option(help="ptq: calibration without training; qat: training with quantization.")
     ] = Method.ptq,
-    epochs: Annotated[int, typer.Option(help="For qat: passes over the images.", min=1)] = 3,
-    batch_size: Annotated[int, typer.Option(help="For qat: images a step.", min=1)] = 32,
-    learning_rate: Annotated[float, typer.Option(help="For qat: peak of the cosine schedule.")] = 1e-4,
-    skip: Annotated[list[str] | None, typer.Option(help='Pattern of layers that stay float, such as "head*".')] = None,
+    epochs: Annotated[int, Option(help="For qat: passes over the training images.", min=1)] = 3,
+    batch_size: Annotated[int, Option(help="For qat: images per step.", min=1)] = 32,
+    learning_rate: Annotated[float, Option(help="For qat: peak learning rate of the cosine schedule.")] = 1e-4,
+    skip: Annotated[
+        list[str] | None, Option(help='Pattern of layers that stay float, such as "head*"; repeatable.')
+    ] = None,
     mixed: Annotated[
         float | None,
-        typer.Option(
-            help="For ptq: leave the most costly layers float, until at most this share of accuracy is lost, 0..1.",
-            metavar="MAX_DROP", show_default=False,
+        Option(
+            help="For ptq: keep the most sensitive layers float until at most this share of accuracy is lost, 0 to 1.",
+            metavar="MAX_DROP",
+            show_default=False,
         ),
     ] = None,
     keep_relu6: Annotated[
         bool,
-        typer.Option(
-            "--keep-relu6/--replace-relu6", help="For ptq: make ReLU6 a ReLU, to equalize over it too; answers change."
+        Option(
+            "--keep-relu6/--replace-relu6",
+            help="For ptq: whether ReLU6 stays; replaced by ReLU, it allows equalization but changes predictions.",
         ),
     ] = True,
     seed: Seed = 0,
-) -> None:  # fmt: skip
-    """Convert a trained model to an int8 LiteRT file, by calibration (ptq) or quantization-aware training (qat).
+) -> None:
+    """Quantize a trained model to an int8 LiteRT file.
 
-    keraslight quantize runs/net --data digits --to net.tflite
-    keraslight quantize runs/net --data digits --to net.tflite --mixed 0.005
-    keraslight quantize runs/pruned --data digits --to net.tflite --method qat --epochs 3
+    Calibrates ranges with images (ptq), or trains with quantization (qat).
+
+    Examples:
+
+      keraslight quantize runs/net --data digits --to net.tflite
+      keraslight quantize runs/net --data digits --to net.tflite --mixed 0.005
+      keraslight quantize runs/net --data digits --to net.tflite --method qat
     """
     from keraslight import compress
-    from keraslight.errors import InvalidArgumentError
     from keraslight.export import to_litert
-    from keraslight.training import Recipe
 
     if mixed is not None and (skip or method is Method.qat):
         raise InvalidArgumentError(
             f"`--mixed` must come with `--method ptq` and without `--skip`. Received: --method {method.value}, --skip "
             f"{skip}."
         )
-    model, details, images = _load(run, data)
-    rounded = model
+    trained = _load(run, data)
+    model = rounded = trained.model
     if method is Method.qat:
-        recipe = Recipe.from_dict(details["recipe"])
-        batches = images.train(batch_size, recipe.augmentation, seed + 1, epochs=epochs)
-        trained = compress.train_quantized(
+        batches = trained.batches(batch_size, epochs, seed)
+        aware = compress.train_quantized(
             model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=0
         )
-        to_litert(trained, to)
-        rounded = compress.quantized_weights_to_keras(trained, model)
+        to_litert(aware, to)
+        rounded = compress.quantized_weights_to_keras(aware, model)
     else:
-        how = {"replace_relu6": not keep_relu6, "seed": seed}
-        batches = images.train(32, None, seed)
+        batches = trained.images.train(32, None, seed)
         if mixed is None:
-            compress.calibrate(model, batches, to, skip=skip or (), **how)
+            compress.calibrate(model, batches, to, skip=skip or (), replace_relu6=not keep_relu6, seed=seed)
         else:
-            held_out = images.validation_arrays()
             report = compress.calibrate_mixed(
-                model, batches, to, max_drop=mixed, validation_data=held_out, verbose=int(sys.stdout.isatty()), **how
+                model,
+                batches,
+                to,
+                max_drop=mixed,
+                validation_data=trained.images.validation_arrays(),
+                replace_relu6=not keep_relu6,
+                seed=seed,
+                verbose=int(sys.stdout.isatty()),
             )
             console.print(str(report))
-    _compare(model, [("int8", to, rounded)], images, to.with_suffix(""))
+    _compare(trained, "int8", to, rounded, to.with_suffix(""))
 
 
-def _load(run: Path, data: str) -> tuple[Any, dict[str, Any], Any]:
-    """The run's model and details, and the images, prepared as the run says."""
-    from keraslight.errors import InvalidArgumentError
+class _Trained(NamedTuple):
+    """A run's best model, the content of its model.json, its recipe, and the images, prepared as for its training."""
+
+    model: keras.Model
+    details: dict[str, Any]
+    recipe: Recipe
+    images: ImageData
+
+    def batches(self, batch_size: int, epochs: int, seed: int) -> tf.data.Dataset:
+        # Not the seed of the float training: fine-tuning sees the images augmented differently.
+        return self.images.train(batch_size, self.recipe.augmentation, seed + 1, epochs=epochs)
+
+
+def _load(run: Path, data: str) -> _Trained:
     from keraslight.preprocessing import Preprocessing
-    from keraslight.training import load_digits, load_directory, load_run
+    from keraslight.training import Recipe, load_run
 
     model, details = load_run(run)
-    spec = Preprocessing.from_dict(details["preprocessing"])
-    images = load_digits(spec) if data == "digits" else load_directory(data, spec)
+    images = _common.load_images(data, Preprocessing.from_dict(details["preprocessing"]))
     if list(images.labels) != list(details["labels"]):
         raise InvalidArgumentError(
             f"`--data` must have the classes of the run, {details['labels']}. Received: {list(images.labels)}."
         )
-    return model, details, images
+    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images)
 
 
 def _shares(layers: list[str]) -> dict[str, float]:
-    """PATTERN=SHARE texts as a dictionary."""
-    from keraslight.errors import InvalidArgumentError
-
+    """Parses PATTERN=SHARE."""
     shares = {}
     for text in layers:
         pattern, _, share = text.rpartition("=")
@@ -269,37 +282,35 @@ def _shares(layers: list[str]) -> dict[str, float]:
     return shares
 
 
-def _finish_run(model: Any, details: dict[str, Any], to: Path, before: Any, images: Any, name: str) -> None:
-    """Writes a run folder with both LiteRT files, and compares them."""
+def _finish_run(trained: _Trained, model: keras.Model, to: Path, name: str) -> None:
+    """Writes a run folder with a LiteRT file, and compares it with the trained model."""
     from keraslight.export import to_litert
-    from keraslight.training._run import RunFolder
+    from keraslight.training.run_folder import RunFolder
 
     folder = RunFolder(to)
     folder.save_best(model)
     file = to_litert(model, to / f"{name}.tflite")
-    measured = _compare(before, [(name, file, model)], images, to / name)
-    folder.save_info({**details, "metrics": {"val_accuracy": measured[-1].accuracy}})
+    measured = _compare(trained, name, file, model, to / name)
+    folder.save_info({**trained.details, "metrics": {"val_accuracy": measured.accuracy}})
     console.print(f"Run folder: {to}")
 
 
-def _compare(before: Any, others: list[tuple[str, Path, Any]], images: Any, stem: Path) -> list[Any]:
-    """Prints the table and writes it with its picture to `stem`_table.txt and `stem`_table.png."""
-    import tempfile
-
-    from keraslight.cli import _measure
+def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem: Path) -> Form:
+    """Measures a file against the trained model; prints the table and writes `stem`_table.txt and `stem`_table.png."""
+    from keraslight.cli import _forms
     from keraslight.export import to_litert
 
-    pixels, targets = images.validation_arrays()
-    title = f"{before.name} on {len(targets)} held-out images, LiteRT with one thread"
+    pixels, targets = trained.images.validation_arrays()
+    title = f"{trained.model.name} on {len(targets)} held-out images, LiteRT with one thread"
     with tempfile.TemporaryDirectory() as folder:
-        first = to_litert(before, Path(folder) / "before.tflite")
-        forms = [_measure.form("before", first, before)]
-        forms += [_measure.form(name, file, model) for name, file, model in others]
-        _measure.measure(forms, pixels.astype("float32"), targets)
-    table = _measure.table(forms, title)
+        before = to_litert(trained.model, Path(folder) / "before.tflite")
+        forms = [_forms.form("before", before, trained.model), _forms.form(name, file, model)]
+        _forms.measure(forms, pixels.astype("float32"), targets)
+    table = _forms.table(forms, title)
     console.print(table)
     text = stem.with_name(f"{stem.name}_table.txt")
-    with text.open("w", encoding="utf-8") as stream:
-        Console(file=stream, width=160).print(table)
-    console.print(f"Table: {text}; picture: {_measure.draw(forms, title, text.with_suffix('.png'))}")
-    return forms
+    _common.save_table(table, text)
+    chart = text.with_suffix(".png")
+    _forms.draw(forms, title, chart)
+    console.print(f"Table: {text}; chart: {chart}")
+    return forms[-1]

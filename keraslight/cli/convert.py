@@ -6,105 +6,87 @@ import enum
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.console import Console
 from rich.table import Table
+from typer import Option
 
-console = Console()
+from keraslight.cli import _common
+from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console
+from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
 
 _SAMPLES = 128  # as many as `to_litert` uses
 
-Model = Annotated[
-    str,
-    typer.Argument(help="A run folder of `keraslight train`, a .keras file, or a model's name.", metavar="MODEL"),
-]
-Weights = Annotated[str | None, typer.Option(help='For a name: "imagenet" or a weights file. [default: random]')]
-Size = Annotated[int | None, typer.Option(help="For a name: side of the image in pixels. [default: the model's]")]
-
-Labels = Annotated[
-    Path | None,
-    typer.Option(
-        help="The classes' names, one a line. [default: the run's, or ImageNet's for 1,000 classes]",
-        exists=True,
-        dir_okay=False,
-        show_default=False,
-    ),
-]
-
-
-class Quantization(enum.StrEnum):
-    """What the numbers of a LiteRT file are."""
-
-    float32 = "float32"
-    float16 = "float16"
-    dynamic = "dynamic"
-    int8 = "int8"
-
-    @property
-    def argument(self) -> str | None:
-        """What `to_litert` takes."""
-        return None if self is Quantization.float32 else self.value
-
-
-class Dtype(enum.StrEnum):
-    """What a LiteRT file takes or gives."""
-
-    float32 = "float32"
-    uint8 = "uint8"
-    int8 = "int8"
+Quantization = enum.StrEnum("Quantization", ["float32", "float16", "dynamic", "int8"])
+Dtype = enum.StrEnum("Dtype", ["float32", "uint8", "int8"])
 
 
 def litert(
-    model: Model,
-    to: Annotated[Path | None, typer.Option(help="The .tflite file to write.")] = None,
-    quantization: Annotated[Quantization, typer.Option(help="Numbers of the file.")] = Quantization.float32,
+    model: Source,
+    to: Annotated[Path | None, Option(help=".tflite file to write.")] = None,
+    quantization: Annotated[
+        Quantization, Option(help="Number format of the weights and, for int8, the activations.")
+    ] = Quantization.float32,
     data: Annotated[
         str | None,
-        typer.Option(
-            help='"digits" or a folder: its training images set the ranges of int8, its held-out ones measure the file.'
+        Option(
+            help='"digits", or a folder with one subfolder per class: training images calibrate int8, held-out images '
+            "measure the accuracy."
         ),
     ] = None,
     samples: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="An image file, or a folder of them, that sets the ranges of int8 instead; repeatable.",
-            show_default=False,
-        ),
+        Option(help="Image file or folder of image files to calibrate int8 with, instead of --data; repeatable."),
     ] = None,
-    input_dtype: Annotated[Dtype, typer.Option(help="What the file takes; uint8 and int8 need int8.")] = Dtype.float32,
-    output_dtype: Annotated[Dtype, typer.Option(help="What the file gives; uint8 and int8 need int8.")] = Dtype.float32,
+    input_dtype: Annotated[
+        Dtype, Option(help="Type of the input; uint8 and int8 require --quantization int8.")
+    ] = Dtype.float32,
+    output_dtype: Annotated[
+        Dtype, Option(help="Type of the output; uint8 and int8 require --quantization int8.")
+    ] = Dtype.float32,
     max_drop: Annotated[
         float | None,
-        typer.Option(
-            help="Write no file that loses more accuracy than this on the held-out images, 0..1.", min=0, max=1
+        Option(
+            help="Largest acceptable loss of accuracy on the held-out images; above it, no file is written.",
+            min=0,
+            max=1,
         ),
     ] = None,
     xnnpack: Annotated[
         bool,
-        typer.Option(
-            help="Write what XNNPACK, which runs files on CPUs, has no kernels for as other operators; "
-            "--no-xnnpack is for GPU delegates, which take the plain ones."
+        Option(
+            help="Replace operators that XNNPACK doesn't support, for fast inference on CPUs. Use --no-xnnpack for GPU "
+            "delegates, which support the original operators."
         ),
     ] = True,
-    weights: Weights = None,
-    size: Size = None,
+    weights: SourceWeights = None,
+    size: SourceSize = None,
     labels: Labels = None,
     report: Annotated[
-        bool, typer.Option("--report", help="Show operators, what accelerators can't take, memory and latency.")
+        bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
     ] = False,
     threads: Annotated[
-        int | None, typer.Option(help="For the report: latency with 1..N threads. [default: all]", min=1)
+        int | None,
+        Option(help="For --report: largest number of threads to time.", min=1, show_default="number of CPUs"),
     ] = None,
 ) -> None:
-    """Convert a model to a LiteRT file for Android, labels inside; or report on a .tflite file that is there.
+    """Convert a model to a LiteRT file for Android, including its labels.
 
-    keraslight litert runs/digits --to digits.tflite --quantization int8 --data digits --max-drop 0.01 --report
-    keraslight litert mobilenet_v2_100 --weights imagenet --to m.tflite --quantization int8 --samples photos/
-    keraslight litert digits.tflite --report
+    MODEL can also be a .tflite file to report on.
+
+    Examples:
+
+      keraslight litert runs/net --to net.tflite
+      keraslight litert runs/net --to net.tflite --quantization int8 --data digits
+      keraslight litert resnet18 --weights imagenet --to resnet18.tflite
+      keraslight litert net.tflite --report
     """
-    from keraslight.errors import InvalidArgumentError
+    from keraslight import training
     from keraslight.export import litert_parity, to_litert
 
     if model.endswith(".tflite"):
@@ -113,7 +95,7 @@ def litert(
                 "A .tflite file can't be converted; leave out --to. Received: --to with a .tflite."
             )
         if not Path(model).is_file():
-            raise InvalidArgumentError(f"A report needs a .tflite file. Received: {model}, which is no file.")
+            raise InvalidArgumentError(f"A report needs a .tflite file. Received: {model}, which is not a file.")
         _print_report(Path(model), threads)
         return
     if threads is not None and not report:
@@ -129,35 +111,35 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, labels, spec, _ = load_source(model, weights, size, labels)
-    images = None if data is None else _images(data, spec)
-    representative = None
+    net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    images = None if data is None else _common.load_images(data, spec)
+    representative: Any = None
     if samples:
-        representative = _samples(samples, spec)
-    elif quantization is Quantization.int8:
+        representative = training.load_images(samples, _common.known_preprocessing(spec, "--samples"), limit=_SAMPLES)
+    elif images is not None and quantization is Quantization.int8:
         representative = images.train(32)
 
     def verify(file: Path) -> None:
+        compared: Any = representative
+        which = ", on the images that set the ranges"
         if images is not None:
-            pictures, which = images.validation(32), ""
-            if labels is not None and list(images.labels) != list(labels):
-                pictures = pictures.map(lambda pixels, _: pixels)  # other classes than the model's say nothing
-        elif samples:
-            pictures, which = representative, ", on the images that set the ranges"
-        else:
-            pictures, which = _noise(net), ", on random pixels"
-        parity = litert_parity(net, file, pictures)
+            compared, which = images.validation(32), ""
+            if names is not None and list(images.labels) != names:
+                compared = compared.map(lambda pixels, _: pixels)  # accuracy requires the model's classes
+        elif not samples:
+            compared, which = _noise(net), ", on random pixels"
+        parity = litert_parity(net, file, compared)
         parity.require(max_drop=max_drop)
         console.print(f"Against the model, {parity}{which}.")
 
     written = to_litert(
         net,
         to,
-        quantization=quantization.argument,
+        quantization=None if quantization is Quantization.float32 else quantization.value,
         representative_data=representative,
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
-        labels=labels,
+        labels=names,
         xnnpack=xnnpack,
         verify=verify,
     )
@@ -167,99 +149,26 @@ def litert(
 
 
 def onnx(
-    model: Model,
-    to: Annotated[Path, typer.Option(help="The .onnx file to write.")],
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 13..18.")] = 17,
-    weights: Weights = None,
-    size: Size = None,
-    seed: Annotated[int, typer.Option(help="Seed of the images that the file is checked with.")] = 0,
+    model: Source,
+    to: Annotated[Path, Option(help=".onnx file to write.")],
+    opset: Annotated[int, Option(help="ONNX operator set, 13 to 18.")] = 17,
+    weights: SourceWeights = None,
+    size: SourceSize = None,
+    seed: Annotated[int, Option(help="Random seed for the images that verify the file.")] = 0,
 ) -> None:
-    """Convert a model to an ONNX file, and compare ONNX Runtime's answers with the model's before it is kept."""
+    """Convert a model to an ONNX file.
+
+    The file is only kept if ONNX Runtime reproduces the model's predictions.
+    """
     from keraslight.export import to_onnx
 
-    net = load_source(model, weights, size, None).model
+    net = _common.load_source(model, weights, size).model
     written = to_onnx(net, to, opset=opset, check_images=_noise(net, seed))
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
 
 
-class Source(NamedTuple):
-    """What a command converts: a model that takes raw pixels, and what is known of it.
-
-    Attributes:
-        model: A `keras.Model`.
-        labels: Its classes' names, or None.
-        preprocessing: How images are resized, cropped and normalized for it, or None.
-        metrics: What its training measured.
-    """
-
-    model: Any
-    labels: list[str] | None
-    preprocessing: Any
-    metrics: dict[str, float]
-
-
-def load_source(source: str, weights: str | None, size: int | None, labels: Path | None) -> Source:
-    """The model of a run folder, a .keras file or a name; `labels`, one a line, replace those that are known.
-
-    Raises:
-        InvalidArgumentError: weights or a size for a model that has its own.
-    """
-    import keraslight
-    from keraslight.errors import InvalidArgumentError
-    from keraslight.graph.ends import own_preprocessing
-    from keraslight.labels import imagenet_labels
-    from keraslight.preprocessing import Preprocessing
-    from keraslight.training import load_run
-
-    is_name = not Path(source).is_dir() and not source.endswith(".keras")
-    if not is_name and (weights is not None or size is not None):
-        raise InvalidArgumentError(
-            "`--weights` and `--size` are for a model's name. "
-            f"Received: --weights {weights}, --size {size} with {source}."
-        )
-    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
-    if Path(source).is_dir():
-        net, details = load_run(source)
-        spec = Preprocessing.from_dict(details["preprocessing"])
-        return Source(net, given or details["labels"], spec, details.get("metrics") or {})
-    if not is_name:
-        net = keraslight.load_model(source)
-        return Source(net, given, own_preprocessing(net), {})
-    info = keraslight.model_info(source)
-    side = size or info.input_size
-    spec = info.preprocessing and info.preprocessing.replace(size=(side, side))
-    net = keraslight.create_model(
-        source, weights=weights, input_shape=(side, side, spec.channels if spec else 3), preprocessing=spec or False
-    )
-    known = list(imagenet_labels())
-    return Source(net, given or (known if net.output_shape[-1] == len(known) else None), spec, {})
-
-
-def _images(data: str, spec: Any) -> Any:
-    from keraslight.training import load_digits, load_directory
-
-    _require_preprocessing(spec, "--data")
-    return load_digits(spec) if data == "digits" else load_directory(data, spec)
-
-
-def _samples(paths: list[Path], spec: Any) -> Any:
-    from keraslight.training import load_images
-
-    _require_preprocessing(spec, "--samples")
-    return load_images(paths, spec, limit=_SAMPLES)
-
-
-def _require_preprocessing(spec: Any, option: str) -> None:
-    from keraslight.errors import InvalidArgumentError
-
-    if spec is None:
-        raise InvalidArgumentError(
-            f"{option} needs a model that says how images are prepared. Received: one that does not."
-        )
-
-
-def _noise(net: Any, seed: int = 0) -> Any:
-    """Two images of random pixels, as the model takes them."""
+def _noise(net: keras.Model, seed: int = 0) -> NDArray[np.float32]:
+    """Two images of random pixels, of the model's input shape."""
     import numpy as np
 
     return np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")

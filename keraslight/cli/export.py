@@ -6,51 +6,39 @@ import enum
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
+from typer import Option
 
-from keraslight.cli.convert import Labels, Model, Size, Weights, load_source
+from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console, load_source
+from keraslight.errors import InvalidArgumentError
 
-console = Console()
-
-
-class Dtype(enum.StrEnum):
-    """What a SavedModel computes in."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class Lite(enum.StrEnum):
-    """What the numbers of the model.tflite beside it are."""
-
-    float32 = "float32"
-    float16 = "float16"
-    dynamic = "dynamic"
+Dtype = enum.StrEnum("Dtype", ["float32", "float16", "bfloat16"])
+Lite = enum.StrEnum("Lite", ["float32", "float16", "dynamic"])
 
 
 def export(
-    model: Model,
-    to: Annotated[Path, typer.Option(help="The servable's folder, such as savedmodels/digits.")],
-    version: Annotated[int | None, typer.Option(help="Version number. [default: the next]", show_default=False)] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a version that exists.")] = False,
-    dtype: Annotated[Dtype, typer.Option(help="What the SavedModel's weights are and computes in.")] = Dtype.float32,
-    quantization: Annotated[Lite, typer.Option(help="Numbers of the model.tflite in it.")] = Lite.float32,
-    embed: Annotated[bool, typer.Option("--embed", help="Also write the signature `embed` (features).")] = False,
-    max_pixels: Annotated[int, typer.Option(help="Largest image file that is decoded.", min=1)] = 2**26,
-    weights: Weights = None,
-    size: Size = None,
+    model: Source,
+    to: Annotated[Path, Option(help="Servable folder to write to, such as savedmodels/digits.")],
+    version: Annotated[int | None, Option(help="Version number.", show_default="the next")] = None,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace an existing version.")] = False,
+    dtype: Annotated[Dtype, Option(help="Number format of the SavedModel's weights and computations.")] = Dtype.float32,
+    quantization: Annotated[Lite, Option(help="Number format of the servable's model.tflite.")] = Lite.float32,
+    embed: Annotated[bool, Option("--embed", help="Also write the signature `embed`, which returns features.")] = False,
+    max_pixels: Annotated[int, Option(help="Largest image that the servable decodes, in pixels.", min=1)] = 2**26,
+    weights: SourceWeights = None,
+    size: SourceSize = None,
     labels: Labels = None,
 ) -> None:
-    """Write a model as the next version of a servable, for TensorFlow Serving and keraslight's own server.
+    """Export a model as the next version of a servable.
 
-    The files are compared with the model before the version appears. models.config beside the servable names it.
+    Servables run in TensorFlow Serving and in keraslight's own server. The
+    version is only published if its predictions equal the model's. The
+    servable is added to models.config in the parent folder.
 
-    keraslight export runs/digits --to savedmodels/digits
-    keraslight export mobilenet_v2_100 --weights imagenet --to savedmodels/photos
+    Examples:
+
+      keraslight export runs/digits --to savedmodels/digits
+      keraslight export resnet18 --weights imagenet --to savedmodels/photos
     """
-    from keraslight.errors import InvalidArgumentError
     from keraslight.export import save_servable
 
     source = load_source(model, weights, size, labels)

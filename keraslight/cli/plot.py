@@ -1,68 +1,58 @@
-"""`keraslight plot ...`: pictures of what models cost and do."""
+"""`keraslight plot ...`: figures about the cost and the behavior of models."""
 
 from __future__ import annotations
 
 import csv
-import enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-plot_app = typer.Typer(help="Draw what models cost and do, as PNG or SVG.", no_args_is_help=True)
+from keraslight.cli._common import Source, SourceSize, SourceWeights, load_source
+from keraslight.cli.models import Grouping
+from keraslight.errors import InvalidArgumentError
 
-Model = Annotated[
-    str, typer.Argument(help="A model's name or published id, a .keras file or a run folder.", metavar="MODEL")
-]
-Image = Annotated[Path, typer.Argument(help="An image file.", metavar="IMAGE")]
-To = Annotated[Path, typer.Option(help="The picture to write, .png or .svg.")]
-Size = Annotated[
-    int | None, typer.Option(help="Side of the image in pixels. [default: the model's]", show_default=False)
-]
-Weights = Annotated[
-    str | None, typer.Option(help='For a name: "imagenet" or a weights file. [default: random]', show_default=False)
-]
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    from numpy.typing import NDArray
 
-
-class Grouping(enum.StrEnum):
-    """What a row of a profile is."""
-
-    layer = "layer"
-    block = "block"
-    stage = "stage"
+Image = Annotated[Path, Argument(help="Image file.", metavar="IMAGE")]
+To = Annotated[Path, Option(help="Figure to write, .png or .svg.")]
 
 
-@plot_app.command("costs")
 def costs(
-    models: Annotated[list[str], typer.Argument(help="Names, .keras files or run folders.", metavar="MODEL...")],
+    models: Annotated[list[str], Argument(help="Run folders, .keras files, or model names.", metavar="MODEL...")],
     to: To,
-    size: Size = None,
-    by: Annotated[Grouping, typer.Option(help="What a bar is.")] = Grouping.stage,
+    size: SourceSize = None,
+    by: Annotated[Grouping, Option(help="Unit shown as one bar.")] = Grouping.stage,
 ) -> None:
-    """Draw where the multiply-adds, parameters and memory of models go."""
+    """Plot how MACs, parameters and memory are distributed over models."""
     from keraslight.analysis import plot_costs
 
-    plot_costs([_load(model, size)[0] for model in models], by=by.value, path=to)
-    _say(to)
+    plot_costs([load_source(model, size=size, normalize=False).model for model in models], by=by.value, path=to)
+    typer.echo(f"Wrote {to}.")
 
 
-@plot_app.command("tradeoff")
 def tradeoff(
     to: To,
-    pattern: Annotated[str, typer.Argument(help='Shell-style pattern of names, such as "mobilenet*".')] = "*",
-    x: Annotated[str, typer.Option(help="The cost: macs, parameters, or a column of --records.")] = "macs",
-    y: Annotated[str, typer.Option(help="The score: top1, or a column of --records.")] = "top1",
+    pattern: Annotated[str, Argument(help='Shell-style pattern of names, such as "mobilenet*".')] = "*",
+    x: Annotated[str, Option(help="Cost: macs, parameters, or a column of --records.")] = "macs",
+    y: Annotated[str, Option(help="Score: top1, or a column of --records.")] = "top1",
     records: Annotated[
-        Path | None,
-        typer.Option(help="CSV with your own figures, with a column `name` and those of --x and --y."),
+        Path | None, Option(help="CSV file with your own figures: a column `name` and the columns of --x and --y.")
     ] = None,
 ) -> None:
-    """Draw accuracy against cost, and the models that no other one beats.
+    """Plot accuracy against cost, with the Pareto frontier.
 
-    Without --records it takes the zoo's figures; models without a published accuracy are left out.
+    Without --records, uses the reported figures of keraslight's models and
+    omits those without a reported accuracy.
+
+    Examples:
 
       keraslight plot tradeoff "mobilenet*" --x parameters --to mobile.png
-      keraslight plot tradeoff --records measured.csv --x latency_ms --y accuracy --to phone.svg
+      keraslight plot tradeoff --records mine.csv --x ms --y top1 --to mine.svg
     """
     import fnmatch
 
@@ -74,117 +64,85 @@ def tradeoff(
     else:
         rows = [row for row in _read(records, x, y) if fnmatch.fnmatch(str(row.get("name")), pattern)]
     plot_tradeoff(rows, x=x, y=y, group="family" if records is None else None, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
-@plot_app.command("architecture")
 def architecture(
-    model: Model,
+    model: Source,
     to: To,
-    size: Size = None,
-    by: Annotated[Grouping, typer.Option(help="What a box is.")] = Grouping.stage,
+    size: SourceSize = None,
+    by: Annotated[Grouping, Option(help="Unit shown as one box.")] = Grouping.stage,
 ) -> None:
-    """Draw a model's stages to scale: resolution, channels and share of the multiply-adds."""
+    """Plot a model's stages to scale: resolution, channels, share of MACs."""
     from keraslight.analysis import plot_architecture
 
-    plot_architecture(_load(model, size)[0], by=by.value, path=to)
-    _say(to)
+    plot_architecture(load_source(model, size=size, normalize=False).model, by=by.value, path=to)
+    typer.echo(f"Wrote {to}.")
 
 
-@plot_app.command("features")
 def features(
-    model: Model,
+    model: Source,
     image: Image,
     to: To,
     layer: Annotated[
-        list[str] | None,
-        typer.Option(help="A layer's name; may be repeated. [default: the last of every resolution]"),
+        list[str] | None, Option(help="Layer name; repeatable.", show_default="the last layer of each resolution")
     ] = None,
-    channels: Annotated[int, typer.Option(help="Channels of a layer at most.", min=1)] = 8,
-    weights: Weights = None,
-    size: Size = None,
+    channels: Annotated[int, Option(help="Largest number of channels to show per layer.", min=1)] = 8,
+    weights: SourceWeights = None,
+    size: SourceSize = None,
 ) -> None:
-    """Draw the maps that a model's layers make of an image."""
+    """Plot the feature maps of a model's layers for an image."""
     from keraslight.analysis import plot_features
 
-    net, _ = _load(model, size, weights, normalize=True)
+    net = load_source(model, weights, size).model
     plot_features(net, _decode(net, image), layers=layer or None, channels=channels, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
-@plot_app.command("grad-cam")
 def grad_cam(
-    model: Model,
+    model: Source,
     image: Image,
     to: To,
-    class_index: Annotated[int | None, typer.Option("--class", help="Its number. [default: the answer]")] = None,
-    layer: Annotated[str | None, typer.Option(help="A layer's name. [default: the last map]")] = None,
-    weights: Weights = None,
-    size: Size = None,
+    class_index: Annotated[
+        int | None, Option("--class", help="Index of the class to explain.", show_default="predicted class")
+    ] = None,
+    layer: Annotated[str | None, Option(help="Layer name.", show_default="last feature map")] = None,
+    weights: SourceWeights = None,
+    size: SourceSize = None,
 ) -> None:
-    """Draw where a classifier looks in an image."""
+    """Plot which regions of an image determine a prediction (Grad-CAM)."""
     from keraslight.analysis import plot_grad_cam
 
-    net, labels = _load(model, size, weights, normalize=True)
+    net, labels, _, _ = load_source(model, weights, size)
     plot_grad_cam(net, _decode(net, image), class_index=class_index, layer=layer, labels=labels, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
-@plot_app.command("receptive-field")
 def receptive_field(
-    model: Model,
+    model: Source,
     image: Image,
     to: To,
-    layer: Annotated[
-        list[str] | None, typer.Option(help="A layer's name; may be repeated. [default: up to six sizes]")
-    ] = None,
+    layer: Annotated[list[str] | None, Option(help="Layer name; repeatable.", show_default="up to six sizes")] = None,
     effective: Annotated[
-        bool, typer.Option(help="Also draw how much each pixel really counts, by gradients, for the last map.")
+        bool, Option(help="Also plot the effective receptive field of the last feature map, computed from gradients.")
     ] = False,
-    size: Size = None,
+    size: SourceSize = None,
 ) -> None:
-    """Draw what a model's layers can see of an image."""
+    """Plot the receptive fields of a model's layers on an image."""
     from keraslight.analysis import effective_receptive_field, plot_receptive_field
 
-    net, _ = _load(model, size)
+    net = load_source(model, size=size, normalize=False).model
     pixels = _decode(net, image)
     heat = effective_receptive_field(net, images=pixels[None]).map if effective else None
     plot_receptive_field(net, pixels, layers=layer or None, effective=heat, path=to)
-    _say(to)
+    typer.echo(f"Wrote {to}.")
 
 
-def _load(name: str, size: int | None, weights: str | None = None, *, normalize: bool = False) -> tuple[Any, Any]:
-    """The model, and its labels where they are known."""
-    import keraslight
-    from keraslight.errors import InvalidArgumentError
-    from keraslight.labels import imagenet_labels
-
-    path = Path(name)
-    if path.is_dir() or path.suffix == ".keras":
-        if size is not None or weights is not None:
-            raise InvalidArgumentError(
-                f"A saved model has its own size and weights. Received: {name} with --size or --weights."
-            )
-        if path.is_dir():
-            from keraslight.training import load_run
-
-            model, details = load_run(path)
-            return model, details["labels"]
-        return keraslight.load_model(path), None
-    known = keraslight.model_info(name)
-    side = {} if size is None else {"input_shape": (size, size, 3)}
-    model = keraslight.create_model(
-        name, weights=weights, preprocessing=normalize and known.preprocessing is not None, **side
-    )
-    return model, imagenet_labels() if model.output_shape[-1] == 1000 else None
-
-
-def _decode(model: Any, image: Path) -> Any:
-    """The file's pixels 0..255 as the model takes them."""
+def _decode(model: keras.Model, image: Path) -> NDArray[np.float32]:
+    """Decodes an image file to the model's input: raw pixels, 0 to 255."""
     import tensorflow as tf
 
-    from keraslight.errors import InvalidArgumentError
-    from keraslight.graph.ends import own_preprocessing
+    from keraslight.graph import own_preprocessing
     from keraslight.preprocessing import Preprocessing
 
     height, width, channels = model.input_shape[1:]
@@ -197,9 +155,7 @@ def _decode(model: Any, image: Path) -> Any:
 
 
 def _read(path: Path, *numbers: str) -> list[dict[str, Any]]:
-    """The rows of a CSV file, some columns as numbers; an empty cell is None."""
-    from keraslight.errors import InvalidArgumentError
-
+    """Reads the rows of a CSV file, with some columns as numbers; an empty cell becomes None."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
@@ -208,7 +164,3 @@ def _read(path: Path, *numbers: str) -> list[dict[str, Any]]:
     except (OSError, ValueError) as error:
         raise InvalidArgumentError(f"--records must be a CSV file with numbers. Received: {path}: {error}.") from error
     return rows
-
-
-def _say(to: Path) -> None:
-    typer.echo(f"Wrote {to}.")

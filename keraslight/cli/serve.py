@@ -1,4 +1,4 @@
-"""`keraslight serve`: every model of a folder, over gRPC and REST."""
+"""`keraslight serve`: all models of a folder, over gRPC and REST."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
 
-console = Console()
+from keraslight.cli._common import console
+from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
-# Where models.config says that the models are: in TensorFlow Serving's container.
+# Where models.config expects the models: in TensorFlow Serving's container.
 CONTAINER = "/models"
 
 POLL_SECONDS = 1
 
 
 def serve(
-    folder: Annotated[Path, typer.Argument(help="A model repository, one model, or one version of it.",
-                                           metavar="[DIR]")] = Path("savedmodels"),
-    port: Annotated[int, typer.Option(help="gRPC port; 0 picks a free one.", min=0, max=65535)] = 8500,
-    rest_port: Annotated[int | None, typer.Option(help="Port of the REST API. [default: there is none]",
-                                                  show_default=False, min=1, max=65535)] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
-    workers: Annotated[int, typer.Option(help="Processes that share the port.", min=1)] = 1,
-    engine: Annotated[str | None, typer.Option(help="auto, litert or tensorflow. [default: auto]",
-                                               show_default=False)] = None,
-    grace: Annotated[float, typer.Option(help="Seconds for requests in flight after Ctrl-C.", min=0)] = 5.0,
-) -> None:  # fmt: skip
-    """Serve all models of a folder; Ctrl-C lets the requests in flight finish, and ends.
+    folder: Annotated[
+        Path, Argument(help="Model repository, one of its models, or a single version.", metavar="[DIR]")
+    ] = Path("savedmodels"),
+    port: Annotated[int, Option(help="gRPC port; 0 picks a free one.", min=0, max=65535)] = 8500,
+    rest_port: Annotated[int | None, Option(help="REST port.", show_default="no REST API", min=1, max=65535)] = None,
+    host: Annotated[str, Option(help="Address to listen on; 0.0.0.0 for all interfaces.")] = "127.0.0.1",
+    workers: Annotated[int, Option(help="Number of server processes sharing the port.", min=1)] = 1,
+    engine: Annotated[
+        str | None, Option(help="Inference engine: auto, litert or tensorflow.", show_default="auto")
+    ] = None,
+    grace: Annotated[float, Option(help="Grace period for requests in flight on shutdown, in seconds.", min=0)] = 5.0,
+) -> None:
+    """Serve all models of a folder over gRPC and REST.
 
-    With models.config in the folder, the models, versions and labels are the ones that it names; without, each folder
-    with version folders is a model, and its highest version is served. New versions are taken up while it runs.
+    If the folder has a models.config, it selects the models, versions and
+    labels. Otherwise, the highest version of each model is served. New
+    versions are loaded while the server runs. Press Ctrl-C to finish the
+    requests in flight and exit.
+
+    Examples:
 
       keraslight serve
       keraslight serve savedmodels/digits --port 9000 --workers 4
 
-    `python -m keraslight_serving.server --help` lists everything that can be set.
+    For all settings, see `python -m keraslight_serving.server --help`.
     """
-    from keraslight.errors import InvalidArgumentError, MissingDependencyError
-
     try:
         from keraslight_serving.server import StartError
         from keraslight_serving.server.__main__ import main
@@ -79,15 +83,16 @@ def serve(
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """The models of a repository, or the one that `folder` is, or is a version of: name -> the folder of its versions.
+    """Finds the models of a folder: a repository, a single model, or one of its versions.
+
+    Returns:
+        Model name -> folder of its versions.
 
     Raises:
-        InvalidArgumentError: there is none.
+        InvalidArgumentError: The folder has no models.
     """
-    from keraslight.errors import InvalidArgumentError
-
     folder = folder.absolute()
-    if _is_version(folder):
+    if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}
     if _versions(folder):
         return {folder.name: folder}
@@ -98,20 +103,17 @@ def find_models(folder: Path) -> dict[str, Path]:
         raise InvalidArgumentError(
             "A model must be a folder with a version folder that holds saved_model.pb or model.tflite, such as "
             f"{folder.name}/digits/1/saved_model.pb. Write one with: keraslight export RUN --to {folder.name}/digits. "
-            f"Received: {folder}, which {'holds none' if folder.is_dir() else 'is no folder'}."
+            f"Received: {folder}, which {'holds none' if folder.is_dir() else 'is not a folder'}."
         )
     return found
 
 
-def _is_version(folder: Path) -> bool:
-    files = ("saved_model.pb", "model.tflite")
-    return re.fullmatch("[0-9]+", folder.name) is not None and any((folder / file).is_file() for file in files)
-
-
 def _versions(base: Path) -> dict[int, Path]:
-    if not base.is_dir():
-        return {}
-    return {int(path.name): path for path in base.iterdir() if _is_version(path)}
+    from keraslight_serving.server.models.folders import find_versions
+
+    found = find_versions(base) if base.is_dir() else {}
+    files = ("saved_model.pb", "model.tflite")
+    return {number: path for number, path in found.items() if any((path / file).is_file() for file in files)}
 
 
 def _engines(version: Path, engine: str | None) -> str:
@@ -125,13 +127,11 @@ def _engines(version: Path, engine: str | None) -> str:
 
 @contextlib.contextmanager
 def _config_file(folder: Path) -> Iterator[Path]:
-    """A file with the configuration, kept up to date with models.config, or with what is in the folder.
+    """Writes a configuration file, and keeps it up to date with models.config or with the content of the folder.
 
     Raises:
-        InvalidArgumentError: there is no model.
+        InvalidArgumentError: The folder has no models.
     """
-    from keraslight.errors import InvalidArgumentError
-
     text, stopping = _config(folder), threading.Event()
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "models.config"
@@ -139,7 +139,7 @@ def _config_file(folder: Path) -> Iterator[Path]:
 
         def follow(text: str) -> None:
             while not stopping.wait(POLL_SECONDS):
-                with contextlib.suppress(InvalidArgumentError, OSError):  # what is served stays
+                with contextlib.suppress(InvalidArgumentError, OSError):  # keep the current configuration
                     if (new := _config(folder)) != text:
                         file.with_suffix(".new").write_text(new, encoding="utf-8")
                         file.with_suffix(".new").replace(file)
@@ -155,12 +155,12 @@ def _config_file(folder: Path) -> Iterator[Path]:
 
 
 def _config(folder: Path) -> str:
-    """The folder's models.config, with the folder in the place of the container's; or one for what is in the folder."""
+    """The text of the folder's models.config with local paths, or a configuration for the models in the folder."""
     folder = folder.absolute()
     own = folder / "models.config"
     if own.is_file():
 
-        def here(found: re.Match) -> str:
+        def here(found: re.Match[str]) -> str:
             base = folder / found[2]
             return f'{found[1]}"{_escaped(base)}"' if base.is_dir() else found[0]
 

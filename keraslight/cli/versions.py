@@ -1,31 +1,41 @@
-"""`keraslight versions`: what a model repository holds of a servable."""
+"""`keraslight versions`: the versions of a servable in a model repository."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-import typer
-from rich.console import Console
 from rich.table import Table
+from typer import Argument, Option
+
+from keraslight.cli._common import console
+from keraslight.errors import InvalidArgumentError
 
 
 def versions(
-    name: Annotated[str, typer.Argument(help="A servable's name, or its folder.")],
-    repository: Annotated[Path, typer.Option(help="The model repository, where NAME is.")] = Path("savedmodels"),
-    label: Annotated[list[str] | None, typer.Option(help="LABEL=VERSION names a version, LABEL= takes the name away; "
-                                                         "repeatable.", show_default=False)] = None,
-    prune: Annotated[int | None, typer.Option(help="Remove all but this many of the highest, and the labelled ones.",
-                                              min=1, show_default=False)] = None,
-) -> None:  # fmt: skip
+    name: Annotated[str, Argument(help="Name or folder of a servable.")],
+    repository: Annotated[Path, Option(help="Model repository that contains the servable.")] = Path("savedmodels"),
+    label: Annotated[
+        list[str] | None, Option(help="LABEL=VERSION sets a label; LABEL= removes it; repeatable.", show_default=False)
+    ] = None,
+    prune: Annotated[
+        int | None,
+        Option(
+            help="Remove old versions, except this many of the highest and all labeled ones.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """List and compare the versions of a servable; label or prune them.
 
-    Figures in brackets are the change from the version before.
+    Changes from the previous version are in parentheses.
+
+    Examples:
 
       keraslight versions digits --label stable=3 --label canary=4
       keraslight versions digits --prune 2
     """
-    from keraslight.errors import InvalidArgumentError
     from keraslight.export import label_version, prune_versions, read_versions, version_labels
 
     path = repository / name
@@ -38,7 +48,7 @@ def versions(
         label_version(path, known, int(number) if number else None)
     if prune is not None:
         removed = prune_versions(path, prune)
-        Console().print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
+        console.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
         found = read_versions(path)
     labels = version_labels(path)
     figures = sorted({figure for version in found for figure in version.info.get("metrics", ())})
@@ -57,7 +67,7 @@ def versions(
             *(_with_change(metrics.get(figure), before.get(figure)) for figure in figures),
         )
         before = metrics
-    Console().print(table)
+    console.print(table)
 
 
 def _with_change(figure: float | None, before: float | None) -> str:

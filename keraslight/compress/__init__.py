@@ -1,4 +1,4 @@
-"""Compresses trained Keras models: pruning, clustering, int8 by training or by calibration, fused layers, half precision.
+"""Compresses trained Keras models: pruning, clustering, int8 by training or by calibration, fusing, half precision.
 
 Every function takes a `keras.Model` and returns a new one (`calibrate` writes a LiteRT file).
 tensorflow_model_optimization and tf_keras are imported only when a function needs them; Keras 3 keeps working next to

@@ -17,7 +17,8 @@ def run_in_keras(layer: keras.layers.Layer, name: str) -> tf_keras.layers.Layer:
 
         register_twin(MyLayer)(run_in_keras)
 
-    Its weights are trained and copied back, but nothing inside it is pruned or quantized; in an int8 file it stays float.
+    Its weights are trained and copied back, but nothing inside it is pruned or quantized: in an int8 file it stays
+    float.
 
     Args:
         layer: The built Keras 3 layer. It is not changed.

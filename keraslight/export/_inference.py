@@ -165,7 +165,7 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
         logits = _call_again(graph, [dataclasses.replace(last, node=node)], last.inputs[0])
         probabilities = graph.append(keras.layers.Activation(layer.activation, name=OUTPUT_NAME), logits)
         probabilities = _call_again(graph, tail, probabilities)
-    else:  # such as an average of softmaxes: the logarithm is their logits but for one number per image
+    else:  # such as an average of softmaxes: the logarithm is their logits except for one number per image
         floor = graph.append(lambda x: keras.ops.maximum(x, _TINY), probabilities)
         return {"probabilities": probabilities, "logits": graph.append(keras.ops.log, floor)}
     return {"probabilities": probabilities, "logits": _call_again(graph, tail, logits)}

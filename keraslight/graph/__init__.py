@@ -1,6 +1,6 @@
 """A model as a list of calls: the only code that walks a Keras model.
 
-    calls.py    `read` makes a `Graph` of a model: its calls, who makes and who reads each tensor
+    calls.py    `read` makes a `Graph` of a model: its calls, and which of them make and read each tensor
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     ends.py     what a model takes and gives: preprocessing and final activation
@@ -12,7 +12,16 @@ Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is re
 from keraslight.graph.calls import Call, Graph, Node, Tensor, UnreadableModelError, read
 from keraslight.graph.ends import Ends, final_activation, is_quantization_aware, own_preprocessing, read_ends
 from keraslight.graph.run import CallLayer, build, infer, run
-from keraslight.graph.weights import copy, copying, fill_weights, is_clustered, set_weights
+from keraslight.graph.weights import (
+    copy,
+    copying,
+    fill_weights,
+    flat_layers,
+    is_clustered,
+    learned_weights,
+    set_weights,
+    stored_weights,
+)
 
 __all__ = [
     "Call",
@@ -27,12 +36,15 @@ __all__ = [
     "copying",
     "fill_weights",
     "final_activation",
+    "flat_layers",
     "infer",
     "is_clustered",
     "is_quantization_aware",
+    "learned_weights",
     "own_preprocessing",
     "read",
     "read_ends",
     "run",
     "set_weights",
+    "stored_weights",
 ]

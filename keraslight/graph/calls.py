@@ -251,7 +251,9 @@ class Graph:
         return dataclasses.replace(self, calls=calls)
 
 
-def read(model: keras.Model, input_shape: Sequence[Any] | None = None, *, opaque: bool = False) -> Graph:
+def read(
+    model: keras.Model, input_shape: Sequence[Any] | None = None, *, opaque: bool = False, open_nested: bool = True
+) -> Graph:
     """Reads a functional or built Sequential model, with the models nested in it.
 
     Args:
@@ -259,17 +261,20 @@ def read(model: keras.Model, input_shape: Sequence[Any] | None = None, *, opaque
         input_shape: (H, W, C) without the batch, or a list with one shape per input, for sides that the model leaves
             open. None keeps the model's.
         opaque: Whether a nested model without a graph is a call like that of a layer rather than an error.
+        open_nested: Whether the calls of nested models replace the call of the model. False makes every nested model
+            a call like that of a layer.
 
     Raises:
         UnreadableModelError: The model, or one nested in it, has no graph.
         InvalidArgumentError: `input_shape` does not fit the model's inputs.
     """
-    return _Reader(opaque).read(model, input_shape)
+    return _Reader(opaque, open_nested).read(model, input_shape)
 
 
 class _Reader:
-    def __init__(self, opaque: bool) -> None:
-        self.opaque = opaque
+    def __init__(self, opaque: bool, open_nested: bool) -> None:
+        self.opaque = opaque or not open_nested
+        self.open_nested = open_nested
         self.count = 0
         self.nodes: dict[int, Node] = {}  # id of a layer -> its node
         self.names: set[str] = set()
@@ -314,7 +319,7 @@ class _Reader:
                 continue
             layer = node.operation
             args, kwargs = node.arguments.fill_in(known)
-            nested = _functional(layer)
+            nested = _functional(layer) if self.open_nested else None
             if nested is None and isinstance(layer, keras.Model) and not self.opaque:
                 raise _unreadable(layer)
             if nested is None:
@@ -394,7 +399,7 @@ def _specs(functional: Any, input_shape: Sequence[Any] | None) -> list[keras.Ker
 
 
 def _trains_by_default(layer: Any) -> bool:
-    """Whether a layer is called with `training=True` where nobody said so, as Keras' random layers for images are.
+    """Whether a layer is called with `training=True` unless told otherwise, like Keras' random layers for images.
 
     Keras records the default with the call, but goes by how the model is called.
     """

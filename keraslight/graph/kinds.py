@@ -56,7 +56,7 @@ class Kind:
     Attributes:
         macs: Multiply-adds; None where they are unknown.
         field: Receptive field; None where it is unknown.
-        sees_all: With a field that is a window: every output depends on every pixel all the same.
+        sees_all: Every output depends on every pixel, although the field is a window.
         kernel: Layout of the kernel; None without one that rewrites know.
         prunes: Attribute with the kernel to prune; None for a kind that is not pruned.
         affine: Function of the layer that returns scale and shift, float64 (C,) or (), if it computes

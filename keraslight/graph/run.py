@@ -16,13 +16,16 @@ CallLayer = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def infer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Calls a layer, or the function that a rewrite put in its place, as in inference."""
+    """Calls a layer, or the function that a rewrite put in its place, as in inference.
+
+    `training=False` replaces what the layer was called with in the graph, as in Keras' `model(x, training=False)`.
+    """
     if call.form is not None:
         with keras.name_scope(call.name):
             return call.form(*args, **kwargs)
     layer = call.layer
     if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:
-        kwargs = {"training": False, **kwargs}
+        kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
 

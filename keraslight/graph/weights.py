@@ -26,7 +26,7 @@ def set_weights(target: keras.Layer, values: Iterable[np.ndarray]) -> None:
         values: Weights as `get_weights` returns them.
     """
     target.set_weights(list(values))
-    for layer in _flat(target):
+    for layer in flat_layers(target):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
@@ -60,6 +60,27 @@ def copy(model: keras.Model) -> keras.Model:
     return clone
 
 
+def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
+    """A layer or model and all layers inside it, including those that layers hold as attributes."""
+    yield from layer._flatten_layers()
+
+
+def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """Weights of a layer or model without batch norms' moving statistics and the state of random generators."""
+    statistics = {
+        id(variable)
+        for part in flat_layers(layer)
+        if isinstance(part, keras.layers.BatchNormalization)
+        for variable in (part.moving_mean, part.moving_variance)
+    }
+    return [weight for weight in stored_weights(layer) if id(weight) not in statistics]
+
+
+def stored_weights(layer: keras.Layer) -> list[keras.Variable]:
+    """Weights of a layer or model without the state of random generators."""
+    return [weight for weight in layer.weights if "seed" not in weight.path]
+
+
 def is_clustered(kernel: np.ndarray) -> bool:
     """Whether a kernel has few distinct values: at most 256, each used at least twice on average, zeros aside.
 
@@ -90,9 +111,3 @@ def copying(kind: Any, name: str) -> Iterator[None]:
             "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
             f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
         ) from error
-
-
-def _flat(layer: keras.Layer) -> Iterator[keras.Layer]:
-    yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from _flat(inner)

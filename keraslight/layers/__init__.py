@@ -1,4 +1,8 @@
-"""Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize."""
+"""Keras layers with state or maths that stock Keras lacks. They run on every Keras backend and serialize.
+
+A layer whose variables have other names in PyTorch checkpoints says which in `checkpoint_names`: our variable -> the
+checkpoint's parameter. `keraslight.weights` reads it.
+"""
 
 from keraslight.layers.batch_norm import BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice

@@ -1,12 +1,28 @@
-"""What the convolutions written here check and work out alike: square kernels, "same" and "valid"."""
+"""Checks and shapes shared by the layers: square kernels, "same" and "valid" padding."""
 
-from keras import ops
+from collections.abc import Sequence
+
+from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
 
+Shape = tuple[int | None, ...]
+"""Shape of a tensor. None stands for a side that is only known when the model runs."""
+
+
+def known_channels(shape: Shape) -> int:
+    """Returns the size of the last axis.
+
+    Raises:
+        InvalidArgumentError: It is unknown.
+    """
+    if shape[-1] is None:
+        raise InvalidArgumentError(f"The number of channels must be known. Received: shape {shape}.")
+    return shape[-1]
+
 
 def check_convolution(padding: str, **numbers: int) -> None:
-    """Raises InvalidArgumentError for another padding, or a number (a filter count, a side ...) below 1."""
+    """Raises InvalidArgumentError if `padding` is unknown or a number (of filters, of pixels ...) is below 1."""
     for name, value in numbers.items():
         if not isinstance(value, int) or value < 1:  # no pairs: kernels are square
             raise InvalidArgumentError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
@@ -14,12 +30,16 @@ def check_convolution(padding: str, **numbers: int) -> None:
         raise InvalidArgumentError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}.")
 
 
-def zero_padding(side, reach: int, strides: int, padding: str) -> tuple:
-    """Zeros before the first and behind the last pixel, as TensorFlow pads: numbers, or tensors where `side` is one.
+def zero_padding(
+    side: int | KerasTensor, reach: int, strides: int, padding: str
+) -> tuple[int | KerasTensor, int | KerasTensor]:
+    """Returns the zeros before the first and after the last pixel, as TensorFlow pads: tensors if `side` is one.
 
     Args:
-        side: Pixels of the input.
-        reach: Pixels that a dilated kernel spans.
+        side: Side of the input, in pixels.
+        reach: Side of the dilated kernel, in pixels.
+        strides: Step, in pixels.
+        padding: `"same"` or `"valid"`.
     """
     if padding == "valid":
         return 0, 0
@@ -28,11 +48,11 @@ def zero_padding(side, reach: int, strides: int, padding: str) -> tuple:
     return total // 2, total - total // 2
 
 
-def output_sides(input_shape, reach: int, strides: int, padding: str) -> list[int | None]:
-    """Height and width behind a convolution of (B, H, W, C).
+def output_sides(input_shape: Sequence[int | None], reach: int, strides: int, padding: str) -> list[int | None]:
+    """Returns the height and width of a convolution's output for an input of (B, H, W, C).
 
     Raises:
-        InvalidArgumentError: the input is smaller than what the kernel spans.
+        InvalidArgumentError: The input is smaller than the kernel.
     """
     lost = 0 if padding == "same" else reach - 1
     sides = [None if side is None else -(-(side - lost) // strides) for side in input_shape[1:3]]

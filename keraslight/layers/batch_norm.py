@@ -1,23 +1,25 @@
 """Batch normalization by TensorFlow's fused kernel."""
 
 import keras
+from keras import KerasTensor
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class BatchNorm(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`: the same arguments, weights and values, in less time and nearer to the truth.
+    """`keras.layers.BatchNormalization`: the same arguments, weights and values, but faster and more accurate.
 
     Keras 3 computes the statistics, the normalization and their gradients operation by operation. TensorFlow's fused
-    kernel takes a quarter off a MobileNet's training step on a CPU, and takes exact square roots (TensorFlow's
-    reciprocal one is off by 2e-7, which a hundred layers raise to 1e-4 of the logits' standard deviation). When a
-    SavedModel is served, TensorFlow runs it in one operation with an ordinary convolution before it and the ReLU after
-    it, but not with a depthwise convolution; `keraslight.compress.fuse` folds it into both. What the kernel can't do
-    (masks, another axis or rank, renorm, statistics across replicas, float64) and other backends run what Keras runs.
+    kernel shortens a MobileNet's training step on a CPU by a quarter and computes exact square roots (TensorFlow's
+    reciprocal square root is off by 2e-7, which grows to 1e-4 of the logits' standard deviation over a hundred layers).
+    When a SavedModel is served, TensorFlow fuses it with an ordinary convolution before it and the ReLU after it, but
+    not with a depthwise convolution; `keraslight.compress.fuse` folds it into both. Whatever the kernel can't do
+    (masks, another axis or rank, renorm, statistics across replicas, float64) falls back to Keras' implementation, as
+    do other backends.
 
     (B, H, W, C) -> (B, H, W, C). Source: Ioffe and Szegedy, https://arxiv.org/abs/1502.03167, algorithms 1 and 2.
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: KerasTensor, training: bool | None = None, mask: KerasTensor | None = None) -> KerasTensor:
         if not self._fits_kernel(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -30,7 +32,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
                 x=x, mean=unknown, variance=unknown, is_training=True, **settings
             )
-            # The kernel answers with the variance of a sample, n / (n - 1) times Keras' of all n pixels.
+            # The kernel returns the variance of a sample, n / (n - 1) times Keras' variance of all n pixels.
             pixels = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), "float32")
             variance *= (pixels - 1) / pixels
             for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
@@ -41,7 +43,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             ).y
         return tf.cast(y, self.compute_dtype)
 
-    def _fits_kernel(self, inputs, mask) -> bool:
+    def _fits_kernel(self, inputs: KerasTensor, mask: KerasTensor | None) -> bool:
         return (
             keras.backend.backend() == "tensorflow"
             and mask is None

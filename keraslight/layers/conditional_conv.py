@@ -1,40 +1,43 @@
 """Conditional convolution: each image mixes its own kernel from a few experts."""
 
-import keras
-from keras import ops
+from typing import Any
 
-from keraslight.layers._convolution import check_convolution, output_sides, zero_padding
+import keras
+from keras import KerasTensor, ops
+
+from keraslight.layers._convolution import Shape, check_convolution, known_channels, output_sides, zero_padding
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class ConditionalConv2D(keras.layers.Layer):
-    """(B, H, W, C) -> (B, H', W', filters): a convolution with a kernel of each image's own.
+    """(B, H, W, C) -> (B, H', W', filters): a convolution with a different kernel for each image.
 
     `y = x * (r_1 W_1 + ... + r_n W_n) + (r_1 b_1 + ... + r_n b_n)` with `r = sigmoid(mean(x) R + c)`, the mean over H
-    and W: as many parameters as `n` convolutions, but one convolution's work. The routing bias `c` is the authors'
-    code's; the paper prints `r = sigmoid(mean(x) R)`, which it starts as. `R` is drawn as a dense layer's kernel.
+    and W: as many parameters as `n` convolutions at the cost of one. The routing bias `c` is from the authors' code.
+    The paper has `r = sigmoid(mean(x) R)`, which is what the layer starts with. `R` is initialized like a dense
+    layer's kernel.
 
-    n * (k * k * C * F + F) + (C + 1) * n parameters. An image costs H' * W' * k * k * C * F multiply-adds as a plain
-    convolution, and n * k * k * C * F to mix the kernel: little if H' * W' is much more than n.
-    The map's k * k shifted copies are multiplied with the mixed kernels (B matrix products), as no backend convolves
-    with a kernel per image. So the layer runs on each of them and converts to LiteRT with builtin operators (slices and
-    BATCH_MATMUL); int8 files quantize the mixed kernels with one scale for all channels, unlike a convolution's.
-    It needs memory for B * H' * W' * k * k * C values.
+    n * (k * k * C * F + F) + (C + 1) * n parameters. An image costs H' * W' * k * k * C * F multiply-adds, like a plain
+    convolution, plus n * k * k * C * F to mix the kernel, which is little if H' * W' is much larger than n.
+    No backend convolves with one kernel per image, so k * k shifted copies of the map are multiplied with the mixed
+    kernels (B matrix products). The layer therefore runs on every backend and converts to LiteRT with builtin operators
+    (slices and BATCH_MATMUL). Int8 files quantize the mixed kernels with one scale for all channels, unlike those of a
+    convolution. It needs memory for B * H' * W' * k * k * C values.
     Source: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", NeurIPS 2019,
     https://arxiv.org/abs/1904.04971, section 3, equations 1 and 2.
 
     Args:
         filters: Output channels F, at least 1.
         kernel_size: Side k of the square kernel, at least 1.
-        experts: Number of kernels n, at least 1; 4 to 32 in the paper, 8 mostly.
+        experts: Number of kernels n, at least 1. The paper uses 4 to 32, usually 8.
         strides: Step in both directions, at least 1.
         padding: "same" (as TensorFlow pads) or "valid".
         use_bias: Whether each expert has a bias.
-        kernel_initializer: Of each expert's kernel (k, k, C, F), drawn one by one.
-        kernel_regularizer: As in `keras.layers.Conv2D`; of the kernels of all experts together.
+        kernel_initializer: Initializer of each expert's kernel (k, k, C, F), drawn one by one.
+        kernel_regularizer: Regularizer of the kernels of all experts together, as in `keras.layers.Conv2D`.
 
     Raises:
-        InvalidArgumentError: an argument is out of its range, or the input is smaller than the kernel.
+        InvalidArgumentError: An argument is out of range, or the input is smaller than the kernel.
     """
 
     def __init__(
@@ -45,10 +48,10 @@ class ConditionalConv2D(keras.layers.Layer):
         strides: int = 1,
         padding: str = "same",
         use_bias: bool = True,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        kernel_regularizer: str | keras.Regularizer | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_convolution(padding, filters=filters, kernel_size=kernel_size, experts=experts, strides=strides)
         self.filters, self.kernel_size, self.experts = filters, kernel_size, experts
@@ -56,12 +59,13 @@ class ConditionalConv2D(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape):
-        self.compute_output_shape(input_shape)  # refuses an input that is too small
-        channels = input_shape[-1]
+    def build(self, input_shape: Shape) -> None:
+        self.compute_output_shape(input_shape)  # raises for an input that is too small
+        channels = known_channels(input_shape)
         shape = (self.kernel_size, self.kernel_size, channels, self.filters)
 
-        def one_by_one(whole, dtype=None):  # in one draw the experts' axis would count as receptive field
+        def one_by_one(whole: tuple[int, ...], dtype: str | None = None) -> KerasTensor:
+            # In a single draw, the experts' axis would count as receptive field.
             return ops.stack([self._initializer(expert)(whole[1:], dtype=dtype) for expert in range(whole[0])])
 
         self.kernel = self.add_weight(
@@ -77,7 +81,7 @@ class ConditionalConv2D(keras.layers.Layer):
         )
         self.routing_bias = self.add_weight(name="routing_bias", shape=(self.experts,), initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         routing = ops.sigmoid(ops.matmul(ops.mean(inputs, axis=(1, 2)), self.routing_kernel) + self.routing_bias)
         columns = self.kernel_size**2 * inputs.shape[-1]
         kernels = ops.matmul(routing, ops.reshape(self.kernel, (self.experts, columns * self.filters)))
@@ -89,8 +93,8 @@ class ConditionalConv2D(keras.layers.Layer):
             x = x + ops.expand_dims(ops.matmul(routing, self.bias), 1)
         return ops.reshape(x, (-1, *sides, self.filters))
 
-    def _initializer(self, expert: int):
-        """The kernel's initializer with a seed of this expert's own: one initializer draws the same each time."""
+    def _initializer(self, expert: int) -> keras.Initializer:
+        """Returns the kernel's initializer with this expert's own seed: one initializer always draws the same."""
         initializer = self.kernel_initializer
         if not isinstance(initializer, keras.Initializer):
             return initializer  # a function
@@ -99,8 +103,8 @@ class ConditionalConv2D(keras.layers.Layer):
             config["seed"] += expert
         return type(initializer).from_config(config)
 
-    def _patches(self, inputs) -> tuple:
-        """What each output pixel sees, (B, H', W', k * k * C), and (H', W'): numbers where they are known."""
+    def _patches(self, inputs: KerasTensor) -> tuple[KerasTensor, tuple[KerasTensor, KerasTensor]]:
+        """Returns what each output pixel sees, (B, H', W', k * k * C), and (H', W'), which are numbers if known."""
         k, strides = self.kernel_size, self.strides
         pads = [zero_padding(side, k, strides, self.padding) for side in ops.shape(inputs)[1:3]]
         x = ops.pad(inputs, ((0, 0), *pads, (0, 0))) if self.padding == "same" else inputs
@@ -109,11 +113,11 @@ class ConditionalConv2D(keras.layers.Layer):
         shifted = [x[:, i : i + rows : strides, j : j + columns : strides] for i in range(k) for j in range(k)]
         return ops.concatenate(shifted, axis=-1), (height, width)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         sides = output_sides(input_shape, self.kernel_size, self.strides, self.padding)
         return (input_shape[0], *sides, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -1,26 +1,29 @@
-"""Deformable convolution: a kernel whose points move with what they see."""
+"""Deformable convolution: a kernel whose points move depending on the input."""
+
+from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._convolution import check_convolution, output_sides, zero_padding
+from keraslight.layers._convolution import Shape, check_convolution, output_sides, zero_padding
 from keraslight.layers.grouped_conv import GroupedConv2D
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class DeformableConv2D(keras.layers.Layer):
-    """(B, H, W, C) -> (B, H', W', filters): a convolution that reads each kernel point somewhere else.
+    """(B, H, W, C) -> (B, H', W', filters): a convolution that reads each kernel point at an offset.
 
     `y(p) = sum over k of w_k * x(p + p_k + dp_k) * dm_k + bias`, where `p_k` is the kernel's regular grid. A second
-    convolution of the same input, `offset_conv`, gives the offsets `dp_k` in pixels and, with `modulated`, the weights
-    `dm_k = sigmoid(...)`. Between pixels `x` is bilinear, outside of the map 0. `offset_conv` starts at 0, so that the
-    layer starts as the plain convolution; with `modulated` as half of it, since sigmoid(0) = 0.5.
+    convolution of the same input, `offset_conv`, computes the offsets `dp_k` in pixels and, with `modulated`, the
+    weights `dm_k = sigmoid(...)`. `x` is interpolated bilinearly between pixels and is 0 outside the map. `offset_conv`
+    starts at 0, so the layer starts as a plain convolution (with `modulated` as half of one, since sigmoid(0) = 0.5).
 
-    The channels of `offset_conv` are (dy, dx) of the first point, of the second ..., row by row, and then the weights,
-    as for `torchvision.ops.deform_conv2d` with one offset group; its kernels fit, (F, C, kh, kw) -> (kh, kw, C, F).
-    Places are computed in float32 in half precision too. It runs on every Keras backend and converts to LiteRT with
-    builtin operators (gather). It needs memory for B * H' * W' * k * k * C samples, four times over while training.
+    The channels of `offset_conv` are (dy, dx) of the first point, of the second and so on, row by row, then the
+    weights, as for `torchvision.ops.deform_conv2d` with one offset group. The latter's kernels fit after transposing
+    (F, C, kh, kw) -> (kh, kw, C, F). Positions are computed in float32 in half precision too. The layer runs on every
+    Keras backend and converts to LiteRT with builtin operators (gather). It needs memory for B * H' * W' * k * k * C
+    samples, and four times that for training.
 
     k * k * C * F + F parameters, and in `offset_conv` (k * k * C + 1) * 2 * k * k, or 3 * k * k with `modulated`.
     Sources: Dai et al., "Deformable Convolutional Networks", ICCV 2017, https://arxiv.org/abs/1703.06211, equations 2
@@ -31,14 +34,14 @@ class DeformableConv2D(keras.layers.Layer):
         kernel_size: Side k of the square kernel, at least 1.
         strides: Step in both directions, at least 1.
         padding: "same" (as TensorFlow pads) or "valid".
-        dilation_rate: Distance of the kernel's points in pixels, at least 1; 1 with strides.
-        modulated: Whether each point has a weight, too (version 2).
-        use_bias: Whether the output has a bias; `offset_conv` always has one.
-        kernel_initializer: As in `keras.layers.Conv2D`.
-        kernel_regularizer: As in `keras.layers.Conv2D`; of `kernel` alone.
+        dilation_rate: Distance between the kernel's points in pixels, at least 1. Must be 1 with strides.
+        modulated: Whether each point also has a weight (version 2).
+        use_bias: Whether the output has a bias. `offset_conv` always has one.
+        kernel_initializer: Initializer of `kernel`, as in `keras.layers.Conv2D`.
+        kernel_regularizer: Regularizer of `kernel` alone, as in `keras.layers.Conv2D`.
 
     Raises:
-        InvalidArgumentError: an argument is out of its range, or the input is smaller than the kernel.
+        InvalidArgumentError: An argument is out of range, or the input is smaller than the kernel.
     """
 
     def __init__(
@@ -50,10 +53,10 @@ class DeformableConv2D(keras.layers.Layer):
         dilation_rate: int = 1,
         modulated: bool = False,
         use_bias: bool = True,
-        kernel_initializer="glorot_uniform",
-        kernel_regularizer=None,
-        **kwargs,
-    ):
+        kernel_initializer: str | keras.Initializer = "glorot_uniform",
+        kernel_regularizer: str | keras.Regularizer | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_convolution(
             padding, filters=filters, kernel_size=kernel_size, strides=strides, dilation_rate=dilation_rate
@@ -68,7 +71,7 @@ class DeformableConv2D(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self._reach = (kernel_size - 1) * dilation_rate + 1
-        self.offset_conv = GroupedConv2D(  # Conv2D, but for a strided 1x1 kernel, whose gradient may crash there
+        self.offset_conv = GroupedConv2D(  # Conv2D, except for a strided 1x1 kernel, whose gradient may crash there
             (3 if modulated else 2) * kernel_size**2,
             kernel_size,
             strides=strides,
@@ -80,8 +83,8 @@ class DeformableConv2D(keras.layers.Layer):
             name="offset_conv",
         )
 
-    def build(self, input_shape):
-        self.compute_output_shape(input_shape)  # which refuses a small input in our words
+    def build(self, input_shape: Shape) -> None:
+        self.compute_output_shape(input_shape)  # raises our own error for a small input
         self.offset_conv.build(input_shape)
         self.kernel = self.add_weight(
             name="kernel",
@@ -92,22 +95,22 @@ class DeformableConv2D(keras.layers.Layer):
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.filters,), initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: KerasTensor) -> KerasTensor:
         points, channels = self.kernel_size**2, inputs.shape[-1]
         learned = self.offset_conv(inputs)
-        batch, height, width, _ = ops.shape(inputs)  # numbers where they are known
+        batch, height, width, _ = ops.shape(inputs)  # numbers if they are known
         _, out_height, out_width, _ = ops.shape(learned)
         rows, columns = self._places(ops.cast(learned[..., : 2 * points], "float32"), height, width)
 
-        # A frame of zeros: what lies outside of the map is read there. A place at most one pixel outside has its upper
-        # left neighbor there; two pixels behind the end are for the lower right neighbors.
+        # A frame of zeros for reads outside the map. A position at most one pixel outside has its upper left neighbor
+        # there. Two more pixels at the end hold the lower right neighbors.
         framed = ops.pad(inputs, ((0, 0), (1, 2), (1, 2), (0, 0)))
         pixels = ops.reshape(framed, (-1, channels))
         first = ops.reshape(ops.arange(batch, dtype="int32"), (-1, 1, 1, 1)) * ((height + 3) * (width + 3))
 
         top, left = ops.floor(rows), ops.floor(columns)
         down, right = rows - top, columns - left
-        # Clipped again as integers, so that a NaN is read from inside the memory; its weights are NaN, the result too.
+        # Clipped again as integers, so that a NaN reads valid memory. Its weights are NaN, and so is the result.
         top, left = ops.clip(ops.cast(top, "int32"), -1, height), ops.clip(ops.cast(left, "int32"), -1, width)
         start = first + (top + 1) * (width + 3) + left + 1
         modulation = ops.cast(ops.sigmoid(learned[..., 2 * points :]), "float32") if self.modulated else 1.0
@@ -127,8 +130,13 @@ class DeformableConv2D(keras.layers.Layer):
             x = x + self.bias
         return ops.reshape(x, (batch, out_height, out_width, self.filters))
 
-    def _places(self, offsets, height, width) -> tuple:
-        """Row and column at which each point (last axis) of each output pixel is read, at most one pixel outside."""
+    def _places(
+        self, offsets: KerasTensor, height: int | KerasTensor, width: int | KerasTensor
+    ) -> tuple[KerasTensor, KerasTensor]:
+        """Returns the row and column at which each point (last axis) of each output pixel is read.
+
+        Both are at most one pixel outside the map.
+        """
         places = []
         for axis, side in ((0, height), (1, width)):
             k = self.kernel_size
@@ -138,13 +146,13 @@ class DeformableConv2D(keras.layers.Layer):
             starts = ops.reshape(starts - ops.cast(before, "float32"), (-1, 1, 1) if axis == 0 else (-1, 1))
             place = starts + ops.convert_to_tensor(grid, "float32") + offsets[..., axis::2]
             places.append(ops.clip(place, -1.0, ops.cast(side, "float32")))
-        return tuple(places)
+        return places[0], places[1]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         sides = output_sides(input_shape, self._reach, self.strides, self.padding)
         return (input_shape[0], *sides, self.filters)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

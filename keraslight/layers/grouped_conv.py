@@ -1,29 +1,31 @@
-"""Grouped convolution that is fast on a CPU, and a strided 1x1 convolution that does not crash there."""
+"""Grouped convolution that is fast on CPUs, and a strided 1x1 convolution that doesn't crash there."""
 
 import os
 import platform
+from types import ModuleType
 
 import keras
+from keras import KerasTensor
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class GroupedConv2D(keras.layers.Conv2D):
     """`keras.layers.Conv2D` for `groups` above 1: the same arguments, weights and values, in a fraction of the time.
 
-    On the TensorFlow backend stock Keras compiles every grouped convolution with XLA, since TensorFlow had no kernel
-    for it on a CPU. oneDNN has one by now: 14x14x512 in 32 groups trains 340 times faster, and the SavedModel has no
-    XLA functions inside, which other runtimes refuse. Where oneDNN is off or absent, each group is convolved on its
-    own. Other backends and channels-first maps run what Keras runs.
+    On the TensorFlow backend, stock Keras compiles every grouped convolution with XLA, since TensorFlow used to have no
+    CPU kernel for it. oneDNN has one now: 14x14x512 in 32 groups trains 340 times faster, and the SavedModel contains
+    no XLA functions, which other runtimes don't support. If oneDNN is off or absent, each group is convolved
+    separately. Other backends and channels-first maps use Keras' implementation.
 
-    With one group it is for a strided 1x1 convolution of fewer than 16 channels, such as a branch of RepVGG's stem:
-    oneDNN's gradient of that kernel writes outside its memory where the last row or column is not used (TensorFlow
-    2.21; `tf.nn.convolution` of 96x96x3, stride 2, ends the process). Here the unused pixels are left out before.
+    With one group, it replaces strided 1x1 convolutions of fewer than 16 channels, such as a branch of RepVGG's stem:
+    oneDNN's gradient of that kernel writes outside its memory if the last row or column is unused (TensorFlow 2.21;
+    `tf.nn.convolution` of 96x96x3 with stride 2 crashes the process). Here the unused pixels are removed first.
 
     (B, H, W, C) -> (B, H', W', filters), with a kernel of (kh, kw, C / groups, filters). `groups` divides both
     C and `filters`.
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: KerasTensor, kernel: KerasTensor) -> KerasTensor:
         if keras.backend.backend() != "tensorflow" or self.data_format != "channels_last":
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf
@@ -39,8 +41,8 @@ class GroupedConv2D(keras.layers.Conv2D):
         return tf.concat([tf.nn.convolution(x, k, **settings) for x, k in parts], axis=-1)
 
 
-def _has_grouped_kernel(tf) -> bool:
-    """Whether TensorFlow convolves groups, gradients included, where this process runs."""
+def _has_grouped_kernel(tf: ModuleType) -> bool:
+    """Whether TensorFlow has kernels for grouped convolutions and their gradients on this machine."""
     if tf.config.list_logical_devices("GPU"):
         return True  # cuDNN
     off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")

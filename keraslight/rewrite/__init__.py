@@ -1,6 +1,6 @@
 """Rewrites of a model's graph: each takes and returns a `keraslight.graph.Graph`, without data and TensorFlow.
 
-steps.py             a graph that is being rewritten: kernels, who makes and who reads each tensor
+steps.py             a graph that is being rewritten: kernels, makers and readers of each tensor
 _fuse.py             fewer layers that compute the same
 _reparameterize.py   parallel convolutions that are added, as one
 slices.py            slices that are concatenated again, as a convolution

@@ -1,4 +1,4 @@
-"""A graph that is being rewritten: who makes and reads each tensor, kept right while calls change and go."""
+"""A graph that is being rewritten: makers and readers of each tensor, kept up to date while calls change."""
 
 from __future__ import annotations
 

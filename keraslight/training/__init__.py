@@ -1,4 +1,4 @@
-"""Training: labelled images, light augmentation, a recipe, and a trainer that survives a kill.
+"""Training: labeled images, light augmentation, recipes, and a trainer that resumes interrupted runs.
 
 data = load_digits(DIGITS_PREPROCESSING)
 result = train(model, data, DIGITS_RECIPE, run_dir="runs/digits")
@@ -11,9 +11,9 @@ from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._loss import ClassificationLoss
 from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
-from keraslight.training._run import load_run
 from keraslight.training._sources import load_digits, load_directory, load_images
 from keraslight.training._trainer import TrainingResult, train
+from keraslight.training.run_folder import load_run
 
 __all__ = [
     "DIGITS_PREPROCESSING",

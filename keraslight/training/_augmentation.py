@@ -1,4 +1,4 @@
-"""Random changes to training images: cheap, vectorised over a batch, and a pure function of a seed."""
+"""Random changes to training images: cheap, vectorized over a batch, and a pure function of a seed."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ EDGES = ("reflect", "nearest", "constant")
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Light random changes to raw pixels, drawn anew for every image of a batch.
+    """Light random changes to raw pixels, drawn separately for each image of a batch.
 
-    Every amount is the largest one: the draw is uniform between minus and plus the amount, and 0 switches it off.
+    Amounts are maxima: each draw is uniform between minus and plus the amount. 0 disables a change.
 
     Args:
         shift: Share of the height and of the width, in [0, 1).
-        rotate_degrees: Degrees, in [0, 180].
+        rotate_degrees: Rotation in degrees, in [0, 180].
         zoom: Share by which height and width grow or shrink together, in [0, 1).
-        brightness: Share of the full range 255 that is added to every pixel, in [0, 1].
-        flip: Mirrors half of the images left to right. Never for digits or text.
-        edges: What comes in from outside the image: `"reflect"` (photographs), `"nearest"` (repeats the border) or
-            `"constant"` (black, for digits on black: a repeated border would draw a stroke on to the edge).
+        brightness: Share of the full range 255 that is added to all pixels, in [0, 1].
+        flip: Whether to mirror half of the images left to right. Not for digits or text.
+        edges: How to fill pixels from outside the image: `"reflect"` (photographs), `"nearest"` (repeats the border)
+            or `"constant"` (black, for digits on black, where a repeated border would extend strokes to the edge).
 
     Raises:
-        InvalidArgumentError: a value is out of its range.
+        InvalidArgumentError: A value is out of range.
     """
 
     shift: float = 0.0
@@ -39,27 +39,28 @@ class Augmentation:
     edges: str = "reflect"
 
     def __post_init__(self) -> None:
-        for field in ("shift", "zoom"):
-            if not 0 <= getattr(self, field) < 1:
-                raise InvalidArgumentError(f"`{field}` must be in [0, 1). Received: {field}={getattr(self, field)}.")
-        if not 0 <= self.rotate_degrees <= 180:
-            raise InvalidArgumentError(
-                f"`rotate_degrees` must be in [0, 180]. Received: rotate_degrees={self.rotate_degrees}."
-            )
-        if not 0 <= self.brightness <= 1:
-            raise InvalidArgumentError(f"`brightness` must be in [0, 1]. Received: brightness={self.brightness}.")
+        for field, valid, interval in (
+            ("shift", 0 <= self.shift < 1, "[0, 1)"),
+            ("zoom", 0 <= self.zoom < 1, "[0, 1)"),
+            ("rotate_degrees", 0 <= self.rotate_degrees <= 180, "[0, 180]"),
+            ("brightness", 0 <= self.brightness <= 1, "[0, 1]"),
+        ):
+            if not valid:
+                raise InvalidArgumentError(
+                    f"`{field}` must be in {interval}. Received: {field}={getattr(self, field)}."
+                )
         if self.edges not in EDGES:
             raise InvalidArgumentError(f"`edges` must be one of {EDGES}. Received: {self.edges!r}.")
 
     def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Changes one batch; runs in a TensorFlow graph.
+        """Changes a batch; runs in a TensorFlow graph.
 
         Args:
             images: float32 (B, H, W, C), pixels 0..255.
-            seed: int, shape (2,). The same seed and shape give the same draws.
+            seed: Integers of shape (2,). The same seed and shape give the same draws.
 
         Returns:
-            float32 (B, H, W, C), pixels 0..255, no longer whole numbers.
+            float32 (B, H, W, C), pixels 0..255, not rounded.
         """
         static_shape = images.shape
         draws = tf.random.stateless_uniform([tf.shape(images)[0], 6], seed, minval=-1.0, maxval=1.0)
@@ -71,14 +72,14 @@ class Augmentation:
         return tf.ensure_shape(images, static_shape)
 
     def _warp(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """One resampling for all four geometric changes, so that the image is blurred once."""
+        """Applies all four geometric changes in one resampling, so that images are blurred only once."""
         size = tf.shape(images)[1:3]
         height, width = tf.unstack(tf.cast(size, tf.float32))
         angle = draws[:, 0] * math.radians(self.rotate_degrees)
-        shrink = 1.0 / (1.0 + draws[:, 1] * self.zoom)  # the matrix leads from the output back to the input
+        shrink = 1.0 / (1.0 + draws[:, 1] * self.zoom)  # the matrix maps the output to the input
         mirror = tf.where(draws[:, 5] < 0, -1.0, 1.0) if self.flip else tf.ones_like(angle)
         cos, sin = tf.cos(angle) * shrink, tf.sin(angle) * shrink
-        # Rotation about the middle of the pixel grid: without the two offsets it turns about the upper left corner.
+        # Rotate about the center of the pixel grid: without the two offsets, the center is the upper left corner.
         middle_x, middle_y = (width - 1.0) / 2.0, (height - 1.0) / 2.0
         a, b, c, d = mirror * cos, -mirror * sin, sin, cos
         offset_x = middle_x - a * middle_x - b * middle_y + draws[:, 2] * self.shift * width

@@ -1,4 +1,4 @@
-"""Labelled images, split into a training and a validation part, as deterministic tf.data pipelines."""
+"""Labeled images, split into training and validation data, as deterministic tf.data pipelines."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike, NDArray
 
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
@@ -19,55 +20,55 @@ from keraslight.training._augmentation import Augmentation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageData:
-    """Labelled images of one size. Made by `load_digits`, `load_directory` or `ImageData.from_arrays`.
+    """Labeled images of one size. Created by `load_digits`, `load_directory` or `ImageData.from_arrays`.
 
     Attributes:
-        labels: The class names; a target is an index into them.
-        preprocessing: How an image file becomes the model's raw pixels.
-        targets: int32 (N,), the class of every image, in 0..len(labels) - 1.
-        train_indices, validation_indices: int64, which of the N images belong to which part. No image is in both.
-        pixels: uint8 (N, H, W, C), or None if the images are too many to keep; then they are decoded from `files`
-            every time.
+        labels: Class names, indexed by the targets.
+        preprocessing: How image files are decoded to the model's raw pixels.
+        targets: int32 (N,), the class of each image, in 0..len(labels) - 1.
+        train_indices: int64, the images used for training.
+        validation_indices: int64, the held-out images; disjoint from `train_indices`.
+        pixels: uint8 (N, H, W, C), or None if the images don't fit into memory; they are then decoded from `files`
+            each time.
         files: N paths, or empty if the images don't come from files.
-        originals: uint8 (validation_count, h, w), the validation images before resizing. Only `load_digits` has them.
-        skipped: The number of files that could not be read.
+        originals: uint8 (validation_count, h, w), the validation images before resizing. Only set by `load_digits`.
+        skipped: Number of unreadable files.
     """
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    targets: np.ndarray
-    train_indices: np.ndarray
-    validation_indices: np.ndarray
-    pixels: np.ndarray | None = None
+    targets: NDArray[np.int32]
+    train_indices: NDArray[np.int64]
+    validation_indices: NDArray[np.int64]
+    pixels: NDArray[np.uint8] | None = None
     files: tuple[str, ...] = ()
-    originals: np.ndarray | None = None
+    originals: NDArray[np.uint8] | None = None
     skipped: int = 0
 
     @classmethod
     def from_arrays(
         cls,
-        pixels: np.ndarray,
-        targets: np.ndarray,
+        pixels: ArrayLike,
+        targets: ArrayLike,
         labels: Sequence[str],
         preprocessing: Preprocessing,
         *,
         validation_split: float = 0.2,
         seed: int = 0,
     ) -> ImageData:
-        """Wraps arrays that are already of the model's size.
+        """Wraps arrays of images that already have the model's size.
 
         Args:
             pixels: uint8 (N, H, W, C), with H, W and C of `preprocessing`.
-            targets: ints (N,), in 0..len(labels) - 1.
-            labels: At least two class names.
-            preprocessing: How an image file becomes such pixels.
-            validation_split: Share of every class that is held out, in (0, 1); at least one image of each class
-                goes to either part.
-            seed: Seed of the split.
+            targets: Integers (N,), in 0..len(labels) - 1.
+            labels: Class names, at least two.
+            preprocessing: How image files are decoded to such pixels.
+            validation_split: Share of each class to hold out, in (0, 1); both parts get at least one image per class.
+            seed: Random seed for the split.
 
         Raises:
-            InvalidArgumentError: arrays that don't fit each other or `preprocessing`.
-            DataError: fewer than two classes, or a class with fewer than two images.
+            InvalidArgumentError: The arrays don't fit each other or `preprocessing`.
+            DataError: There are fewer than two classes, or a class has fewer than two images.
         """
         pixels, targets = np.asarray(pixels), np.asarray(targets, np.int32)
         shape = (len(targets), *preprocessing.size, preprocessing.channels)
@@ -80,21 +81,21 @@ class ImageData:
 
     @property
     def train_count(self) -> int:
-        """The number of training images."""
+        """Number of training images."""
         return len(self.train_indices)
 
     @property
     def validation_count(self) -> int:
-        """The number of held-out images."""
+        """Number of held-out images."""
         return len(self.validation_indices)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+        """Shape (H, W, C) of each image."""
         return (*self.preprocessing.size, self.preprocessing.channels)
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """The number of batches that `train` gives for one epoch."""
+        """Number of batches that `train` yields per epoch."""
         return self.train_count // self._train_batch(batch_size)
 
     def train(
@@ -106,18 +107,19 @@ class ImageData:
         first_epoch: int = 0,
         epochs: int = 1,
     ) -> tf.data.Dataset:
-        """The training part, shuffled and augmented.
+        """The training images, shuffled and augmented.
 
-        Order and augmentation are a function of `seed`, the epoch and the step alone: an epoch looks the same whether
-        or not the ones before it were read, which is what an exact resume needs.
+        Order and augmentation only depend on `seed`, the epoch and the step. An epoch is the same whether or not the
+        previous ones were read, as required to resume a run exactly.
 
         Args:
-            batch_size: At least 1; the number of training images at most counts. What is left over at the end of an
-                epoch is dropped (other images every epoch): a batch of one or two would spoil batch normalization.
+            batch_size: Images per batch, at least 1; limited to the number of training images. The remainder of an
+                epoch is dropped (different images each time), because a batch of one or two images would harm batch
+                normalization.
             augmentation: Random changes, or None.
-            seed: An integer.
-            first_epoch: The number of the first epoch, from 0.
-            epochs: How many epochs follow each other.
+            seed: Random seed for shuffling and augmentation.
+            first_epoch: Number of the first epoch, from 0.
+            epochs: Number of epochs to yield.
 
         Returns:
             Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets).
@@ -140,11 +142,11 @@ class ImageData:
             return images, targets
 
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
-        known = tf.data.experimental.assert_cardinality(steps * epochs)  # flat_map forgets how many batches there are
+        known = tf.data.experimental.assert_cardinality(steps * epochs)  # flat_map loses the number of batches
         return _parallel(numbers.flat_map(one_epoch), load).apply(known)
 
     def validation(self, batch_size: int) -> tf.data.Dataset:
-        """The held-out part, always in the same order, without augmentation.
+        """The held-out images, always in the same order, without augmentation.
 
         Returns:
             Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets); the last one may be smaller.
@@ -152,21 +154,21 @@ class ImageData:
         _check_batch(batch_size)
         return _parallel(tf.data.Dataset.from_tensor_slices(self.validation_indices).batch(batch_size), self._reader())
 
-    def validation_arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """The held-out part at once: uint8 (N, H, W, C) raw pixels and int32 (N,) targets, in `validation`'s order."""
+    def validation_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """The held-out images as arrays: uint8 (N, H, W, C) raw pixels and int32 (N,) targets, as in `validation`."""
         targets = self.targets[self.validation_indices]
         if self.pixels is not None:
             return self.pixels[self.validation_indices], targets
         return np.concatenate([images.numpy().astype(np.uint8) for images, _ in self.validation(64)]), targets
 
     def fingerprint(self) -> dict[str, Any]:
-        """A JSON-ready dict that differs if labels, preprocessing, images or split differ."""
+        """A JSON-serializable dict that differs if labels, preprocessing, images or split differ."""
         digest = hashlib.sha256()
         for array in (self.targets, self.train_indices, self.validation_indices):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.pixels is not None:
             digest.update(np.ascontiguousarray(self.pixels).data)
-        else:  # reading every file again would take as long as an epoch
+        else:  # reading all files again would take as long as an epoch
             digest.update(b"\n".join(map(os.fsencode, self.files)))
         return {
             "labels": list(self.labels),
@@ -180,13 +182,13 @@ class ImageData:
         _check_batch(batch_size)
         return min(batch_size, self.train_count)
 
-    def _reader(self) -> Any:
+    def _reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """A graph function: int64 (B,) indices -> float32 (B, H, W, C) pixels and int32 (B,) targets."""
         targets = tf.constant(self.targets)
         if self.pixels is not None:
             pixels = self._pixels_on_host
             return lambda chosen: (tf.cast(tf.gather(pixels, chosen), tf.float32), tf.gather(targets, chosen))
-        files = tf.constant([os.fsencode(file) for file in self.files])  # a name need not be UTF-8
+        files = tf.constant([os.fsencode(file) for file in self.files])  # names may not be valid UTF-8
 
         def read(chosen: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.map_fn(
@@ -200,22 +202,22 @@ class ImageData:
 
     @functools.cached_property
     def _pixels_on_host(self) -> tf.Tensor:
-        # One copy for all pipelines, and never in the accelerator's memory, which the model needs.
+        # One copy for all pipelines, outside the accelerator's memory, which the model needs.
         with tf.device("CPU:0"):
             return tf.constant(self.pixels)
 
 
 def split(
-    targets: np.ndarray, labels: Sequence[str], validation_split: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Holds out the same share of every class.
+    targets: NDArray[np.int32], labels: Sequence[str], validation_split: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Holds out the same share of each class.
 
     Returns:
-        Two sorted int64 arrays: the indices of the training part and of the validation part.
+        Two sorted arrays: the indices of the training images and of the validation images.
 
     Raises:
-        InvalidArgumentError: `validation_split` is not in (0, 1), or a target has no label.
-        DataError: fewer than two classes, or a class with fewer than two images.
+        InvalidArgumentError: `validation_split` isn't in (0, 1), or a target has no label.
+        DataError: There are fewer than two classes, or a class has fewer than two images.
     """
     if not 0 < validation_split < 1:
         raise InvalidArgumentError(
@@ -231,7 +233,7 @@ def split(
     if counts.min() < 2:
         small = ", ".join(f"{label!r} has {count}" for label, count in zip(labels, counts, strict=True) if count < 2)
         raise DataError(f"Every class needs at least two readable images, one for each part. Received: {small}.")
-    # RandomState, not default_rng: NumPy promises its stream for ever, and "the held-out 20%" is quoted in results.
+    # RandomState, not default_rng: NumPy guarantees that its stream never changes, and results quote this split.
     random = np.random.RandomState(seed)
     held_out = []
     for label in range(len(labels)):
@@ -246,7 +248,7 @@ def _check_batch(batch_size: int) -> None:
         raise InvalidArgumentError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}.")
 
 
-def _parallel(indices: tf.data.Dataset, load: Any) -> tf.data.Dataset:
+def _parallel(indices: tf.data.Dataset, load: Callable[..., Any]) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     loaded = indices.map(load, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,4 +1,4 @@
-"""Distillation: a student also learns what a trained teacher answers."""
+"""Distillation: a student also learns from the predictions of a trained teacher."""
 
 from __future__ import annotations
 
@@ -12,31 +12,30 @@ import numpy as np
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph.ends import lone_activation, maker
 from keraslight.graph.weights import set_weights
-from keraslight.training._loss import gives_logits
+from keraslight.training._loss import check_ends, gives_logits
 
 _TINY = 1e-30
-"""Below it a float32 probability has no logarithm that means anything."""
+"""Smallest probability whose logarithm is meaningful in float32."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Distillation:
-    """A teacher and how much of its answers goes into a student's loss.
+    """A teacher, and its weight in the loss of a student.
 
     The loss of an image is `alpha * CE(label, p) + (1 - alpha) * T^2 * KL(q_T || p_T)`: p and q are the student's and
     the teacher's probabilities, p_T and q_T the same with all logits divided by the temperature T. T^2 keeps the
-    gradients of both parts of one size whatever T is. Source of the maths: Hinton et al., "Distilling the Knowledge in
-    a Neural Network", https://arxiv.org/abs/1503.02531, section 2 and equations 2 to 4; KL instead of their
-    cross-entropy differs by the teacher's entropy alone, which no gradient sees. Keras' own `keras.distillation`
-    computes it.
+    gradients of both terms at the same scale for any T. Source: Hinton et al., "Distilling the Knowledge in a Neural
+    Network", https://arxiv.org/abs/1503.02531, section 2 and equations 2 to 4. KL differs from their cross-entropy
+    only by the teacher's entropy, which has no gradient. Computed by `keras.distillation`.
 
     Args:
-        teacher: A trained functional or sequential classifier, raw pixels (B, H, W, C) in 0..255 -> (B, classes),
-            probabilities or logits. It is not changed. It may be the student's own float model.
-        temperature: T, above 0. The higher, the more the small probabilities of wrong classes count.
-        alpha: Share of the labels' part, in [0, 1). At 0 labels are not read: images need none that are right.
+        teacher: Trained functional or sequential classifier, raw pixels (B, H, W, C) in 0..255 -> (B, classes),
+            probabilities or logits. It isn't changed, and may be the student's own float model.
+        temperature: Temperature T, above 0. Higher values emphasize the small probabilities of wrong classes.
+        alpha: Weight of the true labels in the loss, in [0, 1). At 0, labels aren't used and may be arbitrary.
 
     Raises:
-        InvalidArgumentError: a value is out of its range, or the teacher is no such model.
+        InvalidArgumentError: A value is out of range, or the teacher isn't such a model.
     """
 
     teacher: keras.Model
@@ -50,26 +49,21 @@ class Distillation:
             )
         if not 0 <= self.alpha < 1:
             raise InvalidArgumentError(f"`alpha` must be in [0, 1). Received: alpha={self.alpha}.")
-        inputs, outputs = (getattr(self.teacher, name, None) or [] for name in ("inputs", "outputs"))
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise InvalidArgumentError(
-                "`teacher` must be a functional or sequential model with one input and one output. "
-                f"Received: {type(self.teacher).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
-            )
+        check_ends(self.teacher, "teacher")
         gives_logits(self.teacher)
 
     def distiller(self, student: keras.Model) -> keras.distillation.Distiller:
-        """A model that trains the student's own layers by this loss.
+        """A model that trains the student's own layers with this loss.
 
-        Compile it with a loss of integer labels and logits, which is the labels' part; its outputs are the student's
-        logits. What regularizers add to the loss is left out, as in all of `keras.distillation`.
+        Compile it with a loss for integer labels and logits, used as the term for the labels. Its outputs are the
+        student's logits. Regularization losses are ignored, as in `keras.distillation`.
 
         Args:
-            student: A functional or sequential classifier of the teacher's classes and image size, probabilities or
+            student: Functional or sequential classifier with the teacher's classes and image size, probabilities or
                 logits. Training changes it.
 
         Raises:
-            InvalidArgumentError: student and teacher differ in classes or in images.
+            InvalidArgumentError: Student and teacher differ in classes or image size.
         """
         for name, ends in (("classes", "outputs"), ("images", "inputs")):
             ours, theirs = (tuple(getattr(model, ends)[0].shape[1:]) for model in (student, self.teacher))
@@ -79,20 +73,20 @@ class Distillation:
                 raise InvalidArgumentError(
                     f"`teacher` must have the student's {name}, {ours}. Received: {self.teacher.name!r} with {theirs}."
                 )
-        # A copy, because Distiller freezes its teacher: the caller's stays trainable, and may be the student itself.
+        # A copy, because Distiller freezes its teacher; the caller's stays trainable and may be the student itself.
         teacher = keras.models.clone_model(keras.Model(self.teacher.inputs[0], self.teacher.outputs[0]))
         set_weights(teacher, self.teacher.get_weights())
         return keras.distillation.Distiller(
             teacher=_to_logits(teacher),
             student=_to_logits(student),
-            # By its name, "kl_divergence", Keras 3.15 takes the function and leaves out softmax and temperature: it
+            # Given the name "kl_divergence", Keras 3.15 uses the function without softmax and temperature: it
             # compares the logits themselves, clipped to 0..1.
             distillation_losses=keras.distillation.LogitsDistillation(self.temperature, keras.losses.KLDivergence()),
             student_loss_weight=self.alpha,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dict that differs if the loss or the teacher's weights differ."""
+        """A JSON-serializable dict that differs if the loss or the teacher's weights differ."""
         digest = hashlib.sha256()
         for weight in self.teacher.get_weights():
             digest.update(np.asarray(weight).tobytes())
@@ -102,8 +96,8 @@ class Distillation:
 def _to_logits(model: keras.Model) -> keras.Model:
     """The same layers up to the logits, in float32.
 
-    Where the softmax is part of the last layer, or of a nested model, its logarithm stands for the logits: the two
-    differ by one number an image, which no softmax of them sees.
+    If the softmax is part of the last layer or of a nested model, its logarithm replaces the logits: the two differ
+    by one number per image, which doesn't affect their softmax.
     """
     outputs = model.outputs[0]
     if not gives_logits(model):

@@ -1,4 +1,4 @@
-"""The optional packages of training, imported only where they are used."""
+"""Optional dependencies of training, imported on first use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def require(module: str, package: str) -> ModuleType:
     """Imports a module of the `train` extra.
 
     Raises:
-        MissingDependencyError: `package` is not installed; the text gives the command that installs it.
+        MissingDependencyError: `package` isn't installed. The message has the command that installs it.
     """
     try:
         return importlib.import_module(module)

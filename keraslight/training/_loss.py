@@ -1,4 +1,4 @@
-"""The loss of a classifier, and what it has to know of the model's end."""
+"""Loss function for classifiers with probabilities or logits."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Any
 import keras
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph.ends import final_activation
+from keraslight.graph import final_activation
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class ClassificationLoss(keras.losses.Loss):
     """Cross-entropy of integer targets with label smoothing: targets (B,), outputs (B, classes) -> a number.
 
-    Keras' own has no label smoothing for integers. Source of the maths: Szegedy et al., "Rethinking the Inception
+    Keras' loss for integer targets has no label smoothing. Source: Szegedy et al., "Rethinking the Inception
     Architecture", https://arxiv.org/abs/1512.00567, section 7.
 
     Args:
-        label_smoothing: Share of the target that is spread over all classes, in [0, 1).
+        label_smoothing: Share of the target to distribute over all classes, in [0, 1).
         from_logits: Whether the model ends without a softmax.
+        name: Name of the loss.
+        **kwargs: Further arguments of `keras.losses.Loss`.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class ClassificationLoss(keras.losses.Loss):
         super().__init__(name=name, **kwargs)
         self.label_smoothing, self.from_logits = label_smoothing, from_logits
 
-    def call(self, targets: Any, outputs: Any) -> Any:
+    def call(self, targets: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.KerasTensor:
         return keras.losses.categorical_crossentropy(
             keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), outputs.shape[-1]),
             outputs,
@@ -40,11 +42,21 @@ class ClassificationLoss(keras.losses.Loss):
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
 
 
+def check_ends(model: keras.Model, name: str) -> None:
+    """Raises InvalidArgumentError unless the model has one input and one output."""
+    inputs, outputs = (getattr(model, end, None) or [] for end in ("inputs", "outputs"))
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InvalidArgumentError(
+            f"`{name}` must be a functional or sequential model with one input and one output. "
+            f"Received: {type(model).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
+        )
+
+
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a model ends in logits; False for probabilities.
+    """Whether a model returns logits; False for probabilities.
 
     Raises:
-        InvalidArgumentError: it ends in something else, which would train with the wrong loss, and without a word.
+        InvalidArgumentError: It returns something else, which would silently train with the wrong loss.
     """
     activation = final_activation(model)
     if activation in ("softmax", None):

@@ -1,4 +1,4 @@
-"""What a user sees while it works: progress bars on a terminal, plain lines anywhere else. All on stderr."""
+"""Progress output on stderr: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keraslight.training._extras import require
 
 
 def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[Any]:
-    """Yields `items`, with a bar if `shown` and stderr is a terminal."""
+    """Yields `items`, with a progress bar if `shown` is set and stderr is a terminal."""
     console = require("rich.console", "rich").Console(stderr=True) if shown else None
     if console is None or not console.is_terminal:
         yield from items
@@ -21,20 +21,20 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """One bar over all steps on a terminal, and a line per finished epoch anywhere. A context manager.
+    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. A context manager.
 
     Args:
-        epochs: The number of epochs of the whole training.
-        steps: The number of steps per epoch.
-        first_epoch: The epoch to begin with, from 0; more than 0 after a resume.
-        shown: False shows nothing at all.
+        epochs: Total number of epochs.
+        steps: Steps per epoch.
+        first_epoch: First epoch, from 0; above 0 for a resumed run.
+        shown: Whether to print anything.
     """
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
         super().__init__()
         self._epochs, self._steps, self._first_epoch = epochs, steps, first_epoch
         self._console = require("rich.console", "rich").Console(stderr=True, quiet=not shown)
-        self._bar = None
+        self._bar: Any = None
         self._epoch = first_epoch
         self._started = 0.0
 
@@ -63,13 +63,13 @@ class TrainingProgress(keras.callbacks.Callback):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:  # also after an error, or the terminal's cursor stays hidden
+        if self._bar is not None:  # even after an error, or the terminal's cursor stays hidden
             self._bar.stop()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._started = epoch, time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -79,7 +79,7 @@ class TrainingProgress(keras.callbacks.Callback):
                 accuracy=logs["accuracy"],
             )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         self._console.print(
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}  "
             f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.2%}  "

@@ -1,4 +1,4 @@
-"""Where images come from: scikit-learn's digits, or image files, with or without labels."""
+"""Loaders of images: scikit-learn's digits, or image files with or without labels."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
@@ -21,30 +22,30 @@ from keraslight.training._progress import track
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 MEMORY_LIMIT_BYTES = 1 << 30
-"""Decoded images that need more than this are decoded again in every epoch."""
+"""Memory for decoded images. If they need more, they are decoded in each epoch."""
 
 log = logging.getLogger("keraslight.training")
 
 
 def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, seed: int = 0) -> ImageData:
-    """scikit-learn's 1,797 handwritten digits (8x8, real scans), white on black, with the labels "0" to "9".
+    """Loads scikit-learn's 1,797 scans of handwritten digits (8x8), white on black, with the labels "0" to "9".
 
     Args:
-        preprocessing: The model's input. `DIGITS_PREPROCESSING` is made for these images.
-        validation_split: Share of every class that is held out, in (0, 1).
-        seed: Seed of the split. The default split is the one that published accuracies refer to.
+        preprocessing: Input of the model. `DIGITS_PREPROCESSING` suits these images.
+        validation_split: Share of each class to hold out, in (0, 1).
+        seed: Random seed for the split. Published accuracies refer to the default split.
 
     Returns:
-        The images as uint8 of `preprocessing`'s size; `originals` has the held-out ones as uint8 (n, 8, 8).
+        The images as uint8 in the size of `preprocessing`; `originals` are the held-out ones as uint8 (n, 8, 8).
 
     Raises:
-        MissingDependencyError: scikit-learn is not installed.
-        InvalidArgumentError: `validation_split` is not in (0, 1).
+        MissingDependencyError: scikit-learn isn't installed.
+        InvalidArgumentError: `validation_split` isn't in (0, 1).
     """
     digits = require("sklearn.datasets", "scikit-learn").load_digits()
     originals = ((digits.images * 255 + 8) // 16).astype(np.uint8)  # 0..16 -> 0..255, rounded
-    # Through PNG and `decode`, although the pixels are here already: so a digit that comes as a file later can't
-    # look different from the ones that the model learned from.
+    # Encoded as PNG and decoded, although the pixels are available: digits read from files later can't look different
+    # from those that the model was trained on.
     files = tf.data.Dataset.from_tensor_slices(originals[..., None]).map(tf.io.encode_png)
     decoded = files.map(preprocessing.decode, num_parallel_calls=tf.data.AUTOTUNE).batch(len(originals))
     pixels = decoded.get_single_element().numpy().astype(np.uint8)
@@ -67,24 +68,24 @@ def load_directory(
     seed: int = 0,
     progress: bool = True,
 ) -> ImageData:
-    """Images in one folder per class; the folder's name is the label, and classes are sorted by it.
+    """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
-    Every image is decoded once up front. One that can't be read is named in a warning and left out, so that it does
-    not stop the training hours later. The decoded images stay in memory if they need at most 1 GiB; otherwise they
-    are decoded again in every epoch. Hidden files, other file types and folders within a class folder are ignored.
+    All images are decoded once in advance. Unreadable ones are logged and skipped, so that they don't stop the
+    training hours later. The decoded images stay in memory if they need at most 1 GiB; otherwise they are decoded in
+    each epoch. Hidden files, other file types and folders within a class folder are ignored.
 
     Args:
-        path: The folder that holds the class folders, with JPEG, PNG, BMP, WebP or GIF files (its first frame).
-        preprocessing: The model's input.
-        validation_split: Share of every class that is held out, in (0, 1).
-        seed: Seed of the split.
-        progress: Shows a progress bar if stderr is a terminal.
+        path: Folder with one subfolder per class that contains JPEG, PNG, BMP, WebP or GIF files (first frame).
+        preprocessing: Input of the model.
+        validation_split: Share of each class to hold out, in (0, 1).
+        seed: Random seed for the split.
+        progress: Whether to show a progress bar if stderr is a terminal.
 
     Raises:
-        DataError: the folder does not exist, has fewer than two class folders, or a class has fewer than two
-            readable images.
-        InvalidArgumentError: `validation_split` is not in (0, 1).
-        MissingDependencyError: `progress` is set and rich is not installed.
+        DataError: The folder doesn't exist, has fewer than two class folders, or a class has fewer than two readable
+            images.
+        InvalidArgumentError: `validation_split` isn't in (0, 1).
+        MissingDependencyError: `progress` is set and rich isn't installed.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
@@ -96,11 +97,7 @@ def load_directory(
         )
     files, targets = [], []
     for target, label in enumerate(labels):
-        members = sorted(
-            str(file)
-            for file in (root / label).iterdir()
-            if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-        )
+        members = sorted(str(file) for file in (root / label).iterdir() if _is_image(file, root / label))
         files += members
         targets += [target] * len(members)
 
@@ -129,21 +126,21 @@ def load_images(
     preprocessing: Preprocessing,
     *,
     limit: int | None = None,
-) -> np.ndarray:
-    """Images without labels, such as those from which int8 takes its ranges.
+) -> NDArray[np.uint8]:
+    """Loads images without labels, for example to calibrate int8 quantization.
 
     Args:
-        paths: JPEG, PNG, BMP, WebP or GIF files, and folders; one or several. A folder is searched with the folders in
-            it, hidden ones and hidden files left out.
-        preprocessing: The model's input.
-        limit: The most images to read, at least 1, taken from all over the sorted list; None reads all.
+        paths: One or several JPEG, PNG, BMP, WebP or GIF files or folders. Folders are searched recursively, except
+            for hidden files and folders.
+        preprocessing: Input of the model.
+        limit: Largest number of images to read, at least 1, spread evenly over the sorted files; None for all.
 
     Returns:
-        uint8 (N, H, W, C), of `preprocessing`'s size and not normalized.
+        uint8 (N, H, W, C), in the size of `preprocessing` and not normalized.
 
     Raises:
-        DataError: a path does not exist, a folder holds no image file, or a chosen file can't be read as an image.
-        InvalidArgumentError: `limit` is below 1, or there is no path.
+        DataError: A path doesn't exist, a folder has no image files, or a file can't be decoded.
+        InvalidArgumentError: `limit` is below 1, or there are no paths.
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not paths:
@@ -152,7 +149,7 @@ def load_images(
         raise InvalidArgumentError(f"`limit` must be at least 1, or None. Received: {limit}.")
     files = [file for path in paths for file in _image_files(pathlib.Path(path))]
     if limit is not None and len(files) > limit:
-        # Not the first ones: where every class has a folder, these would all be of one class.
+        # Not the first ones: if each class has a folder, these would all belong to one class.
         files = [files[index * len(files) // limit] for index in range(limit)]
     images = []
     for file in files:
@@ -164,30 +161,31 @@ def load_images(
 
 
 def _image_files(path: pathlib.Path) -> list[pathlib.Path]:
-    """A file itself, whatever its name, or the image files in a folder, sorted."""
+    """The file itself, whatever its name, or the sorted image files in a folder."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise DataError(f"Images must be in files or folders that exist. Received: {path}.")
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(path).parts)
-    )
+    files = sorted(file for file in path.rglob("*") if _is_image(file, path))
     if not files:
         raise DataError(f"A folder of images must hold at least one {', '.join(SUFFIXES)} file. Received: {path}.")
     return files
 
 
-def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) -> tuple[np.ndarray | None, np.ndarray]:
-    """Decodes every file: uint8 (len(files), H, W, C), or None if too large, and the indices of the readable ones."""
+def _is_image(file: pathlib.Path, folder: pathlib.Path) -> bool:
+    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
+
+
+def _decode_all(
+    files: list[str], preprocessing: Preprocessing, progress: bool
+) -> tuple[NDArray[np.uint8] | None, NDArray[np.int64]]:
+    """Decodes all files: uint8 (len(files), H, W, C), or None if too large, and the indices of the readable ones."""
     shape = (len(files), *preprocessing.size, preprocessing.channels)
     pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT_BYTES else None
 
     def decode(index: int) -> str | None:
-        """Fills in one image; returns why that was impossible."""
+        """Decodes one image; returns the reason for a failure."""
         try:
             image = preprocessing.decode(tf.io.read_file(os.fsencode(files[index])))
         except tf.errors.OpError as error:
@@ -197,8 +195,8 @@ def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) 
         return None
 
     readable = []
-    # Threads, not tf.data: its `ignore_errors` does not say which image was bad. And not concurrent.futures: Ctrl-C
-    # would wait for all images.
+    # Threads, not tf.data, whose `ignore_errors` doesn't tell which images failed; and not concurrent.futures, where
+    # Ctrl-C would wait for all images.
     with multiprocessing.pool.ThreadPool() as pool:
         reasons = pool.imap(decode, range(len(files)), chunksize=16)
         for index, reason in enumerate(track(reasons, len(files), "Checking images", progress)):
@@ -210,5 +208,5 @@ def _decode_all(files: list[str], preprocessing: Preprocessing, progress: bool) 
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's own sentence, without the node names before and after it."""
+    """TensorFlow's message without node names."""
     return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", error.message).strip()

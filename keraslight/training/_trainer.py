@@ -1,4 +1,4 @@
-"""The trainer: one model, one data set, one recipe, one folder."""
+"""The trainer: one model, one data set, one recipe, one run folder."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph.ends import own_preprocessing
+from keraslight.graph import own_preprocessing
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
-from keraslight.training._loss import ClassificationLoss, gives_logits
+from keraslight.training._loss import ClassificationLoss, check_ends, gives_logits
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training._run import Row, RunFolder
+from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What `train` gives back.
+    """The result of `train`.
 
     Attributes:
-        model: The model that was passed in, with the weights of the best epoch; not compiled.
+        model: The trained model with the weights of the best epoch, not compiled.
         history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds.
-        best_epoch: From 1.
-        best_accuracy: Share of the held-out images that the best epoch gets right, in 0..1. The epoch was chosen by
-            these images, so that new ones may do slightly worse.
-        epochs: The number of epochs, fewer than the recipe's if `patience` ran out.
-        seconds: Duration of all epochs, also of those before a resume.
-        run_dir: The folder with best.keras, model.json, history.csv, curves.png and last.npz.
+        best_epoch: The best epoch, from 1.
+        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
+            images, so accuracy on new ones may be slightly lower.
+        epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
+        seconds: Duration of all epochs, including those before a resume.
+        run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.
     """
 
     model: keras.Model
@@ -69,34 +69,34 @@ def train(
 ) -> TrainingResult:
     """Trains an image classifier and keeps its best epoch, by validation accuracy and then by validation loss.
 
-    After every epoch the run folder holds all that is needed to go on: called again with the same arguments after a
-    kill, it continues with the next epoch and ends as if it had never been stopped. A finished run is not trained
-    again. For equal results in a new process, call `keras.utils.set_random_seed` before you build the model, too.
+    The state is saved in the run folder after each epoch. Called again with the same arguments, `train` resumes an
+    interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
+    reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
 
     Args:
-        model: A functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either
-            probabilities (a softmax at the end) or logits. Trained in place.
-        data: Images of the model's input size and labels for all of its classes.
-        recipe: Epochs, learning rate and so on.
-        run_dir: The run folder; made if it is missing.
-        resume: Continues the run in `run_dir` if there is one. False overwrites it.
-        distillation: A teacher whose answers the model learns as well as the labels; `loss` and `val_loss` then have
-            both parts. The model stays a plain one.
-        callbacks: Further Keras callbacks. They run after an epoch was saved and must keep no state that a resume
+        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either probabilities
+            (a final softmax) or logits. Trained in place.
+        data: Images of the model's input size, with labels for all of its classes.
+        recipe: Hyperparameters.
+        run_dir: Run folder; created if missing.
+        resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
+        distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
+            structure of the model doesn't change.
+        callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
             would need.
-        progress: Shows a bar on a terminal, a line per epoch elsewhere; on stderr.
+        progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
-        InvalidArgumentError: the model does not fit the data or the teacher, or the run to resume began with another
+        InvalidArgumentError: The model doesn't fit the data or the teacher, or the run to resume began with another
             recipe, other data, another model or another teacher.
-        TrainingError: the loss is no longer finite.
-        MissingDependencyError: rich or matplotlib is not installed.
+        TrainingError: The loss is no longer finite.
+        MissingDependencyError: rich or matplotlib isn't installed.
     """
     _check(model, data)
-    require("matplotlib.figure", "matplotlib")  # now, not after hours of training
+    require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
     from_logits = gives_logits(model)
-    # A second model over the same layers carries optimizer and loss. So best.keras gets the plain model, a third of
-    # the size, which loads without this package's loss function.
+    # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
+    # third of the size and loads without this package's loss function.
     if distillation is None:
         trained = keras.Model(model.inputs[0], model.outputs[0])
     else:
@@ -107,7 +107,7 @@ def train(
         optimizer=_optimizer(trained, recipe, steps),
         loss=ClassificationLoss(recipe.label_smoothing, from_logits),
         metrics=["accuracy"],
-        jit_compile=False,  # on a CPU, XLA's steps take 2 to 4 times as long (measured with MobileNetV4)
+        jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
     trained.optimizer.build(trained.trainable_variables)
 
@@ -140,12 +140,12 @@ def train(
                 shuffle=False,  # of the batches; `data` has shuffled the images
                 verbose=0,
             )
-    folder.save_curves(history)  # also when nothing was left to train: a kill may have come just before it
+    folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
     folder.load_best(model)
     return TrainingResult(
         model=model,
         history=tuple(history),
-        best_epoch=keeper.best["epoch"],
+        best_epoch=int(keeper.best["epoch"]),
         best_accuracy=keeper.best["val_accuracy"],
         epochs=len(history),
         seconds=sum(row["seconds"] for row in history),
@@ -154,7 +154,7 @@ def train(
 
 
 class _Keeper(keras.callbacks.Callback):
-    """Keeps the run folder up to date, epoch by epoch, and stops when nothing more is to be gained."""
+    """Updates the run folder after each epoch, and stops the training when `patience` runs out."""
 
     def __init__(
         self,
@@ -172,12 +172,12 @@ class _Keeper(keras.callbacks.Callback):
 
     @property
     def best(self) -> Row:
-        """The best epoch so far; of equal ones the first."""
+        """The best epoch so far; the first one in case of a tie."""
         return max(self._history, key=lambda row: (row["val_accuracy"], -row["val_loss"]))
 
     @property
     def finished(self) -> bool:
-        """Whether no epoch is left, or none got better for `patience` epochs."""
+        """Whether all epochs are done, or none has improved for `patience` epochs."""
         epochs, patience = len(self._history), self._recipe.patience
         if not epochs:
             return False
@@ -186,7 +186,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._started = time.perf_counter()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
@@ -194,7 +194,7 @@ class _Keeper(keras.callbacks.Callback):
                 f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup_epochs}."
             )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
@@ -235,26 +235,21 @@ class _Keeper(keras.callbacks.Callback):
 
 
 def _check(model: keras.Model, data: ImageData) -> None:
-    """Finds what would fail, or silently train the wrong thing, before the first step."""
-    inputs, outputs = getattr(model, "inputs", None) or [], getattr(model, "outputs", None) or []
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise InvalidArgumentError(
-            "`model` must be a functional or sequential model with one input and one output. "
-            f"Received: {type(model).__name__} with {len(inputs)} inputs and {len(outputs)} outputs."
-        )
-    got, want = tuple(inputs[0].shape[1:]), data.image_shape
+    """Raises for what would fail later, or silently train the wrong thing."""
+    check_ends(model, "model")
+    got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):
         raise InvalidArgumentError(
             f"`model` must take images of `data.preprocessing`'s size, {want}. Received: a model for {got}."
         )
-    if tuple(outputs[0].shape[1:]) != (len(data.labels),):
+    if tuple(model.outputs[0].shape[1:]) != (len(data.labels),):
         raise InvalidArgumentError(
             f"`model` must give one score for each of the {len(data.labels)} labels. "
-            f"Received: a model with output shape {tuple(outputs[0].shape)}."
+            f"Received: a model with output shape {tuple(model.outputs[0].shape)}."
         )
     own = own_preprocessing(model)
     if own is None:
-        log.warning("The model has no ImageNormalization layer: it must take raw pixels in 0..255 by itself.")
+        log.warning("The model has no ImageNormalization layer: it must accept raw pixels in 0..255 without one.")
     elif own != data.preprocessing:
         differences = ", ".join(
             f"{name}={value} in the model and {getattr(data.preprocessing, name)} in the data"
@@ -269,20 +264,20 @@ def _check(model: keras.Model, data: ImageData) -> None:
 def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
     warmup = recipe.warmup_epochs * steps
     schedule = keras.optimizers.schedules.CosineDecay(
-        # Not from 0: the first step would be lost. Without a warm-up this is the peak itself.
+        # Not from 0, which would waste the first step. Without a warm-up, this is the peak itself.
         initial_learning_rate=recipe.learning_rate / (warmup + 1),
         decay_steps=recipe.epochs * steps - warmup,
         warmup_target=recipe.learning_rate if warmup else None,
         warmup_steps=warmup,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    # By rank, not by name: biases, normalization and layer scales are vectors in every architecture.
+    # By rank, not by name: biases, normalization and layer scales are vectors in all architectures.
     optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
     return optimizer
 
 
 def _fingerprint(model: keras.Model) -> dict[str, Any]:
-    """What two builds of the same model share: its layers and shapes, but not the names, which Keras numbers on."""
+    """What two builds of the same model share: layers and shapes, but not names, which Keras numbers consecutively."""
 
     def nameless(value: Any) -> Any:
         if isinstance(value, dict):

@@ -11,8 +11,8 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, rows: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
-    index = 0  # torchvision counts activations and poolings too
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
+    index = 0  # torchvision also counts activations and poolings
     for c, row in enumerate(rows, start=1):
         yield f"conv{c}", f"features.{index}"
         index += 3 if row.pool else 2
@@ -21,7 +21,7 @@ def torch_names(*, rows: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str,
     yield "classifier", "classifier.6"
 
 
-CHECKPOINTS = {  # torchvision 0.28: what its weights enum says
+CHECKPOINTS = {  # torchvision 0.28, from its weights enum
     "torchvision/alexnet": Checkpoint(
         "alexnet",
         torch_names,

@@ -12,7 +12,7 @@ from keraslight.weights.loader import Checkpoint
 def timm_names(
     *, blocks: tuple[int, ...], layer_scale: float | None = 1e-6, **_unused: Any
 ) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "stem.0"
     yield "stem_norm", "stem.1"
     for s, count in enumerate(blocks):
@@ -26,7 +26,7 @@ def timm_names(
             yield f"{ours}_expand", f"{theirs}.mlp.fc1"
             yield f"{ours}_project", f"{theirs}.mlp.fc2"
             if layer_scale is not None:
-                yield f"{ours}_layer_scale", theirs  # the block's own parameter `gamma`
+                yield f"{ours}_layer_scale", theirs  # a parameter of the block itself, `gamma`
     yield "head_norm", "head.norm"
     yield "classifier", "head.fc"
 
@@ -34,7 +34,7 @@ def timm_names(
 def torchvision_names(
     *, blocks: tuple[int, ...], layer_scale: float | None = 1e-6, **_unused: Any
 ) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield "stem", "features.0.0"
     yield "stem_norm", "features.0.1"
     for s, count in enumerate(blocks):
@@ -68,7 +68,7 @@ def _tv(variant: str, resized: int, top1: float, file: str) -> Checkpoint:
     )
 
 
-LARGE = {"size": 384, "crop_pct": 1.0, "crop_mode": "squash"}
+LARGE: dict[str, Any] = {"size": 384, "crop_pct": 1.0, "crop_mode": "squash"}
 
 CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31, its results-imagenet.csv and torchvision 0.28
     "timm/convnext_tiny.in12k_ft_in1k": _timm("tiny", 84.192, crop_pct=0.95),

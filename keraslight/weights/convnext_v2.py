@@ -10,7 +10,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, blocks: tuple[int, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "stem.0"
     yield "stem_norm", "stem.1"
     for s, count in enumerate(blocks):

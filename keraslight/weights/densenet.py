@@ -11,7 +11,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the checkpoint's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, the checkpoint's module name) of all layers with weights."""
     yield "stem", "features.conv0"
     yield "stem_bn", "features.norm0"
     for s, count in enumerate(repeats):
@@ -29,7 +29,7 @@ def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[s
 
 
 def _rename(name: str) -> str:
-    """torchvision's files still have the names of its first version, `norm.1` for `norm1`."""
+    """Renames tensors: torchvision's files still use the names of its first version, `norm.1` for `norm1`."""
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
@@ -44,13 +44,14 @@ def _torchvision(variant: str, top1: float, file: str) -> Checkpoint:
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations, top-1 of its results-imagenet.csv (`ra_in1k` only at 288: 76.5).
+    # timm 1.0.31: preprocessing from its configurations, top-1 from its results-imagenet.csv (which has `ra_in1k` only
+    # at 288 pixels: 76.5).
     "timm/densenet121.ra_in1k": _timm("densenet121", None),
     "timm/densenet121.tv_in1k": _timm("densenet121", 74.764),
     "timm/densenet161.tv_in1k": _timm("densenet161", 77.358),
     "timm/densenet169.tv_in1k": _timm("densenet169", 75.900),
     "timm/densenet201.tv_in1k": _timm("densenet201", 77.286),
-    # torchvision 0.28: what its weights enums say.
+    # torchvision 0.28, from its weights enums.
     "torchvision/densenet121": _torchvision("densenet121", 74.434, "densenet121-a639ec97"),
     "torchvision/densenet161": _torchvision("densenet161", 77.138, "densenet161-8d451a50"),
     "torchvision/densenet169": _torchvision("densenet169", 75.600, "densenet169-b2777c0a"),

@@ -18,14 +18,15 @@ def _blocks(depth: float) -> Iterator[tuple[Row, int, int]]:
 
 
 def timm_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for row, s, b in _blocks(depth):
         ours, theirs = f"stage{s}_block{b}", f"blocks.{s}.{b}"
-        parts = (("expand", "conv_pw"), ("depthwise", "conv_dw"), ("project", "conv_pwl"))
         if row.expansion == 1:
-            parts = (("depthwise", "conv_dw"), ("project", "conv_pw"))
+            parts = [("depthwise", "conv_dw"), ("project", "conv_pw")]
+        else:
+            parts = [("expand", "conv_pw"), ("depthwise", "conv_dw"), ("project", "conv_pwl")]
         for i, (our_part, their_part) in enumerate(parts, start=1):
             yield f"{ours}_{our_part}", f"{theirs}.{their_part}"
             yield f"{ours}_{our_part}_bn", f"{theirs}.bn{i}"
@@ -37,7 +38,7 @@ def timm_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, str]]:
 
 
 def torchvision_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield "stem", "features.0.0"
     yield "stem_bn", "features.0.1"
     for row, s, b in _blocks(depth):
@@ -56,7 +57,7 @@ def torchvision_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, st
 
 
 TORCHVISION_LARGE = ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.99)
-"""Of torchvision's B5, B6 and B7, which were converted from TensorFlow without its padding."""
+"""Style of torchvision's B5, B6 and B7, which were converted from TensorFlow without its padding."""
 
 
 def _timm(variant: str, size: int, crop_pct: float, top1: float, style: ConvStyle, **more: Any) -> Checkpoint:

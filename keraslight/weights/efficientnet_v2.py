@@ -12,7 +12,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def _parts(row: Fused | MBConv) -> tuple[str, ...]:
-    """The layers with weights of a block, in order: those of a convolution, or "se"."""
+    """Returns a block's parts with weights, in order: convolutions and "se"."""
     if isinstance(row, Fused):
         return ("conv",) if row.expansion == 1 else ("expand", "project")
     return ("expand", "depthwise", "se", "project")
@@ -25,8 +25,8 @@ _TIMM = {
 }
 
 
-def timm_names(*, stages: tuple, depth: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+def timm_names(*, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for s, row in enumerate(stages):
@@ -44,8 +44,10 @@ def timm_names(*, stages: tuple, depth: float = 1.0, **_unused: Any) -> Iterator
     yield "classifier", "classifier"
 
 
-def torchvision_names(*, stages: tuple, depth: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+def torchvision_names(
+    *, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any
+) -> Iterator[tuple[str, str]]:
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield "stem", "features.0.0"
     yield "stem_bn", "features.0.1"
     for s, row in enumerate(stages):

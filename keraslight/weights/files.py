@@ -1,4 +1,4 @@
-"""Checkpoint files: where they come from and how each format is read. All give {name: array}."""
+"""Checkpoint files: fetches them and reads each format into {name: array}."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from keras import layers
 from keraslight.errors import MissingDependencyError, WeightsMismatchError, WeightsUnavailableError
 
 HEAD = "classifier"
-"""The layer that `classes` sizes: the only one that may start afresh, with auxiliary ones as `aux1_classifier`."""
+"""Name of the layer that `classes` sizes: the only one (with auxiliary ones such as `aux1_classifier`) that may stay
+randomly initialized."""
 
 
 def fetch(checkpoint_id: str | None, model_name: str, url: str | None = None) -> Path:
-    """Downloads a published checkpoint, with a progress bar, or finds it in the cache.
+    """Downloads a published checkpoint, with a progress bar, unless it is in the cache.
 
     `timm/` ids come from the Hugging Face hub and its cache, `torchvision/` ids from `url` and Keras' cache.
 
     Raises:
-        WeightsUnavailableError: none is published, or the source can't be reached and the cache lacks it.
+        WeightsUnavailableError: None is published, or the source is unreachable and the file is not in the cache.
     """
-    source = (checkpoint_id or "").partition("/")[0]
-    if url is None and source != "timm":
+    if url is None and (checkpoint_id is None or not checkpoint_id.startswith("timm/")):
         raise WeightsUnavailableError(
             f"No ImageNet weights are published for {model_name!r} that could be fetched. Pass the path of a file as "
             f"`weights`, or choose a model with a timm/ or torchvision/ checkpoint (`keraslight list` shows them). "
             f"Received: checkpoint={checkpoint_id!r}."
         )
     try:
-        return _from_url(url) if url else _from_hub(checkpoint_id)
+        return _from_url(url) if url else _from_hub(str(checkpoint_id))
     except (ImportError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the hub's client and urllib raise many kinds
+    except Exception as error:  # the hub's client and urllib raise many types
         what = url or f"the Hugging Face hub ({checkpoint_id}, model.safetensors)"
         raise WeightsUnavailableError(
             f"The weights of {model_name!r} could not be fetched from {what} and are not in its cache. Offline, "
@@ -54,12 +54,12 @@ def _from_hub(checkpoint_id: str) -> Path:
 
 
 def _from_url(url: str) -> Path:
-    # The name's end is the start of the file's SHA-256, so a cached file is never another version's.
+    # The name ends with the start of the file's SHA-256, so a cached file never belongs to another version.
     return Path(keras.utils.get_file(url.rpartition("/")[2], origin=url, cache_subdir="keraslight"))
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch file, which only PyTorch reads; nothing in it is executed."""
+    """Reads the tensors of a PyTorch file with PyTorch, without executing anything in it."""
     try:
         import torch
     except ImportError as error:
@@ -69,12 +69,13 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         tensors = {name: tensor.numpy() for name, tensor in tensors.items()}
-    except Exception as error:  # pickle's, zipfile's and torch's own
+    except Exception as error:  # from pickle, zipfile or torch
         raise WeightsMismatchError(f"{path} is not a PyTorch file of tensors: {error}") from error
     return _learned(tensors)
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Reads the tensors of a safetensors file."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -86,26 +87,26 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _learned(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors without PyTorch's counters of training steps, which no inference reads."""
+    """Removes PyTorch's counters of training steps, which inference doesn't use."""
     return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
-def variables(model: keras.Model) -> list:
-    """The model's variables, without the seeds of its random layers."""
+def variables(model: keras.Model) -> list[keras.Variable]:
+    """Returns the model's variables, without the seeds of its random layers."""
     return [variable for variable in model.weights if "seed" not in variable.path]
 
 
 def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
-    """Variable path -> array of a .keras or .weights.h5 file."""
+    """Reads a .keras or .weights.h5 file into {variable path: array}."""
     try:
         if path.suffix == ".keras":
             stored = keras.saving.load_model(path, compile=False)
         else:
-            # A weights file has no structure of its own: it is read into a copy of this model, whose classifier takes
-            # the file's number of classes first.
+            # A weights file has no structure of its own, so it is read into a copy of this model that has the file's
+            # number of classes.
             stored = _with_classes(model, _stored_classes(path))
             with warnings.catch_warnings():
-                # Keras only warns of layers that the file lacks, and leaves them at random.
+                # For layers that the file lacks, Keras only warns and leaves them random.
                 warnings.filterwarnings("error", message="Skipping|.*could not be loaded")
                 stored.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
@@ -114,7 +115,7 @@ def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def _stored_classes(path: Path) -> int | None:
-    """The number of classes in a .weights.h5 file: the width of its only dense layer, None where it has none."""
+    """Returns the number of classes in a .weights.h5 file: the width of its last dense layer, or None without one."""
     import h5py
 
     widths: list[int] = []
@@ -129,7 +130,7 @@ def _stored_classes(path: Path) -> int | None:
 
 
 def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
-    """A copy of the model whose classifier has `classes` outputs."""
+    """Copies the model, with `classes` outputs of the classifier."""
 
     def clone(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()

@@ -1,6 +1,6 @@
 """GhostNet's published weights: timm's, https://github.com/huggingface/pytorch-image-models (ghostnet.py).
 
-They are the authors' own, under the authors' names: https://github.com/huawei-noah/Efficient-AI-Backbones.
+They are the authors' weights, under the authors' names: https://github.com/huawei-noah/Efficient-AI-Backbones.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, width: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     group, position, strided, before = -1, 0, True, make_divisible(16 * width, 4)
     for s, stage in enumerate(STAGES):
         for b, row in enumerate(stage):
-            # A strided block is a group of its own in the authors' numbering.
+            # A strided block is its own group in the authors' numbering.
             if strided or row.stride > 1:
                 group, position = group + 1, 0
             ours, theirs = f"stage{s}_block{b}", f"blocks.{group}.{position}"
@@ -52,8 +52,7 @@ def _checkpoint(variant: str, top1: float | None = None) -> Checkpoint:
 
 CHECKPOINTS = {  # preprocessing and top-1 from timm 1.0.31 and its results-imagenet.csv
     "timm/ghostnet_100.in1k": _checkpoint("ghostnet_100", 73.958),
-    # Known to timm without weights: for files of one's own training.
+    # Known to timm without weights, for files that users have trained themselves.
     "timm/ghostnet_050.untrained": _checkpoint("ghostnet_050"),
     "timm/ghostnet_130.untrained": _checkpoint("ghostnet_130"),
 }
-"""Published weights: where they are, how they are preprocessed, and how their names map to our layers."""

@@ -1,6 +1,6 @@
 """GoogLeNet's published weights: torchvision's, https://github.com/pytorch/vision (googlenet.py).
 
-The file holds the auxiliary heads too; a model without them leaves them out.
+The file also contains the auxiliary heads, which a model without them ignores.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keraslight.architectures.googlenet import AUXILIARY, STAGES, STYLE
+from keraslight.architectures.googlenet import AUXILIARY, STAGES, STYLE, Row
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
@@ -16,8 +16,10 @@ _BRANCHES = (("pointwise", "branch1"), ("middle_reduce", "branch2.0"), ("middle"
              ("wide_reduce", "branch3.0"), ("wide", "branch3.1"), ("project", "branch4.1"))  # fmt: skip
 
 
-def torch_names(*, stages: tuple = STAGES, auxiliary: bool = False, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+def torch_names(
+    *, stages: tuple[tuple[Row, ...], ...] = STAGES, auxiliary: bool = False, **_unused: Any
+) -> Iterator[tuple[str, str]]:
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     for ours, theirs in (("stem", "conv1"), ("stem_reduce", "conv2"), ("stem_expand", "conv3")):
         yield from _conv_bn(ours, theirs)
     for s, rows in enumerate(stages):
@@ -36,7 +38,7 @@ def _conv_bn(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield f"{ours}_bn", f"{theirs}.bn"
 
 
-CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28, which brings its inputs to -1..1 (`transform_input`)
+CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28, which scales its inputs to -1..1 (`transform_input`)
     "torchvision/googlenet": Checkpoint(
         "googlenet",
         torch_names,

@@ -1,4 +1,4 @@
-"""One strict loader: every tensor of the checkpoint and of the model is used once, or the leftovers are listed."""
+"""A strict loader: uses every tensor of the checkpoint and of the model exactly once, or lists the leftovers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ import numpy as np
 from keras import layers
 
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
-from keraslight.layers import GRN, LayerNorm, LayerScale
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.files import HEAD, fetch, read_keras, read_safetensors, read_torch, variables
 
 log = logging.getLogger(__name__)
 
 MOST_LEFTOVERS = 40
-"""How many leftovers an error lists; a checkpoint of another family has hundreds."""
+"""Number of leftovers that an error lists. A checkpoint of another family has hundreds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What is known of published weights.
+    """What is known about published weights.
 
     Attributes:
-        variant: Full name of the model that they are for.
+        variant: Full name of the model that they belong to.
         torch_names: Function from the model's arguments to pairs (our layer, the checkpoint's module).
-        preprocessing: What the weights were trained to see.
-        top1: ImageNet-1k top-1 in percent at that size, as reported.
-        arguments: What the builder needs beside the variant's own arguments, such as the source's padding.
-        url: Where the file is, for sources other than the Hugging Face hub.
-        rename: Function from a stored tensor's name to the one that the map means, for files of older code.
-        training_only: Modules that inference does without, such as auxiliary classifiers: where the map leaves one out,
-            so does the loader, and says so in a log line.
+        preprocessing: Preprocessing that the weights were trained with.
+        top1: Reported ImageNet-1k top-1 accuracy at that size, in percent.
+        arguments: Arguments of the builder in addition to the variant's own, such as the source's padding.
+        url: Address of the file, for sources other than the Hugging Face hub.
+        rename: Function from the name of a stored tensor to the name in the map, for files of older code.
+        training_only: Modules that are not needed for inference, such as auxiliary classifiers. If the map leaves one
+            out, the loader ignores its tensors and logs that.
     """
 
     variant: str
@@ -50,7 +49,7 @@ class Checkpoint:
 
 
 class _Slot(NamedTuple):
-    """A Keras variable with the function that brings the checkpoint's array into its layout."""
+    """A Keras variable with the function that converts the checkpoint's array to its layout."""
 
     variable: keras.Variable
     convert: Callable[[np.ndarray], np.ndarray] = np.asarray
@@ -70,21 +69,21 @@ def load_weights(
     """Loads weights into a model.
 
     Args:
-        model: The model to fill; on an error it is left with the weights it had.
+        model: Model to fill. If there is an error, it keeps its weights.
         source: `"imagenet"`, or the path of a `.safetensors` or `.pth` file with the reference's PyTorch names, of a
             whole `.keras` model or of a `.weights.h5` file.
         torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
-        checkpoint_id: What to fetch for `"imagenet"`.
-        url: Where it is, for sources other than the Hugging Face hub.
-        rename, training_only: As in `Checkpoint`, for PyTorch names.
-        partial: The model was built without its top: weights for layers that it lacks are left out, said in a log
-            line.
+        checkpoint_id: Checkpoint to fetch for `"imagenet"`.
+        url: Its address, for sources other than the Hugging Face hub.
+        rename, training_only: See `Checkpoint`, for PyTorch names.
+        partial: Whether the model was built without its top. Weights of layers that it lacks are then ignored, which is
+            logged.
 
     Raises:
-        InvalidArgumentError: `source` is no such file or has another ending.
-        WeightsMismatchError: tensors are missing, left over or of another shape; the text lists them. A classifier for
-            another number of classes is no mismatch: it starts afresh, said in a log line.
-        WeightsUnavailableError: the checkpoint can't be fetched.
+        InvalidArgumentError: `source` is not a file, or has an unknown suffix.
+        WeightsMismatchError: Tensors are missing, left over or have another shape. The text lists them. A classifier
+            for another number of classes is not a mismatch: it is initialized randomly, which is logged.
+        WeightsUnavailableError: The checkpoint can't be fetched.
     """
     if str(source) == "imagenet":
         source = fetch(checkpoint_id, model.name, url)
@@ -92,7 +91,7 @@ def load_weights(
     if not path.is_file():
         raise InvalidArgumentError(
             "`weights` must be None, 'imagenet' or the path of a .safetensors, .pth, .keras or .weights.h5 file. "
-            f"Received: {str(source)!r}, which is no file."
+            f"Received: {str(source)!r}, which is not a file."
         )
     if path.name.endswith((".safetensors", ".pth")):
         tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
@@ -115,8 +114,9 @@ def load_weights(
 def _torch_slots(
     model: keras.Model, torch_names: Iterable[tuple[str, str]], tensors: dict[str, np.ndarray], *, partial: bool
 ) -> dict[str, _Slot]:
-    """The checkpoint's tensor name -> where it goes. Drops from `tensors` what a model without its top can't hold."""
-    slots, mapped, left_out = {}, set(), []
+    """Maps the checkpoint's tensor names to variables. Removes tensors of a missing top from `tensors`."""
+    slots: dict[str, _Slot] = {}
+    mapped, left_out = set(), []
     by_name = {layer.name: layer for layer in model.layers if layer.weights}
     for ours, theirs in torch_names:
         if ours not in by_name:
@@ -127,8 +127,8 @@ def _torch_slots(
                 f"The map names a layer that the model lacks. Received: {ours!r} for {theirs!r}."
             )
         mapped.add(ours)
-        for suffix, slot in _layer_slots(by_name[ours]):
-            # Some modules hold a bare parameter in place of a module with parameters, as torchvision's layer scale.
+        for suffix, slot in layer_slots(by_name[ours]):
+            # Some modules hold a bare parameter instead of a module with parameters, such as torchvision's layer scale.
             slots[theirs if theirs in tensors else f"{theirs}.{suffix}"] = slot
     for name in by_name.keys() - mapped:
         for variable in by_name[name].weights:
@@ -143,7 +143,7 @@ def _torch_slots(
 def _drop_training_only(
     tensors: dict[str, np.ndarray], slots: Mapping[str, _Slot], modules: tuple[str, ...], model_name: str
 ) -> None:
-    """Drops the tensors of those modules of which the model holds nothing."""
+    """Removes the tensors of those modules that the model doesn't have at all."""
     for module in modules:
         prefix = f"{module}."
         dropped = [name for name in tensors if name.startswith(prefix)]
@@ -154,8 +154,8 @@ def _drop_training_only(
         log.info("%s does without %s: left out %d tensors of the checkpoint.", model_name, module, len(dropped))
 
 
-def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
-    """Pairs (torch parameter name, slot) of one layer, with torch's layout turned into Keras'."""
+def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
+    """Yields pairs (torch parameter name, slot) of one layer, with conversions from torch's layout to Keras'."""
     match layer:
         case layers.DepthwiseConv2D():  # (C, 1, kh, kw) -> (kh, kw, C, 1)
             yield "weight", _Slot(layer.kernel, lambda w: w.transpose(2, 3, 0, 1))
@@ -168,20 +168,19 @@ def _layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
             yield "bias", _Slot(layer.beta)
             yield "running_mean", _Slot(layer.moving_mean)
             yield "running_var", _Slot(layer.moving_variance)
-        case LayerNorm() | GRN():
-            yield "weight", _Slot(layer.gamma)
-            yield "bias", _Slot(layer.beta)
-        case LayerScale():
-            yield "gamma", _Slot(layer.gamma)
+        case _:
+            for variable, parameter in getattr(layer, "checkpoint_names", {}).items():
+                yield parameter, _Slot(getattr(layer, variable))
     if getattr(layer, "bias", None) is not None:
         yield "bias", _Slot(layer.bias)
 
 
 def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A linear over a flattened (C, H, W) map as the convolution that covers the map: (F, C * H * W) -> (F, C, H, W).
+    """Turns a linear layer over a flattened (C, H, W) map into the convolution that covers it, (F, C, H, W).
 
     Args:
-        shape: Of the kernel that it is for, (H, W, C, F); the array stays as it is where that is no such kernel.
+        value: (F, C * H * W). Any other array is returned unchanged.
+        shape: Shape of the convolution's kernel, (H, W, C, F).
     """
     if value.ndim == 2 and len(shape) == 4 and value.shape[1] == np.prod(shape[:3]):
         height, width, channels, _ = shape
@@ -190,21 +189,22 @@ def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot], path: Path) -> dict[str, np.ndarray]:
+    """Removes the tensors of a missing top from those of a Keras file."""
     kept = {name: value for name, value in tensors.items() if name in slots}
     if len(kept) < len(tensors):
         log.info("The model is built without its top: left out %d tensors of %s.", len(tensors) - len(kept), path)
     return kept
 
 
-def _but_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _without_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:2] + shape[3:]
 
 
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """(kh, kw, 3, F) -> (kh, kw, channels, F), so that activations keep their size.
+    """(kh, kw, 3, F) -> (kh, kw, channels, F), such that activations keep their magnitude.
 
-    One channel gets the sum (a grey image repeated three times gives the same); others repeat the three and are
-    scaled by 3 / channels. Source: timm's adapt_input_conv.
+    A single channel gets the sum (a grey image repeated three times gives the same result). Otherwise the three are
+    repeated and scaled by 3 / channels. Source: timm's adapt_input_conv.
     """
     if channels == 1:
         return kernel.sum(axis=2, keepdims=True)
@@ -213,7 +213,7 @@ def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot]) -> None:
-    """Assigns all tensors, or raises before the first is assigned."""
+    """Assigns all tensors, or raises before assigning any."""
     values: list[tuple[keras.Variable, np.ndarray]] = []
     problems = [f"- {name} {tensors[name].shape} is only in the checkpoint" for name in tensors.keys() - slots.keys()]
     fresh = False
@@ -221,9 +221,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
     for name, slot in slots.items():
         shape = tuple(slot.variable.shape)
         if name not in tensors:
-            problems.append(
-                f"+ {slot.variable.path} {tuple(slot.variable.shape)} is only in the model (wanted: {name})"
-            )
+            problems.append(f"+ {slot.variable.path} {shape} is only in the model (wanted: {name})")
             continue
         value = _as_convolution(tensors[name], shape)
         if len(shape) == 1 and value.shape[1:] == (1, 1):
@@ -234,7 +232,9 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         elif slot.variable.path.partition("/")[0].endswith(HEAD) and converted.shape[:-1] == shape[:-1]:
             fresh = True
         elif (
-            slot.variable is stem and _but_channels(converted.shape) == _but_channels(shape) and converted.shape[2] == 3
+            slot.variable is stem
+            and _without_channels(converted.shape) == _without_channels(shape)
+            and converted.shape[2] == 3
         ):
             values.append((slot.variable, _adapt_channels(converted, shape[2])))
             log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
@@ -245,8 +245,8 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         lines = sorted(problems, key=lambda line: line[2:])
         if len(lines) > MOST_LEFTOVERS:
             lines[MOST_LEFTOVERS:] = [f"... and {len(lines) - MOST_LEFTOVERS} more"]
-        lines = "\n  ".join(lines)
-        raise WeightsMismatchError(f"The weights of {path} don't fit {model.name!r}. Left over:\n  {lines}")
+        text = "\n  ".join(lines)
+        raise WeightsMismatchError(f"The weights of {path} don't fit {model.name!r}. Left over:\n  {text}")
     for variable, value in values:
         variable.assign(value)
     if fresh:

@@ -11,7 +11,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for s, row in enumerate(STAGES):
@@ -31,4 +31,3 @@ CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31 and its
     "timm/mobilenetv1_100.ra4_e3600_r224_in1k": _checkpoint("mobilenet_v1_100", 0.875, 75.388),
     "timm/mobilenetv1_125.ra4_e3600_r224_in1k": _checkpoint("mobilenet_v1_125", 0.9, 76.920),
 }
-"""Published weights: where they are, how they are preprocessed, and how their names map to our layers."""

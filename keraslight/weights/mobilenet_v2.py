@@ -15,7 +15,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def timm_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for s, row in enumerate(STAGES):
@@ -33,7 +33,7 @@ def timm_names(**_unused: Any) -> Iterator[tuple[str, str]]:
 
 
 def torchvision_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """The same for torchvision, which numbers all blocks through and what is in them."""
+    """Yields the same for torchvision, which numbers all blocks consecutively, and the parts of each."""
     yield "stem", "features.0.0"
     yield "stem_bn", "features.0.1"
     index = 1
@@ -63,15 +63,14 @@ def _torchvision(variant: str, resized: int, top1: float, file: str) -> Checkpoi
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations, top-1 at that size of its results-imagenet.csv.
+    # timm 1.0.31: preprocessing from its configurations, top-1 at that size from its results-imagenet.csv.
     "timm/mobilenetv2_100.ra_in1k": _timm("mobilenet_v2_100", 72.910),
     "timm/mobilenetv2_050.lamb_in1k": _timm("mobilenet_v2_050", 65.928),
     "timm/mobilenetv2_140.ra_in1k": _timm("mobilenet_v2_140", 76.528),
-    # Known to timm without weights: for files of one's own training.
+    # Known to timm without weights, for files that users have trained themselves.
     "timm/mobilenetv2_035.untrained": _timm("mobilenet_v2_035"),
     "timm/mobilenetv2_075.untrained": _timm("mobilenet_v2_075"),
-    # torchvision 0.28: what its weights enum says.
+    # torchvision 0.28, from its weights enum.
     "torchvision/mobilenet_v2": _torchvision("mobilenet_v2_100", 232, 72.154, "mobilenet_v2-7ebf99e0"),
     "torchvision/mobilenet_v2.imagenet1k_v1": _torchvision("mobilenet_v2_100", 256, 71.878, "mobilenet_v2-b0353104"),
 }
-"""Published weights: where they are, how they are preprocessed, and how their names map to our layers."""

@@ -18,7 +18,7 @@ TORCHVISION = ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.99)
 
 
 def _blocks(stages: tuple[tuple[Row, ...], ...]) -> Iterator[tuple[int, int, bool, Row]]:
-    """Stage, block, whether it expands, row."""
+    """Yields stage, block, whether it expands, and row."""
     before = STEM
     for s, stage in enumerate(stages):
         for b, row in enumerate(stage):
@@ -27,7 +27,7 @@ def _blocks(stages: tuple[tuple[Row, ...], ...]) -> Iterator[tuple[int, int, boo
 
 
 def timm_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for s, b, expand, row in _blocks(stages):
@@ -49,7 +49,7 @@ def timm_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Iterat
 
 
 def torchvision_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """The same for torchvision, which numbers all blocks through and what is in them."""
+    """Yields the same for torchvision, which numbers all blocks consecutively, and the parts of each."""
     yield "stem", "features.0.0"
     yield "stem_bn", "features.0.1"
     index = 1
@@ -99,7 +99,7 @@ def _torchvision(variant: str, resized: int, top1: float, file: str) -> Checkpoi
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations, top-1 at that size of its results-imagenet.csv.
+    # timm 1.0.31: preprocessing from its configurations, top-1 at that size from its results-imagenet.csv.
     "timm/mobilenetv3_large_100.ra_in1k": _timm("mobilenet_v3_large_100", 75.784),
     "timm/mobilenetv3_large_100.ra4_e3600_r224_in1k": _timm(
         "mobilenet_v3_large_100", 76.310, crop_pct=0.95, mean=_HALF, std=_HALF
@@ -116,9 +116,9 @@ CHECKPOINTS = {
     "timm/tf_mobilenetv3_small_100.in1k": _authors("mobilenet_v3_small_100", 67.922),
     "timm/tf_mobilenetv3_small_075.in1k": _authors("mobilenet_v3_small_075", 65.706),
     "timm/tf_mobilenetv3_small_minimal_100.in1k": _authors("mobilenet_v3_small_minimalistic", 62.892),
-    # Known to timm without weights: for files of one's own training.
+    # Known to timm without weights, for files that users have trained themselves.
     "timm/mobilenetv3_large_075.untrained": _timm("mobilenet_v3_large_075", interpolation="bilinear"),
-    # torchvision 0.28: what its weights enums say.
+    # torchvision 0.28, from its weights enums.
     "torchvision/mobilenet_v3_large": _torchvision(
         "mobilenet_v3_large_100", 232, 75.274, "mobilenet_v3_large-5c1a4163"
     ),
@@ -129,4 +129,3 @@ CHECKPOINTS = {
         "mobilenet_v3_small_100", 256, 67.668, "mobilenet_v3_small-047dcff4"
     ),
 }
-"""Published weights: where they are, how they are preprocessed, and how their names map to our layers."""

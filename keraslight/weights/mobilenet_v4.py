@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keraslight.architectures.mobilenet_v4 import MQA, UIB, Conv, Fused
+from keraslight.architectures.mobilenet_v4 import MQA, UIB, Block, Conv, Fused
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
 
-def torch_names(*, stages: tuple, layer_scale: float | None = None, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights, from the architecture's own rows."""
+def torch_names(
+    *, stages: tuple[tuple[Block, ...], ...], layer_scale: float | None = None, **_unused: Any
+) -> Iterator[tuple[str, str]]:
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield "stem", "conv_stem"
     yield "stem_bn", "bn1"
     for s, stage in enumerate(stages):

@@ -1,6 +1,6 @@
 """MobileNeXt's weights: the authors', https://github.com/zhoudaquan/rethinking_bottleneck_design (mnext.py).
 
-Their repository holds a file for width 1 only (mobilenext/output/74_02_full_id_tensor); top-1 is its page's.
+Their repository only has a file for width 1 (mobilenext/output/74_02_full_id_tensor). Top-1 is from its page.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from keraslight.architectures.mobilenext import STAGES
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
-# Our layer -> where its convolution and its batch norm stand among the authors' layers of a block; activations count.
+# Our layer -> position of its convolution among the authors' layers of a block, including activations. Its batch norm
+# follows.
 FULL = {"depthwise": 0, "reduce": 3, "expand": 5, "depthwise_out": 8}
 STRIDED = {"reduce": 0, "expand": 2, "depthwise_out": 5}
 POINTWISE = {"reduce": 0, "expand": 2}
 
 
 def torch_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the authors' module name) of every layer with weights, from the architecture's rows."""
+    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
     yield "stem", "features.0.0"
     yield "stem_bn", "features.0.1"
     index = 1
@@ -45,4 +46,3 @@ CHECKPOINTS = {
     "ref/mobilenext_075": _checkpoint("mobilenext_075", 72.0),
     "ref/mobilenext_140": _checkpoint("mobilenext_140", 76.1),
 }
-"""Known weights: how they are preprocessed, and how their names map to our layers."""

@@ -13,7 +13,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 class _Scheme(NamedTuple):
-    """How a source calls the parts of a block."""
+    """A source's names for the parts of a block."""
 
     blocks: str
     first_stage: int
@@ -33,12 +33,12 @@ _AUTHORS = _Scheme("stage{}.{}", 1, "rbr_dense", "rbr_1x1", "rbr_identity", "rbr
 
 
 def timm_names(**arguments: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     return _names(_TIMM, "stem", **arguments)
 
 
 def authors_names(**arguments: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the authors' module name) of every layer with weights."""
+    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
     return _names(_AUTHORS, "stage0", **arguments)
 
 
@@ -87,7 +87,7 @@ _TOP1 = {  # timm 1.0.31, results-imagenet.csv
 
 
 def _preprocessing(variant: str) -> Preprocessing:
-    size = VARIANTS[variant].input_size  # tested at 320 pixels, D2se is not cropped
+    size = VARIANTS[variant].input_size  # D2se is tested at 320 pixels without cropping
     return Preprocessing((size, size), crop_pct=1.0 if size == 320 else 0.875, interpolation="bilinear")
 
 

@@ -13,7 +13,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, stages: tuple[Row, ...], expansion: int | None, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's and torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's and torchvision's module name) of all layers with weights."""
     yield "stem", "conv1"
     yield "stem_bn", "bn1"
     parts = ("conv1", "conv2") if expansion is None else ("reduce", "spatial", "expand")
@@ -23,7 +23,7 @@ def torch_names(*, stages: tuple[Row, ...], expansion: int | None, **_unused: An
             for p, part in enumerate(parts, start=1):
                 yield f"{ours}_{part}", f"{theirs}.conv{p}"
                 yield f"{ours}_{part}_bn", f"{theirs}.bn{p}"
-            if b == 0 and (row.stride > 1 or expansion is not None):  # stage 0 of the basic nets keeps its shape
+            if b == 0 and (row.stride > 1 or expansion is not None):  # stage 0 of the basic networks keeps its shape
                 yield f"{ours}_shortcut", f"{theirs}.downsample.0"
                 yield f"{ours}_shortcut_bn", f"{theirs}.downsample.1"
     yield "classifier", "fc"
@@ -40,7 +40,7 @@ def _torchvision(variant: str, resized: int, top1: float, file: str) -> Checkpoi
 
 
 CHECKPOINTS = {
-    # timm 1.0.31: preprocessing of its configurations, top-1 at that size of its results-imagenet.csv.
+    # timm 1.0.31: preprocessing from its configurations, top-1 at that size from its results-imagenet.csv.
     "timm/resnet18.a1_in1k": _timm("resnet18", 224, 0.95, "bicubic", 71.504),
     "timm/resnet18.tv_in1k": _timm("resnet18", 224, 0.875, "bilinear", 69.752),
     "timm/resnet34.a1_in1k": _timm("resnet34", 224, 0.95, "bicubic", 76.420),
@@ -51,7 +51,7 @@ CHECKPOINTS = {
     "timm/resnet101.tv_in1k": _timm("resnet101", 224, 0.875, "bilinear", 77.404),
     "timm/resnet152.a1h_in1k": _timm("resnet152", 224, 0.95, "bicubic", 82.818),
     "timm/resnet152.tv_in1k": _timm("resnet152", 224, 0.875, "bilinear", 78.330),
-    # torchvision 0.28: what its weights enums say.
+    # torchvision 0.28, from its weights enums.
     "torchvision/resnet18": _torchvision("resnet18", 256, 69.758, "resnet18-f37072fd"),
     "torchvision/resnet34": _torchvision("resnet34", 256, 73.314, "resnet34-b627a593"),
     "torchvision/resnet50": _torchvision("resnet50", 232, 80.858, "resnet50-11ad3fa6"),

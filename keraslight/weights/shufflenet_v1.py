@@ -1,6 +1,6 @@
 """ShuffleNet V1's published weights: the authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV1).
 
-They take pixels 0..255 as they are, in the order blue, green, red.
+They take unscaled pixels 0..255, in the order blue, green, red.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PARTS = (("reduce", "branch_main_1.0", "branch_main_1.1"), ("depthwise", "branc
 
 
 def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the authors' module name) of every layer with weights."""
+    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
     yield "stem", "first_conv.0"
     yield "stem_bn", "first_conv.1"
     blocks = [f"stage{s}_block{b}" for s, row in enumerate(stages) for b in range(row.repeats)]

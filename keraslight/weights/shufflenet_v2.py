@@ -1,5 +1,5 @@
 """ShuffleNet V2's published weights: torchvision's, https://github.com/pytorch/vision (shufflenetv2.py), and the
-authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2), which take pixels 0..255 as they are, in the
+authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2), which take unscaled pixels 0..255, in the
 order blue, green, red.
 """
 
@@ -12,18 +12,18 @@ from keraslight.architectures.shufflenet_v2 import Row
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
-# A layer's place in torchvision's sequences; its batch norm is the next entry.
+# A layer's position in torchvision's sequences. Its batch norm is the next entry.
 _MAIN = (("expand", "branch2.0", "branch2.1"), ("depthwise", "branch2.3", "branch2.4"),
          ("project", "branch2.5", "branch2.6"))  # fmt: skip
 _SHORTCUT = (("shortcut_depthwise", "branch1.0", "branch1.1"), ("shortcut", "branch1.2", "branch1.3"))
 
-# The same of the authors' net.
+# The same for the authors' network.
 _MEGVII_MAIN = (("expand", "branch_main", 0), ("depthwise", "branch_main", 3), ("project", "branch_main", 5))
 _MEGVII_SHORTCUT = (("shortcut_depthwise", "branch_proj", 0), ("shortcut", "branch_proj", 2))
 
 
 def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield "stem", "conv1.0"
     yield "stem_bn", "conv1.1"
     for s, row in enumerate(stages):
@@ -38,7 +38,7 @@ def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[st
 
 
 def _megvii_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the authors' module name) of every layer with weights."""
+    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
     yield from _with_bn("stem", "first_conv", 0)
     blocks = [f"stage{s}_block{b}" for s, row in enumerate(stages) for b in range(row.repeats + 1)]
     for index, block in enumerate(blocks):

@@ -1,6 +1,6 @@
 """ShuffleNet V2+'s published weights: the authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2+).
 
-They take pixels 0..255 as they are, in the order blue, green, red.
+They take unscaled pixels 0..255, in the order blue, green, red.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from keraslight.architectures.shufflenet_v2_plus import Row
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
 
-# A layer's place in the authors' sequences; its batch norm is the next entry.
+# A layer's position in the authors' sequences. Its batch norm is the next entry.
 _SHORTCUT = (("shortcut_depthwise", "branch_proj", 0), ("shortcut", "branch_proj", 2))
 _MAIN = (("expand", "branch_main", 0), ("depthwise", "branch_main", 3), ("project", "branch_main", 5))
 _XCEPTION = tuple((f"{part}{n}", "branch_main", 5 * n + offset) for n in range(3)
@@ -20,7 +20,7 @@ _XCEPTION = tuple((f"{part}{n}", "branch_main", 5 * n + offset) for n in range(3
 
 
 def torch_names(*, stages: tuple[Row, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, the authors' module name) of every layer with weights."""
+    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
     yield from _with_bn("stem", "first_conv", 0)
     units = [(s, b, row, kernel) for s, row in enumerate(stages) for b, kernel in enumerate(row.kernels)]
     for index, (s, b, row, kernel) in enumerate(units):

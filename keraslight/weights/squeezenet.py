@@ -11,9 +11,9 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, stages: tuple[tuple[Fire, ...], ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield "stem", "features.0"
-    number, index = 2, 2  # torchvision counts activations and poolings too
+    number, index = 2, 2  # torchvision also counts activations and poolings
     for stage in stages:
         index += 1
         for _ in stage:
@@ -28,7 +28,7 @@ def _checkpoint(variant: str, top1: float, file: str) -> Checkpoint:
     return Checkpoint(variant, torch_names, spec, top1, url=f"https://download.pytorch.org/models/{file}.pth")
 
 
-CHECKPOINTS = {  # torchvision 0.28: what its weights enums say
+CHECKPOINTS = {  # torchvision 0.28, from its weights enums
     "torchvision/squeezenet1_0": _checkpoint("squeezenet_1_0", 58.092, "squeezenet1_0-b66bff10"),
     "torchvision/squeezenet1_1": _checkpoint("squeezenet_1_1", 58.178, "squeezenet1_1-b8a52dc0"),
 }

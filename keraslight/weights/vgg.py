@@ -13,7 +13,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def timm_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     yield from _features(stages, batch_norms)
     yield "fc1", "pre_logits.fc1"
     yield "fc2", "pre_logits.fc2"
@@ -21,7 +21,7 @@ def timm_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) ->
 
 
 def torchvision_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, torchvision's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
     yield from _features(stages, batch_norms)
     yield "fc1", "classifier.0"
     yield "fc2", "classifier.3"

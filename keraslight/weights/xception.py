@@ -12,7 +12,7 @@ from keraslight.weights.loader import Checkpoint
 
 
 def torch_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Pairs (our layer's name, timm's module name) of every layer with weights."""
+    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
     for n in range(len(STEM)):
         yield f"stem{n}", f"conv{n + 1}"
         yield f"stem{n}_bn", f"bn{n + 1}"
@@ -20,7 +20,7 @@ def torch_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Itera
     for index, (ours, row) in enumerate(blocks):
         theirs = f"block{index + 1}"
         for n in range(len(row.channels)):
-            place = 3 * n + (index > 0)  # the first module does not start with a ReLU
+            place = 3 * n + (index > 0)  # the first module doesn't start with a ReLU
             yield from _separable(f"{ours}_sep{n}", f"{theirs}.rep.{place}", f"{theirs}.rep.{place + 1}")
         if row.stride > 1:
             yield f"{ours}_shortcut", f"{theirs}.skip"

@@ -1,4 +1,4 @@
-"""Asks grpc.health.v1 whether a server serves: `python probe.py HOST:PORT [SERVICE]`. Exits with 0 if it does."""
+"""Checks the health of a server by grpc.health.v1: `python probe.py HOST:PORT [SERVICE]`. Exits with 0 if it serves."""
 
 import sys
 
@@ -9,7 +9,7 @@ SECONDS = 3
 
 
 def main(address: str, service: str = "") -> int:
-    """Returns 0 for SERVING, 1 for anything else, and says what."""
+    """Prints the status and returns 0 for SERVING, otherwise 1."""
     with grpc.insecure_channel(address) as channel:
         try:
             request = health_pb2.HealthCheckRequest(service=service)

@@ -1,6 +1,6 @@
-"""Serving image classifiers over TensorFlow Serving's gRPC protocol.
+"""Serves image classifiers over TensorFlow Serving's gRPC and REST protocols.
 
-client/   talks to this server and to TensorFlow Serving; needs neither tensorflow nor keras
-server/   the embedded model server: `python -m keraslight_serving.server --help`
-wire/     the messages that both speak
+client/   Client for this server and for TensorFlow Serving; needs neither tensorflow nor keras.
+server/   Embedded model server: `python -m keraslight_serving.server --help`.
+wire/     Messages of both protocols.
 """

@@ -1,4 +1,4 @@
-"""pytest fixtures. `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top conftest.py turns them on."""
+"""pytest fixtures. To enable them: `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top conftest.py."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from keraslight_serving.client import ClassifierClient
 
 @pytest.fixture
 def serve_in_process() -> Iterator[Callable[..., ClassifierClient]]:
-    """`serve_in_process(servable, model="default", **options)`: a client for it; the servers end with the test."""
-    from keraslight_serving import testing  # here: the server is for those who use the fixture
+    """`serve_in_process(servable, model="default", **options)` returns a client; the server stops after the test."""
+    from keraslight_serving import testing  # here, so that only users of the fixture need the server
 
     with ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""For tests of programs that classify: a server in this process, over a real servable.
+"""For tests of programs that classify images: a server in this process, with a real servable.
 
     from keraslight_serving.testing import serve_in_process
 
@@ -6,8 +6,8 @@
         with serve_in_process("savedmodels/digits") as client:
             assert client.classify("seven.png")[0][0].label == "seven"
 
-In a pytest suite, `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top conftest.py makes it a fixture.
-Without a servable, `keraslight_serving.client.testing` has channels that answer what they are told.
+In pytest, `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top-level conftest.py makes it a fixture.
+Without a servable, use the fake channels of `keraslight_serving.client.testing`.
 """
 
 from __future__ import annotations
@@ -24,18 +24,25 @@ from keraslight_serving.server import ModelServer
 
 @contextmanager
 def serve_in_process(
-    servable: str | os.PathLike, model: str = "default", *, server_options: dict[str, Any] | None = None, **options: Any
+    servable: str | os.PathLike[str],
+    model: str = "default",
+    *,
+    server_options: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Iterator[ClassifierClient]:
-    """Serves a servable on a free port of this machine while the `with` lasts, and gives a client for it.
+    """Serves a servable on a free local port for the duration of the `with`.
 
     Args:
-        servable: the folder that holds the version folders, or one version folder.
-        model: the name to serve it under.
-        server_options: arguments of `ModelServer`.
-        options: arguments of `ClassifierClient`; `timeout` is 60 seconds here.
+        servable: Folder that contains the version folders, or one version folder.
+        model: Name to serve it under.
+        server_options: Arguments of `ModelServer`.
+        options: Arguments of `ClassifierClient`. The default `timeout` is 60 seconds here.
+
+    Yields:
+        A client for the server.
 
     Raises:
-        StartError: there is no version that loads.
+        StartError: No version can be loaded.
     """
     folder = Path(servable)
     base = folder.parent if (folder / "saved_model.pb").exists() else folder

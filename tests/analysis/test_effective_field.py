@@ -49,26 +49,51 @@ def test_oblong_images_and_the_middle():
     assert field.extent() == (1, 5)
 
 
-def test_which_layer():
+@pytest.fixture
+def nested():
+    """A nested model, a shared layer, and a head without a map."""
     images = keras.Input((16, 16, 3))
     inside = keras.Input((16, 16, 3))
     inner = keras.Model(inside, layers.Conv2D(3, 3, padding="same", kernel_initializer="ones")(inside), name="inner")
     shared = layers.Conv2D(3, 3, padding="same", kernel_initializer="ones", name="shared")
     x = layers.ReLU(name="act")(shared(shared(inner(images))))
     pooled = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    model = keras.Model(images, layers.Dense(2, name="dense")(layers.Flatten()(pooled)))
-    ones = np.ones((1, 16, 16, 3))
-    assert effective_receptive_field(model, images=ones).layer == "act"
-    assert effective_receptive_field(model, "inner", images=ones).extent(1) == (3, 3)
-    assert effective_receptive_field(model, "shared", images=ones).extent(1) == (7, 7)  # its last call
-    assert effective_receptive_field(model, "pool", images=ones).extent(1) == (16, 16)
-    with pytest.raises(InvalidArgumentError, match="must name a layer .* Received: 'dense', an output of shape"):
-        effective_receptive_field(model, "dense")
-    with pytest.raises(InvalidArgumentError, match="must name a layer .* Received: 'stem', no such layer"):
-        effective_receptive_field(model, "stem")
+    return keras.Model(images, layers.Dense(2, name="dense")(layers.Flatten()(pooled)))
+
+
+ONES = np.ones((1, 16, 16, 3))
+
+
+def test_the_last_map_is_the_default(nested):
+    assert effective_receptive_field(nested, images=ONES).layer == "act"
+
+
+@pytest.mark.parametrize(
+    ("layer", "extent"),
+    [("inner", (3, 3)), ("shared", (7, 7)), ("pool", (16, 16))],
+    ids=["nested model", "last call of a shared layer", "everything"],
+)
+def test_any_layer_with_a_map(nested, layer, extent):
+    assert effective_receptive_field(nested, layer, images=ONES).extent(1) == extent
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [("dense", "Received: 'dense', an output of shape"), ("stem", "Received: 'stem', no such layer")],
+)
+def test_a_layer_without_a_map_is_rejected(nested, layer, text):
+    with pytest.raises(InvalidArgumentError, match=f"must name a layer .* {text}"):
+        effective_receptive_field(nested, layer)
+
+
+def test_a_model_of_vectors_is_rejected():
     flat = keras.Model(vector := keras.Input((4,)), layers.Dense(2)(vector))
     with pytest.raises(InvalidArgumentError, match="must have one input, an image"):
         effective_receptive_field(flat)
+
+
+def test_a_model_without_maps_is_rejected():
+    images = keras.Input((16, 16, 3))
     pooled_only = keras.Model(images, layers.GlobalMaxPooling2D(name="p")(images), name="short")
     with pytest.raises(InvalidArgumentError, match="more than one place. Received: 'short'"):
         effective_receptive_field(pooled_only)
@@ -99,18 +124,37 @@ def test_nothing_seen():
     assert field.extent() == (0, 0)
 
 
-def test_sizes_and_images():
-    open_sided = keras.Model(images := keras.Input((None, None, 3)), layers.Conv2D(1, 3)(images))
+@pytest.fixture
+def open_sided():
+    return keras.Model(images := keras.Input((None, None, 3)), layers.Conv2D(1, 3)(images))
+
+
+def test_an_open_size_must_be_given(open_sided):
     with pytest.raises(InvalidArgumentError, match="give `size`, or `images`. Received: .* size=None"):
         effective_receptive_field(open_sided)
-    assert effective_receptive_field(open_sided, size=9).map.shape == (9, 9)
-    assert effective_receptive_field(open_sided, size=(9, 12)).map.shape == (9, 12)
-    assert effective_receptive_field(open_sided, images=np.ones((2, 7, 8, 3))).map.shape == (7, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [({"size": 9}, (9, 9)), ({"size": (9, 12)}, (9, 12)), ({"images": np.ones((2, 7, 8, 3))}, (7, 8))],
+    ids=["side", "sides", "images"],
+)
+def test_ways_to_give_an_open_size(open_sided, arguments, shape):
+    assert effective_receptive_field(open_sided, **arguments).map.shape == shape
+
+
+def test_a_size_that_does_not_fit_is_rejected():
     with pytest.raises(InvalidArgumentError, match=r"`size` must be .* images \(41, 41, 1\). Received: size=40"):
         effective_receptive_field(stack(1), size=40)
+
+
+def test_images_that_do_not_fit_are_rejected():
     with pytest.raises(
         InvalidArgumentError, match=r"`images` must be .* size \(41, 41, 1\). Received: shape \(41, 41,"
     ):
         effective_receptive_field(stack(1), images=np.ones((41, 41, 1)))
+
+
+def test_a_share_out_of_range_is_rejected():
     with pytest.raises(InvalidArgumentError, match=r"`share` must be in \(0, 1\]. Received: share=0"):
         EffectiveReceptiveField("x", np.ones((2, 2))).extent(0)

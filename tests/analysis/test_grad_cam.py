@@ -118,12 +118,24 @@ def test_nested_models_and_shared_layers():
     np.testing.assert_allclose(found.heat, cam(features, kernel, 2), atol=1e-6)
     assert grad_cam(model, photo(), layer="backbone/first").heat.shape == (10, 12)
 
+
+def test_sequential_models():
+    inside = keras.Input((None, None, 3))
+    inner = keras.Model(inside, body(inside), name="backbone")
     sequence = keras.Sequential([keras.Input((20, 24, 3)), inner, layers.GlobalAveragePooling2D(), layers.Dense(5)])
     seeded(sequence)
     features = inner.predict(photo()[None], verbose=0)[0]
     found = grad_cam(sequence, photo(), class_index=1)
     assert found.layer == "backbone/last"
     np.testing.assert_allclose(found.heat, cam(features, sequence.layers[-1].get_weights()[0], 1), atol=1e-6)
+
+
+def test_dropout_is_off_even_if_the_graph_turns_it_on():
+    images = keras.Input((20, 24, 3))
+    dropped = layers.Dropout(0.5)(body(images), training=True)
+    model = seeded(keras.Model(images, head(dropped, "softmax")))
+    first, second = grad_cam(model, photo()), grad_cam(model, photo())
+    np.testing.assert_array_equal(first.heat, second.heat)
 
 
 def test_the_model_stays_as_it_was():
@@ -205,33 +217,78 @@ def test_other_backends(tmp_path):
     assert error.endswith("Gradients need Keras' TensorFlow, JAX or PyTorch backend. Received: 'numpy'.")
 
 
-def test_what_does_not_fit_is_refused():
+@pytest.fixture
+def classifier():
     images = keras.Input((20, 24, 3))
-    x = body(images)
-    model = seeded(keras.Model(images, head(x, "softmax")))
-    with pytest.raises(InvalidArgumentError, match="`class_index` must be from 0 to 4. Received: class_index=5"):
-        grad_cam(model, photo(), class_index=5)
-    with pytest.raises(InvalidArgumentError, match="from 0 to 4. Received: class_index=-1"):
-        grad_cam(model, photo(), class_index=-1)
-    with pytest.raises(InvalidArgumentError, match="makes maps .*, such as 'last'.* Received: 'lost'"):
-        grad_cam(model, photo(), layer="lost")
-    with pytest.raises(InvalidArgumentError, match="more than one pixel, .* Received: 'dense'"):
-        grad_cam(model, photo(), layer="dense")
-    with pytest.raises(InvalidArgumentError, match=r"of the model's size, \(20, 24, 3\). Received: shape \(24, 20, 3"):
-        grad_cam(model, photo((24, 20, 3)))
-    with pytest.raises(InvalidArgumentError, match=r"`image` must be .* Received: shape \(1, 20, 24, 3\)"):
-        grad_cam(model, photo()[None])
-    with pytest.raises(InvalidArgumentError, match="`image` must have finite values"):
-        grad_cam(model, np.full((20, 24, 3), np.nan))
-    with pytest.raises(InvalidArgumentError, match=r"one output \(B, classes\). Received: outputs of shape"):
-        grad_cam(keras.Model(images, x), photo())
-    two = [layers.Dense(2)(layers.GlobalMaxPooling2D()(x)) for _ in range(2)]
-    with pytest.raises(InvalidArgumentError, match="one output .* Received: outputs of shape"):
-        grad_cam(keras.Model(images, two), photo())
+    return seeded(keras.Model(images, head(body(images), "softmax")))
+
+
+@pytest.mark.parametrize("class_index", [5, -1])
+def test_the_class_must_be_one_of_the_model(classifier, class_index):
+    with pytest.raises(
+        InvalidArgumentError, match=f"`class_index` must be from 0 to 4. Received: class_index={class_index}"
+    ):
+        grad_cam(classifier, photo(), class_index=class_index)
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("lost", "makes maps .*, such as 'last'.* Received: 'lost'"),
+        ("dense", "more than one pixel, .* Received: 'dense'"),
+    ],
+)
+def test_the_layer_must_make_a_map(classifier, layer, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        grad_cam(classifier, photo(), layer=layer)
+
+
+@pytest.mark.parametrize(
+    ("image", "text"),
+    [
+        (photo((24, 20, 3)), r"of the model's size, \(20, 24, 3\). Received: shape \(24, 20, 3"),
+        (photo()[None], r"`image` must be .* Received: shape \(1, 20, 24, 3\)"),
+        (np.full((20, 24, 3), np.nan), "`image` must have finite values"),
+    ],
+    ids=["size", "batch", "nan"],
+)
+def test_the_image_must_fit_the_model(classifier, image, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        grad_cam(classifier, image)
+
+
+def maps(images):
+    return body(images)
+
+
+def two_outputs(images):
+    return [layers.Dense(2)(layers.GlobalMaxPooling2D()(body(images))) for _ in range(2)]
+
+
+def no_maps(images):
+    return layers.Dense(2)(layers.Flatten()(images))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        (maps, r"one output \(B, classes\). Received: outputs of shape"),
+        (two_outputs, "one output .* Received: outputs of shape"),
+        (no_maps, "must have layers that make maps"),
+    ],
+)
+def test_the_model_must_be_a_classifier_with_maps(outputs, text):
+    images = keras.Input((20, 24, 3))
+    with pytest.raises(InvalidArgumentError, match=text):
+        grad_cam(keras.Model(images, outputs(images)), photo())
+
+
+def test_the_model_must_take_an_image():
     vector = keras.Input((3,))
     with pytest.raises(InvalidArgumentError, match=r"must have one input, an image \(B, H, W, C\)"):
         grad_cam(keras.Model(vector, layers.Dense(2)(vector)), photo())
-    with pytest.raises(InvalidArgumentError, match="must have layers that make maps"):
-        grad_cam(keras.Model(images, layers.Dense(2)(layers.Flatten()(images))), photo())
+
+
+def test_the_model_must_have_a_graph():
     with pytest.raises(InvalidArgumentError, match="must be a functional model"):
         grad_cam(keras.Sequential([layers.Dense(2)]), photo())

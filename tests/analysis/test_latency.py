@@ -103,21 +103,30 @@ def test_files_are_interleaved(monkeypatch):
     times = file_latency({"a": "a.tflite", "b": "b.tflite"}, threads=3, repeats=7)
     assert seen == [(["a", "b"], 7)]
     assert times == {"a": Latency("litert", 3, 3, 50.0, 90.0, 99.0), "b": Latency("litert", 3, 3, 100.0, 180.0, 198.0)}
-    for wrong in ({"files": {}}, {"threads": 0}, {"repeats": 0}):
-        with pytest.raises(InvalidArgumentError, match="`files` must hold a file, `threads` and `repeats` must be at"):
-            file_latency(**{"files": {"a": "a.tflite"}, **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"files": {}}, {"threads": 0}, {"repeats": 0}])
+def test_bad_arguments_of_file_latency(wrong):
+    with pytest.raises(InvalidArgumentError, match="`files` must hold a file, `threads` and `repeats` must be at"):
+        file_latency(**{"files": {"a": "a.tflite"}, **wrong})
 
 
 def test_memory_bandwidth(monkeypatch):
     readings = iter([0.0, 2.0, 10.0, 11.0])  # two seconds, one second
     monkeypatch.setattr(time, "perf_counter", lambda: next(readings))
     assert memory_bandwidth(1, repeats=2) == 2 * 2**20
+
+
+def test_memory_bandwidth_needs_an_array():
     with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: megabytes=0, repeats=10"):
         memory_bandwidth(0)
 
 
-def test_operation_overhead(monkeypatch):
+def test_operation_overhead():
     assert 0 <= operation_overhead(5, repeats=3) < 1000
+
+
+def test_operation_overhead_is_the_difference_per_operation(monkeypatch):
     lengths = []
 
     def told(model, engines, threads, repeats):  # half a millisecond a layer, and 3 for the call
@@ -127,33 +136,42 @@ def test_operation_overhead(monkeypatch):
     monkeypatch.setitem(operation_overhead.__globals__, "latency", told)
     assert operation_overhead(20) == 0.5
     assert lengths == [1, 21]
+
+
+def test_operation_overhead_needs_an_operation():
     with pytest.raises(InvalidArgumentError, match="must be at least 1. Received: operations=0"):
         operation_overhead(0)
 
 
-def test_bad_arguments(model):
-    with pytest.raises(InvalidArgumentError, match=r"`engines` must be some of .*'litert'\). Received: \['onnx'\]"):
-        latency(model, ["onnx"])
-    with pytest.raises(InvalidArgumentError, match="`engines` must be some of .* Received: 'keras'"):
-        latency(model, "keras")
-    for wrong in ({"threads": (0,)}, {"threads": ()}, {"batch": 0}, {"repeats": 0}):
-        with pytest.raises(
-            InvalidArgumentError, match="`threads`, `batch` and `repeats` must be at least 1. Received:"
-        ):
-            latency(model, **wrong)
+@pytest.mark.parametrize(
+    ("engines", "text"),
+    [(["onnx"], r"some of .*'litert'\). Received: \['onnx'\]"), ("keras", "some of .* Received: 'keras'")],
+)
+def test_unknown_engines_are_rejected(model, engines, text):
+    with pytest.raises(InvalidArgumentError, match=f"`engines` must be {text}"):
+        latency(model, engines)
+
+
+@pytest.mark.parametrize("wrong", [{"threads": (0,)}, {"threads": ()}, {"batch": 0}, {"repeats": 0}])
+def test_numbers_below_1_are_rejected(model, wrong):
+    with pytest.raises(InvalidArgumentError, match="`threads`, `batch` and `repeats` must be at least 1. Received:"):
+        latency(model, **wrong)
+
+
+def test_open_sizes_are_rejected():
     open_sided = keras.Model(images := keras.Input((None, 8, 3)), layers.ReLU()(images))
     with pytest.raises(InvalidArgumentError, match=r"a fixed size and one output. Received: inputs \[\(None, None, 8,"):
         latency(open_sided)
 
 
-def test_what_an_engine_needs(monkeypatch, model):
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "ai_edge_litert.interpreter", None)  # as if it were not installed
-        with pytest.raises(MissingDependencyError, match=r"pip install 'keraslight\[export\]'"):
-            latency(model, ["litert"])
+def test_litert_is_named_where_it_is_missing(monkeypatch, model):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)  # as if it were not installed
+    with pytest.raises(MissingDependencyError, match=r"pip install 'keraslight\[export\]'"):
+        latency(model, ["litert"])
+
+
+@pytest.mark.parametrize("engine", ["saved_model", "litert"])
+def test_engines_that_need_tensorflow(monkeypatch, model, engine):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    for engine in ("saved_model", "litert"):
-        with pytest.raises(
-            InvalidArgumentError, match=f"engine \"{engine}\" needs .* TensorFlow backend. Received: 'jax'"
-        ):
-            latency(model, [engine])
+    with pytest.raises(InvalidArgumentError, match=f"engine \"{engine}\" needs .* TensorFlow backend. Received: 'jax'"):
+        latency(model, [engine])

@@ -1,4 +1,4 @@
-"""Findings and their numbers by hand, and on nets of which ShuffleNet V2's paper speaks."""
+"""Findings and their numbers, by hand and for networks that ShuffleNet V2's paper discusses."""
 
 import math
 
@@ -133,12 +133,17 @@ def test_guideline_4_leaves_out_what_is_folded():
     assert found(model, select=["G4"], share=3.1 * size / total) == {}
 
 
-def test_nested_models_and_open_sizes():
+def test_nested_models():
     inside = keras.Input((None, None, 4))
     inner = keras.Model(inside, layers.Conv2D(64, 1, name="wide")(inside), name="inner")
     images = keras.Input((None, None, 4))
     model = keras.Model(images, inner(images))
     assert list(found(model, input_shape=(32, 32, 4))) == ["inner/wide"]
+
+
+def test_open_sizes_are_rejected():
+    images = keras.Input((None, None, 4))
+    model = keras.Model(images, layers.Conv2D(64, 1)(images))
     with pytest.raises(InvalidArgumentError, match="give `input_shape`"):
         lint_model(model)
 
@@ -158,14 +163,27 @@ def test_nets_of_the_paper():
     assert {finding.detail for finding in inception} == {"7 convolutions and poolings, 4 branches"}
 
 
-def test_bad_arguments():
-    model = keras.Model(images := keras.Input((8, 8, 4)), layers.Conv2D(4, 1)(images))
-    with pytest.raises(InvalidArgumentError, match=r"`select` must be some of \('G1', .*'G4'\). Received: \['G5'\]"):
-        lint_model(model, select=["G5"])
-    with pytest.raises(InvalidArgumentError, match="Received: 'G1'"):
-        lint_model(model, select="G1")
-    for wrong in ({"ratio": 0.9}, {"fragments": 0}, {"share": 1.1}):
-        with pytest.raises(InvalidArgumentError, match="must be at least 1 and `share` in .* Received: ratio="):
-            lint_model(model, **wrong)
+@pytest.fixture
+def pointwise():
+    images = keras.Input((8, 8, 4))
+    return keras.Model(images, layers.Conv2D(4, 1)(images))
+
+
+@pytest.mark.parametrize(
+    ("select", "text"),
+    [(["G5"], r"`select` must be some of \('G1', .*'G4'\). Received: \['G5'\]"), ("G1", "Received: 'G1'")],
+)
+def test_unknown_guidelines_are_rejected(pointwise, select, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        lint_model(pointwise, select=select)
+
+
+@pytest.mark.parametrize("wrong", [{"ratio": 0.9}, {"fragments": 0}, {"share": 1.1}])
+def test_thresholds_out_of_range_are_rejected(pointwise, wrong):
+    with pytest.raises(InvalidArgumentError, match="must be at least 1 and `share` in .* Received: ratio="):
+        lint_model(pointwise, **wrong)
+
+
+def test_the_public_names_of_findings():
     assert list(GUIDELINES) == ["G1", "G2", "G3", "G4"]
     assert Finding._fields[0] == "guideline"

@@ -139,7 +139,13 @@ def test_costs_of_several_models_share_their_scales():
     assert len(figure.axes) == 8
     assert len({axes.get_xlim() for axes in figure.axes[::2]}) == 1
     assert len({axes.get_xlim() for axes in figure.axes[1::2]}) == 1
+
+
+def test_costs_by_block():
     check_texts(plot_costs(costs("densenet121"), by="block"))
+
+
+def test_costs_of_a_model_that_costs_nothing():
     check_texts(plot_costs(keras.Sequential([keras.Input((8, 8, 3)), layers.ReLU()], name="nothing"), by="layer"))
 
 
@@ -163,11 +169,17 @@ def test_architecture(name):
     assert not any(text.startswith(("flatten", "pool ")) for text in texts)
 
 
-def test_architecture_by_block_and_with_an_open_size():
+def test_architecture_by_block():
     check_texts(plot_architecture(built("mobilenet_v4_conv_small"), by="block"))
+
+
+def test_architecture_of_an_open_size():
     images = keras.Input((None, None, 3))
     model = keras.Model(images, layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(images))
     assert "conv  20×30×4" in check_texts(plot_architecture(model, input_shape=(40, 60, 3)))
+
+
+def test_architecture_of_maps_of_nearly_the_same_size():
     check_texts(plot_architecture(keraslight.create_model("xception")))  # maps of 149, 147 and 74 pixels
 
 
@@ -183,9 +195,18 @@ def test_the_pareto_front_against_brute_force():
         assert set(front) == {i for i, point in enumerate(points) if not beaten(point, points)}
         assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
     assert pareto_front([], []) == []
-    assert pareto_front([2, 1, 1], [5, 5, 5]) == [1, 2]  # equal points are on it together
-    with pytest.raises(InvalidArgumentError, match=r"one number a point each. Received: shapes \(2,\) and \(1,\)"):
+
+
+def test_equal_points_are_on_the_pareto_front_together():
+    assert pareto_front([2, 1, 1], [5, 5, 5]) == [1, 2]
+
+
+def test_a_pareto_front_needs_a_cost_and_a_score_per_point():
+    with pytest.raises(InvalidArgumentError, match=r"one number per point each. Received: shapes \(2,\) and \(1,\)"):
         pareto_front([1, 2], [1])
+
+
+def test_a_pareto_front_needs_finite_numbers():
     with pytest.raises(InvalidArgumentError, match="must be finite"):
         pareto_front([1, 2], [1, np.nan])
 
@@ -224,6 +245,9 @@ def test_tradeoff_of_the_whole_zoo():
         assert len(set(markers[:-1])) == len({info.family for info in known})  # told apart without colors too
         named = {info.name for info in known} & set(texts)
         assert named == {known[i].name for i in front}
+
+
+def test_tradeoff_of_own_measurements():
     own = [{"name": "a", "latency_ms": 1.5, "score": 3}, {"name": "b", "latency_ms": 2.5, "score": 4}]
     assert {"a", "b", "latency (ms)", "score"} < set(check_texts(plot_tradeoff(own, x="latency_ms", y="score")))
 
@@ -239,11 +263,18 @@ def test_features():
     assert [axes.get_title() for axes in last] == [str(channel) for channel in order]
     for axes, channel in zip(last, order, strict=True):
         np.testing.assert_allclose(axes.images[0].get_array(), maps[..., channel], atol=1e-5)
-    assert len(plot_features(model, image, layers=["conv1"], channels=100).axes) == 1 + 8
-    for name, shape in (("lenet5_modern", (32, 32, 1)), ("mobilenet_v4_conv_small", (64, 64, 3))):
-        net = keraslight.create_model(name, input_shape=shape)
-        texts = check_texts(plot_features(net, photo("flower.jpg", *shape[:2])[..., : shape[2]]))
-        assert not any(text.endswith("_pad") for text in texts)
+
+
+def test_features_of_a_layer_with_few_channels():
+    figure = plot_features(small_classifier(), photo("china.jpg", 64, 80), layers=["conv1"], channels=100)
+    assert len(figure.axes) == 1 + 8
+
+
+@pytest.mark.parametrize(("name", "shape"), [("lenet5_modern", (32, 32, 1)), ("mobilenet_v4_conv_small", (64, 64, 3))])
+def test_features_leave_out_padding(name, shape):
+    net = keraslight.create_model(name, input_shape=shape)
+    texts = check_texts(plot_features(net, photo("flower.jpg", *shape[:2])[..., : shape[2]]))
+    assert not any(text.endswith("_pad") for text in texts)
 
 
 def test_grad_cam_picture():
@@ -255,6 +286,10 @@ def test_grad_cam_picture():
     assert "Grad-CAM of 8×10 places" in texts
     np.testing.assert_allclose(figure.axes[1].images[1].get_array(), found.heat / found.heat.max(), atol=1e-6)
     assert figure.axes[1].images[1].get_extent() == [-0.5, 79.5, 63.5, -0.5]
+
+
+def test_grad_cam_picture_without_heat():
+    model, image = small_classifier(), photo("flower.jpg", 64, 80)
     model.get_layer("classes").set_weights([np.full((12, 5), -1.0), np.zeros(5)])
     assert "at conv2: 0 everywhere" in check_texts(plot_grad_cam(model, image, class_index=0))
 
@@ -273,10 +308,16 @@ def test_receptive_field_picture():
             assert (value - first) % stride == 0  # it is the field of an output
             assert abs(value - (side - 1) / 2) <= stride / 2  # of the one in the middle
     assert f"stem  {rows['stem'].size[0]}×{rows['stem'].size[1]}" in texts
-    chosen = check_texts(plot_receptive_field(model, image))
+
+
+def test_receptive_field_picture_chooses_layers():
+    chosen = check_texts(plot_receptive_field(residual_net(), photo("china.jpg", 64, 80)))
     assert any(text.startswith("the first that sees") for text in chosen)
     assert "pool" in chosen
-    figure = plot_receptive_field(model, image, effective=spot(64, 80))
+
+
+def test_receptive_field_picture_with_an_effective_field():
+    figure = plot_receptive_field(residual_net(), photo("china.jpg", 64, 80), effective=spot(64, 80))
     check_texts(figure)
     np.testing.assert_allclose(figure.axes[1].images[1].get_array(), spot(64, 80) / spot(64, 80).max())
 
@@ -295,7 +336,7 @@ TOLERANCE = 2.0  # root mean square over all pixels, of 255; a wrong bar gives 5
 
 
 def small(name, path):
-    """The picture at 40 dots an inch."""
+    """The picture at 40 dots per inch."""
     PICTURES[name](None).savefig(path, dpi=40, metadata={"Software": None})
 
 
@@ -340,58 +381,83 @@ def test_without_matplotlib(monkeypatch, name):
         PICTURES[name](None)
 
 
-def test_bad_arguments():
-    model, image = small_classifier(), photo("china.jpg", 64, 80)
-    for plot in (
-        lambda path: plot_costs(model, path=path),
-        lambda path: plot_tradeoff(RECORDS, path=path),
-        lambda path: plot_architecture(model, path=path),
-        lambda path: plot_features(model, image, path=path),
-        lambda path: plot_grad_cam(model, image, path=path),
-        lambda path: plot_receptive_field(model, image, path=path),
-    ):
-        with pytest.raises(InvalidArgumentError, match=r"`path` must end in .png or .svg. Received: 'plot.pdf'"):
-            plot("plot.pdf")
-    with pytest.raises(InvalidArgumentError, match=r"`metrics` must be some of .*'macs'.* Received: \('time',\)"):
-        plot_costs(model, metrics=("time",))
-    with pytest.raises(InvalidArgumentError, match=r"`metrics` must be some of .* Received: \(\)"):
-        plot_costs(model, metrics=())
-    with pytest.raises(InvalidArgumentError, match="`models` must have at least one model. Received: none"):
-        plot_costs([])
-    with pytest.raises(InvalidArgumentError, match="`by` must be .*Received: by='row'"):
-        plot_costs(model, by="row")
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_path_that_is_not_an_image_file_is_rejected(name):
+    with pytest.raises(InvalidArgumentError, match=r"`path` must end in .png or .svg. Received: 'plot.pdf'"):
+        PICTURES[name]("plot.pdf")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"metrics": ("time",)}, r"`metrics` must be some of .*'macs'.* Received: \('time',\)"),
+        ({"metrics": ()}, r"`metrics` must be some of .* Received: \(\)"),
+        ({"models": []}, "`models` must have at least one model. Received: none"),
+        ({"by": "row"}, "`by` must be .*Received: by='row'"),
+    ],
+)
+def test_bad_arguments_of_plot_costs(arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        plot_costs(**{"models": small_classifier(), **arguments})
+
+
+def test_more_boxes_than_fit_are_rejected():
     with pytest.raises(InvalidArgumentError, match=r"At most 80 boxes .* Received: \d+"):
         plot_architecture(built("densenet121"), by="layer")
-    with pytest.raises(InvalidArgumentError, match=r"Every record must have 'latency_ms'. Received: \{'name': 'mob"):
-        plot_tradeoff(RECORDS, x="latency_ms")
-    with pytest.raises(InvalidArgumentError, match="with both 'macs' and 'top1'. Received: 1 records, none with both"):
-        plot_tradeoff(RECORDS[-1:])
-    with pytest.raises(InvalidArgumentError, match="`x` must be positive. Received: macs=0"):
-        plot_tradeoff([{"name": "free", "macs": 0, "top1": 50.0}])
-    with pytest.raises(
-        InvalidArgumentError, match="'macs' and 'top1' must be numbers. Received: '300', 50.0 of 'text'"
-    ):
-        plot_tradeoff([{"name": "text", "macs": "300", "top1": 50.0}])
-    with pytest.raises(InvalidArgumentError, match="`costs` and `scores` must be finite"):
-        plot_tradeoff([{"name": "lost", "macs": 300, "top1": float("nan")}])
-    with pytest.raises(InvalidArgumentError, match="`channels` must be at least 1. Received: channels=0"):
-        plot_features(model, image, channels=0)
-    with pytest.raises(InvalidArgumentError, match="`layers` must name at least one layer. Received: none"):
-        plot_features(model, image, layers=[])
-    with pytest.raises(InvalidArgumentError, match="such as 'conv.* Received: 'conv9'"):
-        plot_features(model, image, layers=["conv9"])
+
+
+@pytest.mark.parametrize(
+    ("records", "x", "text"),
+    [
+        (RECORDS, "latency_ms", r"Every record must have 'latency_ms'. Received: \{'name': 'mob"),
+        (RECORDS[-1:], "macs", "with both 'macs' and 'top1'. Received: 1 records, none with both"),
+        ([{"name": "free", "macs": 0, "top1": 50.0}], "macs", "`x` must be positive. Received: macs=0"),
+        (
+            [{"name": "text", "macs": "300", "top1": 50.0}],
+            "macs",
+            "'macs' and 'top1' must be numbers. Received: '300', 50.0 of 'text'",
+        ),
+        ([{"name": "lost", "macs": 300, "top1": float("nan")}], "macs", "`costs` and `scores` must be finite"),
+    ],
+    ids=["missing", "none left", "free", "text", "nan"],
+)
+def test_bad_records(records, x, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        plot_tradeoff(records, x=x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"channels": 0}, "`channels` must be at least 1. Received: channels=0"),
+        ({"layers": []}, "`layers` must name at least one layer. Received: none"),
+        ({"layers": ["conv9"]}, "such as 'conv.* Received: 'conv9'"),
+    ],
+)
+def test_bad_arguments_of_plot_features(arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        plot_features(small_classifier(), photo("china.jpg", 64, 80), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"effective": np.ones((2, 2))}, r"the image's shape, \(64, 80\), and .* Received: shape \(2, 2\)"),
+        ({"effective": -np.ones((64, 80))}, "finite values of at least 0"),
+        ({"layers": ["conv9"]}, "see a part of the image. Received: 'conv9', not in the model"),
+        ({"layers": ["pool"]}, "Received: 'pool', sees the whole image"),
+        ({"layers": []}, "`layers` must name 1 to 6 layers. Received: 0"),
+    ],
+    ids=["shape", "negative", "unknown", "whole", "none"],
+)
+def test_bad_arguments_of_plot_receptive_field(arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        plot_receptive_field(small_classifier(), photo("china.jpg", 64, 80), **arguments)
+
+
+def test_an_image_of_another_size_is_rejected():
     with pytest.raises(InvalidArgumentError, match=r"of the model's size, \(64, 80, 3\). Received: shape \(32, 80, 3"):
-        plot_receptive_field(model, image[:32])
-    with pytest.raises(InvalidArgumentError, match=r"the image's shape, \(64, 80\), and .* Received: shape \(2, 2\)"):
-        plot_receptive_field(model, image, effective=np.ones((2, 2)))
-    with pytest.raises(InvalidArgumentError, match="finite values of at least 0"):
-        plot_receptive_field(model, image, effective=-np.ones((64, 80)))
-    with pytest.raises(InvalidArgumentError, match="see a part of the image. Received: 'conv9', not in the model"):
-        plot_receptive_field(model, image, layers=["conv9"])
-    with pytest.raises(InvalidArgumentError, match="Received: 'pool', sees the whole image"):
-        plot_receptive_field(model, image, layers=["pool"])
-    with pytest.raises(InvalidArgumentError, match="`layers` must name 1 to 6 layers. Received: 0"):
-        plot_receptive_field(model, image, layers=[])
+        plot_receptive_field(small_classifier(), photo("china.jpg", 64, 80)[:32])
 
 
 if __name__ == "__main__":

@@ -232,17 +232,29 @@ def test_a_layer_derived_with_a_call_of_its_own_is_not_taken_for_its_parent():
         receptive_field(keras.Model(images, Flipped(name="f")(images)))
 
 
-def test_what_does_not_fit_is_refused():
+def different_sizes(images):
+    return layers.Concatenate(name="c")([layers.MaxPooling2D(2)(images), layers.Conv2D(2, 5)(images)])
+
+
+def no_grid(images):
+    return layers.Conv2D(2, 3)(layers.Reshape((4, 4, 12))(images))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"), [(different_sizes, "same stride and size"), (no_grid, "A window needs a grid of pixels")]
+)
+def test_layers_that_do_not_fit_are_rejected(outputs, text):
     images = keras.Input((8, 8, 3))
-    other = keras.Input((8, 8, 3))
-    x = layers.MaxPooling2D(2)(images)
-    y = layers.Reshape((4, 4, 12))(images)
-    model = keras.Model(images, layers.Concatenate(name="c")([x, layers.Conv2D(2, 5)(images)]))
-    with pytest.raises(InvalidArgumentError, match="same stride and size"):
-        receptive_field(model)
-    with pytest.raises(InvalidArgumentError, match="A window needs a grid of pixels"):
-        receptive_field(keras.Model(images, layers.Conv2D(2, 3)(y)))
+    with pytest.raises(InvalidArgumentError, match=text):
+        receptive_field(keras.Model(images, outputs(images)))
+
+
+def test_a_model_of_two_images_is_rejected():
+    images, other = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     with pytest.raises(InvalidArgumentError, match="must have one input, an image"):
         receptive_field(keras.Model([images, other], layers.Add()([images, other])))
+
+
+def test_a_model_without_a_graph_is_rejected():
     with pytest.raises(InvalidArgumentError, match="must be a functional model"):
         receptive_field(keras.Sequential([layers.Conv2D(2, 3)]))

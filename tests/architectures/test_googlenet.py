@@ -1,7 +1,6 @@
 import logging
 from pathlib import Path
 
-import golden_rule
 import keras
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.analysis import count_parameters
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tv__googlenet.npz"
 
@@ -40,16 +40,24 @@ def test_auxiliary_heads_equal_the_reference(reference):
         assert np.abs(ours - wanted[case["array"]]).max() / case["std"] < 5e-5, case["output"]
 
 
-def test_heads_are_left_out_by_their_own_rule_only(reference, caplog, tmp_path):
-    meta, _, file = reference
+def test_auxiliary_heads_of_the_file_are_left_out(reference, caplog):
+    _, _, file = reference
     with caplog.at_level(logging.INFO, "keraslight.weights.loader"):
         keraslight.create_model("googlenet", weights=file, input_shape=(32, 32, 3))
     assert "googlenet does without aux1: left out 9 tensors" in caplog.text
+
+
+def test_other_leftovers_are_an_error(reference, tmp_path):
+    meta, _, _ = reference
     more = dict(golden_rule.params(meta))
     more["aux3.fc2.bias"] = np.zeros(3, "float32")
     save_file(more, tmp_path / "more.safetensors")
     with pytest.raises(WeightsMismatchError, match="- aux3.fc2.bias"):
         keraslight.create_model("googlenet", weights=tmp_path / "more.safetensors", input_shape=(32, 32, 3))
+
+
+def test_auxiliary_heads_take_another_number_of_classes(reference):
+    _, _, file = reference
     with_heads = keraslight.create_model("googlenet", weights=file, auxiliary=True, classes=4, input_shape=(32, 32, 3))
     assert {key: x.shape for key, x in with_heads.output.items()} == dict.fromkeys(
         ("classifier", "aux1", "aux2"), (None, 4)
@@ -95,4 +103,7 @@ def test_trains_with_auxiliary_losses():
 def test_auxiliary_needs_the_top():
     with pytest.raises(InvalidArgumentError, match="`auxiliary` needs a model with its top. .* include_top=False"):
         build(auxiliary=True, include_top=False)
+
+
+def test_without_the_top_there_are_no_auxiliary_heads():
     assert isinstance(build(include_top=False), keras.Model)

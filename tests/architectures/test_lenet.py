@@ -30,12 +30,20 @@ def test_table_reads_each_map_ten_times():
 
 
 @pytest.mark.parametrize("variant", ["paper", "modern"])
-def test_28_pixels_are_padded_and_larger_images_averaged(variant):
+def test_28_pixels_are_padded(variant):
     model = keraslight.LeNet5(variant, input_shape=(28, 28, 1))
     assert model.get_layer("c1").output.shape[1:3] == (28, 28)
     assert model.get_layer("f6").output.shape[1:3] == (1, 1)
+
+
+@pytest.mark.parametrize("variant", ["paper", "modern"])
+def test_larger_images_are_averaged(variant):
     larger = keraslight.LeNet5(variant, input_shape=(40, None, 1))
     assert larger(np.zeros((2, 40, 33, 1), "float32")).shape == (2, 10)
+
+
+@pytest.mark.parametrize("variant", ["paper", "modern"])
+def test_smaller_images_are_an_error(variant):
     with pytest.raises(InvalidArgumentError, match="at least 28 pixels. Received"):
         keraslight.LeNet5(variant, input_shape=(27, 28, 1))
 
@@ -48,5 +56,8 @@ def test_output_is_minus_the_squared_distance_to_a_code():
     np.testing.assert_allclose(result, -((x[:, :, None] - layer.codes) ** 2).sum(axis=1), rtol=1e-5)
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     np.testing.assert_array_equal(again(x), result)
+
+
+def test_a_code_distance_needs_a_class():
     with pytest.raises(InvalidArgumentError, match="`classes` must be at least 1. Received: classes=0"):
         CodeDistance(0)

@@ -83,17 +83,23 @@ class TestArguments:
         narrow, full = build(name, **small(name, width=0.5)), build(name, **small(name, width=1.0))
         assert narrow.count_params() < 0.8 * full.count_params()
 
-    def test_bad_shapes(self, name):
+    def test_too_small_images_are_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match=r"Received: .*\(7, 64, 3\)"):
             build(name, input_shape=(7, 64, 3))
+
+    def test_images_without_channels_are_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match=r"1 or more channels. Received: .*\(256, 256, 0\)"):
             build(name, input_shape=(256, 256, 0))
 
-    def test_bad_head(self, name):
+    def test_no_classes_are_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match="`classes` must be at least 1. Received: classes=0"):
             build(name, **small(name, classes=0))
+
+    def test_an_unknown_activation_is_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match="`activation` must be None or one of .* Received: 'sofmax'"):
             build(name, **small(name, classifier_activation="sofmax"))
+
+    def test_an_unknown_pooling_is_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match="`pooling` must be one of .* Received: 'mean'"):
             build(name, **small(name, include_top=False, pooling="mean"))
 

@@ -1,55 +1,47 @@
-"""The commands as a user types them; what they call is tested elsewhere."""
+"""The commands about models by name, and a model's way from training to classification."""
 
 import json
 import subprocess
 import sys
 
 import pytest
+from keraslight_serving.server import ModelServer
 from PIL import Image
-from rich.console import Console
 from sklearn.datasets import load_digits
-from typer.testing import CliRunner
 
-from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
 
-runner = CliRunner()
+COMMANDS = "list info show compare train export versions serve litert onnx prune quantize fuse classify load-test demo"
 
 
-@pytest.fixture(autouse=True)
-def _wide_terminal(monkeypatch):
-    """Tables must not be wrapped in the middle of what a test looks for."""
-    for module in ("app", "convert", "export"):
-        monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
+@pytest.mark.parametrize("command", COMMANDS.split())
+def test_help_lists_and_explains_the_commands(run, command):
+    assert command in run("--help")
+    assert "Usage" in run(command, "--help")
 
 
-def run(*arguments, code=0):
-    result = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
+def test_the_commands_load_what_they_need_when_they_run():
+    code = "import keraslight.cli.app, sys; print({'numpy', 'keras', 'tensorflow', 'grpc'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_help_lists_and_explains_the_commands():
-    text = run("--help")
-    commands = (
-        "list info show compare train export versions serve litert onnx prune quantize fuse classify load-test demo"
-    )
-    for command in commands.split():
-        assert command in text
-        assert "Usage" in run(command, "--help")
-
-
-def test_list_and_info():
+def test_list_shows_the_models_that_match_a_pattern(run):
     assert "mobilenet_v4_hybrid_medium" in run("list", "*hybrid*")
+
+
+def test_info_takes_a_published_id(run):
     assert "3,774,024" in run("info", "timm/mobilenetv4_conv_small")
 
 
-def test_show_and_compare():
+def test_show_lists_the_blocks_and_their_costs(run):
     text = run("show", "mobilenet_v4_conv_small")
     assert "stage2_block0" in text
     assert "14x14x96" in text
     assert "3,774,024" in text
     assert "186,005,568" in text
+
+
+def test_compare_shows_ratios_to_the_first_model(run):
     text = run("compare", "mobilenet_v4_conv_small", "mobilenet_v4_conv_medium")
     assert "9.72 M (2.57)" in text
     assert "1,080 M (5.81)" in text
@@ -66,42 +58,57 @@ def test_an_error_is_one_line_and_exit_code_1():
     assert "Traceback" not in done.stderr
 
 
-def test_train_export_convert_classify(tmp_path):
-    from keraslight_serving.server import ModelServer
+@pytest.fixture(scope="module")
+def trained(run, tmp_path_factory):
+    """A run folder, and what `train` printed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    options = ("--data", "digits", "--size", 32, "--epochs", 1, "--to", folder)
+    return folder, run("train", "mobilenet_v4_conv_small", *options)
 
-    folder = tmp_path / "run"
-    text = run("train", "mobilenet_v4_conv_small", "--data", "digits", "--size", 32, "--epochs", 1, "--to", folder)
-    assert "Best epoch 1 of 1" in text
 
-    text = run("export", folder, "--to", tmp_path / "savedmodels" / "digits")
+@pytest.fixture(scope="module")
+def exported(run, trained):
+    """A servable's folder, and what `export` printed."""
+    folder = trained[0].parent / "savedmodels" / "digits"
+    return folder, run("export", trained[0], "--to", folder)
+
+
+@pytest.fixture
+def digit(tmp_path):
+    Image.fromarray((load_digits().images[0] * 15.9).astype("uint8")).save(tmp_path / "digit.png")
+    return tmp_path / "digit.png"
+
+
+def test_train_reports_its_best_epoch(trained):
+    assert "Best epoch 1 of 1" in trained[1]
+
+
+def test_export_writes_a_servable(exported):
+    folder, text = exported
     assert "--model_name=digits" in text
-    assert (tmp_path / "savedmodels/digits/1/saved_model.pb").is_file()
+    assert (folder / "1/saved_model.pb").is_file()
 
+
+def test_litert_of_a_run_folder_in_int8(run, trained, tmp_path):
     file = tmp_path / "digits.tflite"
     with pytest.raises(InvalidArgumentError, match="int8 needs images that set its ranges"):
-        run("litert", folder, "--to", file, "--quantization", "int8")
-    run("litert", folder, "--to", file, "--quantization", "int8", "--data", "digits", "--input-dtype", "uint8")
+        run("litert", trained[0], "--to", file, "--quantization", "int8")
+    run("litert", trained[0], "--to", file, "--quantization", "int8", "--data", "digits", "--input-dtype", "uint8")
     assert 0 < file.stat().st_size < 5e6
     assert "10 classes, int8, made with keraslight. 10 labels" in run("litert", file, "--report", "--threads", 1)
 
-    image = tmp_path / "digit.png"
-    Image.fromarray((load_digits().images[0] * 15.9).astype("uint8")).save(image)
-    with ModelServer("digits", tmp_path / "savedmodels/digits", port=0) as server:
-        arguments = ("classify", image, "--server", server.address, "--model", "digits")
+
+def test_classify_asks_a_server(run, exported, digit):
+    with ModelServer("digits", exported[0], port=0) as server:
+        arguments = ("classify", digit, "--server", server.address, "--model", "digits")
         (line,) = run(*arguments, "--json", "--top", 3).splitlines()
         answer = json.loads(line)
-        assert answer["image"] == str(image)
+        assert answer["image"] == str(digit)
         assert len(answer["classes"]) == 3
         assert answer["classes"][0]["label"] in "0123456789"
         assert "digit.png" in run(*arguments)
-        unknown = runner.invoke(app, ["classify", str(image), "--server", server.address, "--model", "other"])
-    assert unknown.exit_code == 1
-    assert "ModelNotFound" in unknown.output
+        assert "ModelNotFound" in run("classify", digit, "--server", server.address, "--model", "other", code=1)
 
 
-def test_no_server_is_said(tmp_path):
-    image = tmp_path / "digit.png"
-    Image.new("L", (8, 8)).save(image)
-    result = runner.invoke(app, ["classify", str(image), "--server", "127.0.0.1:1", "--model", "digits"])
-    assert result.exit_code == 1
-    assert "Unavailable" in result.output
+def test_no_server_is_said(run, digit):
+    assert "Unavailable" in run("classify", digit, "--server", "127.0.0.1:1", "--model", "digits", code=1)

@@ -5,37 +5,29 @@ import json
 
 import keras
 import pytest
-from typer.testing import CliRunner
 
 from keraslight import compress
-from keraslight.cli._measure import form
-from keraslight.cli.app import app
+from keraslight.cli._forms import form
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import litert_report
 from keraslight.training import load_run
 
 
-def run(*arguments, code=0):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
-
-
-def cells(text, name):
-    """The cells of the line that begins with a name, without the shares in brackets."""
-    (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
-    return [cell.strip().split(" (")[0] for cell in line[1:-1].split("│")]
+@pytest.fixture(scope="module")
+def cells(row):
+    """The cells of a table row, without the ratios in parentheses."""
+    return lambda text, name: [cell.split(" (")[0] for cell in row(text, name)]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "float"
     run("train", "lenet5_modern", "--data", "digits", "--size", 32, "--epochs", 4, "--to", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def pruned(trained):
+def pruned(run, trained):
     folder = trained.parent / "pruned"
     options = ("--sparsity", 0.8, "--epochs", 4, "--scan")
     return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
@@ -56,7 +48,7 @@ def test_multiply_adds_of_a_separable_convolution(tmp_path, nested):
     assert counted.nonzero_macs == 4 * 4 * (3 * 3 * 8 + 8 * 12)
 
 
-def test_prune_writes_a_sparse_run_and_compares_it(trained, pruned):
+def test_prune_writes_a_sparse_run_and_compares_it(cells, trained, pruned):
     folder, text = pruned
     model, details = load_run(folder)
     report = compress.sparsity(model)
@@ -78,7 +70,7 @@ def test_prune_writes_a_sparse_run_and_compares_it(trained, pruned):
     assert details["labels"] == load_run(trained)[1]["labels"]
 
 
-def test_fuse_keeps_every_answer(trained, tmp_path):
+def test_fuse_keeps_every_answer(run, cells, trained, tmp_path):
     text = run("fuse", trained, "--data", "digits", "--to", tmp_path / "fused")
     before, after = cells(text, "before"), cells(text, "fused")
     assert after[2] == "100.00%"
@@ -89,7 +81,7 @@ def test_fuse_keeps_every_answer(trained, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["ptq", "qat"])
-def test_quantize_writes_an_int8_file(pruned, tmp_path, method):
+def test_quantize_writes_an_int8_file(run, cells, pruned, tmp_path, method):
     file = tmp_path / "net.tflite"
     text = run("quantize", pruned[0], "--data", "digits", "--to", file, "--method", method, "--epochs", 1)
     kernels = [o for o in litert_report(file).operators if o.kind in ("CONV_2D", "FULLY_CONNECTED")]
@@ -101,22 +93,27 @@ def test_quantize_writes_an_int8_file(pruned, tmp_path, method):
     assert (tmp_path / "net_table.png").is_file()
 
 
-def test_mixed_precision_by_bound_and_by_name(trained, tmp_path):
-    options = ("--data", "digits", "--to", tmp_path / "net.tflite")
-    text = run("quantize", trained, *options, "--mixed", 0.01)
+def test_mixed_precision_keeps_to_a_bound(run, cells, trained, tmp_path):
+    text = run("quantize", trained, "--data", "digits", "--to", tmp_path / "net.tflite", "--mixed", 0.01)
     assert "all layers in int8" in text
     before, after = cells(text, "before"), cells(text, "int8")
     assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 1
+
+
+def test_layers_stay_float_by_name(run, trained, tmp_path):
     last = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers][-1]
-    run("quantize", trained, *options, "--skip", last)
+    run("quantize", trained, "--data", "digits", "--to", tmp_path / "net.tflite", "--skip", last)
     assert [operator.kind for operator in litert_report(tmp_path / "net.tflite").float_operators] == ["FULLY_CONNECTED"]
-    with pytest.raises(
-        InvalidArgumentError, match="`--mixed` must come with `--method ptq` and without.*Received: --method q"
-    ):
-        run("quantize", trained, *options, "--mixed", 0.01, "--method", "qat")
 
 
-def test_cluster_writes_a_run_that_packs_small(trained, tmp_path):
+def test_mixed_precision_is_for_calibration_alone(run, trained, tmp_path):
+    options = ("--data", "digits", "--to", tmp_path / "net.tflite", "--mixed", 0.01, "--method", "qat")
+    text = "`--mixed` must come with `--method ptq` and without.*Received: --method q"
+    with pytest.raises(InvalidArgumentError, match=text):
+        run("quantize", trained, *options)
+
+
+def test_cluster_writes_a_run_that_packs_small(run, cells, trained, tmp_path):
     folder = tmp_path / "clustered"
     text = run("cluster", trained, "--data", "digits", "--to", folder, "--clusters", 8, "--epochs", 1)
     report = compress.cluster_report(load_run(folder)[0])
@@ -128,28 +125,32 @@ def test_cluster_writes_a_run_that_packs_small(trained, tmp_path):
     assert (folder / "clustered_table.png").is_file()
 
 
-def test_layers_by_pattern(trained, tmp_path):
+def test_layers_by_pattern(run, trained, tmp_path):
     names = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers]
     options = ("--layer", f"{names[1]}=0.5", "--layer", f"{names[2]}=0.75", "--epochs", 1)
     run("prune", trained, "--data", "digits", "--to", tmp_path / "layers", *options)
     shares = [layer.fraction for layer in compress.sparsity(load_run(tmp_path / "layers")[0], "*").layers]
     assert shares[:3] == pytest.approx([0, 0.5, 0.75], abs=0.01)
     assert not any(shares[3:])
+
+
+def test_a_pattern_needs_a_share(run, trained, tmp_path):
     with pytest.raises(InvalidArgumentError, match="`--layer` must be PATTERN=SHARE.*Received: 'conv'"):
         run("prune", trained, "--data", "digits", "--to", tmp_path / "bad", "--layer", "conv")
 
 
-def test_help_and_wrong_data(trained, tmp_path):
-    text = run("--help")
-    for command in ("prune", "cluster", "quantize", "fuse"):
-        assert command in text
-        assert "RUN" in run(command, "--help")
+@pytest.mark.parametrize("command", ["prune", "cluster", "quantize", "fuse"])
+def test_help(run, command):
+    assert command in run("--help")
+    assert "RUN" in run(command, "--help")
+
+
+def test_data_must_have_the_classes_of_the_run(run, trained, tmp_path):
     details = json.loads((trained / "model.json").read_text())
     other = tmp_path / "other"
     other.mkdir()
     (other / "best.keras").write_bytes((trained / "best.keras").read_bytes())
     (other / "model.json").write_text(json.dumps({**details, "labels": ["cat", "dog"]}))
-    with pytest.raises(
-        InvalidArgumentError, match=r"must have the classes of the run, \['cat', 'dog'\]. Received: \['0'"
-    ):
+    text = r"must have the classes of the run, \['cat', 'dog'\]. Received: \['0'"
+    with pytest.raises(InvalidArgumentError, match=text):
         run("fuse", other, "--data", "digits", "--to", tmp_path / "fused")

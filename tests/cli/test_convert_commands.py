@@ -4,29 +4,12 @@ import keras
 import PIL.Image
 import pytest
 from keras import layers
-from rich.console import Console
-from typer.testing import CliRunner
 
-from keraslight.cli.app import app
 from keraslight.errors import DataError, DisagreementError, InvalidArgumentError
 from keraslight.export import litert_report, read_metadata
 from keraslight.labels import imagenet_labels
 from keraslight.layers import ImageNormalization
 from keraslight.training import DIGITS_PREPROCESSING, load_digits
-
-runner = CliRunner()
-
-
-@pytest.fixture(autouse=True)
-def _wide_terminal(monkeypatch):
-    for module in ("convert", "export"):
-        monkeypatch.setattr(f"keraslight.cli.{module}.console", Console(width=250))
-
-
-def run(*arguments):
-    result = runner.invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +29,7 @@ def saved(tmp_path_factory):
     return path
 
 
-def test_litert_converts_measures_and_reports(saved, tmp_path):
+def test_litert_converts_measures_and_reports(run, saved, tmp_path):
     file = tmp_path / "net.tflite"
     text = run("litert", saved, "--to", file, "--data", "digits", "--max-drop", 0.01, "--report", "--threads", 2)
     assert "Against the model, 359 images: top-1 agreement 100.00%" in text
@@ -58,7 +41,7 @@ def test_litert_converts_measures_and_reports(saved, tmp_path):
     assert "milliseconds here" in text
 
 
-def test_a_file_that_loses_too_much_is_not_written(saved, tmp_path):
+def test_a_file_that_loses_too_much_is_not_written(run, saved, tmp_path):
     file = tmp_path / "net.tflite"
     int8 = ("--quantization", "int8", "--data", "digits", "--output-dtype", "uint8")
     text = run("litert", saved, "--to", file, *int8)
@@ -70,37 +53,52 @@ def test_a_file_that_loses_too_much_is_not_written(saved, tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["net.tflite"]
 
 
-def test_samples_set_the_ranges_of_int8(saved, tmp_path):
-    digits = load_digits(DIGITS_PREPROCESSING)
-    (tmp_path / "photos").mkdir()
-    for index, digit in enumerate(digits.originals[:40]):
-        PIL.Image.fromarray(digit).save(tmp_path / "photos" / f"{index}.png")
-    int8 = ("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "int8", "--input-dtype", "uint8")
-    text = run(*int8, "--samples", tmp_path / "photos")
+@pytest.fixture
+def int8(saved, tmp_path):
+    """The start of a conversion to int8."""
+    return "litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "int8", "--input-dtype", "uint8"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of 40 digits."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, digit in enumerate(load_digits(DIGITS_PREPROCESSING).originals[:40]):
+        PIL.Image.fromarray(digit).save(folder / f"{index}.png")
+    return folder
+
+
+def test_samples_set_the_ranges_of_int8(run, int8, photos, tmp_path):
+    text = run(*int8, "--samples", photos)
     assert "Against the model, 40 images: top-1 agreement" in text
     assert "on the images that set the ranges" in text
     assert litert_report(tmp_path / "net.tflite").float_operators == ()
+
+
+def test_samples_set_the_ranges_and_data_measure(run, int8, photos):
     # One of the files alone, and the held-out digits to measure on: these have other ranges.
-    text = run(*int8, "--samples", tmp_path / "photos" / "3.png", "--samples", tmp_path / "photos" / "5.png",
-               "--data", "digits")  # fmt: skip
+    text = run(*int8, "--samples", photos / "3.png", "--samples", photos / "5.png", "--data", "digits")
     assert "Against the model, 359 images: top-1 agreement" in text
 
+
+def test_samples_that_are_no_images(run, int8, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="must hold at least one .jpg, .* Received: .*/empty"):
         run(*int8, "--samples", tmp_path / "empty")
-    (tmp_path / "photos" / "notes.png").write_text("no image")
+    (tmp_path / "notes.png").write_text("no image")
     with pytest.raises(DataError, match="must be readable. Received: .*/notes.png: Unknown image file format"):
-        run(*int8, "--samples", tmp_path / "photos")
+        run(*int8, "--samples", tmp_path)
 
 
-def test_without_data_random_pixels_are_compared(saved, tmp_path):
+def test_without_data_random_pixels_are_compared(run, saved, tmp_path):
     text = run("litert", saved, "--to", tmp_path / "net.tflite", "--quantization", "float16", "--no-xnnpack")
     assert "Against the model, 2 images: top-1 agreement" in text
     assert "largest difference of a probability" in text
     assert "on random pixels." in text
 
 
-def test_litert_of_a_name_gets_imagenets_labels(tmp_path):
+def test_litert_of_a_name_gets_imagenets_labels(run, tmp_path):
     file = tmp_path / "net.tflite"
     run("litert", "squeezenet_1_1", "--size", 64, "--to", file)
     assert read_metadata(file).labels == imagenet_labels()
@@ -119,43 +117,61 @@ def test_litert_of_a_name_gets_imagenets_labels(tmp_path):
         ),
     ],
 )
-def test_options_that_do_not_go_together(arguments, message):
+def test_options_that_do_not_go_together(run, arguments, message):
     with pytest.raises(InvalidArgumentError, match=message):
         run(*arguments)
 
 
-def test_options_that_would_count_for_nothing(saved, tmp_path):
-    for command in ("litert", "onnx", "export"):
-        for option in (("--weights", "imagenet"), ("--size", 64)):
-            with pytest.raises(InvalidArgumentError, match="are for a model's name. Received: --weights .*net.keras"):
-                run(command, saved, "--to", tmp_path / "net", *option)
-    with pytest.raises(InvalidArgumentError, match="`--threads` must come with `--report`. Received: --threads 2"):
-        run("litert", saved, "--to", tmp_path / "net.tflite", "--threads", 2)
-    with pytest.raises(InvalidArgumentError, match="A report needs a .tflite file. Received: nothing.tflite"):
-        run("litert", "nothing.tflite", "--report")
+@pytest.mark.parametrize("command", ["litert", "onnx", "export"])
+@pytest.mark.parametrize("option", [("--weights", "imagenet"), ("--size", 64)])
+def test_a_saved_model_has_its_own_weights_and_size(run, saved, tmp_path, command, option):
+    with pytest.raises(InvalidArgumentError, match="are for a model's name. Received: --weights .*net.keras"):
+        run(command, saved, "--to", tmp_path / "net", *option)
     assert not any(tmp_path.iterdir())
 
 
-def test_onnx(saved, tmp_path):
+def test_threads_are_for_a_report(run, saved, tmp_path):
+    with pytest.raises(InvalidArgumentError, match="`--threads` must come with `--report`. Received: --threads 2"):
+        run("litert", saved, "--to", tmp_path / "net.tflite", "--threads", 2)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_report_needs_a_file(run):
+    with pytest.raises(InvalidArgumentError, match="A report needs a .tflite file. Received: nothing.tflite"):
+        run("litert", "nothing.tflite", "--report")
+
+
+def test_onnx(run, saved, tmp_path):
     file = tmp_path / "net.onnx"
     assert "ONNX Runtime gives the model's answers" in run("onnx", saved, "--to", file)
     assert file.stat().st_size > 1000
 
 
-def test_export_takes_a_model_file_and_names_for_its_classes(saved, tmp_path):
+@pytest.fixture
+def names(tmp_path):
+    """A file with the names of the classes."""
+    (tmp_path / "names.txt").write_text("zero\none\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\n")
+    return tmp_path / "names.txt"
+
+
+def test_export_takes_a_model_file_and_names_for_its_classes(run, saved, names, tmp_path):
+    to = tmp_path / "savedmodels" / "digits"
+    text = run("export", saved, "--to", to, "--labels", names, "--quantization", "float16")
+    assert "--model_name=digits" in text
+    assert (to / "1/assets/labels.txt").read_text().split() == names.read_text().split()
+    assert read_metadata(to / "1/model.tflite").labels == tuple(names.read_text().split())
+    kinds = [operator.kind for operator in litert_report(to / "1/model.tflite").operators]
+    assert "DEQUANTIZE" in kinds  # the float16 weights
+
+
+def test_export_without_names_writes_nothing(run, saved, tmp_path):
     to = tmp_path / "savedmodels" / "digits"
     with pytest.raises(InvalidArgumentError, match="names of its classes. Received: .*net.keras, no --labels"):
         run("export", saved, "--to", to)
     assert not to.exists()
-    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
-    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
-    text = run("export", saved, "--to", to, "--labels", tmp_path / "names.txt", "--quantization", "float16")
-    assert "--model_name=digits" in text
-    assert (to / "1/assets/labels.txt").read_text().split() == names
-    assert read_metadata(to / "1/model.tflite").labels == tuple(names)
-    kinds = [operator.kind for operator in litert_report(to / "1/model.tflite").operators]
-    assert "DEQUANTIZE" in kinds  # the float16 weights
 
+
+def test_litert_takes_names_for_its_classes(run, saved, names, tmp_path):
     file = tmp_path / "net.tflite"
-    run("litert", saved, "--to", file, "--labels", tmp_path / "names.txt")
-    assert read_metadata(file).labels == tuple(names)
+    run("litert", saved, "--to", file, "--labels", names)
+    assert read_metadata(file).labels == tuple(names.read_text().split())

@@ -138,7 +138,7 @@ def test_nothing_to_serve_says_what_to_do(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidArgumentError, match="keraslight export RUN --to empty/digits.*empty, which holds none"):
         find_models(tmp_path / "empty")
-    with pytest.raises(InvalidArgumentError, match="nowhere, which is no folder"):
+    with pytest.raises(InvalidArgumentError, match="nowhere, which is not a folder"):
         find_models(tmp_path / "nowhere")
     done = subprocess.run([*COMMAND, str(tmp_path / "empty")], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

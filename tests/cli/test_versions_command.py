@@ -3,18 +3,15 @@
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._repository import update_config
 from keraslight.export._versions import INFO, atomic_version
 
 
 @pytest.fixture
-def repository(tmp_path, monkeypatch):
+def repository(tmp_path):
     """Three versions of `digits`, of which the last was not written by keraslight."""
-    monkeypatch.setenv("COLUMNS", "200")
     path = tmp_path / "savedmodels" / "digits"
     for number, accuracy in ((1, 0.9), (2, 0.925), (5, None)):
         with atomic_version(path, number, overwrite=False) as folder:
@@ -27,40 +24,41 @@ def repository(tmp_path, monkeypatch):
     return path.parent
 
 
-def run(*arguments):
-    result = CliRunner().invoke(app, ["versions", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def rows(text):
     return {line.split("│")[1].strip(): line for line in text.splitlines() if line.startswith("│")}
 
 
-def test_lists_and_compares(repository):
-    for found in (rows(run("digits", "--repository", repository)), rows(run(repository / "digits"))):
-        assert set(found) == {"1", "2", "5"}
-        for text in ("lenet float32", "abcdef012345 ", "1.50", " 0.9 "):
-            assert text in found["1"]
-        assert "0.925 (+0.025)" in found["2"]
+def test_a_servable_is_a_name_or_a_folder(run, repository):
+    assert run("versions", "digits", "--repository", repository) == run("versions", repository / "digits")
 
 
-def test_labels_and_prunes(repository):
+def test_lists_and_compares(run, repository):
+    found = rows(run("versions", repository / "digits"))
+    assert set(found) == {"1", "2", "5"}
+    for text in ("lenet float32", "abcdef012345 ", "1.50", " 0.9 "):
+        assert text in found["1"]
+    assert "0.925 (+0.025)" in found["2"]
+
+
+def test_labels_and_prunes(run, repository):
     digits = repository / "digits"
-    found = rows(run(digits, "--label", "stable=1", "--label", "canary=5"))
+    found = rows(run("versions", digits, "--label", "stable=1", "--label", "canary=5"))
     assert "stable" in found["1"]
     assert "canary" in found["5"]
-    text = run(digits, "--prune", 1)
+    text = run("versions", digits, "--prune", 1)
     assert "Removed: 2." in text
     assert set(rows(text)) == {"1", "5"}
-    assert "Removed: 1." in run(digits, "--label", "stable=", "--prune", 1)
+    assert "Removed: 1." in run("versions", digits, "--label", "stable=", "--prune", 1)
     assert "stable" not in (repository / "models.config").read_text()
-    assert "Removed: none." in run(digits, "--prune", 1)
+    assert "Removed: none." in run("versions", digits, "--prune", 1)
 
 
-def test_bad_arguments(repository):
+def test_a_folder_without_versions(run, repository):
     with pytest.raises(InvalidArgumentError, match=r"must hold versions. Received: .*letters, which has none"):
-        run("letters", "--repository", repository)
-    for text in ("stable", "stable=new"):
-        with pytest.raises(InvalidArgumentError, match=f"must be LABEL=VERSION or LABEL=. Received: '{text}'"):
-            run(repository / "digits", "--label", text)
+        run("versions", "letters", "--repository", repository)
+
+
+@pytest.mark.parametrize("text", ["stable", "stable=new"])
+def test_labels_need_a_version(run, repository, text):
+    with pytest.raises(InvalidArgumentError, match=f"must be LABEL=VERSION or LABEL=. Received: '{text}'"):
+        run("versions", repository / "digits", "--label", text)

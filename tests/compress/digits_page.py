@@ -1,4 +1,4 @@
-"""docs/compression.md: how its two tables are read, and the page made of them."""
+"""Reads the two tables in docs/compression.md, and writes the page."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ COLUMNS = ("family", "net", "parameters", "training", "float", "int8 trained", "
 COLUMNS += ("70% sparse", "float32 file", "int8 file", "float32 latency", "int8 latency")
 OPERATOR_COLUMNS = ("family", "in int8", "in float, trained", "of the layers", "in float, calibrated")
 
-# Family -> column -> what stands there.
+# Family -> column -> cell.
 Table = dict[str, dict[str, str]]
 
 
 def read() -> tuple[Table, Table]:
-    """The tables as they are: what compression costs, and which operators are int8."""
+    """Reads the current tables: the results, and which operators are int8."""
     page = PAGE.read_text(encoding="utf-8")
     return _table(page, COLUMNS), _table(page, OPERATOR_COLUMNS)
 
 
 def text(costs: Table, operators: Table, head: list[str]) -> str:
-    """The page.
+    """Returns the page.
 
     Args:
-        costs, operators: The tables, as `read` gives them; the families come out in the order of the alphabet.
-        head: Lines above the first table.
+        costs, operators: The tables, as returned by `read`; the page lists families alphabetically.
+        head: The lines above the first table.
     """
     between = [
         "## Which operators are int8",
         "",
-        "Read from the files. The columns `in int8` and `in float, trained` are of the file of `train_quantized`; the",
-        "Keras layers that the float operators belong to are named, with the reason that `quantization_report` gives.",
-        "The file of `calibrate` runs all in int8 but what the last column names. QUANTIZE and DEQUANTIZE are not",
-        "listed: they convert at the ends of the file and around float operators.",
+        "The columns `in int8` and `in float, trained` list the operators in the file from `train_quantized`. The next",
+        "column names the Keras layers of the float operators, with the reason that `quantization_report` gives.",
+        "The file from `calibrate` runs everything in int8 except the operators in the last column. QUANTIZE and",
+        "DEQUANTIZE, which convert at the file's input and output and around float operators, are not listed.",
     ]
     parts = [*head, "", *_lines(costs, COLUMNS), "", *between, "", *_lines(operators, OPERATOR_COLUMNS)]
     return "\n".join(parts) + "\n"

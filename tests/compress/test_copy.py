@@ -111,7 +111,10 @@ def serve(model):
     ("layer", "received"),
     [
         (Forgetful(5, name="forgetful"), r"Received: 'forgetful' of class .*Forgetful, of which Keras says: .*shape"),
-        (Unserializable(lambda: 2), r"Received: '(user|unserializable)' .*Unserializable was created\s+by passing\s+non-serializable"),
+        (
+            Unserializable(lambda: 2),
+            r"Received: '(user|unserializable)' .*Unserializable was created\s+by passing\s+non-serializable",
+        ),
     ],
     ids=["forgetful", "unserializable"],
 )

@@ -1,9 +1,8 @@
-"""Small nets trained on digits, made smaller in every way: what it costs, and the tables in docs/.
+"""Compresses small nets trained on digits, one per family, and checks what that costs against docs/compression.md.
 
-`python tests/compress/test_digits_matrix.py` measures again and writes docs/compression.md; with names of families
-after it, only those, and keeps the other rows. With `latency` before them it trains nothing smaller, but converts and
-writes sizes and latencies alone, so that all can be timed in one go. The trained nets are shared with the tests, in
-pytest's cache.
+`python -m tests.compress.test_digits_matrix [FAMILY ...]` repeats the measurements and updates the page's rows; without
+names, all of them. `latency` as the first argument only converts, and updates sizes and latencies, so that all families
+can be timed in one run. Trained nets are kept in pytest's cache, which the tests share.
 """
 
 import dataclasses
@@ -16,8 +15,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import digit_models
-import digits_page
 import keras
 import numpy as np
 import pytest
@@ -25,6 +22,7 @@ import pytest
 from keraslight import compress
 from keraslight.analysis import file_latency
 from keraslight.export.litert import litert_report, to_litert
+from tests.compress import digit_models, digits_page
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
@@ -41,7 +39,7 @@ PRUNING_BATCH = {"ShuffleNetV1": 32, "SqueezeNet": 32}
 
 # With a rate of 1e-4 these two lose one or two images of 397, by the order of the images; so they keep theirs.
 QUANTIZED_RATE = {"ShuffleNetV2": 3e-5, "ShuffleNetV2Plus": 3e-5}
-RUN = "run `python tests/compress/test_digits_matrix.py`"
+RUN = "run `python -m tests.compress.test_digits_matrix`"
 REPEATS = 200  # timed runs of a file; the smallest take a tenth of a millisecond
 
 
@@ -227,29 +225,32 @@ def _start(family: str) -> dict[str, str]:
 
 
 def _head(processor: str) -> list[str]:
-    """What the page says above its tables; `processor` is what the latencies were measured on."""
+    """The text above the page's tables; `processor` describes where the latencies were measured."""
     small = ", ".join(f"{family}: {size}" for family, size in PRUNING_BATCH.items())
     slow = ", ".join(f"{family}: {rate:g}" for family, rate in QUANTIZED_RATE.items())
     return [
-        "# Compression, measured on digits",
+        "# Compression results on digits",
         "",
-        "Written by `python tests/compress/test_digits_matrix.py`; `make test-all` measures the same and fails outside",
-        "the bounds. A small net of each family is trained on scikit-learn's digits to at least "
-        f"{100 * FLOAT:g}% and made smaller in",
-        "every way. In percent of 397 test images (one is 0.25 points):",
+        f"A small net of each family is trained on scikit-learn's digits to at least {100 * FLOAT:g}% and",
+        "compressed with each method. `make test-all` repeats the measurements and fails if a bound doesn't hold.",
+        "Figures are percentages of 397 test images, so one image is 0.25 points:",
         "",
-        f"- int8 trained: `train_quantized`, {QUANTIZED_EPOCHS} epochs at a rate of 1e-4 ({slow}),",
-        f"  in the .tflite by the LiteRT interpreter; at most {TRAINED_LOSS} points below float.",
-        f"- int8 calibrated: `calibrate`, no training, in the .tflite; at most {CALIBRATED_LOSS} points below float.",
-        f"- same top-1: where the calibrated file and the float model give the same class; at least {AGREEMENT:g}.",
-        f"- 70% sparse: `prune`, {PRUNING_EPOCHS} epochs in batches of 64 ({small});",
-        f"  at most {SPARSE_LOSS} points below float.",
+        f"- int8 trained: `train_quantized`, {QUANTIZED_EPOCHS} epochs with a learning rate of 1e-4 ({slow});",
+        f"  accuracy of the .tflite file in LiteRT, at most {TRAINED_LOSS} points below float.",
+        f"- int8 calibrated: `calibrate`, without training; accuracy of the .tflite file, at most {CALIBRATED_LOSS}",
+        "  points below float.",
+        "- same top-1: images for which the calibrated file and the float model predict the same class, at least "
+        f"{AGREEMENT:g}.",
+        f"- 70% sparse: `prune`, {PRUNING_EPOCHS} epochs with a batch size of 64 ({small}); at most {SPARSE_LOSS}",
+        "  points below float.",
         "",
-        "The int8 file is the calibrated one; (!) marks what misses its bound. Latency is that of one image in LiteRT",
-        f"with one thread, the median of {REPEATS} runs, float32 and int8 in turns, and int8's share of float32 in",
-        "brackets. No test checks it. It was measured on",
+        "The int8 file is the calibrated one, and (!) marks a missed bound. Latency is that of one image in LiteRT",
+        f"with one thread, as the median of {REPEATS} runs that alternate between float32 and int8. The ratio of",
+        "int8 to float32 is in parentheses. The tests don't check latency. It was measured on",
         f"{processor}.",
-        "Nets that take a tenth of a millisecond say little about the shares of larger ones.",
+        "The ratios of nets that take only a tenth of a millisecond don't carry over to larger ones.",
+        "",
+        "`python -m tests.compress.test_digits_matrix` writes this page.",
     ]
 
 

@@ -1,11 +1,11 @@
 """Quantization-aware training of every family: no layer refused, every kernel int8 in the file, the rest named."""
 
-import digit_models
 import numpy as np
 import pytest
 
 from keraslight import compress
 from keraslight.export.litert import litert_report, to_litert
+from tests.compress import digit_models
 
 # What stays float, by the class of the Keras layer; everything else of every family is int8.
 FLOAT = {

@@ -1,8 +1,7 @@
-"""Small nets of the families, trained on digits, as float32 and float16 files: the table in docs/litert.md.
+"""Converts small nets trained on digits to float32 and float16 files, and checks docs/litert.md.
 
-`python tests/compress/test_litert_families.py` measures again and writes the page; with names of families after it,
-only those, and keeps the other rows. The trained nets are shared with test_digits_matrix.py, which does the same for
-int8.
+`python -m tests.compress.test_litert_families [FAMILY ...]` repeats the measurements and updates the page's rows;
+without names, all of them. The trained nets are shared with test_digits_matrix.py, which measures int8.
 """
 
 import dataclasses
@@ -10,11 +9,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-import digit_models
 import keras
 import pytest
 
 from keraslight.export import LiteRTParity, litert_parity, to_litert
+from tests.compress import digit_models
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "litert.md"
@@ -55,10 +54,10 @@ def test_the_files_answer_as_the_model_does(family, tmp_path, request):
 def test_the_page_has_every_family():
     text = PAGE.read_text(encoding="utf-8")
     rows = _rows(text)
-    assert list(rows) == sorted(FAMILIES), "run `python tests/compress/test_litert_families.py`"
+    assert list(rows) == sorted(FAMILIES), "run `python -m tests.compress.test_litert_families`"
     assert text == page(rows)
     for family, row in rows.items():
-        assert row[1] == _net(family), "run `python tests/compress/test_litert_families.py`"
+        assert row[1] == _net(family), "run `python -m tests.compress.test_litert_families`"
         assert float(row[2]) <= FLOAT32
         assert float(row[3]) <= FLOAT16
 
@@ -96,15 +95,18 @@ def measured(family: str, rows: dict[str, list[str]]) -> str:
 def page(rows: dict[str, list[str]]) -> str:
     """The whole page."""
     lines = [
-        "# LiteRT files of trained nets",
+        "# Accuracy of LiteRT files",
         "",
-        "Written by `python tests/compress/test_litert_families.py`; `make test-all` measures the same and fails",
-        "outside the bounds. A small net of each family, trained on scikit-learn's digits, is converted with",
-        "`to_litert`. The figures are the largest difference of a probability from the Keras model, over 397 test",
-        f"images and ten classes, at most {FLOAT32:g} in float32 and {FLOAT16:g} in float16,",
-        "and the percent of the images for which the float16 file ranks the same class first. For int8 see",
-        "[compression.md](compression.md). A net of phone size comes to 0.54 of the float32 file; in small ones, the",
-        "operators and names weigh more.",
+        "A small net of each family, trained on scikit-learn's digits, is converted with `to_litert`. `float32` and",
+        "`float16` give the largest difference of a probability from the Keras model, over 397 test images and ten",
+        f"classes: at most {FLOAT32:g} and {FLOAT16:g}. `same top-1` is the percentage of images for which the",
+        "float16 file predicts the same class. `make test-all` repeats the measurements and fails if a bound",
+        "doesn't hold.",
+        "",
+        "A float16 file of a net for phones has 0.54 of the float32 file's size. In small nets, operators and names",
+        "take a larger share. [compression.md](compression.md) has the results for int8.",
+        "",
+        "`python -m tests.compress.test_litert_families` writes this page.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "| --- " * len(COLUMNS) + "|",

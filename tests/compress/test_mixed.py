@@ -11,6 +11,7 @@ from keraslight import compress
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.export import litert_report, litert_runner, to_litert
+from keraslight.graph import read
 
 IMAGES = np.random.default_rng(0).normal(size=(16, 8, 8, 2)).astype("float32")
 PLAIN = {"equalize": False, "correct_bias": False}
@@ -56,7 +57,7 @@ def test_layers_stay_float_by_name(small, skip, kinds, tmp_path):
 
 def test_without_float_layers_the_file_is_the_converters(small, tmp_path):
     fused = compress.fuse(small)
-    ours = Int8Layers(fused, IMAGES).write(tmp_path / "ours.tflite", ())
+    ours = Int8Layers(read(fused), IMAGES).write(tmp_path / "ours.tflite", ())
     plain = to_litert(fused, tmp_path / "plain.tflite", quantization="int8", representative_data=IMAGES)
     assert litert_report(ours).operators == litert_report(plain).operators
     np.testing.assert_array_equal(litert_runner(ours)(IMAGES), litert_runner(plain)(IMAGES))

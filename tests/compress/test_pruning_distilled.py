@@ -39,7 +39,9 @@ def test_a_teacher_makes_up_for_wrong_labels(net, digits, accuracy):
     # With seeds 0 to 2: 92% of 93% with the teacher, 2 to 51% without.
     assert prune(Distillation(net, alpha=0)) > accuracy(net) - 0.05 > prune(None) + 0.2
     assert all(np.array_equal(*pair) for pair in zip(before, net.get_weights(), strict=True))
-    with pytest.raises(InvalidArgumentError, match="`loss` must be None where a teacher decides on it. Received: loss"):
+    with pytest.raises(
+        InvalidArgumentError, match="`loss` must be None with `distillation`, which determines it. Received: loss"
+    ):
         compress.prune(net, digits[0], loss="mse", distillation=Distillation(net))
 
 

@@ -227,7 +227,9 @@ def test_errors_say_what_came():
         compress.quantize_aware(small(), batch_norm_steps=-1)
     with pytest.raises(UnmappableLayerError, match="Received: layer 'wave' of class .*Lambda"):
         compress.quantize_aware(keras.Model(images, layers.Lambda(keras.ops.sin, name="wave")(images)))
-    with pytest.raises(InvalidArgumentError, match="must be a model that `quantize_aware` or `train_quantized` gave"):
+    with pytest.raises(
+        InvalidArgumentError, match="must be the model that `quantize_aware` or `train_quantized` returned"
+    ):
         compress.quantization_report(small())
     other = keras.Model(images, layers.Conv2D(3, 3, name="other")(images))
     with pytest.raises(CompressionError, match=r"layer 'other', whose weight 'kernel' .* has no match"):

@@ -7,8 +7,8 @@ from keras import layers
 
 from keraslight import compress
 from keraslight.export.litert import litert_report, to_litert
-from keraslight.layers import ChannelSlice
 from keraslight.graph import build, read
+from keraslight.layers import ChannelSlice
 from keraslight.rewrite import joined_slices
 
 TABLE = ((0, 1), (1, 2), (0, 2))

@@ -1,6 +1,6 @@
-"""One variant of every family as a servable: all signatures against the Keras model, and the table in docs/.
+"""Exports one variant of each family, compares all signatures with the Keras model, and checks docs/servables.md.
 
-`python tests/export/test_family_servables.py` measures again and writes docs/servables.md.
+`python -m tests.export.test_family_servables` repeats the measurements and writes the page.
 """
 
 import json
@@ -80,7 +80,7 @@ def test_the_page_names_every_family_and_signature():
     assert [cell.strip(" `") for cell in lines[0].split("|")[3:-1]] == list(COLUMNS)
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert [(row[0], row[1]) for row in rows] == sorted(DEFAULTS.items()), (
-        "run `python tests/export/test_family_servables.py`"
+        "run `python -m tests.export.test_family_servables`"
     )
     assert all(float(cell) <= TOLERANCE for row in rows for cell in row[2:])
 
@@ -88,12 +88,14 @@ def test_the_page_names_every_family_and_signature():
 def page() -> str:
     """The table, measured now."""
     lines = [
-        "# Servables of every family",
+        "# Numerical agreement of servables",
         "",
-        "Written by `python tests/export/test_family_servables.py`; the tests measure the same and fail above 1e-4, or",
-        "where another class comes first. One variant of every family (96x96 pixels, 10 classes; LeNet5 32x32, AlexNet",
-        "and VGG a quarter as wide) is exported with `save_servable`. The figures are the largest difference of a",
-        "probability between a signature and the Keras model, over four images; model.tflite is in float32.",
+        "One variant of each family is exported with `save_servable`, for 96x96 pixels and 10 classes (LeNet5 for",
+        "32x32, AlexNet and VGG with a quarter of the width). The figures are the largest difference of a",
+        "probability between a signature and the Keras model, over four images. `model.tflite` is in float32. The",
+        "tests fail if a difference exceeds 1e-4 or the top class differs.",
+        "",
+        "`python -m tests.export.test_family_servables` writes this page.",
         "",
         "| family | variant | " + " | ".join(f"`{column}`" for column in COLUMNS) + " |",
         "| --- " * (2 + len(COLUMNS)) + "|",

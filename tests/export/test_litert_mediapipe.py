@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import golden_rule
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +11,7 @@ from sklearn.datasets import load_sample_images
 import keraslight
 from keraslight.export import litert_parity, litert_runner, save_servable, to_litert
 from keraslight.labels import decode_predictions, imagenet_labels
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import golden_rule
 import keras
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.errors import DisagreementError, ExportError, InvalidArgumentError
 from keraslight.export import onnx_runner, to_onnx
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGES = np.random.default_rng(0).normal(size=(3, 64, 64, 3)).astype("float32")

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,10 +18,11 @@ from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel
 from keraslight_serving.server import ModelServer
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.testing import FakeServable
 from PIL import Image
-from serving_attack import Faulty
-from serving_repository import FakeServable
-from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+from tests.serving.helpers import Publisher, Stubs
+from tests.serving_attack import Faulty
 
 LABELS = ["cat", "dog", "eel"]
 TOP_K = 2
@@ -169,20 +169,7 @@ def slow_base(tmp_path_factory) -> Path:
 @pytest.fixture
 def publish(version_folder, tmp_path):
     """Puts version folders into a base path, as one should: by renaming a finished copy."""
-    base = tmp_path / "tiny"
-    base.mkdir()
-
-    def put(version: int = 1, *, without: tuple[str, ...] = (), files: dict[str, bytes] | None = None) -> Path:
-        copy = base / f".copy-{version}"
-        shutil.copytree(version_folder, copy)
-        for name in without:
-            (copy / name).unlink()
-        for name, data in (files or {}).items():
-            (copy / name).write_bytes(data)
-        copy.rename(base / str(version))
-        return base
-
-    return put
+    return Publisher(tmp_path / "tiny", version_folder)
 
 
 @pytest.fixture
@@ -239,15 +226,6 @@ def saved_model_server(version_folder, tmp_path_factory):
     shutil.copytree(version_folder, base / "1", ignore=shutil.ignore_patterns("model.tflite"))
     with ModelServer("tiny", base) as server:
         yield server
-
-
-class Stubs:
-    """TensorFlow Serving's own clients."""
-
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
-        self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
-        self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
 
 
 @pytest.fixture(scope="session")

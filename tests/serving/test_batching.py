@@ -16,6 +16,7 @@ from keraslight_serving.server.running.batch_queues import BatchScheduler
 from keraslight_serving.server.running.batching import Batcher
 from keraslight_serving.server.running.batching_parameters import BatchingParameters, read_parameters
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.settings import Settings
 from tensorflow_serving.apis import get_model_status_pb2, predict_pb2
 
 
@@ -406,7 +407,7 @@ def test_many_callers_get_their_own_answers(publish, connect, tmp_path, engine):
             return tf.make_ndarray(response.outputs["probabilities"])
 
         found = list(pool.map(send, range(57)))
-    loader = Loader(engine=engine)
+    loader = Loader(Settings("tiny", tmp_path, engine=engine))
     servable = loader("tiny", publish(2) / "2", False)
     for i, answer in enumerate(found):
         if i % 6 == 5:
@@ -425,7 +426,9 @@ def test_one_undecodable_image_fails_alone(publish, png, tmp_path, monkeypatch):
     )
     file = tmp_path / "batching.config"
     file.write_text("max_batch_size { value: 3 } batch_timeout_micros { value: 20000000 }")
-    loader = Loader(enable_batching=True, batching_parameters_file=file, engine="tensorflow")
+    loader = Loader(
+        Settings("tiny", tmp_path, enable_batching=True, batching_parameters_file=file, engine="tensorflow")
+    )
     servable = loader("tiny", publish() / "1", False)
 
     def send(data):
@@ -444,7 +447,7 @@ def test_parameters_of_a_version(publish, tmp_path):
     base = publish(1, files={"batching_params.pbtxt": b"max_batch_size { value: 2 } num_batch_threads { value: 99 }"})
     publish(2)
     publish(3, files={"batching_params.pbtxt": b"max_batch_size: 2"})
-    loader = Loader(enable_batching=True, enable_per_model_batching_parameters=True)
+    loader = Loader(Settings("tiny", base, enable_batching=True, enable_per_model_batching_parameters=True))
     images = {"images": np.zeros((3, 8, 8, 1), np.float32)}
     with pytest.raises(StatusError, match="Task size 3 is larger than maximum input batch size 2"):
         loader("tiny", base / "1", False).run("serving_default", images, ["probabilities"], Call())

@@ -1,4 +1,4 @@
-"""Both clients, against a server and against their fakes: what the blocking one does, the asyncio one does too."""
+"""Both clients, against a server and against their fakes: both behave the same."""
 
 import io
 import re
@@ -91,11 +91,15 @@ def test_a_mixed_batch_keeps_its_order(client, pixels, png):
     assert client.classify(pixels) == client.classify(list(pixels))
 
 
-def test_a_ranking(client, png, server):
+def test_a_ranking_has_the_best_class_first(client, png, server):
     (ranking,) = client.classify(png)
     assert isinstance(ranking[0], Classification)
     assert ranking[0].score > ranking[1].score
     assert ["cat", "dog", "eel"][ranking[0].index] == ranking[0].label
+
+
+def test_a_ranking_has_at_most_top_k_classes(client, png):
+    (ranking,) = client.classify(png)
     assert client.classify(png, top_k=1) == [ranking[:1]]
     assert client.classify(png, top_k=100) == [ranking]  # the model ranks two
 
@@ -194,12 +198,19 @@ def test_an_image_that_the_model_can_not_decode(client, png):
 
 
 def test_predict(client, pixels):
+    assert client.predict({"images": pixels.astype(np.float32)})["probabilities"].shape == (4, 3)
+
+
+def test_predict_with_another_signature_and_some_of_its_outputs(client, pixels):
     found = client.predict({"images": pixels.astype(np.float32)})
-    assert found["probabilities"].shape == (4, 3)
     encoded = client.predict({"image_bytes": [_png(p[..., 0]) for p in pixels]}, "encoded", ["classes", "indices"])
     assert set(encoded) == {"classes", "indices"}
     assert encoded["indices"][:, 0].tolist() == found["probabilities"].argmax(1).tolist()
-    listed = client.predict({"images": pixels.tolist()})  # numbers without a type become the model's
+
+
+def test_lists_of_numbers_become_the_declared_dtype(client, pixels):
+    found = client.predict({"images": pixels.astype(np.float32)})
+    listed = client.predict({"images": pixels.tolist()})
     np.testing.assert_array_equal(listed["probabilities"], found["probabilities"])
 
 
@@ -223,7 +234,7 @@ def test_inputs_are_checked_before_they_are_sent(make, inputs, text):
     channel = make.fake(inputs={"images": np.zeros((1, 8, 8, 1), np.float32)})
     with pytest.raises(InvalidInput, match=text) as caught:
         make(channel=channel).predict(inputs)
-    assert (caught.value.code, caught.value.attempts, caught.value.model) == (None, 0, "digits")
+    assert (caught.value.code, caught.value.attempts, caught.value.model) == (None, 0, "default")
     assert not any(isinstance(request, pb.PredictRequest) for request in channel.requests)
 
 
@@ -245,10 +256,16 @@ def test_metadata(client):
     assert metadata.signatures["classify"].method == "tensorflow/serving/classify"
 
 
-def test_status_and_readiness(make, client, address):
+def test_status(client):
     (status,) = client.status()
     assert (status.version, status.state, status.error) == (1, "AVAILABLE", "")
+
+
+def test_a_loaded_model_is_ready(client):
     client.wait_until_ready(timeout=5)
+
+
+def test_a_missing_model_is_not_ready_in_time(make, address):
     with pytest.raises(
         package.Unavailable, match=r"Model 'other' must be ready within 0.1 seconds. Received: Could not"
     ):
@@ -269,13 +286,19 @@ def test_a_server_that_can_not_list_its_models(make):
         make(channel=channel).models()
 
 
-def test_errors_of_a_server(make, client, address, pixels):
+def test_a_missing_model(make, address, pixels):
     with pytest.raises(package.ModelNotFound, match=r"Latest\(other\) \(NOT_FOUND from .*, model 'other'\)") as caught:
         make(address, "other").classify(pixels)
     assert caught.value.details == "Servable not found for request: Latest(other)"
+
+
+def test_a_missing_version(make, address, pixels):
     with pytest.raises(package.ModelNotFound, match="model 'tiny' version 9") as caught:
         make(address, "tiny", version=9).classify(pixels)
     assert (caught.value.model, caught.value.version) == ("tiny", 9)
+
+
+def test_a_missing_signature(client, pixels):
     with pytest.raises(
         package.SignatureNotFound, match="Received: 'nope'; it has classify, encoded, pairs, regress, serving_default"
     ) as caught:
@@ -284,12 +307,18 @@ def test_errors_of_a_server(make, client, address, pixels):
 
 
 @pytest.mark.parametrize("nowhere", ["127.0.0.1:1", "http://127.0.0.1:1"])
-def test_nobody_at_the_address(make, nowhere):
-    with make(nowhere, timeout=5) as client:
-        with pytest.raises(package.Unavailable, match=f"UNAVAILABLE from {nowhere}, model 'digits'"):
-            client.status()
-        with pytest.raises(package.Unavailable, match="must be ready within 0.2 seconds"):
-            client.wait_until_ready(timeout=0.2)
+def test_no_server_at_the_address(make, nowhere):
+    with (
+        make(nowhere, timeout=5) as client,
+        pytest.raises(package.Unavailable, match=f"UNAVAILABLE from {nowhere}, model 'default'"),
+    ):
+        client.status()
+
+
+@pytest.mark.parametrize("nowhere", ["127.0.0.1:1", "http://127.0.0.1:1"])
+def test_no_server_is_not_ready_in_time(make, nowhere):
+    with make(nowhere) as client, pytest.raises(package.Unavailable, match="must be ready within 0.2 seconds"):
+        client.wait_until_ready(timeout=0.2)
 
 
 @pytest.mark.parametrize(
@@ -311,35 +340,52 @@ def test_nobody_at_the_address(make, nowhere):
 )
 def test_every_code_has_its_error(make, code, expected):
     channel = make.fake(error=grpc.StatusCode[code], details="on purpose")
-    with pytest.raises(ServingError, match=rf"on purpose \({code} from the given channel, model 'digits'\)") as caught:
+    with pytest.raises(ServingError, match=rf"on purpose \({code} from the given channel, model 'default'\)") as caught:
         make(channel=channel, retry=Retry(attempts=1)).status()
     assert type(caught.value) is expected
     assert (caught.value.code, caught.value.details) == (grpc.StatusCode[code], "on purpose")
     assert caught.value.attempts == 1
 
 
-def test_arguments(make, png):
-    with pytest.raises(InvalidInput, match="`version` must be at least 1, or None for the newest. Received: 0"):
-        make(version=0)
-    with pytest.raises(InvalidInput, match="`timeout` must be above 0 seconds. Received: 0"):
-        make(timeout=0)
-    with pytest.raises(InvalidInput, match="`top_k` must be at least 1. Received: 0"):
-        make(channel=make.fake()).classify(png, top_k=0)
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"version": 0}, "`version` must be at least 1, or None for the newest. Received: 0"),
+        ({"timeout": 0}, "`timeout` must be above 0 seconds. Received: 0"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1. Received: 0"),
+        ({"window": 0}, "`window` must be at least 1. Received: 0"),
+        ({"keepalive": 0}, "`keepalive` must be above 0 seconds. Received: 0"),
+        ({"target": "nowhere"}, "`target` must be host:port, or several. Received: 'nowhere'"),
+        ({"target": ""}, "`target` must be host:port, or several. Received: ''"),
+        ({"target": "a:1,,b:2"}, "`target` must be host:port, or several. Received: 'a:1,,b:2'"),
+        ({"target": []}, r"`target` must be host:port, or several. Received: \[\]"),
+    ],
+)
+def test_arguments_of_a_client(make, options, text):
+    with pytest.raises(InvalidInput, match=text):
+        make(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"top_k": 0}, "`top_k` must be at least 1. Received: 0"),
+        ({"on_error": "skip"}, '`on_error` must be "raise" or "return". Received: \'skip\''),
+    ],
+)
+def test_arguments_of_classify(make, png, options, text):
+    with pytest.raises(InvalidInput, match=text):
+        make(channel=make.fake()).classify(png, **options)
+
+
+def test_a_request_larger_than_the_limit(make, png):
     with pytest.raises(InvalidInput, match=r"images\[0\]: A request must fit in `max_message_bytes`, 100. Received: "):
         make(channel=make.fake(), max_message_bytes=100).classify([png] * 3)
-    with pytest.raises(InvalidInput, match='`on_error` must be "raise" or "return". Received: \'skip\''):
-        make(channel=make.fake()).classify(png, on_error="skip")
-    with pytest.raises(InvalidInput, match="`batch_size` must be at least 1. Received: 0"):
-        make(batch_size=0)
-    with pytest.raises(InvalidInput, match="`window` must be at least 1. Received: 0"):
-        make(window=0)
-    with pytest.raises(InvalidInput, match="`keepalive` must be above 0 seconds. Received: 0"):
-        make(keepalive=0)
+
+
+def test_the_timeout_of_predict(make):
     with pytest.raises(InvalidInput, match="`timeout` must be above 0 seconds. Received: -1"):
         make(channel=make.fake(inputs={"x": [0.0]})).predict({"x": [1.0]}, timeout=-1)
-    for target in ("nowhere", "", "a:1,,b:2", []):
-        with pytest.raises(InvalidInput, match="`target` must be host:port, or several. Received: "):
-            make(target)
 
 
 # ---------------------------------------------------------------- the fake

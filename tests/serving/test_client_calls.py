@@ -1,6 +1,8 @@
 """What surrounds a call: retries, deadline, hedging, endpoints, batches in flight, headers, hooks, forks, TLS."""
 
+import asyncio
 import io
+import itertools
 import multiprocessing
 import os
 import random
@@ -8,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent import futures
+from concurrent.futures import Future
 
 import grpc
 import numpy as np
 import prometheus_client
 import pytest
 from keraslight_serving.client import (
+    AsyncClassifierClient,
     ClassifierClient,
     ClientClosed,
     DeadlineExceeded,
@@ -27,9 +32,9 @@ from keraslight_serving.client import (
     tls,
 )
 from keraslight_serving.client._endpoints import Endpoints, addresses_of, is_local
-from keraslight_serving.client._retry import Budget, Caller, CallFailed, Ended, Next, Start, Stop
+from keraslight_serving.client._retry import Attempt, Budget, Caller, CallFailed, Ended, Wait
 from keraslight_serving.client.telemetry import opentelemetry_hook, prometheus_hook
-from keraslight_serving.client.testing import FakeChannel, FakeRpcError
+from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel, FakeRpcError
 from keraslight_serving.testing import serve_in_process
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
@@ -62,34 +67,37 @@ class World:
 
     def call(self, timeout=10.0):
         steps = self.caller.call(methods.PREDICT, pb.PredictRequest(), model="tiny", timeout=timeout)
-        flying, answer = {}, None
+        flying: dict[Attempt, tuple[float, grpc.StatusCode | None]] = {}
+        tickets: dict[Attempt, int] = {}
+        wait = next(steps)
         try:
             while True:
-                step = steps.send(answer)
-                answer = None
-                match step:
-                    case Start():
-                        seconds, code = self.script.pop(0)
-                        ends = self.now + min(seconds, step.timeout)
-                        if seconds > step.timeout:
-                            code = CODE.DEADLINE_EXCEEDED
-                        answer = len(self.sent)
-                        flying[answer] = (ends, code)
-                        self.sent.append((step.endpoint.address, round(self.now, 3), round(step.timeout, 3)))
-                    case Stop():
-                        self.stopped.append(step.ticket)
-                        del flying[step.ticket]
-                    case Next():
-                        until = float("inf") if step.seconds is None else self.now + step.seconds
-                        first = min(flying, key=lambda ticket: flying[ticket][0], default=None)
-                        if first is None or flying[first][0] > until:
-                            self.now = until
-                            continue
-                        self.now, code = flying.pop(first)
-                        error = code and FakeRpcError(code, "on purpose")
-                        answer = Ended(first, None if error else "answer", error)
+                self.stopped += [tickets[attempt] for attempt in flying if attempt not in wait.attempts]
+                for attempt in wait.attempts:
+                    if attempt not in tickets:
+                        flying[attempt] = self._start(attempt)
+                        tickets[attempt] = len(self.sent) - 1
+                wait = steps.send(self._first_to_end(flying, wait))
         except StopIteration as end:
+            self.stopped += [tickets[attempt] for attempt in flying]
             return end.value
+
+    def _start(self, attempt: Attempt) -> tuple[float, grpc.StatusCode | None]:
+        seconds, code = self.script.pop(0)
+        if seconds > attempt.timeout:
+            seconds, code = attempt.timeout, CODE.DEADLINE_EXCEEDED
+        self.sent.append((attempt.endpoint.address, round(self.now, 3), round(attempt.timeout, 3)))
+        return self.now + seconds, code
+
+    def _first_to_end(self, flying: dict[Attempt, tuple[float, grpc.StatusCode | None]], wait: Wait) -> Ended | None:
+        until = float("inf") if wait.seconds is None else self.now + wait.seconds
+        first = min(wait.attempts, key=lambda attempt: flying[attempt][0], default=None)
+        if first is None or flying[first][0] > until:
+            self.now = until
+            return None
+        self.now, code = flying.pop(first)
+        error = code and FakeRpcError(code, "on purpose")
+        return Ended(first, None if error else "answer", error)
 
     def fail(self, timeout=10.0):
         with pytest.raises(CallFailed) as caught:
@@ -164,9 +172,12 @@ def test_the_deadline_covers_all_attempts():
     world = World([(99, None)] * 9, retry=Retry(attempts=9))
     assert world.fail(timeout=10).error.code() == CODE.DEADLINE_EXCEEDED
     assert world.now <= 10
-    alone = World([(99, None)], ["a:1"])
-    assert alone.fail(timeout=10).attempts == 1  # a single server has all of the time
-    assert alone.now == pytest.approx(10)
+
+
+def test_a_single_server_has_all_of_the_time():
+    world = World([(99, None)], ["a:1"])
+    assert world.fail(timeout=10).attempts == 1
+    assert world.now == pytest.approx(10)
 
 
 def test_no_pause_that_ends_after_the_deadline():
@@ -183,32 +194,100 @@ def test_the_budget_ends_retries_and_successes_refill_it():
     world.script = [(0, None)] * 5 + [(0, CODE.UNAVAILABLE), (0, None)]
     for _ in range(6):
         assert world.call() == "answer"
+
+
+def test_the_budget_never_exceeds_its_start():
     budget = Budget(Retry(budget=1))
     for _ in range(100):
         budget.succeeded()
-    assert [budget.take(), budget.take()] == [True, False]  # it never holds more than at first
+    assert [budget.take(), budget.take()] == [True, False]
 
 
-def test_hedging():
-    retry = Retry(hedge_after=0.2)
-    world = World([(0.1, None)], retry=retry)
+def test_no_hedge_for_a_quick_answer():
+    world = World([(0.1, None)], retry=Retry(hedge_after=0.2))
     assert world.call() == "answer"
     assert len(world.sent) == 1
+
+
+def test_the_hedge_wins():
     world = World([(5, None), (0.1, None)], retry=Retry(hedge_after=0.2, attempt_timeout=9))
     assert world.call() == "answer"
     assert world.now == pytest.approx(0.3)
     assert world.sent == [("a:1", 0, 9), ("b:1", 0.2, 9)]
     assert world.stopped == [0]
-    slow = World([(0.5, None), (5, None)], retry=retry)
-    assert slow.call() == "answer"
-    assert slow.now == pytest.approx(0.5)
-    assert slow.stopped == [1]
-    none_left = World([(0.5, None)], retry=Retry(hedge_after=0.2, budget=0))
-    assert none_left.call() == "answer"
-    assert len(none_left.sent) == 1
-    one_fails = World([(0.5, None), (0.1, CODE.UNAVAILABLE)], retry=retry)
-    assert one_fails.call() == "answer"
-    assert one_fails.now == pytest.approx(0.5)
+
+
+def test_the_hedged_attempt_wins():
+    world = World([(0.5, None), (5, None)], retry=Retry(hedge_after=0.2))
+    assert world.call() == "answer"
+    assert world.now == pytest.approx(0.5)
+    assert world.stopped == [1]
+
+
+def test_no_hedge_without_a_budget():
+    world = World([(0.5, None)], retry=Retry(hedge_after=0.2, budget=0))
+    assert world.call() == "answer"
+    assert len(world.sent) == 1
+
+
+def test_a_hedge_that_fails_leaves_the_other_attempt():
+    world = World([(0.5, None), (0.1, CODE.UNAVAILABLE)], retry=Retry(hedge_after=0.2))
+    assert world.call() == "answer"
+    assert world.now == pytest.approx(0.5)
+
+
+class SlowOnce(FakeChannel):
+    """Never answers the first request that is sent in the background."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: Future[object] | None = None
+
+    def unary_unary(self, path: str, **serializers: Callable[..., object]) -> object:
+        call = super().unary_unary(path, **serializers)
+
+        class Slow:
+            def future(_, request: object, **options: object) -> "Future[object]":
+                if self.first is None:
+                    self.first = Future()
+                    return self.first
+                return call.future(request, **options)
+
+        return Slow()
+
+
+def test_the_slower_of_two_attempts_is_cancelled():
+    channel = SlowOnce()
+    client = ClassifierClient(channel=channel, retry=Retry(hedge_after=0.01))
+    assert client.status()[0].version == 1
+    assert channel.first is not None
+    assert channel.first.cancelled()
+
+
+def test_the_slower_of_two_tasks_is_cancelled():
+    cancelled = []
+
+    class Slow(AsyncFakeChannel):
+        def unary_unary(self, path: str, **serializers: Callable[..., object]) -> object:
+            call, count = super().unary_unary(path, **serializers), itertools.count()
+
+            async def slow(request: object, **options: object) -> object:
+                try:
+                    await asyncio.sleep(0 if next(count) else 60)
+                except asyncio.CancelledError:
+                    cancelled.append(True)
+                    raise
+                return await call(request, **options)
+
+            return slow
+
+    async def hedge() -> None:
+        client = AsyncClassifierClient(channel=Slow(), retry=Retry(hedge_after=0.01))
+        assert (await client.status())[0].version == 1
+        await asyncio.sleep(0.01)
+
+    asyncio.run(hedge())
+    assert cancelled == [True]
 
 
 @pytest.mark.parametrize(
@@ -231,43 +310,112 @@ def test_retry_arguments(options, text):
 # ---------------------------------------------------------------- endpoints
 
 
-def test_endpoints_take_turns_and_failing_ones_are_left_alone():
-    now = [0.0]
-    endpoints = Endpoints(["a:1", "b:1", "c:1"], lambda _: None, clock=lambda: now[0])
+class Clock:
+    """A time that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def endpoints(clock):
+    return Endpoints(["a:1", "b:1", "c:1"], lambda _: None, clock=clock)
+
+
+def test_endpoints_are_used_in_turn(endpoints):
     a, b, c = endpoints
     assert [endpoints.pick() for _ in range(4)] == [a, b, c, a]
+
+
+def test_an_endpoint_that_fails_is_skipped_for_a_second(endpoints, clock):
+    _, b, _ = endpoints
     endpoints.failed(b, CODE.UNAVAILABLE, False)
     assert b not in [endpoints.pick() for _ in range(6)]
-    now[0] = 1.0  # its second is over
+    clock.now = 1.0
     assert b in [endpoints.pick() for _ in range(3)]
-    endpoints.failed(b, CODE.UNAVAILABLE, False)
-    now[0] = 2.9
-    assert b not in [endpoints.pick() for _ in range(6)]  # 2 seconds, now
-    now[0] = 3.0
+
+
+def test_an_endpoint_that_fails_again_is_skipped_for_longer(endpoints, clock):
+    _, b, _ = endpoints
+    for _ in range(2):
+        endpoints.failed(b, CODE.UNAVAILABLE, False)
+    clock.now = 1.9
+    assert b not in [endpoints.pick() for _ in range(6)]
+    clock.now = 2.0
+    assert b in [endpoints.pick() for _ in range(3)]
+
+
+def test_a_success_ends_the_series_of_failures(endpoints, clock):
+    _, b, _ = endpoints
+    for _ in range(2):
+        endpoints.failed(b, CODE.UNAVAILABLE, False)
     endpoints.succeeded(b)
     endpoints.failed(b, CODE.UNAVAILABLE, False)
-    now[0] = 4.0  # 1 second again
+    clock.now = 1.0
     assert b in [endpoints.pick() for _ in range(3)]
+
+
+def test_an_endpoint_is_never_skipped_for_more_than_30_seconds(endpoints, clock):
+    a, _, _ = endpoints
+    clock.now = 4.0
     for _ in range(20):
         endpoints.failed(a, CODE.UNAVAILABLE, False)
-    assert a.ejected_until == 34.0  # never more than 30
+    assert a.ejected_until == 34.0
+
+
+def test_an_endpoint_is_skipped_after_three_overloads(endpoints, clock):
+    _, _, c = endpoints
+    clock.now = 4.0
     for _ in range(2):
         endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
     assert c.ejected_until == 0
     endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
     assert c.ejected_until == 5.0
-    endpoints.failed(b, CODE.DEADLINE_EXCEEDED, False)  # the caller's own deadline says nothing of the server
+
+
+def test_the_deadline_of_the_caller_is_no_failure_of_the_endpoint(endpoints):
+    a, _, _ = endpoints
+    endpoints.failed(a, CODE.DEADLINE_EXCEEDED, False)
+    assert endpoints.pick() is a
+
+
+def test_if_all_are_skipped_the_one_that_returns_first_is_used(endpoints):
+    a, b, c = endpoints
+    for endpoint, times in ((a, 3), (b, 1), (c, 2)):
+        for _ in range(times):
+            endpoints.failed(endpoint, CODE.DEADLINE_EXCEEDED, True)
     assert endpoints.pick() is b
-    endpoints.failed(b, CODE.DEADLINE_EXCEEDED, True)
-    assert endpoints.pick() is c  # all are ejected: the one that comes back first
 
 
-def test_addresses():
-    assert addresses_of("a:1") == ["a:1"]
-    assert addresses_of("a:1, b:2") == addresses_of(["a:1", "b:2"]) == ["a:1", "b:2"]
-    assert addresses_of("dns:///name:8500") == ["dns:///name:8500"]
-    assert all(map(is_local, ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1"]))
-    assert not any(map(is_local, ["example.org:1", "10.0.0.1:1", "dns:///models:1"]))
+@pytest.mark.parametrize(
+    ("target", "addresses"),
+    [
+        ("a:1", ["a:1"]),
+        ("a:1, b:2", ["a:1", "b:2"]),
+        (["a:1", "b:2"], ["a:1", "b:2"]),
+        ("dns:///name:8500", ["dns:///name:8500"]),
+    ],
+)
+def test_addresses(target, addresses):
+    assert addresses_of(target) == addresses
+
+
+@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1"])
+def test_local_addresses(address):
+    assert is_local(address)
+
+
+@pytest.mark.parametrize("address", ["example.org:1", "10.0.0.1:1", "dns:///models:1"])
+def test_addresses_of_other_machines(address):
+    assert not is_local(address)
 
 
 # ---------------------------------------------------------------- images
@@ -304,11 +452,17 @@ def test_batches_in_order_with_failed_images_in_their_places():
         else:
             assert answer[0].label == f"{place:02d}"
     assert max(channel.sizes) == 8
+
+
+def test_the_first_image_that_fails_is_raised():
     with pytest.raises(InvalidInput, match=r"images\[17\]: Can't decode"):
-        client.classify(jpegs(50, bad=(17,)))
-    mixed = client.classify([b"no image", *jpegs(2)], on_error="return")
-    assert "images[0] must be a JPEG" in str(mixed[0])
-    assert [answer[0].label for answer in mixed[1:]] == ["00", "01"]
+        ClassifierClient(channel=Picky()).classify(jpegs(50, bad=(17,)))
+
+
+def test_an_image_that_can_not_be_sent_keeps_its_place():
+    found = ClassifierClient(channel=Picky()).classify([b"no image", *jpegs(2)], on_error="return")
+    assert "images[0] must be a JPEG" in str(found[0])
+    assert [answer[0].label for answer in found[1:]] == ["00", "01"]
 
 
 def test_batches_keep_within_a_message():
@@ -327,14 +481,19 @@ def test_a_stream_reads_no_further_than_its_window():
             read.append(number)
             yield image
 
-    client = ClassifierClient(channel=Picky(), batch_size=2, window=3)
-    stream = client.stream(images())
+    stream = ClassifierClient(channel=Picky(), batch_size=2, window=3).stream(images())
     answer = next(stream)
     assert (answer.source, answer.ranking[0].label, answer.error) == ("images[0]", "00", None)
     assert len(read) <= 2 * 3 + 1
+
+
+def test_a_stream_that_is_closed_ends_its_threads():
+    client = ClassifierClient(channel=Picky(), batch_size=2, window=3)
+    stream = client.stream(jpegs(100))
+    next(stream)
     before = threading.active_count()
     stream.close()
-    assert threading.active_count() <= before - 1  # its threads ended
+    assert threading.active_count() <= before - 1
     assert len(list(client.stream(jpegs(7)))) == 7
 
 
@@ -345,9 +504,18 @@ def test_a_directory_is_its_image_files(png, tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     answers = list(ClassifierClient(channel=FakeChannel()).stream(tmp_path))
     assert [os.path.relpath(answer.source, tmp_path) for answer in answers] == ["a.PNG", "b/c.png", "z.png"]
-    (tmp_path / "empty").mkdir()
+
+
+def test_a_directory_without_images(tmp_path):
     with pytest.raises(InvalidInput, match="There must be at least one image. Received: none"):
-        ClassifierClient(channel=FakeChannel()).classify(tmp_path / "empty")
+        ClassifierClient(channel=FakeChannel()).classify(tmp_path)
+
+
+def without_encoded(response: pb.GetModelMetadataResponse) -> pb.GetModelMetadataResponse:
+    signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
+    del signatures.signature_def["encoded"]
+    response.metadata["signature_def"].value = signatures.SerializeToString()
+    return response
 
 
 class PixelsOnly(FakeChannel):
@@ -362,11 +530,7 @@ class PixelsOnly(FakeChannel):
         self._missing = error
 
     def _metadata(self, request):
-        response = super()._metadata(request)
-        signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
-        del signatures.signature_def["encoded"]
-        response.metadata["signature_def"].value = signatures.SerializeToString()
-        return response
+        return without_encoded(super()._metadata(request))
 
     def _predict(self, request):
         if request.model_spec.signature_name == "encoded":
@@ -377,25 +541,40 @@ class PixelsOnly(FakeChannel):
         return super()._predict(request)
 
 
-@pytest.mark.parametrize("missing", [CODE.FAILED_PRECONDITION, CODE.INVALID_ARGUMENT])
-def test_without_the_signature_encoded_images_are_decoded_here(png, missing):
-    def file(value, size=(30, 40)):
-        buffer = io.BytesIO()
-        Image.new("RGB", size, (value,) * 3).save(buffer, "PNG")
-        return buffer.getvalue()
+def file(value: int, size: tuple[int, int] = (30, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (value,) * 3).save(buffer, "PNG")
+    return buffer.getvalue()
 
+
+@pytest.fixture
+def images() -> list[bytes | np.ndarray]:
+    """Files and arrays, of the model's size and of others."""
+    return [file(2), np.full((8, 6, 3), 1, np.uint8), np.full((5, 9), 3, np.uint8), file(0, (6, 8))]
+
+
+@pytest.mark.parametrize("missing", [CODE.FAILED_PRECONDITION, CODE.INVALID_ARGUMENT])
+def test_without_the_signature_encoded_images_are_decoded_here(images, missing):
     channel = PixelsOnly(error=missing)
     client = ClassifierClient(channel=channel)
-    images = [file(2), np.full((8, 6, 3), 1, np.uint8), np.full((5, 9), 3, np.uint8), file(0, (6, 8))]
     assert [ranking[0].index for ranking in client.classify(images)] == [2, 1, 3, 0]
-    assert client.classify(images)[0][0].label == "2"  # no one knows the names
+    assert client.classify(images)[0][0].label == "2"  # nobody knows the names
     requests = [r.model_spec.signature_name for r in channel.requests if isinstance(r, pb.PredictRequest)]
     assert requests == ["encoded", "serving_default", "serving_default"]  # once is enough to learn it
-    named = ClassifierClient(channel=PixelsOnly(), labels=["zero", "one", "two", "three"])
-    assert [ranking[0].label for ranking in named.classify(images, top_k=1)] == ["two", "one", "three", "zero"]
-    broken = client.classify([images[0], png[:40]], on_error="return")
-    assert broken[0][0].index == 2
-    assert "images[1] must be an image that can be decoded. Received: " in str(broken[1])
+
+
+def test_labels_name_the_classes_of_a_model_that_does_not(images):
+    client = ClassifierClient(channel=PixelsOnly(), labels=["zero", "one", "two", "three"])
+    assert [ranking[0].label for ranking in client.classify(images, top_k=1)] == ["two", "one", "three", "zero"]
+
+
+def test_an_image_that_can_not_be_decoded_here(png):
+    found = ClassifierClient(channel=PixelsOnly()).classify([file(2), png[:40]], on_error="return")
+    assert found[0][0].index == 2
+    assert "images[1] must be an image that can be decoded. Received: " in str(found[1])
+
+
+def test_not_as_many_labels_as_classes(images):
     with pytest.raises(InvalidInput, match="`labels` must have a label per class, 4. Received: 2"):
         ClassifierClient(channel=PixelsOnly(), labels=["a", "b"]).classify(images)
 
@@ -415,11 +594,7 @@ def test_arrays_that_fit_go_raw_where_the_labels_are_known(tmp_path):
 def test_a_model_that_takes_no_images():
     class Text(FakeChannel):
         def _metadata(self, request):
-            response = super()._metadata(request)
-            signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
-            del signatures.signature_def["encoded"]
-            response.metadata["signature_def"].value = signatures.SerializeToString()
-            return response
+            return without_encoded(super()._metadata(request))
 
         def _predict(self, request):
             raise FakeRpcError(CODE.FAILED_PRECONDITION, 'Serving signature key "encoded" not found.')
@@ -451,6 +626,9 @@ def test_headers_and_tokens(make):
         {"x-team": "zoo", "authorization": "Bearer first"},
         {"x-team": "shop", "x-request-id": "7", "authorization": "Bearer second"},
     ]
+
+
+def test_tokens_are_sent_to_other_machines_only_over_tls(make):
     with pytest.raises(InvalidInput, match="sent to another machine only over TLS.* Received: example.org:443 without"):
         make("example.org:443", token="secret")
     make("localhost:1", token="fine").close()
@@ -528,18 +706,22 @@ def _use(client, answers):
         answers.put(("error", str(error)))
 
 
-def test_a_client_in_a_forked_process_says_so():
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [(True, "must be used in the process that made its first call"), (False, "AVAILABLE")],
+    ids=["used before", "unused"],
+)
+def test_a_client_in_a_forked_process(used, expected):
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
-    for used, expected in ((True, "must be used in the process that made its first call"), (False, "AVAILABLE")):
-        client = ClassifierClient(channel=FakeChannel())
-        if used:
-            client.status()
-        child = context.Process(target=_use, args=(client, answers))
-        child.start()
-        child.join(30)
-        assert expected in answers.get()[1]
-        assert client.status()[0].state == "AVAILABLE"  # the parent's is as it was
+    client = ClassifierClient(channel=FakeChannel())
+    if used:
+        client.status()
+    child = context.Process(target=_use, args=(client, answers))
+    child.start()
+    child.join(30)
+    assert expected in answers.get()[1]
+    assert client.status()[0].state == "AVAILABLE"  # the parent's still works
 
 
 def handler(answer):
@@ -593,17 +775,24 @@ def test_hedging_between_real_servers(make, listen):
     release.set()
 
 
+def busy(request, context):
+    context.abort(CODE.RESOURCE_EXHAUSTED, "queue is full")
+
+
 def test_retries_between_real_servers(make, listen):
     calls = []
 
-    def busy(request, context):
+    def counted(request, context):
         calls.append(1)
-        context.abort(CODE.RESOURCE_EXHAUSTED, "queue is full")
+        busy(request, context)
 
-    with make([listen(busy), listen(good)]) as client:
+    with make([listen(counted), listen(good)]) as client:
         for _ in range(8):
             assert client.classify(jpegs(1))[0][0].label == "yes"
-    assert len(calls) == 3  # and then it was left alone
+    assert len(calls) == 3  # and then it is skipped
+
+
+def test_retries_of_a_real_server_end(make, listen):
     client = make(listen(busy), retry=Retry(attempts=3, first_pause=0.01))
     with client, pytest.raises(Overloaded, match=r"queue is full \(RESOURCE_EXHAUSTED .* after 3 attempts\)") as caught:
         client.classify(jpegs(1))
@@ -622,42 +811,69 @@ def test_a_deadline_of_a_real_server(make, listen):
         assert time.monotonic() - began < 0.9
 
 
-def test_tls_and_mutual_tls(make, listen, tmp_path):
-    def sign(name, *options):
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    """A folder with self-signed certificates and keys of localhost and of client."""
+    folder = tmp_path_factory.mktemp("signed")
+    for name, *options in (("localhost", "-addext", "subjectAltName=DNS:localhost"), ("client",)):
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
         subprocess.run([*command, *files, *options], check=True, capture_output=True, timeout=60)
-        return (tmp_path / f"{name}.key").read_bytes(), (tmp_path / f"{name}.pem").read_bytes()
+    return folder
 
-    key, certificate = sign("localhost", "-addext", "subjectAltName=DNS:localhost")
-    sign("client")
+
+@pytest.fixture(scope="module")
+def pair(signed):
+    """The server's key and certificate."""
+    return (signed / "localhost.key").read_bytes(), (signed / "localhost.pem").read_bytes()
+
+
+def test_tls(make, listen, signed, pair):
     seen = []
 
     def asks(request, context):
         seen.append(dict(context.invocation_metadata()).get("authorization"))
         return good(request, context)
 
-    address = listen(asks, grpc.ssl_server_credentials([(key, certificate)]))
-    with make(address, credentials=tls(tmp_path / "localhost.pem"), token="secret") as client:
+    address = listen(asks, grpc.ssl_server_credentials([pair]))
+    with make(address, credentials=tls(signed / "localhost.pem"), token="secret") as client:
         assert client.classify(jpegs(1))[0][0].label == "yes"
     assert seen == ["Bearer secret"]
-    with make(address, credentials=tls(), retry=Retry(attempts=1)) as client, pytest.raises(Unavailable):
-        client.classify(jpegs(1))  # signed by nobody it trusts
 
-    mutual = grpc.ssl_server_credentials(
-        [(key, certificate)], (tmp_path / "client.pem").read_bytes(), require_client_auth=True
-    )
-    address = listen(good, mutual)
-    ours = tls(certificate, tmp_path / "client.pem", tmp_path / "client.key")
-    with make(address, credentials=ours) as client:
+
+def test_tls_with_a_certificate_that_nobody_trusts(make, listen, pair):
+    address = listen(good, grpc.ssl_server_credentials([pair]))
+    with make(address, credentials=tls(), retry=Retry(attempts=1)) as client, pytest.raises(Unavailable):
+        client.classify(jpegs(1))
+
+
+@pytest.fixture
+def mutual(listen, signed, pair):
+    """The address of a server that asks for the client's certificate."""
+    ca = (signed / "client.pem").read_bytes()
+    return listen(good, grpc.ssl_server_credentials([pair], ca, require_client_auth=True))
+
+
+def test_mutual_tls(make, mutual, signed, pair):
+    ours = tls(pair[1], signed / "client.pem", signed / "client.key")
+    with make(mutual, credentials=ours) as client:
         assert client.classify(jpegs(1))[0][0].label == "yes"
+
+
+def test_mutual_tls_without_a_certificate(make, mutual, pair):
     with (
-        make(address, credentials=tls(certificate), retry=Retry(attempts=1)) as client,
+        make(mutual, credentials=tls(pair[1]), retry=Retry(attempts=1)) as client,
         pytest.raises(Unavailable),
     ):
         client.classify(jpegs(1))
+
+
+def test_a_key_without_its_certificate():
     with pytest.raises(InvalidInput, match="must be given together. Received: `key` alone"):
         tls(key=b"x")
+
+
+def test_a_certificate_that_can_not_be_read():
     with pytest.raises(InvalidInput, match="'nowhere.pem' must be a PEM file. Received: No such file"):
         tls("nowhere.pem")
 
@@ -665,13 +881,20 @@ def test_tls_and_mutual_tls(make, listen, tmp_path):
 # ---------------------------------------------------------------- for users' tests
 
 
-def test_serve_in_process(version_folder, png):
-    for folder in (version_folder, version_folder.parent):
-        with serve_in_process(folder, "tiny") as client:
-            assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
-            address = client._endpoints.pick().address
-        with ClassifierClient(address, "tiny", timeout=0.5) as gone, pytest.raises((Unavailable, DeadlineExceeded)):
-            gone.status()
+@pytest.mark.parametrize("folder", ["version folder", "folder of versions"])
+def test_serve_in_process(version_folder, png, folder):
+    servable = version_folder if folder == "version folder" else version_folder.parent
+    with serve_in_process(servable, "tiny") as client:
+        assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
+
+
+def test_serve_in_process_stops_its_server(version_folder):
+    events = []
+    with serve_in_process(version_folder, "tiny", hooks=[events.append]) as client:
+        client.status()
+    gone = ClassifierClient(events[0].address, "tiny", timeout=0.5)
+    with gone, pytest.raises((Unavailable, DeadlineExceeded)):
+        gone.status()
 
 
 def test_the_fixture(version_folder, tmp_path):

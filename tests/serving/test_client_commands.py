@@ -61,7 +61,7 @@ def test_load_test(loop, server, png, tmp_path):
     assert 0 < report["milliseconds"]["p50"] <= report["milliseconds"]["p99"] <= report["milliseconds"]["p100"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     table = ask("load-test", *common, *loop)
-    assert "answers a second" in table.stdout
+    assert "answers per second" in table.stdout
     assert "p99.9" in table.stdout
 
 

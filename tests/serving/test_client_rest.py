@@ -1,4 +1,4 @@
-"""Both clients over REST: what `test_client.py`, which asks over both protocols, leaves open."""
+"""Both clients over REST, beyond what `test_client.py` tests over both protocols."""
 
 import contextlib
 import http.server
@@ -45,25 +45,67 @@ ONCE = Retry(attempts=1)
 # ---------------------------------------------------------------- addresses
 
 
-def test_urls():
-    assert addresses_of("http://a:8501, https://b") == ["http://a:8501", "https://b"]
-    assert addresses_of(["http://[::1]:8501/api"]) == ["http://[::1]:8501/api"]
-    assert all(map(is_local, ["http://localhost:8501", "http://127.0.0.1/", "http://[::1]:8501/api"]))
-    assert not any(map(is_local, ["http://a:8501", "http://127.0.0.1@b:1", "https://localhost.example"]))
-    assert not any(map(is_local, ["127.example.org:1", "http://127.example.org:1"]))
-    for url in ("http://", "http://a:b", "http://a:0", "http://u@a:1", "http://a:1?x=1", "http://a:1#x", "http://[a:1"):
-        with pytest.raises(InvalidInput, match="`target` must be http://host:port or https://host:port. Received: "):
-            ClassifierClient(url)
+@pytest.mark.parametrize(
+    ("target", "addresses"),
+    [
+        ("http://a:8501, https://b", ["http://a:8501", "https://b"]),
+        (["http://[::1]:8501/api"], ["http://[::1]:8501/api"]),
+    ],
+)
+def test_urls(target, addresses):
+    assert addresses_of(target) == addresses
 
 
-def test_credentials_and_tokens(make):
-    with pytest.raises(InvalidInput, match="`credentials` are for https://. Received: 'http://a:1'"):
-        make("http://a:1", credentials=tls())
-    with pytest.raises(InvalidInput, match="for a URL must come from `tls`. Received: ChannelCredentials"):
-        make("https://a:1", credentials=grpc.ssl_channel_credentials())
-    with pytest.raises(InvalidInput, match="sent to another machine only over TLS.* Received: http://a:1 without"):
-        make("http://a:1", token="secret")
+@pytest.mark.parametrize("url", ["http://localhost:8501", "http://127.0.0.1/", "http://[::1]:8501/api"])
+def test_local_urls(url):
+    assert is_local(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://a:8501",
+        "http://127.0.0.1@b:1",
+        "https://localhost.example",
+        "127.example.org:1",
+        "http://127.example.org:1",
+    ],
+)
+def test_urls_of_other_machines(url):
+    assert not is_local(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http://a:b", "http://a:0", "http://u@a:1", "http://a:1?x=1", "http://a:1#x", "http://[a:1"],
+)
+def test_what_is_not_the_url_of_a_server(url):
+    with pytest.raises(InvalidInput, match="`target` must be http://host:port or https://host:port. Received: "):
+        ClassifierClient(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "text"),
+    [
+        ("http://a:1", {"credentials": tls()}, "`credentials` are for https://. Received: 'http://a:1'"),
+        (
+            "https://a:1",
+            {"credentials": grpc.ssl_channel_credentials()},
+            "for a URL must come from `tls`. Received: ChannelCredentials",
+        ),
+        ("http://a:1", {"token": "secret"}, "sent to another machine only over TLS.* Received: http://a:1 without"),
+    ],
+)
+def test_credentials_and_tokens_that_do_not_fit(make, url, options, text):
+    with pytest.raises(InvalidInput, match=text):
+        make(url, **options)
+
+
+def test_a_token_over_https(make):
     make("https://a:1", token="fine").close()
+
+
+def test_credentials_that_are_not_pem(make):
     with make("https://a:1", credentials=tls(b"no PEM")) as client, pytest.raises(InvalidInput, match="must be PEM"):
         client.status()
 
@@ -147,8 +189,9 @@ def test_a_new_version(make, publish, png):
         client.status()
 
 
-def test_labels(make, publish, tmp_path, png):
-    """Two versions by their labels: the model's config file may give them before they are loaded."""
+@pytest.fixture
+def labelled(publish, tmp_path):
+    """A server with versions 1, stable, and 2, canary; the config file may name them before they are loaded."""
     base = publish(1)
     publish(2)
     config = tmp_path / "models.config"
@@ -157,15 +200,19 @@ def test_labels(make, publish, tmp_path, png):
         version_labels {{ key: "stable" value: 1 }} version_labels {{ key: "canary" value: 2 }} }} }}""")
     options = {"model_config_file": config, "allow_version_labels_for_unavailable_models": True}
     with ModelServer(**options, rest_api_port=0) as server:
-        for label, version in (("stable", 1), ("canary", 2)):
-            with make(server.rest_address, "tiny", version=label, timeout=60) as client:
-                assert client.metadata().version == version
-                assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
-        with (
-            make(server.rest_address, "tiny", version="old") as client,
-            pytest.raises(InvalidInput, match="label: old"),
-        ):
-            client.classify(png)
+        yield server
+
+
+@pytest.mark.parametrize(("label", "version"), [("stable", 1), ("canary", 2)])
+def test_labels(make, labelled, png, label, version):
+    with make(labelled.rest_address, "tiny", version=label, timeout=60) as client:
+        assert client.metadata().version == version
+        assert client.classify(png)[0][0].label in ("cat", "dog", "eel")
+
+
+def test_a_missing_label(make, labelled, png):
+    with make(labelled.rest_address, "tiny", version="old") as client, pytest.raises(InvalidInput, match="label: old"):
+        client.classify(png)
 
 
 def test_the_command(server, png, tmp_path):
@@ -278,7 +325,10 @@ def test_what_is_worth_another_try(make, told):
     with make(told(answer), retry=Retry(first_pause=0.001)) as client:
         assert client.status()[0].version == 3
     assert len(asked) == 3
-    asked.clear()
+
+
+def test_a_request_that_is_too_large_is_not_sent_again(make, told):
+    asked = []
     large = told(lambda method, path, *_: (asked.append(path), (413, b"{}"))[1])
     with make(large, retry=Retry(first_pause=0.001)) as client, pytest.raises(Overloaded, match="larger than max"):
         client.status()
@@ -304,20 +354,29 @@ def test_hedging(make, told):
         release.set()
 
 
-def test_deadlines(make, told):
-    """Of a server that never answers, and of one that never ends."""
+def check_deadline(client) -> None:
+    began = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="Deadline Exceeded"):
+        client.status()
+    assert time.monotonic() - began < 2
+
+
+def test_the_deadline_of_a_server_that_never_answers(make, told):
+    release = threading.Event()
+    with make(told(lambda *_: (release.wait(5), (200, GOOD))[1]), timeout=0.3, retry=ONCE) as client:
+        check_deadline(client)
+    release.set()
+
+
+def test_the_deadline_of_an_answer_that_never_ends(make, told):
     release = threading.Event()
 
     def trickle():
         while not release.wait(0.05):
             yield b" "
 
-    for answer in (lambda *_: (release.wait(5), (200, GOOD))[1], lambda *_: (200, trickle())):
-        with make(told(answer), timeout=0.3, retry=ONCE) as client:
-            began = time.monotonic()
-            with pytest.raises(DeadlineExceeded, match="Deadline Exceeded"):
-                client.status()
-            assert time.monotonic() - began < 2
+    with make(told(lambda *_: (200, trickle())), timeout=0.3, retry=ONCE) as client:
+        check_deadline(client)
     release.set()
 
 
@@ -339,10 +398,13 @@ def test_paths_and_headers(make, told):
     assert seen == [("GET", "/api/v1/models/a%2Fb%3Ac/labels/new%20ones", "Bearer key", "zoo")]
     with make(told(answer), version=7) as client:
         client.status()
-    assert seen[1][1] == "/v1/models/digits/versions/7"
-    for bad in ("a\nb", "\N{SNOWMAN}"):
-        with make(told(answer), metadata={"x": bad}) as client, pytest.raises(InvalidInput):
-            client.status()
+    assert seen[1][1] == "/v1/models/default/versions/7"
+
+
+@pytest.mark.parametrize("header", ["a\nb", "\N{SNOWMAN}"])
+def test_headers_that_http_can_not_carry(make, told, header):
+    with make(told(lambda *_: (200, GOOD)), metadata={"x": header}) as client, pytest.raises(InvalidInput):
+        client.status()
 
 
 class Changing:
@@ -365,16 +427,28 @@ class Changing:
         return 200, json.dumps({"outputs": answers[self.version]}).encode()
 
 
-def test_outputs_that_change(make, told):
+def test_the_metadata_is_requested_once(make, told):
     server = Changing()
     with make(told(server), "m") as client:
         found = client.predict({"x": [1.0]})
         assert (found["y"].dtype, found["y"].tolist()) == (np.float64, [0.5, 3.0])
         client.predict({"x": [1.0]})
-        assert server.asked == ["metadata", "m:predict", "m:predict"]  # the channel listens when the client asks
+    assert server.asked == ["metadata", "m:predict", "m:predict"]  # the client's request serves the channel, too
+
+
+def test_outputs_that_change(make, told):
+    server = Changing()
+    with make(told(server), "m") as client:
+        client.predict({"x": [1.0]})
         server.version = 2
         found = client.predict({"x": [1.0]})
         assert {name: array.tolist() for name, array in found.items()} == {"a": [1.0], "b_bytes": [b"\xff"]}
+
+
+def test_outputs_that_can_not_be_read(make, told):
+    server = Changing()
+    with make(told(server), "m") as client:
+        client.predict({"x": [1.0]})
         server.version = 3
         with pytest.raises(InternalError, match="must answer as TensorFlow Serving's REST API. Received: output 'z'"):
             client.predict({"x": [1.0]})
@@ -387,33 +461,50 @@ def test_many_images_in_flight(make, server, png):
     assert isinstance(answers[24], InvalidInput)
 
 
-def test_tls_and_mutual_tls(make, told, tmp_path):
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory):
+    """Certificate and key, both as paths: of localhost, and of the client."""
+    folder = tmp_path_factory.mktemp("signed")
+
     def sign(name, *options):
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
+        files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
         subprocess.run([*command, *files, *options], check=True, capture_output=True, timeout=60)
-        return tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        return folder / f"{name}.pem", folder / f"{name}.key"
 
-    certificate, key = sign("localhost", "-addext", "subjectAltName=DNS:localhost")
-    ours = sign("client")
+    return sign("localhost", "-addext", "subjectAltName=DNS:localhost"), sign("client")
 
-    def context(*, ask):
-        made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        made.load_cert_chain(certificate, key)
-        if ask:
-            made.verify_mode = ssl.CERT_REQUIRED
-            made.load_verify_locations(ours[0])
-        return made
 
-    url = told(lambda *_: (200, GOOD), context(ask=False))
-    with make(url, credentials=tls(certificate), token="secret") as client:
+def context(signed, *, ask):
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(*signed[0])
+    if ask:
+        made.verify_mode = ssl.CERT_REQUIRED
+        made.load_verify_locations(signed[1][0])
+    return made
+
+
+def test_tls(make, told, signed):
+    url = told(lambda *_: (200, GOOD), context(signed, ask=False))
+    with make(url, credentials=tls(signed[0][0]), token="secret") as client:
         assert client.status()[0].version == 3
+
+
+def test_tls_with_a_certificate_that_nobody_trusts(make, told, signed):
+    url = told(lambda *_: (200, GOOD), context(signed, ask=False))
     with make(url, retry=ONCE) as client, pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
         client.status()
-    url = told(lambda *_: (200, GOOD), context(ask=True))
-    with make(url, credentials=tls(certificate, *ours)) as client:
+
+
+def test_mutual_tls(make, told, signed):
+    url = told(lambda *_: (200, GOOD), context(signed, ask=True))
+    with make(url, credentials=tls(signed[0][0], *signed[1])) as client:
         assert client.status()[0].version == 3
-    with make(url, credentials=tls(certificate), retry=ONCE) as client, pytest.raises(Unavailable):
+
+
+def test_mutual_tls_without_a_certificate(make, told, signed):
+    url = told(lambda *_: (200, GOOD), context(signed, ask=True))
+    with make(url, credentials=tls(signed[0][0]), retry=ONCE) as client, pytest.raises(Unavailable):
         client.status()
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from keraslight_serving.server import ModelServer
-from keraslight_serving.server.settings import IGNORED, OURS, TENSORFLOW_SERVING
+from keraslight_serving.server._flags import IGNORED
+from keraslight_serving.server.settings import OURS, TENSORFLOW_SERVING, flags
 from keraslight_serving.server.telemetry.metrics import DEFAULT_PATH, METRICS
 
 DEPLOY = Path(__file__).parents[2] / "serving" / "deploy"
@@ -18,8 +19,8 @@ YAML = sorted(path.relative_to(DEPLOY) for path in DEPLOY.rglob("*.yaml"))
 THEIRS = "tensorflow/serving:2.20.0"
 IMAGE = "keraslight-server"
 
-FLAGS = {flag.name for flag in TENSORFLOW_SERVING} | set(IGNORED)
-OUR_FLAGS = {flag.name for flag in TENSORFLOW_SERVING + OURS}  # none that is ignored
+FLAGS = {flag.name for flag in flags(TENSORFLOW_SERVING)} | set(IGNORED)
+OUR_FLAGS = {flag.name for group in (TENSORFLOW_SERVING, OURS) for flag in flags(group)}  # none that is ignored
 
 
 def read(name):

@@ -21,7 +21,7 @@ OUTPUTS = ["probabilities"]
 
 
 def load(folder, engine="auto", **arguments):
-    return Servable(folder, threads=1, interpreters=2, eager=False, engine=engine, **arguments)
+    return Servable.load(folder, threads=1, interpreters=2, eager=False, engine=engine, **arguments)
 
 
 @pytest.fixture

@@ -74,21 +74,26 @@ def test_the_unix_socket_can_not_be_made(base, tmp_path):
     check_nothing_stays(lambda: fail_to_start(base, tmp_path, grpc_socket_path=tmp_path / "missing" / "socket"))
 
 
-def test_files_that_can_not_be_read(base, tmp_path):
-    for option in ("ssl_config_file", "auth_token_file", "monitoring_config_file"):
-        check_nothing_stays(lambda option=option: fail_to_start(base, tmp_path, **{option: tmp_path / "missing"}))
+@pytest.mark.parametrize("option", ["ssl_config_file", "auth_token_file", "monitoring_config_file"])
+def test_a_file_that_can_not_be_read(base, tmp_path, option):
+    check_nothing_stays(lambda: fail_to_start(base, tmp_path, **{option: tmp_path / "missing"}))
 
-    def config_file():
+
+def test_a_model_config_file_that_can_not_be_read(tmp_path):
+    def start():
         with pytest.raises(StartError):
             ModelServer(model_config_file=tmp_path / "missing", enable_batching=True, metrics_directory=tmp_path)
 
-    check_nothing_stays(config_file)
+    check_nothing_stays(start)
 
 
-def test_a_server_is_started_once(base, tmp_path):
+def test_a_server_that_failed_is_not_started_again(base, tmp_path):
     server = fail_to_start(base, tmp_path, ssl_config_file=tmp_path / "missing")
     with pytest.raises(RuntimeError, match="A server can be started once"):
         server.start()
+
+
+def test_a_server_that_stopped_is_not_started_again(base):
     with ModelServer("tiny", base) as server:
         server.stop()
         with pytest.raises(RuntimeError, match="A server can be started once"):

@@ -1,13 +1,11 @@
-"""The command line: TensorFlow Serving's flags, in its syntax, with its refusals."""
+"""The command line: TensorFlow Serving's flags, in its syntax, with its errors."""
 
-import inspect
 import re
 
 import pytest
-from keraslight_serving.server import ModelServer
-from keraslight_serving.server import settings as module
 from keraslight_serving.server.__main__ import main
-from keraslight_serving.server.settings import IGNORED, OURS, TENSORFLOW_SERVING, parse_flags
+from keraslight_serving.server._flags import IGNORED, parse_flags
+from keraslight_serving.server.settings import OURS, TENSORFLOW_SERVING, flags
 
 BASE = "--model_base_path=somewhere"
 
@@ -30,41 +28,46 @@ enable_serialization_as_tensor_content mixed_precision skip_initialize_tpu threa
 """,
     )
 )
+SERVED = {flag.name: flag.type for flag in flags(TENSORFLOW_SERVING)}
 EXAMPLES = {bool: ("true", True), int: ("3", 3), float: ("0.25", 0.25), str: ("text", "text")}
 
 
-def test_each_of_the_48_flags_works_or_is_ignored_with_a_reason(caplog):
+@pytest.mark.parametrize(
+    "name", sorted(ALL_48 - {"version", "model_name", "model_config_file", "batching_parameters_file"})
+)
+def test_each_flag_of_tensorflow_serving_works_or_is_ignored_with_a_reason(name, caplog):
+    kind = IGNORED[name][0] if name in IGNORED else SERVED[name]
+    text, value = EXAMPLES[kind]
+    found = parse_flags([BASE, f"--{name}={text}"])
+    if name in IGNORED:
+        assert name not in found
+        assert [record.message for record in caplog.records] == [f"--{name} is ignored: {IGNORED[name][1]}"]
+    else:
+        assert found[name] == value
+        assert caplog.text == ""
+
+
+def test_all_48_flags_of_tensorflow_serving_are_known():
     assert len(ALL_48) == 48
-    served = {flag.name: flag.type for flag in TENSORFLOW_SERVING}
-    assert served.keys() | IGNORED.keys() == ALL_48
-    assert not served.keys() & IGNORED.keys()
-    assert not {flag.name for flag in OURS} & ALL_48
-    for name, kind in [*served.items(), *((name, kind) for name, (kind, _) in IGNORED.items())]:
-        if name in ("version", "model_name", "model_config_file", "batching_parameters_file"):
-            continue  # below: they go with others
-        caplog.clear()
-        text, value = EXAMPLES[kind]
-        flags = parse_flags([BASE, f"--{name}={text}"])
-        if name in IGNORED:
-            assert name not in flags
-            assert [record.message for record in caplog.records] == [f"--{name} is ignored: {IGNORED[name][1]}"]
-        else:
-            assert flags[name] == value
-            assert caplog.text == ""
+    assert SERVED.keys() | IGNORED.keys() == ALL_48
+    assert not SERVED.keys() & IGNORED.keys()
 
 
-def test_booleans():
-    for argument, value in (
-        ("--enable_batching", True),
-        ("--enable_batching=true", True),
-        ("--enable_batching=false", 0),
-    ):
-        assert parse_flags([BASE, argument])["enable_batching"] == value
+def test_our_own_flags_have_other_names():
+    assert not {flag.name for flag in flags(OURS)} & ALL_48
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("--enable_batching", True), ("--enable_batching=true", True), ("--enable_batching=false", False)],
+)
+def test_a_boolean_may_stand_alone(argument, value):
+    assert parse_flags([BASE, argument])["enable_batching"] == value
 
 
 def test_the_last_one_wins_and_what_is_empty_was_not_given():
-    flags = parse_flags([BASE, "--port=1", "--port=2", "--model_config_file=", "--rest_api_port=0"])
-    assert flags == {"model_base_path": "somewhere", "port": 2}
+    found = parse_flags([BASE, "--port=1", "--port=2", "--model_config_file=", "--rest_api_port=0"])
+    assert found == {"model_base_path": "somewhere", "port": 2}
 
 
 def test_a_value_may_follow_its_flag():
@@ -72,13 +75,13 @@ def test_a_value_may_follow_its_flag():
 
 
 def test_a_config_file_takes_the_place_of_a_single_model():
-    flags = parse_flags(["--model_config_file=models.config", "--model_name=m", BASE])
-    assert flags == {"model_config_file": "models.config"}
+    found = parse_flags(["--model_config_file=models.config", "--model_name=m", BASE])
+    assert found == {"model_config_file": "models.config"}
 
 
 def test_unknown_arguments_are_named(caplog):
-    flags = parse_flags([BASE, "--rest_port=8501", "extra", "--zzz"])
-    assert flags == {"model_base_path": "somewhere"}
+    found = parse_flags([BASE, "--rest_port=8501", "extra", "--zzz"])
+    assert found == {"model_base_path": "somewhere"}
     assert [record.message for record in caplog.records] == [
         "unknown argument: --rest_port=8501 (ignored; did you mean --rest_api_port?)",
         "unknown argument: extra (ignored)",
@@ -126,35 +129,12 @@ def test_starts_that_are_refused(arguments, text, capsys):
     assert capsys.readouterr().out == f"Failed to start server. Error: INVALID_ARGUMENT: {text}\n"
 
 
-def test_version(capsys):
+def test_the_version_is_shown(capsys):
     with pytest.raises(SystemExit) as caught:
         parse_flags(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("keraslight 0.")
+
+
+def test_the_version_is_not_shown_if_the_flag_is_false():
     assert "port" in parse_flags(["--version=false", "--port=1", BASE])
-
-
-def test_the_server_takes_each_flag_and_its_default():
-    parameters = inspect.signature(ModelServer).parameters
-    assert {flag.name for flag in TENSORFLOW_SERVING + OURS} - parameters.keys() == {
-        "version",
-        "workers",
-        "grace_seconds",
-    }
-    # An object of a test's own must not take the port of a server that runs, nor the log of its program.
-    own = {"port": 0, "log_format": None, "log_level": None}
-    for flag in TENSORFLOW_SERVING + OURS:
-        if flag.name in parameters and parameters[flag.name].default is not inspect.Parameter.empty:
-            expected = own.get(flag.name, flag.default)
-            assert parameters[flag.name].default in (expected, expected or None), flag.name
-
-
-def test_help_shows_each_flag(capsys):
-    with pytest.raises(SystemExit) as caught:
-        parse_flags(["--help"])
-    assert caught.value.code == 0
-    text = capsys.readouterr().out
-    for flag in TENSORFLOW_SERVING + OURS:
-        assert f"--{flag.name} " in text
-    assert "--mixed_precision" not in text
-    assert module.EPILOG in text

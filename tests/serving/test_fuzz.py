@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from PIL import Image
-from serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, outcome, predict, predict_files
+
+from tests.serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, outcome, predict, predict_files
 
 # ---------------------------------------------------------------- messages
 

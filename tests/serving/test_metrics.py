@@ -27,28 +27,40 @@ def test_nothing_is_shown_before_its_first_sample():
     assert Metrics().render() == b""
 
 
-def test_a_counter_and_a_histogram_as_tensorflow_serving_prints_them():
+@pytest.fixture
+def two_requests():
+    """The lines for a request that succeeded and one that failed: a counter, then a histogram."""
     metrics = Metrics()
     metrics.request("tiny", "Predict", "GRPC", "OK", 30e-6)
     metrics.request("tiny", "Predict", "GRPC", "INVALID_ARGUMENT", 1)
-    lines = metrics.render().decode().splitlines()
-    assert lines[:3] == [
+    return metrics.render().decode().splitlines()
+
+
+def test_a_counter_looks_as_in_tensorflow_serving(two_requests):
+    assert two_requests[:3] == [
         "# TYPE :tensorflow:serving:request_count counter",
         ':tensorflow:serving:request_count{model_name="tiny",status="INVALID_ARGUMENT"} 1',
         ':tensorflow:serving:request_count{model_name="tiny",status="OK"} 1',
     ]
-    assert lines[3:8] == [
+
+
+def test_a_histogram_looks_as_in_tensorflow_serving(two_requests):
+    assert two_requests[3:8] == [
         "# TYPE :tensorflow:serving:request_latency histogram",
         ':tensorflow:serving:request_latency_bucket{model_name="tiny",API="Predict",entrypoint="GRPC",le="10"} 0',
         ':tensorflow:serving:request_latency_bucket{model_name="tiny",API="Predict",entrypoint="GRPC",le="18"} 0',
         ':tensorflow:serving:request_latency_bucket{model_name="tiny",API="Predict",entrypoint="GRPC",le="32.4"} 1',
         ':tensorflow:serving:request_latency_bucket{model_name="tiny",API="Predict",entrypoint="GRPC",le="58.32"} 1',
     ]
-    assert lines[-3].endswith('le="+Inf"} 1')
-    assert lines[-2].startswith(":tensorflow:serving:request_latency_sum{")
-    assert lines[-1].startswith(":tensorflow:serving:request_latency_count{")
-    assert float(lines[-2].split()[-1]) == pytest.approx(30)
-    assert len(lines) == 4 + 33 + 1 + 2  # 33 limits and infinity
+    assert len(two_requests) == 4 + 33 + 1 + 2  # 33 limits and infinity
+
+
+def test_a_histogram_ends_with_all_values_their_sum_and_their_count(two_requests):
+    infinity, total, count = two_requests[-3:]
+    assert infinity.endswith('le="+Inf"} 1')
+    assert total.startswith(":tensorflow:serving:request_latency_sum{")
+    assert float(total.split()[-1]) == pytest.approx(30)
+    assert count.startswith(":tensorflow:serving:request_latency_count{")
 
 
 def test_a_value_on_a_limit_is_within_it():
@@ -58,37 +70,52 @@ def test_a_value_on_a_limit_is_within_it():
     assert value(metrics, ":keraslight:serving:batch_size_bucket", model_name="tiny", engine="LiteRT", le="8") == 1
 
 
-def test_batches():
+@pytest.mark.parametrize(
+    ("name", "labels", "expected"),
+    [
+        (":tensorflow:serving:batching_session:queuing_latency_sum", {"thread_pool_name": "pool"}, 3000),
+        (":tensorflow:serving:batching_session:queuing_latency_count", {"thread_pool_name": "pool"}, 2),
+        (":tensorflow:serving:batching_session:padding_size_sum", {"execution_batch_size": "4"}, 1),
+        (":tensorflow:serving:batching_session:input_batch_size_sum", {}, 3),
+        (":tensorflow:serving:batching_session:input_batch_size_count", {}, 2),
+        (":tensorflow:serving:batching_session:processed_batch_size_sum", {}, 4),
+        (":tensorflow:serving:batching_session:wrapped_run_count", {}, 1),
+        (":keraslight:serving:queue_latency_sum", {"model_name": "tiny", "engine": "TF1"}, 3000),
+        (":keraslight:serving:batch_size_sum", {"model_name": "tiny", "engine": "TF1"}, 3),
+    ],
+)
+def test_a_batch_is_counted(name, labels, expected):
     metrics = Metrics()
     metrics.batch("tiny", "TF1", [1, 2], [0.001, 0.002], 4, "pool")
-    batching = ":tensorflow:serving:batching_session:"
-    assert value(metrics, batching + "queuing_latency_sum", thread_pool_name="pool") == pytest.approx(3000)
-    assert value(metrics, batching + "queuing_latency_count", thread_pool_name="pool") == 2
-    assert value(metrics, batching + "padding_size_sum", execution_batch_size="4") == 1
-    assert value(metrics, batching + "input_batch_size_sum") == 3
-    assert value(metrics, batching + "input_batch_size_count") == 2
-    assert value(metrics, batching + "processed_batch_size_sum") == 4
-    assert value(metrics, batching + "wrapped_run_count") == 1
-    assert value(metrics, ":keraslight:serving:queue_latency_sum", model_name="tiny", engine="TF1") == pytest.approx(
-        3000
-    )
-    assert value(metrics, ":keraslight:serving:batch_size_sum", model_name="tiny", engine="TF1") == 3
+    assert value(metrics, name, **labels) == pytest.approx(expected)
 
 
-def test_the_others():
+def test_the_time_of_an_engine_is_counted_in_microseconds():
     metrics = Metrics()
     metrics.run("tiny", "Classify", "LiteRT", 0.5)
-    metrics.examples("tiny", 3)
-    metrics.warmup("/models/tiny/1", "OK", 2.0, 7)
-    metrics.logged("tiny", "OK")
-    start = ":tensorflow:serving:"
     labels = {"model_name": "tiny", "API": "Classify", "runtime": "LiteRT"}
-    assert value(metrics, start + "runtime_latency_sum", **labels) == 500_000
-    assert value(metrics, start + "request_example_count_total", model="tiny") == 3
-    assert value(metrics, start + "request_example_counts_bucket", model="tiny", le="4") == 1
-    assert value(metrics, start + "model_warmup_latency_sum", model_path="/models/tiny/1", status="OK") == 2e6
-    assert value(metrics, start + "model_warmup_records_read", model_path="/models/tiny/1", status="OK") == 7
-    assert value(metrics, start + "request_log_count", model_name="tiny", status_code="OK") == 1
+    assert value(metrics, ":tensorflow:serving:runtime_latency_sum", **labels) == 500_000
+
+
+def test_examples_are_counted_in_total_and_per_request():
+    metrics = Metrics()
+    metrics.examples("tiny", 3)
+    assert value(metrics, ":tensorflow:serving:request_example_count_total", model="tiny") == 3
+    assert value(metrics, ":tensorflow:serving:request_example_counts_bucket", model="tiny", le="4") == 1
+
+
+def test_warmups_are_counted_by_version_folder():
+    metrics = Metrics()
+    metrics.warmup("/models/tiny/1", "OK", 2.0, 7)
+    labels = {"model_path": "/models/tiny/1", "status": "OK"}
+    assert value(metrics, ":tensorflow:serving:model_warmup_latency_sum", **labels) == 2e6
+    assert value(metrics, ":tensorflow:serving:model_warmup_records_read", **labels) == 7
+
+
+def test_logged_requests_are_counted():
+    metrics = Metrics()
+    metrics.logged("tiny", "OK")
+    assert value(metrics, ":tensorflow:serving:request_log_count", model_name="tiny", status_code="OK") == 1
 
 
 def test_every_metric_can_be_observed():

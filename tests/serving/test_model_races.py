@@ -10,10 +10,12 @@ from keraslight_serving.server.models import model as _model
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, read_config_file
 from keraslight_serving.server.models.folders import files_of
 from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.server.workers.follower import Follower, ModelView
-from keraslight_serving.server.workers.supervisor import _view
+from keraslight_serving.server.workers.supervisor import view_of
 from keraslight_serving.wire import serving_pb2 as pb
-from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
+
+from tests.serving.helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
 
 ALL = VersionPolicy(most=None)
 LOADING = pb.ModelVersionStatus.LOADING
@@ -105,7 +107,7 @@ def test_workers_are_never_shown_a_label_without_its_version(folders, repository
 
     def look():
         while not stop.is_set():
-            seen.append(_view(models.models["a"]))
+            seen.append(view_of(models.models["a"]))
 
     looking = threading.Thread(target=look)
     looking.start()
@@ -258,7 +260,7 @@ def test_the_same_version_twice_on_its_way_out(folders, repository, tmp_path):
 
 def test_a_worker_keeps_the_newest_view():
     """Its commands run in threads, so that an older one may come last."""
-    follower = Follower(LoadPolicy(lambda name, folder, eager: FakeServable(folder)))
+    follower = Follower(LoadPolicy(lambda name, folder, eager: FakeServable(folder)), lambda configs, call: None)
     follower.show(2, {"a": ModelView(labels={"stable": 2})})
     follower.show(1, {})
     assert list(follower.statuses()) == ["a"]

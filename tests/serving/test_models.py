@@ -1,23 +1,21 @@
 """Several models, their configuration, policies, labels and reloads."""
 
-import shutil
 import threading
 import time
 from pathlib import Path
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 from google.protobuf import text_format
-from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, model_configs, read_config_file
+from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
-from serving_repository import AVAILABLE, END, UNLOADING, FakeServable, refused, served, spec, states, until
-from tensorflow_serving.apis import get_model_status_pb2, model_management_pb2, predict_pb2
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.apis import predict_pb2
+
+from tests.serving.helpers import AVAILABLE, END, UNLOADING, refused, served, spec, states, until
 
 # ---------------------------------------------------------------- the configuration
 
@@ -90,27 +88,32 @@ def test_configurations_that_make_no_sense(text, message):
     assert refused(parse, text) == ("INVALID_ARGUMENT", message)
 
 
-def test_config_files_that_can_not_be_read(tmp_path):
-    file = tmp_path / "models.config"
+def test_a_config_file_that_is_missing_stops_the_start(tmp_path):
     with pytest.raises(StartError, match="`model_config_file` must be a readable text file. Received: .*models.config"):
-        ModelServer(model_config_file=file)
+        ModelServer(model_config_file=tmp_path / "models.config")
+
+
+def test_a_config_file_that_is_no_config_stops_the_start(tmp_path):
+    file = tmp_path / "models.config"
     file.write_text("model_config_list { config { nonsense: 1 } }")
     with pytest.raises(StartError) as caught:
         ModelServer(model_config_file=file)
     assert f"Error: INVALID_ARGUMENT: Invalid protobuf file: '{file}'" in str(caught.value)
     assert "Error parsing text-format tensorflow.serving.ModelServerConfig: 1:" in str(caught.value)
+
+
+def test_a_config_file_with_an_invalid_model_stops_the_start(tmp_path):
+    file = tmp_path / "models.config"
     file.write_text('model_config_list { config { name: "m" base_path: "m" model_platform: "tensorflow" } }')
     with pytest.raises(StartError, match="Error: INVALID_ARGUMENT: Expected model m to have an absolute path"):
         ModelServer(model_config_file=file)
-    with pytest.raises(ValueError, match="Either `model_base_path` or `model_config_file` must be given"):
-        ModelServer("m", tmp_path, model_config_file=file)
 
 
 def test_an_empty_config_file_serves_no_models(tmp_path, connect):
     file = tmp_path / "models.config"
     file.touch()
     with ModelServer(model_config_file=file) as server, pytest.raises(grpc.RpcError) as caught:
-        connect(server).prediction.Predict(_predict("m"), timeout=5)
+        connect(server).prediction.Predict(predict_pb2.PredictRequest(model_spec={"name": "m"}), timeout=5)
     assert caught.value.details() == "Servable not found for request: Latest(m)"
 
 
@@ -424,131 +427,3 @@ def test_a_config_file_is_followed(folders, repository, tmp_path, caplog):
     file.write_text("model_config_list {")
     until(lambda: "Invalid protobuf file" in caplog.text)
     assert served(models, "b") == 1
-
-
-# ---------------------------------------------------------------- with TensorFlow Serving's stubs
-
-
-def _predict(name, images=None, version=None, label=None):
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = name
-    if version is not None:
-        request.model_spec.version.value = version
-    if label is not None:
-        request.model_spec.version_label = label
-    tensor = request.inputs["images"]
-    tensor.dtype = 1
-    images = np.zeros((1, 8, 8, 1), np.float32) if images is None else images
-    for size in images.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = images.tobytes()
-    return request
-
-
-def test_reload_over_the_wire(publish, connect, tmp_path):
-    base = publish(1)
-    with ModelServer("tiny", base) as server:
-        stubs = connect(server)
-        request = model_management_pb2.ReloadConfigRequest()
-        for name in ("tiny", "again"):
-            request.config.model_config_list.config.add(name=name, base_path=str(base), model_platform="tensorflow")
-        request.config.model_config_list.config[0].version_labels["stable"] = 1
-        answer = stubs.model.HandleReloadConfigRequest(request, timeout=20)
-        assert (answer.status.error_code, answer.status.error_message) == (0, "")
-        for options in ({"name": "again"}, {"name": "tiny", "label": "stable"}):
-            assert stubs.prediction.Predict(_predict(**options), timeout=5).model_spec.version.value == 1
-        with ClassifierClient(server.address, "tiny") as client:
-            assert {name: [v.state for v in versions] for name, versions in client.models().items()} == {
-                "again": ["AVAILABLE"],
-                "tiny": ["AVAILABLE"],
-            }
-        status = get_model_status_pb2.GetModelStatusRequest()
-        status.model_spec.name = "again"
-        assert [v.state for v in stubs.model.GetModelStatus(status, timeout=5).model_version_status] == [AVAILABLE]
-
-        def refusal(config):
-            request = model_management_pb2.ReloadConfigRequest(config=config)
-            with pytest.raises(grpc.RpcError) as caught:
-                stubs.model.HandleReloadConfigRequest(request, timeout=5)
-            return caught.value.code(), caught.value.details()
-
-        assert refusal(None) == (
-            grpc.StatusCode.INVALID_ARGUMENT,
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-            "Only ModelConfigList is currently supported",
-        )
-        config = model_server_config_pb2.ModelServerConfig()
-        config.model_config_list.config.add(name="m", base_path="m", model_platform="tensorflow")
-        assert refusal(config)[1] == "Expected model m to have an absolute path or URI; got base_path()=m"
-
-
-def test_swaps_under_load(publish, version_folder, connect, tmp_path, pixels):
-    """Eight clients, while twenty versions are published, taken back, corrupted and relabelled."""
-    base, file = publish(1), tmp_path / "models.config"
-
-    def write(stable: int) -> None:
-        hidden = tmp_path / ".models.config"
-        hidden.write_text(f"""model_config_list {{ config {{
-            name: "tiny" base_path: "{base}" model_platform: "tensorflow"
-            model_version_policy {{ latest {{ num_versions: 2 }} }}
-            version_labels {{ key: "stable" value: {stable} }} }} }}""")
-        hidden.rename(file)
-
-    write(1)
-    images = pixels.astype(np.float32)
-    memory, wrong, failures, answered, stop = [], [], [], [0] * 8, threading.Event()
-    options = {"file_system_poll_wait_seconds": 0.02, "model_config_file_poll_wait_seconds": 0.02}
-    with ModelServer(model_config_file=file, **options) as server:
-        stubs = connect(server)
-        expected = list(
-            stubs.prediction.Predict(_predict("tiny", images), timeout=10).outputs["probabilities"].float_val
-        )
-
-        def hammer(client: int) -> None:
-            with grpc.insecure_channel(server.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
-                call = type(stubs.prediction)(channel).Predict
-                requests = [_predict("tiny", images), _predict("tiny", images, label="stable")]
-                while not stop.is_set():
-                    try:
-                        answer = call(requests[answered[client] % 2], timeout=20)
-                    except grpc.RpcError as error:
-                        failures.append((error.code(), error.details()))
-                    else:
-                        if list(answer.outputs["probabilities"].float_val) != expected:
-                            wrong.append(answer)
-                    answered[client] += 1
-
-        def loaded() -> dict:
-            request = get_model_status_pb2.GetModelStatusRequest()
-            request.model_spec.name = "tiny"
-            versions = stubs.model.GetModelStatus(request, timeout=10).model_version_status
-            return {version.version: version.state for version in versions}
-
-        threads = [threading.Thread(target=hammer, args=(client,)) for client in range(8)]
-        for thread in threads:
-            thread.start()
-        for version in range(2, 22):
-            broken = {"model.tflite": b"no flatbuffer"} if version % 5 == 0 else None
-            publish(version, files=broken)
-            until(lambda version=version, broken=broken: loaded().get(version) == (END if broken else AVAILABLE))
-            if broken:
-                shutil.rmtree(base / str(version))
-            elif version % 4 == 0:
-                (base / str(version)).rename(base / f"withdrawn-{version}")  # taken back
-                until(lambda version=version: loaded()[version] == END)
-            else:
-                write(version)
-                label = _predict("tiny", images, label="stable")
-                until(
-                    lambda version=version, label=label: (
-                        stubs.prediction.Predict(label, timeout=10).model_spec.version.value == version
-                    )
-                )
-            memory.append(psutil.Process().memory_info().rss)
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
-    assert wrong == []
-    assert min(answered) > 20
-    assert memory[-1] <= 1.15 * memory[2]

@@ -10,14 +10,17 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from keraslight_serving.server import ModelServer, _logging
+from keraslight_serving.server import ModelServer
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError
+from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.rpc.security import REFUSAL
+from keraslight_serving.server.telemetry import logging as _logging
 from keraslight_serving.server.telemetry.logging import JsonFormatter, TextFormatter, log_request
 from keraslight_serving.server.telemetry.metrics import path_of
 from keraslight_serving.server.telemetry.tfrecord import to_record
+from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2
@@ -131,10 +134,10 @@ def test_a_surprise_is_an_internal_error_however_it_came_in(surprise, caplog):
     service = Service(Broken())
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
     with pytest.raises(StatusError) as caught:
-        service.predict(request, Call(entrypoint="GRPC"))
+        Messages(service).answer(methods.PREDICT, request, Call(entrypoint="GRPC"))
     assert caught.value.code == grpc.StatusCode.INTERNAL
     assert caught.value.text == f"{type(surprise).__name__}: {surprise}"
-    assert b'request_count{model_name="tiny",status="INTERNAL"} 1' in service.metrics.render()
+    assert b'request_count{model_name="tiny",status="INTERNAL"} 1' in service.observer.metrics.render()
     assert "Predict failed" in caplog.text
 
 
@@ -143,20 +146,20 @@ def test_a_call_that_nobody_waits_for_is_not_begun(own):
     service = Service(server._repository)
     request = pb.PredictRequest.FromString(predict().SerializeToString())
     with pytest.raises(StatusError, match="The caller is gone"):
-        service.predict(request, Call(is_active=lambda: False))
+        Messages(service).answer(methods.PREDICT, request, Call(is_active=lambda: False))
     with pytest.raises(StatusError, match="Timed out waiting for notification"):
-        service.predict(request, Call(deadline=0.0))
-    assert b"runtime_latency" not in service.metrics.render()
+        Messages(service).answer(methods.PREDICT, request, Call(deadline=0.0))
+    assert b"runtime_latency" not in service.observer.metrics.render()
 
 
 def test_rest_counts_for_itself(own):
     server, _ = own
     service = Service(server._repository)
     request = pb.PredictRequest.FromString(predict().SerializeToString())
-    service.predict(request, Call(entrypoint="REST"))
-    service.metrics.rest_request("tiny", "predict", grpc.StatusCode.OK, 0.5)
-    service.metrics.rest_request("tiny", "predict", grpc.StatusCode.INVALID_ARGUMENT, 0.5)
-    text = service.metrics.render().decode()
+    Messages(service).answer(methods.PREDICT, request, Call(entrypoint="REST"))
+    service.observer.metrics.rest_request("tiny", "predict", grpc.StatusCode.OK, 0.5)
+    service.observer.metrics.rest_request("tiny", "predict", grpc.StatusCode.INVALID_ARGUMENT, 0.5)
+    text = service.observer.metrics.render().decode()
     start = ":tensorflow:serving:"
     assert f'{start}runtime_latency_count{{model_name="tiny",API="Predict",runtime="LiteRT"}} 1' in text
     assert f'{start}request_latency_count{{model_name="tiny",API="predict",entrypoint="REST"}} 1' in text
@@ -218,7 +221,7 @@ def test_metrics_without_rest_are_warned_of(publish, tmp_path, caplog):
     config.write_text("prometheus_config { enable: true }")
     with ModelServer("tiny", publish(1), monitoring_config_file=config):
         pass
-    assert "Metrics are shown on the port of REST: give `rest_api_port`, too" in caplog.text
+    assert "Metrics are published on the REST port: set `rest_api_port`, too" in caplog.text
 
 
 # ---------------------------------------------------------------- bytes that are no message

@@ -65,7 +65,7 @@ def versions(tmp_path_factory, images):
 
 
 def load(folder, engine="auto"):
-    return Servable(folder, threads=1, interpreters=2, eager=False, engine=engine)
+    return Servable.load(folder, threads=1, interpreters=2, eager=False, engine=engine)
 
 
 def png(image):

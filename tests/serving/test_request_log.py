@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
-from keraslight_serving.server import ModelServer, StartError, _request_log
+from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.base.spec import ModelSpec
+from keraslight_serving.server.telemetry import request_log as _request_log
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.request_log import RequestLog
 from keraslight_serving.wire import serving_pb2 as pb
@@ -60,6 +62,10 @@ def logging_config(prefix, rate=1.0):
     return config
 
 
+def empty_exchange():
+    return pb.PredictRequest(), pb.PredictResponse()
+
+
 def test_tensorflow_reads_the_log(configure, connect, tmp_path, png):
     example = tf.train.Example()
     example.features.feature["image/encoded"].bytes_list.value.append(png)
@@ -90,10 +96,10 @@ def test_tensorflow_reads_the_log(configure, connect, tmp_path, png):
 def test_a_share_is_sampled(tmp_path):
     metrics = Metrics()
     log = RequestLog(metrics, seed=1)
-    request, spec = pb.PredictRequest(), pb.ModelSpec(name="tiny")
+    spec = ModelSpec("tiny")
     for _ in range(1000):
-        log.offer(logging_config(tmp_path / "some", 0.25), "Predict", spec, request, pb.PredictResponse())
-        log.offer(logging_config(tmp_path / "none", 0), "Predict", spec, request, pb.PredictResponse())
+        log.offer(logging_config(tmp_path / "some", 0.25), "Predict", spec, empty_exchange)
+        log.offer(logging_config(tmp_path / "none", 0), "Predict", spec, empty_exchange)
     log.close()
     assert 200 < len(records(tmp_path)) < 300
     assert not list(tmp_path.glob("none*"))
@@ -103,8 +109,8 @@ def test_long_logs_go_on_in_another_file(tmp_path, monkeypatch):
     monkeypatch.setattr(_request_log, "_MAX_FILE", 500)
     log = RequestLog(Metrics())
     for n in range(20):
-        spec = pb.ModelSpec(name=f"model-{n:03}")
-        log.offer(logging_config(tmp_path / "log"), "Predict", spec, pb.PredictRequest(), pb.PredictResponse())
+        spec = ModelSpec(f"model-{n:03}")
+        log.offer(logging_config(tmp_path / "log"), "Predict", spec, empty_exchange)
     log.close()
     assert [record.log_metadata.model_spec.name for record in records(tmp_path)] == [f"model-{n:03}" for n in range(20)]
     assert 2 < len(list(tmp_path.glob("*.tfrecord"))) < 10
@@ -122,16 +128,20 @@ def test_what_the_disk_is_too_slow_for_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(_request_log, "_MAX_HELD", 1000)
     metrics = Metrics()
     log = RequestLog(metrics)
-    request, spec = pb.PredictRequest(output_filter=["x" * 390]), pb.ModelSpec(name="tiny")
+    request, spec = pb.PredictRequest(output_filter=["x" * 390]), ModelSpec("tiny")
+
+    def exchange():
+        return request, pb.PredictResponse()
+
     for _ in range(10):
-        log.offer(logging_config(tmp_path / "log"), "Predict", spec, request, pb.PredictResponse())
+        log.offer(logging_config(tmp_path / "log"), "Predict", spec, exchange)
     assert writing.wait(10)
     assert b'status_code="RESOURCE_EXHAUSTED"} 8' in metrics.render()
     go_on.set()
     log.close()
     assert b'status_code="OK"} 2' in metrics.render()
     # and afterwards there is room again
-    log.offer(logging_config(tmp_path / "log"), "Predict", spec, request, pb.PredictResponse())
+    log.offer(logging_config(tmp_path / "log"), "Predict", spec, exchange)
     log.close()
     assert b'status_code="OK"} 3' in metrics.render()
 
@@ -173,8 +183,8 @@ def test_a_folder_that_comes_later(configure, connect, tmp_path, caplog):
     log = RequestLog(metrics)
 
     def offer():
-        spec = pb.ModelSpec(name="tiny")
-        log.offer(logging_config(folder / "log"), "Predict", spec, pb.PredictRequest(), pb.PredictResponse())
+        spec = ModelSpec("tiny")
+        log.offer(logging_config(folder / "log"), "Predict", spec, empty_exchange)
 
     offer(), offer()
     log.close()

@@ -46,7 +46,9 @@ def error(answer):
 # ---------------------------------------------------------------- answers
 
 
-def test_predict_as_over_grpc(server, http, pixels):
+@pytest.fixture(scope="module")
+def over_grpc(server, pixels):
+    """The probabilities of `pixels`, asked for over gRPC."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "tiny"
     request.inputs["images"].ParseFromString(to_tensor(pixels.astype(np.float32)).SerializeToString())
@@ -56,18 +58,24 @@ def test_predict_as_over_grpc(server, http, pixels):
             request_serializer=predict_pb2.PredictRequest.SerializeToString,
             response_deserializer=predict_pb2.PredictResponse.FromString,
         )
-        expected = tf.make_ndarray(call(request).outputs["probabilities"])
-    images = pixels.tolist()
-    for sent, key in (
-        ({"instances": images}, "predictions"),
-        ({"instances": [{"images": image} for image in images]}, "predictions"),
-        ({"signature_name": "serving_default", "inputs": images}, "outputs"),
-        ({"inputs": {"images": images}}, "outputs"),
-    ):
-        answer = http.post("/v1/models/tiny:predict", json=sent)
-        assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
-        assert list(answer.json()) == [key]
-        np.testing.assert_array_equal(np.float32(answer.json()[key]), expected)
+        return tf.make_ndarray(call(request).outputs["probabilities"])
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        (lambda images: {"instances": images}, "predictions"),
+        (lambda images: {"instances": [{"images": image} for image in images]}, "predictions"),
+        (lambda images: {"signature_name": "serving_default", "inputs": images}, "outputs"),
+        (lambda images: {"inputs": {"images": images}}, "outputs"),
+    ],
+    ids=["rows", "rows with names", "columns", "columns with names"],
+)
+def test_predict_as_over_grpc(http, over_grpc, pixels, document, key):
+    answer = http.post("/v1/models/tiny:predict", json=document(pixels.tolist()))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    assert list(answer.json()) == [key]
+    np.testing.assert_array_equal(np.float32(answer.json()[key]), over_grpc)
 
 
 def test_encoded_images(http, png):
@@ -82,13 +90,20 @@ def test_encoded_images(http, png):
     assert rows[0]["classes"][0] == ["cat", "dog", "eel"][rows[0]["indices"][0]]
 
 
-def test_classify_and_regress(http, png, pixels):
-    example = {"image/encoded": {"b64": base64.b64encode(png).decode()}}
+@pytest.fixture(scope="module")
+def example(png):
+    return {"image/encoded": {"b64": base64.b64encode(png).decode()}}
+
+
+def test_classify(http, example):
     answer = http.post("/v1/models/tiny:classify", json={"signature_name": "classify", "examples": [example]})
     ((best, second),) = answer.json()["results"]
     assert best[1] > second[1]
     assert {best[0], second[0]} < {"cat", "dog", "eel"}
     assert answer.text.startswith('{\n    "results": [[["')
+
+
+def test_regress(http, example, pixels):
     sent = {"signature_name": "regress", "context": example, "examples": [{}]}
     answer = http.post("/v1/models/tiny/versions/1:regress", json=sent)
     assert answer.json() == {"results": [pytest.approx(pixels[0].mean(), abs=1e-3)]}
@@ -206,7 +221,7 @@ class App:
         self._server, self._servers = server, []
 
     def __call__(self, *, handler=None, **options):
-        handler = handler or Handler(self._server._service, self._server._repository)
+        handler = handler or Handler(self._server._service)
         app = RestApp(handler, **{"timeout": 30, "threads": 2, **options})
         server = RestServer(app, "127.0.0.1", 0)
         server.start()
@@ -291,7 +306,7 @@ def test_large_bodies(serve):
 
 def test_large_bodies_are_read_one_at_a_time(server, monkeypatch):
     monkeypatch.setattr("keraslight_serving.server.rest._handler.LARGE", 100)
-    handler = Handler(server._service, server._repository)
+    handler = Handler(server._service)
     asked = read_url("POST", PREDICT)
     small = json.dumps({"inputs": 1}).encode()
     with handler._one_large:

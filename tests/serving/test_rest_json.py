@@ -8,15 +8,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.calls.examples import Classes
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import error_body, parse, quote
 from keraslight_serving.server.rest._tensors import decode_base64, read_inputs, read_instances
+from keraslight_serving.server.running.signatures import Declared
 from keraslight_serving.wire import serving_pb2 as pb
 
 
 def infos(**dtypes):
-    return {name: pb.TensorInfo(dtype=dtype) for name, dtype in dtypes.items()}
+    return {name: Declared(dtype, ()) for name, dtype in dtypes.items()}
 
 
 def rows(text, booleans=False, **dtypes):
@@ -242,14 +244,22 @@ def test_the_fast_way_reads_what_the_exact_one_reads(value):
 # ---------------------------------------------------------------- writing
 
 
-def test_numbers():
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (
+            np.float32([9000000, 999999, 0.5, 0.0003, 0.00003, 555557.5]),
+            ["9e+06", "999999.0", "0.5", "0.0003", "3e-05", "555557.5"],
+        ),
+        (np.float32([np.nan, np.inf, 3, -np.inf, -0.0]), ["NaN", "Infinity", "3.0", "-Infinity", "-0.0"]),
+        (np.float32([0.2, 1 / 3]), ["0.2", "0.333333343"]),
+        (np.array([1 / 3]), ["0.33333333333333331"]),
+    ],
+    ids=["six digits", "special values", "nine digits", "float64"],
+)
+def test_numbers(array, expected):
     """Pinned by TensorFlow Serving's tests, but for the last."""
-    six = np.float32([9000000, 999999, 0.5, 0.0003, 0.00003, 555557.5])
-    assert _text.decimals(six) == ["9e+06", "999999.0", "0.5", "0.0003", "3e-05", "555557.5"]
-    odd = np.float32([np.nan, np.inf, 3, -np.inf, -0.0])
-    assert _text.decimals(odd) == ["NaN", "Infinity", "3.0", "-Infinity", "-0.0"]
-    assert _text.decimals(np.float32([0.2, 1 / 3])) == ["0.2", "0.333333343"]
-    assert _text.decimals(np.array([1 / 3])) == ["0.33333333333333331"]
+    assert _text.decimals(array) == expected
 
 
 @settings(derandomize=True, database=None, max_examples=100, deadline=None)
@@ -260,15 +270,15 @@ def test_numbers_can_be_read_back(single, double):
         np.testing.assert_array_equal(back, array)
 
 
-def test_the_row_form():
-    assert _text.predictions({"y": np.float32([2.5, 3, 4.5])}) == '{\n    "predictions": [2.5, 3.0, 4.5\n    ]\n}'
-    assert (
-        _text.predictions({"y": np.int32([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])})
-        == '{\n    "predictions": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]\n    ]\n}'
-    )
-    assert (
-        _text.predictions({"b": np.array([True, False]), "a": np.float32([[1, 2], [3, 4]])})
-        == """{
+ROW_FORMS = {
+    "a number per row": ({"y": np.float32([2.5, 3, 4.5])}, '{\n    "predictions": [2.5, 3.0, 4.5\n    ]\n}'),
+    "lists": (
+        {"y": np.int32([[[1, 2], [3, 4]], [[5, 6], [7, 8]]])},
+        '{\n    "predictions": [[[1, 2], [3, 4]], [[5, 6], [7, 8]]\n    ]\n}',
+    ),
+    "several outputs": (
+        {"b": np.array([True, False]), "a": np.float32([[1, 2], [3, 4]])},
+        """{
     "predictions": [
         {
             "a": [1.0, 2.0],
@@ -279,30 +289,37 @@ def test_the_row_form():
             "b": false
         }
     ]
-}"""
-    )
-    assert (
-        _text.predictions({"y_bytes": np.array([b"hello", b"\xff"], object)})
-        == """{
+}""",
+    ),
+    "bytes": (
+        {"y_bytes": np.array([b"hello", b"\xff"], object)},
+        """{
     "predictions": [{
             "b64": "aGVsbG8="
         }, {
             "b64": "/w=="
         }
     ]
-}"""
-    )
-    assert _text.predictions({"y": np.array([b'"', b"\xff", "é".encode()], object)}) == (
-        '{\n    "predictions": ["\\"", "\N{REPLACEMENT CHARACTER}", "é"\n    ]\n}'
-    )
-    assert _text.predictions({"y": np.empty((0, 3), np.float32)}) == '{\n    "predictions": []\n}'
-    assert _text.predictions({"y": np.empty((2, 0), np.float32)}) == '{\n    "predictions": [[], []\n    ]\n}'
+}""",
+    ),
+    "strings": (
+        {"y": np.array([b'"', b"\xff", "é".encode()], object)},
+        '{\n    "predictions": ["\\"", "\N{REPLACEMENT CHARACTER}", "é"\n    ]\n}',
+    ),
+    "no rows": ({"y": np.empty((0, 3), np.float32)}, '{\n    "predictions": []\n}'),
+    "empty rows": ({"y": np.empty((2, 0), np.float32)}, '{\n    "predictions": [[], []\n    ]\n}'),
+}
 
 
-def test_the_column_form():
-    assert (
-        _text.outputs_by_name({"y": np.float32([[2.5], [3]])})
-        == """{
+@pytest.mark.parametrize(("outputs", "expected"), ROW_FORMS.values(), ids=ROW_FORMS)
+def test_the_row_form(outputs, expected):
+    assert _text.predictions(outputs) == expected
+
+
+COLUMN_FORMS = {
+    "one output": (
+        {"y": np.float32([[2.5], [3]])},
+        """{
     "outputs": [
         [
             2.5
@@ -311,11 +328,11 @@ def test_the_column_form():
             3.0
         ]
     ]
-}"""
-    )
-    assert (
-        _text.outputs_by_name({"n": np.uint8([7]), "s_bytes": np.array(b"hello", object), "e": np.empty(0, bool)})
-        == """{
+}""",
+    ),
+    "several outputs": (
+        {"n": np.uint8([7]), "s_bytes": np.array(b"hello", object), "e": np.empty(0, bool)},
+        """{
     "outputs": {
         "e": [],
         "n": [
@@ -325,9 +342,15 @@ def test_the_column_form():
             "b64": "aGVsbG8="
         }
     }
-}"""
-    )
-    assert _text.outputs_by_name({"y": np.float32(3)}) == '{\n    "outputs": 3.0\n}'
+}""",
+    ),
+    "a scalar": ({"y": np.float32(3)}, '{\n    "outputs": 3.0\n}'),
+}
+
+
+@pytest.mark.parametrize(("outputs", "expected"), COLUMN_FORMS.values(), ids=COLUMN_FORMS)
+def test_the_column_form(outputs, expected):
+    assert _text.outputs_by_name(outputs) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int8", "int64", "uint8", "uint64", "bool"])
@@ -340,29 +363,43 @@ def test_all_shapes_can_be_read_back(dtype):
             assert json.loads(_text.predictions({"y": array}))["predictions"] == array.tolist()
 
 
-def test_outputs_that_can_not_be_written():
-    assert failure(_text.predictions, {"y": np.float32(1)}) == (
-        "INVALID_ARGUMENT: Tensor name: y has no shape information "
-    )
-    assert failure(_text.predictions, {"y": np.zeros(2), "z": np.zeros(3)}) == (
-        "INVALID_ARGUMENT: Tensor name: z has inconsistent batch size: 3 expecting: 2"
-    )
-    for write in (_text.predictions, _text.outputs_by_name):
-        assert failure(write, {}) == "INVALID_ARGUMENT: Cannot convert empty tensor map to JSON"
-        assert failure(write, {"y": np.float16([1])}) == (
-            "INVALID_ARGUMENT: Failed to write JSON value for tensor type: half"
-        )
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({"y": np.float32(1)}, "INVALID_ARGUMENT: Tensor name: y has no shape information "),
+        (
+            {"y": np.zeros(2), "z": np.zeros(3)},
+            "INVALID_ARGUMENT: Tensor name: z has inconsistent batch size: 3 expecting: 2",
+        ),
+    ],
+    ids=["no rows", "rows that differ"],
+)
+def test_outputs_that_have_no_row_form(outputs, text):
+    assert failure(_text.predictions, outputs) == text
 
 
-def test_results():
-    result = pb.ClassificationResult()
-    for scores in ((0.75, 0.25), (1.0,)):
-        row = result.classifications.add()
-        for label, score in zip("ab", scores, strict=False):
-            row.classes.add(label=label, score=score)
-    assert _text.classifications(result) == ('{\n    "results": [[["a", 0.75], ["b", 0.25]], [["a", 1.0]]\n    ]\n}')
-    result = pb.RegressionResult(regressions=[pb.Regression(value=value) for value in (3, 0.5)])
-    assert _text.regressions(result) == '{\n    "results": [3.0, 0.5]\n}'
+@pytest.mark.parametrize("write", [_text.predictions, _text.outputs_by_name])
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        ({}, "INVALID_ARGUMENT: Cannot convert empty tensor map to JSON"),
+        ({"y": np.float16([1])}, "INVALID_ARGUMENT: Failed to write JSON value for tensor type: half"),
+    ],
+    ids=["none", "half"],
+)
+def test_outputs_that_can_not_be_written(write, outputs, text):
+    assert failure(write, outputs) == text
+
+
+def test_classes():
+    classes = Classes(np.array([[b"a", b"b"], [b"b", b"a"]], object), np.float32([[0.75, 0.25], [1, 0]]))
+    assert _text.classifications(classes) == (
+        '{\n    "results": [[["a", 0.75], ["b", 0.25]], [["b", 1.0], ["a", 0.0]]\n    ]\n}'
+    )
+
+
+def test_values():
+    assert _text.regressions(np.float32([3, 0.5])) == '{\n    "results": [3.0, 0.5]\n}'
 
 
 def test_errors():
@@ -379,11 +416,11 @@ def test_examples_are_what_tensorflow_reads():
             {}]}"""
     )
     document["examples"][0]["big"] = [1e40, float("-inf"), 10**400]
-    sent = read_examples(document).example_list_with_context
+    sent = read_examples(document)
     assert tf.train.Example.FromString(sent.context) == tf.train.Example(
         features=tf.train.Features(feature={"c": tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"all"]))})
     )
-    first, second = (tf.train.Example.FromString(example) for example in sent.examples)
+    first, second = (tf.train.Example.FromString(example) for example in sent.serialized)
     assert not second.features.feature
     features = first.features.feature
     assert list(features["i"].int64_list.value) == [1, -2, 1]
@@ -392,7 +429,8 @@ def test_examples_are_what_tensorflow_reads():
     assert list(features["one"].int64_list.value) == [7]
     assert features["none"].WhichOneof("kind") is None
     assert list(features["big"].float_list.value) == [float("inf"), float("-inf"), float("inf")]
-    assert len(read_examples({"examples": [{"x": 1}]}).example_list.examples) == 1
+    alone = read_examples({"examples": [{"x": 1}]})
+    assert (len(alone.serialized), alone.context) == (1, None)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.rpc.security import Tokens, ssl_credentials
 from keraslight_serving.server.rpc.server import listen, make_server
@@ -234,7 +235,7 @@ def test_token_files_that_can_not_be_used(tmp_path, publish):
         ModelServer("tiny", base, auth_token_file=tmp_path).start()
     empty = tmp_path / "empty"
     empty.write_text("\n \n")
-    with pytest.raises(StartError, match="`auth_token_file` must hold a token a line. Received: .*, without one"):
+    with pytest.raises(StartError, match="`auth_token_file` must hold one token per line. Received: .*, without one"):
         ModelServer("tiny", base, auth_token_file=empty).start()
 
 
@@ -285,10 +286,10 @@ def test_large_messages_pass_by_default(publish):
 
 
 def test_a_port_is_shared_only_on_purpose(server):
-    service = Service(server._repository)
+    messages = Messages(Service(server._repository))
 
     def make(**options):
-        return make_server(service, **options)
+        return make_server(messages, **options)
 
     first, second = make(shared_port=True), make(shared_port=True)
     (port,) = listen(first, ["127.0.0.1:0"], None)

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from keraslight_serving.server import ModelServer
 from keraslight_serving.server.base.errors import StatusError
-from keraslight_serving.server.running.signatures import read_inputs
+from keraslight_serving.server.calls.messages import read_inputs
+from keraslight_serving.server.running.signatures import Signature
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 from tensorflow_serving.apis import (
@@ -226,7 +227,7 @@ def _signature_with_a_default():
     for name in ("x", "y"):
         signature.inputs[name].name = f"{name}:0"
     signature.defaults["y"].CopyFrom(to_tensor(np.float32(2)))
-    return signature
+    return Signature.of(signature)
 
 
 def test_inputs_that_are_not_sent_come_from_the_defaults():

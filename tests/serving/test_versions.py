@@ -10,20 +10,16 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, ModelNotFound
 from keraslight_serving.server import ModelServer, StartError
-from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
 
+from tests.serving.helpers import until
+
 IMAGE = np.zeros((1, 8, 8, 1), np.float32)
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def states(client):
@@ -166,21 +162,30 @@ def _start_error(base):
     return str(caught.value)
 
 
-def test_starts_that_can_not_succeed(tmp_path, publish):
+def test_a_base_path_that_is_missing_stops_the_start(tmp_path):
     assert _start_error(tmp_path / "nowhere") == (
         f"`model_base_path` must be an existing folder. Received: {tmp_path / 'nowhere'}"
     )
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert _start_error(empty).startswith("`model_base_path` must hold a version folder")
-    (empty / "1").mkdir()
-    assert "does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)" in (
-        _start_error(empty)
-    )
-    (empty / "1" / "saved_model.pb").write_bytes(b"\xff\xff")
-    assert "as binary proto" in _start_error(empty)
-    (empty / "1" / "saved_model.pb").write_bytes(pb.SavedModel().SerializeToString())
-    assert "Could not find meta graph def matching supplied tags: { serve }" in _start_error(empty)
+
+
+def test_a_base_path_without_versions_stops_the_start(tmp_path):
+    assert _start_error(tmp_path).startswith("`model_base_path` must hold a version folder")
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, "does not appear to contain a SavedModel bundle (should have a file called `saved_model.pb`)"),
+        (b"\xff\xff", "as binary proto"),
+        (pb.SavedModel().SerializeToString(), "Could not find meta graph def matching supplied tags: { serve }"),
+    ],
+    ids=["no SavedModel", "no proto", "no graph to serve"],
+)
+def test_a_version_that_can_not_be_read_stops_the_start(tmp_path, content, text):
+    (tmp_path / "1").mkdir()
+    if content is not None:
+        (tmp_path / "1" / "saved_model.pb").write_bytes(content)
+    assert text in _start_error(tmp_path)
 
 
 def test_a_saved_model_without_tflite_is_loaded_at_the_start(publish):
@@ -194,30 +199,12 @@ def test_a_taken_port(publish):
         ModelServer("tiny", base, port=server.port).start()
 
 
-def test_arguments_out_of_range():
-    with pytest.raises(ValueError, match="`port` must be between 0 and 65535. Received: 70000"):
-        ModelServer("tiny", ".", port=70000)
-    with pytest.raises(ValueError, match="`num_threads` must be at least 1. Received: 0"):
-        ModelServer("tiny", ".", num_threads=0)
-    with pytest.raises(ValueError, match="`model_name` must not be empty"):
-        ModelServer("", ".")
+def test_a_server_has_no_port_before_its_start():
     with pytest.raises(RuntimeError, match="has a port once it is started"):
         _ = ModelServer("tiny", ".").port
 
 
 # ---------------------------------------------------------------- the repository alone
-
-
-class FakeServable:
-    saved_model_loaded = False
-
-    def __init__(self, folder: Path) -> None:
-        if (folder / "broken").exists():
-            raise invalid("broken on purpose")
-        self.closed = False
-
-    def close(self):
-        self.closed = True
 
 
 def repository_of(base_path, load) -> Repository:
@@ -228,7 +215,7 @@ def test_a_version_is_unloaded_when_its_last_request_is_done(tmp_path):
     (tmp_path / "1").mkdir()
     repository = repository_of(tmp_path, lambda name, folder, eager: FakeServable(folder))
     repository.start()
-    spec = pb.ModelSpec(name="m")
+    spec = ModelSpec("m")
 
     def now():
         return {status.version: status.state for status in repository.status(spec)}
@@ -260,7 +247,7 @@ def test_a_failed_version_is_not_tried_at_every_poll(tmp_path):
     repository.start()
     time.sleep(0.2)
     assert tried == ["2", "1"]
-    failed = repository.status(pb.ModelSpec(name="m"))[0]
+    failed = repository.status(ModelSpec("m"))[0]
     assert (failed.status.error_code, failed.status.error_message) == (
         grpc.StatusCode.INVALID_ARGUMENT.value[0],
         "broken on purpose",

@@ -13,6 +13,7 @@ from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 from tensorflow_serving.apis import get_model_status_pb2, prediction_log_pb2
 
@@ -73,7 +74,7 @@ def load(monkeypatch):
 
     def loaded(folder, **arguments):
         ran.clear()
-        servable = Loader(**arguments)("tiny", folder, False)
+        servable = Loader(Settings("tiny", folder.parent, **arguments))("tiny", folder, False)
         return servable, list(ran)
 
     return loaded
@@ -103,13 +104,13 @@ def test_what_needs_tensorflow_is_passed_over_until_it_is_loaded(folder, png, ca
     assert ran == ["serving_default"]
     assert not servable.saved_model_loaded
     assert "1 requests replayed in" in caplog.text
-    assert "4 passed over that need TensorFlow" in caplog.text
+    assert "4 skipped that need TensorFlow" in caplog.text
 
 
 def test_a_batcher_is_warmed_up_too(folder):
     write(folder, predict_log())
     metrics = Metrics()
-    loader = Loader(metrics=metrics, enable_batching=True)
+    loader = Loader(Settings("tiny", folder.parent, enable_batching=True), metrics)
     loader("tiny", folder, False)
     loader.close()
     assert ':keraslight:serving:queue_latency_count{model_name="tiny",engine="litert"} 1' in metrics.render().decode()
@@ -151,23 +152,28 @@ def test_at_most_a_thousand(folder, load):
         load(folder)
 
 
-def test_damaged_files(folder, load):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"no record",
+        lambda content: content[:-1],
+        lambda content: content[:-4],
+        lambda content: content[: len(content) // 2 + 5],
+        lambda content: bytes([content[0] ^ 1]) + content[1:],
+        lambda content: content[:20] + bytes([content[20] ^ 1]) + content[21:],
+        lambda content: b"\xff" * 8 + content[8:],
+    ],
+    ids=["no record", "a byte less", "no checksum", "half", "another length", "other data", "a huge length"],
+)
+def test_a_damaged_file_fails_the_version(folder, load, damage):
     write(folder, predict_log(), predict_log())
-    content = (folder / FILE).read_bytes()
-    for damaged in (
-        b"no record",
-        content[:-1],
-        content[:-4],
-        content[: len(content) // 2 + 5],
-        bytes([content[0] ^ 1]) + content[1:],
-        content[:20] + bytes([content[20] ^ 1]) + content[21:],
-        b"\xff" * 8 + content[8:],
-    ):
-        (folder / FILE).write_bytes(damaged)
-        with pytest.raises(
-            StatusError, match=r"corrupted record at \d+. Please verify your warmup data is in TFRecord"
-        ):
-            load(folder)
+    (folder / FILE).write_bytes(damage((folder / FILE).read_bytes()))
+    with pytest.raises(StatusError, match=r"corrupted record at \d+. Please verify your warmup data is in TFRecord"):
+        load(folder)
+
+
+def test_an_empty_file_holds_no_requests(folder, load):
+    (folder / "assets.extra").mkdir(exist_ok=True)
     (folder / FILE).write_bytes(b"")
     assert load(folder)[1] == []
 

@@ -16,20 +16,16 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
-from keraslight_serving.server.workers.supervisor import Supervisor, _share_of_cpus
+from keraslight_serving.server.workers.supervisor import Supervisor, worker_settings
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
+from tests.serving.helpers import until
+
 IMAGES = np.random.default_rng(1).uniform(0, 255, (3, 8, 8, 1)).astype(np.float32)
-
-
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def children(pid):
@@ -116,12 +112,21 @@ def test_both_workers_answer_and_alike(two, expected):
                 version, found = predict(channel)
                 assert version == 1
                 np.testing.assert_array_equal(found, expected)
-            assert states(channel) == {1: pb.ModelVersionStatus.AVAILABLE}
-            health = health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(service="tiny"), timeout=20
-            )
-            assert health.status == health_pb2.HealthCheckResponse.SERVING
     assert all(activity(pid) - count > 40 for pid, count in zip(workers, before, strict=True))
+
+
+def test_both_workers_tell_the_state_of_the_version(two):
+    for channel in connections(two.address):
+        with channel:
+            assert states(channel) == {1: pb.ModelVersionStatus.AVAILABLE}
+
+
+def test_both_workers_are_healthy(two):
+    for channel in connections(two.address):
+        with channel:
+            request = health_pb2.HealthCheckRequest(service="tiny")
+            health = health_pb2_grpc.HealthStub(channel).Check(request, timeout=20)
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_all_change_to_a_new_version_and_pass_over_a_broken_one(two, base, version_folder, expected):
@@ -219,28 +224,50 @@ def test_workers_end_with_their_supervisor(launch, base):
     until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers))
 
 
-def test_starts_that_can_not_succeed(tmp_path, base):
+def test_there_is_at_least_one_worker(base):
     with pytest.raises(ValueError, match="`workers` must be at least 1. Received: 0"):
-        Supervisor(0, model_name="tiny", model_base_path=base)
+        Supervisor(0, Settings("tiny", base))
+
+
+def test_a_taken_port_stops_the_start(base):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="must be able to listen on"):
-        Supervisor(2, model_name="tiny", model_base_path=base, port=taken.getsockname()[1]).start()
-    supervisor = Supervisor(1, model_name="tiny", model_base_path=tmp_path)
+        Supervisor(2, Settings("tiny", base, port=taken.getsockname()[1])).start()
+
+
+def test_batching_parameters_are_read_before_any_worker_starts(base, tmp_path):
+    settings = Settings("tiny", base, enable_batching=True, batching_parameters_file=tmp_path / "missing")
+    with pytest.raises(ValueError, match="Invalid protobuf file: '.*missing'"):
+        Supervisor(2, settings)
+
+
+def test_a_start_without_a_version_leaves_no_workers(tmp_path):
+    supervisor = Supervisor(1, Settings("tiny", tmp_path))
     with pytest.raises(StartError, match="`model_base_path` must hold a version folder"):
         supervisor.start()
     assert supervisor.pids == []
 
 
-def test_workers_share_the_cpus(monkeypatch):
-    for cpus, workers, threads, interpreters in ((2, 2, 1, 1), (16, 2, 4, 2), (8, 1, 4, 2), (4, 8, 1, 1)):
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, cpus=cpus: range(cpus))
-        assert _share_of_cpus(workers, {}) == {"num_threads": threads, "num_interpreters": interpreters}
-    assert _share_of_cpus(1, {"num_threads": 2})["num_interpreters"] == 2
+@pytest.mark.parametrize(
+    ("cpus", "workers", "given", "expected"),
+    [
+        (2, 2, {}, (1, 1)),
+        (16, 2, {}, (4, 2)),
+        (8, 1, {}, (4, 2)),
+        (4, 8, {}, (1, 1)),
+        (4, 1, {"num_threads": 2}, (2, 2)),
+        (8, 2, {"num_interpreters": 3}, (2, 3)),
+    ],
+)
+def test_workers_share_the_cpus(monkeypatch, cpus, workers, given, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(cpus))
+    found = worker_settings(Settings("tiny", ".", **given), workers)
+    assert (found.num_threads, found.num_interpreters) == expected
 
 
 def test_all_workers_die_while_a_version_comes(publish):
     base = publish(1)
     options = {"file_system_poll_wait_seconds": 0.05, "load_retry_interval_micros": 100_000}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    supervisor = Supervisor(2, Settings("tiny", base, **options)).start()
     try:
         before = supervisor.pids
         for pid in before:
@@ -258,7 +285,7 @@ def test_a_request_that_takes_its_time_holds_up_no_later_version(slow_base, tmp_
     base = tmp_path / "tiny"
     shutil.copytree(slow_base, base)
     options = {"file_system_poll_wait_seconds": 0.05, "num_threads": 1}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=base, **options).start()
+    supervisor = Supervisor(2, Settings("tiny", base, **options)).start()
     try:
         with grpc.insecure_channel(supervisor.address) as channel:
             request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
@@ -300,7 +327,7 @@ def config_file(version_folder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def several(config_file):
     options = {"model_config_file": config_file, "file_system_poll_wait_seconds": 0.1, "num_threads": 1}
-    supervisor = Supervisor(2, **options).start()
+    supervisor = Supervisor(2, Settings(**options)).start()
     yield supervisor
     supervisor.stop()
 
@@ -318,44 +345,71 @@ def reload_request(root, *models):
     return request
 
 
-def test_models_versions_and_labels(several):
+@pytest.mark.parametrize(
+    ("model", "choice", "version"),
+    [("tiny", {}, 2), ("tiny", {"version_label": "old"}, 1), ("other", {}, 7)],
+    ids=repr,
+)
+def test_all_workers_know_models_versions_and_labels(several, model, choice, version):
     for channel in connections(several.address):
         with channel:
-            assert version_of(channel, "tiny") == 2
-            assert version_of(channel, "tiny", version_label="old") == 1
-            assert version_of(channel, "other") == 7
+            assert version_of(channel, model, **choice) == version
+
+
+@pytest.mark.parametrize(
+    ("choice", "text"),
+    [
+        ({"version_label": "new"}, "Unrecognized servable version label: new"),
+        ({"version": {"value": 3}}, "Servable not found for request: Specific(tiny, 3)"),
+    ],
+    ids=repr,
+)
+def test_all_workers_reject_unknown_versions_and_labels(several, choice, text):
+    for channel in connections(several.address):
+        with channel, pytest.raises(grpc.RpcError) as caught:
+            version_of(channel, "tiny", **choice)
+        assert caught.value.details() == text
+
+
+def test_all_workers_list_models_and_their_versions(several):
+    for channel in connections(several.address):
+        with channel:
             assert len(states(channel)) == 2
             listed = call(channel, methods.LIST_MODELS, pb.ListModelsRequest()).model
             assert [(one.name, len(one.model_version_status)) for one in listed] == [("other", 1), ("tiny", 2)]
-            for spec, text in (
-                ({"version_label": "new"}, "Unrecognized servable version label: new"),
-                ({"version": {"value": 3}}, r"Servable not found for request: Specific(tiny, 3)"),
-            ):
-                with pytest.raises(grpc.RpcError) as caught:
-                    version_of(channel, "tiny", **spec)
-                assert caught.value.details() == text
 
 
-def test_a_reload_that_one_worker_is_asked_for_is_everywhere(several, config_file):
-    root, channels = config_file.parent, connections(several.address)
-    call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "third"))
+@pytest.fixture
+def channels(several):
+    opened = connections(several.address)
+    yield opened
+    for channel in opened:
+        channel.close()
+
+
+def test_a_reload_that_one_worker_receives_is_everywhere(channels, config_file):
+    call(channels[0], methods.HANDLE_RELOAD_CONFIG, reload_request(config_file.parent, "tiny", "third"))
     assert [version_of(channel, "third") for channel in channels] == [1] * len(channels)
     listed = call(channels[1], methods.LIST_MODELS, pb.ListModelsRequest()).model
     assert [one.name for one in listed] == ["third", "tiny"]
+
+
+def test_a_worker_rejects_an_invalid_reload(channels, config_file):
     with pytest.raises(grpc.RpcError) as caught:
-        call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(root, "tiny", "tiny"))
+        call(channels[1], methods.HANDLE_RELOAD_CONFIG, reload_request(config_file.parent, "tiny", "tiny"))
     assert caught.value.details() == "Illegal to list model tiny multiple times in config list"
+
+
+def test_a_reload_ends_when_its_caller_leaves(several, channels, config_file):
     stub = channels[2].unary_unary(
         methods.HANDLE_RELOAD_CONFIG.path, methods.HANDLE_RELOAD_CONFIG.request.SerializeToString
     )
-    waiting = stub.future(reload_request(root, "tiny", "nowhere"), timeout=60)  # waits for a folder, as it should
+    waiting = stub.future(reload_request(config_file.parent, "tiny", "nowhere"), timeout=60)  # waits for a folder
     until(lambda: "nowhere" in several.repository.models)
     assert any("(_run)" in thread.name for thread in threading.enumerate())  # the supervisor's
     waiting.cancel()
     until(lambda: not any("(_run)" in thread.name for thread in threading.enumerate()))
     assert [version_of(channel, "tiny") for channel in channels] == [2] * len(channels)
-    for channel in channels:
-        channel.close()
 
 
 # ---------------------------------------------------------------- operations
@@ -365,14 +419,14 @@ def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
     config = tmp_path / "monitoring.config"
     config.write_text("prometheus_config { enable: true }")
     options = {"rest_api_port": 0, "monitoring_config_file": config}
-    supervisor = Supervisor(2, model_name="tiny", model_base_path=publish(1), **options).start()
+    supervisor = Supervisor(2, Settings("tiny", publish(1), **options)).start()
     url = f"{supervisor.rest_address}/monitoring/prometheus/metrics"
     try:
         channels = connections(supervisor.address)
         for _ in range(2):
             for channel in channels:
                 predict(channel)
-        merged = Metrics(supervisor._options["metrics_directory"])
+        merged = Metrics(supervisor.metrics_directory)
         wanted = b':tensorflow:serving:request_count{model_name="tiny",status="OK"} 24'
         until(lambda: wanted in merged.render(), 10)  # each worker writes every second
         for _ in range(8):  # connections that the kernel deals out to both
@@ -384,7 +438,7 @@ def test_metrics_of_all_workers_are_added_up(publish, tmp_path):
             channel.close()
     finally:
         supervisor.stop(1)
-    assert not Path(supervisor._options["metrics_directory"]).exists()
+    assert not Path(supervisor.metrics_directory).exists()
 
 
 def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
@@ -399,7 +453,7 @@ def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
             }} }} }}"""
     )
     options = {"grpc_socket_path": tmp_path / "grpc.sock", "auth_token_file": tokens}
-    supervisor = Supervisor(2, model_config_file=config, **options).start()
+    supervisor = Supervisor(2, Settings(model_config_file=config, **options)).start()
     try:
         for address in (supervisor.address, f"unix:{tmp_path / 'grpc.sock'}"):
             with grpc.insecure_channel(address) as channel:
@@ -413,4 +467,4 @@ def test_a_unix_socket_tokens_and_a_request_log(publish, tmp_path):
 
 def test_tls_files_that_can_not_be_used(publish, tmp_path):
     with pytest.raises(StartError, match="`ssl_config_file` must be a readable text file. Received: "):
-        Supervisor(2, model_name="tiny", model_base_path=publish(1), ssl_config_file=tmp_path / "no").start()
+        Supervisor(2, Settings("tiny", publish(1), ssl_config_file=tmp_path / "no")).start()

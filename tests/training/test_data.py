@@ -99,16 +99,22 @@ def test_validation_is_in_order_and_whole(data):
     assert len(targets) == data.validation_count == 24
 
 
-def test_arrays_that_do_not_fit(small):
-    pixels = np.zeros((4, 12, 12, 1), np.uint8)
-    with pytest.raises(InvalidArgumentError, match=r"uint8 of shape \(4, 12, 12, 1\)\. Received: float32 of shape"):
-        ImageData.from_arrays(pixels.astype(np.float32), [0, 0, 1, 1], "ab", small)
-    with pytest.raises(InvalidArgumentError, match=r"`targets` must be in 0\.\.1\. Received: 0\.\.2\."):
-        ImageData.from_arrays(pixels, [0, 0, 1, 2], "ab", small)
-    with pytest.raises(InvalidArgumentError, match=r"`validation_split` must be in \(0, 1\)\. Received: .*=1\."):
-        ImageData.from_arrays(pixels, [0, 0, 1, 1], "ab", small, validation_split=1)
+@pytest.mark.parametrize(
+    ("dtype", "targets", "split", "text"),
+    [
+        (np.float32, [0, 0, 1, 1], 0.2, r"uint8 of shape \(4, 12, 12, 1\)\. Received: float32 of shape"),
+        (np.uint8, [0, 0, 1, 2], 0.2, r"`targets` must be in 0\.\.1\. Received: 0\.\.2\."),
+        (np.uint8, [0, 0, 1, 1], 1, r"`validation_split` must be in \(0, 1\)\. Received: .*=1\."),
+    ],
+)
+def test_arrays_that_do_not_fit(small, dtype, targets, split, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        ImageData.from_arrays(np.zeros((4, 12, 12, 1), dtype), targets, "ab", small, validation_split=split)
+
+
+def test_a_batch_has_an_image(data):
     with pytest.raises(InvalidArgumentError, match=r"`batch_size` must be at least 1\. Received: batch_size=0\."):
-        ImageData.from_arrays(pixels, [0, 0, 1, 1], "ab", small).train(0)
+        data.train(0)
 
 
 def test_a_class_with_one_image_can_not_be_split(small):
@@ -158,17 +164,22 @@ def test_images_without_labels_come_from_files_and_folders(folder):
     np.testing.assert_array_equal(load_images([folder / "red", folder / "blue" / "0.png"], RGB, limit=100)[-1], few[0])
 
 
-def test_images_without_labels_that_are_none(folder):
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("empty", "A folder of images must hold at least one .jpg, .* file. Received: .*/empty"),
+        ("nothing", "Images must be in files or folders that exist. Received: .*/nothing"),
+        (".", "An image file must be readable. Received: .*/red/9.png: Unknown image file format"),
+    ],
+)
+def test_images_without_labels_that_are_none(folder, path, text):
     (folder / "empty").mkdir()
-    broken = folder / "red" / "9.png"
-    broken.write_bytes(b"this is no image")
-    for paths, text in [
-        (folder / "empty", f"A folder of images must hold at least one .jpg, .* file. Received: {folder}/empty"),
-        (folder / "nothing", f"Images must be in files or folders that exist. Received: {folder}/nothing"),
-        (folder, f"An image file must be readable. Received: {broken}: Unknown image file format"),
-    ]:
-        with pytest.raises(DataError, match=text):
-            load_images(paths, RGB)
+    (folder / "red" / "9.png").write_bytes(b"this is no image")
+    with pytest.raises(DataError, match=text):
+        load_images(folder / path, RGB)
+
+
+def test_images_without_labels_need_a_path_and_a_limit_above_0(folder):
     with pytest.raises(InvalidArgumentError, match="`paths` must name at least one file or folder. Received: none"):
         load_images([], RGB)
     with pytest.raises(InvalidArgumentError, match="`limit` must be at least 1, or None. Received: 0"):

@@ -75,7 +75,7 @@ def test_a_killed_run_ends_like_an_uninterrupted_one(build, data, recipe, run, t
         train(fresh(build), data, recipe, run_dir=killed, callbacks=[Kill(after_epoch=1)], progress=False)
     assert not (killed / "curves.png").exists()
     assert load_run(killed)[1]["metrics"]["finished"] is False
-    (killed / "writing.best.keras").write_bytes(b"half a file")
+    (killed / ".123.best.keras").write_bytes(b"half a file")
     with pytest.raises(KeyboardInterrupt):
         train(fresh(build, 2), data, recipe, run_dir=killed, callbacks=[Kill(in_step=(1, 2))], progress=False)
     resumed = train(fresh(build, 3), data, recipe, run_dir=killed, progress=False)
@@ -106,7 +106,7 @@ def test_a_finished_run_is_not_trained_again(build, data, recipe, run):
 
 
 def test_another_recipe_data_or_model_is_no_resume(build, data, recipe, run):
-    start = r"To start afresh, pass another `run_dir` or `resume=False`.*Received: .*run, where "
+    start = r"To start over, pass another `run_dir` or `resume=False`.*Received: .*run, where "
     with pytest.raises(InvalidArgumentError, match=start + r"recipe\.learning_rate was 0\.01 and is now 0\.02\."):
         train(fresh(build), data, recipe.replace(learning_rate=0.02), run_dir=run.run_dir, progress=False)
     other = ImageData.from_arrays(255 - data.pixels, data.targets, data.labels, data.preprocessing)
@@ -161,6 +161,9 @@ def test_a_folder_that_is_no_run(tmp_path):
     text = r"must hold model\.json and best\.keras.*Received: .* without model\.json and best\.keras\."
     with pytest.raises(InvalidArgumentError, match=text):
         load_run(tmp_path)
+
+
+def test_a_run_with_a_damaged_description(tmp_path):
     (tmp_path / "best.keras").touch()
     (tmp_path / "model.json").write_text("{")
     with pytest.raises(InvalidArgumentError, match=r"model\.json must be JSON as `train` writes it\."):
@@ -238,19 +241,31 @@ def test_progress_shows_a_bar_on_a_terminal(build, data, recipe, tmp_path, capsy
     assert re.search(r"\d+/12", err)
 
 
-def test_models_that_do_not_fit_the_data(build, data, recipe, tmp_path):
-    with pytest.raises(InvalidArgumentError, match=r"one score for each of the 3 labels\. Received: .*\(None, 4\)\."):
-        train(build(4), data, recipe, run_dir=tmp_path)
-    with pytest.raises(InvalidArgumentError, match=r"size, \(12, 12, 1\)\. Received: a model for \(16, 16, 1\)\."):
-        train(build(size=16), data, recipe, run_dir=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"classes": 4}, r"one score for each of the 3 labels\. Received: .*\(None, 4\)\."),
+        ({"size": 16}, r"size, \(12, 12, 1\)\. Received: a model for \(16, 16, 1\)\."),
+        ({"activation": "sigmoid"}, r"must end in a softmax .*Received: sigmoid at the end of '"),
+    ],
+)
+def test_models_that_do_not_fit_the_data(build, data, recipe, tmp_path, arguments, text):
+    with pytest.raises(InvalidArgumentError, match=text):
+        train(build(**arguments), data, recipe, run_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_another_preprocessing_than_the_data(build, data, recipe, tmp_path):
     other = ImageNormalization(data.preprocessing.replace(mean=(0.4,), crop_mode="center"))
     text = (
         r"crop_mode=center in the model and squash in the data, mean=\(0\.4,\) in the model and \(0\.5,\) in the data\."
     )
     with pytest.raises(InvalidArgumentError, match=text):
         train(build(normalization=other), data, recipe, run_dir=tmp_path)
-    with pytest.raises(InvalidArgumentError, match=r"must end in a softmax .*Received: sigmoid at the end of '"):
-        train(build(activation="sigmoid"), data, recipe, run_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_with_two_outputs(data, recipe, tmp_path):
     images = keras.Input((12, 12, 1))
     two = keras.Model(images, [images, images])
     with pytest.raises(InvalidArgumentError, match=r"Received: Functional with 1 inputs and 2 outputs\."):

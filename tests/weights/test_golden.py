@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import golden_rule
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import keraslight
+from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 FIXTURES = sorted(path.name for path in GOLDEN.glob("*.npz"))

@@ -1,4 +1,6 @@
 import logging
+import sys
+import types
 
 import keras
 import numpy as np
@@ -13,8 +15,9 @@ from keraslight.errors import (
     WeightsMismatchError,
     WeightsUnavailableError,
 )
-from keraslight.weights import CHECKPOINTS
-from keraslight.weights.loader import _layer_slots
+from keraslight.weights import CHECKPOINTS, load_weights
+from keraslight.weights.files import fetch
+from keraslight.weights.loader import layer_slots
 
 SHAPE = (32, 32, 3)
 
@@ -34,7 +37,7 @@ def torch_tensors(model) -> dict[str, np.ndarray]:
     tensors = {}
     for ours, theirs in names_of(model):
         layer = model.get_layer(ours)
-        for suffix, slot in _layer_slots(layer):
+        for suffix, slot in layer_slots(layer):
             value = np.asarray(slot.variable)
             if isinstance(layer, keras.layers.DepthwiseConv2D):
                 value = value.transpose(2, 3, 0, 1)
@@ -84,8 +87,6 @@ def test_another_shape_is_listed_on_both_sides_and_nothing_is_assigned(checkpoin
     _, tensors, _ = checkpoint
     tensors = {**tensors, "bn1.bias": np.zeros(7, np.float32)}
     save_file(tensors, tmp_path / "bad.safetensors")
-    from keraslight.weights import load_weights
-
     model = small()
     before = [np.asarray(v) for v in model.weights]
     names = names_of(model)
@@ -136,16 +137,22 @@ def test_keras_files(ending, checkpoint, tmp_path):
         keraslight.create_model("mobilenet_v4_conv_medium", input_shape=SHAPE, weights=path)
 
 
-def test_files_that_are_none(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is no file"):
+def test_a_missing_file_is_an_error():
+    with pytest.raises(InvalidArgumentError, match="Received: 'imagnet', which is not a file"):
         small(weights="imagnet")
+
+
+def test_a_file_of_another_format_is_an_error(tmp_path):
     (tmp_path / "weights.onnx").write_bytes(b"")
     with pytest.raises(InvalidArgumentError, match=r"must end in \.safetensors, \.pth, \.keras or \.weights\.h5"):
         small(weights=tmp_path / "weights.onnx")
-    for name in ("a.safetensors", "a.keras", "a.weights.h5"):
-        (tmp_path / name).write_bytes(b"not a checkpoint")
-        with pytest.raises(WeightsMismatchError, match=name):
-            small(weights=tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.keras", "a.weights.h5"])
+def test_a_broken_file_is_an_error(name, tmp_path):
+    (tmp_path / name).write_bytes(b"not a checkpoint")
+    with pytest.raises(WeightsMismatchError, match=name):
+        small(weights=tmp_path / name)
 
 
 def test_imagenet_from_the_cache(monkeypatch, tmp_path):
@@ -197,17 +204,19 @@ def test_another_number_of_channels_adapts_the_first_convolution(channels, check
         np.testing.assert_allclose(other(grey), model(grey.repeat(3, axis=3)), atol=1e-5)
 
 
-def test_pth_files_need_pytorch(checkpoint, tmp_path, monkeypatch):
-    """PyTorch is no dependency: its reader is stood in for by the two calls that are made of it."""
-    import sys
-    import types
-
-    model, tensors, _ = checkpoint
+def test_pth_files_need_pytorch(tmp_path, monkeypatch):
     file = tmp_path / "reference.pth"
     file.write_bytes(b"zip")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"Reading reference.pth needs PyTorch: pip install torch"):
         small(weights=file)
+
+
+def test_pth_files_are_read_with_pytorch(checkpoint, tmp_path, monkeypatch):
+    """PyTorch is not a dependency, so a fake with the two calls in use stands in for it."""
+    model, tensors, _ = checkpoint
+    file = tmp_path / "reference.pth"
+    file.write_bytes(b"zip")
 
     class Tensor:
         def __init__(self, array):
@@ -222,11 +231,12 @@ def test_pth_files_need_pytorch(checkpoint, tmp_path, monkeypatch):
 
 
 def test_models_without_published_weights_say_so():
-    from keraslight.weights.files import fetch
-
     with pytest.raises(
         WeightsUnavailableError, match="No ImageNet weights are published for 'net'.*checkpoint='ref/n'"
     ):
         fetch("ref/n", "net")
+
+
+def test_an_unreachable_address_says_so():
     with pytest.raises(WeightsUnavailableError, match="could not be fetched from file:///nowhere/net-0000.pth"):
         fetch("torchvision/net", "net", "file:///nowhere/net-0000.pth")

@@ -1,7 +1,7 @@
-"""Pictures of what a model costs and does. Each returns a matplotlib `Figure` and writes it to `path=` if asked.
+"""Plots of what a model costs and does. Each returns a matplotlib `Figure` and writes it to `path` if given.
 
-Colors are told apart by color-blind readers, and everything that a color says is also said by a place, a marker, a line
-style or a lightness, so that prints in grey are readable.
+Color-blind readers can distinguish the colors. Everything that a color shows is also shown by a position, a marker, a
+line style or lightness, so that the plots are readable in grayscale.
 """
 
 from keraslight.analysis.plots.architecture import plot_architecture

@@ -1,4 +1,4 @@
-"""A model's stages as boxes to scale: how resolution falls and channels rise."""
+"""A model's stages as boxes drawn to scale: how resolution falls and the number of channels rises."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import keras
+import numpy as np
 
 from keraslight._pictures import HEAT, checked_path, finished, new_figure
 from keraslight.analysis.profile import LayerCost, profile
@@ -16,7 +17,7 @@ from keraslight.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST = 80  # boxes; more could not be labelled
+_MOST = 80  # boxes; more can't be labeled
 
 
 def plot_architecture(
@@ -28,19 +29,19 @@ def plot_architecture(
 ) -> Figure:
     """Draws the model's stages to scale, from left to right.
 
-    A box's height is the height of the stage's output map in pixels, its width the number of its channels, each on one
-    scale for the whole model; vectors are one pixel high. A box is the darker, the larger its share of the model's
-    multiply-adds. Groups that neither multiply nor learn are left out, unless they give a map another size or a tensor
-    other channels; flattening and global pooling do neither.
+    The height of a box is the height of the stage's output map in pixels, its width is the number of channels, each on
+    one scale for the whole model; vectors are one pixel high. The larger a box's share of the model's multiply-adds,
+    the darker it is. Groups without multiply-adds and parameters are left out, unless they change the size of a map or
+    the number of channels; flattening and global pooling do neither.
 
     Args:
         model: A functional or built Sequential model.
-        by: What a box is. `"block"` and `"layer"` suit small models: 80 boxes at most.
-        input_shape: (H, W, C) where the model leaves sides open.
-        path: Also write the figure here, .png or .svg.
+        by: What a box stands for. `"block"` and `"layer"` suit small models (at most 80 boxes).
+        input_shape: (H, W, C) if the model leaves sides open.
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: there are more than 80 boxes, a size is open, or `by` or `path` breaks its rule.
+        InvalidArgumentError: There are more than 80 boxes, a size is open, or `by` or `path` is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
@@ -54,8 +55,8 @@ def plot_architecture(
 
     channels = [row.output[-1] for row in rows]
     heights = [row.output[0] if len(row.output) > 1 else 1 for row in rows]
-    # Every box has a slot at least as wide as its text, so that texts stay apart; boxes keep their scale.
-    narrowest, drawn = 0.27, max(8.0, 0.5 * len(rows))  # inches of a slot, and of all channels together
+    # Every box has a slot at least as wide as its text, so that texts don't overlap; boxes keep their scale.
+    narrowest, drawn = 0.27, max(8.0, 0.5 * len(rows))  # in inches: a slot, and all channels together
     scale = drawn / sum(channels)
     slots = [max(count * scale + 0.06, narrowest) for count in channels]
 
@@ -71,7 +72,7 @@ def plot_architecture(
     left, centers = 0.0, []
     for row, slot, count, height in zip(rows, slots, channels, heights, strict=True):
         center, width = left + slot / 2, count * scale
-        color = shades.to_rgba(100 * row.macs / (costs.macs or 1))
+        color = shades.to_rgba(np.array(100 * row.macs / (costs.macs or 1)))
         axes.bar(center, height, width, color=color, edgecolor="black", linewidth=0.8)
         centers.append(center)
         left += slot
@@ -86,7 +87,7 @@ def plot_architecture(
     axes.tick_params(axis="x", length=0)
     ticks = [max(heights)]
     for height in sorted({0, *heights}, reverse=True):
-        if ticks[-1] - height > max(heights) / 20:  # nearer ones would cover each other
+        if ticks[-1] - height > max(heights) / 20:  # closer ones would overlap
             ticks.append(height)
     axes.set_yticks(ticks)
     axes.grid(axis="y", color="0.9")

@@ -1,4 +1,4 @@
-"""Where the multiply-adds, the parameters and the memory of models go, as bars."""
+"""Multiply-adds, parameters and memory of models as bars."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_METRICS = {  # attribute of a LayerCost -> thousand of its unit, names of the unit's powers, axis label
+_METRICS = {  # attribute of a LayerCost -> base of its unit prefixes, units, axis label
     "macs": (1000, ("", " k", " M", " G", " T"), "multiply-adds"),
     "parameters": (1000, ("", " k", " M", " G", " T"), "parameters"),
     "activation_bytes": (1024, (" B", " KiB", " MiB", " GiB", " TiB"), "memory of the maps"),
@@ -32,20 +32,20 @@ def plot_costs(
     metrics: Sequence[str] = ("macs", "parameters", "activation_bytes"),
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws what each stage of one or several models costs for one image.
+    """Draws the costs of each stage of one or several models for one image.
 
-    A row of panels a model, a column a metric; the panels of a column share their scale, so that bars of different
-    models can be compared. Each bar carries its value and its share of the model's total.
+    There is one row of panels per model and one column per metric. The panels of a column share their scale, so that
+    models can be compared. Each bar is labeled with its value and its share of the model's total.
 
     Args:
-        models: Models with a fixed input size, or what `profile` returned for them (give `input_shape` there).
-        by: What a bar is.
-        metrics: Of `"macs"`, `"parameters"`, `"activation_bytes"` (of all maps; the title has the peak) and
+        models: Models with a fixed input size, or their profiles (pass `input_shape` to `profile`).
+        by: What a bar stands for.
+        metrics: Any of `"macs"`, `"parameters"`, `"activation_bytes"` (of all maps; the title shows the peak) and
             `"access_bytes"`; see `LayerCost`.
-        path: Also write the figure here, .png or .svg.
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: there is no model, a metric, `by` or `path` breaks these rules, or a size is open.
+        InvalidArgumentError: There is no model, a size is open, or a metric, `by` or `path` is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
@@ -73,7 +73,7 @@ def plot_costs(
         line[0].set_ylim(len(rows) - 0.5, -0.5)  # the first stage on top
     for name, axes in zip(metrics, panels[-1], strict=True):
         greatest = max((getattr(row, name) for rows in groups for row in rows), default=0)
-        axes.set_xlim(0, 1.55 * greatest or 1)  # room for the bars' texts; the whole column shares it
+        axes.set_xlim(0, 1.55 * greatest or 1)  # room for the bars' labels, shared by the whole column
         axes.set_xlabel(_METRICS[name][2])
         if _METRICS[name][0] == 1024 and greatest:  # steps of a power of 2, so that ticks are whole KiB or MiB
             axes.set_xticks([tick * 2 ** int(math.log2(greatest / 2)) for tick in range(4)])
@@ -94,7 +94,7 @@ def _bars(axes: Axes, name: str, values: list[int], color: str) -> None:
 
 
 def _short(name: str, value: float) -> str:
-    """Three digits with the unit's power: 928, 10.4 k, 3.12 MiB."""
+    """Formats a value with three digits and a unit: 928, 10.4 k, 3.12 MiB."""
     thousand, powers, _ = _METRICS[name]
     power = 0
     while abs(value) >= 999.5 and power < len(powers) - 1:

@@ -1,4 +1,4 @@
-"""The feature maps that layers make of an image."""
+"""Feature maps that layers make of an image."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-from keras.layers import Cropping2D, Permute, Reshape, ZeroPadding2D
 
 from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
-from keraslight.analysis._evaluate import feature_maps, find_map, one_image, to_numpy
-from keraslight.analysis._graph import behaves_like
+from keraslight.analysis._maps import Map, feature_maps, find_map, one_image, to_numpy
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers import ChannelSlice
+from keraslight.graph import read
+from keraslight.graph.kinds import kind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Layers that show nothing new.
-_MOVES = (ZeroPadding2D, Cropping2D, Reshape, Permute, ChannelSlice)
 
 
 def plot_features(
@@ -31,32 +27,32 @@ def plot_features(
     channels: int = 8,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws what layers make of an image: a row a layer, a picture a channel.
+    """Draws what layers make of an image: one row per layer, one picture per channel.
 
-    Of each layer the channels that vary most over the image are shown, the most varied first; each picture is scaled
-    from its own least to its own greatest value, dark to light. A channel that is the same everywhere is dark.
+    For each layer the channels that vary most over the image are shown, in descending order. Each picture is scaled
+    from its own minimum (dark) to its own maximum (light). A constant channel is dark.
 
     Args:
         model: A functional or built Sequential model of one image (B, H, W, C), channels last.
         image: (H, W, C), as the model takes it.
         layers: Names of layers whose output is a map (B, h, w, c); `inner/conv` inside a nested model. None takes the
-            last map of every resolution, padding and the like aside. Of a layer that is called several times, the last
-            call is shown.
-        channels: How many channels of a layer to show at most; at least 1.
-        path: Also write the figure here, .png or .svg.
+            last map of every resolution, ignoring padding and similar layers. If a layer is called several times, the
+            last call is shown.
+        channels: Largest number of channels per layer (at least 1).
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: a layer is unknown or makes no map, the image does not fit, or an argument breaks these
-            rules.
+        InvalidArgumentError: A layer is unknown or makes no map, the image doesn't fit, or an argument is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
     if channels < 1:
         raise InvalidArgumentError(f"`channels` must be at least 1. Received: channels={channels}.")
-    batch = one_image(model, image)
-    maps, _ = feature_maps(model, keras.ops.convert_to_tensor(batch))
+    graph = read(model, opaque=True)
+    batch = one_image(graph, image)
+    maps, _ = feature_maps(graph, keras.ops.convert_to_tensor(batch))
     if layers is None:
-        made = {name: found for name, found in maps.items() if not behaves_like(found.layer, _MOVES)} or maps
+        made = {name: found for name, found in maps.items() if not _only_moves(found)} or maps
         layers = list({tuple(found.tensor.shape[1:3]): name for name, found in made.items()}.values())
     if not layers:
         raise InvalidArgumentError("`layers` must name at least one layer. Received: none.")
@@ -80,3 +76,9 @@ def plot_features(
                     rotation=0, ha="right", va="center", fontsize="small",
                 )  # fmt: skip
     return finished(figure, target)
+
+
+def _only_moves(found: Map) -> bool:
+    """Whether a layer pads, crops, reshapes or slices, so that its map shows nothing new."""
+    row = kind(found.call.layer)
+    return row.field in ("margin", "reshape", "permute") or row.channels is not None

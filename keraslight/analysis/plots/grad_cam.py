@@ -1,4 +1,4 @@
-"""A class activation map over its image."""
+"""A class activation map on top of its image."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def plot_grad_cam(
     labels: Sequence[str] | None = None,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws where a classifier looks: the image, and over it in grey the places that speak for a class.
+    """Draws where a classifier looks: the image, and in grayscale with a heat map of what speaks for a class.
 
-    A line surrounds what has more than half of the greatest heat.
+    A line surrounds the area with more than half of the largest heat.
 
     Args:
         model, image, class_index, layer: See `grad_cam`.
-        labels: The classes' names, for the title; such as the contents of a servable's `labels.txt`.
-        path: Also write the figure here, .png or .svg.
+        labels: Names of the classes, for the title, such as the contents of a servable's `labels.txt`.
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: as `grad_cam`, or `path` breaks its rule.
+        InvalidArgumentError: As for `grad_cam`, or `path` is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
@@ -71,8 +71,8 @@ def plot_grad_cam(
 
 
 def _outline(axes: Axes, share: np.ndarray, height: int, width: int) -> None:
-    """A line around the places with more than half of the most: seen in grey too."""
-    edges = np.pad(share, 1, mode="edge")  # the outer places reach to the image's border
+    """Draws a line around the area with more than half of the maximum, which is visible in grayscale."""
+    edges = np.pad(share, 1, mode="edge")  # the outer pixels extend to the image's border
     rows, columns = (
         np.clip((np.arange(-1, places + 1) + 0.5) * side / places - 0.5, -0.5, side - 0.5)
         for places, side in zip(share.shape, (height, width), strict=True)

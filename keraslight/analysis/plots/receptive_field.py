@@ -1,7 +1,8 @@
-"""Receptive fields over an image: what layers can see, and what they look at."""
+"""Receptive fields on top of an image: what layers can see, and what they look at."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,15 @@ import keras
 import numpy as np
 
 from keraslight._pictures import COLORS, HEAT, checked_path, draw_image, finished, new_figure
-from keraslight.analysis._evaluate import one_image
+from keraslight.analysis._maps import one_image
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import read
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_MOST = 6  # boxes that are told apart easily
+_MOST = 6  # boxes that are easy to distinguish
 _LINES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (1, 1)))
 
 
@@ -29,29 +31,29 @@ def plot_receptive_field(
     effective: Any = None,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws the theoretical receptive fields of layers as boxes over an image.
+    """Draws the theoretical receptive fields of layers as boxes on top of an image.
 
-    Each box is the field of the output nearest to the middle of the image. Fields larger than the image are drawn
-    beyond it, where padding is seen.
+    Each box is the field of the output closest to the center of the image. Fields larger than the image extend beyond
+    it, where they see padding.
 
     Args:
         model: A functional model of one image that `receptive_field` can follow.
         image: (H, W, C), as the model takes it.
         layers: Names of one to six layers, as `receptive_field` lists them, that don't see the whole image through
-            pooling or attention. None takes up to six of different field sizes, evenly from the smallest to the largest
-            that is not much larger than the image; the legend then also names the largest of all, and the first layer
-            that sees the whole image.
-        effective: An effective receptive field: (H, W), at least 0, how much each pixel counts for an output; drawn as
-            a heat map over the image.
-        path: Also write the figure here, .png or .svg.
+            pooling or attention. None takes up to six with different field sizes, evenly spaced from the smallest to
+            the largest that is not much larger than the image. The legend then also names the layer with the largest
+            field, and the first layer that sees the whole image.
+        effective: Effective receptive field, (H, W), at least 0: the weight of each pixel for an output. Drawn as a
+            heat map on top of the image.
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: a layer is unknown or sees the whole image, there are more than six, the image or
-            `effective` does not fit, the fields can't be followed, or `path` breaks its rule.
+        InvalidArgumentError: A layer is unknown or sees the whole image, there are more than six, the image or
+            `effective` doesn't fit, the fields can't be followed, or `path` is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
-    pixels = one_image(model, image)[0]
+    pixels = one_image(read(model, opaque=True), image)[0]
     height, width = pixels.shape[:2]
     heat = None if effective is None else np.asarray(effective, "float64")
     if heat is not None and (heat.shape != (height, width) or not (heat >= 0).all() or not heat.max() < np.inf):
@@ -81,10 +83,14 @@ def plot_receptive_field(
     for axes in line:
         for field, box, color, style in zip(fields, boxes, COLORS, _LINES, strict=False):
             corner, box_height, box_width = (box[1], box[0]), *box[2:]
-            # A white rim: seen on dark and on light places.
+            # A white rim makes lines visible on dark and on light areas.
             for line_color, wide, line_style in (("white", 3.6, "-"), (color, 2.0, style)):
-                look = {"edgecolor": line_color, "linewidth": wide, "linestyle": line_style}
-                axes.add_patch(Rectangle(corner, box_width, box_height, fill=False, **look))
+                axes.add_patch(
+                    Rectangle(
+                        corner, box_width, box_height, fill=False,
+                        edgecolor=line_color, linewidth=wide, linestyle=line_style,
+                    )
+                )  # fmt: skip
             axes.plot([], [], color=color, linestyle=style, label=f"{field.name}  {field.size[0]}×{field.size[1]}")
         axes.set_xlim(left - margin, right + margin)
         axes.set_ylim(bottom + margin, top - margin)
@@ -100,12 +106,12 @@ def plot_receptive_field(
 def _chosen(
     fields: list[ReceptiveField], names: Sequence[str] | None, image: tuple[int, int]
 ) -> tuple[list[ReceptiveField], str]:
-    """The fields to draw, by size, and what is to be said of those that are not."""
+    """Returns the fields to draw, by size, and a note on those that are not drawn."""
     seen = {field.name: field for field in fields if not field.whole}
     if names is None:
         sizes = {field.size: field for field in reversed(seen.values()) if field.size > (1, 1)}  # the first of a size
         ordered = sorted(sizes.values(), key=_area)
-        near = [f for f in ordered if f.size[0] <= 1.25 * image[0] and f.size[1] <= 1.25 * image[1]]
+        near = [f for f in ordered if all(s <= 1.25 * side for s, side in zip(_size(f), image, strict=True))]
         largest = ordered[-1] if len(near) < len(ordered) else None
         if len(near) > _MOST:
             near = [near[round(i * (len(near) - 1) / (_MOST - 1))] for i in range(_MOST)]
@@ -126,14 +132,20 @@ def _chosen(
     return sorted((seen[name] for name in names), key=_area), ""
 
 
+def _size(field: ReceptiveField) -> tuple[int, int]:
+    height, width = field.size
+    return height or 0, width or 0  # never None here, as the image has a size
+
+
 def _area(field: ReceptiveField) -> int:
-    return field.size[0] * field.size[1]
+    return math.prod(_size(field))
 
 
 def _box(field: ReceptiveField, image: tuple[int, int]) -> tuple[float, float, int, int]:
-    """(top, left, height, width) in pixels of the field of the output nearest to the image's middle."""
+    """Returns (top, left, height, width) in pixels of the field of the output closest to the image's center."""
     corner = []
-    for side, size, stride, center in zip(image, field.size, field.stride, field.center, strict=True):
-        steps = round(((side - 1) / 2 - center) / stride)
-        corner.append(center + steps * stride - size / 2)
-    return corner[0], corner[1], *field.size
+    for side, size, stride, center in zip(image, _size(field), field.stride, field.center, strict=True):
+        first = center or 0.0
+        steps = round(((side - 1) / 2 - first) / stride)
+        corner.append(first + steps * stride - size / 2)
+    return corner[0], corner[1], *_size(field)

@@ -1,4 +1,4 @@
-"""Accuracy against cost over many models, and the models that no other one beats."""
+"""Accuracy against cost for many models, and their Pareto front."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ _AXES = {  # attribute -> what its values are divided by, label
     "latency_ms": (1.0, "latency (ms)"),
     "top1": (1.0, "ImageNet top-1 accuracy (%)"),
 }
-_MARKERS = (  # as many as the zoo has families, so that each has its own in a print without colors too
+_MARKERS = (  # one for each family of the zoo, to distinguish them in grayscale
     *"os^DvP<X>hpd*",
     *((4, 1, 0), (4, 1, 45), (6, 1, 0), (10, 1, 0), (5, 1, 180)),  # stars: points, 1, angle
     *("$\\spadesuit$", [(-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)], "$\\clubsuit$", "8"),  # one drawn: an hourglass
 )
-_LABELLED = 25  # with more points only the front's are named
+_LABELLED = 25  # with more points, only those on the front are named
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """The points that no other point beats: none is as cheap and as good, and cheaper or better.
+    """Finds the points that no other point beats, where beating means cheaper or better, and not worse in the other.
 
     Args:
-        costs: A finite number a point; less is better.
-        scores: A finite number a point; more is better.
+        costs: One finite number per point; less is better.
+        scores: One finite number per point; more is better.
 
     Returns:
-        The points' indices, from the cheapest to the dearest. Equal points are all on the front or none of them is.
+        Indices of the points, by ascending cost. Of equal points, either all are on the front or none.
 
     Raises:
-        InvalidArgumentError: the lengths differ, or a value is not finite.
+        InvalidArgumentError: The lengths differ, or a value is not finite.
     """
-    costs, scores = np.asarray(costs, "float64"), np.asarray(scores, "float64")
-    if costs.ndim != 1 or costs.shape != scores.shape:
+    cost, score = np.asarray(costs, "float64"), np.asarray(scores, "float64")
+    if cost.ndim != 1 or cost.shape != score.shape:
         raise InvalidArgumentError(
-            "`costs` and `scores` must have one number a point each. "
-            f"Received: shapes {costs.shape} and {scores.shape}."
+            "`costs` and `scores` must have one number per point each. "
+            f"Received: shapes {cost.shape} and {score.shape}."
         )
-    if not (np.isfinite(costs).all() and np.isfinite(scores).all()):
+    if not (np.isfinite(cost).all() and np.isfinite(score).all()):
         raise InvalidArgumentError("`costs` and `scores` must be finite. Received: some that are not.")
     front: list[int] = []
-    for index in np.lexsort((-scores, costs)):  # by cost, the best of a cost first
+    for index in np.lexsort((-score, cost)):  # by cost, the best of a cost first
         best = front[-1] if front else None
-        if best is None or scores[index] > scores[best] or (scores[index], costs[index]) == (scores[best], costs[best]):
+        if best is None or score[index] > score[best] or (score[index], cost[index]) == (score[best], cost[best]):
             front.append(int(index))
     return front
 
@@ -68,24 +68,23 @@ def plot_tradeoff(
     group: str | None = None,
     path: str | Path | None = None,
 ) -> Figure:
-    """Draws accuracy against cost, a point a model, and the Pareto front: the models that no other one beats.
+    """Draws accuracy against cost, one point per model, and the Pareto front: the models that no other one beats.
 
-    Points on the front are filled, the others hollow. Up to 25 models are all named where there is room, of more only
+    Points on the front are filled, others are hollow. Up to 25 models are all named if there is room; of more, only
     those on the front.
 
     Args:
-        records: What is known of each model, as mappings or objects with `name`, `x`, `y` and `group`:
-            `keraslight.model_info(...)`, rows of your own measurements, ... A record whose `x` or `y` is None is left
-            out; the title says how many are.
-        x: The cost, such as `"macs"`, `"parameters"` or `"latency_ms"`; positive, less is better, drawn on a
-            logarithmic scale.
-        y: The score, such as `"top1"`; more is better.
-        group: What models have in common that share a marker and a color, such as `"family"`.
-        path: Also write the figure here, .png or .svg.
+        records: One mapping or object per model with `name`, `x`, `y` and `group`, such as
+            `keraslight.model_info(...)` or rows of your own measurements. Records whose `x` or `y` is None are left
+            out; the title gives their number.
+        x: Cost, such as `"macs"`, `"parameters"` or `"latency_ms"`; positive, less is better. Its axis is logarithmic.
+        y: Score, such as `"top1"`; more is better.
+        group: Attribute by which models share a marker and a color, such as `"family"`.
+        path: File to write the figure to, .png or .svg.
 
     Raises:
-        InvalidArgumentError: a record lacks an attribute, a cost is not positive, a value is no finite number, no
-            record is left, or `path` breaks its rule.
+        InvalidArgumentError: A record lacks an attribute, a cost is not positive, a value is not a finite number, no
+            record is left, or `path` is invalid.
         MissingDependencyError: matplotlib is not installed.
     """
     target = checked_path(path)
@@ -135,7 +134,7 @@ def plot_tradeoff(
     if missing := len(rows) - len(known):
         axes.set_title(f"{missing} of {len(rows)} models left out: {x} or {y} not known", fontsize="medium")
     figure.legend(loc="outside right upper", fontsize="small", frameon=False)
-    _name_points(axes, names, costs, scores, front)
+    _name_points(figure, axes, names, costs, scores, front)
     return finished(figure, target)
 
 
@@ -147,7 +146,7 @@ def _value(record: Any, field: str) -> Any:
 
 
 def _plain_ticks(axes: Axes) -> None:
-    """50, 100, 200 instead of powers of 10."""
+    """Labels the axis with 50, 100, 200 instead of powers of 10."""
     from matplotlib import ticker
 
     least, greatest = axes.get_xlim()
@@ -157,12 +156,13 @@ def _plain_ticks(axes: Axes) -> None:
     axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _name_points(axes: Axes, names: list[str], costs: list[float], scores: list[float], front: list[int]) -> None:
-    """Writes names beside points, each at the first place around its point where it covers nothing.
+def _name_points(
+    figure: Figure, axes: Axes, names: list[str], costs: list[float], scores: list[float], front: list[int]
+) -> None:
+    """Writes names next to points, each at the first position around its point where it covers nothing.
 
-    The front's come first and are always written, where there is least to cover.
+    Names on the front come first and are always written, where they cover the least.
     """
-    figure = axes.get_figure()
     figure.draw_without_rendering()  # the layout must be known before texts can be measured
     area = axes.get_window_extent()
     points = axes.transData.transform(np.column_stack([costs, scores]))
@@ -180,7 +180,7 @@ def _name_points(axes: Axes, names: list[str], costs: list[float], scores: list[
             place = (left, bottom, left + box.width, bottom + box.height)
             outside = box.width * box.height - _overlap(place, area.extents)
             places.append((sum(_overlap(place, other) for other in taken) + 100 * outside, dx, dy, place))
-        cost, dx, dy, place = min(places, key=lambda found: round(found[0], 3))  # of equal ones the nearest
+        cost, dx, dy, place = min(places, key=lambda found: round(found[0], 3))  # of equal ones, the closest
         if round(cost, 3) and i not in front:
             continue
         note = axes.annotate(
@@ -188,12 +188,12 @@ def _name_points(axes: Axes, names: list[str], costs: list[float], scores: list[
             fontsize="x-small", color=text.get_color(), annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "shrinkB": 3},
         )  # fmt: skip
-        note.set_in_layout(False)  # or the layout would move after the text was placed
+        note.set_in_layout(False)  # otherwise the layout would move after the text was placed
         taken.append(place)
 
 
 def _around(width: float, height: float) -> list[tuple[float, float]]:
-    """Places of a text's lower left corner relative to its point, in pixels, the nearest first."""
+    """Positions of a text's lower left corner relative to its point, in pixels, the closest first."""
     return [
         place
         for gap in (9.0, 18.0, 32.0, 50.0)
@@ -210,8 +210,8 @@ def _around(width: float, height: float) -> list[tuple[float, float]]:
     ]
 
 
-def _overlap(one: tuple, other: tuple) -> float:
-    """Area that two rectangles (x0, y0, x1, y1) share, in square pixels."""
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Area shared by two rectangles (x0, y0, x1, y1), in square pixels."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(width, 0.0) * max(height, 0.0)

@@ -35,8 +35,8 @@ class Assembled:
     """A kernel whose pieces are variables.
 
     Args:
-        start: Its values where there is no piece.
-        windows: For each piece its rows and columns.
+        start: Values of the kernel where there is no piece.
+        windows: Rows and columns of each piece.
         variables: The pieces.
     """
 
@@ -55,7 +55,7 @@ _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.Imag
 
 
 class Transcriber:
-    """Builds the int8-friendly float twin of a graph and remembers every step.
+    """Builds the int8-friendly float twin of a graph and records every step.
 
     Args:
         graph: The Keras 3 model's graph.
@@ -108,7 +108,7 @@ class Transcriber:
         return candidate
 
     def name_of(self, call: Call) -> str:
-        """The layer's own name for its first call, another one for the next: layers without weights can be copied."""
+        """The layer's own name for its first call, new names for others: layers without weights can be copied."""
         if call.name not in self.called:
             self.called.add(call.name)
             return call.name

@@ -1,4 +1,4 @@
-"""What the int8 file makes of each tf_keras layer: the steps of the int8-friendly graph."""
+"""The steps of the int8-friendly graph: what each tf_keras layer becomes in the int8 file."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Step:
 
     Attributes:
         layer: The tf_keras layer.
-        kind: `"conv"` (has a kernel), `"affine"` (a factor and an offset a channel, folds into the convolution before
-            it), `"sum"` (or product, of two maps), `"relu"` (fuses into what is before it), `"silent"` (gets no
+        kind: `"conv"` (has a kernel), `"affine"` (a factor and an offset per channel, folds into the convolution
+            before it), `"sum"` (or product, of two maps), `"relu"` (fuses into what is before it), `"silent"` (gets no
             quantizer), or `"other"`.
         name: The Keras 3 layer that it comes from.
         args, kwargs: Structures with tf_keras tensors.

@@ -1,6 +1,6 @@
 """Quantization-aware tf_keras models: int8-friendly twins, each with its own choice of quantizers.
 
-`quantize_model` of tensorflow_model_optimization refuses squeeze-and-excitation, Rescaling, lone batch norms and custom
+`quantize_model` of tensorflow_model_optimization rejects squeeze-and-excitation, Rescaling, lone batch norms and custom
 layers, and starts every range at -6..6. Here every layer gets an explicit configuration that follows from the graph,
 and ranges start where the data puts them. The library's wrappers do the work. They are put around the layers
 directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
@@ -197,7 +197,7 @@ def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuant
     limits = np.abs(getattr(layer, attribute).numpy())
     constraint = layer.depthwise_constraint if depthwise else layer.kernel_constraint
     if isinstance(constraint, KeepClusters) and not folds:
-        # One for all, too: with one a channel, each channel would write the same few values as other bytes.
+        # One range for all: with one per channel, each channel would write the same few values as different bytes.
         return attribute, KernelQuantizer(limits.max())
     if isinstance(layer, tf_keras.layers.Dense | tf_keras.layers.Conv2DTranspose):
         # One range for all: the converter can't turn ranges by channel around with a transposed kernel.

@@ -16,9 +16,9 @@ from keraslight.rewrite.xnnpack import channel_slice
 Config = dict[str, Any]
 _register = tf_keras.utils.register_keras_serializable
 # Functions of Keras 3, which AutoGraph need not translate.
-_layer_norm, _response_norm, _channel_slice = map(
-    tf.autograph.experimental.do_not_convert, (own.LayerNorm.call, own.GRN.call, channel_slice)
-)
+_layer_norm = tf.autograph.experimental.do_not_convert(own.LayerNorm.call)
+_response_norm = tf.autograph.experimental.do_not_convert(own.GRN.call)
+_channel_slice = tf.autograph.experimental.do_not_convert(channel_slice)
 
 
 @_register(package="keraslight", name="LayerScale")

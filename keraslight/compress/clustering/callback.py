@@ -17,31 +17,32 @@ INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
 
 
 class Clustering(keras.callbacks.Callback):
-    """Leaves a few distinct values in each kernel during a model's own `fit`.
+    """Restricts each kernel to a few distinct values during a model's own `fit`.
 
-    Every weight is one of its kernel's centroids before the first step and after each. A step moves a centroid by the
-    mean of what the optimizer adds to its weights, and remembers for each weight where it would have gone alone; then
-    each goes to the nearest centroid. This is the algorithm of tensorflow_model_optimization, with the mean in place
-    of the sum, which an adaptive optimizer needs.
+    Every weight equals one of its kernel's centroids before the first step and after each step. A step moves a centroid
+    by the mean of the optimizer's updates to its weights, and records where each weight would be without clustering;
+    then each weight is assigned to the nearest centroid. This is tensorflow_model_optimization's algorithm with the
+    mean in place of the sum, which adaptive optimizers need.
+
+    In a file, batch norms are folded into kernels, which gives each output channel its own multiple of the values: to
+    have few values in the file, fuse the model first, as `cluster` does.
+
     Source of weight sharing: Han et al., "Deep compression", https://arxiv.org/abs/1510.00149, section 3.
 
-    A file's kernel has a batch norm folded into it, which gives each output channel a multiple of the values: for few
-    values in the file, fuse the model first, as `cluster` does.
-
     Args:
-        clusters: Distinct values to leave in a kernel, at least 2. Kernels with fewer than twice as many weights that
-            are not zero stay as they are.
-        initialization: Where the centroids start: `"kmeans"` (k-means++, then Lloyd's algorithm), `"kmeans++"`,
-            `"density"` (at equal shares of the weights) or `"linear"` (evenly from the smallest to the largest).
-        layers: Name patterns (`fnmatch`) of the layers to cluster; None takes every Conv2D, SeparableConv2D (its
-            1x1 kernel) and Dense but the first convolution, because depthwise kernels lose the most and have the fewest
-            weights.
+        clusters: Distinct values per kernel, at least 2. Kernels with fewer than twice as many nonzero weights are left
+            unchanged.
+        initialization: Initial centroids: `"kmeans"` (k-means++, then Lloyd's algorithm), `"kmeans++"`, `"density"` (at
+            equal shares of the weights) or `"linear"` (evenly from the smallest to the largest weight).
+        layers: Name patterns (`fnmatch`) of the layers to cluster; None clusters every Conv2D, SeparableConv2D (its
+            1x1 kernel) and Dense except the first convolution, because depthwise kernels lose the most and have the
+            fewest weights.
         preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
             least 3.
 
     Raises:
-        InvalidArgumentError: An argument is out of range, a pattern matches nothing, or the model runs several steps an
-            execution.
+        InvalidArgumentError: An argument is out of range, a pattern matches nothing, or the model runs several steps
+            per execution.
         CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
@@ -111,21 +112,21 @@ def cluster(
 ) -> keras.Model:
     """Makes a fused copy of a trained model whose kernels have few distinct values, and fine-tunes it.
 
-    The file is as large as before, but packs to a fraction (an app's download is packed), and hardware with look-up
-    tables for weights can use it. The model is fused first, because a batch norm that is folded into a kernel
-    afterwards would give each output channel values of its own.
+    The file has the same size, but compresses to a fraction of it (app downloads are compressed), and hardware with
+    look-up tables for weights can use it. The model is fused first, because folding a batch norm into a kernel
+    afterwards would give each output channel its own values.
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
         data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled; None
-            clusters without any training.
+            clusters without training.
         clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
-        learning_rate: The highest one, at the first step; low, because the fused model has no batch norms.
-        callbacks: More Keras callbacks.
-        loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
-            last layer gives them.
+        learning_rate: Initial (highest) learning rate; low, because the fused model has no batch norms.
+        callbacks: Additional Keras callbacks.
+        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
+            model's last layer.
         batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and everything else.
         verbose: As in `fit`.

@@ -1,4 +1,4 @@
-"""How many distinct values kernels have, and what that does to their size."""
+"""Number of distinct values in kernels, and their compressed size."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class LayerClusters:
     Attributes:
         name: The layer's name.
         shape: The kernel's shape.
-        values: How many different numbers are in it; zero counts as one.
-        zeros: How many of its elements are exactly zero.
-        gzip_bytes: Size of its float32 numbers after gzip.
+        values: Number of distinct values, zero included.
+        zeros: Number of elements that are exactly zero.
+        gzip_bytes: Size of its float32 values after gzip, in bytes.
     """
 
     name: str
@@ -41,14 +41,14 @@ class ClusterReport:
     """The distinct values of a model's kernels; `str()` is a table.
 
     Attributes:
-        layers: One entry a kernel, in the model's order.
+        layers: One entry per kernel, in the model's order.
     """
 
     layers: tuple[LayerClusters, ...]
 
     @property
     def gzip_bytes(self) -> int:
-        """Size of all listed kernels after gzip, each packed alone."""
+        """Size of all listed kernels after gzip, each compressed separately, in bytes."""
         return sum(layer.gzip_bytes for layer in self.layers)
 
     @property
@@ -69,7 +69,7 @@ class ClusterReport:
 
 
 def cluster_report(model: keras.Model, layers: str | Sequence[str] | None = None) -> ClusterReport:
-    """Counts the distinct values of a model's kernels and packs them.
+    """Counts the distinct values of a model's kernels and compresses them.
 
     Args:
         model: A functional or sequential Keras 3 model.

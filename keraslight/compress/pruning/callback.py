@@ -20,34 +20,35 @@ if TYPE_CHECKING:
 class Pruning(keras.callbacks.Callback):
     """Zeroes the smallest weights of a model during its own `fit`.
 
-    The masks follow Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878: with the polynomial
-    schedule the sparsity at step t is `final * (1 - (1 - (t - begin) / (end - begin)) ** 3)`, each kernel on its own.
-    Weights that a mask hides are zero before and after every step, so validation and checkpoints see the sparse model;
-    a later update of the masks may let one back in. After `end_step` the masks stay as they are and the remaining
-    weights (and batch norms) settle: leave at least a quarter of the training for that, and call
-    `settle_batch_norms` after it where momenta are long. In a `keras.distillation.Distiller` it prunes the student.
+    With the polynomial schedule the sparsity at step t is `final * (1 - (1 - (t - begin) / (end - begin)) ** 3)`, for
+    each kernel separately. Masked weights are zero before and after every step, so validation and checkpoints see the
+    sparse model; a later update of the masks may restore a weight. After `end_step` the masks stay fixed and the
+    remaining weights (and batch norms) settle: leave at least a quarter of the training for that, and call
+    `settle_batch_norms` afterwards if momenta are long. In a `keras.distillation.Distiller` it prunes the student.
+
+    Source: Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878.
 
     Args:
-        final_sparsity: Share of zeros to reach in each kernel, in (0, 1). It is reached or passed by a hair, in kernels
-            of fewer than 50 weights rounded to whole ones. Or a dictionary of shares by name pattern (`fnmatch`), such
-            as `{"stage0_*": 0.5, "*": 0.8}`: the first pattern that matches a layer counts, and a layer that none
-            matches is not pruned.
+        final_sparsity: Target share of zeros in each kernel, in (0, 1). It is reached or slightly exceeded; in kernels
+            of fewer than 50 weights it is rounded to whole weights. Or a dictionary of shares by name pattern
+            (`fnmatch`), such as `{"stage0_*": 0.5, "*": 0.8}`: the first pattern that matches a layer applies, and a
+            layer that none matches is not pruned.
         schedule: `"polynomial"`, `"constant"` (all at once at `begin_step`), or a schedule object of
-            tensorflow_model_optimization, which then decides alone.
+            tensorflow_model_optimization, which then replaces the steps and fractions below.
         begin_step, end_step: First and last training step (counted from 1 in each `fit`) that update the masks; None
-            takes the fractions instead.
+            uses the fractions instead.
         begin_fraction, end_fraction: The same as shares of the training, 0..1.
-        frequency: Steps between two updates; None spreads about 20 of them.
-        layers: Name patterns (`fnmatch`) of the layers to prune; None takes those of `policy`.
-        policy: `"default"` prunes every Conv2D, SeparableConv2D (its 1x1 kernel) and Dense but the first convolution;
-            `"xnnpack"` what XNNPACK's sparse kernels can run: 1x1 convolutions without stride, dilation and groups on
-            maps of more than one pixel.
-        block_size: Height and width of blocks that go together; more than (1, 1) only for Dense kernels.
-        m_by_n: Zeros among consecutive input channels, such as (2, 4), set once at the first step; the sparsity and
-            the schedule then count for nothing.
+        frequency: Steps between two updates; None spreads about 20 updates.
+        layers: Name patterns (`fnmatch`) of the layers to prune; None uses those of `policy`.
+        policy: `"default"` prunes every Conv2D, SeparableConv2D (its 1x1 kernel) and Dense except the first
+            convolution; `"xnnpack"` prunes what XNNPACK's sparse kernels can run: 1x1 convolutions without stride,
+            dilation and groups on maps of more than one pixel.
+        block_size: Height and width of the blocks that are zeroed together; more than (1, 1) only for Dense kernels.
+        m_by_n: Zeros among consecutive input channels, such as (2, 4), set once at the first step; sparsity and
+            schedule are then ignored.
 
     Raises:
-        InvalidArgumentError: An argument is out of range, a pattern matches nothing, the model runs several steps an
+        InvalidArgumentError: An argument is out of range, a pattern matches nothing, the model runs several steps per
             execution, or fractions are given for a training of unknown length.
         CompressionError: The model is subclassed, or Keras does not run on TensorFlow.
         MissingDependencyError: tensorflow-model-optimization is not installed.
@@ -111,13 +112,13 @@ class Pruning(keras.callbacks.Callback):
         """The first and the last step that update the masks."""
         begin, end = self.begin_step, self.end_step
         if not isinstance(self.schedule, str) or self.m_by_n is not None:
-            return begin or 1, end or begin or 1  # the schedule knows, or there is nothing to know
+            return begin or 1, end or begin or 1  # the schedule has its own steps, or none are needed
         if begin is None or end is None:
             steps, epochs = self.params.get("steps"), self.params.get("epochs")
             if not steps or not epochs:
                 raise InvalidArgumentError(
                     "`begin_step` and `end_step` must be given where Keras does not know the number of steps. "
-                    f"Received: begin_step={begin}, end_step={end}, steps an epoch unknown."
+                    f"Received: begin_step={begin}, end_step={end}, an unknown number of steps per epoch."
                 )
             end = max(int(self.end_fraction * steps * epochs), 1) if end is None else end
             begin = min(max(int(self.begin_fraction * steps * epochs), 1), end) if begin is None else begin
@@ -145,9 +146,9 @@ def prune(
 ) -> keras.Model:
     """Fine-tunes a copy of a trained model while `Pruning` zeroes its smallest weights.
 
-    AdamW with a cosine-decayed learning rate; the masks grow over the first 60% of the steps, and at the end the batch
-    norms get statistics of the sparse model (`settle_batch_norms`), which the metrics of the epochs don't see. `seed`
-    sets the global seeds of Python, NumPy and TensorFlow, so that a run can be repeated.
+    Trains with AdamW and a cosine-decayed learning rate. The masks grow over the first 60% of the steps, and at the end
+    the batch norms get the statistics of the sparse model (`settle_batch_norms`), which the metrics of the epochs don't
+    reflect yet. `seed` sets the global seeds of Python, NumPy and TensorFlow, so that a run can be repeated.
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
@@ -155,16 +156,16 @@ def prune(
         sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
-        learning_rate: The highest one, at the first step. A few hundred steps want nearly that of the training: in 220
-            of them, nets trained on digits at 5e-3 lost 0.3 (RepVGG) and 1.3 points (ShuffleNetV2) at 3e-3, but 1.5
-            and 4.0 at 1e-3. Of 22 families only SqueezeNet, which has no normalization, lost more than 1.5 at 3e-3:
-            3.3, but 1.3 at most in twice as many steps, of half the batch.
-        schedule, layers, policy, m_by_n: As in `Pruning`, and so is `sparsity`.
-        callbacks: More Keras callbacks.
-        loss: A Keras loss; None takes the cross-entropy of integer labels, on probabilities or logits as the model's
-            last layer gives them.
-        distillation: A teacher whose answers the copy learns as well as the labels, most often `model` itself:
-            `keraslight.training.Distillation(model)`. It decides on the loss alone.
+        learning_rate: Initial (highest) learning rate. A few hundred steps need nearly that of the training: in 220
+            steps, nets trained on digits at 5e-3 lost 0.3 (RepVGG) and 1.3 points (ShuffleNetV2) at 3e-3, but 1.5 and
+            4.0 at 1e-3. Of 22 families only SqueezeNet, which has no normalization, lost more than 1.5 points at 3e-3:
+            3.3, but at most 1.3 in twice as many steps with half the batch size.
+        schedule, layers, policy, m_by_n: As in `Pruning`.
+        callbacks: Additional Keras callbacks.
+        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
+            model's last layer.
+        distillation: A teacher to distill in addition to learning the labels, usually `model` itself:
+            `keraslight.training.Distillation(model)`. It determines the loss.
         batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling, dropout and everything else.
         verbose: As in `fit`.
@@ -174,15 +175,17 @@ def prune(
 
     Raises:
         InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
-            images, or it comes with a `loss`.
+            another image shape, or both `distillation` and `loss` are given.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
     if distillation is not None and loss is not None:
-        raise InvalidArgumentError(f"`loss` must be None where a teacher decides on it. Received: loss={loss}.")
+        raise InvalidArgumentError(
+            f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."
+        )
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
-    targets(model, sparsity, layers, policy)  # a wrong pattern should not wait for the copy
+    targets(model, sparsity, layers, policy)  # a wrong pattern fails before the copy is made
     keras.utils.set_random_seed(seed)
     copy = copy_model(model)
     fine_tune(

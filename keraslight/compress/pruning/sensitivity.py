@@ -1,4 +1,4 @@
-"""How much accuracy each layer's zeros cost."""
+"""Accuracy lost by pruning each layer alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight.compress import _plots
+from keraslight import _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import copy as copy_model
@@ -21,12 +21,12 @@ from keraslight.graph import read
 
 @dataclasses.dataclass(frozen=True)
 class SensitivityReport:
-    """Accuracy against sparsity, layer by layer; `str()` is a table.
+    """Accuracy against sparsity for each layer; `str()` is a table.
 
     Attributes:
-        baseline: The accuracy of the model as it is, 0..1.
-        sparsities: The shares of zeros that were tried, in (0, 1).
-        accuracies: Layer name -> the accuracy at each of them, with only this layer's kernel made sparse.
+        baseline: Accuracy of the unpruned model, 0..1.
+        sparsities: Shares of zeros that were tried, in (0, 1).
+        accuracies: Layer name -> accuracy at each sparsity, with only this layer's kernel pruned.
     """
 
     baseline: float
@@ -34,16 +34,16 @@ class SensitivityReport:
     accuracies: dict[str, tuple[float, ...]]
 
     def within(self, loss: float) -> dict[str, float]:
-        """The highest sparsity of each layer that alone costs at most `loss`, for `Pruning` and `prune`.
+        """Finds the highest sparsity of each layer that alone costs at most `loss`, for `Pruning` and `prune`.
 
-        Losses of several layers add up and fine-tuning wins most of them back, so this is a start, not an answer.
+        Losses of several layers add up and fine-tuning recovers most of them, so this is a starting point.
 
         Args:
-            loss: Accuracy that may go, 0..1.
+            loss: Accuracy that may be lost, 0..1.
 
         Returns:
-            Layer name -> sparsity, without the layers that can't bear the lowest one. A higher sparsity that happens
-            to do better than a lower one that is too costly does not count.
+            Layer name -> sparsity, without the layers that lose more even at the lowest sparsity. A sparsity above one
+            that costs too much is not considered.
         """
         chosen = {}
         for name, accuracies in self.accuracies.items():
@@ -54,10 +54,10 @@ class SensitivityReport:
         return chosen
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draws the table as a picture: a row a layer, a column a sparsity, the color the accuracy.
+        """Draws the table as a heat map: one row per layer, one column per sparsity, colored by accuracy.
 
         Args:
-            path: The file to write; its ending says the format (.png, .svg, .pdf).
+            path: File to write; its extension determines the format (.png, .svg, .pdf).
 
         Returns:
             The path.
@@ -65,7 +65,7 @@ class SensitivityReport:
         Raises:
             MissingDependencyError: matplotlib is not installed.
         """
-        return _plots.heat_map(
+        return _pictures.heat_map(
             path,
             np.asarray(list(self.accuracies.values())),
             rows=list(self.accuracies),
@@ -91,7 +91,7 @@ def sensitivity(
     policy: str = "default",
     batch_size: int = 64,
 ) -> SensitivityReport:
-    """Measures the accuracy with one layer after the other made sparse, without any training.
+    """Measures the accuracy with each layer pruned in turn, without any training.
 
     Source: Li et al., "Pruning filters for efficient ConvNets", https://arxiv.org/abs/1608.08710, section 3.2, with
     single weights in place of filters.
@@ -99,9 +99,9 @@ def sensitivity(
     Args:
         model: A trained functional or sequential image classifier with one output. It is not changed.
         data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays. All of it is kept in memory
-            and goes through the model once a layer and sparsity: a thousand images do.
-        sparsities: Shares of zeros to try, each in (0, 1), rising.
-        layers, policy: Which layers, as in `Pruning`.
+            and run through the model once per layer and sparsity: a thousand images are enough.
+        sparsities: Shares of zeros to try, each in (0, 1), in ascending order.
+        layers, policy: Layers to prune, as in `Pruning`.
         batch_size: Images per batch if `data` is arrays.
 
     Returns:
@@ -120,7 +120,7 @@ def sensitivity(
     batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(
-            "`data` must hold at least one batch, with one integer label an image. "
+            "`data` must hold at least one batch, with one integer label per image. "
             f"Received: batches of {[(len(images), len(labels)) for images, labels in batches]} images and labels."
         )
     accuracies = {}

@@ -74,7 +74,7 @@ def schedules(
             sides = [-(-side // block) for side, block in zip(sides, block_size, strict=True)]
         smallest[share] = min(math.prod(sides), smallest.get(share, math.prod(sides)))
     # The library rounds the number of weights it keeps, so a kernel of 3,072 may end a weight short of 70%. Half a
-    # weight of the smallest kernel more makes every kernel reach what was asked.
+    # weight of the smallest kernel more makes every kernel reach the requested share.
     made = {
         share: pruning.make_schedule(
             schedule, min(share + min(0.5 / count, 0.01), max(share, 0.9999)), begin, end, frequency

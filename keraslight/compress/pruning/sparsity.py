@@ -25,7 +25,7 @@ class LayerSparsity:
     Attributes:
         name: The layer's name.
         shape: The kernel's shape.
-        zeros: How many of its elements are exactly zero.
+        zeros: Number of elements that are exactly zero.
     """
 
     name: str
@@ -48,7 +48,7 @@ class SparsityReport:
     """The zeros of a model's kernels; `str()` is a table.
 
     Attributes:
-        layers: One entry a kernel, in the model's order.
+        layers: One entry per kernel, in the model's order.
     """
 
     layers: tuple[LayerSparsity, ...]

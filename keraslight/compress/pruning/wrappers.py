@@ -1,4 +1,4 @@
-"""Pruning by the library's own wrappers, by way of tf_keras."""
+"""Pruning with the library's own wrappers, in tf_keras."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def wrap_pruning(
     block_size: tuple[int, int] = (1, 1),
     m_by_n: tuple[int, int] | None = None,
 ) -> tf_keras.Model:
-    """Makes a tf_keras model that prunes itself, by the library's own `prune_low_magnitude` wrappers.
+    """Makes a tf_keras model that prunes itself with the library's own `prune_low_magnitude` wrappers.
 
-    The second way beside `Pruning`, for training loops that are written for tf_keras. The same arguments give the same
-    masks. Compile it with a tf_keras optimizer, fit it with `callbacks=[pruning_step_callback()]`, and give it to
-    `strip_pruning`.
+    An alternative to `Pruning` for training loops that are written for tf_keras. The same arguments give the same
+    masks. Compile the model with a tf_keras optimizer, fit it with `callbacks=[pruning_step_callback()]`, and pass it
+    to `strip_pruning`.
 
     Args:
         model: A functional or sequential Keras 3 model. It is not changed.
@@ -45,7 +45,8 @@ def wrap_pruning(
         The tf_keras model, not compiled. A pruned layer is called `prune_low_magnitude_<name>`.
 
     Raises:
-        As `Pruning`; UnmappableLayerError: a layer has no tf_keras twin.
+        InvalidArgumentError, CompressionError, MissingDependencyError: As `Pruning`.
+        UnmappableLayerError: A layer has no tf_keras twin.
     """
     _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
     _settings.check_steps(begin_step, end_step, frequency)
@@ -65,7 +66,7 @@ def wrap_pruning(
 
 
 def pruning_step_callback() -> tf_keras.callbacks.Callback:
-    """The callback that the `fit` of a `wrap_pruning` model needs: it counts the steps and zeroes at an epoch's end.
+    """Returns the callback that `fit` needs for a `wrap_pruning` model: it counts steps and masks weights after epochs.
 
     Raises:
         MissingDependencyError: tensorflow-model-optimization is not installed.

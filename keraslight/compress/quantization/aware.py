@@ -1,4 +1,4 @@
-"""Quantization-aware training of Keras 3 models, by way of tf_keras."""
+"""Quantization-aware training of Keras 3 models, in tf_keras."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _CALIBRATION_BATCHES = 4
 
 @dataclasses.dataclass(frozen=True)
 class LayerPrecision:
-    """How the int8 file computes a layer.
+    """Precision of a layer in the int8 file.
 
     Attributes:
-        name: The Keras 3 layer's name.
-        kind: Its class.
+        name: Name of the Keras 3 layer.
+        kind: Class of the layer.
         precision: `"int8"` or `"float"`.
-        reason: Why it is float; empty for int8.
+        reason: Why the layer is float; empty for int8.
     """
 
     name: str
@@ -46,7 +46,7 @@ class LayerPrecision:
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationReport:
-    """What a quantization-aware model's file computes in int8; `str()` is a summary that names the float layers."""
+    """Precision of every layer of a quantization-aware model; `str()` is a summary that names the float layers."""
 
     layers: tuple[LayerPrecision, ...]
 
@@ -73,32 +73,34 @@ def quantize_aware(
 ) -> tf_keras.Model:
     """Makes a tf_keras model that trains with int8 rounding in its forward pass.
 
-    The rounding is that of the int8 file: kernels in 8 bits, symmetric, a range an output channel; activations in 8
-    bits, a range a tensor, only where the file has a tensor (convolution, batch norm and ReLU become one operator).
-    Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3. An input that feeds a layer named
-    `preprocessing` takes raw pixels 0..255, and the normalization is part of the int8 graph. No layer is refused for
-    what it computes: what TFLite has no int8 form of stays float between quantized tensors, and
-    `quantization_report` says which and why.
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel; activations
+    in 8 bits with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
+    become one operator). An input that feeds a layer named `preprocessing` takes raw pixels 0..255, and the
+    normalization is part of the int8 graph. Layers without an int8 form in TFLite are no error: they stay float between
+    quantized tensors, and `quantization_report` lists them with the reason.
 
-    The model comes compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`; what goes
-    into it (optimizers, callbacks) must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
+    The model is compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`, whose
+    optimizers and callbacks must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
+
+    Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3.
 
     Args:
         model: A trained functional or sequential Keras 3 model. It is not changed.
         skip: Name patterns (`fnmatch`) of layers that stay float.
         preserve_sparsity: Keep the zeros of pruned kernels through training, whatever the training loop.
         preserve_clusters: Keep the number of distinct values of clustered kernels (at most 256, each used at least
-            twice on average) through training. They get one range for the whole kernel, so that the file's bytes are as
-            few; not where a batch norm follows, which the file folds into each output channel.
-        batch_norm_steps: Training steps in which batch norms normalize by the batch and follow its statistics. Then,
-            or from the start at 0, the moving statistics are frozen, as the file has them; gamma and beta train on.
-        calibration_data: Inputs (or batches of inputs and labels) that set the first range of every activation; four
-            batches are used. Without it ranges start at -6..6 (0..6 behind a ReLU), and the first few hundred steps are
-            spent on them.
-        learning_rate: Of the compiled optimizer: a float or a tf_keras schedule.
+            twice on average) through training. They get one range for the whole kernel, so that the file has as few
+            distinct bytes; not where a batch norm follows, which the file folds into each output channel.
+        batch_norm_steps: Training steps in which batch norms normalize by the batch and update their statistics.
+            Afterwards, or from the start at 0, the moving statistics are frozen, as in the file; gamma and beta keep
+            training.
+        calibration_data: Inputs (or batches of inputs and labels) that set the initial range of every activation; four
+            batches are used. Without them ranges start at -6..6 (0..6 after a ReLU), and training needs a few hundred
+            steps to adapt them.
+        learning_rate: Learning rate of the compiled optimizer: a float or a tf_keras schedule.
 
     Returns:
-        The tf_keras model. A layer that has a quantizer is called `quant_<name>`.
+        The tf_keras model. Layers with a quantizer are called `quant_<name>`.
 
     Raises:
         UnmappableLayerError: A layer has no tf_keras twin.
@@ -125,7 +127,7 @@ def quantize_aware(
     )
     quantize.compile_classifier(quantized, learning_rate, from_logits=final_activation(model) != "softmax")
     if (own := own_preprocessing(model)) is not None:
-        quantized.preprocessing = own  # the twin of its layer is a plain convolution; export asks for this
+        quantized.preprocessing = own  # the twin of its layer is a plain convolution; export needs this
     return quantized
 
 
@@ -147,14 +149,14 @@ def train_quantized(
 ) -> tf_keras.Model:
     """Makes a model quantization-aware, sets its ranges from the data and trains it.
 
-    Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
+    Uses Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
         data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
         epochs: Passes over `data`, at least 1.
-        validation_data: As `data`, or None. It costs the tracing of a second graph.
-        learning_rate: The highest one, at the first step.
+        validation_data: As `data`, or None. It requires tracing a second graph.
+        learning_rate: Initial (highest) learning rate.
         skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
         callbacks: tf_keras callbacks.
         batch_size: Images per batch if `data` is arrays.
@@ -165,7 +167,8 @@ def train_quantized(
         The trained quantization-aware tf_keras model, ready for `to_litert`.
 
     Raises:
-        As `quantize_aware`; InvalidArgumentError where `epochs`, `data` or `callbacks` can't be used.
+        InvalidArgumentError: `epochs`, `data` or `callbacks` can't be used, or as `quantize_aware`.
+        UnmappableLayerError, CompressionError, MissingDependencyError: As `quantize_aware`.
     """
     check_epochs(epochs)
     callbacks = list(callbacks)
@@ -202,11 +205,11 @@ def train_quantized(
 def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) -> keras.Model:
     """Copies the weights of a quantization-aware model into a copy of the Keras 3 model that it was made from.
 
-    The float weights are copied, as they are before rounding. Layers go by name.
+    The float weights are copied, before rounding. Layers are matched by name.
 
     Args:
-        quantized: What `quantize_aware` or `train_quantized` gave.
-        model: The Keras 3 model that went in. It is not changed.
+        quantized: Model that `quantize_aware` or `train_quantized` returned.
+        model: The Keras 3 model that it was made from. It is not changed.
 
     Returns:
         A copy of `model` with the trained weights, not compiled.
@@ -215,7 +218,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
         CompressionError: The two models do not belong together.
     """
     origin = _origin(quantized)
-    copy = copy_model(model)  # what has no twin weight (a Normalization's statistics) stays
+    copy = copy_model(model)  # weights without a twin (a Normalization's statistics) stay
     for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization):
             continue
@@ -233,13 +236,13 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
 
 
 def quantization_report(quantized: tf_keras.Model) -> QuantizationReport:
-    """Says which layers the int8 file computes in int8, and which in float and why.
+    """Lists which layers the int8 file computes in int8, and which in float and why.
 
     Args:
-        quantized: What `quantize_aware` or `train_quantized` gave.
+        quantized: Model that `quantize_aware` or `train_quantized` returned.
 
     Raises:
-        InvalidArgumentError: It is another model.
+        InvalidArgumentError: `quantized` is another model.
     """
     origin = _origin(quantized)
     return QuantizationReport(
@@ -254,8 +257,8 @@ def _origin(quantized: Any) -> Origin:
     origin = getattr(quantized, "origin", None)
     if origin is None:
         raise InvalidArgumentError(
-            "`quantized` must be a model that `quantize_aware` or `train_quantized` gave, not a copy or a loaded one. "
-            f"Received: {quantized!r}."
+            "`quantized` must be the model that `quantize_aware` or `train_quantized` returned, not a copy or a loaded "
+            f"one. Received: {quantized!r}."
         )
     return origin
 

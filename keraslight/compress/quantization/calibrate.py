@@ -12,7 +12,7 @@ import numpy as np
 
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
-from keraslight.graph import build, read
+from keraslight.graph import Graph, read
 from keraslight.rewrite import fused, joined_slices
 
 RANGE_IMAGES = 128
@@ -34,17 +34,17 @@ def calibrate(
     """Writes an int8 .tflite file whose ranges come from images, without any training.
 
     The model is fused, equalized and its biases are corrected; then TFLite's converter runs 128 images through it and
-    sets the range of every tensor. Where that costs too much accuracy, `calibrate_mixed` finds the layers that have to
-    stay float, and `train_quantized` wins it back.
+    sets the range of every tensor. If that costs too much accuracy, `calibrate_mixed` finds the layers that have to
+    stay float, and `train_quantized` recovers it by training.
 
     Args:
         model: A trained functional or sequential Keras 3 image classifier. It is not changed.
         data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays;
             labels are not read.
-        path: The file to write.
-        skip: Name patterns (`fnmatch`) of layers that stay float32. What `fuse` folds into another layer goes with
-            that one; maximum pooling, padding and the like go with the layer before them.
-        equalize, correct_bias: Whether to use the functions of these names.
+        path: File to write.
+        skip: Name patterns (`fnmatch`) of layers that stay float32. Layers that `fuse` folds into another one follow
+            that layer; maximum pooling, padding and the like follow the layer before them.
+        equalize, correct_bias: Whether to apply the functions of these names.
         replace_relu6: As in `equalize`.
         input_dtype, batch_size: As in `keraslight.export.to_litert`.
         seed: Seed of the choice of images from arrays.
@@ -55,9 +55,9 @@ def calibrate(
     Raises:
         InvalidArgumentError: An argument or the data can't be used, or a pattern of `skip` matches no layer.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
-        ExportError: The converter refuses the model.
+        ExportError: The converter fails.
     """
-    from keraslight.export import to_litert
+    from keraslight.export.litert.convert import convert_graph
 
     images = range_images(model, data, seed)
     prepared = prepare(
@@ -66,7 +66,7 @@ def calibrate(
     if skip:
         layers = Int8Layers(prepared, images, batch_size)
         return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
-    return to_litert(
+    return convert_graph(
         prepared,
         path,
         quantization="int8",
@@ -83,11 +83,11 @@ def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
 
 def prepare(
     model: keras.Model, data: Any, *, equalize: bool, correct_bias: bool, replace_relu6: bool, seed: int
-) -> keras.Model:
-    """The model that `calibrate` converts; the arguments are those of `calibrate`."""
+) -> Graph:
+    """The graph that `calibrate` converts; the arguments are those of `calibrate`."""
     graph = fused(read(model))
     if equalize:
         graph = _equalize.equalized(graph, replace_relu6)
     if correct_bias:
         graph = _equalize.corrected(graph, _equalize.first_images(model, data, _equalize.IMAGES, seed))
-    return build(joined_slices(graph))
+    return joined_slices(graph)

@@ -22,17 +22,18 @@ IMAGES = 32
 def equalize(model: keras.Model, *, replace_relu6: bool = False) -> keras.Model:
     """Moves factors between consecutive layers until the channels of both need the same range.
 
-    Int8 gives a whole tensor one scale, so a channel of small values keeps few of its 256 steps: what makes depthwise
-    nets lose most. Where one layer's output goes only to the next one, through nothing but a ReLU, padding or pooling,
-    channel `i` can be divided by any `s > 0` in the first and multiplied by it in the second without a change of the
+    Int8 has one scale per tensor, so a channel of small values uses few of the 256 steps, which is why depthwise nets
+    lose most. Where one layer's output goes only to the next one, through no more than a ReLU, padding or pooling,
+    channel `i` can be divided by any `s > 0` in the first and multiplied by it in the second without changing the
     output; here `s = sqrt(r1 / r2)` of the largest magnitudes of the channel's two kernels, repeated along the net.
+
     Source: Nagel et al., "Data-free quantization through weight equalization and bias correction",
     https://arxiv.org/abs/1906.04721, section 4.1.
 
     Args:
         model: A functional or sequential model. It is not changed.
-        replace_relu6: Also equalize over a ReLU6, by making it a ReLU as the paper does. This changes the outputs where
-            an activation is above 6; the others stay as they are.
+        replace_relu6: Also equalize over a ReLU6 by replacing it with a ReLU, as in the paper. This changes the outputs
+            where an activation is above 6.
 
     Returns:
         A new model as `fuse` gives it, equalized.
@@ -66,10 +67,11 @@ def equalized(graph: Graph, replace_relu6: bool = False) -> Graph:
 
 
 def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model:
-    """Adds to every bias what rounding the kernels to 8 bits takes from its channel's mean.
+    """Adds to every bias what rounding the kernels to 8 bits removes from its channel's mean.
 
-    The kernels that come out are not rounded; the model is meant to be converted next. Means are taken before the
-    activation, over 32 images, layer after layer with all corrections before it in place.
+    The returned kernels are not rounded; the model is meant to be converted next. Means are taken before the
+    activation, over 32 images, layer by layer with all earlier corrections applied.
+
     Source: Nagel et al., https://arxiv.org/abs/1906.04721, section 4.2 and appendix D (the empirical way).
 
     Args:

@@ -1,4 +1,4 @@
-"""Which operators of a calibrated model belong to which layer, so that layers can be left in float by name."""
+"""Maps the operators of a calibrated model to its layers, so that layers can stay float by name."""
 
 from __future__ import annotations
 
@@ -12,39 +12,37 @@ import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import read
+from keraslight.graph import Graph
 
 
 class Int8Layers:
     """The layers of a model, each to be int8 or float in a .tflite file.
 
     Args:
-        model: A fused functional model with one input and one output: one operator or a few for each layer.
+        graph: A fused graph with one input and one output, so that each layer is one operator or a few.
         images: (N, H, W, C) images from which the ranges are taken, as the model takes them.
-        batch_size: Of the files.
+        batch_size: Batch size of the files; None leaves it open.
 
     Attributes:
         names: The layers that int8 makes a difference to, in the model's order.
     """
 
-    def __init__(self, model: keras.Model, images: np.ndarray, batch_size: int | None = 1):
+    def __init__(self, graph: Graph, images: np.ndarray, batch_size: int | None = 1) -> None:
         from keraslight.export.litert.selective import MOVES, CalibratedModel
 
-        graph = read(model)
-        layers = graph.layers()
         (output,) = keras.tree.flatten(graph.outputs)
-        self.kinds = {name: type(layer).__name__ for name, layer in layers.items()}
+        self.kinds = {call.name: call.node.kind.__name__ for call in graph.calls}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
         self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
         changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
-        self.names = tuple(name for name in layers if name in changed)
+        self.names = tuple(name for name in self.kinds if name in changed)
 
     def matching(self, patterns: str | Collection[str], argument: str) -> set[str]:
         """The layers with an operator of their own that match name patterns (`fnmatch`), given as `argument`.
 
         Raises:
-            InvalidArgumentError: a pattern matches none.
+            InvalidArgumentError: A pattern matches none.
         """
         patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         names = {owner for owners in self._owners.values() for owner in owners}

@@ -1,4 +1,4 @@
-"""How much a .tflite file loses against the model that it was made from."""
+"""What a .tflite file loses against the model that it was made from."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keraslight._batches import check_images
+from keraslight._batches import check_images, labelled_batches
 from keraslight.errors import InvalidArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationCost:
-    """How a file's answers differ from its model's.
+    """How a file's outputs differ from its model's.
 
     Attributes:
-        accuracy: The file's share of right answers, 0..1; None without labels.
-        agreement: Share of images whose highest output is the same class, 0..1.
+        accuracy: Accuracy of the file, 0..1; None without labels.
+        agreement: Share of images with the same top-1 class, 0..1.
         difference: Mean absolute difference of the outputs; of probabilities, 0..1.
     """
 
@@ -29,7 +28,7 @@ class QuantizationCost:
     difference: float
 
     def drop(self, baseline: float | None) -> float:
-        """What the file loses, 0..1: accuracy against the model's, or without labels agreement with the model."""
+        """Loss of the file, 0..1: of accuracy against the model, or without labels of agreement with it."""
         return 1 - self.agreement if self.accuracy is None or baseline is None else baseline - self.accuracy
 
     def __str__(self) -> str:
@@ -41,39 +40,39 @@ class Images:
     """Images in memory, and their labels or None.
 
     Args:
-        data: Images, or images and labels, as arrays or as a tf.data.Dataset of batches.
-        enough: How many to read of a data set at least; None reads all.
+        data: Images, or images and labels, in any form that `keraslight._batches` describes.
+        enough: Minimum number of images to read of a data set; None reads all. Arrays are read as a whole.
+
+    Raises:
+        InvalidArgumentError: The data is empty, or images and labels differ in number.
     """
 
-    def __init__(self, data: Any, enough: int | None = None):
-        if isinstance(data, tf.data.Dataset):
-            batches = []
-            for batch in data.as_numpy_iterator():
-                batches.append(batch if isinstance(batch, tuple) else (batch,))
-                if enough is not None and sum(len(images) for images, *_ in batches) >= enough:
-                    break
-            data = tuple(np.concatenate(parts) for parts in zip(*batches, strict=True))
-        elif isinstance(data, np.ndarray):
-            data = (data,)
-        if not (isinstance(data, tuple | list) and len(data) in (1, 2) and len(data[0])):
+    def __init__(self, data: Any, enough: int | None = None) -> None:
+        parts = []
+        arrays = isinstance(data, np.ndarray | tuple | list)
+        for part in labelled_batches(data):
+            parts.append(part)
+            if enough is not None and not arrays and sum(len(images) for images, _ in parts) >= enough:
+                break
+        if not sum(len(images) for images, _ in parts):
+            given = [np.shape(part) for part in (data if isinstance(data, tuple | list) else (data,)) if arrays]
             raise InvalidArgumentError(
-                "`data` must hold at least one image: an array of images, a pair of arrays, or a tf.data.Dataset of "
-                f"batches. Received: {[np.shape(part) for part in data] if isinstance(data, tuple | list) else data!r}."
+                f"`data` must hold at least one image. Received: {given or 'an empty data set'}."
             )
-        self.images = np.asarray(data[0], np.float32)
-        self.labels = np.asarray(data[1]).reshape(-1) if len(data) == 2 else None
-        if self.labels is not None and len(self.labels) != len(self.images):
-            raise InvalidArgumentError(
-                "`data` must hold as many labels as images. "
-                f"Received: {len(self.images)} images, {len(self.labels)} labels."
-            )
+        self.images: np.ndarray = np.concatenate([images for images, _ in parts]).astype(np.float32)
+        labels = [labels.reshape(-1) for _, labels in parts if labels is not None]
+        self.labels: np.ndarray | None = np.concatenate(labels) if labels else None
 
 
 class Judge:
     """Compares files with the model that they were made from.
 
+    Args:
+        model: The model.
+        data: Images to compare on.
+
     Attributes:
-        data: What they are compared on.
+        data: These images.
         baseline: The model's accuracy, 0..1; None without labels.
     """
 

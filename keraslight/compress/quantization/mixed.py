@@ -1,4 +1,4 @@
-"""Which layers int8 costs most, and int8 files in which those stay float."""
+"""Finds the layers that lose most in int8, and writes int8 files in which those stay float."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight.compress import _plots
+from keraslight import _pictures
 from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, range_images
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
@@ -21,11 +21,11 @@ from keraslight.errors import CompressionError, InvalidArgumentError
 
 @dataclasses.dataclass(frozen=True)
 class QuantizationSensitivity:
-    """What int8 costs in each layer alone; `str()` is a table, the most costly layer first.
+    """Cost of int8 in each layer alone; `str()` is a table, the most costly layer first.
 
     Attributes:
-        baseline: The model's accuracy, 0..1; None without labels.
-        layers: Layer name -> the cost with only this layer in int8, in the model's order.
+        baseline: Accuracy of the model, 0..1; None without labels.
+        layers: Layer name -> cost with only this layer in int8, in the model's order.
     """
 
     baseline: float | None
@@ -33,9 +33,9 @@ class QuantizationSensitivity:
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """The layers' names by the difference of the outputs, the largest first.
+        """Layer names by the difference of the outputs, largest first.
 
-        By that rather than by accuracy, which on some hundred images is the same for most layers.
+        Accuracy would not do: on a few hundred images it is the same for most layers.
         """
         return tuple(sorted(self.layers, key=lambda name: -self.layers[name].difference))
 
@@ -43,7 +43,7 @@ class QuantizationSensitivity:
         """Draws the table as bars.
 
         Args:
-            path: The file to write; its ending says the format (.png, .svg, .pdf).
+            path: File to write; its extension determines the format (.png, .svg, .pdf).
 
         Returns:
             The path.
@@ -52,16 +52,16 @@ class QuantizationSensitivity:
             MissingDependencyError: matplotlib is not installed.
         """
         costs = [self.layers[name] for name in self.ranked]
-        title, beside = "Outputs with one layer in int8", "same top-1"
+        title, label = "Outputs with one layer in int8", "top-1 agreement"
         if self.baseline is not None:
-            title, beside = f"{title} (float: {self.baseline:.2%})", "accuracy"
-        return _plots.ranking(
+            title, label = f"{title} (float: {self.baseline:.2%})", "accuracy"
+        return _pictures.ranking(
             path,
             np.asarray([cost.difference for cost in costs]),
             rows=self.ranked,
             notes=[f"{cost.agreement if cost.accuracy is None else cost.accuracy:.2%}" for cost in costs],
             title=title,
-            axis=f"mean difference of an output; beside it: {beside}",
+            axis=f"mean difference of an output, labelled with {label}",
         )
 
     def __str__(self) -> str:
@@ -73,13 +73,13 @@ class QuantizationSensitivity:
 
 @dataclasses.dataclass(frozen=True)
 class MixedPrecision:
-    """An int8 file some of whose layers stay float, and how they were chosen; `str()` is a table.
+    """An int8 file in which some layers stay float, and how they were chosen; `str()` is a table.
 
     Attributes:
         path: The file.
-        baseline: The model's accuracy, 0..1; None without labels.
-        steps: The costs with no float layer, with one, with two ...: one more than `floats`.
-        floats: The layers that stay float, in the order in which they were chosen. They suit `calibrate(skip=...)`.
+        baseline: Accuracy of the model, 0..1; None without labels.
+        steps: Costs with no float layer, with one, with two ...: one more than `floats`.
+        floats: Layers that stay float, in the order in which they were chosen; pass them to `calibrate(skip=...)`.
     """
 
     path: Path
@@ -89,7 +89,7 @@ class MixedPrecision:
 
     @property
     def drop(self) -> float:
-        """What the file loses, 0..1: accuracy, or without labels agreement with the model."""
+        """Loss of the file, 0..1: of accuracy, or without labels of agreement with the model."""
         return self.steps[-1].drop(self.baseline)
 
     def __str__(self) -> str:
@@ -112,17 +112,18 @@ def quantization_sensitivity(
     seed: int = 0,
     verbose: int = 1,
 ) -> QuantizationSensitivity:
-    """Measures what int8 costs with one layer after the other in int8 and everything else in float.
+    """Measures the cost of int8 for each layer, with that layer in int8 and everything else in float.
 
-    The files are those that `calibrate` would write, run by the LiteRT interpreter. One conversion serves them all;
-    a layer costs some 50 milliseconds and one pass of the images through the file.
+    The files are those that `calibrate` would write, run by the LiteRT interpreter. They share one conversion: each
+    layer takes about 50 milliseconds and one pass of the images through the file.
 
     Args:
         model: A trained functional or sequential Keras 3 model with one input and one output. It is not changed.
         data: Images, or images and integer labels, as arrays or as a tf.data.Dataset of batches. All of it is kept in
-            memory: some hundred images do.
-        calibration_data: Where the ranges come from, in the same forms; None takes `data`.
-        layers: Name patterns (`fnmatch`) of the layers to try. What `fuse` folds into another layer goes with that one.
+            memory: a few hundred images are enough.
+        calibration_data: Images that set the ranges, in the same forms; None uses `data`.
+        layers: Name patterns (`fnmatch`) of the layers to try. Layers that `fuse` folds into another one follow that
+            layer.
         equalize, correct_bias, replace_relu6: As in `calibrate`.
         seed: Seed of the choice of images from arrays.
         verbose: 1 shows a progress bar, 0 nothing.
@@ -133,7 +134,7 @@ def quantization_sensitivity(
     Raises:
         InvalidArgumentError: The data can't be used, or a pattern matches nothing.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
-        ExportError: The converter refuses the model.
+        ExportError: The converter fails.
         MissingDependencyError: ai-edge-litert is not installed.
     """
     judge = Judge(model, Images(data))
@@ -158,20 +159,20 @@ def calibrate_mixed(
     seed: int = 0,
     verbose: int = 1,
 ) -> MixedPrecision:
-    """Writes an int8 .tflite file in which the layers that int8 costs most stay float32, until it is good enough.
+    """Writes an int8 .tflite file in which as many layers stay float32 as a bound on the loss requires.
 
-    Where int8 alone is good enough, all layers are int8, as `calibrate` has them. Otherwise `quantization_sensitivity`
-    ranks the layers, and one after the other becomes float, the most costly first, until the bound holds.
+    If the bound holds with all layers in int8, the file is that of `calibrate`. Otherwise `quantization_sensitivity`
+    ranks the layers, and they become float one by one, the most costly first, until the bound holds.
 
     Args:
         model: A trained functional or sequential Keras 3 model with one input and one output. It is not changed.
-        data: Where the ranges come from: images, or images and integer labels, as arrays or as a tf.data.Dataset of
+        data: Images that set the ranges: images, or images and integer labels, as arrays or as a tf.data.Dataset of
             batches.
-        path: The file to write.
-        max_drop: The largest loss, 0..1: of accuracy against `model`, or without labels the share of images whose top-1
-            changes.
-        validation_data: What the loss is measured on, in the same forms; None takes `data`. All of it is kept in
-            memory and goes through a file once a layer: some hundred images do.
+        path: File to write.
+        max_drop: Largest loss, 0..1: of accuracy against `model`, or without labels the share of images whose top-1
+            class changes.
+        validation_data: Images to measure the loss on, in the same forms; None uses `data`. All of it is kept in memory
+            and run through a file once per layer: a few hundred images are enough.
         equalize, correct_bias, replace_relu6, input_dtype, batch_size: As in `calibrate`.
         seed: Seed of the choice of images from arrays.
         verbose: 1 shows a progress bar, 0 nothing.
@@ -184,7 +185,7 @@ def calibrate_mixed(
         CompressionError: The bound does not hold with every layer in float (equalizing over a ReLU6 changes a model;
             with an integer input the first layer can't be float), the model is subclassed, or a layer's configuration
             does not make it again. Nothing is written.
-        ExportError: The converter refuses the model.
+        ExportError: The converter fails.
         MissingDependencyError: ai-edge-litert is not installed.
     """
     if not 0 <= max_drop < 1:

@@ -156,12 +156,12 @@ def _metadata(name: str, description: str, channels: int, others: Sequence[str])
             5: _table(_Table({0: _floats([255.0] * channels), 1: _floats([0.0] * channels)})),
         }
     )
-    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class a line."), 2: _byte(_TENSOR_AXIS_LABELS)})
+    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class per line."), 2: _byte(_TENSOR_AXIS_LABELS)})
     features = _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())}))
     scores = _Table(
         {
             0: _text("probability"),
-            1: _text("One score a class."),
+            1: _text("One score per class."),
             3: features,
             5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
             6: _tables([labels]),

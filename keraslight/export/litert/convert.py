@@ -69,7 +69,7 @@ def to_litert(
         quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"`, also with None.
-        representative_data: For int8 of a Keras 3 model: images, or images and labels, as arrays or as a data set of
+        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or a data set of
             batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
         input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
@@ -83,7 +83,7 @@ def to_litert(
             unpacks it when it starts), and gzips to the same size. Int8 has no such kernels.
         labels: One name per class, in the order of the outputs. They are written to the file with a description of its
             images (TFLite Metadata); None writes no metadata.
-        preprocessing: For a model that takes normalized images: the normalization becomes part of the file, which then
+        preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
             depthwise convolutions of more than 25 taps, slices with steps, and in int8 hard swish, lone ReLUs, average
@@ -162,7 +162,7 @@ def calibrating_converter(graph: Graph, representative_data: Any, batch_size: in
 
     Args:
         graph, representative_data, batch_size: As in `convert_graph`.
-        folder: For the SavedModel that the converter reads; it must stay until the converter has converted.
+        folder: Folder of the SavedModel that the converter reads; it must stay until the converter has converted.
     """
     options = _Options("int8", representative_data, batch_size=batch_size)
     return _converter(_prepared(graph, options), folder, options, takes_pixels(graph), quantization_aware=False)

@@ -1,30 +1,30 @@
-"""A client for image classifiers behind this package's server or TensorFlow Serving.
+"""A client for image classifiers on this package's server or TensorFlow Serving.
 
     with ClassifierClient("localhost:8500", "digits") as client:
         for ranking in client.classify(["seven.png", "one.png"]):
             print(ranking[0].label, ranking[0].score)
 
-`AsyncClassifierClient` is the same for asyncio. Both speak gRPC, and REST to `http://localhost:8501`. They need grpcio,
-protobuf and pillow, numpy for arrays alone and httpx for REST; neither TensorFlow nor Keras. `errors` draws what can be
-raised, and `keraslight_serving.client.testing` has channels for tests without a server.
+`AsyncClassifierClient` is the same for asyncio. Both support gRPC, and REST with targets such as
+`http://localhost:8501`. They need grpcio, protobuf and pillow; numpy only for arrays, and httpx only for REST. They use
+neither TensorFlow nor Keras. `errors` shows the tree of errors, and `testing` has channels for tests without a server.
 
-Inside, each module knows only those above it:
+Each module imports only those above it:
 
-    errors, _types              what is raised, and what is answered
-    _endpoints, _tls            where the servers are, turn by turn; certificates
-    _retry                      one request until it is answered: retries, hedging, deadline
-    _calls                      calls to one model: what is sent along, which error a failed one raises
-    _model                      metadata and statuses: what is asked, and what is remembered
-    _arrays, _images            numpy's arrays, imported by who has or wants some; images of all kinds
-    _tensors                    predict
-    _rankings                   classify
-    _rest_messages, _rest       a channel that speaks REST
-    _base                       the arguments of both clients
-    _together, _client          the blocking one
-    _async_client               the asyncio one
-    telemetry, load_test, testing   beside them: hooks, the load test, fakes for users' tests
+    errors, _types, _transport    errors, results, and the seam to gRPC, REST and fakes
+    _endpoints, _tls              addresses of the servers, used in turn; certificates
+    _retry                        one request until it is answered: retries, hedging, deadline
+    _calls                        calls to one model: headers, and errors
+    _model                        predict, metadata and statuses of the model
+    _arrays, _images              predict and classify with numpy arrays; images of all kinds
+    _rankings                     classify
+    _rest_messages, _rest         channels that use REST
+    _base                         what both clients have in common
+    _blocking, _client            the blocking client
+    _async_client                 the asyncio client
+    telemetry, load_test, testing hooks, the load test, and fakes for users' tests
 
-From `_retry` to `_rankings` there is no I/O but for reading images: generators, whose steps each client carries out.
+From `_retry` to `_rankings` there is no I/O except for reading images: they are generators, whose steps each client
+carries out.
 """
 
 from keraslight_serving.client._async_client import AsyncClassifierClient

@@ -1,42 +1,125 @@
-"""What the client does with numpy's arrays. Only who sends or asks for arrays needs numpy, and this module."""
+"""Predict and classify with numpy arrays. Imported only when there are any, so that files don't need numpy.
+
+No I/O here, see `_calls`.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from keraslight_serving.client._calls import Calls, Metadata
+from keraslight_serving.client._model import Model, PixelInput
+from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
-from keraslight_serving.client.errors import InvalidInput, SignatureNotFound
+from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound
+from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 _SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, height, width, 1|3|4)"
 
+
+class Arrays:
+    """Runs signatures of the client's model on arrays."""
+
+    def __init__(self, calls: Calls, model: Model) -> None:
+        self._calls, self._model = calls, model
+
+    def predict(
+        self,
+        inputs: Mapping[str, ArrayLike],
+        signature: str,
+        outputs: Iterable[str] | None,
+        metadata: Metadata | None,
+        timeout: float | None,
+    ) -> Steps[dict[str, NDArray[Any]]]:
+        """See `ClassifierClient.predict`."""
+        model = self._model
+        known = yield from model.known_metadata(metadata)
+        try:
+            checked = inputs if known is None else check(inputs, signature, known)
+        except ServingError:  # the next version of the model may take these inputs
+            model.forget()
+            known = yield from model.known_metadata(metadata)
+            with self._errors_of_the_model():
+                checked = inputs if known is None else check(inputs, signature, known)
+        request = self._request(checked, signature, outputs or ())
+        response = yield from model.predict(request, None, metadata, timeout)
+        with self._errors_of_the_model():
+            return _read(response)
+
+    def rank(
+        self,
+        images: Sequence[bytes | NDArray[np.uint8]],
+        first: int,
+        spec: PixelInput,
+        labels: Sequence[str] | None,
+        top_k: int,
+        metadata: Metadata | None,
+    ) -> Steps[list[list[Classification]]]:
+        """Ranks images, as pixels for `serving_default`. `first`: position of the first one, for error texts."""
+        with self._errors_of_the_model():
+            pixels = stack(images, spec, first)
+        request = self._request({spec.name: pixels}, methods.DEFAULT_SIGNATURE, ())
+        response = yield from self._model.predict(request, pixels.nbytes, metadata)
+        with self._errors_of_the_model():
+            rankings = rank(_read(response), labels, top_k)
+        if len(rankings) != len(images):
+            raise self._calls.internal(
+                f"The server must answer with one row per image, {len(images)}. Received: {len(rankings)}"
+            )
+        return rankings
+
+    def _request(self, inputs: Mapping[str, ArrayLike], signature: str, outputs: Iterable[str]) -> pb.PredictRequest:
+        request = pb.PredictRequest(model_spec=self._calls.spec(signature), output_filter=tuple(outputs))
+        for name, array in inputs.items():
+            try:
+                to_tensor(array, content=True, into=request.inputs[name])
+            except (TensorError, ValueError) as error:
+                raise self._calls.invalid(f"Input {name!r} can't be sent: {error}") from error
+        return request
+
+    @contextmanager
+    def _errors_of_the_model(self) -> Iterator[None]:
+        """Adds the model to errors of functions that don't know it. A ValueError means an invalid response."""
+        try:
+            yield
+        except ServingError as error:
+            error.model, error.version = self._calls.model, self._calls.version
+            raise
+        except ValueError as error:
+            raise self._calls.internal(f"The server's answer can't be read: {error}") from error
+
+
+def _read(response: pb.PredictResponse) -> dict[str, NDArray[Any]]:
+    return {name: to_array(tensor) for name, tensor in response.outputs.items()}
+
+
 # ---------------------------------------------------------------- images
 
 
-def pixels(given: ArrayLike, which: str) -> np.ndarray:
-    """An image (H, W) or (H, W, 1|3|4) of uint8, from one of any type whose pixels are whole.
+def pixels(given: ArrayLike, which: str) -> NDArray[np.uint8]:
+    """Converts an image (H, W) or (H, W, 1|3|4) of any dtype to uint8, if all pixels are whole.
 
     Raises:
-        InvalidInput: it is none.
+        InvalidInput: It is not such an image.
     """
     array = np.asarray(given)
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
         raise InvalidInput(f"{which} must be an array of shape {_SHAPES}. Received: shape {array.shape}")
-    return array if array.dtype == np.uint8 else _to_uint8(array, which)
-
-
-def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
-    """Pixels in another type, if no pixel changes. A picture that was scaled to 0..1 would all be black."""
+    if array.dtype == np.uint8:
+        return array
     if array.dtype.kind not in "iuf":
         raise InvalidInput(f"{which} must hold pixels from 0 to 255. Received: dtype {array.dtype}")
-    # Not a number is neither >= 0 nor whole, so that it fails here, too.
+    # Images scaled to 0..1 would become black. NaN fails all of these comparisons.
     if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
         raise InvalidInput(
             f"{which} must hold whole pixels from 0 to 255, not scaled or normalized: the model does that. "
@@ -45,63 +128,58 @@ def _to_uint8(array: np.ndarray, which: str) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def to_image(array: np.ndarray) -> Image.Image:
-    """Pixels of (H, W) or (H, W, 1|3|4) as a picture."""
+def to_image(array: NDArray[np.uint8]) -> Image.Image:
+    """Pixels (H, W) or (H, W, 1|3|4) as a PIL image."""
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
 
 
-def fits(data: bytes | np.ndarray, spec: TensorSpec) -> bool:
-    """Whether pixels go into an input (B, H, W, C) as they are."""
-    if not isinstance(data, np.ndarray):
-        return False
-    shape = data.shape if data.ndim == 3 else (*data.shape, 1)
-    return all(declared in (None, own) for declared, own in zip(spec.shape[1:], shape, strict=True))
-
-
-def stack(images: Sequence[bytes | np.ndarray], spec: TensorSpec, first: int) -> np.ndarray:
-    """A batch for an input (B, H, W, C): what fits as it is, files and other sizes decoded, scaled and cut.
+def stack(images: Sequence[bytes | NDArray[np.uint8]], spec: PixelInput, first: int) -> NDArray[Any]:
+    """A batch for an input. Files, and pixels of other sizes, are decoded, scaled and cropped.
 
     Args:
-        first: place of the first image among all, for the errors' texts.
+        images: Files, or pixels (H, W) or (H, W, 1|3|4).
+        spec: The model's input.
+        first: Position of the first image among all, for error texts.
 
     Raises:
-        InvalidInput: a file can't be decoded, the input takes no pixels, or the sizes differ where it leaves them open.
+        InvalidInput: A file can't be decoded, the input doesn't take pixels, or the input has variable sizes and the
+            images differ in size.
     """
     if spec.dtype not in ("uint8", "float32", "float16", "float64", "int32"):
         raise InvalidInput(f"The model must take pixels from 0 to 255. Received: an input of {spec.dtype}")
-    _, height, width, channels = spec.shape
-    batch = [
-        image if fits(image, spec) else _fitted(image, height, width, channels, f"images[{first + place}]")
-        for place, image in enumerate(images)
-    ]
-    batch = [image if image.ndim == 3 else image[..., None] for image in batch]
+    batch = [_fitted(image, spec, f"images[{first + place}]") for place, image in enumerate(images)]
     if len({image.shape for image in batch}) > 1:
         sizes = sorted({image.shape for image in batch})
         raise InvalidInput(f"Images of one request must have one size. Received: {sizes}")
     return np.stack(batch).astype(spec.dtype, copy=False)
 
 
-def _fitted(data: bytes | np.ndarray, height: int | None, width: int | None, channels: int, which: str) -> np.ndarray:
-    """Pixels (height, width, channels): turned as the camera was held, scaled, and cut at the longer sides.
+def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> NDArray[np.uint8]:
+    """Pixels (height, width, channels): rotated upright, scaled, and cropped to the center.
 
-    What the model's own preprocessing would cut off is not known here; the whole shorter side stays.
+    The client doesn't know how much the model's own preprocessing would crop, so it keeps the whole shorter side.
     """
-    try:
-        image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-        image = ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGBA" if channels == 4 else "RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
-    if height is not None and width is not None and image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    if not isinstance(data, bytes) and spec.takes(data):
+        array = data
+    else:
+        mode = {1: "L", 4: "RGBA"}.get(spec.channels, "RGB")
+        try:
+            image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
+            image = ImageOps.exif_transpose(image).convert(mode)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
+        if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
+            image = ImageOps.fit(image, (spec.width, spec.height), Image.Resampling.BILINEAR)
+        array = np.asarray(image)
+    return array if array.ndim == 3 else array[..., None]
 
 
-def rank(outputs: Mapping[str, np.ndarray], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
-    """The rankings of a model that answers with scores.
+def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
+    """The rankings of a model that returns scores.
 
     Raises:
-        ValueError: there are no scores of shape (images, classes).
-        InvalidInput: not as many labels as classes.
+        ValueError: There are no scores of shape (images, classes).
+        InvalidInput: The numbers of labels and classes differ.
     """
     if "probabilities" in outputs:
         scores = outputs["probabilities"]
@@ -127,9 +205,11 @@ def rank(outputs: Mapping[str, np.ndarray], labels: Sequence[str] | None, top_k:
 
 
 def check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata) -> dict[str, ArrayLike]:
-    """The inputs, numbers without a type in the declared one.
+    """Checks inputs before they are sent, and converts lists of numbers to the declared dtype.
 
-    Raises what the server would, before anything is sent, and says what the model takes.
+    Raises:
+        SignatureNotFound: The model has no such signature.
+        InvalidInput: The inputs don't match the signature.
     """
     found = known.signatures.get(signature)
     if found is None:
@@ -147,7 +227,7 @@ def check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata)
 
 def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
     if spec.dtype == "string":
-        return given  # lists of bytes must not pass through numpy's fixed-width strings
+        return given  # numpy's fixed-width strings would drop trailing zeros from lists of bytes
     takes = f"Input {spec.name!r} takes {spec.dtype} of shape {_shape_text(spec.shape)}."
     if isinstance(given, np.ndarray):
         array = given
@@ -168,25 +248,3 @@ def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
 
 def _shape_text(shape: Sequence[int | None] | None) -> str:
     return "unknown" if shape is None else f"({', '.join('any' if size is None else str(size) for size in shape)})"
-
-
-def write(request: pb.PredictRequest, inputs: Mapping[str, ArrayLike]) -> None:
-    """Puts the inputs into a request.
-
-    Raises:
-        InvalidInput: one is nothing that a tensor can hold.
-    """
-    for name, array in inputs.items():
-        try:
-            to_tensor(array, content=True, into=request.inputs[name])
-        except (TensorError, ValueError) as error:
-            raise InvalidInput(f"Input {name!r} can't be sent: {error}") from error
-
-
-def read(response: pb.PredictResponse) -> dict[str, np.ndarray]:
-    """The outputs of a response.
-
-    Raises:
-        ValueError: one is no array.
-    """
-    return {name: to_array(tensor) for name, tensor in response.outputs.items()}

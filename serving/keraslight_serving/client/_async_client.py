@@ -5,72 +5,67 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import grpc
 
-from keraslight_serving.client._base import BaseClient
-from keraslight_serving.client._rankings import Batch
-from keraslight_serving.client._retry import Ended, Start, Steps, Stop
+from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
+from keraslight_serving.client._calls import Metadata
+from keraslight_serving.client._retry import Attempt, Ended, Steps
+from keraslight_serving.client._transport import AsyncCall, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
-from keraslight_serving.client.errors import InvalidInput
 from keraslight_serving.wire import methods
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-    from keraslight_serving.client._images import ImageLike
+    from keraslight_serving.client._images import Images
+
+T = TypeVar("T")
 
 
-class AsyncClassifierClient(BaseClient):
-    """`ClassifierClient` for asyncio: the same arguments, answers and errors; `channel` is a grpc.aio.Channel.
+class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
+    """`ClassifierClient` for asyncio: same arguments, results and errors; `channel` is a grpc.aio.Channel.
 
-    To be used in the event loop of its first call, and closed, or used in an `async with`. Cancelling a task cancels
-    its requests. Image files are read in the event loop.
+    Use a client only in the event loop of its first call, and close it, or use it in an `async with`. Cancelling a task
+    cancels its requests. Image files are read in the event loop.
     """
 
+    @overload
     async def classify(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        on_error: Literal["raise", "return"] = "raise",
-        metadata: Mapping[str, str] | None = None,
-    ) -> list[list[Classification]] | list[list[Classification] | InvalidInput]:
-        """As `ClassifierClient.classify`.
+        self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
+    ) -> list[list[Classification]]: ...
+
+    @overload
+    async def classify(
+        self, images: Images, top_k: int = 5, *, on_error: OnError, metadata: Metadata | None = None
+    ) -> list[Outcome]: ...
+
+    async def classify(
+        self, images: Images, top_k: int = 5, *, on_error: OnError = "raise", metadata: Metadata | None = None
+    ) -> list[list[Classification]] | list[Outcome]:
+        """See `ClassifierClient.classify`.
 
         >>> [ranking] = await client.classify("seven.png", top_k=2)
         >>> ranking[0].label
         'seven'
         """
-        if on_error not in ("raise", "return"):
-            raise self._calls.invalid(f'`on_error` must be "raise" or "return". Received: {on_error!r}')
-        found: list[Any] = []
-        async for answer in self.stream(images, top_k, metadata=metadata):
-            if answer.error is not None and on_error == "raise":
-                raise answer.error
-            found.append(answer.error or answer.ranking)
-        if not found:
-            raise self._calls.invalid("There must be at least one image. Received: none")
-        return found
+        self._check_on_error(on_error)
+        async with aclosing(self._in_order(images, top_k, metadata)) as answers:
+            return self._check_some([outcome(answer, on_error) async for answer in answers])
 
     async def stream(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        top_k: int = 5,
-        *,
-        metadata: Mapping[str, str] | None = None,
+        self, images: Images, top_k: int = 5, *, metadata: Metadata | None = None
     ) -> AsyncIterator[Answer]:
-        """As `ClassifierClient.stream`.
+        """See `ClassifierClient.stream`.
 
         >>> [(answer.source, answer.ranking[0].label) async for answer in client.stream(["seven.png"])]
         [('seven.png', 'seven')]
         """
-        async for batch in self._in_order(self._rankings.batches(images, top_k), top_k, metadata):
-            for answer in batch:
+        async with aclosing(self._in_order(images, top_k, metadata)) as answers:
+            async for answer in answers:
                 yield answer
 
     async def predict(
@@ -80,17 +75,17 @@ class AsyncClassifierClient(BaseClient):
         outputs: Iterable[str] | None = None,
         *,
         timeout: float | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """As `ClassifierClient.predict`.
+        metadata: Metadata | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """See `ClassifierClient.predict`.
 
         >>> sorted(await client.predict({"images": np.zeros((1, 8, 8, 1), "float32")}))
         ['probabilities']
         """
-        return await self._run(self._tensors.predict(inputs, signature, outputs, metadata, timeout))
+        return await self._run(self._rankings.arrays.predict(inputs, signature, outputs, metadata, timeout))
 
     async def metadata(self) -> ModelMetadata:
-        """As `ClassifierClient.metadata`.
+        """See `ClassifierClient.metadata`.
 
         >>> (await client.metadata()).signatures["serving_default"].inputs["images"].dtype
         'float32'
@@ -98,7 +93,7 @@ class AsyncClassifierClient(BaseClient):
         return await self._run(self._model.metadata())
 
     async def status(self) -> list[VersionStatus]:
-        """As `ClassifierClient.status`.
+        """See `ClassifierClient.status`.
 
         >>> [(status.version, status.state) for status in await client.status()]
         [(1, 'AVAILABLE')]
@@ -106,7 +101,7 @@ class AsyncClassifierClient(BaseClient):
         return await self._run(self._model.status())
 
     async def models(self) -> dict[str, list[VersionStatus]]:
-        """As `ClassifierClient.models`.
+        """See `ClassifierClient.models`.
 
         >>> list(await client.models())
         ['default']
@@ -114,14 +109,14 @@ class AsyncClassifierClient(BaseClient):
         return await self._run(self._model.models())
 
     async def wait_until_ready(self, timeout: float = 60.0) -> None:
-        """As `ClassifierClient.wait_until_ready`.
+        """See `ClassifierClient.wait_until_ready`.
 
         >>> await client.wait_until_ready(timeout=30)
         """
         await self._run(self._model.wait_until_ready(timeout))
 
     async def close(self) -> None:
-        """As `ClassifierClient.close`.
+        """See `ClassifierClient.close`.
 
         >>> await client.close()
         """
@@ -134,95 +129,84 @@ class AsyncClassifierClient(BaseClient):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    # ------------------------------------------------------------ carrying out the steps
-
-    def _open_channel(self, address: str, credentials: Any, options: list) -> grpc.aio.Channel:
+    def _open_grpc(
+        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
+    ) -> Channel[AsyncCall]:
         if credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         return grpc.aio.secure_channel(address, credentials, options=options)
 
-    def _rest_channel(self, rest: ModuleType) -> type:
-        return rest.AsyncRestChannel
+    def _open_rest(self, address: str, **options: Any) -> Channel[AsyncCall]:
+        from keraslight_serving.client._rest import AsyncRestChannel
 
-    async def _in_order(
-        self, batches: Iterator[Batch], top_k: int, metadata: Mapping[str, str] | None
-    ) -> AsyncIterator[list[Answer]]:
+        return AsyncRestChannel(address, **options)
+
+    async def _in_order(self, images: Images, top_k: int, metadata: Metadata | None) -> AsyncGenerator[Answer, None]:
+        batches = self._rankings.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
+        calls = (self._rankings.classify(batch, top_k, metadata) for batch in itertools.chain(first, batches))
         if len(first) < 2:  # no task for a single request
-            for batch in first:
-                yield await self._run(self._rankings.classify(batch, top_k, metadata))
+            for steps in calls:
+                for answer in await self._run(steps):
+                    yield answer
             return
         waiting: deque[asyncio.Task[list[Answer]]] = deque()
         try:
-            for batch in itertools.chain(first, batches):
-                waiting.append(asyncio.ensure_future(self._run(self._rankings.classify(batch, top_k, metadata))))
+            for steps in calls:
+                waiting.append(asyncio.ensure_future(self._run(steps)))
                 if len(waiting) >= self._window:
-                    yield await waiting[0]
+                    for answer in await waiting[0]:
+                        yield answer
                     waiting.popleft()
-            while waiting:
-                yield await waiting[0]
-                waiting.popleft()
+            for task in waiting:
+                for answer in await task:
+                    yield answer
         finally:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def _run(self, steps: Steps) -> Any:
-        """Carries out the steps, and returns their result."""
+    async def _run(self, steps: Steps[T]) -> T:
+        """Carries out one call and returns its result."""
         self._check_usable()
-        tickets = itertools.count()
-        lone: tuple[int, Start] | None = None  # not sent yet: if nothing else happens meanwhile, sent without a task
-        flying: dict[asyncio.Task[Ended], int] = {}
-        answer: Any = None
+        flying: dict[Attempt, asyncio.Task[Ended]] = {}
+        ended: Ended | None = None
         try:
             while True:
-                step = steps.send(answer)
-                answer = None
-                if isinstance(step, Start):
-                    answer = next(tickets)
-                    if flying or lone is not None:
-                        for ticket, start in [*([lone] if lone else []), (answer, step)]:
-                            flying[asyncio.ensure_future(_attempt(ticket, start))] = ticket
-                        lone = None
-                    else:
-                        lone = (answer, step)
-                elif isinstance(step, Stop):
-                    for task in [task for task, ticket in flying.items() if ticket == step.ticket]:
-                        del flying[task]
-                        task.cancel()
-                elif lone is not None and step.seconds is None:
-                    (ticket, start), lone = lone, None
-                    answer = await _attempt(ticket, start)
-                else:
-                    if lone is not None:
-                        flying[asyncio.ensure_future(_attempt(*lone))] = lone[0]
-                        lone = None
-                    if not flying:
-                        await asyncio.sleep(step.seconds or 0)
-                        continue
-                    done, _ = await asyncio.wait(flying, timeout=step.seconds, return_when=asyncio.FIRST_COMPLETED)
-                    if done:
-                        task = done.pop()
-                        del flying[task]
-                        answer = task.result()
+                attempts, seconds = steps.send(ended)
+                ended = None
+                for attempt in [attempt for attempt in flying if attempt not in attempts]:
+                    flying.pop(attempt).cancel()
+                if seconds is None and not flying:
+                    ended = await _send(*attempts)  # a lone attempt needs no task
+                    continue
+                for attempt in attempts:
+                    if attempt not in flying:
+                        flying[attempt] = asyncio.ensure_future(_send(attempt))
+                if not flying:
+                    await asyncio.sleep(seconds or 0)
+                    continue
+                done, _ = await asyncio.wait(flying.values(), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    ended = done.pop().result()
+                    del flying[ended.attempt]
         except StopIteration as end:
-            return end.value
+            result: T = end.value
+            return result
         finally:
             steps.close()
-            for task in flying:
+            for task in flying.values():
                 task.cancel()
 
 
-async def _attempt(ticket: int, start: Start) -> Ended:
+async def _send(attempt: Attempt) -> Ended:
     try:
-        response = await start.endpoint.call(start.method)(
-            start.request, timeout=start.timeout, metadata=start.metadata, wait_for_ready=start.wait_for_ready
-        )
+        return Ended(attempt, await attempt.send(attempt.endpoint.call(attempt.method)), None)
     except grpc.RpcError as error:
-        return Ended(ticket, None, error)
+        return Ended(attempt, None, error)
     except asyncio.CancelledError:
-        # So ends a request whose channel is closed, too, but then nobody has cancelled the task.
-        if start.endpoint.closed is None or asyncio.current_task().cancelling():
+        # Closing the channel ends requests in the same way, but then nobody has cancelled the task.
+        task = asyncio.current_task()
+        if attempt.endpoint.closed is None or (task is not None and task.cancelling()):
             raise
-        raise start.endpoint.closed() from None
-    return Ended(ticket, response, None)
+        raise attempt.endpoint.closed() from None

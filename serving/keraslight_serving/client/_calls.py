@@ -1,35 +1,33 @@
-"""Calls to one model: what goes along with a request, and which error comes of one that failed. No I/O here.
+"""Calls to one model: what is sent with each request, and the error that a failed one raises. No I/O here.
 
-`call`, like all that is built on it, is a generator that yields the steps of `_retry` and returns the result; the
-blocking and the asyncio client carry out the steps in their own ways.
+`call` and all that is built on it are generators that yield the steps of `_retry` and return the result.
 """
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from keraslight_serving.client._endpoints import Endpoints
 from keraslight_serving.client._retry import Caller, CallEvent, CallFailed, Retry, Steps
-from keraslight_serving.client.errors import ClientClosed, InternalError, InvalidInput, from_rpc_error
-from keraslight_serving.wire import methods
+from keraslight_serving.client.errors import ClientClosed, InternalError, InvalidInput, ServingError, from_rpc_error
 from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire.methods import Method, Request, Response
 
 Metadata = Mapping[str, str]
+E = TypeVar("E", bound=ServingError)
 
-_AROUND = 4096  # bytes of a request that surround its tensors, at most
+_AROUND = 4096  # bytes of a request besides its tensors, at most
 
 
 class Calls:
-    """See `ClassifierClient` for the arguments; `clock` and `random_state` are seams for tests."""
+    """See `ClassifierClient` for the arguments."""
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: Endpoints[Any],
         model: str,
         *,
         version: int | str | None,
@@ -39,27 +37,21 @@ class Calls:
         token: str | Callable[[], str] | None,
         metadata: Metadata | None,
         hooks: Sequence[Callable[[CallEvent], None]],
-        clock: Callable[[], float] = time.monotonic,
-        random_state: random.Random | None = None,
     ) -> None:
-        # TensorFlow Serving takes a 0 on the wire for a version of that number, not for "any".
+        # On the wire, 0 means version 0 to TensorFlow Serving, not "any".
         if isinstance(version, int) and version < 1:
             raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {version}")
         if timeout <= 0:
             raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {timeout}")
-        self.model, self.version, self.clock = model, version, clock
+        self.model, self.version = model, version
+        self.room = max_message_bytes - _AROUND  # bytes of tensors that fit in any request
         self._timeout, self._max_message_bytes = timeout, max_message_bytes
-        self._token, self._sent_along = token, dict(metadata or {})
+        self._token, self._headers = token, dict(metadata or {})
         self._endpoints = endpoints
-        self._caller = Caller(endpoints, retry, hooks, clock=clock, random_state=random_state)
-
-    @property
-    def room(self) -> int:
-        """Bytes of tensors that fit in a request, whatever else is in it."""
-        return self._max_message_bytes - _AROUND
+        self._caller = Caller(endpoints, retry, hooks)
 
     def spec(self, signature: str = "") -> pb.ModelSpec:
-        """The model, and the version where one was chosen."""
+        """The model, and the version if one was chosen."""
         spec = pb.ModelSpec(name=self.model, signature_name=signature)
         if isinstance(self.version, str):
             spec.version_label = self.version
@@ -69,56 +61,50 @@ class Calls:
 
     def call(
         self,
-        method: methods.Method,
-        request: Any,
+        method: Method[Request, Response],
+        request: Request,
         metadata: Metadata | None,
         timeout: float | None = None,
         wait_for_ready: bool = False,
         payload: int | None = None,
-    ) -> Steps:
-        """Sends a request, and returns its response.
+    ) -> Steps[Response]:
+        """Sends a request and returns the response.
 
         Args:
-            metadata: headers of this call, beside the client's.
-            timeout: seconds, instead of the client's.
-            wait_for_ready: a server that can't be reached yet is no error before the deadline.
-            payload: the bytes of the tensors where they are known: ByteSize costs as much as serializing them.
+            method: Method to call.
+            request: Its request.
+            metadata: Headers of this call, in addition to the client's.
+            timeout: Seconds. None: the client's timeout.
+            wait_for_ready: Whether to wait for a server that can't be reached yet, until the deadline.
+            payload: Bytes of the tensors if known, as ByteSize takes as long as serializing them.
 
         Raises:
-            ServingError: the one of `errors` for what went wrong.
+            ServingError: The request failed; see `errors`.
         """
         small = payload is not None and payload <= self.room
         if not small and (size := request.ByteSize()) > self._max_message_bytes:
             raise self.invalid(
                 f"A request must fit in `max_message_bytes`, {self._max_message_bytes}. Received: {size} bytes"
             )
-        sent_along = list({**self._sent_along, **(metadata or {})}.items())
+        headers = tuple({**self._headers, **(metadata or {})}.items())
         if self._token is not None:
             token = self._token() if callable(self._token) else self._token
-            sent_along.append(("authorization", f"Bearer {token}"))
+            headers += (("authorization", f"Bearer {token}"),)
         if timeout is not None and timeout <= 0:
             raise self.invalid(f"`timeout` must be above 0 seconds. Received: {timeout}")
+        seconds = timeout or self._timeout
+        steps = self._caller.call(
+            method, request, model=self.model, timeout=seconds, metadata=headers, wait_for_ready=wait_for_ready
+        )
         try:
-            return (
-                yield from self._caller.call(
-                    method,
-                    request,
-                    model=self.model,
-                    timeout=timeout or self._timeout,
-                    metadata=sent_along,
-                    wait_for_ready=wait_for_ready,
-                )
-            )
+            return (yield from steps)
         except CallFailed as failed:
-            if failed.error.code() == grpc.StatusCode.CANCELLED and self._endpoints.closed is not None:
-                raise self._endpoints.closed() from failed.error
+            error, target, tries = failed.error, failed.address, failed.attempts
+            if error.code() == grpc.StatusCode.CANCELLED and self._endpoints.closed is not None:
+                raise self._endpoints.closed() from error
             raise from_rpc_error(
-                failed.error,
-                target=failed.address,
-                model=self.model,
-                version=self.version,
-                attempts=failed.attempts,
-            ) from failed.error
+                error, target=target, model=self.model, version=self.version, attempts=tries
+            ) from error
 
     def invalid(self, text: str) -> InvalidInput:
         return InvalidInput(text, model=self.model, version=self.version)
@@ -128,3 +114,8 @@ class Calls:
 
     def closed(self, text: str) -> ClientClosed:
         return ClientClosed(text, model=self.model, version=self.version)
+
+
+def reworded(error: E, text: str) -> E:
+    """The same error with another text."""
+    return type(error)(text, **vars(error))

@@ -1,4 +1,4 @@
-"""Where the servers are: one gRPC channel an address, turn by turn, and none that has just failed."""
+"""The addresses of the servers: one channel each, used in turn, skipping any that has just failed."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ import logging
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
 
 import grpc
 
+from keraslight_serving.client._transport import Channel
 from keraslight_serving.client.errors import InvalidInput
+from keraslight_serving.wire.methods import Method
 
 logger = logging.getLogger("keraslight_serving.client")
 
 LONGEST_EJECTION = 30.0  # seconds
-_OVERLOADS = 3  # so many in a row, and a server is left alone
+_OVERLOADS = 3  # consecutive ones after which a server is ejected
+
+C = TypeVar("C", bound=Channel[Any])
 
 
-class Endpoint:
-    """An address with its channel.
+class Endpoint(Generic[C]):
+    """An address and its channel, which is opened by the first call."""
 
-    `calls` keeps the multi-callables, whose making costs as much as a tenth of a call.
-    """
-
-    def __init__(self, address: str, open_channel: Callable[[str], Any]) -> None:
+    def __init__(self, address: str, open_channel: Callable[[str], C]) -> None:
         self.address = address
         self._open_channel = open_channel
-        self._channel: Any = None
-        self._calls: dict[str, Any] = {}
+        self._channel: C | None = None
+        self._calls: dict[str, Any] = {}  # making a callable costs as much as a tenth of a call
         self._lock = threading.Lock()
-        self.closed: Callable[[], Exception] | None = None  # makes the error of calls since `close`
+        self.closed: Callable[[], Exception] | None = None  # makes the error of calls after `close`
         self.failures = 0
         self.ejected_until = 0.0
 
-    def call(self, method: Any) -> Any:
-        """The channel's callable for a method; opens the channel the first time.
+    def call(self, method: Method[Any, Any]) -> Any:
+        """Returns the channel's callable for a method.
 
         Raises:
-            Exception: the one that `close` was given.
+            Exception: The endpoint is closed; the error is the one passed to `close`.
         """
         found = self._calls.get(method.path)
         if found is None:
@@ -57,11 +58,11 @@ class Endpoint:
                 )
         return found
 
-    def close(self, error: Callable[[], Exception]) -> Any:
-        """Opens no channel any more: calls, such as retries of what is on its way, raise this error.
+    def close(self, error: Callable[[], Exception]) -> C | None:
+        """Makes further calls, such as retries of requests in flight, raise this error.
 
         Returns:
-            the channel if one was opened, to be closed.
+            The channel for the caller to close, if one was opened.
         """
         with self._lock:
             self.closed = error
@@ -70,60 +71,57 @@ class Endpoint:
         return channel
 
 
-class Endpoints:
-    """The addresses of a client, asked turn by turn. Threads share it.
+class Endpoints(Generic[C]):
+    """The addresses of a client, used in turn. Threads may share it.
 
-    An address that can't be reached, or leaves an attempt unanswered, is ejected for 1, 2, 4 ... 30 seconds; three
-    times too busy in a row is as bad. When all are ejected, the one that comes back first is asked.
+    An address that can't be reached or lets an attempt time out is ejected for 1, 2, 4 ... 30 seconds, and so is one
+    that was overloaded three times in a row. If all are ejected, the one that returns first is used.
     """
 
     def __init__(
         self,
         addresses: Sequence[str],
-        open_channel: Callable[[str], Any],
+        open_channel: Callable[[str], C],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._all = [Endpoint(address, open_channel) for address in addresses]
         self._turns = itertools.count()
-        self.closed: Callable[[], Exception] | None = None  # as an Endpoint's
+        self.closed: Callable[[], Exception] | None = None  # as in Endpoint
         self._clock = clock
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Endpoint[C]]:
         return iter(self._all)
 
     def __str__(self) -> str:
         return ", ".join(endpoint.address for endpoint in self._all)
 
-    def close(self, error: Callable[[], Exception]) -> list[Any]:
-        """`Endpoint.close` for all. Returns the channels that were opened, to be closed."""
+    def close(self, error: Callable[[], Exception]) -> list[C]:
+        """Closes all endpoints; returns their open channels, for the caller to close."""
         self.closed = error
         return [channel for endpoint in self._all if (channel := endpoint.close(error)) is not None]
 
-    def pick(self, avoid: Sequence[Endpoint] = ()) -> Endpoint:
-        """The next in turn that is not ejected, and if possible none of `avoid`."""
+    def pick(self, avoid: Sequence[Endpoint[C]] = ()) -> Endpoint[C]:
+        """The next endpoint in turn that is not ejected and, if possible, not in `avoid`."""
         if len(self._all) == 1:
             return self._all[0]
-        now, turn = self._clock(), next(self._turns)
-        in_turn = [self._all[(turn + offset) % len(self._all)] for offset in range(len(self._all))]
-        for candidates in (
-            [e for e in in_turn if e.ejected_until <= now and e not in avoid],
-            [e for e in in_turn if e.ejected_until <= now],
-        ):
-            if candidates:
-                return candidates[0]
-        return min(in_turn, key=lambda e: e.ejected_until)
+        now, turn = self._clock(), next(self._turns) % len(self._all)
+        in_turn = self._all[turn:] + self._all[:turn]
+        usable = [endpoint for endpoint in in_turn if endpoint.ejected_until <= now]
+        if not usable:
+            return min(in_turn, key=lambda endpoint: endpoint.ejected_until)
+        return next((endpoint for endpoint in usable if endpoint not in avoid), usable[0])
 
-    def succeeded(self, endpoint: Endpoint) -> None:
+    def succeeded(self, endpoint: Endpoint[C]) -> None:
         if endpoint.failures:
             with self._lock:
                 endpoint.failures, endpoint.ejected_until = 0, 0.0
 
-    def failed(self, endpoint: Endpoint, code: grpc.StatusCode, cut_short: bool) -> None:
-        """Notes a failed attempt. `cut_short`: it ended for its share of the time, not for the caller's deadline."""
+    def failed(self, endpoint: Endpoint[C], code: grpc.StatusCode, cut_short: bool) -> None:
+        """Records a failed attempt. `cut_short`: it used up its share of the time, not the caller's deadline."""
         unreachable = code == grpc.StatusCode.UNAVAILABLE or (code == grpc.StatusCode.DEADLINE_EXCEEDED and cut_short)
         if not unreachable and code != grpc.StatusCode.RESOURCE_EXHAUSTED:
             return
@@ -134,16 +132,14 @@ class Endpoints:
                 return
             seconds = min(2.0 ** (strikes - 1), LONGEST_EJECTION)
             endpoint.ejected_until = self._clock() + seconds
-        logger.warning("%s is left alone for %g s: %s", endpoint.address, seconds, code.name)
+        logger.warning("%s is skipped for %g s: %s", endpoint.address, seconds, code.name)
 
 
 def addresses_of(target: str | Sequence[str]) -> list[str]:
-    """`host:port`, several of them in a list or separated by commas, or a gRPC target such as `dns:///name:port`.
-
-    For REST a URL, `http://host:port` or `https://host:port`, perhaps with a path.
+    """Splits and checks `target`: see `ClassifierClient`.
 
     Raises:
-        InvalidInput: there is none, one has no port, or a URL has more than that.
+        InvalidInput: There is no address, one lacks a port, or a URL has more than scheme, host, port and path.
     """
     given = target.split(",") if isinstance(target, str) else list(target)
     addresses = [address.strip() for address in given]
@@ -161,7 +157,7 @@ def addresses_of(target: str | Sequence[str]) -> list[str]:
 
 
 def is_url(address: str) -> bool:
-    """Whether it is spoken to over REST."""
+    """Whether the address is one of a REST API."""
     return address.startswith(("http://", "https://"))
 
 
@@ -169,14 +165,14 @@ def _check_url(address: str) -> None:
     try:
         url = urllib.parse.urlsplit(address)
         plain = bool(url.hostname) and url.port != 0 and not (url.username or url.query or url.fragment)
-    except ValueError:  # a port that is no number, or half a pair of brackets
+    except ValueError:  # the port is not a number, or a bracket is missing
         plain = False
     if not plain:
         raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
 
 
 def is_local(address: str) -> bool:
-    """Whether nothing that is sent there leaves this machine."""
+    """Whether requests to this address stay on this machine."""
     if is_url(address):
         host = urllib.parse.urlsplit(address).hostname or ""
     else:
@@ -188,9 +184,9 @@ def is_local(address: str) -> bool:
 
 
 def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
-    """Options of a channel.
+    """Options of a gRPC channel.
 
-    gRPC servers take more than a ping in five minutes for an attack ("too_many_pings") and close the connection, so
+    gRPC servers treat more than one ping in five minutes as an attack ("too_many_pings") and close the connection, so
     `keepalive` should stay above 300 seconds unless the server allows more.
     """
     return [
@@ -198,11 +194,11 @@ def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str,
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", round(1000 * keepalive)),
         ("grpc.keepalive_timeout_ms", 20_000),
-        # A server that was replaced is found again within two seconds, not within gRPC's two minutes.
+        # Finds a restarted server within two seconds instead of gRPC's two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
-        # A name with several addresses (`dns:///`): turn by turn over those that can be reached.
+        # A name with several addresses (`dns:///`): all reachable ones in turn.
         ("grpc.lb_policy_name", "round_robin"),
-        ("grpc.enable_retries", 0),  # retries are the client's own, with its budget
+        ("grpc.enable_retries", 0),  # the client does its own retries, within its budget
     ]

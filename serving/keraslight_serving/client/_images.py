@@ -1,4 +1,4 @@
-"""Images of all kinds -> what goes to the model: encoded files as its graph decodes them, or arrays of pixels."""
+"""Images of all kinds -> what is sent to the model: encoded files, which its graph decodes, or arrays of pixels."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from keraslight_serving.client.errors import InvalidInput
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
-    ImageLike = str | os.PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray
+    ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[Any]
+    Images = ImageLike | Iterable[ImageLike]
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
-# How the files start that a TensorFlow graph decodes. A look at these costs nothing; the server has the last word.
+# The first bytes of formats that TensorFlow graphs decode. Checking them is free; the server has the final say.
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG\r\n\x1a\n",
@@ -31,28 +33,26 @@ _SIGNATURES = (
 )
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
-_ONE = (bytes, str, os.PathLike, bytearray, memoryview, Image.Image)
-
-# PIL modes that PNG keeps as they are. Others become RGB or RGBA.
+# PIL modes that PNG stores as they are. Others become RGB or RGBA.
 _PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
 
 
 class Prepared(NamedTuple):
-    """An image that is ready to be sent, or why it can't be.
+    """An image that is ready to be sent, or the reason why it can't be.
 
     Attributes:
-        source: what to call it: its path, or `images[3]`.
-        data: the file's bytes, or an array (H, W) or (H, W, C) of uint8.
-        error: why there is no `data`.
+        source: The image's path, or `images[3]`.
+        data: The file's bytes, or an array (H, W) or (H, W, C) of uint8; empty if there is an error.
+        error: Why the image can't be sent.
     """
 
     source: str
-    data: bytes | np.ndarray | None
+    data: bytes | NDArray[np.uint8]
     error: InvalidInput | None = None
 
 
-def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
-    """The images in order, read when their turn comes. A directory stands for the image files in it, sorted by path.
+def prepare(images: Images) -> Iterator[Prepared]:
+    """The images in order, each read when it is needed. A directory stands for its image files, sorted by path.
 
     Raises:
         InvalidInput: `images` is neither an image nor an iterable.
@@ -60,7 +60,7 @@ def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
     for index, item in enumerate(_files(_each(images))):
         source = which = f"images[{index}]"
         try:
-            if isinstance(item, bytes):  # first, since it is asked of each of thousands of images
+            if isinstance(item, bytes):  # first, as there may be thousands
                 yield Prepared(source, _checked(item, which))
                 continue
             if isinstance(item, str | os.PathLike):
@@ -68,11 +68,11 @@ def prepare(images: ImageLike | Iterable[ImageLike]) -> Iterator[Prepared]:
                 which += f" ({source!r})"
             yield Prepared(source, _data(item, which))
         except InvalidInput as error:
-            yield Prepared(source, None, error)
+            yield Prepared(source, b"", error)
 
 
-def to_file(data: bytes | np.ndarray) -> bytes:
-    """A file as it is; pixels as PNG, which loses nothing."""
+def to_file(data: bytes | NDArray[np.uint8]) -> bytes:
+    """Returns files unchanged, and pixels as PNG, which is lossless."""
     if isinstance(data, bytes):
         return data
     from keraslight_serving.client import _arrays
@@ -81,12 +81,10 @@ def to_file(data: bytes | np.ndarray) -> bytes:
 
 
 def _each(images: Any) -> Iterator[Any]:
-    if _is_one(images):
-        return iter((images,))
-    if hasattr(images, "__array__"):
-        return iter(images) if getattr(images, "ndim", 4) == 4 else iter((images,))
+    is_one = isinstance(images, bytes | str | os.PathLike | bytearray | memoryview | Image.Image)
+    is_one = is_one or hasattr(images, "read") or (hasattr(images, "__array__") and getattr(images, "ndim", 4) != 4)
     try:
-        return iter(images)
+        return iter((images,)) if is_one else iter(images)
     except TypeError:
         raise InvalidInput(
             f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
@@ -107,22 +105,17 @@ def _is_directory(item: Any) -> bool:
     return "\0" not in os.fspath(item) and os.path.isdir(item)
 
 
-def _is_one(item: Any) -> bool:
-    return isinstance(item, _ONE) or hasattr(item, "read")
-
-
-def _data(item: Any, which: str) -> bytes | np.ndarray:
+def _data(item: Any, which: str) -> bytes | NDArray[np.uint8]:
     if isinstance(item, Image.Image):
         return _from_pil(item, which)
     if isinstance(item, str | os.PathLike):
         try:
             with open(item, "rb") as file:
-                return _checked(file.read(), which)
+                data = file.read()
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-            if isinstance(error, InvalidInput):
-                raise
             reason = getattr(error, "strerror", None) or error
             raise InvalidInput(f"{which} must be a file that can be read. Received: {reason}") from error
+        return _checked(data, which)
     if hasattr(item, "read"):
         return _checked(item.read(), which)
     if isinstance(item, bytearray | memoryview):
@@ -142,16 +135,16 @@ def _checked(data: Any, which: str) -> bytes:
     return data
 
 
-def _pixels(array: Any, which: str) -> np.ndarray:
-    from keraslight_serving.client import _arrays  # whoever has an array has numpy
+def _pixels(array: Any, which: str) -> NDArray[np.uint8]:
+    from keraslight_serving.client import _arrays  # arrays exist only where numpy is installed
 
     return _arrays.pixels(array, which)
 
 
-def _from_pil(image: Image.Image, which: str) -> bytes | np.ndarray:
+def _from_pil(image: Image.Image, which: str) -> bytes | NDArray[np.uint8]:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
         return _pixels(image, which)
-    try:  # an image that was opened from a file is read here
+    try:  # PIL reads opened files only now
         if image.mode not in _PNG_MODES:
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         return _png(image)
@@ -161,5 +154,5 @@ def _from_pil(image: Image.Image, which: str) -> bytes | np.ndarray:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # three times quicker than the default, a tenth larger
+    image.save(buffer, "PNG", compress_level=1)  # three times faster than the default, a tenth larger
     return buffer.getvalue()

@@ -1,7 +1,7 @@
-"""Channels that speak TensorFlow Serving's REST API: for where gRPC can't go, such as through most proxies.
+"""Channels that use TensorFlow Serving's REST API, for networks that don't support gRPC, such as behind most proxies.
 
-They are used like a grpc.Channel, as far as the client uses one. gRPC is the quicker way by far for arrays, which are
-text here.
+They stand in for grpc.Channel and grpc.aio.Channel: see `_transport`. gRPC is much faster for arrays, which are text
+here.
 """
 
 from __future__ import annotations
@@ -10,82 +10,81 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import httpx
 
-from keraslight_serving.client._rest_messages import Ask, Asking, RestError, Translator
+from keraslight_serving.client._rest_messages import Ask, RestError, Translator
+from keraslight_serving.client._transport import AsyncCall, Headers
 
-_THREADS = 32  # for the calls of one channel in the background: those of hedging
-
-Metadata = Sequence[tuple[str, str]] | None
+_THREADS = 32  # for requests of one channel in the background, as in hedging
 
 
 class RestChannel:
-    """Stands in for a grpc.Channel.
+    """A `Channel` over HTTP.
 
     Args:
-        address: `http://host:port` or `https://host:port`, and a path where the API is not at the top.
-        context: what to trust with https; None: the system's authorities.
-        proxies: whether to heed `HTTP_PROXY` and its like.
-        max_message_bytes: the largest answer.
+        address: `http://host:port` or `https://host:port`, with the path of the API if it is not at the root.
+        context: Certificates for https. None: the system's authorities.
+        proxies: Whether to use the proxies of `HTTP_PROXY` and similar variables.
+        max_message_bytes: Size limit of responses.
     """
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.Client(**_options(address, context, proxies))
         self._max_message_bytes = max_message_bytes
         self._translator = Translator()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
+        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
 
     def unary_unary(self, path: str, **_: object) -> _Call:
-        """As grpc.Channel's: a callable that makes the call, with `future` for one in the background."""
-        return _Call(lambda *arguments: self._exchange(path, *arguments), self._pool)
+        """See `Channel.unary_unary`."""
+        return _Call(self, path)
 
     def close(self) -> None:
         """Closes the connections."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def _exchange(self, path: str, request: Any, timeout: float | None, metadata: Metadata) -> Any:
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def exchange(self, path: str, request: Any, deadline: float | None, metadata: Headers) -> Any:
         steps = self._translator.call(path, request)
-        answered = None
-        while True:
-            ask, response = _step(steps, answered)
-            if ask is None:
-                return response
-            with _as_rpc_errors():
-                answered = self._ask(ask, metadata, deadline)
+        try:
+            ask = next(steps)
+            while True:
+                with _as_rpc_errors():
+                    answered = self._ask(ask, metadata, deadline)
+                ask = steps.send(answered)
+        except StopIteration as end:
+            return end.value
 
-    def _ask(self, ask: Ask, metadata: Metadata, deadline: float | None) -> tuple[int, bytes]:
+    def _ask(self, ask: Ask, metadata: Headers, deadline: float | None) -> tuple[int, bytes]:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise _too_late()
         with self._http.stream(**_request(ask, metadata), timeout=left) as response:
-            body = _Body(self._max_message_bytes)
+            body = bytearray()
             for chunk in response.iter_bytes():
-                body.add(chunk)
+                _append(chunk, body, self._max_message_bytes)
                 if deadline is not None and time.monotonic() > deadline:
-                    raise _too_late()  # httpx's own limit is for each piece
-            return response.status_code, body.content()
+                    raise _too_late()  # httpx's timeout is for each chunk
+            return response.status_code, bytes(body)
 
 
 class AsyncRestChannel:
-    """Stands in for a grpc.aio.Channel. Arguments as of `RestChannel`."""
+    """A `Channel` for asyncio over HTTP. Same arguments as `RestChannel`."""
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.AsyncClient(**_options(address, context, proxies))
         self._max_message_bytes = max_message_bytes
         self._translator = Translator()
 
-    def unary_unary(self, path: str, **_: object) -> Callable:
-        """As grpc.aio.Channel's: a coroutine function that makes the call."""
+    def unary_unary(self, path: str, **_: object) -> AsyncCall:
+        """See `Channel.unary_unary`."""
 
         async def call(
-            request: Any, timeout: float | None = None, metadata: Metadata = None, wait_for_ready: bool = False
+            request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
         ) -> Any:
             try:
                 async with asyncio.timeout(timeout):
@@ -99,67 +98,47 @@ class AsyncRestChannel:
         """Closes the connections."""
         await self._http.aclose()
 
-    async def _exchange(self, path: str, request: Any, metadata: Metadata) -> Any:
+    async def _exchange(self, path: str, request: Any, metadata: Headers) -> Any:
         steps = self._translator.call(path, request)
-        answered = None
-        while True:
-            ask, response = _step(steps, answered)
-            if ask is None:
-                return response
-            with _as_rpc_errors():
-                async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
-                    body = _Body(self._max_message_bytes)
-                    async for chunk in response.aiter_bytes():
-                        body.add(chunk)
-                    answered = response.status_code, body.content()
+        try:
+            ask = next(steps)
+            while True:
+                with _as_rpc_errors():
+                    async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
+                        body = bytearray()
+                        async for chunk in response.aiter_bytes():
+                            _append(chunk, body, self._max_message_bytes)
+                ask = steps.send((response.status_code, bytes(body)))
+        except StopIteration as end:
+            return end.value
 
 
 class _Call:
-    def __init__(self, exchange: Callable, pool: ThreadPoolExecutor) -> None:
-        self._exchange, self._pool = exchange, pool
+    """A method of a `RestChannel`."""
+
+    def __init__(self, channel: RestChannel, path: str) -> None:
+        self._channel, self._path = channel, path
 
     def __call__(
-        self, request: Any, timeout: float | None = None, metadata: Metadata = None, wait_for_ready: bool = False
+        self, request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
     ) -> Any:
-        return self._exchange(request, timeout, metadata)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._channel.exchange(self._path, request, deadline, metadata)
 
-    def future(
-        self, request: Any, timeout: float | None = None, metadata: Metadata = None, wait_for_ready: bool = False
-    ) -> Future:
-        return self._pool.submit(self._exchange, request, timeout, metadata)
-
-
-class _Body:
-    """What has come of an answer."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._size = limit, 0
-        self._chunks: list[bytes] = []
-
-    def add(self, chunk: bytes) -> None:
-        self._size += len(chunk)
-        if self._size > self._limit:
-            raise RestError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"CLIENT: Received message larger than max ({self._size} vs. {self._limit})",
-            )
-        self._chunks.append(chunk)
-
-    def content(self) -> bytes:
-        return b"".join(self._chunks)
+    def future(self, request: Any, **options: Any) -> Future[Any]:
+        return self._channel.pool.submit(self, request, **options)
 
 
-def _step(steps: Asking, answered: tuple[int, bytes] | None) -> tuple[Ask | None, Any]:
-    """What to ask next, or else the result."""
-    try:
-        return steps.send(answered), None
-    except StopIteration as end:
-        return None, end.value
+def _append(chunk: bytes, body: bytearray, limit: int) -> None:
+    body += chunk
+    if len(body) > limit:
+        text = f"CLIENT: Received message larger than max ({len(body)} vs. {limit})"
+        raise RestError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 def _options(address: str, context: ssl.SSLContext | None, proxies: bool) -> dict[str, Any]:
     if not address.startswith("https:"):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody: httpx would read all authorities for nothing
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # empty: httpx would load all authorities for nothing
     return {
         "base_url": address,
         "verify": context or ssl.create_default_context(),
@@ -169,8 +148,8 @@ def _options(address: str, context: ssl.SSLContext | None, proxies: bool) -> dic
     }
 
 
-def _request(ask: Ask, metadata: Metadata) -> dict[str, Any]:
-    headers = [*(metadata or ()), *([] if ask.body is None else [("content-type", "application/json")])]
+def _request(ask: Ask, metadata: Headers) -> dict[str, Any]:
+    headers = [*metadata, *([] if ask.body is None else [("content-type", "application/json")])]
     method = "GET" if ask.body is None else "POST"
     return {"method": method, "url": ask.path, "content": ask.body, "headers": headers}
 
@@ -181,16 +160,16 @@ def _too_late() -> RestError:
 
 @contextlib.contextmanager
 def _as_rpc_errors() -> Iterator[None]:
-    """Raises what gRPC would for errors of the transport."""
+    """Raises errors of the transport as gRPC would."""
     try:
         yield
     except (httpx.TimeoutException, TimeoutError) as error:
         raise _too_late() from error
-    except (httpx.LocalProtocolError, UnicodeEncodeError) as error:  # a header that HTTP can't carry
+    except (httpx.LocalProtocolError, UnicodeEncodeError) as error:  # HTTP can't carry this header
         raise RestError(grpc.StatusCode.INVALID_ARGUMENT, f"{error}") from error
-    except (httpx.TransportError, OSError) as error:  # httpx lets errors of TLS that come late pass as they are
+    except (httpx.TransportError, OSError) as error:  # httpx doesn't translate late TLS errors
         raise RestError(grpc.StatusCode.UNAVAILABLE, f"{error}" or type(error).__name__) from error
-    except RuntimeError as error:  # the connections were closed meanwhile
+    except RuntimeError as error:  # the client was closed in the meantime
         raise RestError(grpc.StatusCode.CANCELLED, f"{error}") from error
     except httpx.HTTPError as error:
         raise RestError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}") from error

@@ -1,12 +1,12 @@
-"""The client's calls as TensorFlow Serving's REST API has them. No I/O here, and numpy only for tensors of numbers.
+"""The client's calls, translated to TensorFlow Serving's REST API. No I/O here, and numpy only for numeric tensors.
 
-The methods are generators that yield what to ask over HTTP, are sent what was answered, and return a protobuf message:
-the same for the blocking and the asyncio channel. What REST leaves out is put back:
+The methods are generators that yield HTTP requests, are sent the responses, and return a protobuf message, so that the
+blocking and the asyncio channel share them. What REST omits is restored:
 
-    output_filter      everything is answered; what wasn't asked for is dropped here
-    names and dtypes   the only output comes without its name, and numbers without their dtype: both are in the
-                       metadata, which is asked for once
-    version            an answer to Predict doesn't name it, so that a swap is noticed only when an input is refused
+    output_filter      The server returns all outputs; those not asked for are dropped here.
+    names and dtypes   A single output has no name, and numbers have no dtype. Both are in the metadata, which is
+                       requested once.
+    version            Predict doesn't return it, so a new version is noticed only when it rejects an input.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ import json
 import math
 import urllib.parse
 from collections.abc import Generator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 from google.protobuf import json_format
 
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire.dtypes import DTYPES, dtype_name
+
+T = TypeVar("T")
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -44,23 +47,11 @@ _CODES = {
 }
 _BY_NAME = {code.name: code.value[0] for code in grpc.StatusCode}
 
-_FIELDS = {
-    pb.DT_FLOAT: "float_val",
-    pb.DT_DOUBLE: "double_val",
-    pb.DT_INT8: "int_val",
-    pb.DT_INT16: "int_val",
-    pb.DT_INT32: "int_val",
-    pb.DT_UINT8: "int_val",
-    pb.DT_INT64: "int64_val",
-    pb.DT_UINT32: "uint32_val",
-    pb.DT_UINT64: "uint64_val",
-    pb.DT_BOOL: "bool_val",
-    pb.DT_STRING: "string_val",
-}
+_NOT_IN_JSON = {pb.DT_HALF, pb.DT_UINT16}
 
 
 class RestError(grpc.RpcError):
-    """A call over REST that failed, with the two methods of an RpcError that callers use."""
+    """A failed REST call, with the methods of an RpcError that callers use."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -74,40 +65,41 @@ class RestError(grpc.RpcError):
 
 
 class Ask(NamedTuple):
-    """An HTTP request; with a body it is a POST. It is answered by the status and the body of the response."""
+    """An HTTP request, a POST if it has a body. The response is its status and body."""
 
     path: str
     body: bytes | None = None
 
 
-Asking = Generator[Ask, tuple[int, bytes], Any]
+Asking = Generator[Ask, tuple[int, bytes], T]
+Dtypes = Mapping[str, pb.DataType]
 
 
 class Translator:
-    """The calls of one server. Threads share it."""
+    """The calls of one server. Threads may share it."""
 
     def __init__(self) -> None:
-        self._outputs: dict[str, dict[str, dict[str, int]]] = {}  # model's path -> signature -> output -> dtype
+        self._outputs: dict[str, dict[str, Dtypes]] = {}  # path of the model -> signature -> output -> dtype
 
-    def call(self, path: str, request: Any) -> Asking:
+    def call(self, path: str, request: Any) -> Asking[Any]:
         """Makes a call, given by its gRPC path.
 
         Raises:
-            RestError: the server's answer is an error, or can't be read.
+            RestError: The response is an error, or invalid.
         """
-        calls = {
-            methods.PREDICT.path: self._predict,
-            methods.GET_MODEL_METADATA.path: self._metadata,
-            methods.GET_MODEL_STATUS.path: _status,
-        }
-        if path not in calls:
-            raise RestError(grpc.StatusCode.UNIMPLEMENTED, f"{path} is not a call that the client makes over REST")
-        return calls[path](request)
+        match path:
+            case methods.PREDICT.path:
+                return self._predict(request)
+            case methods.GET_MODEL_METADATA.path:
+                return self._metadata(request)
+            case methods.GET_MODEL_STATUS.path:
+                return _status(request)
+        raise RestError(grpc.StatusCode.UNIMPLEMENTED, f"The client doesn't make the call {path} over REST")
 
-    def _predict(self, request: pb.PredictRequest) -> Asking:
+    def _predict(self, request: pb.PredictRequest) -> Asking[pb.PredictResponse]:
         model = _model_path(request.model_spec)
         signature = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
-        known = self._outputs.get(model)  # once: another thread's failure may throw it away
+        known = self._outputs.get(model)  # read once: another thread's failure may delete it
         if known is None:
             _, known = yield from self._describe(request.model_spec)
         inputs = {name: _values(tensor) for name, tensor in request.inputs.items()}
@@ -115,14 +107,14 @@ class Translator:
         try:
             document = _read(*(yield Ask(f"{model}:predict", body)))
         except RestError:
-            self._outputs.pop(model, None)  # it may have been for another version
+            self._outputs.pop(model, None)  # may be outdated
             raise
         named = _name(document.get("outputs"), known.get(signature, {}))
         if not named:
             _, known = yield from self._describe(request.model_spec)
             named = _name(document.get("outputs"), known.get(signature, {}))
         if not named:
-            raise _unreadable(f"outputs that are none of signature {signature!r}")
+            raise _unreadable(f"outputs that signature {signature!r} doesn't have")
         missing = sorted(set(request.output_filter) - set(named))
         if missing:
             raise RestError(
@@ -139,12 +131,12 @@ class Translator:
                 raise _unreadable(f"output {name!r}, {error}") from error
         return response
 
-    def _metadata(self, request: pb.GetModelMetadataRequest) -> Asking:
+    def _metadata(self, request: pb.GetModelMetadataRequest) -> Asking[pb.GetModelMetadataResponse]:
         response, _ = yield from self._describe(request.model_spec)
         return response
 
-    def _describe(self, asked: pb.ModelSpec) -> Asking:
-        """The metadata, and the dtypes of the outputs by signature and name, which are kept for the answers to come."""
+    def _describe(self, asked: pb.ModelSpec) -> Asking[tuple[pb.GetModelMetadataResponse, dict[str, Dtypes]]]:
+        """The metadata, and the dtypes of the outputs by signature and name, which later calls need."""
         model = _model_path(asked)
         document = _read(*(yield Ask(f"{model}/metadata")))
         try:
@@ -159,15 +151,16 @@ class Translator:
         packed = response.metadata["signature_def"]
         packed.type_url = methods.SIGNATURE_DEF_MAP_URL
         packed.value = signatures.SerializeToString()
-        outputs = self._outputs[model] = {
+        outputs: dict[str, Dtypes] = {
             name: {alias: info.dtype for alias, info in signature.outputs.items()}
             for name, signature in signatures.signature_def.items()
         }
+        self._outputs[model] = outputs
         return response, outputs
 
 
-def _name(outputs: Any, dtypes: Mapping[str, int]) -> dict[str, Any] | None:
-    """The outputs by name; None if they don't fit what is known of the signature."""
+def _name(outputs: Any, dtypes: Dtypes) -> dict[str, Any] | None:
+    """The outputs by name; None if they don't match what is known of the signature."""
     if isinstance(outputs, dict) and outputs.keys() == dtypes.keys():
         return outputs
     if outputs is None or len(dtypes) != 1 or (isinstance(outputs, dict) and not _is_base64(outputs)):
@@ -175,7 +168,7 @@ def _name(outputs: Any, dtypes: Mapping[str, int]) -> dict[str, Any] | None:
     return {next(iter(dtypes)): outputs}
 
 
-def _status(request: pb.GetModelStatusRequest) -> Asking:
+def _status(request: pb.GetModelStatusRequest) -> Asking[pb.GetModelStatusResponse]:
     document = _read(*(yield Ask(_model_path(request.model_spec))))
     response = pb.GetModelStatusResponse()
     try:
@@ -201,7 +194,7 @@ def _model_path(spec: pb.ModelSpec) -> str:
 
 
 def _read(status: int, body: bytes) -> dict[str, Any]:
-    """The object that was answered, or the error."""
+    """The JSON object of a response. Raises RestError if it is an error."""
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
@@ -215,9 +208,9 @@ def _read(status: int, body: bytes) -> dict[str, Any]:
         text = f"HTTP status {status}: {body[:200].decode(errors='replace')}"
     code = _CODES.get(status, grpc.StatusCode.UNKNOWN)
     if status == 400 and text.startswith("Serving signature name: "):
-        code = grpc.StatusCode.FAILED_PRECONDITION  # as over gRPC; in HTTP both are 400
+        code = grpc.StatusCode.FAILED_PRECONDITION  # as over gRPC; HTTP has 400 for both
     if status == 413:
-        text = f"Sent message larger than max: {text}"  # by which the client knows not to send it again
+        text = f"Sent message larger than max: {text}"  # so that the client doesn't send it again
     raise RestError(code, text)
 
 
@@ -228,7 +221,7 @@ def _unreadable(received: str) -> RestError:
 
 
 def _values(tensor: pb.TensorProto) -> Any:
-    """A tensor as nested lists; strings as base64, which holds any bytes."""
+    """A tensor as nested lists, with strings in base64, which can hold any bytes."""
     if tensor.dtype != pb.DT_STRING or tensor.tensor_content:
         from keraslight_serving.wire.tensors import to_array
 
@@ -246,11 +239,12 @@ def _values(tensor: pb.TensorProto) -> Any:
     return nested[0]
 
 
-def _tensor(value: Any, dtype: int) -> pb.TensorProto:
+def _tensor(value: Any, dtype: pb.DataType) -> pb.TensorProto:
     """Nested lists as a tensor.
 
     Raises:
-        ValueError, TypeError: the lists have different lengths, or the values are not of the dtype.
+        ValueError: The lists differ in length, or a value is not of the dtype.
+        TypeError: A value is not of the dtype.
     """
     shape: list[int] = []
     flat: list[Any] = [value]
@@ -260,12 +254,12 @@ def _tensor(value: Any, dtype: int) -> pb.TensorProto:
             raise ValueError(f"lists of different lengths, {sorted(sizes)}")
         shape += sizes
         flat = list(itertools.chain.from_iterable(flat))
-    if dtype not in _FIELDS:
-        raise ValueError(f"a dtype that JSON can't hold, {pb.DataType.Name(dtype)}")
+    if dtype not in DTYPES or dtype in _NOT_IN_JSON:
+        raise ValueError(f"a dtype that JSON can't hold, {dtype_name(dtype)}")
     tensor = pb.TensorProto(dtype=dtype)
     for size in shape:
         tensor.tensor_shape.dim.add(size=size)
-    getattr(tensor, _FIELDS[dtype]).extend(map(_to_bytes, flat) if dtype == pb.DT_STRING else flat)
+    getattr(tensor, DTYPES[dtype].field).extend(map(_to_bytes, flat) if dtype == pb.DT_STRING else flat)
     return tensor
 
 
@@ -274,7 +268,7 @@ def _to_bytes(value: Any) -> bytes:
         return value.encode()
     if _is_base64(value):
         return base64.b64decode(value["b64"])
-    raise ValueError(f"{value!r} is no string")
+    raise ValueError(f"{value!r} is not a string")
 
 
 def _is_base64(value: Any) -> bool:

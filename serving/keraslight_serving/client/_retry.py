@@ -1,7 +1,8 @@
-"""One request until it is answered: retries, hedging, deadline. No I/O here; a driver carries out the steps.
+"""Sends one request until it is answered: retries, hedging, deadline. No I/O here.
 
-The logic is a generator, so that the blocking and the asyncio client run the same: it yields a `Start`, `Next` or
-`Stop` and is sent what came of it.
+The logic is a generator, so that the blocking and the asyncio client share it. It yields a `Wait`: which attempts must
+be in flight, and how long to wait for the first of them to end. The clients carry that out, each in its own way
+(`_blocking` and `AsyncClassifierClient._run`), and send back the `Ended` attempt, or None when the time is up.
 """
 
 from __future__ import annotations
@@ -12,78 +13,89 @@ import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 
 from keraslight_serving.client._endpoints import Endpoint, Endpoints
+from keraslight_serving.client._transport import Headers
 from keraslight_serving.client.errors import InvalidInput
+from keraslight_serving.wire.methods import Method, Request, Response
 
 logger = logging.getLogger("keraslight_serving.client")
 
+T = TypeVar("T")
 
-class Start(NamedTuple):
-    """Send the request to an endpoint, without waiting. The driver answers with a ticket."""
 
-    endpoint: Endpoint
-    method: Any
+@dataclass(eq=False, slots=True)
+class Attempt:
+    """A request to one endpoint. `cut_short`: its timeout is a share of the time, not all that is left."""
+
+    endpoint: Endpoint[Any]
+    method: Method[Any, Any]
     request: Any
     timeout: float
-    metadata: Sequence[tuple[str, str]]
-    wait_for_ready: bool = False
+    metadata: Headers
+    wait_for_ready: bool
+    cut_short: bool
+
+    def send(self, by: Callable[..., T]) -> T:
+        """Sends the request by a `Call`, its `future`, or an `AsyncCall`."""
+        return by(self.request, timeout=self.timeout, metadata=self.metadata, wait_for_ready=self.wait_for_ready)
 
 
-class Next(NamedTuple):
-    """Wait for the first open request that ends, at most so many seconds; with none open, just wait.
+class Wait(NamedTuple):
+    """Wait for the first of these attempts to end, but no longer than `seconds`, if given; without attempts, sleep.
 
-    The driver answers with an `Ended`, or None if the time is over.
+    Attempts that are not in flight yet must be started, and those in flight that are not listed any more cancelled.
     """
 
+    attempts: tuple[Attempt, ...]
     seconds: float | None
 
 
-class Stop(NamedTuple):
-    """Cancel an open request; nobody waits for it any more."""
-
-    ticket: Any
-
-
 class Ended(NamedTuple):
-    """A request that ended: with a response, or an RpcError."""
+    """An attempt that ended: with a response, or an RpcError."""
 
-    ticket: Any
+    attempt: Attempt
     response: Any
     error: grpc.RpcError | None
 
 
-Steps = Generator[Start | Next | Stop, Any, Any]
+Steps = Generator[Wait, Ended | None, T]
 
 
 @dataclass(frozen=True)
 class Retry:
-    """When a request that failed is sent again. Classifying twice does no harm, so all calls may be.
+    """When a failed request is sent again. Classifying has no side effects, so every call may be repeated.
 
-    UNAVAILABLE and RESOURCE_EXHAUSTED are worth another try, and an attempt that ran out of its own share of the time;
-    another endpoint is asked if there is one. The pause before attempt n is drawn evenly from 0 to
-    `min(longest_pause, first_pause * 2 ** (n - 2))` seconds ("full jitter"), so that clients that failed together do
-    not come back together.
+        Retry()                          # up to 4 attempts, with pauses of up to 0.05, 0.1 and 0.2 seconds
+        Retry(attempts=1)                # never send a request twice
+        Retry(attempt_timeout=2)         # give each server 2 seconds, then try the next
+        Retry(hedge_after=0.2)           # after 0.2 seconds without a response, send it to a second server, too
+        Retry(attempts=50, budget=1000)  # keep trying through a long outage
 
-    The budget keeps retries from drowning a server that is down: it holds `budget` retries, each takes one of them,
-    and each success gives `refill` back.
+    Requests are retried, on another endpoint if there is one, after UNAVAILABLE and RESOURCE_EXHAUSTED, and if an
+    attempt used up its own share of the time. The pause before attempt n is drawn uniformly from 0 to
+    `min(longest_pause, first_pause * 2 ** (n - 2))` seconds ("full jitter"), so that clients that failed together
+    don't return together.
+
+    The budget keeps retries from overwhelming a server that is down: it starts with `budget` retries, each retry takes
+    one, and each success returns `refill`.
 
     Attributes:
-        attempts: how often a request is sent at most, at least 1; 1 switches retries off.
-        first_pause: seconds, above 0.
-        longest_pause: seconds, at least `first_pause`.
-        budget: how many retries all calls of a client may have in advance, at least 0.
-        refill: what a success gives back, 0..1.
-        attempt_timeout: seconds for one attempt. None: a quarter of the call's timeout with several endpoints, all of
-            it with one.
-        hedge_after: seconds after which an unanswered request is sent to a second endpoint too, whose answer is taken
-            if it comes first. None: never. Counts as an attempt and takes from the budget.
+        attempts: Times a request is sent at most, at least 1, which turns retries off.
+        first_pause: Longest pause before the second attempt, in seconds (above 0).
+        longest_pause: Limit of all pauses, in seconds (at least `first_pause`).
+        budget: Retries that all calls of a client may use in advance, at least 0.
+        refill: Part of a retry that a success returns to the budget, 0 to 1.
+        attempt_timeout: Seconds per attempt. None: a quarter of the call's timeout with several endpoints, all of it
+            with one.
+        hedge_after: Seconds after which an unanswered request is also sent to a second endpoint; the first response
+            wins. Counts as an attempt and uses the budget. None: never.
 
     Raises:
-        InvalidInput: a number is out of range.
+        InvalidInput: A number is out of range.
     """
 
     attempts: int = 4
@@ -110,14 +122,14 @@ class Retry:
 
 
 class Budget:
-    """How many retries are left to a client. Threads share it."""
+    """The retries that a client has left. Threads may share it."""
 
     def __init__(self, retry: Retry) -> None:
         self._left, self._most, self._refill = retry.budget, retry.budget, retry.refill
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Whether there is one more; takes it."""
+        """Takes a retry; False if none is left."""
         with self._lock:
             if self._left < 1:
                 return False
@@ -131,16 +143,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class CallEvent:
-    """What became of a call, for hooks.
+    """The outcome of a call, for hooks.
 
     Attributes:
-        method: `Predict`, `GetModelStatus` ...
-        model: the model's name.
-        address: the endpoint that answered last.
-        attempts: how often the request was sent.
-        seconds: from the call to its end, pauses included.
-        request_bytes: size of the request.
-        code: "OK", the gRPC status of the last attempt, or "CANCELLED" where nobody waited for the end.
+        method: gRPC method, such as `Predict` or `GetModelStatus`.
+        model: Name of the model.
+        address: Endpoint of the last attempt.
+        attempts: Times the request was sent.
+        seconds: Duration of the call, pauses included.
+        request_bytes: Size of the request.
+        code: "OK", the gRPC status of the last attempt, or "CANCELLED" if the caller stopped waiting.
     """
 
     method: str
@@ -153,28 +165,27 @@ class CallEvent:
 
 
 class CallFailed(Exception):
-    """The end of a call without an answer, with what an error's text needs."""
+    """A call got no response; has what the text of an error needs."""
 
     def __init__(self, error: grpc.RpcError, address: str, attempts: int) -> None:
         super().__init__(str(error))
         self.error, self.address, self.attempts = error, address, attempts
 
 
-_RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
-
-
 class Caller:
-    """Makes calls over a client's endpoints.
+    """Makes calls to the endpoints of a client.
 
     Args:
-        endpoints: where to.
-        retry: how often.
-        clock, random_state: seams for tests.
+        endpoints: Servers to send requests to.
+        retry: When to send requests again.
+        hooks: Functions to pass a `CallEvent` to after each call.
+        clock: Source of the time, for tests.
+        random_state: Source of the jitter, for tests.
     """
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: Endpoints[Any],
         retry: Retry,
         hooks: Sequence[Callable[[CallEvent], None]] = (),
         *,
@@ -187,112 +198,90 @@ class Caller:
 
     def call(
         self,
-        method: Any,
-        request: Any,
+        method: Method[Request, Response],
+        request: Request,
         *,
         model: str,
         timeout: float,
-        metadata: Sequence[tuple[str, str]] = (),
+        metadata: Headers = (),
         wait_for_ready: bool = False,
-    ) -> Steps:
-        """Sends a request until there is an answer, and returns it. Hooks are told of `model`.
+    ) -> Steps[Response]:
+        """Sends a request until there is a response, and returns it. `model` is for hooks.
 
         Raises:
-            CallFailed: none came: the last error cannot be mended by another try, or there is no time for one.
+            CallFailed: There is none: retrying can't help, or there is no time or budget left for it.
         """
         began = self._clock()
-        state = _State(began + timeout)
+        sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
-            response = yield from self._attempts(state, method, request, metadata, wait_for_ready)
+            steps = self._attempts(sent, began + timeout, method, request, metadata, wait_for_ready)
+            response: Response = yield from steps
             code = "OK"
             return response
         except CallFailed as failed:
             code = failed.error.code().name
             raise
         finally:
-            if self._hooks and state.attempts:
-                event = CallEvent(
-                    method.name,
-                    model,
-                    state.address,
-                    state.attempts,
-                    self._clock() - began,
-                    request.ByteSize(),
-                    code,
-                )
+            if self._hooks and sent:
+                seconds, size = self._clock() - began, request.ByteSize()
+                event = CallEvent(method.name, model, sent[-1].endpoint.address, len(sent), seconds, size, code)
                 for hook in self._hooks:
                     try:
                         hook(event)
                     except Exception:
                         logger.exception("A hook of the client failed")
 
-    def _attempts(self, state: _State, method: Any, request: Any, metadata: Sequence, wait_for_ready: bool) -> Steps:
-        retry = self._retry
-        open_: dict[Any, tuple[Endpoint, bool]] = {}
-        tried: list[Endpoint] = []
+    def _attempts(
+        self,
+        sent: list[Attempt],
+        deadline: float,
+        method: Method[Any, Any],
+        request: Any,
+        metadata: Headers,
+        wait_for_ready: bool,
+    ) -> Steps[Any]:
+        retry, others = self._retry, len(self._endpoints) - 1
+        flying: list[Attempt] = []
 
-        def start() -> tuple[Start, tuple[Endpoint, bool]]:
-            left = max(state.deadline - self._clock(), 0.001)
-            share = retry.attempt_timeout
-            if share is None:
-                share = left / 4 if len(self._endpoints) > 1 else left
-            endpoint = self._endpoints.pick(avoid=tried)
-            tried.append(endpoint)
-            if len(tried) >= len(self._endpoints):
-                tried.pop(0)  # its turn may come again
-            state.attempts += 1
-            state.address = endpoint.address
-            seconds = min(share, left)
-            return Start(endpoint, method, request, seconds, metadata, wait_for_ready), (endpoint, seconds < left)
+        def start() -> None:
+            left = max(deadline - self._clock(), 0.001)
+            timeout = min(retry.attempt_timeout or (left / 4 if others else left), left)
+            endpoint = self._endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
+            sent.append(Attempt(endpoint, method, request, timeout, metadata, wait_for_ready, timeout < left))
+            flying.append(sent[-1])
 
         while True:
-            attempt, what = start()
-            open_[(yield attempt)] = what
-            hedge = retry.hedge_after if retry.attempts > state.attempts else None
-            while open_:
-                ended = yield Next(hedge)
+            start()
+            hedge = retry.hedge_after if retry.attempts > len(sent) else None
+            while flying:
+                ended = yield Wait(tuple(flying), hedge)
                 if ended is None:
                     hedge = None
                     if self._budget.take():
-                        attempt, what = start()
-                        open_[(yield attempt)] = what
+                        start()
                     continue
-                endpoint, cut_short = open_.pop(ended.ticket)
-                if ended.error is None:
-                    self._endpoints.succeeded(endpoint)
+                attempt, response, error = ended
+                flying.remove(attempt)
+                if error is None:
+                    self._endpoints.succeeded(attempt.endpoint)
                     self._budget.succeeded()
-                    for ticket in open_:
-                        yield Stop(ticket)
-                    return ended.response
-                error, address = ended.error, endpoint.address
-                again = self._worth_another(error, cut_short)
-                self._endpoints.failed(endpoint, error.code(), cut_short)
-                logger.debug("%s at %s: attempt %d: %s", method.name, address, state.attempts, error.code().name)
-                if not again:
-                    for ticket in open_:
-                        yield Stop(ticket)
-                    raise CallFailed(error, address, state.attempts)
-            if state.attempts >= retry.attempts:
-                raise CallFailed(error, address, state.attempts)
-            longest = min(retry.longest_pause, retry.first_pause * 2 ** (state.attempts - 1))
+                    return response
+                failure = error, attempt.endpoint.address
+                self._endpoints.failed(attempt.endpoint, error.code(), attempt.cut_short)
+                logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], len(sent), error.code().name)
+                if not _worth_retrying(error, attempt.cut_short):
+                    raise CallFailed(*failure, len(sent))
+            longest = min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1))
             pause = self._random.uniform(0, longest)
-            if self._clock() + pause >= state.deadline or not self._budget.take():
-                raise CallFailed(error, address, state.attempts)
-            yield Next(pause)
-
-    @staticmethod
-    def _worth_another(error: grpc.RpcError, cut_short: bool) -> bool:
-        code = error.code()
-        if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in (error.details() or "").lower():
-            return False  # it would be as large the next time
-        return code in _RETRYABLE or (code == grpc.StatusCode.DEADLINE_EXCEEDED and cut_short)
+            late = self._clock() + pause >= deadline
+            if len(sent) >= retry.attempts or late or not self._budget.take():
+                raise CallFailed(*failure, len(sent))
+            yield Wait((), pause)
 
 
-class _State:
-    """Of one call."""
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.attempts = 0
-        self.address = ""
+def _worth_retrying(error: grpc.RpcError, cut_short: bool) -> bool:
+    code = error.code()
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return "message larger than max" not in (error.details() or "").lower()  # the next one would be as large
+    return code == grpc.StatusCode.UNAVAILABLE or (code == grpc.StatusCode.DEADLINE_EXCEEDED and cut_short)

@@ -1,4 +1,4 @@
-"""Certificates, as both protocols can be given them."""
+"""Certificates, for both protocols."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keraslight_serving.client.errors import InvalidInput
 
 
 class Tls(NamedTuple):
-    """What `tls` has read, PEM; None for the system's authorities, or no certificate."""
+    """PEM data read by `tls`. None stands for the system's authorities, or for no certificate."""
 
     ca: bytes | None
     certificate: bytes | None
@@ -24,11 +24,11 @@ class Tls(NamedTuple):
         return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
     def for_http(self) -> ssl.SSLContext:
-        """Raises InvalidInput where the PEM is none."""
+        """Raises InvalidInput if the data is not PEM."""
         try:
             context = ssl.create_default_context(cadata=None if self.ca is None else self.ca.decode("ascii"))
             if self.certificate is not None and self.key is not None:
-                with tempfile.TemporaryDirectory() as folder:  # Python reads a certificate of ours from files only
+                with tempfile.TemporaryDirectory() as folder:  # Python reads client certificates only from files
                     certificate, key = Path(folder, "certificate"), Path(folder, "key")
                     certificate.write_bytes(self.certificate)
                     key.write_bytes(self.key)
@@ -39,27 +39,34 @@ class Tls(NamedTuple):
 
 
 def tls(
-    ca: str | os.PathLike | bytes | None = None,
-    certificate: str | os.PathLike | bytes | None = None,
-    key: str | os.PathLike | bytes | None = None,
+    ca: str | os.PathLike[str] | bytes | None = None,
+    certificate: str | os.PathLike[str] | bytes | None = None,
+    key: str | os.PathLike[str] | bytes | None = None,
 ) -> Tls:
     """Credentials for a server with TLS, over gRPC or https.
 
+    Each argument is a path to a PEM file, or the file's bytes.
+
+        tls()                                  # trust the system's authorities
+        tls("ca.pem")                          # trust these certificates only
+        tls("ca.pem", "me.pem", "me.key")      # mutual TLS
+
     Args:
-        ca: the certificates to trust, PEM, as a path or bytes. None: the system's.
-        certificate, key: of this client, for a server that asks for one (mutual TLS); both or neither.
+        ca: Certificates to trust. None: the system's.
+        certificate: Certificate of this client, for servers that require one (mutual TLS).
+        key: Private key of `certificate`; both or neither.
 
     Returns:
-        What `ClassifierClient(credentials=...)` takes.
+        The value for `ClassifierClient(credentials=...)`.
 
     Raises:
-        InvalidInput: a file can't be read, or one of `certificate` and `key` is missing.
+        InvalidInput: A file can't be read, or only one of `certificate` and `key` is given.
     """
     if (certificate is None) != (key is None):
         given = "certificate" if key is None else "key"
         raise InvalidInput(f"`certificate` and `key` must be given together. Received: `{given}` alone")
 
-    def read(source: str | os.PathLike | bytes | None) -> bytes | None:
+    def read(source: str | os.PathLike[str] | bytes | None) -> bytes | None:
         if source is None or isinstance(source, bytes):
             return source
         try:

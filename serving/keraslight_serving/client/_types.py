@@ -1,37 +1,37 @@
-"""What the client answers with."""
+"""What the client returns."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from keraslight_serving.client.errors import ServingError
+from keraslight_serving.client.errors import InvalidInput
 
 
 class Classification(NamedTuple):
     """One class of a ranking.
 
     Attributes:
-        label: the name of the class.
-        score: its probability, 0..1.
-        index: its place among the model's classes, from 0.
+        label: Name of the class.
+        score: Probability, 0 to 1.
+        index: Position among the model's classes, from 0.
     """
 
     label: str
     score: float
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here; the name is public
 
 
 class Answer(NamedTuple):
-    """What became of one image.
+    """The result for one image.
 
     Attributes:
-        source: the image's path, or `images[3]`.
-        ranking: its classes, best first; empty with an error.
-        error: why there is none.
+        source: Path of the image, or `images[3]`.
+        ranking: Classes, best first; empty if there is an error.
+        error: Why the image could not be classified.
     """
 
     source: str
     ranking: list[Classification]
-    error: ServingError | None = None
+    error: InvalidInput | None = None
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class TensorSpec:
     """An input or output of a signature.
 
     Attributes:
-        name: as in `predict`'s dict.
-        dtype: numpy's name, `float32`, `int8` ..., or `string`.
-        shape: None for a free size, or for the whole where nothing is known.
+        name: Key in the dict that `predict` takes or returns.
+        dtype: numpy's name, such as `float32` or `int8`, or `string`.
+        shape: Sizes, None for variable ones; None if even the number of dimensions is unknown.
     """
 
     name: str
@@ -54,9 +54,10 @@ class Signature:
     """One way to call a model.
 
     Attributes:
-        name: as `predict` takes it.
-        method: `tensorflow/serving/predict`, `tensorflow/serving/classify` ...
-        inputs, outputs: by name.
+        name: Name, as `predict` takes it.
+        method: `tensorflow/serving/predict`, `tensorflow/serving/classify` or `tensorflow/serving/regress`.
+        inputs: Inputs by name.
+        outputs: Outputs by name.
     """
 
     name: str
@@ -70,9 +71,9 @@ class ModelMetadata:
     """A model, as the server describes it.
 
     Attributes:
-        model: its name.
-        version: the one that answered.
-        signatures: by name.
+        model: Name of the model.
+        version: Version that the description is of.
+        signatures: Signatures by name.
     """
 
     model: str
@@ -82,12 +83,12 @@ class ModelMetadata:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """Where a version is in its life.
+    """State of a model version.
 
     Attributes:
-        version: its number.
+        version: Version number.
         state: START, LOADING, AVAILABLE, UNLOADING or END.
-        error: why it could not be loaded, else empty.
+        error: Why the version could not be loaded; empty otherwise.
     """
 
     version: int

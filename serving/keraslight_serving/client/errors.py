@@ -1,19 +1,19 @@
-"""Every error that the client raises on purpose.
+"""The errors that the client raises on purpose.
 
     ServingError
-    ├── InvalidInput (ValueError)   the input can't be sent, or the model refuses it: not an image, wrong size or dtype
+    ├── InvalidInput (ValueError)   the input can't be sent, or the model rejects it: not an image, wrong size or dtype
     ├── ModelNotFound               the server has no such model or version
     ├── SignatureNotFound           the model has no such signature
-    ├── Unavailable                 no server answers at this address; worth another try
-    ├── DeadlineExceeded            no answer in time
-    ├── Overloaded                  the server has too much to do, or a message is too large
-    ├── Unauthenticated             credentials are missing or don't suffice
-    ├── Unsupported                 the server doesn't know this call, or lacks what it needs for it
-    ├── ClientClosed                the client was closed, or came along into another process by a fork
-    └── InternalError               the server failed; its log has more
+    ├── Unavailable                 no server can be reached at this address; worth a retry
+    ├── DeadlineExceeded            no response in time
+    ├── Overloaded                  the server is too busy, or a message is too large
+    ├── Unauthenticated             credentials are missing or insufficient
+    ├── Unsupported                 the server doesn't support this call, or something it needs isn't installed
+    ├── ClientClosed                the client was closed, or was inherited by a forked process
+    └── InternalError               the server failed; see its log
 
-All carry `model`, `version`, `code` (grpc.StatusCode), `details` (the server's text) and `attempts`, how often the
-request was sent. `code` is None and `attempts` 0 where the client itself refused the input, before anything was sent.
+All have `model`, `version`, `code` (grpc.StatusCode), `details` (the server's text) and `attempts` (how often the
+request was sent). If the client itself rejects the input, before anything is sent, `code` is None and `attempts` is 0.
 """
 
 import grpc
@@ -41,7 +41,7 @@ class ServingError(Exception):
 
 
 class InvalidInput(ServingError, ValueError):
-    """The input can't be sent, or the model refuses it."""
+    """The input can't be sent, or the model rejects it."""
 
 
 class ModelNotFound(ServingError):
@@ -53,34 +53,34 @@ class SignatureNotFound(ServingError):
 
 
 class Unavailable(ServingError):
-    """No server answers at this address. Worth another try."""
+    """No server can be reached at this address. Worth a retry."""
 
 
 class DeadlineExceeded(ServingError):
-    """No answer in time. The request may have been carried out."""
+    """No response in time. The server may have processed the request nevertheless."""
 
 
 class Overloaded(ServingError):
-    """The server has too much to do, or a message is larger than one side takes."""
+    """The server is too busy, or a message exceeds the limit of one side."""
 
 
 class Unauthenticated(ServingError):
-    """Credentials are missing or don't suffice."""
+    """Credentials are missing or insufficient."""
 
 
 class Unsupported(ServingError):
-    """The server doesn't know this call, or lacks what it needs for it."""
+    """The server doesn't support this call, or something it needs isn't installed."""
 
 
 class ClientClosed(ServingError):
-    """The client was closed, or came along into another process by a fork: make a client there."""
+    """The client was closed, or was inherited by a forked process, which needs a client of its own."""
 
 
 class InternalError(ServingError):
-    """The server failed. Its log has more."""
+    """The server failed. See its log."""
 
 
-_BY_CODE = {
+_BY_CODE: dict[grpc.StatusCode, type[ServingError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.OUT_OF_RANGE: InvalidInput,
     grpc.StatusCode.NOT_FOUND: ModelNotFound,
@@ -100,11 +100,10 @@ _BY_CODE = {
 def from_rpc_error(
     error: grpc.RpcError, *, target: str, model: str, version: int | str | None, attempts: int = 1
 ) -> ServingError:
-    """The error of the table for a failed call."""
+    """Translates a failed gRPC call."""
     code, details = error.code(), error.details() or "no details"
     asked = f"model {model!r}" + (f" version {version}" if version is not None else "")
     tried = f" after {attempts} attempts" if attempts > 1 else ""
     text = f"{details} ({code.name} from {target}, {asked}{tried})"
-    return _BY_CODE.get(code, ServingError)(
-        text, model=model, version=version, code=code, details=details, attempts=attempts
-    )
+    kind = _BY_CODE.get(code, ServingError)
+    return kind(text, model=model, version=version, code=code, details=details, attempts=attempts)

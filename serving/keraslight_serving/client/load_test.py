@@ -1,10 +1,10 @@
-"""Load on a model server, and how long its answers take.
+"""Load on a model server, and the latency under it.
 
-Two ways, which answer two questions. The closed loop keeps so many requests in flight, and tells how many answers a
-second the server can give. The open loop sends at a rate of its own, as users do who don't know of each other, and
-tells how long they wait. There a latency counts from the moment at which the request was due, not from when it could be
-sent: a server that stalls for a second keeps all waiting who come in that second, and leaving that out ("coordinated
-omission") makes the worst percentiles look ten times better than they are.
+Closed and open loops answer two questions. The closed loop keeps a number of requests in flight and measures how many
+responses per second the server can give. The open loop sends at a fixed rate, as independent users do, and measures how
+long they wait. Its latencies count from the moment when a request was due, not when it could be sent: a server that
+stalls for a second delays all requests of that second, and ignoring that ("coordinated omission") makes the worst
+percentiles look ten times better than they are.
 """
 
 from __future__ import annotations
@@ -13,43 +13,44 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keraslight_serving.client._async_client import AsyncClassifierClient
 from keraslight_serving.client._images import prepare
 from keraslight_serving.client.errors import InvalidInput, ServingError
 
 if TYPE_CHECKING:
-    from keraslight_serving.client._images import ImageLike
+    from keraslight_serving.client._images import Images
 
 PERCENTILES = (50, 90, 95, 99, 99.9, 100)
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What came of a load test.
+    """Result of a load test.
 
     Attributes:
-        seconds: from the first request to the last answer.
-        latencies: seconds of each answered request, in the order in which they were due.
-        errors: how many requests ended with which error.
+        seconds: Time from the first request to the last response.
+        latencies: Seconds of each successful request, in the order in which they were due.
+        errors: Number of failed requests by name of the error.
     """
 
     seconds: float
-    latencies: np.ndarray = field(repr=False)
+    latencies: NDArray[np.float64] = field(repr=False)
     errors: dict[str, int]
 
     @property
     def rate(self) -> float:
-        """Answers a second."""
+        """Successful requests per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
     def percentiles(self, percents: Sequence[float] = PERCENTILES) -> dict[float, float]:
-        """The latency that so many percent of the requests stay within, in seconds; NaN where nothing was answered."""
+        """Percentiles of the latency, in seconds; NaN if no request succeeded."""
         if not len(self.latencies):
             return dict.fromkeys(percents, float("nan"))
         return dict(zip(percents, np.percentile(self.latencies, percents).tolist(), strict=True))
@@ -57,7 +58,7 @@ class LoadReport:
 
 async def load_test(
     client: AsyncClassifierClient,
-    images: ImageLike | Iterable[ImageLike],
+    images: Images,
     *,
     rate: float | None = None,
     concurrency: int = 8,
@@ -65,20 +66,20 @@ async def load_test(
     seed: int = 0,
     on_answer: Callable[[], object] | None = None,
 ) -> LoadReport:
-    """Classifies images, one a request, again and again, and measures.
+    """Classifies images, one per request, over and over, and measures the latency.
 
     Args:
-        client: whose server is tested. `Retry(attempts=1)` shows every failure.
-        images: as `classify` takes them; read once, sent in turn.
-        rate: requests a second of the open loop, at the random moments of a Poisson process. None: the closed loop.
-        concurrency: requests in flight of the closed loop, at least 1.
-        seconds: how long requests are sent; the last answers are waited for.
-        seed: of the moments.
-        on_answer: called after each request, for a progress bar.
+        client: Client of the server to test. `Retry(attempts=1)` shows every failure.
+        images: Images as for `classify`; read once, sent in turn.
+        rate: Requests per second of the open loop, at random times (a Poisson process). None: the closed loop.
+        concurrency: Requests in flight in the closed loop, at least 1.
+        seconds: Time during which requests are sent; the last responses are awaited.
+        seed: Seed of the random times.
+        on_answer: Function to call after each request, for a progress bar.
 
     Raises:
-        InvalidInput: there are no images, something is none, or a number is not above 0.
-        ServingError: the first request fails, which is not measured.
+        InvalidInput: There are no images, one is not an image, or a number is not above 0.
+        ServingError: The first request, which isn't measured, fails.
     """
     for name, value in (("rate", rate), ("concurrency", concurrency), ("seconds", seconds)):
         if value is not None and value <= 0:
@@ -89,7 +90,7 @@ async def load_test(
             raise image.error
     if not prepared:
         raise InvalidInput("There must be at least one image. Received: none")
-    await client.classify(prepared[0].data, top_k=1)  # connects, and the server loads what it needs
+    await client.classify(prepared[0].data, top_k=1)  # connects, and makes the server load what it needs
     in_turn = itertools.cycle(image.data for image in prepared)
     latencies: list[tuple[float, float]] = []
     errors: Counter[str] = Counter()

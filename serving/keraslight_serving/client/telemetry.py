@@ -1,4 +1,4 @@
-"""Hooks that tell other software about the client's calls. Each needs its library, which the client itself does not.
+"""Hooks that report the client's calls to other software. Each needs its library, which the client itself doesn't.
 
 client = ClassifierClient("localhost:8500", "digits", hooks=[prometheus_hook()])
 """
@@ -7,20 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keraslight_serving.client._retry import CallEvent
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+    from prometheus_client import CollectorRegistry
 
-def prometheus_hook(registry: Any = None) -> Callable[[CallEvent], None]:
+
+def prometheus_hook(registry: CollectorRegistry | None = None) -> Callable[[CallEvent], None]:
     """Counts calls, attempts and seconds in Prometheus metrics. Needs `prometheus-client`.
 
-    `keraslight_client_calls_total`, `keraslight_client_attempts_total` and the histogram
-    `keraslight_client_call_seconds`, with the labels `model`, `method` and (the first and last) `code`.
+    The metrics are `keraslight_client_calls_total`, `keraslight_client_attempts_total` and the histogram
+    `keraslight_client_call_seconds`, with the labels `model`, `method` and, except for the attempts, `code`.
 
     Args:
-        registry: a prometheus_client.CollectorRegistry. None: the library's global one, where a name can be registered
-            once: give one hook to all clients of a process.
+        registry: Registry for the metrics. None: the library's global registry, which accepts each name only once, so
+            all clients of a process must share one hook.
 
     Raises:
         ImportError: prometheus-client is not installed.
@@ -29,12 +33,12 @@ def prometheus_hook(registry: Any = None) -> Callable[[CallEvent], None]:
 
     registry = registry or prometheus_client.REGISTRY
     by_code = ("model", "method", "code")
-    calls = prometheus_client.Counter("keraslight_client_calls", "Calls that ended", by_code, registry=registry)
+    calls = prometheus_client.Counter("keraslight_client_calls", "Finished calls", by_code, registry=registry)
     attempts = prometheus_client.Counter(
-        "keraslight_client_attempts", "Requests sent, retries included", by_code[:2], registry=registry
+        "keraslight_client_attempts", "Requests sent, including retries", by_code[:2], registry=registry
     )
     seconds = prometheus_client.Histogram(
-        "keraslight_client_call_seconds", "From the call to its end, retries included", by_code, registry=registry
+        "keraslight_client_call_seconds", "Duration of calls, including retries", by_code, registry=registry
     )
 
     def hook(event: CallEvent) -> None:
@@ -45,14 +49,14 @@ def prometheus_hook(registry: Any = None) -> Callable[[CallEvent], None]:
     return hook
 
 
-def opentelemetry_hook(tracer: Any = None) -> Callable[[CallEvent], None]:
-    """Writes a span a call. Needs `opentelemetry-api`; without a configured SDK the spans go nowhere.
+def opentelemetry_hook(tracer: Tracer | None = None) -> Callable[[CallEvent], None]:
+    """Records a span per call. Needs `opentelemetry-api`; without a configured SDK the spans are dropped.
 
-    The span is a child of the caller's current one, named after the gRPC method, with the attributes of
+    Each span is a child of the caller's current span, is named after the gRPC method, and has the attributes of
     OpenTelemetry's conventions for RPC.
 
     Args:
-        tracer: an opentelemetry.trace.Tracer. None: the global provider's.
+        tracer: Tracer for the spans. None: one of the global provider.
 
     Raises:
         ImportError: opentelemetry-api is not installed.

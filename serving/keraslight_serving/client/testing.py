@@ -1,31 +1,35 @@
-"""For tests of programs that use the client: a channel without a server.
+"""For tests of programs that use the client: channels without a server.
 
-def test_names_the_file_after_what_is_on_it():
+def test_names_the_file_after_its_content():
     channel = FakeChannel([("seven", 0.9), ("one", 0.1)])
     client = ClassifierClient(model="digits", channel=channel)
     assert rename_photo("IMG_1.png", client) == "seven.png"
     assert len(channel.requests) == 1
 
-def test_waits_while_the_server_is_away():
+def test_waits_for_the_server():
     client = ClassifierClient(channel=FakeChannel(error=grpc.StatusCode.UNAVAILABLE))
     ...
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
+from keraslight_serving.client._transport import AsyncCall, Call, Channel
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 
 
 class FakeRpcError(grpc.RpcError):
-    """What a call raises, with the two methods of it that callers use."""
+    """A failed call, with the methods of an RpcError that callers use."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -48,16 +52,15 @@ class FakeChannel:
     Messages are serialized and parsed as on a real channel.
 
     Args:
-        ranking: (label, score) pairs, best first: the answer to every image.
-        inputs: arrays by name, such as `predict` would be given: they declare `serving_default`, with any number of
-            images.
-        outputs: arrays by name, the answer to `predict` with it.
-        error: what every call fails with instead. May be set and unset later, as an attribute.
-        details: the text of `error`.
+        ranking: (label, score) pairs, best first: the result for every image.
+        inputs: Arrays by name, as passed to `predict`. They declare `serving_default`, for any number of images.
+        outputs: Arrays by name, the result of `predict` with `serving_default`.
+        error: Status that all calls fail with instead. Can be set and reset later, as an attribute.
+        details: Text of `error`.
 
     Attributes:
-        requests: the messages that were sent, in order.
-        metadata: the headers that went with each.
+        requests: The messages that were sent, in order.
+        metadata: The headers that were sent with each.
     """
 
     def __init__(
@@ -78,29 +81,34 @@ class FakeChannel:
         self.metadata: list[dict[str, str]] = []
 
     def unary_unary(
-        self, path: str, request_serializer: Callable, response_deserializer: Callable, **_: object
-    ) -> Callable:
-        """As grpc.Channel's: a callable that makes the call, with `future` for one in the background."""
+        self,
+        path: str,
+        request_serializer: Callable[[Any], bytes],
+        response_deserializer: Callable[[bytes], Any],
+        **_: object,
+    ) -> Any:
+        """Like that of grpc.Channel: returns a callable that makes the call, with `future` for the background."""
         method, answer = self._answers()[path]
 
-        def exchange(request: Any, metadata: Sequence[tuple[str, str]] | None) -> Any:
-            request = method.request.FromString(request_serializer(request))
-            self.requests.append(request)
-            self.metadata.append(dict(metadata or ()))
+        def exchange(request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
+            received = method.request.FromString(request_serializer(request))
+            self.requests.append(received)
+            self.metadata.append(dict(metadata))
             if self.error is not None:
                 raise FakeRpcError(self.error, self.details)
-            return response_deserializer(answer(request).SerializeToString())
+            return response_deserializer(answer(received).SerializeToString())
 
         return self._callable(exchange)
 
+    def close(self) -> Any:
+        """Does nothing, like a channel that is closed twice; to be awaited for an `AsyncFakeChannel`."""
+        return self._callable(lambda request, metadata: None)(None)
+
     @staticmethod
-    def _callable(exchange: Callable) -> Any:
-        return _FakeCallable(exchange)
+    def _callable(exchange: Callable[..., Any]) -> Any:
+        return _FakeCall(exchange)
 
-    def close(self) -> None:
-        """Does nothing, like a channel that is closed twice."""
-
-    def _answers(self) -> dict[str, tuple[methods.Method, Callable]]:
+    def _answers(self) -> dict[str, tuple[methods.Method[Any, Any], Callable[[Any], Message]]]:
         return {
             methods.PREDICT.path: (methods.PREDICT, self._predict),
             methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
@@ -157,22 +165,27 @@ class AsyncFakeChannel(FakeChannel):
     """`FakeChannel` for `AsyncClassifierClient`: stands in for a grpc.aio.Channel."""
 
     @staticmethod
-    def _callable(exchange: Callable) -> Any:
-        async def call(request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Any:
+    def _callable(exchange: Callable[..., Any]) -> AsyncCall:
+        async def call(request: Any, metadata: Sequence[tuple[str, str]] = (), **_: object) -> Any:
             return exchange(request, metadata)
 
         return call
 
 
-class _FakeCallable:
-    def __init__(self, exchange: Callable) -> None:
+if TYPE_CHECKING:  # both fit the clients' seam
+    _channel: Channel[Call] = FakeChannel()
+    _async_channel: Channel[AsyncCall] = AsyncFakeChannel()
+
+
+class _FakeCall:
+    def __init__(self, exchange: Callable[..., Any]) -> None:
         self._exchange = exchange
 
-    def __call__(self, request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Any:
+    def __call__(self, request: Any, metadata: Sequence[tuple[str, str]] = (), **_: object) -> Any:
         return self._exchange(request, metadata)
 
-    def future(self, request: Any, metadata: Sequence[tuple[str, str]] | None = None, **_: object) -> Future:
-        done: Future = Future()
+    def future(self, request: Any, metadata: Sequence[tuple[str, str]] = (), **_: object) -> Future[Any]:
+        done: Future[Any] = Future()
         try:
             done.set_result(self._exchange(request, metadata))
         except grpc.RpcError as error:
@@ -186,7 +199,7 @@ def _first_version(asked: pb.ModelSpec) -> pb.ModelSpec:
     return spec
 
 
-def _declare(info: pb.TensorInfo, dtype: int, *sizes: int) -> None:
+def _declare(info: pb.TensorInfo, dtype: pb.DataType, *sizes: int) -> None:
     info.dtype = dtype
     for size in sizes:
         info.tensor_shape.dim.add(size=size)

@@ -1,211 +1,328 @@
-"""The command line's flags: TensorFlow Serving's 48 and our own.
+"""The server's settings, each written once: name, type, defaults, limits and description.
 
-Written `--name=value`; a boolean also as `--name` alone. Beyond TensorFlow Serving, `--name value` is taken too: there
-it would be two unknown arguments, and a server on a port that nobody meant.
-
-An unknown flag is named and ignored, and so is each of TensorFlow Serving's that has no meaning here, with the reason:
-command lines written for it go on working. A value that can't be read ends the process with usage and 255.
+`ModelServer`'s arguments and their documentation, the command line's flags, `--help`, and all checks derive from the
+fields of `Settings` and `ProcessSettings`. To add a setting, add a field here and read it where it takes effect.
 """
 
-import argparse
-import difflib
-import importlib.metadata
-import logging
-import sys
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+# ruff: noqa: RUF009 (the calls in the dataclasses' defaults are `dataclasses.field`)
 
-logger = logging.getLogger("keraslight_serving.server")
+import dataclasses
+import functools
+import os
+import typing
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-DESCRIPTION = """\
-Serves image classifiers over TensorFlow Serving's gRPC and REST protocols.
+from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.running.servable import ENGINES
+from keraslight_serving.server.telemetry.logging import FORMATS, LEVELS
 
-  python -m keraslight_serving.server --port=8500 --model_name=digits --model_base_path=savedmodels/digits
+T = TypeVar("T")
+S = TypeVar("S")
+P = ParamSpec("P")
 
-The base path holds one folder per version, named as a whole number; the highest that loads is served, and a new one
-replaces it while requests go on. Publish a version by renaming a finished folder into place.
+StrPath = str | os.PathLike[str]
 
-  savedmodels/digits/1/saved_model.pb, variables/   runs in TensorFlow (pip install tensorflow)
-  savedmodels/digits/1/model.tflite                 optional: its signatures run in LiteRT, without TensorFlow
+# The groups of flags in `--help`.
+TENSORFLOW_SERVING = "TensorFlow Serving's flags"
+OURS = "keraslight's own flags"
 
-Once the model is loaded, a line with `listening on HOST:PORT` goes to stdout; the log goes to stderr.
-SIGTERM and Ctrl-C let the requests in flight finish, and exit with 0; a second one ends the server at once. A server
-that can't start says why on stdout and exits with 255.
-"""
-
-EPILOG = "Flags of TensorFlow Serving that are not listed here are accepted, and ignored with a warning that says why."
+GRPC_PORT = 8500  # of a server process; a `ModelServer` in a program or test picks a free port
 
 
-class Flag(NamedTuple):
-    """A flag that works: `ModelServer` takes an argument of its name, unless `main` uses it up."""
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its name, type and default.
+
+    Attributes:
+        help: Description, for `--help` and the documentation.
+        details: Further sentences for the documentation.
+        group: `TENSORFLOW_SERVING`, `OURS`, or None for a setting without a flag.
+        flag_default: Default shown in `--help` where it differs from the keyword's.
+        minimum: Smallest allowed number.
+        maximum: Largest allowed number.
+        choices: Allowed texts; any if empty.
+    """
+
+    help: str
+    details: str = ""
+    group: str | None = TENSORFLOW_SERVING
+    flag_default: int | str | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: Any) -> None:
+        """Raises ValueError for a value that is out of range or not a choice; None is always allowed."""
+        if value is None:
+            return
+        if self.choices and value not in self.choices:
+            raise ValueError(f"`{name}` must be one of {', '.join(self.choices)}. Received: {value!r}")
+        low, high = self.minimum, self.maximum
+        if (low is not None and value < low) or (high is not None and value > high):
+            limits = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise ValueError(f"`{name}` must be {limits}. Received: {value}")
+
+
+def _setting(default: T, help: str, details: str = "", **more: Any) -> T:
+    return dataclasses.field(default=default, metadata={"setting": Setting(help, details, **more)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a `ModelServer`: its arguments, in this order, with these defaults.
+
+    Raises:
+        ValueError: A number is out of range, a choice is unknown, or settings contradict each other.
+    """
+
+    model_name: str = _setting("default", "Model name that clients request.")
+    model_base_path: StrPath | None = _setting(None, "Folder that contains the version folders.")
+    _: KW_ONLY
+    model_config_file: StrPath | None = _setting(
+        None,
+        "Text proto ModelServerConfig that lists several models, instead of model_name and model_base_path.",
+        "It also selects versions and assigns labels to them.",
+    )
+    model_config_file_poll_wait_seconds: float = _setting(
+        0, "Seconds between two reads of the model config file; 0 reads it only at startup."
+    )
+    allow_version_labels_for_unavailable_models: bool = _setting(
+        False,
+        "Allow reload requests to assign new labels to versions that aren't loaded.",
+        "The model config file may always do so: a label moves once its version is loaded.",
+    )
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 for all of this machine's.",
+        "Only this machine can reach the default address.",
+        group=OURS,
+    )
+    port: int = _setting(0, "gRPC port; 0 picks a free one.", flag_default=GRPC_PORT, minimum=0, maximum=65535)
+    file_system_poll_wait_seconds: float = _setting(
+        1, "Seconds between two scans for new versions; 0 scans only at startup."
+    )
+    max_num_load_retries: int = _setting(
+        5, "Number of retries for a version that fails to load, as long as its files don't change."
+    )
+    load_retry_interval_micros: int = _setting(
+        60_000_000, "Microseconds before the first of these retries; each later pause is twice as long."
+    )
+    num_threads: int | None = _setting(
+        None,
+        "CPU threads per LiteRT interpreter; 1 gives the most requests per second.",
+        "By default half of the CPUs, 1 to 4. More threads shorten a single request on an idle machine; 1 also suffers "
+        "least from busy neighbors.",
+        group=OURS,
+        flag_default="half the CPUs, 1 to 4",
+        minimum=1,
+    )
+    num_interpreters: int | None = _setting(
+        None,
+        "Number of LiteRT interpreters, which is the number of requests that run at once.",
+        "By default as many as have one CPU per thread.",
+        group=OURS,
+        flag_default="CPUs / num_threads",
+        minimum=1,
+    )
+    load_saved_model: bool = _setting(
+        False,
+        "Load the SavedModel together with its version, not on the first request that needs it.",
+        "That request then doesn't wait for TensorFlow's import. A server that only runs `model.tflite` needs less "
+        "memory without this setting.",
+        group=OURS,
+    )
+    grpc_max_threads: int | None = _setting(
+        None, "Maximum number of gRPC requests processed at once; others wait. Derived from the CPUs if not given.",
+        minimum=1,
+    )  # fmt: skip
+    grpc_socket_path: StrPath | None = _setting(None, "UNIX socket on which to listen for gRPC as well.")
+    grpc_channel_arguments: str | None = _setting(
+        None,
+        "gRPC channel arguments, as key=value,key=value.",
+        "Example: `grpc.max_receive_message_length=4194304` (bytes; 2 GiB by default). Clients that open calls and "
+        "never send their request occupy one thread per call; `grpc.max_connection_age_ms=...` together with "
+        "`grpc.max_connection_age_grace_ms=...` closes old connections, and other clients reconnect transparently.",
+    )
+    ssl_config_file: StrPath | None = _setting(
+        None,
+        "Text proto SSLConfig with the server's key and certificate and the CA of its clients.",
+        "See `rpc.security.ssl_credentials`. Connections are not encrypted without it.",
+    )
+    auth_token_file: StrPath | None = _setting(
+        None,
+        "File with one token per line; requests without one of them are rejected.",
+        "Clients send a token as `authorization: Bearer ...`. Health checks need none.",
+        group=OURS,
+    )
+    monitoring_config_file: StrPath | None = _setting(
+        None,
+        "Text proto MonitoringConfig that publishes Prometheus metrics on the REST port.",
+        "See `telemetry.metrics.path_of`.",
+    )
+    metrics_directory: StrPath | None = _setting(
+        None, "Directory through which several server processes share their metrics, to publish the sum.", group=None
+    )
+    log_format: str | None = _setting(
+        None,
+        "Log format, text or json.",
+        "Sends the log to stderr. Without `log_format` and `log_level`, it goes where the program sends it.",
+        group=OURS,
+        flag_default="text",
+        choices=FORMATS,
+    )
+    log_level: str | None = _setting(
+        None, "Lowest level to log: debug (one line per request), info, warning or error.",
+        group=OURS, flag_default="info", choices=LEVELS,
+    )  # fmt: skip
+    enable_signature_method_name_check: bool = _setting(
+        False,
+        "Answer Classify and Regress only with signatures whose method_name is made for them.",
+        "Signatures saved by TensorFlow 2 have other method names.",
+    )
+    enable_serialization_as_tensor_content: bool = _setting(
+        False,
+        "Answer Predict with tensor_content instead of lists such as float_val.",
+        "It is faster to parse, but old clients expect lists.",
+    )
+    make_repository: Callable[..., Any] = _setting(
+        Repository, "Called instead of Repository; for the workers of a server.", group=None
+    )
+    shared_port: bool = _setting(
+        False, "Whether other processes listen on the same port; for the workers of a server.", group=None
+    )
+    rest_api_port: int | None = _setting(
+        None,
+        "Port of the REST API; --rest_api_port=0 disables it.",
+        "As a keyword, None disables it and 0 picks a free port.",
+        flag_default=0,
+        minimum=0,
+        maximum=65535,
+    )
+    rest_api_timeout_in_ms: int = _setting(
+        30_000, "Time limit of a REST request, in milliseconds; 0 for none.", minimum=0
+    )
+    rest_api_num_threads: int | None = _setting(
+        None, "Maximum number of REST requests processed at once. Derived from the CPUs if not given.", minimum=1
+    )
+    rest_api_enable_cors_support: bool = _setting(False, "Allow web pages of other origins to use the REST API.")
+    engine: str = _setting(
+        "auto",
+        "Engine that runs the signatures: auto, litert or tensorflow.",
+        "`auto` runs what it can in LiteRT and the rest in TensorFlow. `litert` only serves signatures that don't need "
+        "TensorFlow. `tensorflow` runs everything in the SavedModel, as TensorFlow Serving does.",
+        group=OURS,
+        choices=ENGINES,
+    )
+    enable_batching: bool = _setting(
+        False,
+        "Join concurrent requests into batches.",
+        "It pays off where a batch costs less than its rows one by one, as in TensorFlow. With LiteRT on a CPU, both "
+        "cost the same.",
+    )
+    batching_parameters_file: StrPath | None = _setting(
+        None, "Text proto BatchingParameters, for enable_batching.", "TensorFlow Serving's defaults fill the gaps."
+    )
+    enable_per_model_batching_parameters: bool = _setting(
+        False,
+        "Read the batching parameters of each version from batching_params.pbtxt in its folder.",
+        "Versions without that file are not batched. The number of threads is still that of "
+        "`batching_parameters_file`.",
+    )
+    enable_model_warmup: bool = _setting(
+        True, "Replay assets.extra/tf_serving_warmup_requests before a version is served."
+    )
+    num_request_iterations_for_warmup: int = _setting(1, "Number of times each warmup request is replayed.", minimum=1)
+
+    def __post_init__(self) -> None:
+        if (self.model_base_path is None) == (self.model_config_file is None):
+            raise ValueError(
+                "Either `model_base_path` or `model_config_file` must be given. "
+                f"Received: {self.model_base_path!r} and {self.model_config_file!r}"
+            )
+        if not self.model_name:
+            raise ValueError("`model_name` must not be empty. Received: ''")
+        _check(self)
+        if self.batching_parameters_file and not self.enable_batching:
+            raise ValueError(
+                "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+            )
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """The settings of a server process that are not its `ModelServer`'s.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    version: bool = _setting(False, "Show the version and exit.")
+    workers: int = _setting(1, "Processes that share the port, for machines with many cores.", group=OURS, minimum=1)
+    grace_seconds: float = _setting(5, "Seconds that requests in flight have to finish at shutdown.", group=OURS)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+def _check(settings: Settings | ProcessSettings) -> None:
+    for field in dataclasses.fields(settings):
+        field.metadata["setting"].check(field.name, getattr(settings, field.name))
+
+
+class Flag(typing.NamedTuple):
+    """A setting as a flag of the command line.
+
+    Attributes:
+        name: Name of the flag and of the setting.
+        type: Type of its value: bool, int, float or str.
+        default: Default shown in `--help`; None for none.
+        help: Description.
+    """
 
     name: str
-    type: type  # bool, int, float or str
-    default: bool | int | float | str | None  # None: the help says what happens without
+    type: type
+    default: Any
     help: str
 
 
-TENSORFLOW_SERVING = (
-    Flag("port", int, 8500, "gRPC port; 0 picks a free one"),
-    Flag("grpc_socket_path", str, None, "also listen for gRPC on this UNIX socket"),
-    Flag("rest_api_port", int, 0, "HTTP port of the REST API; 0: none"),
-    Flag("rest_api_timeout_in_ms", int, 30000, "milliseconds after which a REST call fails"),
-    Flag("rest_api_num_threads", int, None, "REST calls that run at once; without it, as many as suit the CPUs"),
-    Flag("rest_api_enable_cors_support", bool, False, "let web pages of other origins call the REST API"),
-    Flag("model_name", str, "default", "the name that clients ask for"),
-    Flag("model_base_path", str, None, "the folder with the version folders"),
-    Flag("model_config_file", str, None, "text proto ModelServerConfig: several models, in place of the two above"),
-    Flag("model_config_file_poll_wait_seconds", float, 0, "seconds between two readings of that file; 0: read it once"),
-    Flag("file_system_poll_wait_seconds", float, 1, "seconds between two looks for new versions; 0: only at the start"),
-    Flag("allow_version_labels_for_unavailable_models", bool, False, "let labels name versions that aren't loaded yet"),
-    Flag("max_num_load_retries", int, 5, "how often a version that fails to load is tried again"),
-    Flag("load_retry_interval_micros", int, 60_000_000, "microseconds between two of these tries"),
-    Flag("enable_batching", bool, False, "run requests that come together in one go"),
-    Flag("batching_parameters_file", str, None, "text proto BatchingParameters, for --enable_batching"),
-    Flag("enable_per_model_batching_parameters", bool, False, "read batching_params.pbtxt in each version folder"),
-    Flag("enable_model_warmup", bool, True, "replay assets.extra/tf_serving_warmup_requests before a version serves"),
-    Flag("num_request_iterations_for_warmup", int, 1, "how often each of these requests is replayed"),
-    Flag("enable_signature_method_name_check", bool, False, "Classify and Regress only by signatures made for them"),
-    Flag("enable_serialization_as_tensor_content", bool, False, "answer with tensor_content rather than lists"),
-    Flag("grpc_max_threads", int, None, "gRPC calls that are worked on at once; without it, as many as suit the CPUs"),
-    Flag("grpc_channel_arguments", str, None, "gRPC's own options, name=value,name=value"),
-    Flag("ssl_config_file", str, None, "text proto SSLConfig: the server's key and certificate, and the clients' CA"),
-    Flag("monitoring_config_file", str, None, "text proto MonitoringConfig: metrics for Prometheus on the REST port"),
-    Flag("version", bool, False, "show the version and exit"),
-)
-
-OURS = (
-    Flag("host", str, "127.0.0.1", "address to listen on; 0.0.0.0 for other machines"),
-    Flag("engine", str, "auto", "auto, litert or tensorflow: what runs the signatures"),
-    Flag(
-        "num_threads",
-        int,
-        None,
-        "CPU threads of one LiteRT interpreter; 1 gives most requests per second (default: half the CPUs, 1 to 4)",
-    ),
-    Flag("num_interpreters", int, None, "requests that run in LiteRT at once (default: CPUs / num_threads)"),
-    Flag("load_saved_model", bool, False, "load TensorFlow at the start, not at the first request that needs it"),
-    Flag("workers", int, 1, "processes that share the port, for machines with many cores"),
-    Flag("grace_seconds", float, 5, "time for requests in flight when stopping"),
-    Flag("auth_token_file", str, None, "file with tokens, one a line; calls without one of them are refused"),
-    Flag("log_format", str, "text", "text or json"),
-    Flag("log_level", str, "info", "debug (a line a request), info, warning or error"),
-)
-
-_NO_GPU = "models run on the CPU"
-_NO_TENSORFLOW_POOL = "TensorFlow uses all CPUs; --num_threads is LiteRT's"
-_INTERPRETERS = "--num_interpreters sets their number"
-_PLATFORM = "there is one platform, and --engine chooses what runs it"
-
-# TensorFlow Serving's flags that have no meaning here, and why.
-IGNORED: dict[str, tuple[type, str]] = {
-    "enable_grpc_healthcheck_service": (bool, "grpc.health.v1 is always served"),
-    "enable_profiler": (bool, "there is no profiler service"),
-    "flush_filesystem_caches": (bool, "model files stay in the system's cache, which speeds up the next start"),
-    "mixed_precision": (str, _NO_GPU),
-    "num_load_threads": (int, "each model loads in a thread of its own, and none waits for another"),
-    "num_tflite_interpreters_per_pool": (int, _INTERPRETERS),
-    "num_tflite_pools": (int, _INTERPRETERS),
-    "num_unload_threads": (int, "a version is unloaded as soon as its last request is done"),
-    "per_process_gpu_memory_fraction": (float, _NO_GPU),
-    "platform_config_file": (str, _PLATFORM),
-    "prefer_tflite_model": (bool, "--engine=auto runs model.tflite where there is one"),
-    "remove_unused_fields_from_bundle_metagraph": (bool, "nothing but the signatures is kept of a graph's description"),
-    "saved_model_tags": (str, "the graph tagged `serve` is served"),
-    "skip_initialize_tpu": (bool, _NO_GPU),
-    "tensorflow_inter_op_parallelism": (int, _NO_TENSORFLOW_POOL),
-    "tensorflow_intra_op_parallelism": (int, _NO_TENSORFLOW_POOL),
-    "tensorflow_session_config_file": (str, _PLATFORM),
-    "tensorflow_session_parallelism": (int, _NO_TENSORFLOW_POOL),
-    "thread_pool_factory_config_file": (str, _NO_TENSORFLOW_POOL),
-    "use_alts_credentials": (bool, "ALTS is Google Cloud's; connections are NOT encrypted without --ssl_config_file"),
-    "xla_cpu_compilation_enabled": (bool, "graphs run as they were saved"),
-    "xla_gpu_compilation_enabled": (bool, _NO_GPU),
-}
-
-_NAMES = [*(flag.name for flag in TENSORFLOW_SERVING + OURS), *IGNORED]
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
+def flags(group: str) -> list[Flag]:
+    """The flags of a group, `TENSORFLOW_SERVING` or `OURS`."""
+    found = []
+    for field in (*dataclasses.fields(Settings), *dataclasses.fields(ProcessSettings)):
+        setting: Setting = field.metadata["setting"]
+        if setting.group == group:
+            types = (field.type, *typing.get_args(field.type))
+            kind = next(kind for kind in (bool, int, float, str) if kind in types)
+            default = field.default if setting.flag_default is None else setting.flag_default
+            found.append(Flag(field.name, kind, default, setting.help))
+    return found
 
 
-def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
-    """Reads a command line; warns of what is ignored.
+def documentation() -> str:
+    """The settings of a `ModelServer`, as the `Args:` of its docstring."""
+    lines = ["Args:"]
+    for field in dataclasses.fields(Settings):
+        setting: Setting = field.metadata["setting"]
+        lines.append(f"    {field.name}: {setting.help} {setting.details}".rstrip())
+    return "\n".join(lines)
 
-    Args:
-        argv: None: that of this process.
 
-    Returns:
-        The flags that were given, by name. An empty text, and `rest_api_port` 0, count as not given; with a
-        `model_config_file` so do `model_name` and `model_base_path`, as in TensorFlow Serving.
+def takes(
+    settings: Callable[P, Settings],
+) -> Callable[[Callable[[S, Settings], None]], Callable[Concatenate[S, P], None]]:
+    """Turns an `__init__` that takes `Settings` into one that takes its fields.
 
-    Raises:
-        SystemExit: 255 after an error and usage; 0 after --help and --version.
-        ValueError: flags that don't go together, with TensorFlow Serving's texts.
+    The types of the arguments are those of the fields, for type checkers too, and so is their documentation.
     """
-    parser = _parser()
-    namespace, unknown = parser.parse_known_args(argv)
-    given = vars(namespace)
-    if given.pop("version", False):
-        sys.stdout.write(f"keraslight {importlib.metadata.version('keraslight')}\n")
-        parser.exit()
-    for argument in unknown:
-        near = difflib.get_close_matches(argument.partition("=")[0].lstrip("-"), _NAMES, n=1, cutoff=0.75)
-        hint = f"; did you mean --{near[0]}?" if near else ""
-        logger.warning("unknown argument: %s (ignored%s)", argument, hint)
-    for name in given.keys() & IGNORED.keys():
-        logger.warning("--%s is ignored: %s", name, IGNORED[name][1])
-    alts = given.get("use_alts_credentials", False)
-    flags = {name: value for name, value in given.items() if name not in IGNORED and value != ""}
-    if flags.get("rest_api_port") == 0:
-        del flags["rest_api_port"]
-    if alts and "ssl_config_file" in flags:
-        raise ValueError("Either use_alts_credentials must be false or ssl_config_file must be empty.")
-    if "model_config_file" in flags:
-        flags.pop("model_name", None)
-        flags.pop("model_base_path", None)
-    elif "model_base_path" not in flags:
-        raise ValueError("Both server_options.model_base_path and server_options.model_config_file are empty!")
-    return flags
 
+    def decorate(init: Callable[[S, Settings], None]) -> Callable[Concatenate[S, P], None]:
+        def from_fields(self: S, /, *args: P.args, **keywords: P.kwargs) -> None:
+            init(self, settings(*args, **keywords))
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """As argparse's, with TensorFlow Serving's exit code."""
-        self.print_usage(sys.stderr)
-        self.exit(255, f"{self.prog}: error: {message}\n")
+        functools.update_wrapper(from_fields, Settings.__init__, assigned=(), updated=())  # for the signature
+        from_fields.__doc__ = documentation()
+        return from_fields
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m keraslight_serving.server",
-        usage="%(prog)s --model_base_path=FOLDER [--flag=value ...]; --help lists the flags",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    for title, flags in (("TensorFlow Serving's flags", TENSORFLOW_SERVING), ("keraslight's own", OURS)):
-        group = parser.add_argument_group(title)
-        for flag in flags:
-            text = flag.help if flag.default is None else f"{flag.help} (default: {_shown(flag.default)})"
-            _add(group, flag.name, flag.type, text)
-    for name, (kind, _) in IGNORED.items():
-        _add(parser, name, kind, argparse.SUPPRESS)
-    return parser
-
-
-def _add(parser, name: str, kind: type, text: str) -> None:
-    if kind is bool:
-        parser.add_argument(f"--{name}", type=_boolean, nargs="?", const=True, metavar="true|false", help=text)
-    else:
-        parser.add_argument(f"--{name}", type=kind, metavar=_METAVARS[kind], help=text)
-
-
-def _boolean(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"must be true or false. Received: {text!r}")
-    return text == "true"
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return decorate

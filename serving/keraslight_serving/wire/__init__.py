@@ -1,8 +1,8 @@
 """The messages of TensorFlow Serving's gRPC protocol, without TensorFlow.
 
-serving.proto     the messages; `serving_pb2.py` is generated from it by `python -m keraslight_serving.wire._generate`
-methods.py        the calls: path, request, response
-dtypes.py         names of the types
-ranked.py         rankings <-> TensorProto, without numpy
-tensors.py        numpy arrays <-> TensorProto
+serving.proto     Messages; `python -m keraslight_serving.wire._generate` generates `serving_pb2.py` from it.
+methods.py        Calls: path, request and response.
+dtypes.py         Dtypes: their names, and where a TensorProto holds their values.
+ranked.py         Rankings <-> TensorProto, without numpy.
+tensors.py        numpy arrays <-> TensorProto.
 """

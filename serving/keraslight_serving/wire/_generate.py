@@ -3,9 +3,9 @@
     python -m pip install grpcio-tools
     python -m keraslight_serving.wire._generate
 
-Generated code refuses to run on a protobuf that is older than its generator's, which would make every user of the
-client update. But from protobuf 6.31 to 7.35 generators write the same code, except for that version: so it is lowered
-to the oldest that the package supports. A test compares the file with a fresh one, and will show when this has changed.
+Generated code doesn't run on a protobuf older than its generator's, which would force every user of the client to
+update. From protobuf 6.31 to 7.35, generators write the same code except for that version, so it is lowered to the
+oldest that the package supports. A test compares the file with a fresh one and shows when this changes.
 """
 
 import importlib.resources
@@ -16,26 +16,26 @@ from pathlib import Path
 
 OLDEST_PROTOBUF = (6, 31, 1)
 PACKAGES = Path(__file__).parents[2]
-PROTO = "keraslight_serving/wire/serving.proto"  # also the name in the descriptor pool, so it has to be ours alone
+PROTO = "keraslight_serving/wire/serving.proto"  # also the name in the descriptor pool, so it must be ours alone
 CODE, STUB = (PACKAGES / PROTO.replace(".proto", ending) for ending in ("_pb2.py", "_pb2.pyi"))
 
 
 def generate() -> tuple[str, str]:
-    """The text of `serving_pb2.py` and of `serving_pb2.pyi`.
+    """The texts of `serving_pb2.py` and `serving_pb2.pyi`.
 
     Raises:
-        SystemExit: grpcio-tools is missing, or protoc refused the file.
+        SystemExit: grpcio-tools is missing, or protoc rejects the file.
     """
     try:
         from grpc_tools import protoc
     except ImportError:
-        sys.exit("Generating needs grpcio-tools: python -m pip install grpcio-tools")
+        sys.exit("Generating code needs grpcio-tools: python -m pip install grpcio-tools")
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as folder:
         if protoc.main(
             ["protoc", f"-I{PACKAGES}", f"-I{well_known}", f"--python_out={folder}", f"--pyi_out={folder}", PROTO]
         ):
-            sys.exit(f"protoc refused {PROTO}; its message is above.")
+            sys.exit(f"protoc rejected {PROTO}; its message is above.")
         code, stub = (next(Path(folder).rglob(target.name)).read_text() for target in (CODE, STUB))
     major, minor, patch = OLDEST_PROTOBUF
     code = re.sub(r"(Protobuf Python Version: )\S+", rf"\g<1>{major}.{minor}.{patch}", code)

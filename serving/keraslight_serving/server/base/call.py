@@ -1,4 +1,4 @@
-"""What comes with a request beside its message."""
+"""What comes with a request in addition to its message."""
 
 import time
 from collections.abc import Callable
@@ -10,17 +10,17 @@ from keraslight_serving.server.base.errors import StatusError
 
 
 class Call(NamedTuple):
-    """Who asks, and until when an answer is of use.
+    """Who sent a request, and how long they wait for the response.
 
-    The default is a call that nobody waits for, such as a warmup record.
+    The default is a call that nobody waits for, such as a warmup request.
 
     Attributes:
-        id: tells this request from others in the log.
-        entrypoint: the way in, `GRPC` or `REST`; empty for none.
-        deadline: by `time.monotonic()`, in seconds; None: there is none.
-        is_active: whether the caller still waits.
-        peer: where the caller is, such as `ipv4:10.0.0.7:51234`.
-        on_run: told the name of the engine, and the seconds that it took, whenever one has run for this call.
+        id: Identifies the request in the log.
+        entrypoint: Protocol, `GRPC` or `REST`; empty for none.
+        deadline: Deadline by `time.monotonic()`, in seconds; None for none.
+        is_active: Returns whether the caller still waits.
+        peer: Address of the caller, such as `ipv4:10.0.0.7:51234`.
+        on_run: Called with the engine's name and its seconds whenever an engine has run for this call.
     """
 
     id: str = ""
@@ -31,7 +31,7 @@ class Call(NamedTuple):
     on_run: Callable[[str, float], None] = lambda engine, seconds: None
 
     def check(self) -> None:
-        """Raises a StatusError if an answer would reach nobody: so that no work is done for it."""
+        """Raises a StatusError if a response would reach nobody, so that no work is wasted on it."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             raise expired()
         if not self.is_active():
@@ -39,5 +39,5 @@ class Call(NamedTuple):
 
 
 def expired() -> StatusError:
-    """The answer to a call whose deadline has passed."""
+    """The error of a call whose deadline has passed."""
     return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification")

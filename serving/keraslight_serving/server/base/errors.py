@@ -1,24 +1,29 @@
-"""What goes wrong in a server.
+"""The errors of a server.
 
-StatusError   the answer to one request is an error: a gRPC status code and its text
+StatusError   one request fails, with a gRPC status code and a text
 StartError    the server can't start
 """
 
 import grpc
 
-# By number, as TensorFlow's errors and StatusProto have them.
-CODES = {code.value[0]: code for code in grpc.StatusCode}
+# By number, as in TensorFlow's errors and in StatusProto.
+CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class StatusError(Exception):
-    """The answer is an error. Attributes: `code` (grpc.StatusCode), `text`."""
+    """A request fails.
+
+    Attributes:
+        code: gRPC status code.
+        text: Text for the caller.
+    """
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
         self.text = text
 
-    def __reduce__(self) -> tuple:  # from a worker to its supervisor
+    def __reduce__(self) -> tuple[type["StatusError"], tuple[grpc.StatusCode, str]]:  # pickled between processes
         return StatusError, (self.code, self.text)
 
 
@@ -27,9 +32,10 @@ class StartError(Exception):
 
 
 def invalid(text: str) -> StatusError:
-    """INVALID_ARGUMENT, by far the most frequent answer to a bad request."""
+    """INVALID_ARGUMENT, by far the most frequent error."""
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, text)
 
 
 def not_found(text: str) -> StatusError:
+    """NOT_FOUND: there is no such model, version or file."""
     return StatusError(grpc.StatusCode.NOT_FOUND, text)

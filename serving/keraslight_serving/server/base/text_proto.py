@@ -1,4 +1,4 @@
-"""Configuration files in protobuf's text format, as TensorFlow Serving has them."""
+"""Configuration files in protobuf's text format, as used by TensorFlow Serving."""
 
 import os
 from pathlib import Path
@@ -12,14 +12,16 @@ from keraslight_serving.server.base.errors import StartError
 M = TypeVar("M", bound=Message)
 
 
-def read_text_proto(flag: str, path: str | os.PathLike, message: M) -> M:
-    """Fills a message from a file.
+def read_text_proto(flag: str, path: str | os.PathLike[str], message: M) -> M:
+    """Fills a message from a file, and returns it.
 
     Args:
-        flag: that gave the path, for the error's text.
+        flag: Name of the flag that gave the path, for the error text.
+        path: File to read.
+        message: Empty message of the file's type.
 
     Raises:
-        StartError: the file can't be read, or holds something else.
+        StartError: The file can't be read or parsed.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

@@ -1,13 +1,17 @@
-"""Signatures over serialized tf.Examples: what Classify, Regress and MultiInference check, run and answer."""
+"""Signatures over serialized tf.Examples: what Classify, Regress and MultiInference check, run and return."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.server.running.signatures import Outputs, Signature
 from keraslight_serving.wire import methods
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
@@ -16,7 +20,39 @@ from keraslight_serving.wire.tensors import dtype_enum, shape_text
 CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 
 
-def classify(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.ClassificationResult:
+class Examples(NamedTuple):
+    """Serialized tf.Examples, and one with the features that they share."""
+
+    serialized: Sequence[bytes] = ()
+    context: bytes | None = None
+
+    def joined(self) -> NDArray[np.object_]:
+        """Returns an array of shape (examples,). Protobuf merges the context with the example appended to it.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT: there are no examples.
+        """
+        if not self.serialized:
+            raise invalid("Input is empty.")
+        context = self.context or b""
+        return np.array([context + example for example in self.serialized], object)
+
+
+class Classes(NamedTuple):
+    """Labels (bytes) and scores (float32), each of shape (examples, classes); empty or 0 if the model gives none."""
+
+    labels: NDArray[np.object_]
+    scores: NDArray[np.float32]
+
+
+class Task(NamedTuple):
+    """One signature of a MultiInference request, and the `method_name` to run it by."""
+
+    spec: ModelSpec
+    method: str
+
+
+def classify(servable: Servable, name: str, examples: Examples, call: Call) -> Classes:
     """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes).
 
     Raises:
@@ -24,9 +60,8 @@ def classify(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.Cl
     """
     signature = _find(servable, name)
     _check_classification(signature)
-    examples = _examples(sent)
     aliases = [alias for alias in ("classes", "scores") if alias in signature.outputs]
-    outputs = _run(servable, name, examples, aliases, call)
+    rows, outputs = _run(servable, name, examples, aliases, call)
     for alias, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT)):
         if alias not in outputs:
             continue
@@ -35,122 +70,107 @@ def classify(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.Cl
             raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}")
         if dtype_enum(array.dtype) != dtype:
             raise invalid(f"Expected {alias} Tensor of {_enum_name(dtype)}. Got: {dtype_name(dtype_enum(array.dtype))}")
-        if len(array) != len(examples):
-            raise invalid(f"Expected {alias} output batch size of {len(examples)}. Got: {len(array)}")
+        if len(array) != rows:
+            raise invalid(f"Expected {alias} output batch size of {rows}. Got: {len(array)}")
     widths = [array.shape[1] for array in outputs.values()]
     if len(set(widths)) > 1:
         raise invalid(f"Tensors class and score should match in dim_size(1). Got {widths[0]} vs. {widths[1]}")
-    result = pb.ClassificationResult()
-    for row in range(len(examples)):
-        ranked = result.classifications.add()
-        for column in range(widths[0]):
-            item = ranked.classes.add()
-            if "classes" in outputs:
-                item.label = outputs["classes"][row, column].decode(errors="replace")
-            if "scores" in outputs:
-                item.score = outputs["scores"][row, column]
-    return result
+    shape = (rows, widths[0])
+    return Classes(
+        outputs["classes"] if "classes" in outputs else np.full(shape, b"", object),
+        outputs["scores"] if "scores" in outputs else np.zeros(shape, np.float32),
+    )
 
 
-def regress(servable: Servable, name: str, sent: pb.Input, call: Call) -> pb.RegressionResult:
-    """Runs a signature `inputs` -> `outputs`, floats (examples,) or (examples, 1).
+def regress(servable: Servable, name: str, examples: Examples, call: Call) -> NDArray[np.float32]:
+    """Runs a signature `inputs` -> `outputs`, floats of shape (examples,) or (examples, 1).
+
+    Returns:
+        Values of shape (examples,).
 
     Raises:
         StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
     """
     _check_regression(_find(servable, name))
-    examples = _examples(sent)
-    array = _run(servable, name, examples, ["outputs"], call)["outputs"]
+    rows, outputs = _run(servable, name, examples, ["outputs"], call)
+    array = outputs["outputs"]
     if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
         raise invalid(
             "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
             f"{shape_text(array.shape)}"
         )
-    if len(array) != len(examples):
-        raise invalid(f"Input batch size did not match output batch size: {len(examples)} vs. {len(array)}")
+    if len(array) != rows:
+        raise invalid(f"Input batch size did not match output batch size: {rows} vs. {len(array)}")
     if array.dtype != np.float32:
         raise invalid(f"Expected output Tensor of DT_FLOAT.  Got: {_enum_name(dtype_enum(array.dtype))}")
-    return pb.RegressionResult(regressions=[pb.Regression(value=value) for value in array.ravel().tolist()])
+    return array.ravel()
 
 
-def check_tasks(tasks: Sequence[pb.InferenceTask], servable: Servable) -> dict[str, pb.InferenceTask]:
-    """The tasks of a MultiInference request by signature.
+def check_tasks(tasks: Sequence[Task], servable: Servable) -> dict[str, str]:
+    """Returns the `method_name` of each task by its signature.
 
     Raises:
         StatusError: INVALID_ARGUMENT, or UNIMPLEMENTED for another method.
     """
-    found: dict[str, pb.InferenceTask] = {}
-    for task in tasks:
-        if not task.model_spec.name:
+    found: dict[str, str] = {}
+    for spec, method in tasks:
+        if not spec.name:
             raise invalid("Found ModelSpec with an empty model name.")
-        if task.model_spec.name != tasks[0].model_spec.name:
+        if spec.name != tasks[0].spec.name:
             raise invalid("All ModelSpecs in a MultiInferenceRequest must access the same model name.")
-        name = task.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+        name = spec.signature or methods.DEFAULT_SIGNATURE
         if name in found:
             raise invalid(f"Duplicate evaluation of signature: {name}")
         signature = servable.signatures.get(name)
         if signature is None:
             raise invalid(f"Requested signature not found in model graph: {name}")
-        if task.method_name == CLASSIFY:
+        if method == CLASSIFY:
             _check_classification(signature)
-        elif task.method_name == REGRESS:
+        elif method == REGRESS:
             _check_regression(signature)
         else:
-            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name}")
-        found[name] = task
+            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
+        found[name] = method
     return found
 
 
-def _find(servable: Servable, name: str) -> pb.SignatureDef:
+def _find(servable: Servable, name: str) -> Signature:
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid(f"No signature was found with the name: {name}")
     return signature
 
 
-def _check_classification(signature: pb.SignatureDef) -> None:
+def _check_classification(signature: Signature) -> None:
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(signature.outputs) not in (1, 2):
         raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
     if "inputs" not in signature.inputs:
-        raise invalid(f"No classification inputs found in SignatureDef: {signature}")
-    if not {"classes", "scores"} & set(signature.outputs):
+        raise invalid(f"No classification inputs found in SignatureDef: {signature.definition}")
+    if not {"classes", "scores"} & signature.outputs.keys():
         raise invalid(
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
-            f"Signature was: {signature}"
+            f"Signature was: {signature.definition}"
         )
 
 
-def _check_regression(signature: pb.SignatureDef) -> None:
+def _check_regression(signature: Signature) -> None:
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
     if len(signature.outputs) != 1:
         raise invalid(f"Expected one output Tensor, found {len(signature.outputs)}")
     if "inputs" not in signature.inputs:
-        raise invalid(f"No regression inputs found in SignatureDef: {signature}")
+        raise invalid(f"No regression inputs found in SignatureDef: {signature.definition}")
     if "outputs" not in signature.outputs:
-        raise invalid(f"No regression outputs found in SignatureDef: {signature}")
+        raise invalid(f"No regression outputs found in SignatureDef: {signature.definition}")
 
 
-def _examples(sent: pb.Input) -> np.ndarray:
-    """The serialized tf.Examples, shape [N]. A shared context is put before each: protobuf merges what is joined."""
-    kind = sent.WhichOneof("kind")
-    examples = list(getattr(sent, kind).examples) if kind else []
-    if not examples:
-        raise invalid("Input is empty.")
-    if kind == "example_list_with_context":
-        context = sent.example_list_with_context.context
-        examples = [context + example for example in examples]
-    return np.array(examples, object)
-
-
-def _run(
-    servable: Servable, name: str, examples: np.ndarray, aliases: Sequence[str], call: Call
-) -> dict[str, np.ndarray]:
-    inputs = {"inputs": examples}
+def _run(servable: Servable, name: str, examples: Examples, aliases: Sequence[str], call: Call) -> tuple[int, Outputs]:
+    """Returns the number of examples, and the outputs."""
+    inputs = {"inputs": examples.joined()}
     servable.check(name, inputs)
-    return servable.run(name, inputs, aliases, call)
+    return len(examples.serialized), servable.run(name, inputs, aliases, call)
 
 
 def _enum_name(enum: int) -> str:

@@ -1,82 +1,98 @@
-"""Around each call of Service, whichever way it came in: what is counted, what is logged, and what is caught."""
+"""What surrounds each request, whichever protocol it came by: counts, a line in the log, the request log, surprises."""
 
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import grpc
+from google.protobuf.message import Message
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.telemetry.logging import log_request
+from keraslight_serving.server.telemetry.metrics import Metrics
+from keraslight_serving.server.telemetry.request_log import RequestLog
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
-_COUNTED = ("Predict", "Classify", "Regress")  # the others TensorFlow Serving does not count
-REST = "REST"  # counts for itself, since a body that makes no message never comes here
+_COUNTED = ("Predict", "Classify", "Regress")  # TensorFlow Serving doesn't count the other calls
+REST = "REST"  # counted by RestApp, which also sees the bodies that never become a request
 
 
-def observed(api: str) -> Callable:
-    """Decorates a method of Service: `method(self, request, call)` with `self.metrics` and `self.log_exchange`.
+@dataclass(slots=True)
+class Observed:
+    """A request under observation.
 
-    Calls over REST are logged and timed in the engine, but counted where they come in, by `Metrics.rest_request`.
-
-    Whatever it raises that is no StatusError becomes one, INTERNAL, with its traceback in the log.
-
-    Args:
-        api: the name of the call, as in `PredictionService`.
+    Attributes:
+        call: The call to use inside: it reports runs of engines to the metrics.
+        spec: Model that was asked for; to be replaced by the one that answered.
+        exchange: To be set for the request log: returns the request and the response as messages.
+        examples: To be set by MultiInference: number of tf.Examples.
     """
 
-    def decorate(method: Callable) -> Callable:
-        @functools.wraps(method)
-        def observe(self, request, call: Call):
-            start = time.perf_counter()
-            asked = _asked(request)
-            ran = functools.partial(self.metrics.run, asked.name, api)
-            try:
-                call.check()  # it may have given up while the request waited for a thread
-                response = method(self, request, call._replace(on_run=ran))
-            except Exception as error:
-                if not isinstance(error, StatusError):
-                    logger.exception("%s failed", api)
-                    error = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
-                _end(self, api, call, asked, error.code.name, time.perf_counter() - start, error.text)
-                raise error
-            answered = _answered(response, asked)
-            _end(self, api, call, answered, "OK", time.perf_counter() - start)
-            if api == "MultiInference":
-                self.metrics.examples(asked.name, _example_count(request.input))
-            self.log_exchange(api, answered, request, response)
-            return response
-
-        return observe
-
-    return decorate
+    call: Call
+    spec: ModelSpec
+    exchange: Callable[[], tuple[Message, Message]] | None = None
+    examples: int | None = None
 
 
-def _end(service, api: str, call: Call, spec: pb.ModelSpec, code: str, seconds: float, text: str = "") -> None:
-    if api in _COUNTED and call.entrypoint != REST:
-        service.metrics.request(spec.name, api, call.entrypoint, code, seconds)
-    version = spec.version_label or (spec.version.value if spec.HasField("version") else "")
-    log_request(call, api, code, seconds, model=spec.name, version=version, signature=spec.signature_name, text=text)
+class Observer:
+    """Counts and logs requests.
 
+    Args:
+        metrics: Counters. Default: counters of its own.
+        request_log: Gets the answered requests of models with a `logging_config`. Default: none are logged.
+        logging_config: Returns the `logging_config` of a model, or None.
+    """
 
-def _asked(request) -> pb.ModelSpec:
-    """The model that a request names; an empty spec for one that names none."""
-    if isinstance(request, pb.MultiInferenceRequest):
-        return request.tasks[0].model_spec if request.tasks else pb.ModelSpec()
-    return getattr(request, "model_spec", None) or pb.ModelSpec()
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        request_log: RequestLog | None = None,
+        logging_config: Callable[[str], pb.LoggingConfig | None] = lambda model: None,
+    ) -> None:
+        self.metrics = metrics or Metrics()
+        self._request_log, self._logging_config = request_log, logging_config
 
+    @contextlib.contextmanager
+    def request(self, api: str, spec: ModelSpec, call: Call) -> Iterator[Observed]:
+        """Observes one request: everything inside the `with`.
 
-def _answered(response, asked: pb.ModelSpec) -> pb.ModelSpec:
-    """The model that answered, with the version and the signature that were meant."""
-    if isinstance(response, pb.MultiInferenceResponse):
-        return response.results[0].model_spec if response.results else asked
-    return getattr(response, "model_spec", None) or asked
+        Args:
+            api: Name of the call, as in PredictionService.
+            spec: Model that the request asks for.
+            call: The request's call.
 
+        Raises:
+            StatusError: The one raised inside, or INTERNAL for any other exception, whose traceback is logged.
+        """
+        began = time.perf_counter()
+        # Like _replace(on_run=...), which takes 3 us longer
+        seen = Observed(Call(*call[:-1], functools.partial(self.metrics.run, spec.name, api)), spec)
+        try:
+            call.check()  # the caller may have given up while the request waited for a thread
+            yield seen
+        except Exception as error:
+            if not isinstance(error, StatusError):
+                logger.exception("%s failed", api)
+                error = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+            self._end(api, call, spec, error.code.name, time.perf_counter() - began, error.text)
+            raise error
+        self._end(api, call, seen.spec, "OK", time.perf_counter() - began)
+        if seen.examples is not None:
+            self.metrics.examples(spec.name, seen.examples)
+        if self._request_log is not None and seen.exchange is not None:
+            config = self._logging_config(seen.spec.name)
+            if config is not None:
+                self._request_log.offer(config, api, seen.spec, seen.exchange)
 
-def _example_count(sent: pb.Input) -> int:
-    kind = sent.WhichOneof("kind")
-    return len(getattr(sent, kind).examples) if kind else 0
+    def _end(self, api: str, call: Call, spec: ModelSpec, code: str, seconds: float, text: str = "") -> None:
+        if api in _COUNTED and call.entrypoint != REST:
+            self.metrics.request(spec.name, api, call.entrypoint, code, seconds)
+        version = spec.label or ("" if spec.version is None else spec.version)
+        log_request(call, api, code, seconds, model=spec.name, version=version, signature=spec.signature, text=text)

@@ -1,7 +1,6 @@
-"""How a version folder becomes a servable that is ready for requests."""
+"""Turns a version folder into a servable that is ready for requests."""
 
 import logging
-import os
 from pathlib import Path
 
 from keraslight_serving.server.base.cpus import available_cpus, share_cpus
@@ -9,96 +8,79 @@ from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.loading.warmup import warm_up
 from keraslight_serving.server.running.batch_queues import BatchScheduler
 from keraslight_serving.server.running.batching import Batcher, Execution
-from keraslight_serving.server.running.batching_parameters import MODEL_FILE, default_parameters, read_parameters
-from keraslight_serving.server.running.servable import ENGINES, Servable
+from keraslight_serving.server.running.batching_parameters import (
+    MODEL_FILE,
+    BatchingParameters,
+    default_parameters,
+    read_parameters,
+)
+from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 
 logger = logging.getLogger("keraslight_serving.server")
 
-# So many requests may wait for their batch, each in a thread; beyond that they wait in front of the server.
+# Maximum number of requests that wait for their batch, each in a thread; others wait for a slot.
 _MOST_CALLERS = 256
 
 
 class Loader:
-    """Loads, with the same settings, the versions of all models of a server; they share the threads of the batches.
+    """Loads the versions of all models of a server, with the same settings; they share the batching threads.
 
-    Args: as those of `ModelServer`; `metrics` counts batches and warmups.
+    Args:
+        settings: The server's settings.
+        metrics: Counts batches and warmups; by default nobody reads them.
+
+    Attributes:
+        callers: Number of requests that may be processed at once.
 
     Raises:
-        ValueError: a number is out of range, or `batching_parameters_file` can't be used.
+        ValueError: `batching_parameters_file` can't be used.
     """
 
-    def __init__(
-        self,
-        *,
-        num_threads: int | None = None,
-        num_interpreters: int | None = None,
-        load_saved_model: bool = False,
-        engine: str = "auto",
-        enable_batching: bool = False,
-        batching_parameters_file: str | os.PathLike | None = None,
-        enable_per_model_batching_parameters: bool = False,
-        enable_model_warmup: bool = True,
-        num_request_iterations_for_warmup: int = 1,
-        metrics: Metrics | None = None,
-    ) -> None:
-        for name, value in (
-            ("num_threads", num_threads),
-            ("num_interpreters", num_interpreters),
-            ("num_request_iterations_for_warmup", num_request_iterations_for_warmup),
-        ):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1. Received: {value}")
-        if engine not in ENGINES:
-            raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}. Received: {engine!r}")
-        if batching_parameters_file and not enable_batching:
-            raise ValueError(
-                "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
-            )
-        cpus = available_cpus()
-        self._threads, self._interpreters = share_cpus(cpus, num_threads, num_interpreters)
-        self._load_saved_model = load_saved_model
-        self._engine = engine
-        self._per_model = enable_per_model_batching_parameters
-        self._iterations = num_request_iterations_for_warmup if enable_model_warmup else 0
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
+        self._settings = settings
         self._metrics = metrics or Metrics()
-        # More threads than run at once: those that wait for an interpreter must not keep GetModelStatus waiting, too.
+        cpus = available_cpus()
+        self._threads, self._interpreters = share_cpus(cpus, settings.num_threads, settings.num_interpreters)
+        # More threads than run at once: those that wait for an interpreter must not block GetModelStatus, too.
         self.callers = 4 * max(cpus, self._interpreters) + 4
-        self._scheduler = None
-        if enable_batching:
-            read = read_parameters(batching_parameters_file) if batching_parameters_file else default_parameters()
-            self._parameters = read
-            self._scheduler = BatchScheduler(read.num_batch_threads)
-            self.callers = max(self.callers, min(2 * read.max_batch_size, _MOST_CALLERS))
+        self._scheduler: BatchScheduler | None = None
+        self._parameters = server_parameters(settings)
+        if settings.enable_batching:
+            self._scheduler = BatchScheduler(self._parameters.num_batch_threads)
+            self.callers = max(self.callers, min(2 * self._parameters.max_batch_size, _MOST_CALLERS))
 
     def __call__(self, model: str, folder: Path, eager: bool) -> Servable:
         """Loads a version and replays its warmup requests.
 
         Args:
-            model: its name, for the metrics.
-            folder: of the version.
-            eager: load the SavedModel, too, wherever there is one to run.
+            model: Name of the model, for the metrics.
+            folder: Version folder.
+            eager: Whether to load the SavedModel, too, if there is one to run.
 
         Raises:
-            StatusError: the version can't be served.
+            StatusError: The version can't be served.
         """
-        servable = Servable(
+        settings = self._settings
+        servable = Servable.load(
             folder,
             threads=self._threads,
             interpreters=self._interpreters,
-            eager=eager or self._load_saved_model,
-            engine=self._engine,
+            eager=eager or settings.load_saved_model,
+            engine=settings.engine,
             batcher=self._batcher(model, folder),
         )
         try:
-            warm_up(servable, folder, self._iterations, self._metrics)
+            iterations = settings.num_request_iterations_for_warmup if settings.enable_model_warmup else 0
+            warm_up(servable, folder, iterations, self._metrics)
         except BaseException:
             servable.close()
             raise
         return servable
 
     def close(self) -> None:
-        """Ends the threads of the batches. No request may be running."""
+        """Ends the batching threads. No request may be running."""
         if self._scheduler is not None:
             self._scheduler.close()
 
@@ -106,7 +88,7 @@ class Loader:
         if self._scheduler is None:
             return None
         parameters = self._parameters
-        if self._per_model:
+        if self._settings.enable_per_model_batching_parameters:
             file = folder / MODEL_FILE
             if not file.is_file():
                 return None
@@ -121,3 +103,13 @@ class Loader:
             self._metrics.batch(model, batch.engine, batch.rows, batch.queue_seconds, padded_to, pool)
 
         return Batcher(self._scheduler, parameters, observe)
+
+
+def server_parameters(settings: Settings) -> BatchingParameters:
+    """The batching parameters of a server.
+
+    Raises:
+        ValueError: `batching_parameters_file` can't be used.
+    """
+    file = settings.batching_parameters_file
+    return read_parameters(file) if file else default_parameters()

@@ -1,54 +1,51 @@
-"""Which of a model's versions a request means, and the answers where there is none such.
+"""Which of a model's versions a request means, and the errors if there is none.
 
-The texts are TensorFlow Serving's.
+The error texts are TensorFlow Serving's.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from keraslight_serving.server.base.errors import StatusError, invalid, not_found
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.wire import serving_pb2 as pb
 
 
-def chosen_version(spec: pb.ModelSpec, labels: Mapping[str, int], loaded: Iterable[int]) -> int | None:
-    """The version that a request asks for, loaded or not; without a choice the highest one that is.
+def chosen_version(spec: ModelSpec, labels: Mapping[str, int], loaded: Iterable[int]) -> int | None:
+    """The version that a request names, loaded or not; otherwise the highest loaded version.
 
     Args:
-        spec: the model, and perhaps a version or a label.
-        labels: of the model.
-        loaded: its versions that serve.
+        spec: The model, and possibly a version or a label.
+        labels: Labels of the model.
+        loaded: Versions of the model that serve.
 
     Returns:
-        None: the highest was asked for, and nothing is loaded.
+        The version's number; None if the request names none and nothing is loaded.
 
     Raises:
-        StatusError: INVALID_ARGUMENT, no such label.
+        StatusError: INVALID_ARGUMENT, there is no such label.
     """
-    choice = spec.WhichOneof("version_choice")
-    if choice == "version_label":
-        if spec.version_label not in labels:
-            raise invalid(f"Unrecognized servable version label: {spec.version_label}")
-        return labels[spec.version_label]
-    if choice == "version":
-        return spec.version.value
-    return max(loaded, default=None)
+    if spec.label is not None:
+        if spec.label not in labels:
+            raise invalid(f"Unrecognized servable version label: {spec.label}")
+        return labels[spec.label]
+    return max(loaded, default=None) if spec.version is None else spec.version
 
 
 def not_served(name: str, number: int | None) -> StatusError:
-    """NOT_FOUND: that version of the model, or with None any, isn't loaded."""
+    """NOT_FOUND: this version of the model, or with None any version, isn't loaded."""
     which = f"Latest({name})" if number is None else f"Specific({name}, {number})"
     return not_found(f"Servable not found for request: {which}")
 
 
-def chosen_statuses(spec: pb.ModelSpec, statuses: Sequence[pb.ModelVersionStatus]) -> list[pb.ModelVersionStatus]:
-    """Those of the version that is asked for; without a choice, or with a label, which TensorFlow Serving ignores, all.
+def chosen_statuses(spec: ModelSpec, statuses: Sequence[pb.ModelVersionStatus]) -> list[pb.ModelVersionStatus]:
+    """The status of the requested version; without a version, all. Labels are ignored, as in TensorFlow Serving.
 
     Raises:
         StatusError: NOT_FOUND, there are none.
     """
-    if spec.WhichOneof("version_choice") == "version":
-        number = spec.version.value
-        found = [status for status in statuses if status.version == number]
-        missing = f"version {number}"
+    if spec.version is not None:
+        found = [status for status in statuses if status.version == spec.version]
+        missing = f"version {spec.version}"
     else:
         found, missing = list(statuses), "any versions"
     if not found:

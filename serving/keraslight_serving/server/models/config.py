@@ -1,4 +1,4 @@
-"""Which models a server serves: the text of a model config file, or the message of a reload, checked."""
+"""Which models a server serves: reads and checks a model config file or the message of a reload."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,15 +15,15 @@ class VersionPolicy:
     """Which of the versions on disk are wanted.
 
     Attributes:
-        versions: just these; None: any.
-        most: at most so many of them, the highest that load; None: all.
+        versions: Allowed versions; None for any.
+        most: Maximum number of versions, the highest that load; None for no limit.
     """
 
     versions: frozenset[int] | None = None
     most: int | None = 1
 
     def candidates(self, found: Iterable[int]) -> list[int]:
-        """The versions to try, highest first."""
+        """The versions to try to load, highest first."""
         return sorted((n for n in found if self.versions is None or n in self.versions), reverse=True)
 
 
@@ -32,11 +32,11 @@ class ModelConfig:
     """A model to serve.
 
     Attributes:
-        name: what clients ask for.
-        base_path: the folder of the version folders.
-        policy: which of its versions; the latest one unless told otherwise.
-        labels: names of versions that clients may ask for, such as `stable`.
-        logging: whether and where requests are logged.
+        name: Name that clients request.
+        base_path: Folder that contains the version folders.
+        policy: Which of its versions are served; the latest one by default.
+        labels: Names of versions that clients may request, such as `stable`.
+        logging: How requests are logged; None if they are not.
     """
 
     name: str
@@ -47,10 +47,10 @@ class ModelConfig:
 
 
 def read_config_file(path: Path) -> list[ModelConfig]:
-    """Reads a `ModelServerConfig` in protobuf's text format; an empty file is no models.
+    """Reads a `ModelServerConfig` in protobuf's text format; an empty file names no models.
 
     Raises:
-        StartError: the file can't be read or parsed, or its models make no sense.
+        StartError: The file can't be read or parsed, or a model is invalid.
     """
     config = read_text_proto("model_config_file", path, pb.ModelServerConfig())
     if config.WhichOneof("config") == "custom_model_config":
@@ -62,10 +62,10 @@ def read_config_file(path: Path) -> list[ModelConfig]:
 
 
 def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
-    """The models of a list.
+    """The models of a config list.
 
     Raises:
-        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
+        StatusError: INVALID_ARGUMENT or NOT_FOUND, with TensorFlow Serving's texts.
     """
     found: dict[str, ModelConfig] = {}
     for config in configs.config:

@@ -1,4 +1,4 @@
-"""One model: the thread that reads its folder, and loads and gives up versions accordingly."""
+"""One model: the thread that reads its folder, and loads and unloads versions accordingly."""
 
 import logging
 import math
@@ -7,73 +7,76 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import grpc
 
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.folders import files_of, find_versions
+from keraslight_serving.server.models.protocols import V
 from keraslight_serving.server.models.versions import Failure, Versions
-from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
 
 @dataclass(frozen=True)
-class LoadPolicy:
-    """How versions are looked for and loaded.
+class LoadPolicy(Generic[V]):
+    """How versions are found and loaded.
 
     Attributes:
-        load: makes a Servable of a model's name and a version folder; raises StatusError. Its third argument asks it to
-            load the SavedModel, too.
-        poll_seconds: between two looks at the folder; 0 or less: look once.
-        retries: how often a version that failed is tried again while its files stay the same.
-        retry_seconds: until the first of these; each next one waits twice as long.
-        on_serving: called with a model's name and whether a version of it is served, each time that changes.
+        load: Loads a version, given the model's name, the version folder, and whether to load the SavedModel even if
+            nothing needs it yet. Raises StatusError.
+        poll_seconds: Seconds between two reads of the folder; 0 or less reads it once.
+        retries: Number of retries of a version that failed, as long as its files stay the same.
+        retry_seconds: Seconds before the first retry; each later pause is twice as long.
+        on_serving: Called with a model's name and whether a version of it serves, each time that changes.
     """
 
-    load: Callable[[str, Path, bool], Servable]
+    load: Callable[[str, Path, bool], V]
     poll_seconds: float = 1
     retries: int = 5
     retry_seconds: float = 60
     on_serving: Callable[[str, bool], None] = lambda name, serving: None
 
 
-class Model:
+class Model(Generic[V]):
     """Follows a model's folder and serves the versions that its policy wants.
 
-    A wanted version is loaded beside those that serve; then new requests go to it, and one that is no longer wanted is
-    unloaded when its last request is done. A version that can't be loaded is passed over (state END, with its error),
-    the next lower one takes its place, and it is tried again when its files change, so that one that is still being
-    copied comes up once it is complete, or after a while. Nothing that serves is given up for one that fails. All of
-    this happens in a thread of the model's own: no model ever waits for another.
+    A wanted version is loaded next to those that serve. Then new requests go to it, and a version that is no longer
+    wanted is unloaded when its last request is done. A version that can't be loaded is skipped (state END, with its
+    error), and the next lower one takes its place. It is retried when its files change, so that a version that is still
+    being copied is served once it is complete, or after a pause. Nothing that serves is unloaded for a version that
+    fails. All of this happens in a thread per model, so that no model ever waits for another.
 
     As in TensorFlow Serving, a base path without any wanted version unloads what is loaded, a base path that can't be
-    read does not, and names that are no whole number are ignored.
+    read doesn't, and names that are not whole numbers are ignored.
 
-    Departures, all so that a restart finds what ran before it: where the newest version is broken, the next one is
-    served; a broken version is END while it waits for its next try, not LOADING; and labels move once their version is
-    loaded, where TensorFlow Serving refuses a configuration that names one that isn't.
+    There are three differences, all so that a restart leads to the same state as before: if the newest version is
+    broken, the next one is served; a broken version is END while it waits for its next retry, not LOADING; and labels
+    move once their version is loaded, where TensorFlow Serving rejects a configuration with a label for a version that
+    isn't.
 
     Attributes:
-        versions: what requests are answered from.
+        name: Name that clients request.
+        versions: Versions that answer requests.
     """
 
-    def __init__(self, config: ModelConfig, how: LoadPolicy) -> None:
+    def __init__(self, config: ModelConfig, how: LoadPolicy[V]) -> None:
         self.name = config.name
         self._how = how
-        self._config: ModelConfig | None = config  # None: the model is no longer wanted
-        self.versions = Versions(config.name, how.on_serving)
+        self._config: ModelConfig | None = config  # None if the model is no longer wanted
+        self.versions: Versions[V] = Versions(config.name, how.on_serving)
         self._changed = self.versions.changed  # guards all below, too
-        self._configured = 0  # how many configurations came after the first
-        self._followed = -1  # which of them was followed last, to its end or its first error
-        self._found = False  # whether there were versions that it wants
-        self._retry_at = math.inf  # time.monotonic() of the next try of one that failed
-        self._problem: str | None = "its folder was not looked at yet"
+        self._configured = 0  # number of configurations after the first
+        self._followed = -1  # the last one that was followed, to its end or its first error
+        self._found = False  # whether there were wanted versions
+        self._retry_at = math.inf  # time.monotonic() of the next retry of a version that failed
+        self._problem: str | None = "its folder has not been read yet"
         self._stopping = False
         self._look_now = False
-        self._thread: threading.Thread | None = None  # while there is something to follow
+        self._thread: threading.Thread | None = None  # None while there is nothing to follow
 
     def start(self) -> None:
         with self._changed:
@@ -90,13 +93,13 @@ class Model:
         self.versions.close()
 
     def configure(self, config: ModelConfig | None) -> int:
-        """Takes another configuration, or None for no version at all, and follows it at once.
+        """Takes another configuration, or None for no versions at all, and follows it at once.
 
-        With None its thread ends when all is unloaded or left to its last request; another configuration starts it
-        again.
+        With None, the thread ends when everything is unloaded or only waits for its last request; another configuration
+        starts it again.
 
         Returns:
-            the number of this configuration, for `has_followed` and `settled`.
+            Number of this configuration, for `has_followed` and `settled`.
         """
         with self._changed:
             self._config = config
@@ -109,13 +112,13 @@ class Model:
 
     @property
     def logging(self) -> pb.LoggingConfig | None:
-        """Whether and where requests are logged."""
+        """How requests are logged; None if they are not."""
         config = self._config
         return config.logging if config is not None else None
 
     @property
     def base_path(self) -> Path | None:
-        """The folder that it follows; None where it isn't wanted."""
+        """The folder that it follows; None if it isn't wanted."""
         config = self._config
         return config.base_path if config is not None else None
 
@@ -129,7 +132,7 @@ class Model:
 
     @property
     def problem(self) -> str:
-        """Why it serves nothing, or has not served anything yet."""
+        """Why it serves nothing, or hasn't served anything yet."""
         with self._changed:
             if self._config is None:
                 return f"Model {self.name!r} must stay configured until it serves. Received: a configuration without it"
@@ -138,17 +141,17 @@ class Model:
             return f"Model {self.name!r} must have a version that loads. Received: {self.versions.errors}"
 
     def wait_for_look(self) -> None:
-        """Until the folder was read and what it holds was tried (or could not be read)."""
+        """Waits until the folder was read and its versions were tried, or it could not be read."""
         with self._changed:
             self._changed.wait_for(lambda: self._followed >= 0 or self._stopping)
 
     def has_followed(self, number: int) -> bool:
-        """Whether its folder was read as this configuration (0 is the first) or a later one says."""
+        """Whether its folder was read for this configuration (0 is the first) or a later one."""
         with self._changed:
             return self._followed >= number
 
     def settled(self, number: int) -> bool:
-        """Whether it has followed this configuration or a later one, and found versions or isn't wanted any more."""
+        """Whether it has followed this configuration or a later one, and found versions or is no longer wanted."""
         with self._changed:
             return self._followed >= number and (self._found or self._config is None)
 
@@ -162,25 +165,8 @@ class Model:
         while True:
             with self._changed:
                 config, number, self._look_now = self._config, self._configured, False
-            problem, found = None, False
-            try:
-                found = self._follow(config)
-            except OSError as error:
-                # `.problem` is read at the start; later it is a warning, once for each kind of trouble.
-                problem = f"`model_base_path` must be an existing folder. Received: {config.base_path}"
-                if config.base_path.exists():
-                    problem = f"`model_base_path` must be a readable folder. Received: {config.base_path}, {error}"
-                if problem != self._problem:
-                    logger.warning("Can't read the folder of %s, keeping what is loaded: %s", self.name, error)
-            except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
-                logger.exception("Following %s failed; trying again", self.name)
+            problem, found = self._follow_once(config)
             with self._changed:
-                if problem is None and config is not None and not found:
-                    problem = (
-                        "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
-                        f"Received: {config.base_path}, without one that is wanted"
-                    )
                 self._problem, self._found = problem, found
                 self._followed = number
                 self._changed.notify_all()
@@ -192,17 +178,50 @@ class Model:
                 if self._stopping:
                     return
 
+    def _follow_once(self, config: ModelConfig | None) -> tuple[str | None, bool]:
+        """Follows a configuration. Returns why nothing can be served, if so, and whether there are wanted versions."""
+        try:
+            if config is None:
+                self._follow_nothing()
+                return None, False
+            if self._follow(config):
+                return None, True
+            return (
+                "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
+                f"Received: {config.base_path}, without one that is wanted"
+            ), False
+        except OSError as error:
+            base_path = config.base_path if config is not None else None
+            problem = f"`model_base_path` must be an existing folder. Received: {base_path}"
+            if base_path is not None and base_path.exists():
+                problem = f"`model_base_path` must be a readable folder. Received: {base_path}, {error}"
+            if problem != self._problem:  # one warning for each kind of trouble; at startup, `problem` is read instead
+                logger.warning("Can't read the folder of %s, keeping what is loaded: %s", self.name, error)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            logger.exception("Following %s failed; trying again", self.name)
+        return problem, False
+
     def _seconds_to_next_look(self) -> float | None:
         seconds = max(self._retry_at - time.monotonic(), 0.01)
         if self._how.poll_seconds > 0:
             seconds = min(seconds, self._how.poll_seconds)
         return None if seconds == math.inf else seconds
 
-    def _follow(self, config: ModelConfig | None) -> bool:
-        """Loads what is wanted, then gives up what is not. Returns whether there is something to want."""
-        self._retry_at = math.inf  # also where the folder can't be read, and nothing tried
-        folders = find_versions(config.base_path) if config is not None else {}
-        candidates = config.policy.candidates(folders) if config is not None else []
+    def _follow_nothing(self) -> None:
+        """Unloads everything."""
+        self._retry_at = math.inf
+        self.versions.forget_failures_of_all_but(())
+        with self._changed:
+            if self._config is None:
+                self.versions.move_labels({})
+                self.versions.retire_all_but(())
+
+    def _follow(self, config: ModelConfig) -> bool:
+        """Loads the wanted versions, then unloads the others. Returns whether there are wanted versions."""
+        self._retry_at = math.inf  # even if the folder can't be read and nothing is tried
+        folders = find_versions(config.base_path)
+        candidates = config.policy.candidates(folders)
         self.versions.forget_failures_of_all_but(folders)
         keep: list[int] = []
         for number in candidates:
@@ -214,18 +233,17 @@ class Model:
             if self.versions.holds(number, base_path) or self._try_to_load(number, folders[number], base_path):
                 keep.append(number)
         with self._changed:
-            # What a configuration that came meanwhile wants is seen when it is followed, which is next.
+            # What a configuration that arrived meanwhile wants is seen when it is followed, which is next.
             if self._config == config:
-                self.versions.move_labels(config.labels if config is not None else {})
+                self.versions.move_labels(config.labels)
                 if keep or not candidates:
-                    if self.is_serving and not candidates and config is not None:
-                        folder = config.base_path
-                        logger.warning("No wanted versions of %s found under %s: unloading", self.name, folder)
+                    if self.is_serving and not candidates:
+                        logger.warning("No wanted versions of %s in %s: unloading", self.name, config.base_path)
                     self.versions.retire_all_but(keep)
         return bool(candidates)
 
     def _try_to_load(self, number: int, folder: Path, base_path: Path) -> bool:
-        """Whether it could be loaded; if not, `_retry_at` takes note of the next try."""
+        """Whether the version could be loaded; if not, `_retry_at` is set to the next retry."""
         files, failed = files_of(folder), self.versions.failure_of(number)
         attempts = 0
         if failed is not None and failed.files == files:
@@ -235,14 +253,13 @@ class Model:
             attempts = failed.attempts
         logger.info("Loading %s version %d from %s", self.name, number, folder)
         self.versions.loads(number)
-        # Where TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
+        # If TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
         eager = self.versions.use_saved_models
         try:
             servable = self._how.load(self.name, folder, eager)
         except Exception as error:
-            known_error = isinstance(error, StatusError)
-            failure = error if known_error else StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
-            logger.error("Can't load %s version %d: %s", self.name, number, error, exc_info=not known_error)
+            failure = error if isinstance(error, StatusError) else _unknown(error)
+            logger.error("Can't load %s version %d: %s", self.name, number, error, exc_info=failure is not error)
             again = time.monotonic() + self._how.retry_seconds * 2**attempts
             retry_at = again if attempts < self._how.retries else math.inf
             self._retry_at = min(self._retry_at, retry_at)
@@ -251,3 +268,7 @@ class Model:
         logger.info("Serving %s version %d", self.name, number)
         self.versions.serve(number, base_path, servable)
         return True
+
+
+def _unknown(error: Exception) -> StatusError:
+    return StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

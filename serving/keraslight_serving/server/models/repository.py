@@ -1,36 +1,49 @@
-"""The models of a server: finding the one that a request asks for, and changing which there are."""
+"""The models of a server: finding the one that a request means, and changing which ones there are."""
 
-import contextlib
 import logging
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Generic
 
 import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
 from keraslight_serving.server.models.model import LoadPolicy, Model
-from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.server.models.protocols import V
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
 
-class Repository:
+class Repository(Generic[V]):
     """Serves several models, each of which follows its own folder in its own thread.
 
     Args:
-        configs: the models to begin with.
-        how: how their versions are looked for and loaded.
-        allow_labels_anywhere: a reload may give a label that is not in use to a version that isn't loaded.
+        configs: Models to begin with.
+        how: How their versions are found and loaded.
+        allow_labels_anywhere: Whether a reload may assign a label that is not in use to a version that isn't loaded.
+        config_file: Model config file that `configs` come from, if any.
+        config_file_poll_seconds: Seconds between two reads of that file; 0 for no further reads.
     """
 
-    def __init__(self, configs: Sequence[ModelConfig], how: LoadPolicy, *, allow_labels_anywhere: bool = False) -> None:
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        how: LoadPolicy[V],
+        *,
+        allow_labels_anywhere: bool = False,
+        config_file: Path | None = None,
+        config_file_poll_seconds: float = 0,
+    ) -> None:
         self._how = how
         self._allow_labels_anywhere = allow_labels_anywhere
+        self._config_file, self._config_file_poll_seconds = config_file, config_file_poll_seconds
         self._first = list(configs)
         self._models = {config.name: Model(config, how) for config in configs}  # replaced, never changed
         self._reloading = threading.Lock()
@@ -38,17 +51,17 @@ class Repository:
         self._file_thread: threading.Thread | None = None
 
     @property
-    def models(self) -> dict[str, Model]:
-        """By name; also those that are no longer wanted."""
+    def models(self) -> dict[str, Model[V]]:
+        """All models by name, including those that are no longer wanted."""
         return dict(self._models)
 
     def start(self) -> None:
-        """Loads what each model wants, all at a time.
+        """Loads what each model wants, all models at the same time, and then follows the config file, if any.
 
-        A model that has nothing to serve is no reason not to serve the others: it is logged, and followed.
+        A model without anything to serve doesn't keep the others from being served: it is logged, and followed.
 
         Raises:
-            StartError: there are models, and none has a version that loads.
+            StartError: There are models, and none has a version that loads.
         """
         models = list(self._models.values())
         for model in models:
@@ -62,6 +75,8 @@ class Repository:
         for model in models:
             if not model.is_serving:
                 logger.error("%s", model.problem)
+        if self._config_file is not None and self._config_file_poll_seconds > 0:
+            self.follow_file(self._config_file, self._config_file_poll_seconds)
 
     def close(self) -> None:
         """Stops following, and unloads every version when its last request is done."""
@@ -72,11 +87,11 @@ class Repository:
             for model in self._models.values():
                 model.close()
 
-    def acquire(self, spec: pb.ModelSpec) -> contextlib.AbstractContextManager[tuple[int, Servable]]:
-        """The version that a request asks for; it stays loaded inside the `with`.
+    def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, V]]:
+        """The version that a request means; it stays loaded inside the `with`.
 
         Raises:
-            StatusError: no model of this name, no such label, or this version isn't loaded.
+            StatusError: There is no model of this name, no such label, or the version isn't loaded.
         """
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
@@ -85,40 +100,40 @@ class Repository:
             raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.versions.acquire(spec)
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
-        """The states of one version or of all that were ever seen, newest first.
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
+        """The states of one version, or of all versions seen so far, newest first.
 
         Raises:
-            StatusError: NOT_FOUND.
+            StatusError: NOT_FOUND, there are none.
         """
         model = self._models.get(spec.name)
         return chosen_statuses(spec, [] if model is None else model.versions.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """The states of all versions that were ever seen of the models that are wanted, newest first, by model."""
+        """The states of all versions seen so far, newest first, for each model that is wanted."""
         return {name: model.versions.statuses for name, model in self._models.items() if model.is_wanted}
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """Whether and where requests for a model are logged."""
+        """How requests for a model are logged; None if they are not."""
         model = self._models.get(name)
         return model.logging if model is not None else None
 
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         """Serves these models instead, and waits until every new one has a version that serves.
 
-        Models that are no longer named are unloaded, without waiting for that. As in TensorFlow Serving, a new model
-        whose folder has no version makes this wait for as long as the caller does. Not as there, a known model that
-        serves nothing or moves to another folder is waited for until it has looked there: what is in the folder then
-        serves before the answer goes out. A call whose caller is gone before its turn changes nothing.
+        Models that are no longer named are unloaded in the background. As in TensorFlow Serving, a new model whose
+        folder has no version makes this wait for as long as the caller does. Unlike there, a known model that serves
+        nothing or moves to another folder is waited for until it has read that folder: what the folder contains then
+        serves before this returns. A call whose caller is gone before its turn changes nothing.
 
         Raises:
-            StatusError: FAILED_PRECONDITION, a label is given to a version that isn't loaded (nothing is changed then);
-                UNKNOWN, a new model has no version that loads; UNAVAILABLE, the server stops; DEADLINE_EXCEEDED or
-                CANCELLED.
+            StatusError: FAILED_PRECONDITION, a label is assigned to a version that isn't loaded (then nothing is
+                changed); UNKNOWN, a new model has no version that loads; UNAVAILABLE, the server stops;
+                DEADLINE_EXCEEDED or CANCELLED.
         """
         with self._reloading:
             call.check()  # others may have come first, and a later one must not be undone
-            if self._stopping.is_set():  # what came now would never be closed
+            if self._stopping.is_set():  # models added now would never be closed
                 raise _stops()
             for config in configs:
                 self._check_labels(config)
@@ -140,10 +155,10 @@ class Repository:
             )
 
     def follow_file(self, path: Path, seconds: float) -> None:
-        """Reads a model config file every so many seconds and serves what it says; errors are logged, once each.
+        """Reads a model config file every so many seconds and serves what it says; each error is logged once.
 
-        It is what the repository began with: nothing changes, nor is a reload undone, before the file says otherwise.
-        Labels move when their version is loaded: so one edit may add a version and give it a label.
+        The repository began with this file: nothing changes, nor is a reload undone, before the file says otherwise.
+        Labels move when their version is loaded, so that one edit can add a version and give it a label.
         """
         self._file_thread = threading.Thread(target=self._follow_file, args=(path, seconds), daemon=True)
         self._file_thread.start()
@@ -163,14 +178,16 @@ class Repository:
                     logger.error("Can't follow %s, keeping what is served: %s", path, error)
                 trouble = str(error)
 
-    def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model, int], dict[Model, int]]:
+    def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model[V], int], dict[Model[V], int]]:
         """Makes these the models.
 
         Returns:
-            the new ones, and the known ones that serve nothing or move to another folder, each with the number of its
-            configuration.
+            The new models, and the known models that serve nothing or move to another folder, each with the number of
+            its configuration.
         """
-        models, new, moved = dict(self._models), {}, {}
+        models = dict(self._models)
+        new: dict[Model[V], int] = {}
+        moved: dict[Model[V], int] = {}
         for config in configs:
             known = models.get(config.name)
             if known is None:

@@ -1,4 +1,4 @@
-"""The versions of one model: which serve, which are on their way out, what became of the others, and the labels."""
+"""The versions of one model: which ones serve, which are on their way out, what became of the others, and labels."""
 
 import contextlib
 import logging
@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_version, not_served
-from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.server.models.folders import Files
+from keraslight_serving.server.models.protocols import V
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -23,60 +26,62 @@ class Failure:
     """Why a version could not be loaded.
 
     Attributes:
-        error: as callers are told.
-        files: of its folder at that time, see `_folders.files_of`.
-        attempts: how often it was tried with these files.
-        retry_at: when to try again, by `time.monotonic()`.
+        error: What callers are told.
+        files: Files of its folder at that time, see `folders.files_of`.
+        attempts: Number of attempts with these files.
+        retry_at: Time of the next attempt, by `time.monotonic()`.
     """
 
     error: StatusError
-    files: frozenset
+    files: Files
     attempts: int
     retry_at: float
 
 
 @dataclass(eq=False)
-class _Loaded:
+class _Loaded(Generic[V]):
     number: int
-    base_path: Path  # that it was found in
-    servable: Servable
+    base_path: Path  # in which it was found
+    servable: V
     requests: int = 0  # in flight
-    retired: bool = False  # takes no new ones; whoever brings `requests` to 0 unloads it
+    retired: bool = False  # takes no new requests; whoever brings `requests` to 0 unloads it
 
 
-class Versions:
-    """Threads share it. What serves is changed at once, what is given up is closed when its last request is done.
+class Versions(Generic[V]):
+    """The versions of a model, shared by threads.
+
+    What serves changes at once; what no longer serves is closed when its last request is done.
 
     Args:
-        model: its name.
-        on_serving: called with the name and whether a version serves, each time that changes.
+        model: Name of the model.
+        on_serving: Called with the name and whether a version serves, each time that changes.
 
     Attributes:
-        changed: guards everything, and is notified when a version is unloaded. May be held around calls, so that nobody
-            sees what is between them.
+        changed: Guards everything, and is notified when a version is unloaded. May be held around several calls, so
+            that nobody sees a state between them.
     """
 
     def __init__(self, model: str, on_serving: Callable[[str, bool], None]) -> None:
         self._model, self._on_serving = model, on_serving
         self.changed = threading.Condition()
-        self._states: dict[int, int] = {}  # of all versions that were ever seen
+        self._states: dict[int, States.State] = {}  # of all versions seen so far
         self._failures: dict[int, Failure] = {}
-        self._loaded: dict[int, _Loaded] = {}
-        self._leaving: list[_Loaded] = []  # until they are closed
+        self._loaded: dict[int, _Loaded[V]] = {}
+        self._leaving: list[_Loaded[V]] = []  # until they are closed
         self._labels: dict[str, int] = {}
 
     # ---------------------------------------------------------------- requests
 
     @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """The version that a request asks for; it stays loaded inside the `with`.
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, V]]:
+        """The version that a request means; it stays loaded inside the `with`.
 
         Raises:
-            StatusError: no such label, or this version isn't loaded.
+            StatusError: There is no such label, or the version isn't loaded.
         """
         with self.changed:
             number = chosen_version(spec, self._labels, self._loaded)
-            loaded = self._loaded.get(number)
+            loaded = None if number is None else self._loaded.get(number)
             if loaded is None:
                 raise not_served(self._model, number)
             loaded.requests += 1
@@ -88,9 +93,8 @@ class Versions:
                 if loaded.retired and loaded.requests == 0:
                     self._unload_soon(loaded)
 
-    def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, Servable], dict[str, int]]:
-        """The statuses of all that were ever seen, newest first, the servables that take requests, and the labels, all
-        of one moment."""
+    def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, V], dict[str, int]]:
+        """The states of all versions seen so far, newest first; the serving versions; the labels: all at one moment."""
         with self.changed:
             statuses = [self._status(number) for number in sorted(self._states, reverse=True)]
             return statuses, {n: loaded.servable for n, loaded in self._loaded.items()}, dict(self._labels)
@@ -105,7 +109,7 @@ class Versions:
 
     @property
     def use_saved_models(self) -> bool:
-        """Whether one that serves has its SavedModel in use."""
+        """Whether a serving version has its SavedModel in use."""
         with self.changed:
             loaded = list(self._loaded.values())
         return any(version.servable.saved_model_loaded for version in loaded)
@@ -136,7 +140,7 @@ class Versions:
             self._labels.update(labels)
 
     def move_labels(self, wanted: Mapping[str, int]) -> None:
-        """A label moves when its version is loaded; one that was nowhere yet is set at once, others are dropped."""
+        """Moves each label whose version is loaded, sets new labels at once, and drops all that aren't wanted."""
         with self.changed:
             for label in self._labels.keys() - wanted.keys():
                 del self._labels[label]
@@ -144,20 +148,20 @@ class Versions:
                 if number in self._loaded or label not in self._labels:
                     self._labels[label] = number
 
-    # ---------------------------------------------------------------- coming
+    # ---------------------------------------------------------------- loading
 
     def holds(self, number: int, base_path: Path | None = None) -> bool:
-        """Whether a version serves, and comes from this base path: one of the same number from another is another."""
+        """Whether a version serves and comes from this base path; the same number in another folder doesn't count."""
         with self.changed:
             loaded = self._loaded.get(number)
             if loaded is None or base_path not in (None, loaded.base_path):
                 return False
             if base_path is not None:
-                self._failures.pop(number, None)  # of what was tried meanwhile from elsewhere
+                self._failures.pop(number, None)  # of attempts from another folder meanwhile
             return True
 
     def loads(self, number: int) -> None:
-        """Notes that a version is being loaded; one of the same number from elsewhere serves on until it is."""
+        """Notes that a version is being loaded; the same number from another folder serves until then."""
         with self.changed:
             if number not in self._loaded:
                 self._states[number] = States.LOADING
@@ -171,18 +175,18 @@ class Versions:
             self._failures[number] = failure
 
     def failure_of(self, number: int) -> Failure | None:
-        """Why a version could not be loaded, if it was tried and could not."""
+        """Why a version could not be loaded, if so."""
         with self.changed:
             return self._failures.get(number)
 
     def forget_failures_of_all_but(self, numbers: Iterable[int]) -> None:
-        """What comes back, after it was gone, gets another try; until then its error is told."""
+        """Grants versions that are gone another attempt if they come back; until then their errors stay visible."""
         with self.changed:
             for number in self._failures.keys() - set(numbers):
                 self._failures[number].files, self._failures[number].retry_at = frozenset(), math.inf
 
-    def serve(self, number: int, base_path: Path, servable: Servable) -> None:
-        """Gives new requests to a version, and gives up the one of the same number from elsewhere."""
+    def serve(self, number: int, base_path: Path, servable: V) -> None:
+        """Directs new requests to a version, and retires the one with the same number from another folder."""
         with self.changed:
             was_serving, replaced = bool(self._loaded), self._loaded.get(number)
             self._loaded[number] = _Loaded(number, base_path, servable)
@@ -193,10 +197,10 @@ class Versions:
             if replaced is not None:
                 self._leave(replaced)
 
-    # ---------------------------------------------------------------- going
+    # ---------------------------------------------------------------- unloading
 
     def retire_all_but(self, keep: Iterable[int]) -> None:
-        """Gives no more requests to the others, and unloads them when their last ones are done."""
+        """Directs no more requests to the other versions, and unloads each when its last request is done."""
         with self.changed:
             for number in sorted(self._loaded.keys() - set(keep)):
                 self._states[number] = States.UNLOADING
@@ -206,29 +210,28 @@ class Versions:
                     self._on_serving(self._model, False)
 
     def close(self) -> None:
-        """Unloads everything, each version when its last request is done, and returns then."""
+        """Unloads every version when its last request is done, and returns then."""
         self.retire_all_but(())
         with self.changed:
             self.changed.wait_for(lambda: not self._leaving)
 
-    def _leave(self, loaded: _Loaded) -> None:
-        """Lets what takes no new requests go."""
+    def _leave(self, loaded: _Loaded[V]) -> None:
         loaded.retired = True
         self._leaving.append(loaded)
         if not loaded.requests:
             self._unload_soon(loaded)
 
-    def _unload_soon(self, loaded: _Loaded) -> None:
-        # Neither the caller of its last request should wait for that, nor the next version: in workers requests go on.
-        # No daemon, which it would be by the thread that starts it: one that still frees a network's memory when the
-        # process ends aborts it.
+    def _unload_soon(self, loaded: _Loaded[V]) -> None:
+        # Neither the caller of the last request nor the next version should wait for this: in workers, requests may
+        # still be running. The thread must not be a daemon, which it would inherit from the thread that starts it: a
+        # daemon that still frees a network's memory when the process exits aborts it.
         threading.Thread(target=self._unload, args=(loaded,), name=f"unload {self._model}", daemon=False).start()
 
-    def _unload(self, loaded: _Loaded) -> None:
+    def _unload(self, loaded: _Loaded[V]) -> None:
         number = loaded.number
         try:
             loaded.servable.close()
-            logger.info("Unloaded %s version %d", self._model, number)  # before `close` returns, and the log may go
+            logger.info("Unloaded %s version %d", self._model, number)  # before `close` returns and logging may end
         finally:
             with self.changed:
                 self._leaving.remove(loaded)

@@ -1,13 +1,13 @@
-"""TensorFlow Serving's REST API, beside gRPC in the server's process.
+"""TensorFlow Serving's REST API, next to gRPC in the server's process.
 
     _app.py        HTTP: bodies, threads, deadlines, headers
-    _handler.py    what is asked for: URLs and JSON on one side, `Service` on the other
-    _json.py       reading JSON
+    _handler.py    URLs and JSON -> `Service` -> JSON
+    _json.py       parses JSON
     _tensors.py    JSON -> arrays
     _examples.py   JSON -> tf.Example
     _text.py       answers -> JSON
 
-It stays plain HTTP, as TensorFlow Serving's does: where it must not, put a proxy in front.
+As in TensorFlow Serving, it is plain HTTP: use a proxy for TLS.
 """
 
 import socket
@@ -21,17 +21,21 @@ from keraslight_serving.server.rest._handler import Handler
 
 __all__ = ["Handler", "RestApp", "RestServer"]
 
-KEEP_ALIVE = 60  # seconds in which a connection may wait for its next request
+KEEP_ALIVE = 60  # seconds that a connection may be idle between requests
 
 
 class RestServer:
-    """Serves an application over HTTP/1.1, in a thread with its own event loop.
+    """Serves an application over HTTP/1.1 from a thread with its own event loop.
 
     Args:
-        app: closed with the server.
-        host: the address to listen on.
-        port: 0 picks a free one.
-        shared_port: let servers in other processes listen on the same port; each then gets some of the connections.
+        app: Application, which is closed with the server.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+        shared_port: Whether servers in other processes may listen on the same port; each then gets some of the
+            connections.
+
+    Attributes:
+        port: Port it listens on; None unless it is running.
     """
 
     def __init__(self, app: RestApp, host: str, port: int, *, shared_port: bool = False) -> None:
@@ -47,7 +51,7 @@ class RestServer:
         """Opens the port.
 
         Raises:
-            StartError: it is taken, or the address is none of this machine's.
+            StartError: The port is in use, or the address is not one of this machine's.
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         address = (self._host.strip("[]"), self._wanted_port)
@@ -58,14 +62,14 @@ class RestServer:
                 "The server must be able to listen on its REST address. "
                 f"Received: {self._host}:{self._wanted_port}, {error.strerror or error}"
             ) from error
-        # Handed down to the connections. asyncio does it only for sockets that say TCP, which create_server's don't:
-        # without, an answer's body waits 40 ms for the client to acknowledge its headers.
+        # Connections inherit this. asyncio sets it only on sockets whose protocol is TCP, which create_server leaves
+        # open. Without it, the body of an answer waits 40 ms for the client to acknowledge the headers.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.port = self._socket.getsockname()[1]
         config = uvicorn.Config(
             self._app,
             loop="asyncio",
-            http="h11",  # bounds what it keeps of a header; its speed is no matter beside a model's
+            http="h11",  # limits the size of headers; next to a model, its speed doesn't matter
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -83,14 +87,15 @@ class RestServer:
         self._thread.start()
 
     def stop(self, grace: float | None) -> None:
-        """Takes no new connections, and lets requests in flight finish. Does nothing the second time.
+        """Closes the port and lets requests in flight finish. Does nothing if the server is not running.
 
         Args:
-            grace: seconds after which requests in flight are cancelled; None: at once.
+            grace: Seconds after which requests in flight are cancelled; None to cancel them at once.
         """
-        if self._thread is None:
+        if self._thread is None or self._uvicorn is None:
             return
-        self._uvicorn.config.timeout_graceful_shutdown = grace or 0
+        # uvicorn declares an int, but asyncio takes it, and fractions too
+        self._uvicorn.config.timeout_graceful_shutdown = grace or 0  # type: ignore[assignment]
         self._uvicorn.should_exit = True
         self._thread.join()
         self._app.close()

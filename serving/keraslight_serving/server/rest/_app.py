@@ -1,7 +1,7 @@
-"""The ASGI application: bodies, threads, deadlines, and the headers around an answer.
+"""The ASGI application: bodies, threads, deadlines, and headers.
 
-Everything that waits for a client waits in the event loop, where it costs a socket. A thread is taken once the whole
-body is there, and given back with the answer; the answer is sent from the loop again.
+Whatever waits for a client waits in the event loop, where it costs only a socket. A thread is used from the moment the
+body is complete until the answer is ready; the answer is sent from the loop again.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 from starlette.requests import ClientDisconnect, Request
@@ -20,15 +20,15 @@ from starlette.types import Receive, Scope, Send
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
-from keraslight_serving.server.rest._handler import Asked, Handler, TooLarge, http_status, inflate, read_url
+from keraslight_serving.server.rest._handler import Asked, TooLarge, http_status, inflate, read_url
 from keraslight_serving.server.rest._json import error_body
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, request_id
 
 logger = logging.getLogger("keraslight_serving.server")
 
 MAX_BODY = 100 * 2**20  # bytes, as sent and inflated
-MAX_HELD = 2**30  # bytes of all bodies at a time
-IDLE_SECONDS = 30.0  # a client may be silent so long in the middle of a body
+MAX_HELD = 2**30  # bytes of all bodies together
+IDLE_SECONDS = 30.0  # pause that a client may make in the middle of a body
 
 _CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -37,35 +37,62 @@ _CORS = {
 }
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
-Observe = Callable[[str, str, grpc.StatusCode, float], None]
+
+class Answers(Protocol):
+    """What answers requests: `Handler`."""
+
+    def answer(self, asked: Asked, body: bytes, call: Call) -> str:
+        """Returns the JSON that answers a request. Called by several threads at once.
+
+        Args:
+            asked: What the URL asks for.
+            body: Body of the request, inflated.
+            call: The request's call. Nobody waits for the answer once `call.is_active()` is false.
+
+        Raises:
+            StatusError: The answer is an error. Any other exception is answered with 500 and logged.
+        """
+
+
+class Observe(Protocol):
+    """What counts requests: `Metrics.rest_request`."""
+
+    def __call__(self, model: str, api: str, code: grpc.StatusCode, seconds: float, /) -> None:
+        """Called in the event loop once a request is answered; must neither block nor raise.
+
+        Args:
+            model: Model of the URL; empty for a malformed one.
+            api: `predict`, `classify`, `regress`, `status` or `metadata`; empty for a malformed URL.
+            code: Status of the answer; CANCELLED if the client has left.
+            seconds: Seconds since the headers arrived.
+        """
 
 
 class _Answer(NamedTuple):
     code: grpc.StatusCode
-    status: int  # of HTTP
+    status: int  # HTTP's
     body: bytes
 
 
 class RestApp:
-    """Speaks TensorFlow Serving's REST API.
+    """TensorFlow Serving's REST API.
 
     Args:
-        handler: answers.
-        timeout: seconds for an answer, from the moment that the body is there; None: no limit.
-        threads: requests that are worked on at a time.
-        cors: let pages of other origins ask.
-        metrics: the text of the metrics page; None: there is no page.
-        metrics_path: where the page is.
-        authorize: is given the Authorization header, empty without one, and raises StatusError; None: anybody may ask.
-            The metrics page is for anybody, as in most installations of Prometheus.
-        observe: told the model, the API (`predict`, `classify`, `regress`, `status` or `metadata`; both empty for a
-            malformed URL), the status and the seconds of each request under /v1/.
-        max_body: bytes of a body, as sent and inflated.
+        handler: Answers.
+        timeout: Seconds for an answer after the body has arrived; None for no limit.
+        threads: Requests that are worked on at once.
+        cors: Whether web pages of other origins may send requests.
+        metrics: Returns the text of the metrics page. Default: no page.
+        metrics_path: Path of that page.
+        authorize: Raises StatusError for an Authorization header (empty if there is none) that is not allowed. Default:
+            all are. The metrics page is always open, as in most installations of Prometheus.
+        observe: Called after each request under /v1/.
+        max_body: Maximum bytes of a body, both as sent and inflated.
     """
 
     def __init__(
         self,
-        handler: Handler,
+        handler: Answers,
         *,
         timeout: float | None,
         threads: int,
@@ -82,13 +109,13 @@ class RestApp:
         self._metrics, self._metrics_path = metrics, metrics_path
         self._authorize, self._observe = authorize, observe
         self._max_body = max_body
-        self._held = 0  # bytes; only the event loop changes it
+        self._held = 0  # bytes; changed only in the event loop
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
-        # Scrapes must not wait behind requests: a busy server is the one that is looked at.
+        # Scrapes must not queue behind requests: metrics matter most when the server is busy.
         self._metrics_pool = ThreadPoolExecutor(1, thread_name_prefix="metrics") if metrics else None
 
     def close(self) -> None:
-        """Starts nothing more. What runs is left to end, unheard."""
+        """Starts no more requests. Those that are running end unobserved."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._metrics_pool is not None:
             self._metrics_pool.shutdown(wait=False, cancel_futures=True)
@@ -96,8 +123,9 @@ class RestApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace")
+        response: Response | None
         if self._metrics is not None and path == self._metrics_path:
-            response = await self._metrics_page()
+            response = await self._metrics_page(self._metrics)
         elif path[:4].lower() != "/v1/":
             response = Response(_NOT_FOUND, 404, media_type="text/html")
         else:
@@ -105,10 +133,10 @@ class RestApp:
         if response is not None:
             await response(scope, receive, send)
 
-    async def _metrics_page(self) -> Response:
+    async def _metrics_page(self, metrics: Callable[[], bytes]) -> Response:
         def render() -> Response:
             try:
-                return Response(self._metrics(), media_type="text/plain")
+                return Response(metrics(), media_type="text/plain")
             except Exception:
                 logger.exception("The metrics page failed")
                 return Response(status_code=500, media_type="text/plain")
@@ -116,7 +144,7 @@ class RestApp:
         return await asyncio.get_running_loop().run_in_executor(self._metrics_pool, render)
 
     async def _under_v1(self, request: Request, path: str) -> Response | None:
-        """None where the client has left."""
+        """Returns None if the client has left."""
         began = time.monotonic()
         name = request_id(request.headers.get(REQUEST_ID))
         asked: Asked | None = None
@@ -155,7 +183,7 @@ class RestApp:
             self._held -= len(body)
 
     async def _read(self, request: Request) -> bytes:
-        """The body as it was sent."""
+        """Returns the body as it was sent."""
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_body):
             raise TooLarge(self._max_body)
@@ -199,13 +227,14 @@ class RestApp:
         )
         gzip = "gzip" in request.headers.get("content-encoding", "").lower()
         working = asyncio.get_running_loop().run_in_executor(self._pool, self._answer, asked, body, gzip, call)
-        leaving = asyncio.ensure_future(request.receive())  # after the body, only a disconnect is left to come
+        leaving = asyncio.ensure_future(request.receive())  # after the body, only a disconnect can come
+        waiting: set[asyncio.Future[Any]] = {working, leaving}
         try:
-            done, _ = await asyncio.wait({working, leaving}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waiting, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             leaving.cancel()
             if not working.done():
-                gone.set()  # a thread can't be stopped, but it looks here before it runs a model
+                gone.set()  # a thread can't be stopped, but it checks this before it runs a model
                 working.cancel()
         if working in done:
             return working.result()
@@ -214,9 +243,9 @@ class RestApp:
         return _error(StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
 
     def _answer(self, asked: Asked, body: bytes, gzip: bool, call: Call) -> _Answer:
-        """Turns whatever goes wrong into an answer, so that no request takes its thread, or the server, with it."""
+        """Turns whatever goes wrong into an answer, so that no request can take down its thread or the server."""
         try:
-            call.check()  # it may have waited for this thread
+            call.check()  # it may have waited long for this thread
             if gzip:
                 body = inflate(body, self._max_body)
             text = self._handler.answer(asked, body, call)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.calls.examples import Examples
 from keraslight_serving.server.rest._json import quote, type_name
 from keraslight_serving.server.rest._tensors import decode_base64, is_base64
 from keraslight_serving.wire import serving_pb2 as pb
@@ -12,10 +13,10 @@ from keraslight_serving.wire import serving_pb2 as pb
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  # the fields of Feature
 
 
-def read_examples(document: Mapping[str, Any]) -> pb.Input:
-    """The input of a classify or regress request: its `examples`, and `context` if there is one.
+def read_examples(document: Mapping[str, Any]) -> Examples:
+    """Returns the `examples` of a classify or regress request, and its `context` if there is one.
 
-    Whole numbers and booleans become int64, other numbers float, strings and `{"b64": ...}` bytes.
+    Integers and booleans become int64, other numbers float, strings and `{"b64": ...}` bytes.
 
     Raises:
         StatusError: INVALID_ARGUMENT.
@@ -30,10 +31,7 @@ def read_examples(document: Mapping[str, Any]) -> pb.Input:
         raise invalid(f"JSON Value: {quote(document)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid(f"JSON Value: {quote(document)} 'examples' value is an empty array")
-    serialized = [_example(example) for example in examples]
-    if context is None:
-        return pb.Input(example_list=pb.ExampleList(examples=serialized))
-    return pb.Input(example_list_with_context=pb.ExampleListWithContext(examples=serialized, context=context))
+    return Examples([_example(example) for example in examples], context)
 
 
 def _example(value: Any) -> bytes:
@@ -55,7 +53,7 @@ def _write(feature: pb.Feature, name: str, content: Any) -> None:
 
 
 def _value(name: str, value: Any) -> tuple[str, bytes | int | float]:
-    """The field of Feature that a value belongs to, and the value there."""
+    """Returns the field of Feature that a value belongs in, and the value as stored there."""
     if isinstance(value, str):
         return "bytes_list", value.encode()
     if is_base64(value):

@@ -1,28 +1,31 @@
-"""What a request asks for, and its answer: URLs and JSON on one side, `Service` on the other. No HTTP here."""
+"""From URLs and JSON to `Service` and its arrays, and back. HTTP is in `_app.py`."""
 
 import contextlib
 import re
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
+from keraslight_serving.server.base.spec import ModelSpec
+from keraslight_serving.server.calls import messages
+from keraslight_serving.server.calls.observe import Observed
 from keraslight_serving.server.calls.service import Service
-from keraslight_serving.server.models.repository import Repository
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import parse, quote
 from keraslight_serving.server.rest._tensors import read_inputs, read_instances
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature
 from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.tensors import to_array, to_tensor
 
 LARGE = 8 * 2**20  # bytes of a body
+
+_WITH_BODY = ("predict", "classify", "regress")
 
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
@@ -47,7 +50,7 @@ _HTTP = {
 
 
 class TooLarge(StatusError):
-    """RESOURCE_EXHAUSTED for a body of more than `limit` bytes, which another try would not mend."""
+    """RESOURCE_EXHAUSTED for a body of more than `limit` bytes; sending it again would not help."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -56,25 +59,26 @@ class TooLarge(StatusError):
 
 
 class Asked(NamedTuple):
-    """What a URL asks for. `api` is predict, classify, regress, status or metadata."""
+    """What a URL asks for. `api`: predict, classify, regress, status or metadata."""
 
     api: str
-    spec: pb.ModelSpec
+    spec: ModelSpec
 
 
 def http_status(error: StatusError) -> int:
-    """TensorFlow Serving's HTTP status of an error; 413 is ours, as 429 makes clients send the same again."""
+    """Returns TensorFlow Serving's HTTP status of an error. 413 is ours, since clients retry a 429."""
     return 413 if isinstance(error, TooLarge) else _HTTP.get(error.code, 500)
 
 
 def read_url(method: str, path: str) -> Asked:
-    """What a request asks for.
+    """Returns what a request asks for.
 
-    TensorFlow Serving reads URLs in any case, too, but then knows only the lower case of what follows the colon.
+    The case of URLs is ignored. TensorFlow Serving ignores it too, but then knows what follows the colon only in lower
+    case.
 
     Args:
-        method: of HTTP.
-        path: as it was sent, still encoded, without the query.
+        method: HTTP method.
+        path: Path as it was sent, still encoded, without the query.
 
     Raises:
         StatusError: INVALID_ARGUMENT.
@@ -85,115 +89,134 @@ def read_url(method: str, path: str) -> Asked:
         raise invalid(f"Malformed request: {method} {path}")
     if not found["name"]:
         raise invalid("Missing model name in request.")
-    spec = pb.ModelSpec(name=_decode(found["name"], "model name"))
-    if found["version"]:
-        if int(found["version"][-20:]) >= 2**63 or len(found["version"].lstrip("0")) > 19:
-            raise invalid(f"Failed to convert version: {found['version']} to numeric.")
-        spec.version.value = int(found["version"])
-    if found["label"]:
-        spec.version_label = _decode(found["label"], "model version label")
-    api = (found["api"] or "status").lower().lstrip("/")
-    return Asked(api, spec)
+    name = _decode(found["name"], "model name")
+    version, label = found["version"], found["label"]
+    if version and (int(version[-20:]) >= 2**63 or len(version.lstrip("0")) > 19):
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    spec = ModelSpec(name, int(version) if version else None, _decode(label, "model version label") if label else None)
+    return Asked((found["api"] or "status").lower().lstrip("/"), spec)
 
 
 class Handler:
     """Answers requests. Threads share it.
 
     Args:
-        service: answers messages.
-        repository: knows the signatures, without which JSON is only numbers.
+        service: Answers on arrays.
+        tensor_content: How the request log writes answers, see `Messages`.
     """
 
-    def __init__(self, service: Service, repository: Repository) -> None:
+    def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
         self._service = service
-        self._repository = repository
+        self._tensor_content = tensor_content
         self._one_large = threading.Lock()
+        self._calls = {
+            "predict": (methods.PREDICT.name, self._predict),
+            "classify": (methods.CLASSIFY.name, self._classify),
+            "regress": (methods.REGRESS.name, self._regress),
+            "metadata": (methods.GET_MODEL_METADATA.name, self._metadata),
+            "status": (methods.GET_MODEL_STATUS.name, self._status),
+        }
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
-        """The JSON that answers a request.
+        """Returns the JSON that answers a request.
 
         Raises:
-            StatusError: the answer is an error.
+            StatusError: The answer is an error.
         """
-        if asked.api == "predict":
-            return self._predict(asked.spec, body, call)
-        if asked.api == "classify":
-            with self._reading(body, call):
-                request = _on_examples(pb.ClassificationRequest, asked.spec, body)
-            return _text.classifications(self._service.classify(request, call).result)
-        if asked.api == "regress":
-            with self._reading(body, call):
-                request = _on_examples(pb.RegressionRequest, asked.spec, body)
-            return _text.regressions(self._service.regress(request, call).result)
-        if asked.api == "metadata":
-            request = pb.GetModelMetadataRequest(model_spec=asked.spec, metadata_field=["signature_def"])
-            return _text.metadata(self._service.get_model_metadata(request, call))
-        return _text.statuses(self._service.get_model_status(pb.GetModelStatusRequest(model_spec=asked.spec), call))
+        api, answer = self._calls[asked.api]
+        with contextlib.ExitStack() as reading:
+            sent = reading.enter_context(self._read(body, call)) if asked.api in _WITH_BODY else _Sent({})
+            name = sent.document.get("signature_name", "")
+            if not isinstance(name, str):
+                raise invalid(
+                    f"JSON Value: {quote(sent.document)} not formatted correctly. "
+                    "'signature_name' key must be a string value."
+                )
+            with self._service.observer.request(api, asked.spec._replace(signature=name), call) as seen:
+                return answer(sent, seen, reading)
 
-    def _predict(self, spec: pb.ModelSpec, body: bytes, call: Call) -> str:
-        with self._reading(body, call):
-            request, by_row = self._read_predict(spec, body)
-        response = self._service.predict(request, call)
-        outputs = {alias: to_array(tensor) for alias, tensor in response.outputs.items()}
+    def _predict(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        spec, by_row = seen.spec, "instances" in sent.document
+        inputs: Outputs = {}
+
+        def read(signature: Signature) -> Arrays:
+            with reading:  # which frees the document before the model runs
+                inputs.update(_read_arrays(sent, spec, signature))
+            return inputs
+
+        try:
+            seen.spec, outputs = self._service.predict(spec, read, seen.call)
+        except UnknownSignature:
+            name = spec.signature or methods.DEFAULT_SIGNATURE
+            raise invalid(f'Serving signature name: "{name}" not found in signature def') from None
+        seen.exchange = lambda: (
+            messages.predict_request(spec, inputs),
+            messages.predict_response(seen.spec, outputs, content=self._tensor_content),
+        )
         return _text.predictions(outputs) if by_row else _text.outputs_by_name(outputs)
 
-    def _read_predict(self, spec: pb.ModelSpec, body: bytes) -> tuple[pb.PredictRequest, bool]:
-        """The request, and whether it came in the row form."""
-        document = parse(body)
-        _fill_signature(spec, document)
-        name = spec.signature_name or methods.DEFAULT_SIGNATURE
-        with self._repository.acquire(spec) as (_, servable):
-            if name not in servable.signatures:
-                raise invalid(f'Serving signature name: "{name}" not found in signature def')
-            infos = dict(servable.signatures[name].inputs)
-        if not infos:
-            raise invalid(f"Failed to get input map for signature: {spec.signature_name or 'DEFAULT'}")
-        by_row = "instances" in document
-        if by_row and "inputs" in document:
-            raise invalid(
-                f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
-                "keys to exist "
-            )
-        has_booleans = b"true" in body or b"false" in body
-        if by_row:
-            instances = document["instances"]
-            if not isinstance(instances, list):
-                raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
-            if not instances:
-                raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
-            arrays = read_instances(instances, infos, has_booleans=has_booleans)
-        elif "inputs" in document:
-            arrays = read_inputs(document["inputs"], infos, has_booleans=has_booleans)
-        else:
-            raise invalid("Missing 'inputs' or 'instances' key")
-        request = pb.PredictRequest(model_spec=spec)
-        for alias, array in arrays.items():
-            to_tensor(array, content=True, into=request.inputs[alias])
-        return request, by_row
+    def _classify(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        with reading:
+            spec, examples = seen.spec, read_examples(sent.document)
+        seen.spec, found = self._service.classify(spec, examples, seen.call)
+        seen.exchange = lambda: (
+            messages.classification_request(spec, examples),
+            messages.classification_response(seen.spec, found),
+        )
+        return _text.classifications(found)
+
+    def _regress(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        with reading:
+            spec, examples = seen.spec, read_examples(sent.document)
+        seen.spec, found = self._service.regress(spec, examples, seen.call)
+        seen.exchange = lambda: (
+            messages.regression_request(spec, examples),
+            messages.regression_response(seen.spec, found),
+        )
+        return _text.regressions(found)
+
+    def _metadata(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        seen.spec, signatures = self._service.metadata(seen.spec, seen.call)
+        return _text.metadata(seen.spec, signatures)
+
+    def _status(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
+        return _text.statuses(self._service.status(seen.spec))
 
     @contextlib.contextmanager
-    def _reading(self, body: bytes, call: Call) -> Iterator[None]:
-        """Lets one large body at a time become lists.
+    def _read(self, body: bytes, call: Call) -> "Iterator[_Sent]":
+        """Parses a body. Of large bodies, only one at a time exists as lists: until the end of the `with`.
 
-        They may take twenty times its size (`[[],[],[],...`), and threads that did it side by side all the memory
-        there is; nor would they be quicker, as Python reads JSON in one thread at a time.
+        Lists may take twenty times the size of a body (`[[],[],[],...`), so parsing many at once could take all memory.
+        It would not be faster either, because Python parses JSON in one thread at a time.
         """
+        has_booleans = b"true" in body or b"false" in body
         if len(body) < LARGE:
-            yield
+            yield _Sent(parse(body), has_booleans)
             return
         while not self._one_large.acquire(timeout=0.1):
             call.check()
         try:
-            yield
+            document = parse(body)
+            try:
+                yield _Sent(document, has_booleans)
+            finally:
+                document.clear()
         finally:
             self._one_large.release()
 
 
+class _Sent(NamedTuple):
+    """The object in a body, and whether `true` or `false` may occur in it."""
+
+    document: dict[str, Any]
+    has_booleans: bool = False
+
+
 def inflate(body: bytes, limit: int) -> bytes:
-    """The content of a gzip body.
+    """Returns the content of a gzip body.
 
     Raises:
-        StatusError: INVALID_ARGUMENT: it is no gzip; TooLarge: it has more than `limit` bytes.
+        StatusError: INVALID_ARGUMENT: the body is not gzip; or TooLarge: the content has more than `limit` bytes.
     """
     reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
@@ -207,19 +230,26 @@ def inflate(body: bytes, limit: int) -> bytes:
     return content
 
 
-def _on_examples(kind: type, spec: pb.ModelSpec, body: bytes) -> Any:
-    document = parse(body)
-    _fill_signature(spec, document)
-    return kind(model_spec=spec, input=read_examples(document))
-
-
-def _fill_signature(spec: pb.ModelSpec, document: Mapping[str, Any]) -> None:
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
+def _read_arrays(sent: _Sent, spec: ModelSpec, signature: Signature) -> Arrays:
+    """Returns the inputs of a Predict request. They must be complete: REST doesn't use a signature's defaults."""
+    document, infos = sent.document, signature.inputs
+    if not infos:
+        raise invalid(f"Failed to get input map for signature: {spec.signature or 'DEFAULT'}")
+    if "instances" in document and "inputs" in document:
         raise invalid(
-            f"JSON Value: {quote(document)} not formatted correctly. 'signature_name' key must be a string value."
+            f"JSON Value: {quote(document)} Not formatted correctly expecting only one of 'inputs' or 'instances' "
+            "keys to exist "
         )
-    spec.signature_name = name
+    if "inputs" in document:
+        return read_inputs(document["inputs"], infos, has_booleans=sent.has_booleans)
+    if "instances" not in document:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    instances = document["instances"]
+    if not isinstance(instances, list):
+        raise invalid(f"JSON Value: {quote(document)} Expecting 'instances' to be an list/array")
+    if not instances:
+        raise invalid(f"JSON Value: {quote(document)} No values in 'instances' array")
+    return read_instances(instances, infos, has_booleans=sent.has_booleans)
 
 
 def _decode(text: str, what: str) -> str:

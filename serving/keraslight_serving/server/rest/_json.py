@@ -1,4 +1,4 @@
-"""Reading JSON, and quoting it in errors."""
+"""Parses JSON, and quotes it in errors."""
 
 import json
 import re
@@ -7,22 +7,22 @@ from typing import Any
 
 from keraslight_serving.server.base.errors import invalid
 
-MAX_CONTAINERS = 2**22  # lists and objects of a body: 83 images of 224x224x3 are as many
+MAX_CONTAINERS = 2**22  # lists and objects per body: as many as in 83 images of 224x224x3
 
 _QUOTED = 256  # characters of a value in an error's text
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The object in a request's body. `NaN`, `Infinity` and `-Infinity` are numbers.
+    """Returns the object in a request's body. `NaN`, `Infinity` and `-Infinity` are numbers.
 
-    TensorFlow Serving takes lists nested 500,000 deep; here about a thousand levels are the limit. It also takes any
-    number of lists. Here they are counted first: while Python makes them, which takes up to half a second for each
-    million, nothing else in the process runs. A number that no float64 can hold is infinity, where TensorFlow Serving
-    refuses the body: looking for one would take as long as all the rest.
+    TensorFlow Serving accepts lists nested 500,000 deep; here the limit is about a thousand levels. It also accepts any
+    number of lists. Here they are counted first, because nothing else in the process runs while Python creates them,
+    which takes up to half a second per million. A number beyond float64 becomes infinity, where TensorFlow Serving
+    rejects the body: finding one would take as long as everything else.
 
     Raises:
-        StatusError: INVALID_ARGUMENT: the body is no JSON, or no object, or has too many lists.
+        StatusError: INVALID_ARGUMENT: the body is not JSON, is not an object, or has too many lists.
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
@@ -49,36 +49,44 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def quote(value: Any) -> str:
-    """A value as an error's text shows it, cut after 256 characters."""
+    """Returns a value as error texts show it, cut after 256 characters.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT: the value is nested too deeply.
+    """
     text = ""
-    for token in _tokens(value, 0, ""):
-        if len(text) >= _QUOTED:
-            break
-        text += token
+    try:
+        for token in _tokens(value, 0, ""):
+            if len(text) >= _QUOTED:
+                break
+            text += token
+    except RecursionError:
+        raise invalid("The document is nested too deeply") from None
     return text
 
 
 def type_name(value: Any) -> str:
-    """The JSON type of a value."""
+    """Returns the JSON type of a value."""
     if value is None:
         return "Null"
     if isinstance(value, bool):
         return "True" if value else "False"
-    return {dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+    names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+    return names.get(type(value), "Number")
 
 
 def string(text: str) -> str:
-    """A JSON string."""
+    """Returns a JSON string."""
     return json.dumps(text, ensure_ascii=False)
 
 
 def error_body(text: str) -> bytes:
-    """The answer to a request that failed."""
+    """Returns the body of the answer to a failed request."""
     return f'{{\n    "error": {string(text)}\n}}'.encode(errors="replace")
 
 
 def _tokens(value: Any, level: int, before: str) -> Iterator[str]:
-    """Lists on one line, objects on several: as TensorFlow Serving quotes them."""
+    """Yields the parts of a quote: lists on one line, objects on several lines, as in TensorFlow Serving."""
     if isinstance(value, list):
         yield before + "["
         for place, item in enumerate(value):

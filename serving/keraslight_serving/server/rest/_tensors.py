@@ -1,7 +1,7 @@
-"""JSON -> arrays, by the dtypes of a signature.
+"""JSON -> arrays, with the dtypes of a signature.
 
-Lists of numbers become arrays in one go. What numpy can't take whole, or takes too generously, is read value by value:
-that finds the words for what is wrong, which are TensorFlow Serving's.
+Lists of numbers are converted by numpy at once. Where numpy fails or is too lenient, values are read one by one, which
+finds TensorFlow Serving's text for what is wrong.
 """
 
 import base64
@@ -11,17 +11,19 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._json import quote, type_name
+from keraslight_serving.server.running.signatures import Declared
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
 from keraslight_serving.wire.tensors import shape_text
 
 _MAX_RANK = 64  # numpy's; TensorFlow's is 254
 
-_FLOATS = {pb.DT_FLOAT: np.float32, pb.DT_DOUBLE: np.float64}
-_INTS = {
+_FLOATS: dict[int, type[np.generic]] = {pb.DT_FLOAT: np.float32, pb.DT_DOUBLE: np.float64}
+_INTS: dict[int, type[np.integer[Any]]] = {
     pb.DT_INT8: np.int8,
     pb.DT_INT16: np.int16,
     pb.DT_INT32: np.int32,
@@ -31,21 +33,21 @@ _INTS = {
     pb.DT_UINT64: np.uint64,
 }
 _LIMITS = {dtype: (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for dtype, kind in _INTS.items()}
-_NUMPY = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_, pb.DT_STRING: np.object_}
+_NUMPY: dict[int, type[np.generic]] = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_, pb.DT_STRING: np.object_}
 
 
 def read_instances(
-    instances: Sequence[Any], infos: Mapping[str, pb.TensorInfo], *, has_booleans: bool
-) -> dict[str, np.ndarray]:
-    """The inputs from the row form: a list with an item for each example.
+    instances: Sequence[Any], infos: Mapping[str, Declared], *, has_booleans: bool
+) -> dict[str, NDArray[Any]]:
+    """Reads inputs in the row form: a list with one item per example.
 
     Args:
-        instances: values of the only input, or objects with a value for each input; at least one.
-        infos: the inputs of the signature.
-        has_booleans: whether there may be `true` or `false` among them.
+        instances: Values of the only input, or objects with a value for each input; at least one.
+        infos: Inputs of the signature.
+        has_booleans: Whether `true` or `false` may occur among them.
 
     Returns:
-        Arrays by alias, shape (instances, ...).
+        Arrays by alias, of shape (instances, ...).
 
     Raises:
         StatusError: INVALID_ARGUMENT.
@@ -58,16 +60,17 @@ def read_instances(
         )
     columns = _columns(instances, names) if _is_object(instances[0]) else {names[0]: instances}
     if columns is not None:
-        arrays = {name: _fast(values, infos[name].dtype, has_booleans) for name, values in columns.items()}
-        if all(array is not None for array in arrays.values()):
+        fast = {name: _fast(values, infos[name].dtype, has_booleans) for name, values in columns.items()}
+        arrays = {name: array for name, array in fast.items() if array is not None}
+        if len(arrays) == len(fast):
             return arrays
     return _read_one_by_one(instances, infos)
 
 
-def read_inputs(value: Any, infos: Mapping[str, pb.TensorInfo], *, has_booleans: bool) -> dict[str, np.ndarray]:
-    """The inputs from the column form: the only input's value, or an object with each input's.
+def read_inputs(value: Any, infos: Mapping[str, Declared], *, has_booleans: bool) -> dict[str, NDArray[Any]]:
+    """Reads inputs in the column form: the value of the only input, or an object with a value for each input.
 
-    Args, raises: as `read_instances`.
+    Arguments and errors are those of `read_instances`.
     """
     if _is_object(value):
         for name in sorted(infos):
@@ -84,7 +87,7 @@ def read_inputs(value: Any, infos: Mapping[str, pb.TensorInfo], *, has_booleans:
 
 
 def decode_base64(value: Mapping[str, Any]) -> bytes:
-    """The bytes of `{"b64": "..."}`; padding may be missing, white space is ignored.
+    """Returns the bytes of `{"b64": "..."}`. Padding may be missing, and white space is ignored.
 
     Raises:
         StatusError: INVALID_ARGUMENT.
@@ -105,7 +108,7 @@ def decode_base64(value: Mapping[str, Any]) -> bytes:
 
 
 def is_base64(value: Any) -> bool:
-    """Whether it is an object with nothing but a string `b64`."""
+    """Whether a value is an object with a string `b64` and nothing else."""
     return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
 
 
@@ -113,16 +116,16 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
 
-def _columns(instances: Sequence[Any], names: Sequence[str]) -> dict[str, list] | None:
-    """The values of each input, or None where an instance lacks one or has others."""
+def _columns(instances: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Returns the values of each input; None if an instance doesn't have exactly these inputs."""
     wanted = set(names)
     if not all(_is_object(item) and item.keys() == wanted for item in instances):
         return None
     return {name: [item[name] for item in instances] for name in names}
 
 
-def _fast(value: Any, dtype: int, has_booleans: bool) -> np.ndarray | None:
-    """The array of nested lists of numbers, if all is well."""
+def _fast(value: Any, dtype: int, has_booleans: bool) -> NDArray[Any] | None:
+    """Returns the array of nested lists of numbers; None if they must be read one by one."""
     if dtype not in _FLOATS and dtype not in _INTS:
         return None
     if has_booleans:
@@ -144,17 +147,18 @@ def _fast(value: Any, dtype: int, has_booleans: bool) -> np.ndarray | None:
     return None
 
 
-def _read(value: Any, dtype: int, has_booleans: bool) -> np.ndarray:
+def _read(value: Any, dtype: int, has_booleans: bool) -> NDArray[Any]:
     array = _fast(value, dtype, has_booleans)
     if array is not None:
         return array
-    shape, values = _shape(value), []
+    shape = _shape(value)
+    values: list[Any] = []
     _fill(value, shape, 0, dtype, values)
     return _array(values, shape, dtype)
 
 
-def _read_one_by_one(instances: Sequence[Any], infos: Mapping[str, pb.TensorInfo]) -> dict[str, np.ndarray]:
-    values: dict[str, list] = {}
+def _read_one_by_one(instances: Sequence[Any], infos: Mapping[str, Declared]) -> dict[str, NDArray[Any]]:
+    values: dict[str, list[Any]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
 
     def add(item: Any, name: str) -> None:
@@ -194,7 +198,7 @@ def _read_one_by_one(instances: Sequence[Any], infos: Mapping[str, pb.TensorInfo
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    """Of a dense tensor; the first item of each list tells."""
+    """Returns the shape of a dense tensor by the first item of each list."""
     shape: list[int] = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -206,8 +210,8 @@ def _shape(value: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _fill(value: Any, shape: tuple[int, ...], level: int, dtype: int, values: list) -> None:
-    """Appends the values in order, if they have the shape."""
+def _fill(value: Any, shape: tuple[int, ...], level: int, dtype: int, values: list[Any]) -> None:
+    """Appends the values in order. Raises INVALID_ARGUMENT if they don't have the shape."""
     if not isinstance(value, list):
         if level != len(shape):
             raise invalid(
@@ -227,10 +231,10 @@ def _fill(value: Any, shape: tuple[int, ...], level: int, dtype: int, values: li
 
 
 def _scalar(value: Any, dtype: int) -> Any:
-    """A value of a dtype.
+    """Returns a value of a dtype.
 
-    A number that its integer type can't hold is refused. TensorFlow Serving keeps the lowest bits of it, and so takes
-    a pixel of 256 for black.
+    Integers that don't fit their type are rejected. TensorFlow Serving keeps their lowest bits, which turns a pixel of
+    256 black.
     """
     if dtype == pb.DT_STRING:
         if isinstance(value, dict):
@@ -257,7 +261,7 @@ def _scalar(value: Any, dtype: int) -> Any:
     raise invalid(f"JSON Value: {quote(value)} Type: {type_name(value)} is not of expected type: {dtype_name(dtype)}")
 
 
-def _array(values: list, shape: tuple[int, ...], dtype: int) -> np.ndarray:
+def _array(values: list[Any], shape: tuple[int, ...], dtype: int) -> NDArray[Any]:
     array = np.empty(len(values), _NUMPY.get(dtype, np.object_))
     with np.errstate(over="ignore"):
         array[:] = values

@@ -1,19 +1,24 @@
-"""Answers -> JSON, laid out as TensorFlow Serving lays it out.
+"""Answers -> JSON, in TensorFlow Serving's layout.
 
-Its writer indents by four spaces. In the row form, and for results, lists stand on one line; in the column form, each
-value has its own.
+Its writer indents by four spaces. In the row form and in results, a list is on one line; in the column form, each value
+has a line of its own.
 """
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
 from google.protobuf import json_format
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.errors import CODES, invalid
+from keraslight_serving.server.base.spec import ModelSpec
+from keraslight_serving.server.calls.examples import Classes
 from keraslight_serving.server.rest._json import string
+from keraslight_serving.server.running.signatures import Arrays, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
 from keraslight_serving.wire.tensors import dtype_enum
@@ -22,11 +27,11 @@ _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _UNWRITABLE = (pb.DT_HALF, pb.DT_UINT16)
 
 
-def predictions(outputs: Mapping[str, np.ndarray]) -> str:
-    """The row form: `{"predictions": [...]}`, an item for each row. Several outputs make objects.
+def predictions(outputs: Arrays) -> str:
+    """Writes the row form: `{"predictions": [...]}`, one item per row, which is an object if there are several outputs.
 
     Raises:
-        StatusError: INVALID_ARGUMENT: the outputs don't have the same number of rows, or have a type without JSON.
+        StatusError: INVALID_ARGUMENT: the outputs differ in their number of rows, or have a dtype that JSON lacks.
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
@@ -51,11 +56,11 @@ def predictions(outputs: Mapping[str, np.ndarray]) -> str:
     return f'{{\n    "predictions": [{_indent(2)}{("," + _indent(2)).join(objects)}\n    ]\n}}'
 
 
-def outputs_by_name(outputs: Mapping[str, np.ndarray]) -> str:
-    """The column form: `{"outputs": ...}`, the value of the only output, or an object of all.
+def outputs_by_name(outputs: Arrays) -> str:
+    """Writes the column form: `{"outputs": ...}` with the value of the only output, or an object with all values.
 
     Raises:
-        StatusError: INVALID_ARGUMENT: a type without JSON.
+        StatusError: INVALID_ARGUMENT: an output has a dtype that JSON lacks.
     """
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
@@ -67,23 +72,23 @@ def outputs_by_name(outputs: Mapping[str, np.ndarray]) -> str:
     return _object({"outputs": _object(values, level=1) if named else next(iter(values.values()))}, level=0)
 
 
-def classifications(result: pb.ClassificationResult) -> str:
-    """`{"results": [[["label", score], ...], ...]}`."""
-    rows = (
-        f"[{', '.join(f'[{string(label)}, {score}]' for label, score in _labels_and_scores(row))}]"
-        for row in result.classifications
-    )
+def classifications(classes: Classes) -> str:
+    """Writes `{"results": [[["label", score], ...], ...]}`."""
+    rows = []
+    for labels, scores in zip(classes.labels.tolist(), classes.scores, strict=True):
+        texts = (string(label.decode(errors="replace")) for label in labels)
+        pairs = zip(texts, decimals(scores), strict=True)
+        rows.append(f"[{', '.join(f'[{label}, {score}]' for label, score in pairs)}]")
     return f'{{\n    "results": [{", ".join(rows)}\n    ]\n}}'
 
 
-def regressions(result: pb.RegressionResult) -> str:
-    """`{"results": [value, ...]}`."""
-    values = decimals(np.array([regression.value for regression in result.regressions], np.float32))
-    return f'{{\n    "results": [{", ".join(values)}]\n}}'
+def regressions(values: NDArray[np.float32]) -> str:
+    """Writes `{"results": [value, ...]}`."""
+    return f'{{\n    "results": [{", ".join(decimals(values))}]\n}}'
 
 
-def statuses(response: pb.GetModelStatusResponse) -> str:
-    """As protobuf prints a GetModelStatusResponse, with all fields; numbers of versions are strings."""
+def statuses(found: Sequence[pb.ModelVersionStatus]) -> str:
+    """Writes what protobuf prints for a GetModelStatusResponse with all fields; version numbers are strings."""
     versions = [
         {
             "version": str(status.version),
@@ -93,29 +98,30 @@ def statuses(response: pb.GetModelStatusResponse) -> str:
                 "error_message": status.status.error_message,
             },
         }
-        for status in response.model_version_status
+        for status in found
     ]
     return json.dumps({"model_version_status": versions}, indent=1, ensure_ascii=False) + "\n"
 
 
-def metadata(response: pb.GetModelMetadataResponse) -> str:
-    """The model and its signatures."""
-    signatures = pb.SignatureDefMap.FromString(response.metadata["signature_def"].value)
-    spec = {
-        "name": response.model_spec.name,
-        "signature_name": response.model_spec.signature_name,
-        "version": str(response.model_spec.version.value),
+def metadata(spec: ModelSpec, signatures: Mapping[str, Signature]) -> str:
+    """Writes a model and its signatures."""
+    described = {
+        name: json_format.MessageToDict(
+            signature.definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for name, signature in signatures.items()
     }
-    described = json_format.MessageToDict(
-        signatures, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-    return json.dumps({"model_spec": spec, "metadata": {"signature_def": described}}, indent=1) + "\n"
+    document = {
+        "model_spec": {"name": spec.name, "signature_name": "", "version": str(spec.version)},
+        "metadata": {"signature_def": {"signature_def": described}},
+    }
+    return json.dumps(document, indent=1) + "\n"
 
 
-def decimals(array: np.ndarray) -> list[str]:
-    """Floats as text: six digits where they give the number back, else nine (seventeen for float64).
+def decimals(array: NDArray[Any]) -> list[str]:
+    """Writes floats with six digits if those give the number back, else with nine (float64: seventeen).
 
-    A number that would look like an integer ends in `.0`, so that readers don't mix types in a list.
+    A number that would look like an integer ends in `.0`, so that no list has values of two types.
     """
     values = array.ravel().tolist()
     if not values:
@@ -128,21 +134,20 @@ def decimals(array: np.ndarray) -> list[str]:
     return [text if "." in text or "e" in text else _SPECIAL.get(text) or text + ".0" for text in texts]
 
 
-def _labels_and_scores(row: pb.Classifications) -> zip:
-    labels = [item.label for item in row.classes]
-    return zip(labels, decimals(np.array([item.score for item in row.classes], np.float32)), strict=True)
-
-
-def _as_bytes(name: str, array: np.ndarray) -> bool:
-    """Strings are base64 where the output's name says that they are bytes."""
+def _as_bytes(name: str, array: NDArray[Any]) -> bool:
+    """Whether strings are base64: if the output's name says that they are bytes."""
     return array.dtype.kind == "O" and name.endswith("_bytes")
 
 
-def _values(array: np.ndarray, as_bytes: bool, *, keep: int, level: int, one_line: bool) -> list[str]:
-    """The texts of an array's items along its first `keep` dimensions, or of all of it in a list of one.
+def _values(array: NDArray[Any], as_bytes: bool, *, keep: int, level: int, one_line: bool) -> list[str]:
+    """Writes each item along an array's first `keep` dimensions (0: one text for the whole array).
 
     Args:
-        level: how deep the items stand.
+        array: The array.
+        as_bytes: Whether strings are written as base64.
+        keep: Number of dimensions that are kept, 0 or 1.
+        level: Indentation level of the items.
+        one_line: Whether lists are written on one line.
     """
     depth = array.ndim - keep
     texts = _leaves(array, as_bytes, level + depth)
@@ -162,7 +167,7 @@ def _values(array: np.ndarray, as_bytes: bool, *, keep: int, level: int, one_lin
     return texts
 
 
-def _leaves(array: np.ndarray, as_bytes: bool, level: int) -> list[str]:
+def _leaves(array: NDArray[Any], as_bytes: bool, level: int) -> list[str]:
     dtype = dtype_enum(array.dtype)
     if dtype in _UNWRITABLE:
         raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
@@ -170,7 +175,7 @@ def _leaves(array: np.ndarray, as_bytes: bool, level: int) -> list[str]:
     if dtype == pb.DT_STRING:
         if as_bytes:
             return [_object({"b64": string(base64.b64encode(value).decode())}, level) for value in values]
-        # TensorFlow Serving writes any bytes as they are, and then the answer is no JSON.
+        # TensorFlow Serving writes any bytes as they are, and then the answer is not JSON.
         return [string(value.decode(errors="replace")) for value in values]
     if dtype == pb.DT_BOOL:
         return ["true" if value else "false" for value in values]
@@ -178,7 +183,7 @@ def _leaves(array: np.ndarray, as_bytes: bool, level: int) -> list[str]:
 
 
 def _object(values: Mapping[str, str], level: int) -> str:
-    """An object, whose brace stands at `level`, of texts."""
+    """Writes an object of texts, with its closing brace at `level`."""
     items = ("," + _indent(level + 1)).join(f"{string(name)}: {text}" for name, text in values.items())
     return f"{{{_indent(level + 1)}{items}{_indent(level)}}}"
 

@@ -1,9 +1,11 @@
-"""gRPC reflection: clients such as grpcurl ask the server for its services and messages, and need no .proto files.
+"""gRPC reflection: clients such as grpcurl get services and messages from the server and need no .proto files.
 
-Our messages have a package name of their own, so that they can live in one process with TensorFlow's. Here they are
-described once more, under TensorFlow Serving's, in a descriptor pool that nothing else uses. All are in the package
-`tensorflow.serving`, also those that TensorFlow has in `tensorflow` (TensorProto ...): names don't travel on the wire.
+Our messages have a package name of their own, so that they can be loaded into one process with TensorFlow's. Here they
+are described again in the package `tensorflow.serving`, in a descriptor pool that nothing else uses. That includes
+messages that TensorFlow has in the package `tensorflow` (TensorProto ...): names don't appear on the wire.
 """
+
+from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, wrappers_pb2
@@ -16,7 +18,7 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 PACKAGE = "tensorflow.serving"
 
-# Bytes and a number to the server; who has nothing but the description needs to know what is in them.
+# The server declares these as bytes and an integer; a client with only the description needs their real types.
 _MEANT = {
     ("ExampleList", "examples"): "Example",
     ("ExampleListWithContext", "examples"): "Example",
@@ -33,7 +35,7 @@ def add_to_server(server: grpc.Server) -> None:
 
 
 def make_pool() -> descriptor_pool.DescriptorPool:
-    """The services of this server and all messages that they need."""
+    """Returns a pool with the services of this server and all messages that they need."""
     pool = descriptor_pool.DescriptorPool()
     for module in (any_pb2, wrappers_pb2, health_pb2, reflection_pb2):
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
@@ -64,8 +66,8 @@ def make_pool() -> descriptor_pool.DescriptorPool:
     return pool
 
 
-def _known() -> list[methods.Method]:
-    """TensorFlow Serving's calls."""
+def _known() -> list[methods.Method[Any, Any]]:
+    """Returns TensorFlow Serving's calls."""
     found = [value for value in vars(methods).values() if isinstance(value, methods.Method)]
     return [method for method in found if method.service.startswith(f"{PACKAGE}.")]
 

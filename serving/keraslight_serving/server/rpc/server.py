@@ -1,4 +1,4 @@
-"""grpc's server around the calls: its options, its ports, and the services that come with it."""
+"""The gRPC server: its options, ports and services."""
 
 from collections.abc import Sequence
 from concurrent import futures
@@ -6,8 +6,8 @@ from concurrent import futures
 import grpc
 
 from keraslight_serving.server.base.errors import StartError
-from keraslight_serving.server.calls.service import Service, add_to_server
-from keraslight_serving.server.rpc import reflection as _reflection
+from keraslight_serving.server.calls.messages import Messages
+from keraslight_serving.server.rpc import handlers, reflection
 from keraslight_serving.server.rpc.security import TokenInterceptor, Tokens
 
 _OPTIONS = {
@@ -15,45 +15,50 @@ _OPTIONS = {
     "grpc.max_send_message_length": 2**31 - 1,
 }
 
-# grpc gives each call a thread before its message is there: with few of them, as many clients that send a byte now and
-# then would keep all others waiting. Idle ones cost little. Beyond, calls are refused: RESOURCE_EXHAUSTED. grpc has no
-# deadline for a message that never comes; only `max_connection_age_ms` and `.._grace_ms` end such a call, with all
-# others of its connection, so they are left to the operator.
+# grpc gives each call a thread before its message has arrived. With few threads, a few clients that send a byte now and
+# then would block all others; idle threads cost little. Further calls are rejected with RESOURCE_EXHAUSTED. grpc has no
+# deadline for a message that never arrives. Only `max_connection_age_ms` and `.._grace_ms` end such a call, together
+# with all others of its connection, so setting them is left to the operator.
 OPEN_CALLS = 512
 
 
 def make_server(
-    service: Service,
+    messages: Messages,
     *,
     channel_arguments: str = "",
     tokens: Tokens | None = None,
     shared_port: bool = False,
 ) -> grpc.Server:
-    """A server that answers the calls and reflection, without a port yet.
+    """Returns a server for the calls and for reflection, without a port yet.
 
     Args:
-        channel_arguments: `key=value,key=value` of grpc's channel arguments, such as
+        messages: Answers.
+        channel_arguments: grpc's channel arguments as `key=value,key=value`, such as
             `grpc.max_receive_message_length=4194304`.
-        tokens: those that callers must have one of.
-        shared_port: let other servers, in other processes, listen on the same port; each then gets some of the callers.
+        tokens: Tokens of which callers must send one. Default: none is needed.
+        shared_port: Whether servers in other processes may listen on the same port; each then gets some of the
+            connections.
+
+    Raises:
+        StartError: `channel_arguments` can't be parsed.
     """
     options = _OPTIONS | {"grpc.so_reuseport": int(shared_port)} | parse_channel_arguments(channel_arguments)
     server = grpc.server(
         futures.ThreadPoolExecutor(OPEN_CALLS, thread_name_prefix="grpc"),
         maximum_concurrent_rpcs=OPEN_CALLS,
         options=list(options.items()),
-        interceptors=() if tokens is None else (TokenInterceptor(tokens),),
+        interceptors=[] if tokens is None else [TokenInterceptor(tokens)],
     )
-    add_to_server(service, server)
-    _reflection.add_to_server(server)
+    handlers.add_to_server(messages, server)
+    reflection.add_to_server(server)
     return server
 
 
 def parse_channel_arguments(text: str) -> dict[str, int | str]:
-    """Reads `--grpc_channel_arguments`: a value is a number if it looks like one.
+    """Reads `--grpc_channel_arguments`. A value that looks like an integer is one.
 
     Raises:
-        StartError: a part without `=`.
+        StartError: A part has no `=`.
     """
     found: dict[str, int | str] = {}
     for part in filter(None, text.split(",")):
@@ -68,14 +73,18 @@ def parse_channel_arguments(text: str) -> dict[str, int | str]:
 
 
 def listen(server: grpc.Server, targets: Sequence[str], credentials: grpc.ServerCredentials | None) -> list[int]:
-    """Opens ports. Returns their numbers; 1 for a Unix socket.
+    """Opens ports.
 
     Args:
-        targets: `host:port` or `unix:path`.
-        credentials: None: without encryption.
+        server: The server, not started yet.
+        targets: Addresses, each `host:port` or `unix:path`.
+        credentials: TLS credentials; None for no encryption.
+
+    Returns:
+        The number of each port, 1 for a Unix socket.
 
     Raises:
-        StartError: one of them can't be opened.
+        StartError: One of them can't be opened.
     """
     ports = []
     for target in targets:

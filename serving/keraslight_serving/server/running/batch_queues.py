@@ -3,49 +3,73 @@
 import collections
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import grpc
-import numpy as np
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.server.running.batching_parameters import BatchingParameters
+from keraslight_serving.server.running.engines import Engine
+from keraslight_serving.server.running.signatures import Arrays, Outputs
 
-Arrays = Mapping[str, np.ndarray]
+
+class BatchRunner(Protocol):
+    """What queues batches and runs them: `batching.Batcher`."""
+
+    parameters: BatchingParameters
+    """Parameters of its queues."""
+
+    def process(self, key: "QueueKey", pieces: "Sequence[Piece]") -> None:
+        """Runs a batch and finishes each of its pieces. Called by the scheduler's threads; must not raise."""
+
+
+class QueueKey(NamedTuple):
+    """What requests have in common that may run together.
+
+    Attributes:
+        runner: Runs their batches.
+        engine: Engine of their signature.
+        signature: Name of their signature.
+        kinds: Name, dtype and shape of each input.
+        outputs: Aliases of the outputs.
+    """
+
+    runner: BatchRunner
+    engine: Engine
+    signature: str
+    kinds: tuple[tuple[str, str, int | tuple[int, ...]], ...]
+    outputs: tuple[str, ...]
 
 
 class BatchScheduler:
-    """Threads that run the batches of all versions, queue by queue in turn.
+    """Threads that run the batches of all versions, taking the queues in turn.
 
     Args:
-        threads: batches that run at once.
+        threads: Batches that run at once.
     """
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()  # guards all below, and the pieces of queued tasks
-        self._queues: collections.OrderedDict[tuple, collections.deque[Batch]] = collections.OrderedDict()
+        self._queues: collections.OrderedDict[QueueKey, collections.deque[Batch]] = collections.OrderedDict()
         self._closing = False
         self._count = threads
         self._threads: list[threading.Thread] = []  # started with the first task
 
-    def submit(self, key: tuple, batcher: Any, task: "Task") -> None:
-        """Puts a task into the open batch of its queue, or into new ones.
-
-        Args:
-            key: of the queue.
-            batcher: has the `parameters` of the queue, and `process(key, pieces)`, which runs a batch.
-            task: a request.
+    def submit(self, key: QueueKey, task: "Task") -> None:
+        """Adds a request to the open batch of its queue, or to new batches.
 
         Raises:
-            StatusError: UNAVAILABLE, the queue is full or the scheduler closed.
+            StatusError: UNAVAILABLE: the queue is full, or the scheduler closed.
         """
-        parameters = batcher.parameters
+        parameters = key.runner.parameters
         most = parameters.max_execution_batch_size
         with self._changed:
             if self._closing:  # its threads may be gone
                 raise StatusError(grpc.StatusCode.UNAVAILABLE, "The batch scheduler is closed")
-            queue = self._queues.get(key, ())
+            queue = self._queues.get(key) or collections.deque()
             room = most - queue[-1].rows if queue else 0
             if parameters.enable_large_batch_splitting:
                 first = min(room, task.rows)
@@ -59,18 +83,18 @@ class BatchScheduler:
                     f"{len(queue)} batches enqueued and max_enqueued_batches is {parameters.max_enqueued_batches}",
                 )
             self._start()
-            queue = self._queues.setdefault(key, collections.deque())
+            self._queues.setdefault(key, queue)
             starts = ([0] if first else []) + list(range(first, task.rows, most))
             task.pending = len(starts)
             for start, stop in zip(starts, [*starts[1:], task.rows], strict=True):
                 if start or not first:
-                    queue.append(Batch(batcher, task.submitted + parameters.batch_timeout_micros / 1e6))
+                    queue.append(Batch(task.submitted + parameters.batch_timeout_micros / 1e6))
                 queue[-1].pieces.append(Piece(task, start, stop, self._changed))
                 queue[-1].rows += stop - start
             self._changed.notify(len(starts))
 
-    def withdraw(self, key: tuple, task: "Task", error: StatusError) -> None:
-        """Takes what still waits of a task out of its queue."""
+    def withdraw(self, key: QueueKey, task: "Task", error: StatusError) -> None:
+        """Removes the pieces of a request that are still queued."""
         with self._changed:
             task.error = task.error or error
             for batch in self._queues.get(key, ()):
@@ -81,7 +105,7 @@ class BatchScheduler:
             self._drop_empty(key)
 
     def close(self) -> None:
-        """Ends the threads when the queues are empty."""
+        """Ends the threads once the queues are empty."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -89,7 +113,7 @@ class BatchScheduler:
             thread.join()
 
     def _start(self) -> None:
-        """Starts the threads, unless that is done."""
+        """Starts the threads unless they are running."""
         while len(self._threads) < self._count:
             thread = threading.Thread(target=self._work, name=f"batch {len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -99,31 +123,32 @@ class BatchScheduler:
         while True:
             with self._changed:
                 while True:
-                    key, batch, seconds = self._next()
-                    if batch is not None:
+                    found, seconds = self._next()
+                    if found is not None:
                         break
                     if self._closing and not self._queues:
                         return
                     self._changed.wait(seconds)
-                # Whoever waits may do so for this batch, and has to look for the next one to wait for.
+                # Another thread may be waiting until this batch is due, and now has to wait for the next one.
                 self._changed.notify()
-            batch.batcher.process(key, batch.pieces)
+            key, batch = found
+            key.runner.process(key, batch.pieces)
 
-    def _next(self) -> tuple:
-        """(key, batch, None) of a batch to be run, else (None, None, seconds until there may be one)."""
+    def _next(self) -> "tuple[tuple[QueueKey, Batch] | None, float | None]":
+        """Takes a batch that may run; if there is none, returns the seconds until there may be one."""
         soonest, now = None, time.monotonic()
         for key, queue in self._queues.items():
-            full = len(queue) > 1 or queue[0].rows >= queue[0].batcher.parameters.max_execution_batch_size
+            full = len(queue) > 1 or queue[0].rows >= key.runner.parameters.max_execution_batch_size
             if full or self._closing or now >= queue[0].due:
                 batch = queue.popleft()
                 self._queues.move_to_end(key)
                 self._drop_empty(key)
-                return key, batch, None
+                return (key, batch), None
             soonest = queue[0].due if soonest is None else min(soonest, queue[0].due)
-        return None, None, None if soonest is None else soonest - now
+        return None, None if soonest is None else soonest - now
 
-    def _drop_empty(self, key: tuple) -> None:
-        """Forgets a queue without requests: their keys come from the callers, so they must not pile up."""
+    def _drop_empty(self, key: QueueKey) -> None:
+        """Removes a queue without requests: keys depend on what callers send, so they must not accumulate."""
         queue = self._queues.get(key)
         if queue is None:
             return
@@ -141,7 +166,7 @@ class Task:
         self.submitted = time.monotonic()
         self.done = threading.Event()
         self.pending = 0
-        self.answers: dict[int, dict[str, np.ndarray]] = {}
+        self.answers: dict[int, Outputs] = {}
         self.error: Exception | None = None
 
     def one_less(self) -> None:
@@ -151,15 +176,15 @@ class Task:
 
 
 class Piece:
-    """Rows `start` to `stop` of a request; all of them, unless large requests are split."""
+    """Rows `start` to `stop` of a request; all rows, unless large requests are split."""
 
     def __init__(self, task: Task, start: int, stop: int, lock: threading.Condition) -> None:
         self.task, self.start, self.stop, self._lock = task, start, stop, lock
 
-    def rows_of(self, name: str) -> np.ndarray:
+    def rows_of(self, name: str) -> NDArray[Any]:
         return self.task.inputs[name][self.start : self.stop]
 
-    def finish(self, answers: dict[str, np.ndarray] | None = None, error: Exception | None = None) -> None:
+    def finish(self, answers: Outputs | None = None, error: Exception | None = None) -> None:
         with self._lock:
             if answers is not None:
                 self.task.answers[self.start] = answers
@@ -168,9 +193,9 @@ class Piece:
 
 
 class Batch:
-    """Pieces that run together, `due` (by `time.monotonic()`) at the latest if a thread is free."""
+    """Pieces that run together. `due`: time of `time.monotonic()` from which they don't wait for more."""
 
-    def __init__(self, batcher: Any, due: float) -> None:
-        self.batcher, self.due = batcher, due
+    def __init__(self, due: float) -> None:
+        self.due = due
         self.pieces: list[Piece] = []
         self.rows = 0

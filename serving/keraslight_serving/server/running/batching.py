@@ -1,15 +1,15 @@
 """Joins requests to batches.
 
-A request that comes to a `Batcher` waits in a queue with others of its kind (same version, signature, outputs, dtypes
-and shapes behind the rows) until its batch is full or old enough and one of the `BatchScheduler`'s threads is free.
+A request waits in a queue with others of its kind (same version, signature, outputs, dtypes, and shapes after the rows)
+until its batch is full or old enough and one of the `BatchScheduler`'s threads is free.
 
-Where TensorFlow Serving lets neighbours suffer, this does not:
+In TensorFlow Serving requests suffer from others in their batch. Here they don't:
 
 - A batch that fails is run again request by request, so that only the bad one gets the error.
-- Requests of different shapes never meet, so TensorFlow Serving's error for that ("... from different tasks have
+- Requests of different shapes are never joined, so TensorFlow Serving's error for that ("... from different tasks have
   different shapes and padding is turned off ...") does not occur.
-- A request whose deadline has passed, or whose caller is gone, leaves the queue by itself; TensorFlow Serving drops it
-  only with all others of its batch. Code and text are the same.
+- A request whose deadline has passed, or whose caller is gone, leaves the queue on its own; TensorFlow Serving drops it
+  only together with its whole batch. Code and text are the same.
 """
 
 import itertools
@@ -20,27 +20,30 @@ from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
-from keraslight_serving.server.running.batch_queues import Arrays, BatchScheduler, Piece, Task
+from keraslight_serving.server.running.batch_queues import BatchScheduler, Piece, QueueKey, Task
 from keraslight_serving.server.running.batching_parameters import BatchingParameters
+from keraslight_serving.server.running.engines import Engine
+from keraslight_serving.server.running.signatures import Arrays, Outputs
 
-# How often one that waits looks whether its caller is still there, in seconds.
+# Seconds between two looks whether the caller of a waiting request is still there.
 _LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A run of an engine for a batch of requests.
+    """One run of an engine for a batch of requests.
 
     Attributes:
-        engine: `litert` or `tensorflow`.
-        signature: the signature that ran.
-        seconds: how long the engine took, with the wait for a free interpreter.
-        rows: the rows of each request in it, such as `(1, 4)`.
-        padding: the rows that batching added.
-        queue_seconds: how long each request waited to be batched.
+        engine: Name of the engine, `litert` or `tensorflow`.
+        signature: Signature that ran.
+        seconds: Seconds that the engine took, including the wait for a free interpreter.
+        rows: Rows of each request in the batch, such as `(1, 4)`.
+        padding: Rows added by batching.
+        queue_seconds: Seconds that each request waited to be batched.
     """
 
     engine: str
@@ -55,9 +58,9 @@ class Batcher:
     """The queues of one version.
 
     Args:
-        scheduler: whose threads run the batches.
-        parameters: of these queues; those of the threads are the scheduler's.
-        observe: told of each run of an engine.
+        scheduler: Scheduler whose threads run the batches.
+        parameters: Parameters of these queues. `num_batch_threads` is the scheduler's.
+        observe: Called after each run of an engine.
     """
 
     def __init__(
@@ -70,14 +73,12 @@ class Batcher:
         self.parameters = parameters
         self._observe = observe
 
-    def run(
-        self, engine: Any, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call
-    ) -> dict[str, np.ndarray]:
-        """Runs a signature together with other requests; returns when it has the answer.
+    def run(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        """Runs a signature together with other requests, and waits for the answer.
 
         Raises:
-            StatusError: INVALID_ARGUMENT if the inputs have no common rows, or too many; UNAVAILABLE if the queue is
-                full; RESOURCE_EXHAUSTED if the deadline passed in the queue; or what the engine raises for this
+            StatusError: INVALID_ARGUMENT if the inputs differ in their rows, or have too many; UNAVAILABLE if the queue
+                is full; RESOURCE_EXHAUSTED if the deadline passed in the queue; or what the engine raises for this
                 request alone.
         """
         rows = _rows(inputs)
@@ -86,14 +87,14 @@ class Batcher:
             raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
         padded = self.parameters.pad_variable_length_inputs
         kinds = tuple(sorted((n, a.dtype.str, a.ndim if padded else a.shape[1:]) for n, a in inputs.items()))
-        key = (self, engine, signature, kinds, tuple(outputs))
+        key = QueueKey(self, engine, signature, kinds, tuple(outputs))
         task = Task(inputs, rows, call)
-        self._scheduler.submit(key, self, task)
+        self._scheduler.submit(key, task)
         while not task.done.wait(_LOOK_SECONDS if call.deadline is None else _until(call.deadline)):
             error = _why_drop(call)
             if error is not None:
                 self._scheduler.withdraw(key, task, error)
-                # What runs already is waited for: the version must not be unloaded under it.
+                # Pieces that are running are waited for: the version must not be unloaded meanwhile.
                 task.done.wait()
         if task.error is not None:
             raise task.error
@@ -102,7 +103,7 @@ class Batcher:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
 
-    def process(self, key: tuple, pieces: Sequence[Piece]) -> None:
+    def process(self, key: QueueKey, pieces: Sequence[Piece]) -> None:
         """Runs a batch and gives each request its answer or its error. Called by the scheduler's threads."""
         live = []
         for piece in pieces:
@@ -125,8 +126,8 @@ class Batcher:
         for piece, answer in zip(live, answers, strict=True):
             piece.finish(answer)
 
-    def _execute(self, key: tuple, pieces: Sequence[Piece]) -> list[dict[str, np.ndarray]]:
-        _, engine, signature, _, outputs = key
+    def _execute(self, key: QueueKey, pieces: Sequence[Piece]) -> list[Outputs]:
+        engine = key.engine
         began = time.monotonic()
         sizes = [piece.stop - piece.start for piece in pieces]
         rows = sum(sizes)
@@ -135,12 +136,12 @@ class Batcher:
             name: self._join([piece.rows_of(name) for piece in pieces], padding) for name in pieces[0].task.inputs
         }
         ran = time.perf_counter()
-        answers = engine.run(signature, inputs, outputs, _common_call(pieces))
+        answers = engine.run(key.signature, inputs, key.outputs, _common_call(pieces))
         seconds = time.perf_counter() - ran
         waits = tuple(began - piece.task.submitted for piece in pieces)
         for piece in pieces:
             piece.task.call.on_run(engine.name, seconds)
-        self._observe(Execution(engine.name, signature, seconds, tuple(sizes), padding, waits))
+        self._observe(Execution(engine.name, key.signature, seconds, tuple(sizes), padding, waits))
         if any(not array.ndim or len(array) != rows + padding for array in answers.values()):
             raise StatusError(
                 grpc.StatusCode.FAILED_PRECONDITION,
@@ -153,18 +154,18 @@ class Batcher:
             for size, end in zip(sizes, ends, strict=True)
         ]
 
-    def _join(self, parts: list[np.ndarray], padding: int) -> np.ndarray:
+    def _join(self, parts: list[NDArray[Any]], padding: int) -> NDArray[Any]:
         if len({part.shape[1:] for part in parts}) > 1:
             largest = np.max([part.shape[1:] for part in parts], axis=0)
             parts = [_grown(part, largest) for part in parts]
         if padding:
-            # With a row that the model can take: the first one of the last request.
+            # With a row that the model accepts: the first row of the last request.
             parts = [*parts, np.broadcast_to(parts[-1][:1], (padding, *parts[-1].shape[1:]))]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _rows(inputs: Arrays) -> int:
-    """The number of rows that all inputs have. The texts are TensorFlow Serving's, but for the last, which is ours."""
+    """Returns the number of rows that all inputs have. All texts but the last are TensorFlow Serving's."""
     if not inputs:
         raise invalid("Batching Run() must have at least one input tensor")
     if any(not array.ndim for array in inputs.values()):
@@ -182,7 +183,7 @@ def _until(deadline: float) -> float:
 
 
 def _why_drop(call: Call) -> StatusError | None:
-    """Why a request should not run any more; None: it should."""
+    """Returns why a request should no longer run; None if it should."""
     try:
         call.check()
     except StatusError as error:
@@ -194,18 +195,18 @@ def _why_drop(call: Call) -> StatusError | None:
 
 
 def _common_call(pieces: Sequence[Piece]) -> Call:
-    """A batch is of use as long as one of its requests is."""
+    """Returns a call that is active as long as one of the requests is."""
     calls = [piece.task.call for piece in pieces]
     if len(calls) == 1:
         return calls[0]
-    deadlines = [call.deadline for call in calls]
+    deadlines = [call.deadline for call in calls if call.deadline is not None]
     return Call(
-        deadline=None if None in deadlines else max(deadlines),
+        deadline=max(deadlines) if len(deadlines) == len(calls) else None,
         is_active=lambda: any(call.is_active() for call in calls),
     )
 
 
-def _grown(array: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """Filled up behind the rows with the array's first element."""
+def _grown(array: NDArray[Any], shape: NDArray[np.int_]) -> NDArray[Any]:
+    """Pads the dimensions after the rows with the array's first element."""
     widths = [(0, 0), *((0, int(wanted) - size) for wanted, size in zip(shape, array.shape[1:], strict=True))]
     return np.pad(array, widths, constant_values=array.flat[0])

@@ -1,9 +1,10 @@
-"""`--batching_parameters_file`: TensorFlow Serving's BatchingParameters, as text."""
+"""`--batching_parameters_file`: TensorFlow Serving's BatchingParameters in protobuf's text format."""
 
 import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 
@@ -11,23 +12,23 @@ from keraslight_serving.server.base.cpus import available_cpus
 from keraslight_serving.wire import serving_pb2 as pb
 
 MODEL_FILE = "batching_params.pbtxt"
-"""In a version's folder, for `--enable_per_model_batching_parameters`."""
+"""The file in a version's folder that `--enable_per_model_batching_parameters` reads."""
 
 
 @dataclass(frozen=True)
 class BatchingParameters:
-    """How requests are joined; names and defaults are TensorFlow Serving's.
+    """How requests are joined. Names and defaults are TensorFlow Serving's.
 
     Attributes:
-        max_batch_size: the most rows of a request and, unless large ones are split, of a batch.
-        batch_timeout_micros: how long a batch that isn't full waits for more.
-        max_enqueued_batches: the most batches that wait in one queue.
-        num_batch_threads: batches that run at once, of all models.
-        thread_pool_name: how metrics call the threads.
-        allowed_batch_sizes: a batch is filled up to the next of these; empty: it is not.
-        pad_variable_length_inputs: whether inputs of different shapes behind the rows are filled up to the largest.
-        enable_large_batch_splitting: whether a request may be spread over several batches.
-        max_execution_batch_size: the most rows of a batch.
+        max_batch_size: Maximum rows of a request and, unless large requests are split, of a batch.
+        batch_timeout_micros: Microseconds for which a batch that isn't full waits for more.
+        max_enqueued_batches: Maximum batches in one queue.
+        num_batch_threads: Batches that run at once, over all models.
+        thread_pool_name: Name of the threads in metrics.
+        allowed_batch_sizes: Sizes to the next of which a batch is padded; empty for no padding.
+        pad_variable_length_inputs: Whether inputs whose shapes differ after the rows are padded to the largest.
+        enable_large_batch_splitting: Whether a request may be split over several batches.
+        max_execution_batch_size: Maximum rows of a batch.
     """
 
     max_batch_size: int = 1000
@@ -42,15 +43,15 @@ class BatchingParameters:
 
 
 def default_parameters() -> BatchingParameters:
-    """What holds without a file: one batch for each CPU at once."""
+    """Returns the parameters that apply without a file: one batch per CPU runs at once."""
     return _from_message(pb.BatchingParameters())
 
 
-def read_parameters(path: str | os.PathLike) -> BatchingParameters:
+def read_parameters(path: str | os.PathLike[str]) -> BatchingParameters:
     """Reads a file.
 
     Raises:
-        ValueError: it can't be read, has unknown fields, or its values don't fit each other.
+        ValueError: It can't be read, has unknown fields, or values that contradict each other.
     """
     message = pb.BatchingParameters()
     try:
@@ -61,7 +62,7 @@ def read_parameters(path: str | os.PathLike) -> BatchingParameters:
 
 
 def _from_message(message: pb.BatchingParameters) -> BatchingParameters:
-    def value(name: str, default):
+    def value(name: str, default: Any) -> Any:
         return getattr(message, name).value if message.HasField(name) else default
 
     largest = value("max_batch_size", BatchingParameters.max_batch_size)

@@ -1,6 +1,6 @@
-"""Signatures made of steps, so that what decodes in TensorFlow still computes in the fast engine.
+"""Signatures made of steps, so that a request decoded in TensorFlow still computes in the fast engine.
 
-A servable says in `assets.extra/keraslight.json` which of its signatures can be put together like this:
+A servable declares in `assets.extra/keraslight.json` which of its signatures can be run in steps:
 
     "pipelines": {
       "serving_uint8": {"network": "serving_default"},
@@ -8,10 +8,10 @@ A servable says in `assets.extra/keraslight.json` which of its signatures can be
       "classify": {"decode": "decode_examples", "network": "serving_default", "rank": "probabilities"}
     }
 
-`network` is a signature with one float32 input, which model.tflite has. `decode` is a signature of the SavedModel that
-takes the same inputs as the whole and gives that input; without it, the input itself is cast. `rank` is an output of
+`network` is a signature of model.tflite with one float32 input. `decode` is a signature of the SavedModel that takes
+the inputs of the whole and returns the network's input; without it, the input itself is cast. `rank` is an output of
 the network: sorted, best first, it gives `scores`, `indices` and, by the lines of `assets/labels.txt`, `classes`. The
-other outputs are the network's. Other people's servables say nothing of the kind, and run as they are.
+other outputs are the network's. Servables from other sources declare no pipelines and run as they are.
 """
 
 import json
@@ -22,25 +22,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from keraslight_serving.server.running.signatures import Arrays, Declared, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
 _RANKED = {"classes": pb.DT_STRING, "scores": pb.DT_FLOAT, "indices": pb.DT_INT32}
-Signatures = Mapping[str, pb.SignatureDef]
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How one signature is put together.
+    """The steps of one signature.
 
     Attributes:
-        network: the signature that the fast engine runs.
-        input: the alias of its input.
-        decode: the signature of the SavedModel that makes that input, under the alias `decoded`; None: none does.
-        rank: the network's output that is ranked; None: there is no ranking.
-        labels: bytes, by class; empty without a ranking.
+        network: Signature that the fast engine runs.
+        input: Alias of its input.
+        decode: Signature of the SavedModel that returns that input; None to cast the input of the whole.
+        decoded: Alias under which `decode` returns it.
+        rank: Output of the network that is ranked; None for no ranking.
+        labels: Names of the classes as bytes; empty without a ranking.
     """
 
     network: str
@@ -48,17 +50,17 @@ class Pipeline:
     decode: str | None
     decoded: str
     rank: str | None
-    labels: np.ndarray
+    labels: NDArray[np.object_]
 
     def needed(self, outputs: Sequence[str]) -> list[str]:
-        """The outputs of the network from which `outputs` can be made."""
+        """Returns the outputs of the network that `outputs` are made from."""
         return sorted({self.rank if self.rank and alias in _RANKED else alias for alias in outputs})
 
-    def finish(self, answers: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """The outputs, from those of the network."""
+    def finish(self, answers: Arrays, outputs: Sequence[str]) -> Outputs:
+        """Returns `outputs`, made from the network's."""
         found = dict(answers)
         if self.rank and not _RANKED.keys().isdisjoint(outputs):
-            # Of equal scores the lower index comes first, as in tf.math.top_k.
+            # Equal scores are ranked by index, as in tf.math.top_k.
             order = np.argsort(-answers[self.rank], axis=-1, kind="stable")
             found["indices"] = order.astype(np.int32)
             found["scores"] = np.take_along_axis(answers[self.rank], order, -1)
@@ -67,13 +69,13 @@ class Pipeline:
         return {alias: found[alias] for alias in outputs}
 
 
-def read_pipelines(folder: Path, saved: Signatures, fast: Signatures) -> dict[str, Pipeline]:
-    """The pipelines that a version declares and that fit its signatures; others are left out with a warning.
+def read_pipelines(folder: Path, saved: Mapping[str, Signature], fast: Mapping[str, Signature]) -> dict[str, Pipeline]:
+    """Returns the declared pipelines that fit the signatures of their version. Others are skipped with a warning.
 
     Args:
-        folder: the version.
-        saved: the signatures of the SavedModel.
-        fast: those that run in the fast engine.
+        folder: Folder of the version.
+        saved: Signatures of the SavedModel.
+        fast: Signatures of the fast engine.
     """
     file = folder / "assets.extra" / "keraslight.json"
     if not file.is_file():
@@ -94,7 +96,9 @@ def read_pipelines(folder: Path, saved: Signatures, fast: Signatures) -> dict[st
     return found
 
 
-def _pipeline(folder: Path, name: str, steps: Mapping[str, Any], saved: Signatures, fast: Signatures) -> Pipeline:
+def _pipeline(
+    folder: Path, name: str, steps: Mapping[str, Any], saved: Mapping[str, Signature], fast: Mapping[str, Signature]
+) -> Pipeline:
     whole, network = saved[name], fast[steps["network"]]
     ((alias, wanted),) = network.inputs.items()
     decode, rank, decoded, (given,) = steps.get("decode"), steps.get("rank"), "", whole.inputs.values()
@@ -103,16 +107,16 @@ def _pipeline(folder: Path, name: str, steps: Mapping[str, Any], saved: Signatur
             raise ValueError(f"`decode` must take the inputs of {name}. Received: {decode}")
         ((decoded, given),) = saved[decode].outputs.items()
     if wanted.dtype != pb.DT_FLOAT or given.dtype not in (pb.DT_FLOAT, pb.DT_UINT8):
-        raise ValueError("`network` must take float32, and be given that or uint8")
+        raise ValueError("`network` must take float32, from float32 or uint8")
     if _image(given) != _image(wanted):
         raise ValueError(f"`network` must take images of shape {_image(given)}. Received: {_image(wanted)}")
     labels = np.array([], object)
     offered = _types(network.outputs)
     if rank is not None:
         offered |= _RANKED
-        # By line feeds only: a label may hold any other sign that str.splitlines takes for an end.
+        # Only at line feeds: a label may contain the other characters at which str.splitlines splits.
         labels = np.array((folder / "assets" / "labels.txt").read_bytes().split(b"\n")[:-1], object)
-        scores = dict(network.outputs)[rank]  # a map of messages would make up what it does not have
+        scores = network.outputs[rank]
         if scores.dtype != pb.DT_FLOAT or _image(scores) != [len(labels)]:
             raise ValueError(f"`rank` must be float32 scores of {len(labels)} classes. Received: {rank}")
     if not _types(whole.outputs).items() <= offered.items():
@@ -120,10 +124,10 @@ def _pipeline(folder: Path, name: str, steps: Mapping[str, Any], saved: Signatur
     return Pipeline(steps["network"], alias, decode, decoded, rank, labels)
 
 
-def _types(infos: Mapping[str, pb.TensorInfo]) -> dict[str, int]:
-    return {alias: info.dtype for alias, info in infos.items()}
+def _types(declared: Mapping[str, Declared]) -> dict[str, int]:
+    return {alias: dtype for alias, (dtype, _) in declared.items()}
 
 
-def _image(info: pb.TensorInfo) -> list[int]:
-    """The shape behind the rows."""
-    return [dim.size for dim in info.tensor_shape.dim[1:]]
+def _image(declared: Declared) -> list[int]:
+    """The sizes after the rows."""
+    return list((declared.shape or ())[1:])

@@ -4,51 +4,49 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from google.protobuf.message import DecodeError
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid, not_found
 from keraslight_serving.server.running.batching import Batcher
+from keraslight_serving.server.running.engines import Engine
 from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
-from keraslight_serving.server.running.pipelines import read_pipelines
-from keraslight_serving.server.running.signatures import check_arrays, declared_inputs
+from keraslight_serving.server.running.pipelines import Pipeline, read_pipelines
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, check_arrays
 from keraslight_serving.wire import serving_pb2 as pb
-
-Engine = LiteRTEngine | SavedModelEngine
-Arrays = Mapping[str, np.ndarray]
-Answers = dict[str, np.ndarray]
 
 ENGINES = ("auto", "litert", "tensorflow")
 
 
 class Servable:
-    """A loaded version folder.
-
-    Signatures that its `model.tflite` has run in LiteRT, and so does the network of those that the folder describes as
-    pipelines (`_pipelines.py`): TensorFlow only decodes. All others run in the SavedModel, which needs TensorFlow and
-    is loaded at the first request for one of them. A folder without `model.tflite` has its SavedModel loaded here.
-
-    What an image file claims to be is for the graph to check before it decodes: keraslight's exports refuse more than
-    their `max_pixels`; from the outside there is no telling which string of other people's graphs is a picture.
+    """A loaded version.
 
     Args:
-        folder: `<base path>/<version>`, with `saved_model.pb`, `model.tflite` or both.
-        threads: CPU threads of a LiteRT interpreter.
-        interpreters: LiteRT interpreters, that is requests that run at once.
-        eager: load the SavedModel here in any case where there is one to run.
-        engine: `auto`, as above; `litert`: only what runs without TensorFlow is served; `tensorflow`: everything runs
-            in the SavedModel.
-        batcher: joins requests to batches, but for the decoding in front of a network: so a file that can't be decoded
-            never spoils a batch. None: each request runs alone.
-
-    Raises:
-        StatusError: the folder can't be served.
+        signatures: All signatures by name.
+        engines: Engine of each signature that doesn't run as a pipeline.
+        saved_model: The one of them that needs TensorFlow; None if there is none.
+        pipelines: Signatures that run in steps, by the engines of the signatures that they name.
+        batcher: Joins requests to batches, but not for the decoding before a network, so that a file that can't be
+            decoded never spoils a batch. None to run each request alone.
     """
 
     def __init__(
         self,
+        signatures: Mapping[str, Signature],
+        engines: Mapping[str, Engine],
+        *,
+        saved_model: SavedModelEngine | None = None,
+        pipelines: Mapping[str, Pipeline] | None = None,
+        batcher: Batcher | None = None,
+    ) -> None:
+        self.signatures = signatures
+        self._engines, self._saved_model = engines, saved_model
+        self._pipelines, self._batcher = pipelines or {}, batcher
+
+    @classmethod
+    def load(
+        cls,
         folder: Path,
         *,
         threads: int,
@@ -56,90 +54,108 @@ class Servable:
         eager: bool,
         engine: str = "auto",
         batcher: Batcher | None = None,
-    ) -> None:
+    ) -> "Servable":
+        """Loads a version folder.
+
+        LiteRT runs the signatures of its `model.tflite`, and the network of those that the folder declares as
+        pipelines. All others run in the SavedModel, which needs TensorFlow and is loaded by the first request for one
+        of them, or here if there is no `model.tflite`.
+
+        Whether an image file is too large to decode is for the graph to check: keraslight's exports reject more than
+        their `max_pixels`. From outside there is no telling which string of a graph is a picture.
+
+        Args:
+            folder: `<base path>/<version>`, with `saved_model.pb`, `model.tflite` or both.
+            threads: CPU threads per LiteRT interpreter.
+            interpreters: LiteRT interpreters, that is requests that run at once.
+            eager: Whether to load a SavedModel here if there is one to run.
+            engine: `auto`, as above; `litert`, to serve only what runs without TensorFlow; or `tensorflow`, to run
+                everything in the SavedModel.
+            batcher: See `Servable`.
+
+        Raises:
+            StatusError: The folder can't be served.
+        """
         lite, saved = folder / "model.tflite", folder / "saved_model.pb"
         _check_files(folder, lite.is_file(), saved.is_file(), engine)
-        self._batcher = batcher
-        self.signatures = _saved_signatures(saved) if saved.is_file() else {}
-        self._litert = None
-        self._pipelines = {}
+        signatures = _saved_signatures(saved) if saved.is_file() else {}
+        fast: LiteRTEngine | None = None
+        saved_model: SavedModelEngine | None = None
+        engines: dict[str, Engine] = {}
+        pipelines: dict[str, Pipeline] = {}
         if lite.is_file() and engine != "tensorflow":
             try:
-                # Beside a SavedModel, which declares them, none are made up from the names of tensors.
-                self._litert = LiteRTEngine(
-                    lite, threads=threads, interpreters=interpreters, undeclared=not saved.is_file()
-                )
+                # Next to a SavedModel, which declares signatures, none are made up from the names of tensors.
+                fast = LiteRTEngine(lite, threads=threads, interpreters=interpreters, undeclared=not saved.is_file())
             except (OSError, ValueError, RuntimeError) as error:
                 raise invalid(f"LiteRT can't load {lite}: {error}") from error
-            self._pipelines = read_pipelines(folder, self.signatures, self._litert.signatures)
-        self._saved_model = None
+            pipelines = read_pipelines(folder, signatures, fast.signatures)
         if engine == "litert":
-            self._pipelines = {name: p for name, p in self._pipelines.items() if p.decode is None}
-            self.signatures = {name: self.signatures[name] for name in self._pipelines}
+            pipelines = {name: p for name, p in pipelines.items() if p.decode is None}
+            signatures = {name: signatures[name] for name in pipelines}
         elif saved.is_file():
-            self._saved_model = SavedModelEngine(folder, dict(self.signatures))
-        if self._litert:
-            # What the file declares is what it takes: a quantized one may want int8 where the SavedModel has float.
-            self.signatures |= self._litert.signatures
-        self._declared = {name: declared_inputs(signature) for name, signature in self.signatures.items()}
-        if self._saved_model and (eager or not self._litert):
-            self._saved_model.load()
+            saved_model = SavedModelEngine(folder, dict(signatures))
+            engines |= dict.fromkeys(signatures, saved_model)
+        if fast:
+            # Here the file's own declaration counts: a quantized one may want int8 where the SavedModel has float.
+            signatures |= fast.signatures
+            engines |= dict.fromkeys(fast.signatures, fast)
+        if saved_model and (eager or not fast):
+            saved_model.load()
+        return cls(signatures, engines, saved_model=saved_model, pipelines=pipelines, batcher=batcher)
 
     @property
     def saved_model_loaded(self) -> bool:
+        """Whether a SavedModel is in memory."""
         return self._saved_model is not None and self._saved_model.loaded
 
     def needs_tensorflow(self, signature: str) -> bool:
         """Whether a request for this signature, which exists, runs something in the SavedModel."""
         if signature in self._pipelines:
             return self._pipelines[signature].decode is not None
-        return not self._in_litert(signature)
+        return self._engines[signature] is self._saved_model
 
     def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
-        check_arrays(self._declared[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
+        check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
-    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
-        """Runs a signature on inputs that `check` has passed.
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        """Runs a signature on inputs that `check` has accepted.
 
         Raises:
-            StatusError: the graph refuses its inputs, or the call's time is over.
+            StatusError: The graph rejects its inputs, or the call is over.
         """
         call.check()
         pipeline = self._pipelines.get(signature)
         if pipeline is None:
-            engine = self._litert if self._in_litert(signature) else self._saved_model
-            return self._join(engine, signature, inputs, outputs, call)
+            return self._join(signature, inputs, outputs, call)
         (array,) = inputs.values()
         if pipeline.decode is not None:
-            decoded = self._execute(self._saved_model, pipeline.decode, inputs, [pipeline.decoded], call)
-            array = decoded[pipeline.decoded]
-        needed = pipeline.needed(outputs)
-        answers = self._join(self._litert, pipeline.network, {pipeline.input: array}, needed, call)
+            array = self._execute(pipeline.decode, inputs, [pipeline.decoded], call)[pipeline.decoded]
+        answers = self._join(pipeline.network, {pipeline.input: array}, pipeline.needed(outputs), call)
         return pipeline.finish(answers, outputs)
 
     def close(self) -> None:
         """Frees the memory. No request may be running."""
-        for engine in (self._litert, self._saved_model):
+        for engine in {*self._engines.values(), self._saved_model}:
             if engine is not None:
                 engine.close()
 
-    def _join(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
-        run = self._execute if self._batcher is None else self._batcher.run
-        return run(engine, signature, inputs, outputs, call)
+    def _join(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        if self._batcher is None:
+            return self._execute(signature, inputs, outputs, call)
+        return self._batcher.run(self._engines[signature], signature, inputs, outputs, call)
 
-    def _execute(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Answers:
+    def _execute(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        engine = self._engines[signature]
         began = time.perf_counter()
         answers = engine.run(signature, inputs, outputs, call)
         call.on_run(engine.name, time.perf_counter() - began)
         return answers
 
-    def _in_litert(self, signature: str) -> bool:
-        return self._litert is not None and signature in self._litert.signatures
-
 
 def _check_files(folder: Path, lite: bool, saved: bool, engine: str) -> None:
-    """Raises NOT_FOUND where the files that the engine needs are missing."""
+    """Raises NOT_FOUND if files that the engine needs are missing."""
     if engine == "litert" and not lite:
         raise not_found(f"`engine` litert needs a file called `model.tflite`\nSpecified file path: {folder}")
     if not saved and (engine == "tensorflow" or not lite):
@@ -149,16 +165,19 @@ def _check_files(folder: Path, lite: bool, saved: bool, engine: str) -> None:
         )
 
 
-def _saved_signatures(path: Path) -> dict[str, pb.SignatureDef]:
-    """The signatures of the graph tagged `serve`, read without TensorFlow."""
+def _saved_signatures(path: Path) -> dict[str, Signature]:
+    """Reads the signatures of the graph tagged `serve`, without TensorFlow."""
     try:
         saved_model = pb.SavedModel.FromString(path.read_bytes())
     except (DecodeError, OSError) as error:
         raise invalid(f"Can't parse {path} as binary proto: {error}") from error
     for graph in saved_model.meta_graphs:
         if list(graph.meta_info_def.tags) == ["serve"]:
-            # Copies: a view would keep the whole graph in memory.
-            return {name: pb.SignatureDef.FromString(s.SerializeToString()) for name, s in graph.signature_def.items()}
+            # Copies: views would keep the whole graph in memory.
+            return {
+                name: Signature.of(pb.SignatureDef.FromString(definition.SerializeToString()))
+                for name, definition in graph.signature_def.items()
+            }
     raise not_found(
         "Could not find meta graph def matching supplied tags: { serve }. To inspect available tag-sets in the "
         "SavedModel, please use the SavedModel CLI: `saved_model_cli`"

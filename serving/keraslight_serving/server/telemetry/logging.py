@@ -1,8 +1,8 @@
-"""One line a request, as text or as JSON.
+"""One log line per request, as text or JSON.
 
-Each record carries what a reader would search for as fields: `request_id`, `api`, `model`, `version`, `signature`,
+Each record carries what a reader would search for in fields: `request_id`, `api`, `model`, `version`, `signature`,
 `code`, `milliseconds`, `peer`, `entrypoint`, `text`. The formatters here show them; others find them in
-`record.request`, a dictionary.
+the dictionary `record.request`.
 """
 
 import json
@@ -21,42 +21,36 @@ requests = logging.getLogger(f"{PACKAGE}.server.requests")
 
 REQUEST_ID = "x-request-id"  # in gRPC's metadata, as in HTTP's headers
 
-# Codes that are the server's fault, or that its operator can mend. The rest is between the clients and their requests.
+# Codes that are the server's fault, or that its operator can fix. The others are the clients' fault.
 _SERVERS_FAULT = {"UNKNOWN", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 _MAX_TEXT = 300
 
-_random = random.Random()  # ids are no secrets; uuid4 asks the system for each, which takes 10 us
+_random = random.Random()  # ids are not secret; uuid4 makes a system call for each, which takes 10 us
 
 
 def configure(log_format: str = "text", log_level: str = "info") -> None:
-    """Sends what this package logs to stderr; a second call replaces the first.
+    """Sends the log of this package to stderr; a second call replaces the first.
 
     Args:
-        log_format: `text`, or `json` for an object a line.
-        log_level: `debug` adds a line for each request that was answered well; `info` has those that failed, and
+        log_format: `text`, or `json` for one object per line.
+        log_level: One of `LEVELS`. `debug` adds a line for each successful request; `info` has failed requests and
             loaded versions; `warning` only what an operator should see.
-
-    Raises:
-        ValueError: another format or level.
     """
-    for name, value, choices in (("log_format", log_format, FORMATS), ("log_level", log_level, LEVELS)):
-        if value not in choices:
-            raise ValueError(f"`{name}` must be one of {', '.join(choices)}. Received: {value!r}")
     package = logging.getLogger(PACKAGE)
     package.handlers[:] = [handler(log_format)]
     package.setLevel(log_level.upper())
-    package.propagate = False  # else a program that logs by itself would show every line twice
+    package.propagate = False  # otherwise a program with its own handlers would show every line twice
 
 
 def handler(log_format: str = "text") -> logging.Handler:
-    """Writes to stderr as `text` or `json`."""
+    """A handler that writes to stderr, as `text` or `json`."""
     made = logging.StreamHandler()
     made.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     return made
 
 
 def request_id(sent: str | None) -> str:
-    """What the caller calls its request, if that is a word of at most 128 characters; else a new name."""
+    """The id that the caller sent, if it is a word of at most 128 characters; otherwise a new one."""
     if isinstance(sent, str) and re.fullmatch(r"[!-~]{1,128}", sent):
         return sent
     return f"{_random.getrandbits(64):016x}"
@@ -74,12 +68,18 @@ def log_request(
     text: str = "",
     callers_fault: bool = False,
 ) -> None:
-    """Logs the end of a request: at DEBUG if it went well, at WARNING if the server is to blame, else at INFO.
+    """Logs the end of a request: at DEBUG if it succeeded, at WARNING if the server is at fault, otherwise at INFO.
 
     Args:
-        model, version, signature: that answered, else those asked for; empty if none was.
-        text: the error's.
-        callers_fault: whatever the code says.
+        call: The call that came with the request.
+        api: Name of the method, such as `Predict`.
+        code: Name of the status code.
+        seconds: Time it took.
+        model: Model that answered, or that was requested; empty for none.
+        version: Its version or label.
+        signature: Its signature.
+        text: Text of the error.
+        callers_fault: Whether the caller is at fault, whatever the code.
     """
     serious = code in _SERVERS_FAULT and not callers_fault
     level = logging.DEBUG if code == "OK" else logging.WARNING if serious else logging.INFO
@@ -101,11 +101,10 @@ def log_request(
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-02T03:04:05.678Z INFO [7] Predict NOT_FOUND request_id=ab12 model=digits ...`, a record a line.
+    """`2026-01-02T03:04:05.678Z INFO [7] Predict NOT_FOUND request_id=ab12 model=digits ...`, one record per line.
 
-    In brackets: the process.
-
-    What clients sent is quoted where it holds blanks, quotes or line ends, so that it can't pass for another line.
+    The number in brackets is the process id. Values that clients sent are quoted if they contain blanks, quotes or line
+    ends, so that they can't be mistaken for another line.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -116,7 +115,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """An object a line: `time` (UTC), `level`, `process`, `logger`, `message`, the fields of a request, `exception`."""
+    """One object per line: `time` (UTC), `level`, `process`, `logger`, `message`, a request's fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {

@@ -1,7 +1,7 @@
-"""What a server counts, as the text that Prometheus reads.
+"""The counters and histograms of a server, in Prometheus' text format.
 
-Names, labels and bucket limits of `:tensorflow:serving:` are TensorFlow Serving's, so that its dashboards work; those
-of `:keraslight:serving:` are ours. prometheus-client can't write them: it ends every counter's name in `_total`.
+Names, labels and bucket limits of `:tensorflow:serving:` are TensorFlow Serving's, so that its dashboards work. Those
+of `:keraslight:serving:` are our own. prometheus-client can't write these names: it appends `_total` to every counter.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ logger = logging.getLogger("keraslight_serving.server")
 
 DEFAULT_PATH = "/monitoring/prometheus/metrics"
 
-# Clients may ask for any model name, and each would be another line for ever: after so many, and beyond this length,
-# failures are counted under a name of their own.
+# Clients can request any model name, and each would add a line forever. Beyond this number of series, and this length
+# of a name, failures are counted as `_other`.
 MAX_SERIES = 1000
 MAX_LABEL = 128
 OTHER = "_other"
 
 
 class _Metric(NamedTuple):
-    """A counter, or a histogram if it has `bounds`: the limits of its buckets, inclusive, but for infinity."""
+    """A counter, or a histogram if it has `bounds`: the inclusive limits of its buckets, without infinity."""
 
     name: str
     labels: tuple[str, ...] = ()
@@ -87,22 +87,22 @@ METRICS = {
     )
 }
 
-# Name of the metric -> values of its labels -> its numbers. A counter has one. A histogram has the sum, then a count
-# for each bucket alone, the last for all beyond the bounds. Either way processes are merged by adding them up.
+# Name of the metric -> values of its labels -> its numbers. A counter has one number. A histogram has the sum, then the
+# count of each bucket alone, the last one for values beyond the bounds. The numbers of processes can simply be added.
 _Series = dict[str, dict[tuple[str, ...], list[float]]]
 
 
-# What the label `runtime` calls the engines; TF1 is TensorFlow Serving's own word.
+# Names of the engines in the label `runtime`; TF1 is TensorFlow Serving's own.
 _RUNTIMES = {"litert": "LiteRT", "tensorflow": "TF1"}
 
 
-def path_of(monitoring_config_file: str | os.PathLike) -> str | None:
-    """Where the metrics are to be served, by a MonitoringConfig in protobuf's text format; None: nowhere.
+def path_of(monitoring_config_file: str | os.PathLike[str]) -> str | None:
+    """The URL path of the metrics in a MonitoringConfig in protobuf's text format; None if they are not published.
 
         prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 
     Raises:
-        StartError: the file can't be read, or holds something else.
+        StartError: The file can't be read or parsed.
     """
     config = read_text_proto("monitoring_config_file", monitoring_config_file, pb.MonitoringConfig()).prometheus_config
     if config.path and not config.path.startswith("/"):
@@ -111,18 +111,18 @@ def path_of(monitoring_config_file: str | os.PathLike) -> str | None:
 
 
 class Metrics:
-    """The counters and histograms of a server. Every method may be called from any thread.
+    """The counters and histograms of a server. All methods are thread-safe.
 
-    Servers on several processes share a `directory`. There each writes its numbers to a file of its own, from `start`
-    on every second, and before it renders; what is rendered is the sum of all files, so whichever process is asked, and
-    even if one has died, no counter ever goes back (Prometheus would take that for a restart and count everything
-    twice).
+    The processes of one server share a `directory`. Each writes its numbers to its own file there, every second after
+    `start` and before it renders, and renders the sum of all files. So no counter ever decreases, whichever process is
+    scraped and even if one has died; Prometheus would take that for a restart and count everything twice.
 
     Args:
-        directory: exists, is empty at the first start, and belongs to these processes alone. None: there is only one.
+        directory: An existing directory that only these processes use, empty at the first start. None for a server with
+            one process.
     """
 
-    def __init__(self, directory: str | os.PathLike | None = None) -> None:
+    def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
         self._lock = threading.Lock()
         self._series: _Series = {}
         self._file = None if directory is None else Path(directory) / f"{os.getpid()}-{uuid.uuid4().hex}.json"
@@ -132,28 +132,28 @@ class Metrics:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins to write the numbers for the other processes, if there is a directory."""
+        """Starts writing the numbers for the other processes, if there is a directory."""
         if self._file is not None:
-            self._thread = threading.Thread(target=self._write_now_and_then, name="metrics", daemon=True)
+            self._thread = threading.Thread(target=self._keep_writing, args=(self._file,), name="metrics", daemon=True)
             self._thread.start()
 
     def request(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
-        """A request is answered. `status`: the code's name; only `OK` counts for the latency."""
+        """Counts an answered request by the name of its status code. Only `OK` counts for the latency."""
         model = model if len(model) <= MAX_LABEL else OTHER
         if status == "OK":
             self._observe(REQUEST_LATENCY, (model, api, entrypoint), seconds * 1e6)
         self._add(REQUEST_COUNT, (model, status), may_grow=status == "OK")
 
     def rest_request(self, model: str, api: str, code: grpc.StatusCode, seconds: float) -> None:
-        """The same for a request over REST, with `api` as in its URL: `predict`, `classify` ..."""
+        """Counts a request over REST, with `api` as in its URL: `predict`, `classify` ..."""
         self.request(model, api, "REST", code.name, seconds)
 
     def run(self, model: str, api: str, engine: str, seconds: float) -> None:
-        """An engine, `litert` or `tensorflow`, has run for a request."""
+        """Records the time that an engine, `litert` or `tensorflow`, has run for a request."""
         self._observe(RUNTIME_LATENCY, (model, api, _RUNTIMES.get(engine, engine)), seconds * 1e6)
 
     def examples(self, model: str, count: int) -> None:
-        """A MultiInference request has been answered for so many tf.Examples."""
+        """Counts the tf.Examples of an answered MultiInference request."""
         self._observe(EXAMPLE_COUNTS, (model,), count)
         self._add(EXAMPLE_COUNT_TOTAL, (model,), count)
 
@@ -166,13 +166,14 @@ class Metrics:
         padded_to: int,
         thread_pool: str = "model_server_batch_threads",
     ) -> None:
-        """A batch has been put together.
+        """Records a batch that was put together.
 
         Args:
+            model: Name of the model.
             engine: `litert` or `tensorflow`.
-            rows: of each of its requests.
-            queue_seconds: that each of them has waited.
-            padded_to: the rows that run, at least the sum of `rows`.
+            rows: Number of rows of each request.
+            queue_seconds: Seconds that each request has waited.
+            padded_to: Number of rows that run, at least the sum of `rows`.
             thread_pool: `thread_pool_name` of the batching parameters.
         """
         for seconds in queue_seconds:
@@ -186,23 +187,23 @@ class Metrics:
         self._add(WRAPPED_RUN_COUNT, ())
 
     def warmup(self, path: str, status: str, seconds: float, records: int) -> None:
-        """The warmup records of the version folder `path` have run. `status`: the code's name."""
+        """Records the warmup of the version folder `path`, which ended with a status code of this name."""
         self._observe(WARMUP_LATENCY, (path, status), seconds * 1e6)
         self._add(WARMUP_RECORDS, (path, status), records)
 
     def logged(self, model: str, status: str) -> None:
-        """A request has been written to the request log, or should have been."""
+        """Counts a request that was written to the request log, or should have been."""
         self._add(REQUEST_LOG_COUNT, (model, status))
 
     def render(self) -> bytes:
         """All metrics that have a sample, in Prometheus' text format."""
         if self._file is None:
             return _text(self._snapshot())
-        self._write()
+        self._write(self._file)
         merged: _Series = {}
         for file in sorted(self._file.parent.glob("*.json")):
             if file == self._file and self._warned:
-                continue  # it is old: the disk is full
+                continue  # it is outdated, because the disk is full
             with contextlib.suppress(OSError, ValueError):
                 _merge(merged, _from_json(file.read_bytes()))
         if self._warned:
@@ -210,12 +211,12 @@ class Metrics:
         return _text(merged)
 
     def close(self) -> None:
-        """Leaves the last numbers in the directory."""
+        """Writes the final numbers to the directory."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
         if self._file is not None:
-            self._write()
+            self._write(self._file)
 
     def _add(self, metric: _Metric, labels: tuple[str, ...], amount: float = 1, *, may_grow: bool = True) -> None:
         with self._lock:
@@ -238,18 +239,18 @@ class Metrics:
         with self._lock:
             return {name: {k: v.copy() for k, v in series.items()} for name, series in self._series.items()}
 
-    def _write_now_and_then(self) -> None:
+    def _keep_writing(self, file: Path) -> None:
         while not self._closed.wait(1):
-            self._write()
+            self._write(file)
 
-    def _write(self) -> None:
-        # One at a time, from the snapshot to the rename: an older one must not come after a newer one.
+    def _write(self, file: Path) -> None:
+        # One thread at a time, from the snapshot to the rename: an older snapshot must not replace a newer one.
         with self._writing:
             rows = [[name, [[k, v] for k, v in series.items()]] for name, series in self._snapshot().items()]
-            unfinished = self._file.with_suffix(".new")
+            unfinished = file.with_suffix(".new")
             try:
                 unfinished.write_text(json.dumps(rows))
-                unfinished.replace(self._file)
+                unfinished.replace(file)
                 self._warned = False
             except OSError as error:
                 if not self._warned:
@@ -280,7 +281,7 @@ def _text(series: _Series) -> bytes:
             if not metric.bounds:
                 lines.append(f"{name}{{{inside}}} {numbers[0]}")
                 continue
-            count = 0
+            count: float = 0
             for bound, number in zip((*metric.bounds, None), numbers[1:], strict=True):
                 count += number
                 le = "+Inf" if bound is None else f"{bound:g}"

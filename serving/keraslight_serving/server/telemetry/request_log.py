@@ -1,4 +1,4 @@
-"""Requests and their answers, written to files: `logging_config` of a model config file.
+"""Writes requests and their responses to files: `logging_config` of a model config file.
 
     logging_config {
       log_collector_config { type: "file" filename_prefix: "/var/log/models/digits" }
@@ -6,8 +6,8 @@
     }
 
 The files, `<prefix>-<time>-<process>-<number>.tfrecord`, are TFRecords of PredictionLog, the format of TensorFlow
-Serving's warmup requests: so a day's traffic can be replayed before the next version is announced. TensorFlow Serving
-leaves the writing to whoever links a collector into it, and its own image refuses every logging_config.
+Serving's warmup requests, so that a day's traffic can be replayed before the next version is served. TensorFlow Serving
+itself contains no collector that writes them, and its official image rejects every logging_config.
 """
 
 import contextlib
@@ -17,10 +17,13 @@ import queue
 import random
 import threading
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from google.protobuf.message import Message
 
 from keraslight_serving.server.base.errors import invalid, not_found
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.tfrecord import to_record
 from keraslight_serving.wire import serving_pb2 as pb
@@ -33,12 +36,24 @@ _FIELDS = {
     "Regress": "regress_log",
     "MultiInference": "multi_inference_log",
 }
-_MAX_HELD = 2**26  # bytes of requests and answers that wait to be written
-_MAX_FILE = 2**28  # bytes, then the next file begins
+_MAX_HELD = 2**26  # bytes of requests and responses waiting to be written
+_MAX_FILE = 2**28  # bytes after which the next file begins
+
+
+class _Exchange(NamedTuple):
+    """A request and its response, waiting to be written."""
+
+    config: pb.LoggingConfig
+    api: str
+    spec: ModelSpec
+    request: Message
+    response: Message
+    size: int  # of both messages, in bytes
+    seconds: int  # since 1970
 
 
 def check_logging(model: str, config: pb.LoggingConfig) -> None:
-    """Raises a StatusError for a `logging_config` that can't be followed."""
+    """Raises a StatusError for a `logging_config` that is invalid."""
     collector, rate = config.log_collector_config, config.sampling_config.sampling_rate
     if collector.type != "file":
         raise not_found(f"Cannot find LogCollector::Factory for type: {collector.type}")
@@ -49,14 +64,14 @@ def check_logging(model: str, config: pb.LoggingConfig) -> None:
 
 
 class RequestLog:
-    """Takes samples of the answered requests and writes them from a thread of its own.
+    """Samples the answered requests and writes them in its own thread.
 
-    It never costs a request more than a look: what the disk is too slow for is dropped, what it has no room for is
-    lost, and `request_log_count` tells (RESOURCE_EXHAUSTED, UNAVAILABLE). Files hold whole records in any case.
+    It never delays a request. Records are dropped if the disk is too slow (`request_log_count` counts them as
+    RESOURCE_EXHAUSTED) or full (UNAVAILABLE). Files contain complete records in any case.
 
     Args:
-        metrics: counts what was logged.
-        seed: of the sampling; None: another one each time.
+        metrics: Counts what was logged.
+        seed: Seed of the sampling; None for a different one each time.
     """
 
     def __init__(self, metrics: Metrics, *, seed: int | None = None) -> None:
@@ -65,19 +80,24 @@ class RequestLog:
         self._lock = threading.Lock()  # guards the two below
         self._held = 0
         self._thread: threading.Thread | None = None
-        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Exchange | None] = queue.SimpleQueue()
         self._files: dict[str, _RecordFile] = {}
 
     def offer(
-        self, config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message
+        self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
     ) -> None:
-        """Logs an exchange, if the dice say so. Neither message may change afterwards.
+        """Logs a request and its response, if they are sampled.
 
         Args:
-            spec: the model, version and signature that answered.
+            config: Logging configuration of the model.
+            api: Name of the method; only those with a PredictionLog are logged.
+            spec: The model, version and signature that answered.
+            exchange: Returns the request and the response, which must not change afterwards. Called only if they are
+                sampled.
         """
         if api not in _FIELDS or self._random.random() >= config.sampling_config.sampling_rate:
             return
+        request, response = exchange()
         size = request.ByteSize() + response.ByteSize()
         with self._lock:
             full = self._held > 0 and self._held + size > _MAX_HELD
@@ -89,10 +109,10 @@ class RequestLog:
         if full:
             self._metrics.logged(spec.name, "RESOURCE_EXHAUSTED")
         else:
-            self._queue.put((config, api, spec, request, response, size, int(time.time())))
+            self._queue.put(_Exchange(config, api, spec, request, response, size, int(time.time())))
 
     def close(self) -> None:
-        """Writes what waits, for at most five seconds."""
+        """Writes what is waiting, for at most five seconds."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -101,64 +121,63 @@ class RequestLog:
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
-            config, api, spec, request, response, size, seconds = item
-            prefix = config.log_collector_config.filename_prefix
+            prefix = item.config.log_collector_config.filename_prefix
             if prefix not in self._files:
                 self._files[prefix] = _RecordFile(prefix)
             file = self._files[prefix]
             try:
-                file.append(_record(config, api, spec, request, response, seconds))
+                file.append(_record(item))
                 status = "OK"
             except Exception as error:
                 status = "UNAVAILABLE"
                 if not file.failing:
-                    logger.warning("Can't log requests to %s, losing them: %s", prefix, error)
+                    logger.warning("Can't log requests to %s, dropping them: %s", prefix, error)
                 file.failing = True
             else:
                 file.failing = False
-            self._metrics.logged(spec.name, status)
+            self._metrics.logged(item.spec.name, status)
             with self._lock:
-                self._held -= size
-            del item, request, response
+                self._held -= item.size
+            del item  # not held while waiting for the next one
         for file in self._files.values():
             file.close()
         self._files.clear()
 
 
 class _RecordFile:
-    """TFRecord files of one prefix: a new one at the start, so that an older one's torn end is never written on."""
+    """TFRecord files with one prefix. Each process begins a new file: an existing one may end in a torn record."""
 
     def __init__(self, prefix: str) -> None:
         self.failing = False
         self._prefix = f"{prefix}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
         self._number = 0
         self._file: int | None = None
-        self._end = 0  # of the last whole record
+        self._end = 0  # of the last complete record
 
     def append(self, data: bytes) -> None:
         if self._end >= _MAX_FILE:
             self.close()
-        if self._file is None:
-            self._open()
+        file = self._open() if self._file is None else self._file
         rest = memoryview(to_record(data))
         end = self._end + len(rest)
         try:
             while rest:
-                rest = rest[os.write(self._file, rest) :]
+                rest = rest[os.write(file, rest) :]
         except OSError:
-            with contextlib.suppress(OSError):  # takes back the part that still had room
-                os.ftruncate(self._file, self._end)
-                os.lseek(self._file, self._end, os.SEEK_SET)
+            with contextlib.suppress(OSError):  # removes the part that still had room
+                os.ftruncate(file, self._end)
+                os.lseek(file, self._end, os.SEEK_SET)
             raise
         self._end = end
 
-    def _open(self) -> None:
+    def _open(self) -> int:
         while self._file is None:
-            with contextlib.suppress(FileExistsError):  # two servers of one process, or a restart within a second
+            with contextlib.suppress(FileExistsError):  # two servers in one process, or a restart within a second
                 path = f"{self._prefix}-{self._number:05}.tfrecord"
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             self._number += 1
         self._end = 0
+        return self._file
 
     def close(self) -> None:
         if self._file is not None:
@@ -166,15 +185,16 @@ class _RecordFile:
             self._file = None
 
 
-def _record(
-    config: pb.LoggingConfig, api: str, spec: pb.ModelSpec, request: Message, response: Message, seconds: int
-) -> bytes:
+def _record(item: _Exchange) -> bytes:
     record = pb.PredictionLog()
-    record.log_metadata.model_spec.CopyFrom(spec)
-    record.log_metadata.sampling_config.CopyFrom(config.sampling_config)
+    spec = record.log_metadata.model_spec
+    spec.name, spec.signature_name = item.spec.name, item.spec.signature
+    if item.spec.version is not None:
+        spec.version.value = item.spec.version
+    record.log_metadata.sampling_config.CopyFrom(item.config.sampling_config)
     record.log_metadata.saved_model_tags.append("serve")
-    record.log_metadata.timestamp_secs = seconds
-    exchange = getattr(record, _FIELDS[api])
-    exchange.request = request.SerializeToString()
-    exchange.response = response.SerializeToString()
+    record.log_metadata.timestamp_secs = item.seconds
+    exchange = getattr(record, _FIELDS[item.api])
+    exchange.request = item.request.SerializeToString()
+    exchange.response = item.response.SerializeToString()
     return record.SerializeToString()

@@ -1,6 +1,7 @@
-"""TFRecord files: warmup requests are read from them, the request log writes them.
+"""TFRecord files, from which warmup requests are read and to which the request log is written.
 
-A record is 8 bytes of length, their checksum, the data, its checksum, all little-endian.
+A record consists of its length (8 bytes), the checksum of the length, the data, and the checksum of the data, all
+little-endian.
 
 Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
@@ -19,13 +20,13 @@ def read_records(file: Path) -> Iterator[bytes]:
     """The data of each record.
 
     Raises:
-        StatusError: DATA_LOSS, a checksum is wrong or the file ends within a record.
+        StatusError: DATA_LOSS, a checksum is wrong or the file ends in the middle of a record.
     """
     content = file.read_bytes()
     position = 0
     while position < len(content):
         header = content[position : position + 12]
-        # A length is looked at only once it is known to be one.
+        # The length is only used once its checksum is verified.
         if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
             raise _corrupted(position)
         end = position + 12 + struct.unpack("<Q", header[:8])[0]
@@ -37,14 +38,14 @@ def read_records(file: Path) -> Iterator[bytes]:
 
 
 def to_record(data: bytes) -> bytes:
-    """A record, ready to be appended to a file."""
+    """The data as a record, ready to be appended to a file."""
     length = struct.pack("<Q", len(data))
     return length + _masked_crc(length) + data + _masked_crc(data)
 
 
 def _masked_crc(data: bytes) -> bytes:
-    """CRC-32C, turned and shifted, so that data which holds checksums is no trap."""
-    crc = google_crc32c.value(data)
+    """CRC-32C, rotated and shifted, so that data which contains checksums causes no collisions."""
+    crc: int = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
 
 

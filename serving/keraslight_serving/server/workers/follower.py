@@ -1,12 +1,14 @@
-"""A worker's repository: it serves the versions that the supervisor has it load and show."""
+"""A worker's repository: it serves the versions that the supervisor tells it to load and show."""
 
-import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
@@ -16,14 +18,14 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 @dataclass(frozen=True)
 class ModelView:
-    """What all workers are to answer of one model.
+    """What all workers answer for one model.
 
     Attributes:
-        statuses: serialized ModelVersionStatus messages, newest first.
-        keys: which servable serves a version.
-        labels: names of versions.
-        logging: a serialized LoggingConfig; None: requests are not logged.
-        wanted: whether the configuration still names the model.
+        statuses: Serialized ModelVersionStatus messages, newest first.
+        keys: Keys of the servables, by version.
+        labels: Versions, by label.
+        logging: Serialized LoggingConfig; None if requests are not logged.
+        wanted: Whether the configuration still names the model.
     """
 
     statuses: tuple[bytes, ...] = ()
@@ -43,34 +45,34 @@ class _Loaded:
 
 
 class Follower:
-    """Servables under keys, and the view of the models that says which of them answers what.
+    """Servables by key, and the views of the models that tell which of them serves which version (`ServedModels`).
 
     Args:
-        how: how servables are loaded, and who wants to know of models that are served.
-
-    Attributes:
-        reload: what a reload of the configuration is handed to.
+        how: How servables are loaded, and who is told which models are served.
+        reload_everywhere: Reloads the configuration in all workers.
     """
 
-    def __init__(self, how: LoadPolicy) -> None:
+    def __init__(
+        self, how: LoadPolicy[Servable], reload_everywhere: Callable[[Sequence[ModelConfig], Call], None]
+    ) -> None:
         self._how = how
-        self.reload: Callable[[Sequence[ModelConfig], Call], None] | None = None
+        self._reload_everywhere = reload_everywhere
         self._changed = threading.Condition()
         self._loaded: dict[int, _Loaded] = {}
         self._views: dict[str, ModelView] = {}
-        self._shown = 0  # the number of these
+        self._shown = 0  # number of the views
 
     def start(self) -> None:
-        """There is nothing to start: the supervisor has done it."""
+        """Does nothing: the supervisor loads the models."""
 
-    def load(self, key: int, *args: object) -> None:
-        """Loads a servable. Raises whatever that raises."""
-        loaded = _Loaded(self._how.load(*args))
+    def load(self, key: int, model: str, folder: Path, eager: bool) -> None:
+        """Loads a servable. Raises what `LoadPolicy.load` raises."""
+        loaded = _Loaded(self._how.load(model, folder, eager))
         with self._changed:
             self._loaded[key] = loaded
 
     def show(self, number: int, views: dict[str, ModelView]) -> None:
-        """Answers by these views from now on, unless by some with a higher number: a later call may come first."""
+        """Serves these views from now on, unless a call with a higher number came first."""
         with self._changed:
             if number <= self._shown:
                 return
@@ -79,7 +81,7 @@ class Follower:
                 self._how.on_serving(name, bool(view.keys))
 
     def unload(self, key: int) -> None:
-        """Unloads a servable, when its last request is done."""
+        """Unloads a servable when its last request is done, and returns then."""
         with self._changed:
             loaded = self._loaded.pop(key)
             self._changed.wait_for(lambda: loaded.requests == 0)
@@ -90,22 +92,22 @@ class Follower:
         return self._loaded[key].servable.saved_model_loaded
 
     def close(self) -> None:
-        """Unloads all."""
+        """Unloads everything."""
         with self._changed:
             self._views = {}
         for key in list(self._loaded):
             self.unload(key)
 
-    @contextlib.contextmanager
-    def acquire(self, spec: pb.ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """As `Repository.acquire`."""
+    @contextmanager
+    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
+        """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         with self._changed:
             view = self._views.get(spec.name, ModelView())
             number = chosen_version(spec, view.labels, view.keys)
-            loaded = self._loaded.get(view.keys.get(number))
-            if loaded is None:
+            loaded = None if number is None else self._loaded.get(view.keys.get(number, -1))
+            if number is None or loaded is None:
                 raise not_served(spec.name, number)
             loaded.requests += 1
         try:
@@ -116,14 +118,18 @@ class Follower:
                 self._changed.notify_all()
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """As `Repository.logging`."""
+        """As `ServedModels.logging`."""
         config = self._views.get(name, ModelView()).logging
         return None if config is None else pb.LoggingConfig.FromString(config)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """As `Repository.statuses`."""
+        """As `ServedModels.statuses`."""
         return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
 
-    def status(self, spec: pb.ModelSpec) -> list[pb.ModelVersionStatus]:
-        """As `Repository.status`."""
+    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
+        """As `ServedModels.status`."""
         return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())
+
+    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
+        """As `ServedModels.reload`, in all workers."""
+        self._reload_everywhere(configs, call)

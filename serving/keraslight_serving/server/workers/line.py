@@ -1,4 +1,4 @@
-"""Calls between two processes, both ways over one pipe."""
+"""Calls between two processes, in both directions over one pipe."""
 
 import itertools
 import logging
@@ -23,29 +23,33 @@ class Line:
     """One end of a pipe.
 
     Args:
-        pipe: this end.
-        name: of the other end, for texts.
-        commands: what the other end may call. Each call runs in a thread of its own.
+        pipe: This end.
+        name: Name of the other end, for texts.
+        commands: Functions that the other end may call. Each call runs in its own thread.
     """
 
-    def __init__(self, pipe: Connection, name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
+    def __init__(self, pipe: "Connection[Any, Any]", name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
         self._pipe = pipe
         self._name = name
         self._commands = commands
         self._sending = threading.Lock()
         self._numbers = itertools.count()
-        self._waiting: dict[int, Future] | None = {}  # None: broken
+        self._waiting: dict[int, Future[Any]] = {}
+        self._broken = False
 
-    def call(self, command: str, *args: Any) -> Future:
-        """Asks the other end. The future holds its answer, the StatusError or StartError that it raised, or LineBroken.
+    def call(self, command: str, *args: Any) -> Future[Any]:
+        """Calls a command of the other end.
 
-        All arguments and answers are pickled.
+        Arguments and results are pickled.
+
+        Returns:
+            A future with the result, with the StatusError or StartError that the command raised, or with LineBroken.
         """
-        answer: Future = Future()
+        answer: Future[Any] = Future()
         number = next(self._numbers)
         with self._sending:
             try:
-                if self._waiting is None:
+                if self._broken:
                     raise BrokenPipeError
                 self._pipe.send((number, command, args))
                 self._waiting[number] = answer
@@ -54,7 +58,7 @@ class Line:
         return answer
 
     def listen(self) -> None:
-        """Runs what the other end calls, and takes its answers, until it is gone."""
+        """Runs the commands that the other end calls, and takes its results, until it is gone."""
         while True:
             try:
                 number, command, value = self._pipe.recv()
@@ -64,17 +68,22 @@ class Line:
                 failed, value = value
                 with self._sending:
                     answer = self._waiting.pop(number)
-                answer.set_exception(value) if failed else answer.set_result(value)
+                if failed:
+                    answer.set_exception(value)
+                else:
+                    answer.set_result(value)
             else:
                 threading.Thread(target=self._run, args=(number, command, value), daemon=True).start()
         with self._sending:
-            waiting, self._waiting = self._waiting, None
+            self._broken = True
+            waiting, self._waiting = self._waiting, {}
         for answer in waiting.values():
             answer.set_exception(LineBroken(f"{self._name} is gone"))
 
-    def _run(self, number: int, command: str, args: tuple) -> None:
+    def _run(self, number: int, command: str, args: tuple[Any, ...]) -> None:
+        failed, value = False, None
         try:
-            failed, value = False, self._commands[command](*args)
+            value = self._commands[command](*args)
         except (StatusError, StartError) as error:
             failed, value = True, error
         except Exception as error:
@@ -84,4 +93,4 @@ class Line:
             try:
                 self._pipe.send((number, None, (failed, value)))
             except OSError:
-                logger.debug("%s is gone before it heard of %s", self._name, command)
+                logger.debug("%s is gone and never got the result of %s", self._name, command)

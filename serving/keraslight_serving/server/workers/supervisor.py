@@ -1,12 +1,12 @@
 """Several processes behind one port: `--workers=N`.
 
-Python runs one thread at a time, so that one process leaves cores idle on a machine with many. Here a supervisor keeps
-N workers, each a whole server, which share the port (the kernel deals the connections out); the supervisor answers no
-request. It alone reads the version folders: its repository's servables are all workers' at once. A version is loaded
-when each worker has it, and shown to all of them when that is so; it is unloaded by each worker when its last request
-there is done. So all answer with the same version, but for the moment that a message to them takes.
+The GIL limits a single process, which leaves cores idle on a machine with many. Here, a supervisor keeps N workers,
+each a whole server, that share the port: the kernel distributes the connections among them, and the supervisor serves
+no requests. Only the supervisor reads the version folders. For its repository, a version is something that all workers
+hold at once: it is loaded when every worker has loaded it, then shown to all of them, and unloaded by each worker when
+its last request there is done. So all workers answer with the same version, except for the time that a message takes.
 
-A worker that dies is replaced; its connections break, and those of the others don't. Workers end when their supervisor
+A worker that dies is replaced; its connections break, but not those of the others. Workers end when their supervisor
 does.
 """
 
@@ -18,64 +18,84 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import grpc
 
-from keraslight_serving.server._server import ModelServer
+from keraslight_serving.server._server import configure_logging, make_repository
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.cpus import available_cpus, share_cpus
 from keraslight_serving.server.base.errors import StartError, StatusError
+from keraslight_serving.server.loading.loader import server_parameters
 from keraslight_serving.server.models.config import ModelConfig
-from keraslight_serving.server.models.model import LoadPolicy, Model
+from keraslight_serving.server.models.model import Model
 from keraslight_serving.server.models.repository import Repository
+from keraslight_serving.server.settings import ProcessSettings, Settings
 from keraslight_serving.server.workers.follower import ModelView
 from keraslight_serving.server.workers.line import LineBroken
 from keraslight_serving.server.workers.worker import Worker
 
 logger = logging.getLogger("keraslight_serving.server")
 
-SHOW_SECONDS = 0.05  # between two looks whether there is something new to show
-LONGEST_PAUSE = 10.0  # seconds before a worker that died again and again is replaced
-STOPPED_AFTER = 5.0  # seconds after the grace in which a worker has to end
+SHOW_SECONDS = 0.05  # between two checks whether there is something new to show
+LONGEST_PAUSE = 10.0  # seconds before a worker that keeps dying is replaced
+STOPPED_AFTER = 5.0  # seconds after the grace period in which a worker has to end
+
+
+@dataclass(frozen=True)
+class SharedVersion:
+    """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`).
+
+    Attributes:
+        key: Key of the version in the workers.
+        in_use: Given the key, tells whether a worker has the SavedModel in use.
+        unload: Given the key, unloads the version in all workers.
+    """
+
+    key: int
+    in_use: Callable[[int], bool]
+    unload: Callable[[int], None]
+
+    @property
+    def saved_model_loaded(self) -> bool:
+        return self.in_use(self.key)
+
+    def close(self) -> None:
+        self.unload(self.key)
 
 
 class Supervisor:
     """A ModelServer in several processes.
 
     Args:
-        workers: how many, at least 1.
-        host, port: the address that they share; port 0 picks a free one.
-        options: of ModelServer. What is not given of `num_threads` and `num_interpreters` is the worker's share of the
-            CPUs.
+        workers: Number of processes, at least 1.
+        settings: Settings of the server. Each worker gets its share of the CPUs, unless `num_threads` and
+            `num_interpreters` are given.
+
+    Attributes:
+        repository: The models.
 
     Raises:
-        ValueError: an argument is out of range.
-        StartError: the system's sockets can't share a port.
+        ValueError: `workers` is out of range, or the batching parameters can't be used.
+        StartError: The system's sockets can't share a port, or the model config file can't be read.
     """
 
-    def __init__(self, workers: int, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
-        if workers < 1:
-            raise ValueError(f"`workers` must be at least 1. Received: {workers}")
+    def __init__(self, workers: int, settings: Settings) -> None:
+        self._count = ProcessSettings(workers=workers).workers
         if not hasattr(socket, "SO_REUSEPORT"):
             raise StartError(f"`workers` must be 1 where sockets can't share a port. Received: {workers}")
-        self._count, self._host, self._wanted_port = workers, host, port
-        self._options = {**_share_of_cpus(workers, options), **options, "host": host}
-        # Never opened: its arguments are checked, and its repository made, as each worker's will be.
-        planned = ModelServer(**self._options, port=port, make_repository=self._make_repository)
-        self.repository: Repository = planned.repository
-        self._config_file = self._options.pop("model_config_file", None)
-        self._config_seconds = self._options.pop("model_config_file_poll_wait_seconds", 0)
-        # For the workers, which look at no folder: the file may be broken when one of them is replaced.
-        self._options["model_base_path"] = os.curdir
-        # Each worker writes its metrics here, and whichever is asked adds up all of them.
+        server_parameters(settings)  # an error here is clearer than one in each worker
+        configure_logging(settings)
+        self._settings = settings
+        self.repository: Repository[SharedVersion] = make_repository(settings, self._load)
+        # Each worker writes its metrics here, and publishes the sum of all.
         self._metrics = tempfile.TemporaryDirectory(prefix="keraslight-metrics-")
-        self._options.setdefault("metrics_directory", self._metrics.name)
         self._keys = itertools.count()
-        self._lock = threading.Lock()  # guards the four below
+        self._lock = threading.Lock()  # guards the five below
         self._workers: list[Worker] = []
-        self._loaded: dict[int, tuple] = {}  # the arguments of what each worker has to hold
+        self._loaded: dict[int, tuple[str, Path, bool]] = {}  # what each worker has to hold: arguments of `load`
         self._shown: dict[str, ModelView] = {}
         self._shows = 1  # their number
         self._abandoned: set[str] = set()  # reloads that nobody waits for any more
@@ -86,15 +106,26 @@ class Supervisor:
 
     @property
     def address(self) -> str:
-        """`host:port`, as clients take it."""
-        return f"{self._host}:{self._reservation.getsockname()[1]}"
+        """`host:port`, as clients take it.
+
+        Raises:
+            RuntimeError: The server is not started.
+        """
+        if self._reservation is None:
+            raise RuntimeError("A server has a port once it is started. Received: a server that is not")
+        return f"{self._settings.host}:{_port(self._reservation)}"
 
     @property
     def rest_address(self) -> str:
         """As `ModelServer.rest_address`."""
         if self._rest_reservation is None:
             raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
-        return f"http://{self._host}:{self._rest_reservation.getsockname()[1]}"
+        return f"http://{self._settings.host}:{_port(self._rest_reservation)}"
+
+    @property
+    def metrics_directory(self) -> str:
+        """Where the workers write their metrics; removed when the server stops, unless it is the user's."""
+        return os.fspath(self._settings.metrics_directory or self._metrics.name)
 
     @property
     def pids(self) -> list[int]:
@@ -103,21 +134,20 @@ class Supervisor:
             return [worker.pid for worker in self._workers]
 
     def start(self) -> "Supervisor":
-        """Starts the workers, loads the models in each, then opens the port.
+        """Starts the workers, loads the models in each of them, then opens the ports.
 
         Raises:
-            StartError: no version that loads, the port is taken, or a worker dies.
+            StartError: No version loads, a port is taken, or a worker dies.
         """
-        self._reservation = _reserve(self._host, self._wanted_port)
+        settings = self._settings
+        self._reservation = _reserve(settings.host, settings.port)
         try:
-            if self._options.get("rest_api_port") is not None:
-                self._rest_reservation = _reserve(self._host, self._options["rest_api_port"])
+            if settings.rest_api_port is not None:
+                self._rest_reservation = _reserve(settings.host, settings.rest_api_port)
             self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
             self.repository.start()
-            if self._config_file is not None and self._config_seconds > 0:
-                self.repository.follow_file(Path(self._config_file), self._config_seconds)
             self._show()
             for worker in self._workers:
                 worker.call("serve").result()
@@ -144,32 +174,27 @@ class Supervisor:
         for worker in workers:
             worker.end(max(0, until - time.monotonic()))
         self.repository.close()
-        self._reservation.close()
-        if self._rest_reservation is not None:
-            self._rest_reservation.close()
+        for reservation in (self._reservation, self._rest_reservation):
+            if reservation is not None:
+                reservation.close()
         self._metrics.cleanup()
 
     # ---------------------------------------------------------------- versions
 
-    def _make_repository(self, configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Repository:
-        """The same one, but that it loads into the workers."""
-        how = dataclasses.replace(how, load=self._load, on_serving=lambda name, serving: None)
-        return Repository(configs, how, **options)
-
-    def _load(self, *args: Any) -> "_Everywhere":
+    def _load(self, model: str, folder: Path, eager: bool) -> SharedVersion:
         """Loads a version in every worker, or in none.
 
         Raises:
-            StatusError: a worker can't load it, or died of it.
+            StatusError: A worker can't load it, or died of it.
         """
-        key = next(self._keys)
+        key, args = next(self._keys), (model, folder, eager)
         while True:
             with self._lock:
                 missing = [worker for worker in self._workers if key not in worker.keys]
                 if self._workers and not missing:
                     self._loaded[key] = args
-                    return _Everywhere(self, key)
-            if not missing:  # all have just died: what nobody has tried must not be given to those that come next
+                    return SharedVersion(key, self._saved_model_in_use, self._unload)
+            if not missing:  # all have just died: their successors must not get what nobody has tried
                 if self._stopping.wait(SHOW_SECONDS):
                     raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
                 continue
@@ -179,29 +204,36 @@ class Supervisor:
                 if answer.exception() is None:
                     worker.keys.add(key)
             if failures:
-                self._everywhere("unload", key)
+                self._unload_in_workers(key)
                 if isinstance(failures[0], LineBroken):
-                    # Files that abort TensorFlow must not be given to the workers that come next.
+                    # The next workers must not get files that abort TensorFlow.
                     raise StatusError(grpc.StatusCode.INTERNAL, f"Loading failed: {failures[0]}") from failures[0]
                 raise failures[0]
 
     def _unload(self, key: int) -> None:
         if self._stopping.is_set():
-            return  # the workers unload what they have
-        self._show()
+            return  # the workers unload everything themselves
+        self._show()  # no worker starts another request with it
         with self._lock:
             self._loaded.pop(key)
-        self._everywhere("unload", key)
+        self._unload_in_workers(key)
 
-    def _everywhere(self, command: str, key: int) -> list[Any]:
-        """The answers of all workers that hold a servable, and live."""
+    def _unload_in_workers(self, key: int) -> None:
+        """Unloads a version in all workers that hold it, and returns once they have."""
+        holding = self._holding(key)
+        answers = [worker.call("unload", key) for worker in holding]
+        for worker in holding:
+            worker.keys.discard(key)
+        for answer in answers:
+            answer.exception()
+
+    def _saved_model_in_use(self, key: int) -> bool:
+        answers = [worker.call("saved_model_loaded", key) for worker in self._holding(key)]
+        return any(answer.result() for answer in answers if answer.exception() is None)
+
+    def _holding(self, key: int) -> list[Worker]:
         with self._lock:
-            holding = [worker for worker in self._workers if key in worker.keys]
-        answers = [worker.call(command, key) for worker in holding]
-        if command == "unload":
-            for worker in holding:
-                worker.keys.discard(key)
-        return [answer.result() for answer in answers if answer.exception() is None]
+            return [worker for worker in self._workers if key in worker.keys]
 
     def _keep_showing(self) -> None:
         while not self._stopping.wait(SHOW_SECONDS):
@@ -211,9 +243,9 @@ class Supervisor:
                 logger.exception("Showing the versions to the workers failed; trying again")
 
     def _show(self) -> None:
-        """Tells all workers what to answer with, if that has changed."""
+        """Tells all workers which versions to serve, if that has changed."""
         with self._showing:
-            views = {name: _view(model) for name, model in self.repository.models.items()}
+            views = {name: view_of(model) for name, model in self.repository.models.items()}
             with self._lock:
                 if views == self._shown:
                     return
@@ -226,15 +258,18 @@ class Supervisor:
     # ---------------------------------------------------------------- workers
 
     def _new_worker(self, place: int) -> Worker:
-        options = {**self._options, "port": self._reservation.getsockname()[1]}
-        if self._rest_reservation is not None:
-            options["rest_api_port"] = self._rest_reservation.getsockname()[1]
+        settings = dataclasses.replace(
+            worker_settings(self._settings, self._count),
+            metrics_directory=self.metrics_directory,
+            port=_port(self._reservation),
+            rest_api_port=None if self._rest_reservation is None else _port(self._rest_reservation),
+        )
         if place > 0:
-            options.pop("grpc_socket_path", None)  # a Unix socket can't be shared
-        return Worker(options, place, {"reload": self._reload, "abandon": self._abandoned.add})
+            settings = dataclasses.replace(settings, grpc_socket_path=None)  # a Unix socket can't be shared
+        return Worker(settings, place, {"reload": self._reload, "abandon": self._abandoned.add})
 
-    def _reload(self, configs: list[ModelConfig], deadline: float | None, token: str) -> None:
-        """What a worker was asked to reload."""
+    def _reload(self, configs: Sequence[ModelConfig], deadline: float | None, token: str) -> None:
+        """Reloads the configuration for a worker that received the request."""
         try:
             self.repository.reload(configs, Call(deadline=deadline, is_active=lambda: token not in self._abandoned))
         finally:
@@ -242,7 +277,7 @@ class Supervisor:
         self._show()
 
     def _replace(self, worker: Worker) -> None:
-        """Waits for a worker's death, and puts another one in its place."""
+        """Waits for a worker's death and puts another one in its place, again and again."""
         pause = 0.0
         while True:
             began = time.monotonic()
@@ -252,7 +287,7 @@ class Supervisor:
             logger.error("Worker %d (process %d) died, exit code %s", worker.place, worker.pid, worker.exit_code)
             with self._lock:
                 self._workers = [other for other in self._workers if other is not worker]
-            # One that dies as soon as it lives must not keep a core busy.
+            # Workers that die right after their start must not keep a core busy.
             pause = min(LONGEST_PAUSE, 2 * pause + 0.1) if time.monotonic() - began < 2 * LONGEST_PAUSE else 0.0
             if self._stopping.wait(pause):
                 return
@@ -264,7 +299,7 @@ class Supervisor:
                 worker.end(0)
 
     def _join(self, worker: Worker) -> None:
-        """Brings a new worker to where the others are, and lets it serve."""
+        """Brings a new worker to the state of the others, and lets it serve."""
         while True:
             with self._lock:
                 missing = {key: args for key, args in self._loaded.items() if key not in worker.keys}
@@ -285,39 +320,38 @@ class Supervisor:
         logger.info("Worker %d is process %d now", worker.place, worker.pid)
 
 
-class _Everywhere:
-    """A version that every worker has loaded, as a Servable to the supervisor's repository."""
-
-    def __init__(self, supervisor: Supervisor, key: int) -> None:
-        self._supervisor = supervisor
-        self.key = key
-
-    @property
-    def saved_model_loaded(self) -> bool:
-        return any(self._supervisor._everywhere("saved_model_loaded", self.key))
-
-    def close(self) -> None:
-        self._supervisor._unload(self.key)
+def worker_settings(settings: Settings, workers: int) -> Settings:
+    """The settings of one of several workers: its share of the CPUs, and no model folders or files to read."""
+    cpus = max(1, available_cpus() // workers)
+    threads, interpreters = share_cpus(cpus, settings.num_threads, settings.num_interpreters)
+    return dataclasses.replace(
+        settings,
+        num_threads=threads,
+        num_interpreters=interpreters,
+        model_base_path=os.curdir,  # not read; a model config file might be broken when a worker is replaced
+        model_config_file=None,
+    )
 
 
-def _view(model: Model) -> ModelView:
-    """What the workers are to answer of a model."""
-    statuses, servables, labels = model.versions.view()
-    keys = {number: servable.key for number, servable in servables.items()}
+def view_of(model: Model[SharedVersion]) -> ModelView:
+    """What the workers answer for a model."""
+    statuses, versions, labels = model.versions.view()
+    keys = {number: version.key for number, version in versions.items()}
     log = None if model.logging is None else model.logging.SerializeToString()
     return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
 
 
-def _share_of_cpus(workers: int, options: dict[str, Any]) -> dict[str, int]:
-    threads, interpreters = share_cpus(max(1, available_cpus() // workers), options.get("num_threads"))
-    return {"num_threads": threads, "num_interpreters": interpreters}
+def _port(reservation: socket.socket | None) -> int:
+    assert reservation is not None  # noqa: S101, since `start` reserves the ports first
+    port: int = reservation.getsockname()[1]
+    return port
 
 
 def _reserve(host: str, port: int) -> socket.socket:
-    """A socket that keeps the port for the workers without listening on it.
+    """Binds a socket that keeps the port for the workers, without listening on it.
 
     Raises:
-        StartError: the port is taken. Another server that shares its port would not keep ours from binding it.
+        StartError: The port is taken. Another server that shares its port would not prevent the second bind.
     """
     try:
         kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -16,6 +16,8 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
+from keraslight_serving.server.running.servable import Servable
+from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.logging import handler
 from keraslight_serving.server.workers.follower import Follower
 from keraslight_serving.server.workers.line import Line
@@ -28,19 +30,24 @@ GRACE = 5.0  # seconds for requests in flight when the supervisor is gone
 class Worker:
     """A worker as its supervisor sees it.
 
+    Args:
+        settings: Settings of its server.
+        place: Its number.
+        commands: What it may call in the supervisor.
+
     Attributes:
-        place: its number; the one that replaces it has the same.
-        keys: of the servables that it holds.
-        call: asks it for something, see `Line.call`.
+        place: Its number, which its replacement gets too.
+        keys: Keys of the servables that it holds.
+        call: Calls a command of the worker, see `Line.call`.
     """
 
-    def __init__(self, options: dict[str, Any], place: int, commands: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, settings: Settings, place: int, commands: dict[str, Callable[..., Any]]) -> None:
         self.place = place
         self.keys: set[int] = set()
         ours, theirs = multiprocessing.Pipe()
-        # Spawned, not forked: gRPC and TensorFlow have threads, which a fork loses.
+        # Spawned, not forked: a fork loses the threads of gRPC and TensorFlow.
         context = multiprocessing.get_context("spawn")
-        self._process = context.Process(target=_work, args=(theirs, options), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
         self._process.start()
         theirs.close()
         line = Line(ours, f"Worker {place} (process {self.pid})", commands)
@@ -49,18 +56,18 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._process.pid or 0
 
     @property
     def exit_code(self) -> int | None:
         return self._process.exitcode
 
     def wait(self) -> None:
-        """Until it is dead."""
+        """Waits until it is dead."""
         multiprocessing.connection.wait([self._process.sentinel])
 
     def end(self, seconds: float) -> None:
-        """Gives it some seconds to end, and ends it."""
+        """Gives it some seconds to end, then kills it."""
         self._process.join(seconds)
         if self._process.is_alive():
             logger.warning("Worker %d did not end in time", self.place)
@@ -71,22 +78,16 @@ class Worker:
 # ---------------------------------------------------------------- in the worker
 
 
-def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any]) -> None:
-    """Obeys the supervisor until it says stop, or is gone."""
+def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Settings) -> None:
+    """Follows the supervisor's commands until it says stop, or is gone."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the supervisor that drains them
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes, but the supervisor drains the workers
     logging.basicConfig(level=logging.INFO, handlers=[handler()])
-    server = ModelServer(**options, make_repository=_follow, shared_port=True)
-    follower: Follower = server.repository
 
-    def stop(grace: float) -> None:
-        stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
-        stopping.start()
-        stopping.join(grace + 1)
-        logging.shutdown()
-        os._exit(0)  # a model that runs on can't be stopped, and Python would wait for it
+    def follow(configs: Sequence[ModelConfig], how: LoadPolicy[Servable], **options: Any) -> Follower:
+        return Follower(how, reload)
 
-    def reload(configs: list[ModelConfig], call: Call) -> None:
+    def reload(configs: Sequence[ModelConfig], call: Call) -> None:
         token = uuid.uuid4().hex
         answer = line.call("reload", configs, call.deadline, token)
         while not futures.wait([answer], 0.05).done:
@@ -97,21 +98,28 @@ def _work(pipe: multiprocessing.connection.Connection, options: dict[str, Any]) 
                 raise
         answer.result()
 
-    commands = {
+    def serve() -> None:
+        server.start()
+
+    def stop(grace: float) -> None:
+        stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+        stopping.start()
+        stopping.join(grace + 1)
+        logging.shutdown()
+        os._exit(0)  # a model that is still running can't be stopped, and Python would wait for it
+
+    server = ModelServer(**{**vars(settings), "make_repository": follow, "shared_port": True})
+    follower: Follower = server.repository
+    commands: dict[str, Callable[..., Any]] = {
         "ready": lambda: None,
         "load": follower.load,
         "show": follower.show,
         "unload": follower.unload,
         "saved_model_loaded": follower.saved_model_loaded,
-        "serve": lambda: server.start() and None,
+        "serve": serve,
         "stop": stop,
     }
     line = Line(pipe, "The supervisor", commands)
-    follower.reload = reload
     line.listen()
-    logger.error("The supervisor is gone: ending")
+    logger.error("The supervisor is gone; exiting")
     stop(GRACE)
-
-
-def _follow(configs: list[ModelConfig], how: LoadPolicy, **options: Any) -> Follower:
-    return Follower(how)

@@ -1,11 +1,41 @@
-"""The engines: each runs signatures of one version folder.
+"""Engines: what runs the signatures of a version folder.
 
-An engine is anything with these:
-
-    name                                    `litert` or `tensorflow`.
-    run(signature, inputs, outputs, call)   signature: str, inputs: alias -> array, outputs: aliases, call: a Call.
-                                            Returns alias -> array, in memory of its own. Called from many threads at a
-                                            time, with inputs that `check_arrays` has passed. Raises StatusError when
-                                            the graph refuses its inputs, or when the call's time is over.
-    close()                                 called once, when no request runs.
+litert.py        `model.tflite`, in LiteRT; _undeclared.py finds the signatures of old files
+saved_model.py   `saved_model.pb`, in TensorFlow
 """
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.running.signatures import Arrays, Outputs
+
+
+class Engine(Protocol):
+    """Runs signatures. Threads share it.
+
+    `keraslight_serving.server.testing.FakeEngine` is one for tests.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in metrics, such as `litert` or `tensorflow`."""
+
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        """Runs one signature; called by many threads at once.
+
+        Args:
+            signature: Name of a signature that the engine has.
+            inputs: All inputs by alias, with dtypes and shapes that `check_arrays` has accepted. Must not be changed.
+            outputs: Aliases of the outputs to return.
+            call: The request. Work that takes long checks it in between.
+
+        Returns:
+            The outputs by alias, in memory that no later run overwrites.
+
+        Raises:
+            StatusError: The graph rejects its inputs, or the call is over.
+        """
+
+    def close(self) -> None:
+        """Frees memory and threads. Called once, when no request is running."""

@@ -1,9 +1,9 @@
-"""Signatures for .tflite files that declare none: those that were converted before the format had them.
+"""Signatures of .tflite files that declare none because they are older than that part of the format.
 
-Their graph has one set of inputs and outputs, with names. Some files describe it further, in metadata that TensorFlow's
-`signature_def_util` wrote: a FlexBuffers map from the names of signatures to serialized SignatureDefs, whose tensors
-are called as in TensorFlow, `x:0`. For all others TensorFlow Serving makes up one signature, whose aliases are the
-names of the tensors, and so does this.
+Their graph has one set of named inputs and outputs. Some files describe it further, in metadata that TensorFlow's
+`signature_def_util` wrote: a FlexBuffers map from signature names to serialized SignatureDefs, whose tensors have
+TensorFlow names, `x:0`. For all other files TensorFlow Serving makes up one signature, whose aliases are the names of
+the tensors, and so does this module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,20 +17,21 @@ from keraslight_serving.wire import serving_pb2 as pb
 _METADATA = b"signature_defs_metadata"
 
 Details = dict[str, dict[str, Any]]
-"""What an interpreter tells of its tensors, by alias."""
+"""An interpreter's description of tensors, by alias."""
 
 
 def undeclared_signatures(
     content: bytes, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]
 ) -> dict[str, tuple[Details, Details]]:
-    """The inputs and the outputs of each signature, by its name.
+    """Returns the inputs and the outputs of each signature, by its name.
 
     Args:
-        content: the file.
-        inputs, outputs: the details of the tensors, from the interpreter.
+        content: Content of the file.
+        inputs: The interpreter's description of the inputs.
+        outputs: The same for the outputs.
 
     Raises:
-        ValueError: the metadata can't be read, or names a tensor that the graph hasn't.
+        ValueError: The metadata can't be read, or names a tensor that the graph doesn't have.
     """
     ends = (_by_name(inputs), _by_name(outputs))
     described = _described(content)
@@ -43,7 +44,7 @@ def undeclared_signatures(
 
 
 def _by_name(tensors: Sequence[dict[str, Any]]) -> Details:
-    """By their names as TensorFlow has them, but for the output's number where two differ in nothing else."""
+    """By TensorFlow name, which keeps the number of the output only where two names differ in nothing else."""
     found: Details = {}
     for detail in tensors:
         name = detail["name"].partition(":")[0]
@@ -62,7 +63,7 @@ def _find(infos: Mapping[str, pb.TensorInfo], tensors: Details) -> Details:
 
 
 def _described(content: bytes) -> dict[str, pb.SignatureDef]:
-    from ai_edge_litert.schema_py_generated import Model  # large, and of use for old files only
+    from ai_edge_litert.schema_py_generated import Model  # large, and only old files need it
 
     model = Model.GetRootAs(content)
     for number in range(model.MetadataLength()):

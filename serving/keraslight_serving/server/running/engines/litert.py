@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,56 +12,60 @@ from ai_edge_litert.interpreter import Interpreter
 from keraslight_serving.server.base.call import Call, expired
 from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.running.engines._undeclared import Details, undeclared_signatures
-from keraslight_serving.server.running.signatures import declared_shape
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
-# Rows that run at a time. Larger batches go through in slices: an interpreter keeps the memory of its largest batch,
-# and on a CPU a row in a batch takes no less time than one alone (small MobileNetV4: 4.7 ms, in a batch of 8 5.5 ms).
+# Rows that run at a time; larger batches run in slices. An interpreter keeps the memory of its largest batch, and on a
+# CPU a row of a batch takes no less time than a row alone (small MobileNetV4: 4.7 ms alone, 5.5 ms in a batch of 8).
 SLICE_ROWS = 8
+
+_Layout = tuple[str, tuple[tuple[str, tuple[int, ...]], ...]]  # a signature, and the shape of each input
 
 
 class LiteRTEngine:
     """A pool of interpreters over one file.
 
-    An interpreter serves one request at a time, so that `interpreters` requests run at once and others wait. The first
-    one is made (and tried) at once, the rest when they are needed. Each keeps the memory layout of its last request,
-    and a request gets one with its own layout where such a one is idle. There is not one for every batch size: each
-    packs the weights anew (25 MB for a small MobileNetV4), and laying out for a number of rows that it has had before
-    takes 0.1 ms.
+    An interpreter serves one request at a time: `interpreters` requests run at once and others wait. The first
+    interpreter is created, and tried, at once, the others on demand. Each keeps the memory layout of its last request,
+    and a request prefers an idle interpreter with its own layout. There is not one per batch size, because each packs
+    the weights again (25 MB for a small MobileNetV4), and returning to a batch size it has had before takes 0.1 ms.
 
     Args:
-        path: the .tflite file. Signatures with strings are left out: LiteRT's need TensorFlow's kernels.
-        threads: CPU threads of one interpreter.
-        interpreters: size of the pool.
-        undeclared: give a file that declares no signatures those of `_undeclared.py`.
+        path: The .tflite file. Its signatures with strings are left out, since LiteRT needs TensorFlow's kernels for
+            them.
+        threads: CPU threads per interpreter.
+        interpreters: Size of the pool.
+        undeclared: Whether a file that declares no signatures gets those of `_undeclared.py`.
 
     Raises:
-        OSError: the file can't be read.
+        OSError: The file can't be read.
         ValueError, RuntimeError: LiteRT can't load the file, or can't run it on zeros.
     """
 
     name = "litert"
 
     def __init__(self, path: Path, *, threads: int, interpreters: int, undeclared: bool = True) -> None:
-        # Not by its path: LiteRT maps files, and one that is overwritten in place would end the process (SIGBUS).
+        # Not by its path: LiteRT maps files into memory, and overwriting one in place would kill the process (SIGBUS).
         self._content = path.read_bytes()
         self._threads, self._undeclared = threads, undeclared
         self._making = threading.Lock()
         first = self._make()
         self.signatures = {name: s for name, s in first.signatures().items() if _is_numeric(s)}
-        self._columns = {name: _columns(s) for name, s in self.signatures.items()}
+        # Inputs that are declared as columns, (rows, 1).
+        self._columns = {
+            name: {alias for alias, (_, shape) in s.inputs.items() if shape is not None and shape[1:] == (1,)}
+            for name, s in self.signatures.items()
+        }
         self._slice_rows = {name: self._most_rows(first, name) for name in self.signatures}
-        # Threads of its own, one for each interpreter: they stay on their CPUs. In the callers' threads, which sleep
-        # and wake up elsewhere, the same network takes a quarter longer when all CPUs are busy.
+        # One thread per interpreter: threads of the pool stay on their CPUs. In the callers' threads, which sleep and
+        # wake up on another CPU, the same network takes a quarter longer when all CPUs are busy.
         self._pool = ThreadPoolExecutor(interpreters, thread_name_prefix="litert")
         self._idle_lock = threading.Lock()
         self._idle = [first]
 
-    def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
-    ) -> dict[str, np.ndarray]:
-        """Runs a signature. Inputs of another dtype than the file's are cast on their way in, vectors made columns."""
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        """See `Engine.run`. Inputs are cast to the file's dtypes; vectors become columns where those are declared."""
         if columns := self._columns[signature]:
             inputs = {name: a[:, None] if a.ndim == 1 and name in columns else a for name, a in inputs.items()}
         rows = {len(array) for array in inputs.values() if array.ndim}
@@ -69,25 +73,23 @@ class LiteRTEngine:
             raise invalid(f"All inputs must have the same number of rows. Received: {sorted(rows)}")
         running = self._pool.submit(self._run, signature, inputs, outputs, max(rows, default=1), call)
         try:
-            return running.result(_seconds_left(call))
+            return running.result(None if call.deadline is None else max(0, call.deadline - time.monotonic()))
         except TimeoutError:
             if running.cancel():
                 raise expired() from None
-            return running.result()  # it has begun: its memory must stay until it ends
+            return running.result()  # it is running: its memory must stay until it ends
 
     def close(self) -> None:
-        """Lets go of the interpreters and their threads."""
+        """Frees the interpreters and their threads."""
         self._pool.shutdown(wait=False)
         self._idle.clear()
 
-    def _run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], total: int, call: Call
-    ) -> dict[str, np.ndarray]:
+    def _run(self, signature: str, inputs: Arrays, outputs: Sequence[str], total: int, call: Call) -> Outputs:
         step = self._slice_rows[signature]
         network = None
         try:
             parts = []
-            network = self._take((signature, _shapes(inputs)) if total <= step else None)
+            network = self._take(_layout(signature, inputs) if total <= step else None)
             for start in range(0, total, step):
                 call.check()
                 part = inputs
@@ -97,7 +99,7 @@ class LiteRTEngine:
             if len(parts) > 1:
                 parts = [{name: np.concatenate([part[name] for part in parts]) for name in outputs}]
         except (ValueError, RuntimeError) as error:
-            # Half-resized tensors would haunt the next request: a new interpreter will take this one's place.
+            # Half-resized tensors would break the next request, so a new interpreter takes this one's place.
             network = None
             raise invalid(f"LiteRT can't run signature {signature!r} on these inputs: {error}") from error
         finally:
@@ -106,8 +108,8 @@ class LiteRTEngine:
                     self._idle.append(network)
         return parts[0]
 
-    def _take(self, layout: tuple | None) -> "_Network":
-        """An idle interpreter, best one with this layout, else the last that was used; or a new one."""
+    def _take(self, layout: _Layout | None) -> "_Network":
+        """Takes an idle interpreter, with this layout if possible, else the one used last; or creates one."""
         with self._idle_lock:
             for i in reversed(range(len(self._idle))):
                 if self._idle[i].layout == layout:
@@ -121,17 +123,17 @@ class LiteRTEngine:
             return _Network(self._content, self._threads, self._undeclared)
 
     def _most_rows(self, network: "_Network", signature: str) -> int:
-        """How many rows may run at a time; runs the model on zeros, so that a broken one fails here.
+        """Returns how many rows may run at a time. Runs the model on zeros, so that a broken one fails here.
 
-        Some files were converted for one image and have that 1 written into a reshape: with more rows they fail, or
-        mix them up. Those run row by row, and so do files that take images of any size: there is no size to try.
+        Some files were converted for one image, with that 1 written into a reshape: with more rows they fail, or mix
+        them up. Those run row by row, and so do files that take images of any size, since there is no size to try.
         """
         declared = self.signatures[signature]
-        shapes = {name: declared_shape(info) for name, info in declared.inputs.items()}
+        shapes = {name: shape or () for name, (_, shape) in declared.inputs.items()}
         if any(-1 in shape[1:] for shape in shapes.values()):
             return 1
 
-        def zeros(rows: int) -> dict[str, np.ndarray]:
+        def zeros(rows: int) -> Outputs:
             return {name: np.zeros([rows, *shape[1:]] if shape else [], np.uint8) for name, shape in shapes.items()}
 
         network.run(signature, zeros(1), list(declared.outputs))
@@ -145,17 +147,17 @@ class LiteRTEngine:
 class _Network:
     """An interpreter, for one caller at a time.
 
-    A file with one signature, or none of its own, is run by the numbers of its tensors: inputs are written (and cast)
-    where the interpreter reads them, and only outputs that are asked for are copied out. For the signature runners that
-    files with several need, each input is copied once more.
+    A file with at most one signature is run by tensor numbers: inputs are written, and cast, where the interpreter
+    reads them, and only requested outputs are copied out. Files with more signatures need runners, which copy each
+    input once more.
 
     Attributes:
-        layout: the signature and the shapes that memory is laid out for; None: not known.
+        layout: What the memory is laid out for; None if unknown.
     """
 
     def __init__(self, content: bytes, threads: int, undeclared: bool) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
-        self.layout: tuple | None = None
+        self.layout: _Layout | None = None
         names = list(self._interpreter.get_signature_list())
         # Details of the inputs and the outputs, by alias, of the signatures that need no runner.
         self._details: dict[str, tuple[Details, Details]] = {}
@@ -163,12 +165,12 @@ class _Network:
             ends = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             self._details = undeclared_signatures(content, *ends)
         elif len(names) == 1:
-            # Runners must not be kept: they hold the interpreter, which then refuses to show its memory.
+            # Runners must not be kept: while they hold the interpreter, it doesn't give access to its memory.
             runner = self._interpreter.get_signature_runner(names[0])
             self._details = {names[0]: (runner.get_input_details(), runner.get_output_details())}
 
-    def signatures(self) -> dict[str, pb.SignatureDef]:
-        """What the file declares, as SignatureDefs whose first dimension, the rows, is free."""
+    def signatures(self) -> dict[str, Signature]:
+        """Returns what the file declares, with a free first dimension (the rows)."""
         if self._details:
             return {name: _signature(name, *ends) for name, ends in self._details.items()}
         found = {}
@@ -177,17 +179,17 @@ class _Network:
             found[name] = _signature(name, runner.get_input_details(), runner.get_output_details())
         return found
 
-    def run(self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict[str, np.ndarray]:
-        """Raises ValueError or RuntimeError for inputs that don't fit; the object is of no use then."""
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Outputs:
+        """Raises ValueError or RuntimeError for inputs that don't fit; the object is unusable then."""
         interpreter = self._interpreter
+        layout = _layout(signature, inputs)
         if signature not in self._details:
             runner = interpreter.get_signature_runner(signature)
             details = runner.get_input_details()
-            answers = runner(**{name: array.astype(details[name]["dtype"]) for name, array in inputs.items()})
-            self.layout = (signature, _shapes(inputs))
-            return {name: answers[name] for name in outputs}
+            found = runner(**{name: array.astype(details[name]["dtype"]) for name, array in inputs.items()})
+            self.layout = layout
+            return {name: found[name] for name in outputs}
         details, answers = self._details[signature]
-        layout = (signature, _shapes(inputs))
         if layout != self.layout:
             self.layout = None
             for name, array in inputs.items():
@@ -200,20 +202,11 @@ class _Network:
         return {name: interpreter.get_tensor(answers[name]["index"]) for name in outputs}
 
 
-def _columns(signature: pb.SignatureDef) -> frozenset[str]:
-    """The inputs that are declared (rows, 1)."""
-    return frozenset(name for name, info in signature.inputs.items() if declared_shape(info)[1:] == (1,))
+def _layout(signature: str, inputs: Arrays) -> _Layout:
+    return signature, tuple(sorted((name, array.shape) for name, array in inputs.items()))
 
 
-def _shapes(inputs: Mapping[str, np.ndarray]) -> tuple:
-    return tuple(sorted((name, array.shape) for name, array in inputs.items()))
-
-
-def _seconds_left(call: Call) -> float | None:
-    return None if call.deadline is None else max(0, call.deadline - time.monotonic())
-
-
-def _signature(name: str, inputs: Mapping[str, dict], outputs: Mapping[str, dict]) -> pb.SignatureDef:
+def _signature(name: str, inputs: Details, outputs: Details) -> Signature:
     signature = pb.SignatureDef(method_name="tensorflow/serving/predict")
     for details, infos in ((inputs, signature.inputs), (outputs, signature.outputs)):
         for alias, detail in details.items():
@@ -227,9 +220,9 @@ def _signature(name: str, inputs: Mapping[str, dict], outputs: Mapping[str, dict
             shape = detail["shape_signature"] if len(detail["shape_signature"]) else detail["shape"]
             for i, size in enumerate(shape):
                 info.tensor_shape.dim.add(size=-1 if i == 0 else int(size))
-    return signature
+    return Signature.of(signature)
 
 
-def _is_numeric(signature: pb.SignatureDef) -> bool:
-    infos = [*signature.inputs.values(), *signature.outputs.values()]
-    return all(info.dtype != pb.DT_STRING for info in infos)
+def _is_numeric(signature: Signature) -> bool:
+    declared = [*signature.inputs.values(), *signature.outputs.values()]
+    return all(dtype != pb.DT_STRING for dtype, _ in declared)

@@ -1,59 +1,63 @@
-"""Runs the signatures of a SavedModel in TensorFlow, which is imported at the first need."""
+"""Runs the signatures of a SavedModel in TensorFlow, which is imported on first use."""
 
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import grpc
-import numpy as np
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import CODES, StatusError, invalid
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 
 
 class SavedModelEngine:
     """A SavedModel in a TF1 session, as TensorFlow Serving runs it.
 
-    Several times faster per call than the signature functions of `tf.saved_model.load`, and its error texts are
-    TensorFlow Serving's.
+    This is several times faster per call than the signature functions of `tf.saved_model.load`, and the error texts
+    are TensorFlow Serving's.
 
     Args:
-        folder: holds `saved_model.pb` and `variables/`.
-        signatures: those of its `serve` graph.
+        folder: Folder with `saved_model.pb` and `variables/`.
+        signatures: Signatures of its `serve` graph.
     """
 
     name = "tensorflow"
 
-    def __init__(self, folder: Path, signatures: Mapping[str, pb.SignatureDef]) -> None:
+    def __init__(self, folder: Path, signatures: Mapping[str, Signature]) -> None:
         self._folder = folder
         self._signatures = signatures
         self._lock = threading.Lock()
-        self._session = None
+        self._session: _Session | None = None
 
     @property
     def loaded(self) -> bool:
+        """Whether the SavedModel is in memory."""
         return self._session is not None
 
-    def load(self) -> None:
-        """Loads the SavedModel, unless that is done.
+    def load(self) -> "_Session":
+        """Loads the SavedModel unless it is loaded.
 
         Raises:
-            StatusError: tensorflow is not installed, or can't load the folder.
+            StatusError: TensorFlow is not installed, or can't load the folder.
         """
         with self._lock:
             if self._session is None:
                 self._session = self._open()
+            return self._session
 
-    def run(
-        self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], call: Call
-    ) -> dict[str, np.ndarray]:
-        if not self.loaded:
-            self.load()
-            call.check()  # that took seconds
-        return self._session.run(self._signatures[signature], inputs, outputs)
+    def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
+        """See `Engine.run`; loads the SavedModel on first use."""
+        session = self._session
+        if session is None:
+            session = self.load()
+            call.check()  # loading takes seconds
+        return session.run(self._signatures[signature].definition, inputs, outputs)
 
     def close(self) -> None:
+        """Closes the session."""
         if self._session is not None:
             self._session.close()
 
@@ -70,14 +74,14 @@ class SavedModelEngine:
             return _Session(tf, self._folder)
         except tf.errors.OpError as error:
             raise StatusError(CODES[error.error_code], error.message) from error
-        except (OSError, RuntimeError, ValueError) as error:  # what tf.compat.v1's loader raises in Python
+        except (OSError, RuntimeError, ValueError) as error:  # the Python part of tf.compat.v1's loader
             raise StatusError(grpc.StatusCode.UNKNOWN, str(error)) from error
 
 
 class _Session:
-    """A loaded graph and its session."""
+    """A loaded graph and its session. `tf`: the module `tensorflow`."""
 
-    def __init__(self, tf, folder: Path) -> None:
+    def __init__(self, tf: Any, folder: Path) -> None:
         self._graph = tf.Graph()
         self._errors = tf.errors
         with self._graph.as_default():
@@ -88,9 +92,9 @@ class _Session:
                 self._session.close()
                 raise
 
-    def run(self, signature: pb.SignatureDef, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> dict:
+    def run(self, signature: pb.SignatureDef, inputs: Arrays, outputs: Sequence[str]) -> Outputs:
         # Session.run casts feeds and compares shapes in Python, with other texts than TensorFlow Serving's and four
-        # times slower; make_callable goes the same way. The call under them is what TensorFlow Serving calls, too.
+        # times slower, and so does make_callable. TensorFlow Serving, too, calls the function below them.
         from tensorflow.python.client.pywrap_tf_session import TF_SessionRun_wrapper
 
         feeds = {self._tensor(signature.inputs[alias].name): array for alias, array in inputs.items()}
@@ -100,15 +104,15 @@ class _Session:
         except self._errors.OpError as error:
             raise StatusError(CODES[error.error_code], error.message) from error
         except UnicodeDecodeError as error:
-            # The text of a refusal quotes what was sent ("Could not parse example input, value: ..."), and Python can't
-            # make a str of it. Only inputs bring such bytes, and the error still holds them.
+            # The error text quotes what was sent ("Could not parse example input, value: ..."), and Python can't decode
+            # it. Only inputs contain such bytes, and the exception still holds them.
             raise invalid(error.object.decode(errors="backslashreplace")) from error
         return dict(zip(outputs, arrays, strict=True))
 
     def close(self) -> None:
         self._session.close()
 
-    def _tensor(self, name: str):
+    def _tensor(self, name: str) -> Any:
         try:
             return self._graph.get_tensor_by_name(name)._as_tf_output()
         except (KeyError, ValueError) as error:  # the initializer's output is an operation

@@ -1,8 +1,7 @@
-"""The run folder: what a training leaves on the disk, and how it is read back."""
+"""The run folder: the files that a training run writes, and how to read them."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -15,29 +14,31 @@ from typing import Any
 import keras
 import numpy as np
 
-import keraslight.layers  # noqa: F401  its layers register themselves, so that best.keras can be read
+import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
+from keraslight._files import replacing, write_file
+from keraslight._pictures import new_figure
 from keraslight.errors import InvalidArgumentError
-from keraslight.training._extras import require
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
+FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
 
 Row = dict[str, float]
-"""One epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
+"""Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
 
 
 def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]:
-    """Reads back what `train` left in its run folder, also of a training that was stopped early.
+    """Loads the best model from a run folder, even if its training hasn't finished.
 
     Args:
-        path: The `run_dir` that was given to `train`.
+        path: The `run_dir` passed to `train`.
 
     Returns:
-        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, classes). And the content of
+        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, classes); and the content of
         model.json: "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`),
         "seed", "distillation" (None without a teacher), "metrics" and "versions".
 
     Raises:
-        InvalidArgumentError: `path` is not a run folder.
+        InvalidArgumentError: `path` isn't a run folder.
     """
     folder = pathlib.Path(path)
     missing = [name for name in (INFO, BEST) if not (folder / name).is_file()]
@@ -54,33 +55,33 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
 
 
 class RunFolder:
-    """Writes and reads the files of one run. Every file is replaced at once, so that a kill can't leave half of one."""
+    """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = pathlib.Path(path)
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob("writing.*"):  # of a run that was killed while it wrote
-            leftover.unlink()
+        for leftover in (file for name in FILES for file in self.path.glob(f".*.{name}")):
+            leftover.unlink()  # of a run that was killed while writing
 
     def clear(self) -> None:
-        """Removes the files of an earlier run, and no other file."""
-        for name in (STATE, BEST, INFO, HISTORY, CURVES):  # the state first: without it nothing can be resumed
+        """Removes the files of an earlier run, but no others."""
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
 
     def save_best(self, model: keras.Model) -> None:
         """Replaces the best checkpoint."""
-        with self._replace(BEST) as temporary:
+        with replacing(self.path / BEST) as temporary:
             model.save(temporary)
 
     def load_best(self, model: keras.Model) -> None:
-        """Gives `model` the best checkpoint's weights."""
+        """Loads the weights of the best checkpoint into `model`."""
         if not (self.path / BEST).is_file():
             raise _damaged(self.path, f"no {BEST}")
         model.load_weights(self.path / BEST)
 
     def save_info(self, info: dict[str, Any]) -> None:
         """Replaces model.json."""
-        self._write(INFO, json.dumps(info, indent=2) + "\n")
+        write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
 
     def save_history(self, history: list[Row]) -> None:
         """Replaces history.csv."""
@@ -88,12 +89,11 @@ class RunFolder:
         writer = csv.DictWriter(table, history[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
-        self._write(HISTORY, table.getvalue())
+        write_file(self.path / HISTORY, table.getvalue())
 
     def save_curves(self, history: list[Row]) -> None:
         """Replaces the plot of loss and accuracy over the epochs."""
-        # A Figure of its own, not pyplot: pyplot picks a window system and keeps every figure for ever.
-        figure = require("matplotlib.figure", "matplotlib").Figure(figsize=(10, 4), layout="constrained")
+        figure = new_figure(10, 4)
         epochs = [row["epoch"] for row in history]
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             axes.plot(epochs, [row[metric] for row in history], marker=".", label="training (augmented)")
@@ -101,29 +101,29 @@ class RunFolder:
             axes.set(xlabel="epoch", ylabel=metric)
             axes.grid(alpha=0.3)
             axes.legend()
-        with self._replace(CURVES) as temporary:
+        with replacing(self.path / CURVES) as temporary:
             figure.savefig(temporary)
 
     def save_state(self, model: keras.Model, history: list[Row], identity: dict[str, Any]) -> None:
-        """Replaces all that a resume needs. The last thing that an epoch writes, so that it vouches for the others."""
-        arrays = {f"{index:05d}": np.asarray(value) for index, value in enumerate(_variables(model))}
+        """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete."""
+        arrays: dict[str, Any] = {f"{index:05d}": np.asarray(value) for index, value in enumerate(_variables(model))}
         meta = json.dumps({"history": history, "identity": identity})
-        with self._replace(STATE) as temporary:
+        with replacing(self.path / STATE) as temporary:
             np.savez(temporary, meta=np.asarray(meta), **arrays)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
-        """Restores a compiled model and its optimizer after the last finished epoch.
+        """Restores a compiled model and its optimizer to the state after the last finished epoch.
 
         Returns:
-            The history so far; empty, and nothing restored, if there is no run to resume.
+            The history so far; empty if there is no run to resume.
 
         Raises:
-            InvalidArgumentError: the run has another identity (recipe, data, model), or its state can't be read.
+            InvalidArgumentError: The run has another identity (recipe, data, model), or its state can't be read.
         """
         if not (self.path / STATE).is_file():
             return []
         try:
-            with np.load(self.path / STATE) as state:
+            with (self.path / STATE).open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
                 meta = json.loads(str(state["meta"]))
                 arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -131,34 +131,23 @@ class RunFolder:
         differences = list(_differences(meta["identity"], json.loads(json.dumps(identity))))
         if differences:
             raise InvalidArgumentError(
-                "A run can only be resumed with the recipe, the data and the model that it began with. To start "
-                f"afresh, pass another `run_dir` or `resume=False`, which overwrites the run. Received: {self.path}, "
-                f"where {'; '.join(differences)}."
+                "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
+                f"pass another `run_dir` or `resume=False`, which overwrites the run. Received: {self.path}, where "
+                f"{'; '.join(differences)}."
             )
         for variable, array in zip(_variables(model), arrays, strict=True):
             variable.assign(array)
         return meta["history"]
 
-    def _write(self, name: str, text: str) -> None:
-        with self._replace(name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _replace(self, name: str) -> Iterator[pathlib.Path]:
-        """A path to write to; takes the place of `name` at once when it is complete."""
-        temporary = self.path / f"writing.{name}"  # before the name: Keras, NumPy and matplotlib look at the suffix
-        yield temporary
-        os.replace(temporary, self.path / name)
-
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
-    """Weights, statistics, the state of random layers, and the optimizer's moments and step count."""
-    trained = getattr(model, "student", model)  # a distiller's teacher does not change
+    """Weights, statistics, states of random layers, and the optimizer's moments and step count."""
+    trained = getattr(model, "student", model)  # a distiller's teacher doesn't change
     return [*trained.variables, *model.optimizer.variables]
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Compares two JSON values and names the innermost fields that differ."""
+    """Compares two JSON values; yields the innermost fields that differ."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             yield from _differences(before.get(key), now.get(key), f"{name}.{key}" if name else key)
@@ -168,6 +157,6 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _damaged(path: pathlib.Path, what: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        "A run to resume must be complete. To start afresh, pass another `run_dir` or `resume=False`, which "
-        f"overwrites the run. Received: {path}, {what}."
+        "A run to resume must be complete. To start over, pass another `run_dir` or `resume=False`, which overwrites "
+        f"the run. Received: {path}, {what}."
     )

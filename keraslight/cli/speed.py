@@ -1,4 +1,4 @@
-"""`keraslight latency` and `keraslight lint-model`: what a model takes on this machine, and why."""
+"""`keraslight latency` and `keraslight lint-model`: the speed of a model on this machine, and what limits it."""
 
 from __future__ import annotations
 
@@ -7,49 +7,33 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from typer import Option
 
-Model = Annotated[str, typer.Argument(help="A model's name or published id.", metavar="MODEL")]
-Size = Annotated[
-    int | None, typer.Option(help="Side of the image in pixels. [default: the model's]", show_default=False)
-]
+from keraslight.cli._common import Name, Size, console, create
 
-
-class Engine(enum.StrEnum):
-    """What runs a model that is timed."""
-
-    keras = "keras"
-    saved_model = "saved_model"
-    litert = "litert"
-
-
-class Guideline(enum.StrEnum):
-    """What `lint-model` looks at."""
-
-    G1 = "G1"
-    G2 = "G2"
-    G3 = "G3"
-    G4 = "G4"
-
-
-ENGINES, THREADS, GUIDELINES = list(Engine), [1, 2], list(Guideline)  # what is timed and looked at by default
+Engine = enum.StrEnum("Engine", ["keras", "saved_model", "litert"])
+Guideline = enum.StrEnum("Guideline", {"G1": "G1", "G2": "G2", "G3": "G3", "G4": "G4"})
+ENGINES, THREADS, GUIDELINES = list(Engine), [1, 2], list(Guideline)
 
 
 def latency(
-    name: Model,
+    name: Name,
     size: Size = None,
-    engine: Annotated[list[Engine], typer.Option(help="What to time; give it again for several.")] = ENGINES,
-    threads: Annotated[list[int], typer.Option(help="Threads of LiteRT; give it again for several.", min=1)] = THREADS,
-    batch: Annotated[int, typer.Option(help="Images a call.", min=1)] = 1,
-    repeats: Annotated[int, typer.Option(help="Timed calls of each engine.", min=1)] = 100,
-    seed: Annotated[int, typer.Option(help="Seed of the images and of the engines' order.")] = 0,
+    engine: Annotated[list[Engine], Option(help="Runtime to time; repeatable.")] = ENGINES,
+    threads: Annotated[list[int], Option(help="Number of LiteRT threads; repeatable.", min=1)] = THREADS,
+    batch: Annotated[int, Option(help="Images per call.", min=1)] = 1,
+    repeats: Annotated[int, Option(help="Timed calls per runtime.", min=1)] = 100,
+    seed: Annotated[int, Option(help="Random seed for the images and the order of the calls.")] = 0,
 ) -> None:
-    """Time a model on this machine with Keras, as a SavedModel and as a LiteRT file, turn by turn."""
+    """Measure a model's latency in Keras, as a SavedModel and in LiteRT.
+
+    The calls are interleaved, so that all runtimes see the same machine load.
+    """
     from rich.progress import Progress
 
     from keraslight import analysis
-    from keraslight.cli.app import _build, console
 
-    model = _build(name, size)
+    model = create(name, size)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Building the engines", total=None)
         rows = analysis.latency(
@@ -63,9 +47,15 @@ def latency(
         )
     side = model.input_shape[1]
     table = Table(
-        "engine", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", title=f"{model.name}, {batch} x {side} px",
-        caption=f"{repeats} calls of each, turn by turn, warm-up left out. TensorFlow has its own threads.",
-    )  # fmt: skip
+        "engine",
+        "threads",
+        "p50 ms",
+        "p90 ms",
+        "p99 ms",
+        "images/s",
+        title=f"{model.name}, {batch} x {side} px",
+        caption=f"{repeats} interleaved calls each, after a warm-up. TensorFlow uses its own thread pools.",
+    )
     for row in rows:
         threads_of = "TensorFlow's" if row.threads is None else str(row.threads)
         times = (f"{value:,.2f}" for value in (row.p50, row.p90, row.p99))
@@ -74,19 +64,19 @@ def latency(
 
 
 def lint_model(
-    name: Model,
+    name: Name,
     size: Size = None,
-    select: Annotated[list[Guideline], typer.Option(help="What to look at; give it again for several.")] = GUIDELINES,
-    exit_zero: Annotated[bool, typer.Option("--exit-zero", help="Exit with 0 in spite of findings.")] = False,
+    select: Annotated[list[Guideline], Option(help="Guideline to check; repeatable.")] = GUIDELINES,
+    exit_zero: Annotated[bool, Option("--exit-zero", help="Exit 0 even if there are findings.")] = False,
 ) -> None:
-    """Show where a model breaks ShuffleNet V2's four guidelines for speed, and what that costs on this machine.
+    """Check a model against ShuffleNet V2's four guidelines for speed.
 
-    Exits with 1 if there are findings.
+    Estimates the cost of each violation on this machine. Exits with code 1 if
+    there are findings.
     """
     from keraslight import analysis
-    from keraslight.cli.app import _build, console
 
-    model = _build(name, size)
+    model = create(name, size)
     findings = analysis.lint_model(model, select=[each.value for each in select])
     bandwidth, overhead = analysis.memory_bandwidth(), analysis.operation_overhead()
     moved = analysis.profile(model).access_bytes
@@ -114,8 +104,9 @@ def lint_model(
         table.add_row(f"{len(own)} findings", share, *[""] * 4, f"{took:.3f}")
         console.print(table)
     console.print(
-        f"Extra ms (an estimate): what is moved beyond the least, at {bandwidth / 1e9:.1f} GB/s that one thread copies "
-        f"here (less where maps stay in a cache), and {1000 * overhead:.2f} microseconds for each start within a block."
+        f"Extra ms is an estimate: memory access above the minimum at {bandwidth / 1e9:.1f} GB/s that one thread "
+        f"copies here (less if feature maps stay in a cache), plus {1000 * overhead:.2f} microseconds for each start "
+        "within a block."
     )
     if findings and not exit_zero:
         raise typer.Exit(1)

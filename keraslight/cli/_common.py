@@ -1,0 +1,207 @@
+"""What several commands share: the consoles, the options, and the loaders of models and images."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from typer import Argument, Option
+
+from keraslight.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    import keras
+
+    from keraslight.preprocessing import Preprocessing
+    from keraslight.training import Distillation, ImageData
+
+console = Console()
+if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+    console.width = 150  # tables must not be wrapped in a log
+error_console = Console(stderr=True)
+
+Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL")]
+Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
+Source = Annotated[str, Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL")]
+SourceSize = Annotated[
+    int | None,
+    Option(help="Side of the square input, in pixels; for a model name only.", show_default="the model's own"),
+]
+SourceWeights = Annotated[
+    str | None, Option(help='"imagenet" or a weights file; for a model name only.', show_default="random")
+]
+Labels = Annotated[
+    Path | None,
+    Option(
+        help="Text file with one class name per line.",
+        exists=True,
+        dir_okay=False,
+        show_default="the run's, or ImageNet's for 1,000 classes",
+    ),
+]
+Data = Annotated[
+    str, Option(help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.')
+]
+Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
+Run = Annotated[Path, Argument(help="Run folder written by `keraslight train`.", metavar="RUN")]
+NewRun = Annotated[Path, Option(help="Run folder to write, as input for `export`, `litert` and `quantize`.")]
+Teacher = Annotated[str | None, Option(help="Trained model to distill: a run folder, a .keras file, or a model name.")]
+TeacherWeights = Annotated[
+    str | None, Option(help='"imagenet" or a weights file; for a teacher given by name only.', show_default="imagenet")
+]
+Temperature = Annotated[float | None, Option(help="Distillation temperature, above 0.", show_default="4")]
+Alpha = Annotated[
+    float | None, Option(help="Weight of the true labels in the distillation loss, 0 to 1.", show_default="0.1")
+]
+
+
+def save_table(table: Table, file: Path) -> None:
+    """Writes a table as text."""
+    with file.open("w", encoding="utf-8") as stream:
+        Console(file=stream, width=160).print(table)
+
+
+class Loaded(NamedTuple):
+    """A model that takes raw pixels, and what is known about it.
+
+    Attributes:
+        model: The model.
+        labels: Its class names, or None.
+        preprocessing: How images are resized, cropped and normalized for it, or None.
+        metrics: Figures measured by its training.
+    """
+
+    model: keras.Model
+    labels: list[str] | None
+    preprocessing: Preprocessing | None
+    metrics: dict[str, float]
+
+
+def create(name: str, size: int | None) -> keras.Model:
+    """The model of that name with random weights, for square images with a side of `size` pixels."""
+    import keraslight
+
+    return keraslight.create_model(name, input_shape=(size, size, 3) if size else None)
+
+
+def load_source(
+    source: str,
+    weights: str | None = None,
+    size: int | None = None,
+    labels: Path | None = None,
+    *,
+    normalize: bool = True,
+    images: ImageData | None = None,
+) -> Loaded:
+    """Loads the model of a run folder or a .keras file, or creates one by name.
+
+    Args:
+        source: Run folder, .keras file, or model name.
+        weights: Weights for a model name.
+        size: Side of the input for a model name, in pixels.
+        labels: Text file with one class name per line, which replaces the known names.
+        normalize: Whether a model created by name normalizes raw pixels.
+        images: Images that a model created by name must take, with their own preprocessing where the model has no
+            checkpoint that defines one.
+
+    Raises:
+        InvalidArgumentError: Weights or a size are given for a saved model, or the model doesn't exist.
+    """
+    import keraslight
+    from keraslight.graph import own_preprocessing
+    from keraslight.labels import imagenet_labels
+    from keraslight.preprocessing import Preprocessing
+    from keraslight.training import load_run
+
+    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
+    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
+    if (is_run or is_file) and (weights is not None or size is not None):
+        raise InvalidArgumentError(
+            "`--weights` and `--size` are for a model's name. "
+            f"Received: --weights {weights}, --size {size} with {source}."
+        )
+    if is_run:
+        model, details = load_run(source)
+        spec = details.get("preprocessing")
+        spec = spec and Preprocessing.from_dict(spec)
+        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
+    if is_file:
+        model, known = keraslight.load_model(source), None
+    else:
+        spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
+        shape = images.image_shape if images else (size, size, 3) if size else None
+        model = keraslight.create_model(
+            source, weights=weights, input_shape=shape, preprocessing=(normalize and spec) or False
+        )
+        known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
+    return Loaded(model, given or known, own_preprocessing(model), {})
+
+
+def load_images(data: str, spec: Preprocessing | None) -> ImageData:
+    """Loads the images named by `--data`, prepared as a model expects them.
+
+    Raises:
+        InvalidArgumentError: The model's preprocessing is unknown.
+    """
+    from keraslight import training
+
+    spec = known_preprocessing(spec, "--data")
+    return training.load_digits(spec) if data == "digits" else training.load_directory(data, spec)
+
+
+def known_preprocessing(spec: Preprocessing | None, option: str) -> Preprocessing:
+    """The preprocessing of a model, for an option that reads images.
+
+    Raises:
+        InvalidArgumentError: It is unknown.
+    """
+    if spec is None:
+        raise InvalidArgumentError(f"`{option}` needs a model that defines its preprocessing. Received: one without.")
+    return spec
+
+
+def load_teacher(
+    teacher: str | None,
+    images: ImageData,
+    weights: str | None = None,
+    *,
+    temperature: float | None = None,
+    alpha: float | None = None,
+) -> Distillation | None:
+    """The distillation that `--teacher` and its options describe, or None without a teacher.
+
+    Args:
+        teacher: Run folder, .keras file, or name of a model with as many classes as the images.
+        images: Training images.
+        weights: Weights for a teacher given by name; None for the published ImageNet weights.
+        temperature: Distillation temperature; None for the default.
+        alpha: Weight of the true labels; None for the default.
+
+    Raises:
+        InvalidArgumentError: The teacher doesn't exist or has other labels, or an option requires a teacher.
+    """
+    from keraslight.training import Distillation
+
+    settings = {"temperature": temperature, "alpha": alpha}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if teacher is None:
+        if given or weights is not None:
+            options = given if weights is None else {**given, "teacher-weights": weights}
+            flags = " ".join(f"--{name}={value}" for name, value in options.items())
+            raise InvalidArgumentError(f"These options need `--teacher`. Received: {flags}.")
+        return None
+    saved = Path(teacher).exists()
+    if weights is not None and saved:
+        raise InvalidArgumentError(
+            f"`--teacher-weights` must come with a model's name. Received: {weights}, for the file or folder {teacher}."
+        )
+    model, labels, _, _ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
+    if Path(teacher).is_dir() and list(labels or ()) != list(images.labels):
+        raise InvalidArgumentError(
+            f"`--teacher` must have the images' classes, {list(images.labels)}. Received: a run with {labels}."
+        )
+    return Distillation(model, **given)

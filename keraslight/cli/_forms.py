@@ -1,0 +1,134 @@
+"""LiteRT files of one model, measured and compared in a table and a chart."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from keraslight._pictures import finished, new_figure
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass
+class Form:
+    """A LiteRT file of a model, with its measurements.
+
+    Attributes:
+        name: Name in the table.
+        file: The .tflite file, with a batch size of 1.
+        macs: Multiply-adds per image.
+        nonzero_macs: Multiply-adds per image whose weight isn't zero.
+        accuracy: Share of images classified correctly, 0 to 1.
+        agreement: Share of images with the same top-1 class as the first form, 0 to 1.
+        megabytes: File size, in 10^6 bytes.
+        gzip_megabytes: Size of the compressed file, in 10^6 bytes.
+        milliseconds: Median latency for one image with one thread.
+    """
+
+    name: str
+    file: Path
+    macs: int = 0
+    nonzero_macs: int = 0
+    accuracy: float = 0.0
+    agreement: float = 1.0
+    megabytes: float = 0.0
+    gzip_megabytes: float = 0.0
+    milliseconds: float = 0.0
+
+
+def form(name: str, file: Path, model: keras.Model) -> Form:
+    """Counts the multiply-adds of the Keras model that a file was converted from."""
+    from keraslight import analysis, compress
+    from keraslight.graph import build, read
+
+    model = build(read(model))  # so that all reports name the layers of a nested model alike
+    zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
+    for layer in model.layers:
+        if hasattr(layer, "pointwise_kernel") and layer.name in zeros:  # its depthwise kernel has MACs, but no zeros
+            pointwise, depthwise = (
+                math.prod(kernel.shape) for kernel in (layer.pointwise_kernel, layer.depthwise_kernel)
+            )
+            zeros[layer.name] *= pointwise / (pointwise + depthwise)
+    rows = analysis.profile(model).rows
+    nonzero = sum(row.macs * (1 - zeros.get(row.name, 0.0)) for row in rows)
+    return Form(name, file, analysis.count_macs(model), round(nonzero))
+
+
+def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) -> NDArray[np.float32]:
+    """Classifies images (N, H, W, C) with one thread: (N, classes)."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(file), num_threads=1)
+    run = interpreter.get_signature_runner("serving_default")
+    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
+    return np.concatenate([run(images=batch)["probabilities"] for batch in batches])
+
+
+def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[np.int32]) -> None:
+    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved).
+
+    Args:
+        forms: The forms to measure.
+        images: (N, H, W, C) as the files expect them.
+        targets: (N,) true classes.
+    """
+    from keraslight.analysis import file_latency
+
+    answers = [probabilities(each.file, images).argmax(axis=1) for each in forms]
+    times = file_latency({each.name: each.file for each in forms})
+    for each, classes in zip(forms, answers, strict=True):
+        each.accuracy = float((classes == targets).mean())
+        each.agreement = float((classes == answers[0]).mean())
+        content = each.file.read_bytes()
+        each.megabytes, each.gzip_megabytes = len(content) / 1e6, len(gzip.compress(content, mtime=0)) / 1e6
+        each.milliseconds = times[each.name].p50
+
+
+def table(forms: list[Form], title: str) -> Table:
+    """One row per form, with ratios to the first form in parentheses."""
+    before = forms[0]
+    result = Table(title=title)
+    for heading in ("model", "accuracy", "same top-1", ".tflite", "gzip", "MACs", "non-zero MACs", "latency"):
+        result.add_column(heading, justify="left" if heading == "model" else "right")
+
+    def share(value: float, of: float) -> str:
+        return f"({value / of:.2f})" if of else ""
+
+    for each in forms:
+        result.add_row(
+            each.name,
+            f"{each.accuracy:.2%}",
+            f"{each.agreement:.2%}",
+            f"{each.megabytes:.3f} MB {share(each.megabytes, before.megabytes)}",
+            f"{each.gzip_megabytes:.3f} MB {share(each.gzip_megabytes, before.gzip_megabytes)}",
+            f"{each.macs / 1e6:,.2f} M {share(each.macs, before.macs)}",
+            f"{each.nonzero_macs / 1e6:,.2f} M {share(each.nonzero_macs, before.nonzero_macs)}",
+            f"{each.milliseconds:.2f} ms {share(each.milliseconds, before.milliseconds)}",
+        )
+    return result
+
+
+def draw(forms: list[Form], title: str, path: Path) -> None:
+    """Draws the table as bars, relative to the first form."""
+    names = ("accuracy", "megabytes", "gzip_megabytes", "macs", "nonzero_macs", "milliseconds")
+    figure = new_figure(2 + 1.2 * len(names), 4)
+    axes = figure.subplots()
+    width = 0.8 / len(forms)
+    places = np.arange(len(names))
+    for number, each in enumerate(forms):
+        shares = [getattr(each, name) / (getattr(forms[0], name) or 1) for name in names]
+        bars = axes.bar(places + (number - (len(forms) - 1) / 2) * width, shares, width, label=each.name)
+        axes.bar_label(bars, fmt="%.2f", fontsize=7)
+    axes.set_xticks(places, ("accuracy", ".tflite", "gzip", "MACs", "non-zero MACs", "latency"))
+    axes.set(title=title, ylabel=f"as a share of {forms[0].name}")
+    figure.legend(loc="outside lower center", ncols=len(forms))  # inside, it would hide bars
+    finished(figure, path)

@@ -1,0 +1,100 @@
+"""`keraslight train` and `keraslight demo`: models trained on your own images, or on digits from start to end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from keraslight.cli import _common
+from keraslight.cli._common import console
+
+
+def train(
+    model: Annotated[str, Argument(help="Model name, such as mobilenet_v4_conv_small.")],
+    data: _common.Data,
+    to: Annotated[Path | None, Option(help="Run folder to write.", show_default="runs/MODEL")] = None,
+    weights: Annotated[
+        str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
+    ] = None,
+    size: Annotated[
+        int | None,
+        Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
+    ] = None,
+    epochs: Annotated[int | None, Option(help="Passes over the training images.", show_default="the recipe's")] = None,
+    batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,
+    learning_rate: Annotated[
+        float | None, Option(help="Peak learning rate of the cosine schedule.", show_default="the recipe's")
+    ] = None,
+    teacher: _common.Teacher = None,
+    teacher_weights: _common.TeacherWeights = None,
+    temperature: _common.Temperature = None,
+    alpha: _common.Alpha = None,
+    seed: _common.Seed = 0,
+    fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
+) -> None:
+    """Train a model on your images; resumes an interrupted run.
+
+    The run folder receives best.keras, model.json (labels, preprocessing,
+    metrics), history.csv and curves.png.
+
+    Examples:
+
+      keraslight train mobilenet_v4_conv_small --data digits
+      keraslight train resnet18 --data photos/ --weights imagenet --epochs 20
+      keraslight train resnet18 --data photos/ --teacher runs/resnet50
+    """
+    import keras
+
+    import keraslight
+    from keraslight import training
+
+    if data == "digits":
+        spec, recipe = training.DIGITS_PREPROCESSING, training.DIGITS_RECIPE
+    else:
+        spec = _common.known_preprocessing(keraslight.model_info(model).preprocessing, "--data")
+        recipe = training.Recipe()
+    images = _common.load_images(data, spec.replace(size=(size, size)) if size else spec)
+    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if epochs is not None:
+        changes["warmup_epochs"] = min(recipe.warmup_epochs, epochs - 1)
+    distillation = _common.load_teacher(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
+    keras.utils.set_random_seed(seed)
+    net = keraslight.create_model(
+        model,
+        weights=weights,
+        classes=len(images.labels),
+        input_shape=images.image_shape,
+        preprocessing=images.preprocessing,
+    )
+    result = training.train(
+        net,
+        images,
+        recipe.replace(**changes),
+        run_dir=to or Path("runs", net.name),
+        resume=not fresh,
+        distillation=distillation,
+    )
+    console.print(
+        f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
+        f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"
+    )
+    if images.skipped:
+        console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
+
+
+def demo(
+    to: Annotated[Path, Option(help="Output folder.")] = Path("runs/demo"),
+    seed: _common.Seed = 0,
+    epochs: Annotated[int | None, Option(help="Passes of the float training.", show_default="the recipe's")] = None,
+) -> None:
+    """Train, prune, quantize, export and serve a digit classifier.
+
+    Compares every served prediction with the model in this process, and exits
+    with code 1 if any stage disagrees.
+    """
+    from keraslight.cli._demo import run_demo
+
+    run_demo(to, seed=seed, epochs=epochs)

@@ -1,0 +1,36 @@
+"""The commands as a user types them."""
+
+import pytest
+from typer.testing import CliRunner
+
+from keraslight.cli import _common
+from keraslight.cli.app import app
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """Tables must not be wrapped in the middle of what a test looks for."""
+    monkeypatch.setattr(_common.console, "width", 250)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Runs a command that must end with `code`; returns what it prints."""
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def row():
+    """The cells of the table row in `text` that begins with `name`."""
+
+    def row(text, name):
+        (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
+        return [cell.strip() for cell in line[1:-1].split("│")]
+
+    return row
