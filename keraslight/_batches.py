@@ -9,8 +9,6 @@ One rule for all: data is
 Training needs labels, and a data set that can be repeated: `batches`. What only evaluates reads `labelled_batches`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

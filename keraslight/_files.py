@@ -1,7 +1,5 @@
 """Files that are whole or not there: written under another name and renamed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ TensorFlow decodes images, but has no operation for the orientation, and reads o
 functions run in a graph, so that servables can use them, and accept any bytes; those beyond the end are read as zeros.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import tensorflow as tf

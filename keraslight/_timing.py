@@ -1,7 +1,5 @@
 """Times functions in turn, so that a machine that slows down slows all of them."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar

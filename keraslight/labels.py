@@ -1,7 +1,5 @@
 """Names of the 1,000 ImageNet-1k classes, and named rankings of model outputs."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Sequence
 from importlib import resources

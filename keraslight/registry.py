@@ -1,7 +1,5 @@
 """Families of architectures and their variants by name. Imports no architecture and no Keras."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import sys

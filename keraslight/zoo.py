@@ -1,7 +1,5 @@
 """Models by name: the only place that turns a string into a model."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 import functools

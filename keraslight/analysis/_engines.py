@@ -1,7 +1,5 @@
 """Engines whose speed `latency` measures: each turns a model into a function without arguments to be timed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Gradients on Keras' current backend, for which `keras.ops` has no function."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

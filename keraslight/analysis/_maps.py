@@ -1,7 +1,5 @@
 """Runs a model on one image and keeps the feature maps that its layers make."""
 
-from __future__ import annotations
-
 import difflib
 from typing import Any, NamedTuple
 

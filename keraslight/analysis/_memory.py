@@ -1,7 +1,5 @@
 """Memory that a graph's tensors use, for one image."""
 
-from __future__ import annotations
-
 import math
 import re
 

@@ -1,7 +1,5 @@
 """Parameters and multiply-adds of a functional model, counted as in the reference tables."""
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """The part of the image that an output value really depends on, pixel by pixel."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The cost of a convolution by formula, without building a model."""
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from keraslight.errors import InvalidArgumentError

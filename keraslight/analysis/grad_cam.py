@@ -1,7 +1,5 @@
 """The parts of an image that speak for a class: gradient-weighted class activation maps."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any, NamedTuple
 

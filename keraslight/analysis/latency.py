@@ -1,7 +1,5 @@
 """Latency of a model on this machine."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time

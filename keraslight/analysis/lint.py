@@ -4,8 +4,6 @@ Source: Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Archit
 https://arxiv.org/abs/1807.11164, section 2.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

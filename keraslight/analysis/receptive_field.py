@@ -1,7 +1,5 @@
 """The part of the image that an output value can depend on, layer by layer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -10,8 +10,6 @@ On smaller images the first one covers a smaller map, and published weights don'
 the first two dense layers (torchvision applies it to their inputs).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

@@ -8,8 +8,6 @@ convolutions here: the result is the same, and converters can quantize them. The
 pixels, so there is no stride-2 map, and pixels that don't fill a patch are dropped: a map is floor(side / stride) wide.
 """
 
-from __future__ import annotations
-
 from keras import KerasTensor
 
 from keraslight.blocks.conv import make_divisible

@@ -9,8 +9,6 @@ linearly over all blocks and defaults to 0. The stem takes patches of 4x4 pixels
 pixels that don't fill a patch are dropped: a map is floor(side / stride) wide.
 """
 
-from __future__ import annotations
-
 from keras import KerasTensor
 
 from keraslight.blocks.conv import make_divisible

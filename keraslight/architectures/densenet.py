@@ -7,8 +7,6 @@ so odd sides are rounded down. The paper's dropout of 0.2 after each convolution
 augmentation, is left out: `dropout` sits before the classifier. Padding and epsilon as in timm and torchvision.
 """
 
-from __future__ import annotations
-
 from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible

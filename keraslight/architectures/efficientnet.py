@@ -9,8 +9,6 @@ and a drop path rate that rises linearly over the blocks up to 0.2. It trains wi
 torchvision.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

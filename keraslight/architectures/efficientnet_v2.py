@@ -10,8 +10,6 @@ parameters in every implementation, while the code's page says 119.5. Left open 
 both default to 0. The input sizes are those of evaluation; training starts with smaller ones.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

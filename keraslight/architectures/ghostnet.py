@@ -7,8 +7,6 @@ not scaled and has a bias instead of batch norm. The authors' code crops a ghost
 widths are even, so there is nothing to crop. Dropout and drop path default to 0; the authors train with dropout 0.2.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

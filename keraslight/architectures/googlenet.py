@@ -11,8 +11,6 @@ Dropout defaults to 0; the paper trains with 0.4, torchvision with 0.2, and both
 losses the paper weights by 0.3.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor

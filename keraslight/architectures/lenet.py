@@ -8,8 +8,6 @@ sum (the factor absorbs the difference).
 `lenet5_modern` is the usual remake: C3 reads all maps, plain average pooling, a dense classifier.
 """
 
-from __future__ import annotations
-
 from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import activate

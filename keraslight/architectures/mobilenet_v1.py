@@ -9,8 +9,6 @@ with the same parameters. Table 1 prints stride 2 for the last depthwise convolu
 Dropout defaults to 0; the authors train with 0.001. There is no residual to drop.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor

@@ -7,8 +7,6 @@ keras.applications pad "same" and use 1e-3, `style=keraslight.blocks.conv.TENSOR
 0; the released recipes train with dropout 0.2.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor

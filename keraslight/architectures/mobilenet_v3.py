@@ -11,8 +11,6 @@ it. Padding and epsilon depend on the weights: symmetric and 1e-5 in timm, symme
 train with dropout 0.2.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

@@ -9,8 +9,6 @@ trains with dropout 0.3 (conv_small) or 0.2 and with a drop path rate of up to 0
 The stride-32 feature map is the last block's, as in the Model Garden (timm returns the 960-channel map after it).
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

@@ -8,8 +8,6 @@ of 1). Symmetric padding and batch-norm epsilon 1e-5. Dropout and drop path defa
 dropout 0.2.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

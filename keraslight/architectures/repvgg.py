@@ -8,8 +8,6 @@ second layer is grouped. D2se gates the sum of the branches (squeeze-and-excitat
 authors agree in everything; timm has no g2 variants.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -7,8 +7,6 @@ convolutions (the paper's option B). Left open by the paper: symmetric padding, 
 Drop path (Huang et al., https://arxiv.org/abs/1603.09382) defaults to 0.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -8,8 +8,6 @@ formula; the classifier has no bias; the stem is narrower below 1x (rounded up u
 whose units the groups don't divide are left out.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from typing import NamedTuple

@@ -8,8 +8,6 @@ there, shuffles before the split, and has no bias in the classifier. Dropout def
 0.2. The feature maps don't include the head's 1x1 convolution.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ al., "Single Path One-Shot Neural Architecture Search", ECCV 2020, https://arxiv
 No convolution or dense layer has a bias, including the classifier. Dropout defaults to 0; the authors train with 0.2.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

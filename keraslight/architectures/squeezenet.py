@@ -7,8 +7,6 @@ is applied to the logits before they are averaged, so none is negative. Dropout 
 16.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

@@ -9,8 +9,6 @@ and published weights don't fit. Dropout is the paper's 0.5, after the first two
 agree on everything else. Poolings round down: the features are floor(side / stride) pixels wide.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

@@ -7,8 +7,6 @@ Padding of the max pools and epsilon as in timm; `style=TENSORFLOW` is the Keras
 paper trains with 0.5.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keras import KerasTensor, layers

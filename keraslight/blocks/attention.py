@@ -5,8 +5,6 @@ al., "CBAM", ECCV 2018, https://arxiv.org/abs/1807.06521; Hou et al., "Coordinat
 https://arxiv.org/abs/2103.02907; Wang et al., "ECA-Net", CVPR 2020, https://arxiv.org/abs/1910.03151.
 """
 
-from __future__ import annotations
-
 import math
 
 import keras

@@ -1,7 +1,5 @@
 """Convolutions with batch normalization: the one place that decides padding and normalization."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import keras

@@ -4,8 +4,6 @@ Sources: Liu et al., "A ConvNet for the 2020s", CVPR 2022, https://arxiv.org/abs
 "ConvNeXt V2", CVPR 2023, https://arxiv.org/abs/2301.00808, figure 5.
 """
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

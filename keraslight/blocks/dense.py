@@ -4,8 +4,6 @@ Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, htt
 equation 2 and section 3 (DenseNet-BC).
 """
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

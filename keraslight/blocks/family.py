@@ -5,8 +5,6 @@ same for all families and is added here once: the variant, the arguments of `ARG
 signature that `help` shows.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import textwrap

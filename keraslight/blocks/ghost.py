@@ -3,8 +3,6 @@
 Source: Han et al., "GhostNet", CVPR 2020, https://arxiv.org/abs/1911.11907, figures 2 and 3.
 """
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

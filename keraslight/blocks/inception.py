@@ -3,8 +3,6 @@
 Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, https://arxiv.org/abs/1409.4842, figures 2 (b), 3.
 """
 
-from __future__ import annotations
-
 import functools
 
 import keras

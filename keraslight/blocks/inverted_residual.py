@@ -4,8 +4,6 @@ Source: Sandler et al., "MobileNetV2", CVPR 2018, https://arxiv.org/abs/1801.043
 squeeze-and-excitation as in Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, figure 4.
 """
 
-from __future__ import annotations
-
 import keras
 
 from keraslight.blocks.attention import squeeze_excite

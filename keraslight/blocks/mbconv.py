@@ -4,8 +4,6 @@ Sources: Tan and Le, "EfficientNet", ICML 2019, https://arxiv.org/abs/1905.11946
 "EfficientNetV2", ICML 2021, https://arxiv.org/abs/2104.00298, figure 2.
 """
 
-from __future__ import annotations
-
 import keras
 
 from keraslight.blocks.attention import squeeze_excite

@@ -3,8 +3,6 @@
 Source: Qin et al., "MobileNetV4", ECCV 2024, https://arxiv.org/abs/2404.10518, section 4.
 """
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

@@ -1,7 +1,5 @@
 """The two ends of every architecture: the image input and what follows the last feature map."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

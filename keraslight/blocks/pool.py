@@ -1,7 +1,5 @@
 """Max pooling with the references' padding."""
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

@@ -3,8 +3,6 @@
 Source: Ding et al., "RepVGG", CVPR 2021, https://arxiv.org/abs/2101.03697, figure 4.
 """
 
-from __future__ import annotations
-
 import functools
 
 import keras

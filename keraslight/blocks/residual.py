@@ -3,8 +3,6 @@
 Source: He et al., "Deep Residual Learning", CVPR 2016, https://arxiv.org/abs/1512.03385, figure 5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import keras

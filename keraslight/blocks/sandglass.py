@@ -4,8 +4,6 @@ Source: Zhou et al., "Rethinking Bottleneck Structure for Efficient Mobile Netwo
 https://arxiv.org/abs/2007.02269, figure 3.
 """
 
-from __future__ import annotations
-
 import keras
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn

@@ -4,8 +4,6 @@ Sources: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, se
 "Xception", CVPR 2017, https://arxiv.org/abs/1610.02357, figure 5.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import keras

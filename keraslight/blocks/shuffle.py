@@ -5,8 +5,6 @@ Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083
 https://github.com/megvii-model/ShuffleNet-Series.
 """
 
-from __future__ import annotations
-
 import keras
 from keras import layers
 

@@ -1,7 +1,5 @@
 """The `keraslight` command: thin commands over the package's functions."""
 
-from __future__ import annotations
-
 import sys
 
 

@@ -1,7 +1,5 @@
 """The demo: from training to a served int8 model on scikit-learn's digits, with all predictions compared."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import select

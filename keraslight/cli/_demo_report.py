@@ -1,7 +1,5 @@
 """Report of the demo: the table of its stages, and two figures about the predictions."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

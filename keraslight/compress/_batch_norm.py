@@ -1,7 +1,5 @@
 """Batch-norm statistics, measured again after the weights have changed."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 

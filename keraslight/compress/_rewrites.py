@@ -1,7 +1,5 @@
 """Rewrites of a model for inference that need no data."""
 
-from __future__ import annotations
-
 import keras
 
 from keraslight.errors import CompressionError

@@ -1,7 +1,5 @@
 """Rewrites of a trained classifier into what is served: raw pixels in, named outputs, nothing left of the training."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import sys

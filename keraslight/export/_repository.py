@@ -7,8 +7,6 @@
     <name>/<version>/
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The signatures of a servable, and the SavedModel that contains them."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

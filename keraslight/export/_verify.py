@@ -1,7 +1,5 @@
 """Compares the written files with the model that they were made from."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Version directories: written atomically, listed, removed."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import datetime

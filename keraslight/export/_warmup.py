@@ -3,8 +3,6 @@
 Source: https://www.tensorflow.org/tfx/serving/saved_model_warmup
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

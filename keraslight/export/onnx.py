@@ -1,7 +1,5 @@
 """ONNX files for ONNX Runtime, OpenVINO, TensorRT and others."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

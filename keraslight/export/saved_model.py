@@ -9,8 +9,6 @@
     assets.extra/tf_serving_warmup_requests
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import platform

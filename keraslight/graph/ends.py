@@ -4,8 +4,6 @@ Nested models are inspected, too: users put augmentation or a normalization in f
 name, because the names are the same in Keras 3 and in tf_keras, where quantization-aware models live.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

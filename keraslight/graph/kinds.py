@@ -10,8 +10,6 @@ A new layer gets its row here. Three ways lead from a layer to a row:
 Bare operations (`x + 1`, `keras.ops.relu(x)`) have rows by the name of their class, which is not public.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Runs a graph call by call, on any tensors: symbolic ones, arrays of any backend, or what stands for them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any

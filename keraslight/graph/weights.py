@@ -1,7 +1,5 @@
 """Weights of copies: filling them, and saying of a layer that can't be copied what a copy needs."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Makes an inference graph smaller without changing what it computes."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Graphs in half precision."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

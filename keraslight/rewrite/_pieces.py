@@ -1,7 +1,5 @@
 """Depthwise convolutions for which XNNPACK, which runs .tflite files on CPUs, has kernels."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -8,8 +8,6 @@ TensorFlow's "same" at stride 2 (top left on even sides).
 Source: Ding et al., "RepVGG", https://arxiv.org/abs/2101.03697, section 3.3.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import NamedTuple

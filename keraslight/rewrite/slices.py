@@ -1,7 +1,5 @@
 """Slices of a map that are concatenated again, in a form that int8 can take."""
 
-from __future__ import annotations
-
 import keras
 import numpy as np
 

@@ -1,7 +1,5 @@
 """A graph that is being rewritten: makers and readers of each tensor, kept up to date while calls change."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 

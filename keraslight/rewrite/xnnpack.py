@@ -4,8 +4,6 @@ Each form computes what the layer does by other operations. `in_forms` puts them
 converted; the quantization-aware twins use the same functions.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

@@ -1,7 +1,5 @@
 """Random changes to training images: cheap, vectorized over a batch, and a pure function of a seed."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """Distillation: a student also learns from the predictions of a trained teacher."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from typing import Any

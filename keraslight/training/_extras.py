@@ -1,7 +1,5 @@
 """Optional dependencies of training, imported on first use."""
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

@@ -1,7 +1,5 @@
 """Loss function for classifiers with probabilities or logits."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """Loaders of images: scikit-learn's digits, or image files with or without labels."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 import multiprocessing.pool

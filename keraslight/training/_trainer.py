@@ -1,7 +1,5 @@
 """The trainer: one model, one data set, one recipe, one run folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import importlib.metadata

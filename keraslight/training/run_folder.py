@@ -1,7 +1,5 @@
 """The run folder: the files that a training run writes, and how to read them."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """AlexNet's published weights: torchvision's, https://github.com/pytorch/vision (alexnet.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

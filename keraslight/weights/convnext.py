@@ -1,7 +1,5 @@
 """ConvNeXt's published weights: timm's (the authors' and its own) and torchvision's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """ConvNeXt V2's published weights: the authors', pretrained with masked autoencoders and fine-tuned, from timm."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

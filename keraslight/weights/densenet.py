@@ -1,7 +1,5 @@
 """DenseNet's published weights: timm's (densenet.py) and torchvision's (densenet.py), whose names are the same."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

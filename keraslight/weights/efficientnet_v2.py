@@ -1,7 +1,5 @@
 """EfficientNetV2's published weights: Google's as converted by timm (`tf_`) and torchvision's."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

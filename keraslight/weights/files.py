@@ -1,7 +1,5 @@
 """Checkpoint files: fetches them and reads each format into {name: array}."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 

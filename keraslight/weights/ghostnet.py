@@ -3,8 +3,6 @@
 They are the authors' weights, under the authors' names: https://github.com/huawei-noah/Efficient-AI-Backbones.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 The file also contains the auxiliary heads, which a model without them ignores.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

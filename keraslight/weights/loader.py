@@ -1,7 +1,5 @@
 """A strict loader: uses every tensor of the checkpoint and of the model exactly once, or lists the leftovers."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping

@@ -4,8 +4,6 @@ timm's: https://github.com/huggingface/pytorch-image-models (efficientnet.py).
 torchvision's: https://github.com/pytorch/vision (mobilenetv2.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

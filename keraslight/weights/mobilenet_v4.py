@@ -1,7 +1,5 @@
 """MobileNetV4's published weights: timm's, https://github.com/huggingface/pytorch-image-models (mobilenetv3.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

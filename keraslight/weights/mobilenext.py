@@ -3,8 +3,6 @@
 Their repository only has a file for width 1 (mobilenext/output/74_02_full_id_tensor). Top-1 is from its page.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

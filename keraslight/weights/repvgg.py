@@ -2,8 +2,6 @@
 the authors' (https://github.com/DingXiaoH/RepVGG, repvgg.py) under other names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

@@ -2,8 +2,6 @@
 (https://github.com/pytorch/vision, resnet.py). Both give their modules the same names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

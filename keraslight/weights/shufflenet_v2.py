@@ -3,8 +3,6 @@ authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2), whic
 order blue, green, red.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -3,8 +3,6 @@
 They take unscaled pixels 0..255, in the order blue, green, red.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """SqueezeNet's published weights: torchvision's, https://github.com/pytorch/vision (squeezenet.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

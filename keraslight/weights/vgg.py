@@ -2,8 +2,6 @@
 with the dense layers as convolutions (https://github.com/huggingface/pytorch-image-models, vgg.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

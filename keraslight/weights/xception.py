@@ -1,7 +1,5 @@
 """Xception's published weights: timm's, https://github.com/huggingface/pytorch-image-models (xception.py)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """pytest fixtures. To enable them: `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top conftest.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any

@@ -10,8 +10,6 @@ In pytest, `pytest_plugins = ["keraslight_serving.pytest_plugin"]` in the top-le
 Without a servable, use the fake channels of `keraslight_serving.client.testing`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

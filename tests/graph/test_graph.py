@@ -20,13 +20,13 @@ def graph() -> Graph:
 def test_makers(graph):
     makers = graph.makers()
     assert [makers[call.outputs[0]] for call in graph.calls] == graph.calls
-    assert graph.inputs[0] not in makers
+    assert graph.inputs not in makers
 
 
 def test_readers(graph):
     first, second, relu, add = graph.calls
     readers = graph.readers()
-    assert readers[graph.inputs[0]] == [first]
+    assert readers[graph.inputs] == [first]
     assert readers[first.outputs[0]] == [second, add]
     assert readers[relu.outputs[0]] == [add, None]  # None: the model's output
     assert readers[add.outputs[0]] == [None]

@@ -19,6 +19,10 @@ from keraslight.graph.kinds import (
 )
 
 
+def identity(x):
+    return x
+
+
 class Renamed(layers.ReLU):
     """Keeps `call`, so it computes what its base class computes."""
 
@@ -85,7 +89,7 @@ def test_bare_operations_have_rows_by_name():
         (layers.ReLU(5), None),
         (layers.ReLU(negative_slope=0.1), None),
         (layers.ReLU(threshold=1.0), None),
-        (layers.Activation(lambda x: x), None),
+        (layers.Activation(identity), None),
         (layers.Dense(2, activation="relu"), None),
         (Renamed(), None),
     ],

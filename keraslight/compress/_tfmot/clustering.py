@@ -7,8 +7,6 @@ it adds to each weight goes to the original weight, and its mean over a cluster 
 descent the numbers are those of the wrapper with `GradientAggregation.AVG`.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import tensorflow as tf
 from tensorflow_model_optimization.python.core.clustering.keras import cluster_config, clustering_centroids

@@ -1,7 +1,5 @@
 """The int8-friendly float twin of a graph: a list of steps, each of which the int8 file can run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

@@ -1,7 +1,5 @@
 """The steps of the int8-friendly graph: what each tf_keras layer becomes in the int8 file."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

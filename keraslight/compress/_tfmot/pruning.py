@@ -3,8 +3,6 @@
 The algorithm only wants `tf.Variable`s, so the model needs no wrappers and nothing has to be stripped afterwards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

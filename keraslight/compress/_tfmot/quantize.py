@@ -6,8 +6,6 @@ and ranges start where the data puts them. The library's wrappers do the work. T
 directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 from typing import Any

@@ -1,7 +1,5 @@
 """Quantizers of kernels and activations, and the wrapper that puts them around a tf_keras layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

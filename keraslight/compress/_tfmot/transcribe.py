@@ -1,7 +1,5 @@
 """Builds tf_keras functional models from the graph of a Keras 3 model."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

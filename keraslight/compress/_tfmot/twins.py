@@ -1,7 +1,5 @@
 """The tf_keras layer that does what a Keras 3 layer does."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

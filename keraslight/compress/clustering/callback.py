@@ -1,7 +1,5 @@
 """Weight clustering of Keras 3 models: every kernel keeps a few values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Number of distinct values in kernels, and their compressed size."""
 
-from __future__ import annotations
-
 import dataclasses
 import gzip
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What both ways of pruning share: checks of their arguments, and the schedules that follow from them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any

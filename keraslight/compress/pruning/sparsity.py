@@ -1,7 +1,5 @@
 """Which kernels are pruned, and how sparse they are."""
 
-from __future__ import annotations
-
 import dataclasses
 import fnmatch
 from collections.abc import Mapping, Sequence

@@ -14,8 +14,7 @@ import numpy as np
 from keraslight import _batches as _data
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import Graph, read
-from keraslight.graph import copy as copy_model
+from keraslight.graph import Graph, copy as copy_model, read
 from keraslight.graph.ends import final_activation, own_preprocessing
 from keraslight.rewrite import joined_slices
 

@@ -1,7 +1,5 @@
 """Post-training int8: a LiteRT file from a float model and a few images."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Prepares a float model for int8: equalizes the channels of consecutive layers and corrects rounding's bias."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import keras

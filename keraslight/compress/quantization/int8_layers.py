@@ -1,7 +1,5 @@
 """Maps the operators of a calibrated model to its layers, so that layers can stay float by name."""
 
-from __future__ import annotations
-
 import fnmatch
 import os
 import re

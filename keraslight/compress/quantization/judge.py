@@ -1,7 +1,5 @@
 """What a .tflite file loses against the model that it was made from."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Finds the layers that lose most in int8, and writes int8 files in which those stay float."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import tempfile

@@ -4,8 +4,6 @@ Source: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Infe
 https://arxiv.org/abs/2001.03288, "Greedy by Size for Offset Calculation", which TFLite's planner follows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -9,8 +9,6 @@ tensorflow/lite/tools/versioning/gpu_compatibility.cc, and `NNAPIDelegateKernel:
 tensorflow/lite/delegates/nnapi/nnapi_delegate.cc for Android 11 (API level 30, NNAPI 1.3).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

@@ -1,7 +1,5 @@
 """Reads .tflite files into objects that can be changed, and writes them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import flatbuffers

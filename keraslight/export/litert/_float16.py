@@ -13,8 +13,6 @@ channel, so that the errors of a window cancel. Compensating with the covariance
 https://arxiv.org/abs/2210.17323) halves the error of a logit, but needs images.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import defaultdict
 from typing import Any

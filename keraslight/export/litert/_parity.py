@@ -1,7 +1,5 @@
 """Compares a .tflite file with the model that it was made from."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from typing import Any

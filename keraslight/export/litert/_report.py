@@ -1,7 +1,5 @@
 """Operators of a .tflite file, those that an accelerator does not support, memory, and latency on this machine."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

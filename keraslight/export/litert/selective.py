@@ -1,7 +1,5 @@
 """Int8 .tflite files in which some operators stay float."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """What both clients have in common."""
 
-from __future__ import annotations
-
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

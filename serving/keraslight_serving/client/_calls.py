@@ -3,8 +3,6 @@
 `call` and all that is built on it are generators that yield the steps of `_retry` and return the result.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 

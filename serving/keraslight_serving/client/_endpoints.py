@@ -1,7 +1,5 @@
 """The addresses of the servers: one channel each, used in turn, skipping any that has just failed."""
 
-from __future__ import annotations
-
 import ipaddress
 import itertools
 import logging

@@ -9,8 +9,6 @@ blocking and the asyncio channel share them. What REST omits is restored:
     version            Predict doesn't return it, so a new version is noticed only when it rejects an input.
 """
 
-from __future__ import annotations
-
 import base64
 import itertools
 import json
@@ -22,8 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 from google.protobuf import json_format
 
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 
 T = TypeVar("T")

@@ -5,8 +5,6 @@ be in flight, and how long to wait for the first of them to end. The clients car
 (`_blocking` and `AsyncClassifierClient._run`), and send back the `Ended` attempt, or None when the time is up.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import threading

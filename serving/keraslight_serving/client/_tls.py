@@ -1,7 +1,5 @@
 """Certificates, for both protocols."""
 
-from __future__ import annotations
-
 import os
 import ssl
 import tempfile

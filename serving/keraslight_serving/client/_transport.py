@@ -1,7 +1,5 @@
 """The seam between the clients and what carries their requests: gRPC, REST, or the fakes of `testing`."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 

@@ -11,8 +11,6 @@ def test_waits_for_the_server():
     ...
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -23,8 +21,7 @@ from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
 from keraslight_serving.client._transport import AsyncCall, Call, Channel
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 
 

@@ -1,7 +1,5 @@
 """The dtypes of tensors: their names, and where a TensorProto holds their values."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from keraslight_serving.wire import serving_pb2 as pb

@@ -3,8 +3,6 @@
 numpy is three times as large as the rest of the client. `tensors` handles the general case.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Iterable
 from typing import Any

@@ -4,8 +4,6 @@ A TensorProto holds its elements either as raw bytes (`tensor_content`) or in th
 `int_val` ...). Both are read, and both can be written.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

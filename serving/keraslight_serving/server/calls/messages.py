@@ -18,8 +18,7 @@ from keraslight_serving.server.calls.observe import Observed
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.config import model_configs
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, set_text
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 AnyMethod = methods.Method[Any, Any]
@@ -29,11 +28,11 @@ class Messages:
     """A service that takes and returns messages.
 
     Args:
-        service: Answers on arrays.
+        service: Service that takes and returns arrays.
         tensor_content: Whether Predict returns raw bytes (`tensor_content`) instead of the lists of the dtypes.
 
     Attributes:
-        calls: What answers each method's requests while they are observed.
+        calls: Handler of each method, for a request that is being observed.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What surrounds each request, whichever protocol it came by: counts, a line in the log, the request log, surprises."""
+"""Counts and logs requests of both protocols, and turns unexpected exceptions into INTERNAL."""
 
 import contextlib
 import functools
@@ -26,13 +26,13 @@ REST = "REST"  # counted by RestApp, which also sees the bodies that never becom
 
 @dataclass(slots=True)
 class Observed:
-    """A request under observation.
+    """A request that is being observed. Its handler sets all attributes but `call`.
 
     Attributes:
-        call: The call to use inside: it reports runs of engines to the metrics.
-        spec: Model that was asked for; to be replaced by the one that answered.
-        exchange: To be set for the request log: returns the request and the response as messages.
-        examples: To be set by MultiInference: number of tf.Examples.
+        call: The call to pass on. It reports runs of engines to the metrics.
+        spec: The requested model at first, then the one that answered.
+        exchange: Returns the request and the response as messages, for the request log.
+        examples: Number of tf.Examples of a MultiInference request.
     """
 
     call: Call
@@ -46,7 +46,7 @@ class Observer:
 
     Args:
         metrics: Counters. Default: counters of its own.
-        request_log: Gets the answered requests of models with a `logging_config`. Default: none are logged.
+        request_log: Receives the answered requests of models with a `logging_config`. Default: none are logged.
         logging_config: Returns the `logging_config` of a model, or None.
     """
 
@@ -65,7 +65,7 @@ class Observer:
 
         Args:
             api: Name of the call, as in PredictionService.
-            spec: Model that the request asks for.
+            spec: The requested model.
             call: The request's call.
 
         Raises:

@@ -22,15 +22,14 @@ from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, choose_outputs, find_signature
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
 
 
 class ReadInputs(Protocol):
-    """Returns a request's inputs as arrays: how a protocol passes inputs that can be read only for a signature."""
+    """Converts a request's inputs to arrays. Protocols pass this because inputs can only be read for a signature."""
 
     def __call__(self, signature: Signature, /) -> Arrays:
         """Called at most once, while the signature's version is held.
@@ -44,10 +43,10 @@ class ReadInputs(Protocol):
 
 
 class Service:
-    """Answers requests from models, over whichever protocol they come.
+    """Answers the requests of both protocols.
 
-    A request acquires its version once, so its signature and its answer are of the same version. All methods may be
-    called from many threads, inside `observer.request(...)`; they raise StatusError for a request that fails.
+    A request acquires its version once, so its signature and its answer belong to the same version. All methods may be
+    called from many threads, inside `observer.request(...)`. They raise StatusError for a request that fails.
 
     Args:
         models: The models.

@@ -45,7 +45,7 @@ class Answers(Protocol):
         """Returns the JSON that answers a request. Called by several threads at once.
 
         Args:
-            asked: What the URL asks for.
+            asked: What the URL requests.
             body: Body of the request, inflated.
             call: The request's call. Nobody waits for the answer once `call.is_active()` is false.
 
@@ -78,7 +78,7 @@ class RestApp:
     """TensorFlow Serving's REST API.
 
     Args:
-        handler: Answers.
+        handler: Answers the requests.
         timeout: Seconds for an answer after the body has arrived; None for no limit.
         threads: Requests that are worked on at once.
         cors: Whether web pages of other origins may send requests.

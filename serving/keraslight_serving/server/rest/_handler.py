@@ -59,7 +59,7 @@ class TooLarge(StatusError):
 
 
 class Asked(NamedTuple):
-    """What a URL asks for. `api`: predict, classify, regress, status or metadata."""
+    """What a URL requests. `api`: predict, classify, regress, status or metadata."""
 
     api: str
     spec: ModelSpec
@@ -71,7 +71,7 @@ def http_status(error: StatusError) -> int:
 
 
 def read_url(method: str, path: str) -> Asked:
-    """Returns what a request asks for.
+    """Parses a URL.
 
     The case of URLs is ignored. TensorFlow Serving ignores it too, but then knows what follows the colon only in lower
     case.
@@ -101,8 +101,8 @@ class Handler:
     """Answers requests. Threads share it.
 
     Args:
-        service: Answers on arrays.
-        tensor_content: How the request log writes answers, see `Messages`.
+        service: Service that takes and returns arrays.
+        tensor_content: How answers are written to the request log, see `Messages`.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:

@@ -32,7 +32,7 @@ def make_server(
     """Returns a server for the calls and for reflection, without a port yet.
 
     Args:
-        messages: Answers.
+        messages: Answers the requests.
         channel_arguments: grpc's channel arguments as `key=value,key=value`, such as
             `grpc.max_receive_message_length=4194304`.
         tokens: Tokens of which callers must send one. Default: none is needed.
