@@ -32,8 +32,7 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
         custom_ca: "-----BEGIN CERTIFICATE-----\\n..."   # for client certificates
         client_verify: true                              # clients must present a certificate signed by custom_ca
 
-    Raises:
-        StartError: The file can't be parsed, or its fields are not PEM texts that belong together.
+    Raises StartError if the file can't be parsed, or if its fields are not PEM texts that belong together.
     """
     config = read_text_proto("ssl_config_file", path, pb.SSLConfig())
     for field in ("server_key", "server_cert", "custom_ca"):
@@ -50,9 +49,7 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
             if getattr(config, field):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=getattr(config, field))
         except ssl.SSLError as error:
-            raise StartError(
-                f"`{field}` in `ssl_config_file` must be certificates. Received: {path}, {error}"
-            ) from error
+            raise StartError(f"`{field}` in `ssl_config_file` must be certificates. Received: {path}, {error}") from error
     credentials = grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
@@ -72,11 +69,7 @@ REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the se
 
 
 class Tokens:
-    """The tokens of `--auth_token_file`, one per line. Each is valid, so that tokens can be rotated.
-
-    Raises:
-        StartError: The file can't be read, or has no tokens.
-    """
+    """The tokens of `--auth_token_file`, one per line. Each is valid, so that tokens can be rotated."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
@@ -119,9 +112,8 @@ class TokenInterceptor(grpc.ServerInterceptor):
         def refuse(_: object, context: grpc.ServicerContext) -> Iterator[bytes]:
             call = Call(id=request_id(header(metadata, REQUEST_ID)), entrypoint="GRPC", peer=context.peer())
             context.set_trailing_metadata(((REQUEST_ID, call.id),))
-            code = grpc.StatusCode.UNAUTHENTICATED
-            log_request(call, method.rpartition("/")[2], code.name, 0, text=REFUSAL)
-            context.abort(code, REFUSAL)
+            log_request(call, method.rpartition("/")[2], "UNAUTHENTICATED", 0, text=REFUSAL)
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
         # As a stream that is never read: for a unary call, grpc would first receive a message of any size.
         return grpc.stream_stream_rpc_method_handler(refuse)
