@@ -14,12 +14,9 @@ _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  
 
 
 def read_examples(document: Mapping[str, Any]) -> Examples:
-    """Returns the `examples` of a classify or regress request, and its `context` if there is one.
+    """Returns the `examples` of a classify or regress request, and its `context` if any. Raises INVALID_ARGUMENT.
 
     Integers and booleans become int64, other numbers float, strings and `{"b64": ...}` bytes.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
     """
     context = _example(document["context"]) if "context" in document else None
     if "examples" not in document:

@@ -49,7 +49,9 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
             if getattr(config, field):
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=getattr(config, field))
         except ssl.SSLError as error:
-            raise StartError(f"`{field}` in `ssl_config_file` must be certificates. Received: {path}, {error}") from error
+            raise StartError(
+                f"`{field}` in `ssl_config_file` must be certificates. Received: {path}, {error}"
+            ) from error
     credentials = grpc.ssl_server_credentials(
         [(config.server_key.encode(), config.server_cert.encode())],
         root_certificates=config.custom_ca.encode() or None,
