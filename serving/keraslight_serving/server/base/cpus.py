@@ -9,6 +9,6 @@ def available_cpus() -> int:
 
 
 def share_cpus(cpus: int, threads: int | None = None, interpreters: int | None = None) -> tuple[int, int]:
-    """Returns threads per interpreter (default: half of `cpus`, 1 to 4), and interpreters (default: a CPU per thread)."""
+    """Returns threads per interpreter (default: half of `cpus`, 1 to 4), interpreters (default: a CPU per thread)."""
     threads = threads or min(max(cpus // 2, 1), 4)
     return threads, interpreters or max(1, cpus // threads)

@@ -27,15 +27,10 @@ class Examples(NamedTuple):
     context: bytes | None = None
 
     def joined(self) -> NDArray[np.object_]:
-        """Returns an array of shape (examples,). Protobuf merges the context with the example appended to it.
-
-        Raises:
-            StatusError: INVALID_ARGUMENT: there are no examples.
-        """
+        """Returns an array of shape (examples,). Protobuf merges the context with the example appended to it."""
         if not self.serialized:
             raise invalid("Input is empty.")
-        context = self.context or b""
-        return np.array([context + example for example in self.serialized], object)
+        return np.array([(self.context or b"") + example for example in self.serialized], object)
 
 
 class Classes(NamedTuple):
@@ -53,19 +48,13 @@ class Task(NamedTuple):
 
 
 def classify(servable: Servable, name: str, examples: Examples, call: Call) -> Classes:
-    """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes).
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
-    """
+    """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes)."""
     signature = _find(servable, name)
     _check_classification(signature)
     aliases = [alias for alias in ("classes", "scores") if alias in signature.outputs]
     rows, outputs = _run(servable, name, examples, aliases, call)
-    for alias, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT)):
-        if alias not in outputs:
-            continue
-        array = outputs[alias]
+    for alias, array in outputs.items():
+        dtype = pb.DT_STRING if alias == "classes" else pb.DT_FLOAT
         if array.ndim != 2:
             raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}")
         if dtype_enum(array.dtype) != dtype:
@@ -83,22 +72,13 @@ def classify(servable: Servable, name: str, examples: Examples, call: Call) -> C
 
 
 def regress(servable: Servable, name: str, examples: Examples, call: Call) -> NDArray[np.float32]:
-    """Runs a signature `inputs` -> `outputs`, floats of shape (examples,) or (examples, 1).
-
-    Returns:
-        Values of shape (examples,).
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
-    """
+    """Runs a signature `inputs` -> `outputs`, floats of shape (examples,) or (examples, 1). Returns (examples,)."""
     _check_regression(_find(servable, name))
     rows, outputs = _run(servable, name, examples, ["outputs"], call)
     array = outputs["outputs"]
     if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
-        raise invalid(
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-            f"{shape_text(array.shape)}"
-        )
+        shape = shape_text(array.shape)
+        raise invalid(f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {shape}")
     if len(array) != rows:
         raise invalid(f"Input batch size did not match output batch size: {rows} vs. {len(array)}")
     if array.dtype != np.float32:
@@ -107,11 +87,7 @@ def regress(servable: Servable, name: str, examples: Examples, call: Call) -> ND
 
 
 def check_tasks(tasks: Sequence[Task], servable: Servable) -> dict[str, str]:
-    """Returns the `method_name` of each task by its signature.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, or UNIMPLEMENTED for another method.
-    """
+    """Returns the `method_name` of each task by its signature. Raises UNIMPLEMENTED for another method."""
     found: dict[str, str] = {}
     for spec, method in tasks:
         if not spec.name:

@@ -30,24 +30,21 @@ _METHODS = ("tensorflow/serving/predict", *_KINDS)
 
 
 class ReadInputs(Protocol):
-    """Converts a request's inputs to arrays. Protocols pass this because inputs can only be read for a signature."""
+    """Converts a request's inputs to arrays, once its signature is known; `check_arrays` then checks dtypes and shapes.
 
-    def __call__(self, signature: Signature, /) -> Arrays:
-        """Called at most once, while the signature's version is held.
+    It is called at most once, while the signature's version is held, and raises StatusError for a request that doesn't
+    fit the signature.
+    """
 
-        Returns:
-            All inputs of the signature by alias; dtypes and shapes are checked afterwards.
-
-        Raises:
-            StatusError: The request doesn't fit the signature.
-        """
+    def __call__(self, signature: Signature, /) -> Arrays: ...
 
 
 class Service:
     """Answers the requests of both protocols.
 
     A request acquires its version once, so its signature and its answer belong to the same version. All methods may be
-    called from many threads, inside `observer.request(...)`. They raise StatusError for a request that fails.
+    called from many threads, inside `observer.request(...)`. They return the ModelSpec that answered along with the
+    answer, and raise StatusError for a request that fails.
 
     Args:
         models: The models.
@@ -59,9 +56,8 @@ class Service:
     def __init__(
         self, models: ServedModels, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
     ) -> None:
-        self._models = models
+        self._models, self._check_methods = models, check_methods
         self.observer = observer or Observer()
-        self._check_methods = check_methods
         self._slots = threading.Semaphore(slots)
         self._closing = False
 
@@ -72,17 +68,7 @@ class Service:
     def predict(
         self, spec: ModelSpec, read_inputs: ReadInputs, call: Call, output_filter: Iterable[str] = ()
     ) -> tuple[ModelSpec, Outputs]:
-        """Runs a signature.
-
-        Args:
-            spec: Model, version and signature.
-            read_inputs: Returns the inputs.
-            call: The request's call.
-            output_filter: Aliases of the outputs to return; empty for all.
-
-        Returns:
-            The model that answered, and its outputs by alias.
-        """
+        """Runs a signature for the outputs of these aliases, or for all outputs if there are none."""
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
             signature = find_signature(servable.signatures, name)
@@ -102,16 +88,14 @@ class Service:
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, on_examples.CLASSIFY)
-            found = on_examples.classify(servable, name, examples, call)
-        return ModelSpec(spec.name, version, signature=name), found
+            return ModelSpec(spec.name, version, signature=name), on_examples.classify(servable, name, examples, call)
 
     def regress(self, spec: ModelSpec, examples: Examples, call: Call) -> tuple[ModelSpec, NDArray[Any]]:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, one float32 per example."""
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, on_examples.REGRESS)
-            found = on_examples.regress(servable, name, examples, call)
-        return ModelSpec(spec.name, version, signature=name), found
+            return ModelSpec(spec.name, version, signature=name), on_examples.regress(servable, name, examples, call)
 
     def multi_inference(
         self, tasks: Sequence[Task], examples: Examples, call: Call
@@ -120,9 +104,6 @@ class Service:
 
         Each signature runs on its own. TensorFlow Serving runs all at once, which only works for signatures that share
         their input tensor; those saved by TensorFlow 2 never do.
-
-        Returns:
-            For each task the model that answered, and its classes or values.
         """
         first = tasks[0].spec if tasks else ModelSpec()
         with self._acquire(first, call) as (version, servable):
@@ -132,12 +113,11 @@ class Service:
             found: list[tuple[ModelSpec, Classes | NDArray[Any]]] = []
             for name, method in by_signature.items():
                 run = on_examples.classify if method == on_examples.CLASSIFY else on_examples.regress
-                spec = ModelSpec(first.name, version, signature=name)
-                found.append((spec, run(servable, name, examples, call)))
+                found.append((ModelSpec(first.name, version, signature=name), run(servable, name, examples, call)))
         return found
 
     def metadata(self, spec: ModelSpec, call: Call) -> tuple[ModelSpec, Mapping[str, Signature]]:
-        """Returns the model that answered, and all signatures of the version."""
+        """Returns all signatures of a version."""
         with self._acquire(spec, call) as (version, servable):
             return ModelSpec(spec.name, version), servable.signatures
 

@@ -143,7 +143,7 @@ class Handler:
             spec, examples = seen.spec, read_examples(sent.document)
         seen.spec, found = self._service.classify(spec, examples, seen.call)
         seen.exchange = lambda: (
-            messages.examples_request(pb.ClassificationRequest, spec, examples),
+            pb.ClassificationRequest(model_spec=messages.write_spec(spec), input=messages.write_examples(examples)),
             messages.classification_response(seen.spec, found),
         )
         return _text.classifications(found)
@@ -153,7 +153,7 @@ class Handler:
             spec, examples = seen.spec, read_examples(sent.document)
         seen.spec, found = self._service.regress(spec, examples, seen.call)
         seen.exchange = lambda: (
-            messages.examples_request(pb.RegressionRequest, spec, examples),
+            pb.RegressionRequest(model_spec=messages.write_spec(spec), input=messages.write_examples(examples)),
             messages.regression_response(seen.spec, found),
         )
         return _text.regressions(found)

@@ -96,8 +96,12 @@ def statuses(found: Sequence[pb.ModelVersionStatus]) -> str:
 
 def metadata(spec: ModelSpec, signatures: Mapping[str, Signature]) -> str:
     """Writes a model and its signatures."""
-    options = {"preserving_proto_field_name": True, "always_print_fields_with_no_presence": True}
-    described = {name: json_format.MessageToDict(s.definition, **options) for name, s in signatures.items()}
+    described = {
+        name: json_format.MessageToDict(
+            signature.definition, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        for name, signature in signatures.items()
+    }
     document = {
         "model_spec": {"name": spec.name, "signature_name": "", "version": str(spec.version)},
         "metadata": {"signature_def": {"signature_def": described}},

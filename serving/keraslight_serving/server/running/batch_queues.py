@@ -20,36 +20,23 @@ class BatchRunner(Protocol):
     """What queues batches and runs them: `batching.Batcher`."""
 
     parameters: BatchingParameters
-    """Parameters of its queues."""
 
     def process(self, key: "QueueKey", pieces: "Sequence[Piece]") -> None:
         """Runs a batch and finishes each of its pieces. Called by the scheduler's threads; must not raise."""
 
 
 class QueueKey(NamedTuple):
-    """What requests have in common that may run together.
+    """What requests have in common that may run together."""
 
-    Attributes:
-        runner: Runs their batches.
-        engine: Engine of their signature.
-        signature: Name of their signature.
-        kinds: Name, dtype and shape of each input.
-        outputs: Aliases of the outputs.
-    """
-
-    runner: BatchRunner
+    runner: BatchRunner  # runs their batches
     engine: Engine
     signature: str
-    kinds: tuple[tuple[str, str, int | tuple[int, ...]], ...]
-    outputs: tuple[str, ...]
+    kinds: tuple[tuple[str, str, int | tuple[int, ...]], ...]  # name, dtype and shape of each input
+    outputs: tuple[str, ...]  # aliases
 
 
 class BatchScheduler:
-    """Threads that run the batches of all versions, taking the queues in turn.
-
-    Args:
-        threads: Batches that run at once.
-    """
+    """Threads that run the batches of all versions, taking the queues in turn, `threads` batches at once."""
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()  # guards all below, and the pieces of queued tasks
@@ -61,8 +48,7 @@ class BatchScheduler:
     def submit(self, key: QueueKey, task: "Task") -> None:
         """Adds a request to the open batch of its queue, or to new batches.
 
-        Raises:
-            StatusError: UNAVAILABLE: the queue is full, or the scheduler closed.
+        Raises UNAVAILABLE if the queue is full, or the scheduler closed.
         """
         parameters = key.runner.parameters
         most = parameters.max_execution_batch_size
@@ -71,10 +57,7 @@ class BatchScheduler:
                 raise StatusError(grpc.StatusCode.UNAVAILABLE, "The batch scheduler is closed")
             queue = self._queues.get(key) or collections.deque()
             room = most - queue[-1].rows if queue else 0
-            if parameters.enable_large_batch_splitting:
-                first = min(room, task.rows)
-            else:
-                first = task.rows if task.rows <= room else 0
+            first = min(room, task.rows) if parameters.enable_large_batch_splitting or task.rows <= room else 0
             more = -(-(task.rows - first) // most)
             if more and len(queue) + more > parameters.max_enqueued_batches:
                 raise StatusError(
@@ -136,7 +119,7 @@ class BatchScheduler:
 
     def _next(self) -> "tuple[tuple[QueueKey, Batch] | None, float | None]":
         """Takes a batch that may run; if there is none, returns the seconds until there may be one."""
-        soonest, now = None, time.monotonic()
+        now = time.monotonic()
         for key, queue in self._queues.items():
             full = len(queue) > 1 or queue[0].rows >= key.runner.parameters.max_execution_batch_size
             if full or self._closing or now >= queue[0].due:
@@ -144,8 +127,7 @@ class BatchScheduler:
                 self._queues.move_to_end(key)
                 self._drop_empty(key)
                 return (key, batch), None
-            soonest = queue[0].due if soonest is None else min(soonest, queue[0].due)
-        return None, None if soonest is None else soonest - now
+        return None, min(queue[0].due for queue in self._queues.values()) - now if self._queues else None
 
     def _drop_empty(self, key: QueueKey) -> None:
         """Removes a queue without requests: keys depend on what callers send, so they must not accumulate."""

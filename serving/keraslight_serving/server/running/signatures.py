@@ -37,13 +37,7 @@ class Declared(NamedTuple):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a SignatureDef declares.
-
-    Attributes:
-        definition: The message itself, for metadata and error texts.
-        inputs: Inputs by alias, in alphabetical order.
-        outputs: Outputs by alias, in alphabetical order.
-    """
+    """What a SignatureDef declares, its inputs and outputs by alias in alphabetical order."""
 
     definition: pb.SignatureDef
     inputs: Mapping[str, Declared]
@@ -62,11 +56,7 @@ class UnknownSignature(StatusError):
 
 
 def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """Returns a signature by name.
-
-    Raises:
-        UnknownSignature: There is none.
-    """
+    """Returns a signature by name, or raises UnknownSignature."""
     if name not in signatures:
         raise UnknownSignature(name)
     return signatures[name]
@@ -75,8 +65,7 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
 def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[str]:
     """Returns the aliases of the requested outputs, or of all outputs if none is requested.
 
-    Raises:
-        StatusError: INVALID_ARGUMENT: a requested output is unknown or listed twice.
+    Raises INVALID_ARGUMENT if a requested output is unknown or listed twice.
     """
     chosen: list[str] = []
     for alias in output_filter:
@@ -92,16 +81,10 @@ def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[s
 
 
 def check_arrays(signature: Signature, arrays: Arrays, *, exact_rank: bool) -> None:
-    """Rejects dtypes and shapes that must never reach an engine.
+    """Rejects dtypes and shapes that must never reach an engine, with INVALID_ARGUMENT.
 
-    Args:
-        signature: Signature to run.
-        arrays: All of its inputs.
-        exact_rank: Whether inputs of every rank, not only images, must have their declared shape. A vector in place of
-            a column still passes, as in TensorFlow Serving, whose own tests send one.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
+    `exact_rank`: whether inputs of every rank, not only images, must have their declared shape. A vector in place of a
+    column still passes, as in TensorFlow Serving, whose own tests send one.
     """
     for position, (alias, (dtype, _)) in enumerate(signature.inputs.items()):
         sent = dtype_enum(arrays[alias].dtype)
