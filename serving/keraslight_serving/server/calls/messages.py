@@ -28,9 +28,7 @@ AnyMethod = methods.Method[Any, Any]
 class Messages:
     """A service that takes and returns messages. `calls` has the handler of each method, for a request being observed.
 
-    Args:
-        service: Service that takes and returns arrays.
-        tensor_content: Whether Predict returns raw bytes (`tensor_content`) instead of the lists of the dtypes.
+    `tensor_content`: whether Predict returns raw bytes instead of the lists of the dtypes.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
@@ -100,7 +98,7 @@ class Messages:
         return response
 
     def _get_model_status(self, request: pb.GetModelStatusRequest, seen: Observed) -> pb.GetModelStatusResponse:
-        return pb.GetModelStatusResponse(model_version_status=self._service.status(seen.spec))
+        return pb.GetModelStatusResponse(model_version_status=self._service.models.status(seen.spec))
 
     def _reload_config(self, request: pb.ReloadConfigRequest, seen: Observed) -> pb.ReloadConfigResponse:
         if request.config.WhichOneof("config") != "model_config_list":
@@ -108,12 +106,12 @@ class Messages:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        self._service.reload(model_configs(request.config.model_config_list), seen.call)
+        self._service.models.reload(model_configs(request.config.model_config_list), seen.call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
 
     def _list_models(self, request: pb.ListModelsRequest, seen: Observed) -> pb.ListModelsResponse:
         response = pb.ListModelsResponse()
-        for name, found in sorted(self._service.statuses().items()):
+        for name, found in sorted(self._service.models.statuses().items()):
             response.model.add(name=name, model_version_status=found)
         return response
 

@@ -18,12 +18,10 @@ from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls import examples as on_examples
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
 from keraslight_serving.server.calls.observe import Observer
-from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
-from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, choose_outputs, find_signature
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature, choose_outputs
 from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
 
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
@@ -46,18 +44,14 @@ class Service:
     called from many threads, inside `observer.request(...)`. They return the ModelSpec that answered along with the
     answer, and raise StatusError for a request that fails.
 
-    Args:
-        models: The models.
-        observer: Counts and logs requests. Default: one of its own.
-        check_methods: Whether to run, for each call, only signatures whose `method_name` is made for it.
-        slots: Requests that are worked on at once. Others wait until their deadline; expired requests never run.
+    `check_methods`: whether to run, for each call, only signatures whose `method_name` is made for it. `slots` requests
+    are worked on at once; others wait until their deadline, and expired requests never run.
     """
 
     def __init__(
         self, models: ServedModels, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
     ) -> None:
-        self._models, self._check_methods = models, check_methods
-        self.observer = observer or Observer()
+        self.models, self.observer, self._check_methods = models, observer or Observer(), check_methods
         self._slots = threading.Semaphore(slots)
         self._closing = False
 
@@ -71,7 +65,9 @@ class Service:
         """Runs a signature for the outputs of these aliases, or for all outputs if there are none."""
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
-            signature = find_signature(servable.signatures, name)
+            signature = servable.signatures.get(name)
+            if signature is None:
+                raise UnknownSignature(name)
             if self._check_methods and signature.definition.method_name not in _METHODS:
                 raise StatusError(
                     grpc.StatusCode.INTERNAL,
@@ -121,18 +117,6 @@ class Service:
         with self._acquire(spec, call) as (version, servable):
             return ModelSpec(spec.name, version), servable.signatures
 
-    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """Returns the states of the versions, newest first."""
-        return self._models.status(spec)
-
-    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """Returns the states of all versions by model."""
-        return self._models.statuses()
-
-    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
-        """Serves these models instead of the present ones."""
-        self._models.reload(configs, call)
-
     @contextlib.contextmanager
     def _acquire(self, spec: ModelSpec, call: Call) -> Iterator[tuple[int, Servable]]:
         """As `ServedModels.acquire`, once a slot is free."""
@@ -142,7 +126,7 @@ class Service:
         came = self._slots.acquire(timeout=seconds)
         try:
             call.check()
-            with self._models.acquire(spec) as found:
+            with self.models.acquire(spec) as found:
                 yield found
         finally:
             if came:

@@ -30,11 +30,8 @@ MAX_BODY = 100 * 2**20  # bytes, as sent and inflated
 MAX_HELD = 2**30  # bytes of all bodies together
 IDLE_SECONDS = 30.0  # pause that a client may make in the middle of a body
 
-_CORS = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "POST, GET",
-    "Access-Control-Allow-Headers": "Content-Type",
-}
+_ALLOW = "Access-Control-Allow-"
+_CORS = {f"{_ALLOW}Origin": "*", f"{_ALLOW}Methods": "POST, GET", f"{_ALLOW}Headers": "Content-Type"}
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
 
@@ -42,10 +39,7 @@ class Answers(Protocol):
     """What answers requests: `Handler`."""
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
-        """Returns the JSON that answers a request with an inflated body; called by several threads at once.
-
-        Raises StatusError for an error to be answered; any other exception is answered with 500 and logged.
-        """
+        """Returns the JSON that answers a request with an inflated body; called by several threads at once."""
 
 
 class Observe(Protocol):
@@ -67,16 +61,11 @@ class _Answer(NamedTuple):
 class RestApp:
     """TensorFlow Serving's REST API.
 
-    Args:
-        handler: Answers the requests.
-        timeout: Seconds for an answer after the body has arrived; None for no limit.
-        threads: Requests that are worked on at once.
-        cors: Whether web pages of other origins may send requests.
-        metrics: Returns the text of the metrics page, which is open to all, as in most installations of Prometheus.
-        metrics_path: Path of that page.
-        authorize: Raises StatusError for an Authorization header (empty if there is none) that is not allowed.
-        observe: Called after each request under /v1/.
-        max_body: Maximum bytes of a body, both as sent and inflated.
+    `handler` answers `threads` requests at once, each within `timeout` seconds after the body has arrived (None: no
+    limit). `cors`: whether web pages of other origins may send requests. `metrics` returns the text of the page at
+    `metrics_path`, which is open to all, as in most installations of Prometheus. `authorize` raises StatusError for an
+    Authorization header (empty if there is none) that is not allowed. `observe` is called after each request under
+    /v1/. A body has at most `max_body` bytes, both as sent and inflated.
     """
 
     def __init__(

@@ -163,7 +163,7 @@ class Handler:
         return _text.metadata(seen.spec, signatures)
 
     def _status(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
-        return _text.statuses(self._service.status(seen.spec))
+        return _text.statuses(self._service.models.status(seen.spec))
 
     @contextlib.contextmanager
     def _read(self, body: bytes, call: Call) -> "Iterator[_Sent]":

@@ -4,10 +4,9 @@ import collections
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import grpc
-from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
@@ -65,7 +64,11 @@ class BatchScheduler:
                     "The batch scheduling queue to which this task was submitted is full; currently "
                     f"{len(queue)} batches enqueued and max_enqueued_batches is {parameters.max_enqueued_batches}",
                 )
-            self._start()
+            while len(self._threads) < self._count:
+                self._threads.append(
+                    threading.Thread(target=self._work, name=f"batch {len(self._threads)}", daemon=True)
+                )
+                self._threads[-1].start()
             self._queues.setdefault(key, queue)
             starts = ([0] if first else []) + list(range(first, task.rows, most))
             task.pending = len(starts)
@@ -94,13 +97,6 @@ class BatchScheduler:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-
-    def _start(self) -> None:
-        """Starts the threads unless they are running."""
-        while len(self._threads) < self._count:
-            thread = threading.Thread(target=self._work, name=f"batch {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
 
     def _work(self) -> None:
         while True:
@@ -162,9 +158,6 @@ class Piece:
 
     def __init__(self, task: Task, start: int, stop: int, lock: threading.Condition) -> None:
         self.task, self.start, self.stop, self._lock = task, start, stop, lock
-
-    def rows_of(self, name: str) -> NDArray[Any]:
-        return self.task.inputs[name][self.start : self.stop]
 
     def finish(self, answers: Outputs | None = None, error: Exception | None = None) -> None:
         with self._lock:

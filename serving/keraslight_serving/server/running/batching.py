@@ -113,7 +113,8 @@ class Batcher:
         sizes = [piece.stop - piece.start for piece in pieces]
         rows = sum(sizes)
         padding = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows) - rows
-        inputs = {name: _join([piece.rows_of(name) for piece in pieces], padding) for name in pieces[0].task.inputs}
+        sent = {name: [p.task.inputs[name][p.start : p.stop] for p in pieces] for name in pieces[0].task.inputs}
+        inputs = {name: _join(parts, padding) for name, parts in sent.items()}
         ran = time.perf_counter()
         answers = engine.run(key.signature, inputs, key.outputs, _common_call(pieces))
         seconds = time.perf_counter() - ran

@@ -55,13 +55,6 @@ class UnknownSignature(StatusError):
         super().__init__(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
 
 
-def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """Returns a signature by name, or raises UnknownSignature."""
-    if name not in signatures:
-        raise UnknownSignature(name)
-    return signatures[name]
-
-
 def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[str]:
     """Returns the aliases of the requested outputs, or of all outputs if none is requested.
 
