@@ -116,11 +116,7 @@ class Messages:
         return response
 
 
-# ---------------------------------------------------------------- messages -> arrays
-
-
 def read_spec(message: pb.ModelSpec) -> ModelSpec:
-    """Reads a ModelSpec."""
     choice = message.WhichOneof("version_choice")
     return ModelSpec(
         message.name,
@@ -131,10 +127,7 @@ def read_spec(message: pb.ModelSpec) -> ModelSpec:
 
 
 def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> Outputs:
-    """Reads the inputs of a Predict request; those that are not sent come from the signature's defaults.
-
-    Raises INVALID_ARGUMENT, in TensorFlow Serving's order and with its texts.
-    """
+    """Reads a Predict request's inputs, or their signature's defaults. The order of errors is TensorFlow Serving's."""
     sent, declared, defaults = set(tensors), signature.inputs.keys(), signature.definition.defaults
     if len(sent) > len(declared) or (len(sent) < len(declared) and not defaults):
         raise invalid(
@@ -171,11 +164,7 @@ def _read_examples(sent: pb.Input) -> Examples:
     return Examples()
 
 
-# ---------------------------------------------------------------- arrays -> messages
-
-
 def write_spec(spec: ModelSpec) -> pb.ModelSpec:
-    """Writes a ModelSpec."""
     message = pb.ModelSpec(name=spec.name, signature_name=spec.signature)
     if spec.label is not None:
         message.version_label = spec.label
@@ -185,7 +174,6 @@ def write_spec(spec: ModelSpec) -> pb.ModelSpec:
 
 
 def predict_request(spec: ModelSpec, inputs: Arrays) -> pb.PredictRequest:
-    """Writes a Predict request."""
     request = pb.PredictRequest(model_spec=write_spec(spec))
     for alias, array in inputs.items():
         to_tensor(array, content=True, into=request.inputs[alias])
@@ -208,14 +196,12 @@ def write_examples(examples: Examples) -> pb.Input:
 
 
 def classification_response(spec: ModelSpec, found: Classes) -> pb.ClassificationResponse:
-    """Writes the response to a Classify request."""
     response = pb.ClassificationResponse(model_spec=write_spec(spec))
     _write_classes(found, response.result)
     return response
 
 
 def regression_response(spec: ModelSpec, found: NDArray[Any]) -> pb.RegressionResponse:
-    """Writes the response to a Regress request."""
     response = pb.RegressionResponse(model_spec=write_spec(spec))
     _write_values(found, response.result)
     return response

@@ -35,10 +35,7 @@ class Observed:
 
 
 class Observer:
-    """Counts and logs requests, by default with counters of its own and without a request log.
-
-    The request log receives answered requests of models for which `logging_config` returns a configuration.
-    """
+    """Counts and logs requests. Those of models with a `logging_config` go to the request log, too."""
 
     def __init__(
         self,

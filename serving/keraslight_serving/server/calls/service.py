@@ -6,8 +6,8 @@ Requests of both protocols are a ModelSpec and arrays when they get here: from `
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grpc
 from numpy.typing import NDArray
@@ -26,15 +26,9 @@ from keraslight_serving.wire import methods
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
 
-
-class ReadInputs(Protocol):
-    """Converts a request's inputs to arrays, once its signature is known; `check_arrays` then checks dtypes and shapes.
-
-    It is called at most once, while the signature's version is held, and raises StatusError for a request that doesn't
-    fit the signature.
-    """
-
-    def __call__(self, signature: Signature, /) -> Arrays: ...
+# Converts a request's inputs to arrays, or raises StatusError. Called at most once, while the signature's version is
+# held; `check_arrays` checks dtypes and shapes afterwards. A function, since inputs can only be read for a signature.
+ReadInputs = Callable[[Signature], Arrays]
 
 
 class Service:

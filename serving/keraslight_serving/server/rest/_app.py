@@ -30,9 +30,16 @@ MAX_BODY = 100 * 2**20  # bytes, as sent and inflated
 MAX_HELD = 2**30  # bytes of all bodies together
 IDLE_SECONDS = 30.0  # pause that a client may make in the middle of a body
 
-_ALLOW = "Access-Control-Allow-"
-_CORS = {f"{_ALLOW}Origin": "*", f"{_ALLOW}Methods": "POST, GET", f"{_ALLOW}Headers": "Content-Type"}
+_CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "POST, GET",
+    "Access-Control-Allow-Headers": "Content-Type",
+}
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
+
+# Counts a request under /v1/ once it is answered, in the event loop, so it must neither block nor raise. Takes model and
+# API of the URL (empty for a malformed one), the code (CANCELLED if the client has left), and seconds since the headers.
+Observe = Callable[[str, str, grpc.StatusCode, float], None]
 
 
 class Answers(Protocol):
@@ -40,16 +47,6 @@ class Answers(Protocol):
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
         """Returns the JSON that answers a request with an inflated body; called by several threads at once."""
-
-
-class Observe(Protocol):
-    """What counts requests: `Metrics.rest_request`.
-
-    It is called in the event loop once a request is answered (CANCELLED if the client has left), with the seconds since
-    the headers arrived, and must neither block nor raise. A malformed URL has an empty model and API.
-    """
-
-    def __call__(self, model: str, api: str, code: grpc.StatusCode, seconds: float, /) -> None: ...
 
 
 class _Answer(NamedTuple):

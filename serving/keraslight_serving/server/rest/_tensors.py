@@ -16,20 +16,15 @@ from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._json import quote, type_name
 from keraslight_serving.server.running.signatures import Declared
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.dtypes import dtype_name
+from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 from keraslight_serving.wire.tensors import shape_text
 
 _MAX_RANK = 64  # numpy's; TensorFlow's is 254
 
 _FLOATS: dict[int, type[np.generic]] = {pb.DT_FLOAT: np.float32, pb.DT_DOUBLE: np.float64}
 _INTS: dict[int, type[np.integer[Any]]] = {
-    pb.DT_INT8: np.int8,
-    pb.DT_INT16: np.int16,
-    pb.DT_INT32: np.int32,
-    pb.DT_INT64: np.int64,
-    pb.DT_UINT8: np.uint8,
-    pb.DT_UINT32: np.uint32,
-    pb.DT_UINT64: np.uint64,
+    enum: np.dtype(DTYPES[enum].name).type
+    for enum in (pb.DT_INT8, pb.DT_INT16, pb.DT_INT32, pb.DT_INT64, pb.DT_UINT8, pb.DT_UINT32, pb.DT_UINT64)
 }
 _LIMITS = {dtype: (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for dtype, kind in _INTS.items()}
 _NUMPY: dict[int, type[np.generic]] = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_, pb.DT_STRING: np.object_}

@@ -28,10 +28,7 @@ _UNWRITABLE = (pb.DT_HALF, pb.DT_UINT16)
 
 
 def predictions(outputs: Arrays) -> str:
-    """Writes the row form: `{"predictions": [...]}`, one item per row, which is an object if there are several outputs.
-
-    Raises INVALID_ARGUMENT if the outputs differ in their number of rows, or have a dtype that JSON lacks.
-    """
+    """Writes the row form, `{"predictions": [...]}`: one item per row, an object if there are several outputs."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     rows: int | None = None
@@ -55,10 +52,7 @@ def predictions(outputs: Arrays) -> str:
 
 
 def outputs_by_name(outputs: Arrays) -> str:
-    """Writes the column form: `{"outputs": ...}` with the value of the only output, or an object with all values.
-
-    Raises INVALID_ARGUMENT if an output has a dtype that JSON lacks.
-    """
+    """Writes the column form, `{"outputs": ...}`: the value of the only output, or an object with all values."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     level = 1 + (len(outputs) > 1)

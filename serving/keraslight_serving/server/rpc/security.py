@@ -22,6 +22,7 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 # Kubernetes' probes and load balancers have no token, and learn no more than up or down.
 _OPEN = "/grpc.health.v1.Health/"
+REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
 
 
 def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
@@ -65,9 +66,6 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
             f"`server_key` in `ssl_config_file` must be the private key of `server_cert`. Received: {path}, another key"
         ) from error
     return credentials
-
-
-REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
 
 
 class Tokens:

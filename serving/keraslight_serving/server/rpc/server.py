@@ -54,10 +54,7 @@ def parse_channel_arguments(text: str) -> dict[str, int | str]:
 
 
 def listen(server: grpc.Server, targets: Sequence[str], credentials: grpc.ServerCredentials | None) -> list[int]:
-    """Opens ports, each `host:port` or `unix:path`, and returns their numbers (1 for a Unix socket).
-
-    Raises StartError if one of them can't be opened.
-    """
+    """Opens ports, each `host:port` or `unix:path`, and returns their numbers, 1 for a Unix socket."""
     ports = []
     for target in targets:
         try:

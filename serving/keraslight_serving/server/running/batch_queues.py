@@ -45,10 +45,7 @@ class BatchScheduler:
         self._threads: list[threading.Thread] = []  # started with the first task
 
     def submit(self, key: QueueKey, task: "Task") -> None:
-        """Adds a request to the open batch of its queue, or to new batches.
-
-        Raises UNAVAILABLE if the queue is full, or the scheduler closed.
-        """
+        """Adds a request to the open batch of its queue, or to new batches; UNAVAILABLE if there is no room for it."""
         parameters = key.runner.parameters
         most = parameters.max_execution_batch_size
         with self._changed:

@@ -45,10 +45,7 @@ class Execution:
 
 
 class Batcher:
-    """The queues of one version, whose batches the scheduler's threads run; `num_batch_threads` is the scheduler's.
-
-    `observe` is called after each run of an engine.
-    """
+    """The queues of one version, run by the scheduler's threads. `observe` is called after each run of an engine."""
 
     def __init__(
         self,

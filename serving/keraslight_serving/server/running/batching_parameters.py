@@ -11,8 +11,7 @@ from google.protobuf import text_format
 from keraslight_serving.server.base.cpus import available_cpus
 from keraslight_serving.wire import serving_pb2 as pb
 
-MODEL_FILE = "batching_params.pbtxt"
-"""The file in a version's folder that `--enable_per_model_batching_parameters` reads."""
+MODEL_FILE = "batching_params.pbtxt"  # in a version's folder, for `--enable_per_model_batching_parameters`
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,13 @@ class Servable:
         their `max_pixels`. From outside there is no telling which string of a graph is a picture.
         """
         lite, saved = folder / "model.tflite", folder / "saved_model.pb"
-        _check_files(folder, lite.is_file(), saved.is_file(), engine)
+        if engine == "litert" and not lite.is_file():
+            raise not_found(f"`engine` litert needs a file called `model.tflite`\nSpecified file path: {folder}")
+        if not saved.is_file() and (engine == "tensorflow" or not lite.is_file()):
+            raise not_found(
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`saved_model.pb`)\nSpecified file path: {folder}"
+            )
         signatures = _saved_signatures(saved) if saved.is_file() else {}
         fast: LiteRTEngine | None = None
         saved_model: SavedModelEngine | None = None
@@ -133,17 +139,6 @@ class Servable:
         answers = engine.run(signature, inputs, outputs, call)
         call.on_run(engine.name, time.perf_counter() - began)
         return answers
-
-
-def _check_files(folder: Path, lite: bool, saved: bool, engine: str) -> None:
-    """Raises NOT_FOUND if files that the engine needs are missing."""
-    if engine == "litert" and not lite:
-        raise not_found(f"`engine` litert needs a file called `model.tflite`\nSpecified file path: {folder}")
-    if not saved and (engine == "tensorflow" or not lite):
-        raise not_found(
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-            f"`saved_model.pb`)\nSpecified file path: {folder}"
-        )
 
 
 def _saved_signatures(path: Path) -> dict[str, Signature]:

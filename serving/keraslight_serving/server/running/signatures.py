@@ -17,11 +17,8 @@ from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
 from keraslight_serving.wire.tensors import dtype_enum, shape_text
 
-Arrays = Mapping[str, NDArray[Any]]
-"""Tensors by alias."""
-
-Outputs = dict[str, NDArray[Any]]
-"""The same, as engines return them."""
+Arrays = Mapping[str, NDArray[Any]]  # tensors by alias
+Outputs = dict[str, NDArray[Any]]  # the same, as engines return them
 
 # From this rank on, a tensor is taken for images and must have the declared shape. Below it, TensorFlow's tolerance is
 # kept: its test suite sends [1] where [-1,1] is declared.
@@ -56,10 +53,7 @@ class UnknownSignature(StatusError):
 
 
 def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[str]:
-    """Returns the aliases of the requested outputs, or of all outputs if none is requested.
-
-    Raises INVALID_ARGUMENT if a requested output is unknown or listed twice.
-    """
+    """Returns the aliases of the requested outputs (default: all); INVALID_ARGUMENT for unknown or repeated ones."""
     chosen: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:

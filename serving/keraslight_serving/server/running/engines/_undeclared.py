@@ -16,17 +16,13 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 _METADATA = b"signature_defs_metadata"
 
-Details = dict[str, dict[str, Any]]
-"""An interpreter's description of tensors, by alias."""
+Details = dict[str, dict[str, Any]]  # an interpreter's description of tensors, by alias
 
 
 def undeclared_signatures(
     content: bytes, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]
 ) -> dict[str, tuple[Details, Details]]:
-    """Returns the inputs and outputs of each signature of a file, from its content and the interpreter's descriptions.
-
-    Raises ValueError if the metadata can't be read, or names a tensor that the graph doesn't have.
-    """
+    """Returns inputs and outputs of each signature, from a file's content and the interpreter's descriptions."""
     ends = (_by_name(inputs), _by_name(outputs))
     described = _described(content)
     if not described:
