@@ -37,8 +37,8 @@ _CORS = {
 }
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
-# Counts a request under /v1/ once it is answered, in the event loop, so it must neither block nor raise. Takes model and
-# API of the URL (empty for a malformed one), the code (CANCELLED if the client has left), and seconds since the headers.
+# Counts a request under /v1/ once it is answered, in the event loop, so it must neither block nor raise. Takes the
+# URL's model and API (empty if malformed), the code (CANCELLED if the client has left), and seconds since the headers.
 Observe = Callable[[str, str, grpc.StatusCode, float], None]
 
 

@@ -14,8 +14,8 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Returns the object in a request's body, or raises INVALID_ARGUMENT. `NaN`, `Infinity` and `-Infinity` are
-    numbers.
+    """Returns the object in a request's body, where `NaN`, `Infinity` and `-Infinity` are numbers. Raises
+    INVALID_ARGUMENT.
 
     TensorFlow Serving accepts lists nested 500,000 deep; here the limit is about a thousand levels. It also accepts any
     number of lists. Here they are counted first, because nothing else in the process runs while Python creates them,
@@ -47,9 +47,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def quote(value: Any) -> str:
-    """Returns a value as error texts show it, cut after 256 characters. Raises INVALID_ARGUMENT if it is nested too
-    deeply.
-    """
+    """Returns a value as error texts show it, cut after 256 characters; INVALID_ARGUMENT if it is nested too deeply."""
     text = ""
     try:
         for token in _tokens(value, 0, ""):

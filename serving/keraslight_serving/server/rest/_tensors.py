@@ -35,8 +35,8 @@ def read_instances(
 ) -> dict[str, NDArray[Any]]:
     """Reads inputs in the row form: values of the only input, or objects with a value for each input; at least one.
 
-    `has_booleans`: whether `true` or `false` may occur among them. Returns arrays of shape (instances, ...) by alias.
-    Raises INVALID_ARGUMENT.
+    Returns arrays of shape (instances, ...) by alias. `has_booleans`: whether `true` or `false` may occur among the
+    values.
     """
     names = sorted(infos)
     if not isinstance(instances[0], dict) and len(names) > 1:

@@ -32,9 +32,9 @@ class LiteRTEngine:
     each packs the weights again (25 MB for a small MobileNetV4), and returning to a batch size it has had before takes
     0.1 ms.
 
-    Signatures with strings are left out: for these, LiteRT needs TensorFlow's kernels. With `undeclared`, a file that
-    declares no signatures gets those of `_undeclared.py`. Raises OSError, ValueError or RuntimeError for an unusable
-    file.
+    Signatures with strings are left out: for these, LiteRT needs TensorFlow's kernels. `undeclared`: whether a file
+    that declares no signatures gets those of `_undeclared.py`. Unusable files raise OSError, ValueError or
+    RuntimeError.
     """
 
     name = "litert"
