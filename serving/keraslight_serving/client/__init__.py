@@ -31,14 +31,7 @@ from keraslight_serving.client._async_client import AsyncClassifierClient
 from keraslight_serving.client._client import ClassifierClient
 from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tls import tls
-from keraslight_serving.client._types import (
-    Answer,
-    Classification,
-    ModelMetadata,
-    Signature,
-    TensorSpec,
-    VersionStatus,
-)
+from keraslight_serving.client._types import Answer, Classification, ModelMetadata, Signature, TensorSpec, VersionStatus
 from keraslight_serving.client.errors import (
     ClientClosed,
     DeadlineExceeded,

@@ -133,9 +133,7 @@ def outcome(answer: Answer, on_error: OnError) -> Outcome:
 
 
 def _check_security(
-    addresses: Sequence[str],
-    credentials: Tls | grpc.ChannelCredentials | None,
-    token: str | Callable[[], str] | None,
+    addresses: Sequence[str], credentials: Tls | grpc.ChannelCredentials | None, token: str | Callable[[], str] | None
 ) -> None:
     safe = all(is_local(a) or a.startswith("https://") or (credentials and not is_url(a)) for a in addresses)
     if token is not None and not safe:

@@ -77,10 +77,7 @@ class Endpoints(Generic[C]):
     """
 
     def __init__(
-        self,
-        addresses: Sequence[str],
-        open_channel: Callable[[str], C],
-        clock: Callable[[], float] = time.monotonic,
+        self, addresses: Sequence[str], open_channel: Callable[[str], C], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._all = [Endpoint(address, open_channel) for address in addresses]
         self._turns = itertools.count()
