@@ -33,6 +33,8 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     cancels its requests. Image files are read in the event loop.
     """
 
+    _aio = True
+
     @overload
     async def classify(
         self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
@@ -128,18 +130,6 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    def _open_grpc(
-        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> Channel[AsyncCall]:
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, credentials, options=options)
-
-    def _open_rest(self, address: str, **options: Any) -> Channel[AsyncCall]:
-        from keraslight_serving.client._rest import AsyncRestChannel
-
-        return AsyncRestChannel(address, **options)
 
     async def _in_order(self, images: Images, top_k: int, metadata: Metadata | None) -> AsyncGenerator[Answer, None]:
         batches = self._rankings.batches(images, top_k)

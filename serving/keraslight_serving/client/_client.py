@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-import grpc
-
 from keraslight_serving.client import _blocking
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
 from keraslight_serving.client._calls import Metadata
@@ -72,6 +70,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         InvalidInput: An argument is out of range.
         Unsupported: `target` is a URL, and httpx is not installed.
     """
+
+    _aio = False
 
     @overload
     def classify(
@@ -220,18 +220,6 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _open_grpc(
-        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> Channel[Call]:
-        if credentials is None:
-            return grpc.insecure_channel(address, options=options)
-        return grpc.secure_channel(address, credentials, options=options)
-
-    def _open_rest(self, address: str, **options: Any) -> Channel[Call]:
-        from keraslight_serving.client._rest import RestChannel
-
-        return RestChannel(address, **options)
 
     def _in_order(
         self, images: Images, top_k: int, metadata: Metadata | None, *, prompt: bool

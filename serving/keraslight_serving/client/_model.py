@@ -84,12 +84,11 @@ class Model:
             case [(_, height, width, (1 | 3 | 4) as channels)]:
                 return PixelInput(specs[0].name, specs[0].dtype, height, width, channels)
         if self.decodes is False:
-            raise Unsupported(
+            raise self._calls.error(
+                Unsupported,
                 "To classify images the model must have the signature `encoded`, or one input of shape "
                 "(batch, height, width, 1|3|4) in `serving_default`. "
                 f"Received: {sorted(known.signatures) if known else 'no metadata'}, {specs}",
-                model=self._calls.model,
-                version=self._calls.version,
             )
         return None
 
@@ -127,7 +126,6 @@ class Model:
         return {model.name: _version_statuses(model) for model in response.model}
 
     def wait_until_ready(self, timeout: float) -> Steps[None]:
-        calls = self._calls
         deadline = time.monotonic() + timeout
         while True:
             left = max(deadline - time.monotonic(), 0.001)
@@ -143,12 +141,8 @@ class Model:
             # The last pause ends at the deadline: an attempt in what is left of a millisecond would hide the reason.
             yield Wait((), max(min(0.1, deadline - time.monotonic()), 0.0))
             if time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"Model {calls.model!r} must be ready within {timeout} seconds. Received: {reason}",
-                    model=calls.model,
-                    version=calls.version,
-                    code=grpc.StatusCode.UNAVAILABLE,
-                ) from cause
+                text = f"Model {self._calls.model!r} must be ready within {timeout} seconds. Received: {reason}"
+                raise self._calls.error(Unavailable, text, grpc.StatusCode.UNAVAILABLE) from cause
 
 
 def _version_statuses(message: pb.GetModelStatusResponse | pb.ListModelsResponse.Model) -> list[VersionStatus]:

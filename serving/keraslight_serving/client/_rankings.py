@@ -38,27 +38,16 @@ class Rankings:
 
     @property
     def arrays(self) -> Arrays:
-        """The same model for arrays.
-
-        Raises:
-            Unsupported: numpy is not installed.
-        """
+        """The same model for arrays. Raises Unsupported if numpy is not installed."""
         try:
             from keraslight_serving.client._arrays import Arrays
         except ModuleNotFoundError as error:
-            raise Unsupported(
-                f"Arrays need numpy: pip install numpy. Received: {error}",
-                model=self._calls.model,
-                version=self._calls.version,
-            ) from error
+            text = f"Arrays need numpy: pip install numpy. Received: {error}"
+            raise self._calls.error(Unsupported, text) from error
         return Arrays(self._calls, self._model)
 
     def batches(self, images: Images, top_k: int) -> Iterator[Batch]:
-        """Groups the images so that each group fits in a request.
-
-        Raises:
-            InvalidInput: `top_k` is below 1, or `images` is neither an image nor an iterable.
-        """
+        """Groups the images so that each group fits in a request. Raises InvalidInput as `prepare`, with the model."""
         if top_k < 1:
             raise self._calls.invalid(f"`top_k` must be at least 1. Received: {top_k}")
         items: list[Prepared] = []

@@ -198,7 +198,6 @@ class Caller:
         self,
         method: Method[Request, Response],
         request: Request,
-        *,
         model: str,
         timeout: float,
         metadata: Headers = (),
