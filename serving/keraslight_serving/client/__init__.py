@@ -6,7 +6,7 @@
 
 `AsyncClassifierClient` is the same for asyncio. Both support gRPC, and REST with targets such as
 `http://localhost:8501`. They need grpcio, protobuf and pillow; numpy only for arrays, and httpx only for REST. They use
-neither TensorFlow nor Keras. `errors` shows the tree of errors, and `testing` has channels for tests without a server.
+neither TensorFlow nor Keras. `errors` lists the errors, and `testing` has channels for tests without a server.
 
 Each module imports only those above it:
 

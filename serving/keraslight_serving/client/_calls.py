@@ -21,7 +21,7 @@ E = TypeVar("E", bound=ServingError)
 _AROUND = 4096  # bytes of a request besides its tensors, at most
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # the token must not be printed
 class Calls:
     """See `ClassifierClient` for the fields."""
 
@@ -74,12 +74,9 @@ class Calls:
             headers += (("authorization", f"Bearer {self.token() if callable(self.token) else self.token}"),)
         if timeout is not None and timeout <= 0:
             raise self.invalid(f"`timeout` must be above 0 seconds. Received: {timeout}")
+        steps = self._caller.call(method, request, self.model, timeout or self.timeout, headers, wait_for_ready)
         try:
-            return (
-                yield from self._caller.call(
-                    method, request, self.model, timeout or self.timeout, headers, wait_for_ready
-                )
-            )
+            return (yield from steps)
         except CallFailed as failed:
             error, target, tries = failed.error, failed.address, failed.attempts
             if error.code() == grpc.StatusCode.CANCELLED and self.endpoints.closed is not None:

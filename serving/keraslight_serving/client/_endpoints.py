@@ -37,11 +37,7 @@ class Endpoint(Generic[C]):
         self.ejected_until = 0.0
 
     def call(self, method: Method[Any, Any]) -> Any:
-        """Returns the channel's callable for a method.
-
-        Raises:
-            Exception: The endpoint is closed; the error is the one passed to `close`.
-        """
+        """Returns the channel's callable for a method. Raises the error passed to `close` if that has been called."""
         found = self._calls.get(method.path)
         if found is None:
             with self._lock:
@@ -57,11 +53,7 @@ class Endpoint(Generic[C]):
         return found
 
     def close(self, error: Callable[[], Exception]) -> C | None:
-        """Makes further calls, such as retries of requests in flight, raise this error.
-
-        Returns:
-            The channel for the caller to close, if one was opened.
-        """
+        """Makes further calls, such as retries, raise this error. Returns the open channel, for the caller to close."""
         with self._lock:
             self.closed = error
             channel, self._channel = self._channel, None
@@ -131,21 +123,15 @@ class Endpoints(Generic[C]):
 
 
 def addresses_of(target: str | Sequence[str]) -> list[str]:
-    """Splits and checks `target`: see `ClassifierClient`.
-
-    Raises:
-        InvalidInput: There is no address, one lacks a port, or a URL has more than scheme, host, port and path.
-    """
-    given = target.split(",") if isinstance(target, str) else list(target)
-    addresses = [address.strip() for address in given]
+    """Splits and checks `target`. URLs may have only scheme, host, port and path."""
+    addresses = [address.strip() for address in (target.split(",") if isinstance(target, str) else target)]
     if not addresses or not all(addresses):
         raise InvalidInput(f"`target` must be host:port, or several. Received: {target!r}")
     for address in addresses:
         if is_url(address):
             _check_url(address)
-        elif (
-            not address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
-            and not address.rpartition(":")[2].isdigit()
+        elif not (
+            address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")) or address.rpartition(":")[2].isdigit()
         ):
             raise InvalidInput(f"`target` must be host:port, or several. Received: {address!r}")
     return addresses
@@ -179,11 +165,7 @@ def is_local(address: str) -> bool:
 
 
 def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
-    """Options of a gRPC channel.
-
-    gRPC servers treat more than one ping in five minutes as an attack ("too_many_pings") and close the connection, so
-    `keepalive` should stay above 300 seconds unless the server allows more.
-    """
+    """Options of a gRPC channel. Servers treat more than one ping in five minutes as an attack ("too_many_pings")."""
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

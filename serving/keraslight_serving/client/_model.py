@@ -74,8 +74,7 @@ class Model:
     def pixel_input(self, metadata: Metadata | None) -> Steps[PixelInput | None]:
         """The input of `serving_default`, if it has a single one, which takes images.
 
-        Raises:
-            Unsupported: It has none, and the model doesn't decode images either.
+        Raises Unsupported if it has none and the model doesn't decode images either.
         """
         known = yield from self.known_metadata(metadata)
         signature = known.signatures.get(methods.DEFAULT_SIGNATURE) if known else None

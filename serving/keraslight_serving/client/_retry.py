@@ -163,7 +163,7 @@ class CallEvent:
 
 
 class CallFailed(Exception):
-    """A call got no response; has what the text of an error needs."""
+    """A call got no response."""
 
     def __init__(self, error: grpc.RpcError, address: str, attempts: int) -> None:
         super().__init__(str(error))
@@ -171,15 +171,7 @@ class CallFailed(Exception):
 
 
 class Caller:
-    """Makes calls to the endpoints of a client.
-
-    Args:
-        endpoints: Servers to send requests to.
-        retry: When to send requests again.
-        hooks: Functions to pass a `CallEvent` to after each call.
-        clock: Source of the time, for tests.
-        random_state: Source of the jitter, for tests.
-    """
+    """Makes calls to the endpoints of a client. `clock` and `random_state`, the source of the jitter, are for tests."""
 
     def __init__(
         self,
@@ -212,8 +204,9 @@ class Caller:
         sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
-            steps = self._attempts(sent, began + timeout, method, request, metadata, wait_for_ready)
-            response: Response = yield from steps
+            response: Response = yield from self._attempts(
+                sent, began + timeout, method, request, metadata, wait_for_ready
+            )
             code = "OK"
             return response
         except CallFailed as failed:
@@ -230,13 +223,7 @@ class Caller:
                         logger.exception("A hook of the client failed")
 
     def _attempts(
-        self,
-        sent: list[Attempt],
-        deadline: float,
-        method: Method[Any, Any],
-        request: Any,
-        metadata: Headers,
-        wait_for_ready: bool,
+        self, sent: list[Attempt], deadline: float, method: Method[Any, Any], request: Any, headers: Headers, wait: bool
     ) -> Steps[Any]:
         retry, others = self._retry, len(self._endpoints) - 1
         flying: list[Attempt] = []
@@ -245,7 +232,7 @@ class Caller:
             left = max(deadline - self._clock(), 0.001)
             timeout = min(retry.attempt_timeout or (left / 4 if others else left), left)
             endpoint = self._endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
-            sent.append(Attempt(endpoint, method, request, timeout, metadata, wait_for_ready, timeout < left))
+            sent.append(Attempt(endpoint, method, request, timeout, headers, wait, timeout < left))
             flying.append(sent[-1])
 
         while True:
@@ -269,8 +256,7 @@ class Caller:
                 logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], len(sent), error.code().name)
                 if not _worth_retrying(error, attempt.cut_short):
                     raise CallFailed(*failure, len(sent))
-            longest = min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1))
-            pause = self._random.uniform(0, longest)
+            pause = self._random.uniform(0, min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1)))
             late = self._clock() + pause >= deadline
             if len(sent) >= retry.attempts or late or not self._budget.take():
                 raise CallFailed(*failure, len(sent))
