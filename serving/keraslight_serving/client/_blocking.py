@@ -36,7 +36,6 @@ class _Run(Generic[T]):
         self.done = False
 
     def result(self) -> T:
-        """The result of a call that is done, or its error."""
         if self._error is not None:
             raise self._error
         return cast("T", self._value)
@@ -89,7 +88,7 @@ Events = queue.SimpleQueue[tuple[_Run[T], Attempt]]
 
 
 def run(steps: Steps[T]) -> T:
-    """Carries out one call and returns its result."""
+    """Carries out one call."""
     events: Events[T] = queue.SimpleQueue()
     run = _Run(steps, events, alone=True)
     try:

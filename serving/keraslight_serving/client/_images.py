@@ -38,25 +38,15 @@ _PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
 
 
 class Prepared(NamedTuple):
-    """An image that is ready to be sent, or the reason why it can't be.
+    """An image that is ready to be sent, or the reason why it can't be."""
 
-    Attributes:
-        source: The image's path, or `images[3]`.
-        data: The file's bytes, or an array (H, W) or (H, W, C) of uint8; empty if there is an error.
-        error: Why the image can't be sent.
-    """
-
-    source: str
-    data: bytes | NDArray[np.uint8]
+    source: str  # its path, or `images[3]`
+    data: bytes | NDArray[np.uint8]  # a file, or pixels (H, W) or (H, W, C); empty if there is an error
     error: InvalidInput | None = None
 
 
 def prepare(images: Images) -> Iterator[Prepared]:
-    """The images in order, each read when it is needed. A directory stands for its image files, sorted by path.
-
-    Raises:
-        InvalidInput: `images` is neither an image nor an iterable.
-    """
+    """The images in order, each read when it is needed. Raises InvalidInput if there can't be any."""
     for index, item in enumerate(_files(_each(images))):
         source = which = f"images[{index}]"
         try:
@@ -84,25 +74,19 @@ def _each(images: Any) -> Iterator[Any]:
     is_one = isinstance(images, bytes | str | os.PathLike | bytearray | memoryview | Image.Image)
     is_one = is_one or hasattr(images, "read") or (hasattr(images, "__array__") and getattr(images, "ndim", 4) != 4)
     try:
-        return iter((images,)) if is_one else iter(images)
+        return iter((images,) if is_one else images)
     except TypeError:
-        raise InvalidInput(
-            f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
-        ) from None
+        text = f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
+        raise InvalidInput(text) from None
 
 
 def _files(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
-        if _is_directory(item):
+        is_path = not isinstance(item, bytes) and isinstance(item, str | os.PathLike)  # `bytes` first: it is faster
+        if is_path and "\0" not in os.fspath(item) and os.path.isdir(item):
             yield from sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         else:
             yield item
-
-
-def _is_directory(item: Any) -> bool:
-    if isinstance(item, bytes) or not isinstance(item, str | os.PathLike):
-        return False
-    return "\0" not in os.fspath(item) and os.path.isdir(item)
 
 
 def _data(item: Any, which: str) -> bytes | NDArray[np.uint8]:

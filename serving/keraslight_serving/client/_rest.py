@@ -1,7 +1,6 @@
 """Channels that use TensorFlow Serving's REST API, for networks that don't support gRPC, such as behind most proxies.
 
-They stand in for grpc.Channel and grpc.aio.Channel: see `_transport`. gRPC is much faster for arrays, which are text
-here.
+gRPC is much faster for arrays, which are text here.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -35,20 +35,20 @@ class RestChannel:
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.Client(**_options(address, context, proxies))
-        self._max_message_bytes = max_message_bytes
-        self._translator = Translator()
-        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
+        self._max_message_bytes, self._translator = max_message_bytes, Translator()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
 
     def unary_unary(self, path: str, **_: object) -> _Call:
-        """See `Channel.unary_unary`."""
-        return _Call(self, path)
+        return _Call(partial(self._exchange, path), self._pool)
 
     def close(self) -> None:
-        """Closes the connections."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def exchange(self, path: str, request: Any, deadline: float | None, metadata: Headers) -> Any:
+    def _exchange(
+        self, path: str, request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool
+    ) -> Any:
+        deadline = None if timeout is None else time.monotonic() + timeout
         steps = self._translator.call(path, request)
         try:
             ask = next(steps)
@@ -77,15 +77,10 @@ class AsyncRestChannel:
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.AsyncClient(**_options(address, context, proxies))
-        self._max_message_bytes = max_message_bytes
-        self._translator = Translator()
+        self._max_message_bytes, self._translator = max_message_bytes, Translator()
 
     def unary_unary(self, path: str, **_: object) -> AsyncCall:
-        """See `Channel.unary_unary`."""
-
-        async def call(
-            request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
-        ) -> Any:
+        async def call(request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool) -> Any:
             try:
                 async with asyncio.timeout(timeout):
                     return await self._exchange(path, request, metadata)
@@ -95,7 +90,6 @@ class AsyncRestChannel:
         return call
 
     async def close(self) -> None:
-        """Closes the connections."""
         await self._http.aclose()
 
     async def _exchange(self, path: str, request: Any, metadata: Headers) -> Any:
@@ -114,19 +108,16 @@ class AsyncRestChannel:
 
 
 class _Call:
-    """A method of a `RestChannel`."""
+    """A method of a `RestChannel`. HTTP has nothing like `wait_for_ready`, so that is ignored."""
 
-    def __init__(self, channel: RestChannel, path: str) -> None:
-        self._channel, self._path = channel, path
+    def __init__(self, exchange: Callable[..., Any], pool: ThreadPoolExecutor) -> None:
+        self._exchange, self._pool = exchange, pool
 
-    def __call__(
-        self, request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
-    ) -> Any:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._channel.exchange(self._path, request, deadline, metadata)
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return self._exchange(request, **options)
 
     def future(self, request: Any, **options: Any) -> Future[Any]:
-        return self._channel.pool.submit(self, request, **options)
+        return self._pool.submit(self._exchange, request, **options)
 
 
 def _append(chunk: bytes, body: bytearray, limit: int) -> None:
@@ -149,9 +140,10 @@ def _options(address: str, context: ssl.SSLContext | None, proxies: bool) -> dic
 
 
 def _request(ask: Ask, metadata: Headers) -> dict[str, Any]:
-    headers = [*metadata, *([] if ask.body is None else [("content-type", "application/json")])]
-    method = "GET" if ask.body is None else "POST"
-    return {"method": method, "url": ask.path, "content": ask.body, "headers": headers}
+    if ask.body is None:
+        return {"method": "GET", "url": ask.path, "headers": metadata}
+    headers = (*metadata, ("content-type", "application/json"))
+    return {"method": "POST", "url": ask.path, "content": ask.body, "headers": headers}
 
 
 def _too_late() -> RestError:

@@ -204,9 +204,8 @@ class Caller:
         sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
-            response: Response = yield from self._attempts(
-                sent, began + timeout, method, request, metadata, wait_for_ready
-            )
+            steps = self._attempts(sent, began + timeout, method, request, metadata, wait_for_ready)
+            response: Response = yield from steps
             code = "OK"
             return response
         except CallFailed as failed:

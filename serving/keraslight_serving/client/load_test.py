@@ -85,9 +85,8 @@ async def load_test(
         if value is not None and value <= 0:
             raise InvalidInput(f"`{name}` must be above 0. Received: {value}")
     prepared = list(prepare(images))
-    for image in prepared:
-        if image.error is not None:
-            raise image.error
+    if error := next((image.error for image in prepared if image.error), None):
+        raise error
     if not prepared:
         raise InvalidInput("There must be at least one image. Received: none")
     await client.classify(prepared[0].data, top_k=1)  # connects, and makes the server load what it needs
@@ -114,9 +113,8 @@ async def load_test(
     if rate is None:
         await asyncio.gather(*(worker() for _ in range(concurrency)))
     else:
-        gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(2 * rate * seconds) + 10))
-        due = np.cumsum(gaps)
-        tasks = []
+        gaps = np.random.default_rng(seed).exponential(1 / rate, size=int(2 * rate * seconds) + 10)
+        due, tasks = np.cumsum(gaps), []
         for moment in due[due < seconds]:
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             tasks.append(asyncio.ensure_future(one(began + moment)))

@@ -5,10 +5,6 @@ def test_names_the_file_after_its_content():
     client = ClassifierClient(model="digits", channel=channel)
     assert rename_photo("IMG_1.png", client) == "seven.png"
     assert len(channel.requests) == 1
-
-def test_waits_for_the_server():
-    client = ClassifierClient(channel=FakeChannel(error=grpc.StatusCode.UNAVAILABLE))
-    ...
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,8 +27,7 @@ class FakeRpcError(grpc.RpcError):
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
-        self._code = code
-        self._details = details
+        self._code, self._details = code, details
 
     def code(self) -> grpc.StatusCode:
         return self._code
@@ -53,7 +48,7 @@ class FakeChannel:
         ranking: (label, score) pairs, best first: the result for every image.
         inputs: Arrays by name, as passed to `predict`. They declare `serving_default`, for any number of images.
         outputs: Arrays by name, the result of `predict` with `serving_default`.
-        error: Status that all calls fail with instead. Can be set and reset later, as an attribute.
+        error: Status that all calls fail with instead, such as UNAVAILABLE. Can be changed later, as an attribute.
         details: Text of `error`.
 
     Attributes:
@@ -70,11 +65,8 @@ class FakeChannel:
         error: grpc.StatusCode | None = None,
         details: str = "the fake channel was told to fail",
     ) -> None:
-        self.ranking = list(ranking)
-        self.inputs = dict(inputs or {})
-        self.outputs = dict(outputs or {})
-        self.error = error
-        self.details = details
+        self.ranking, self.inputs, self.outputs = list(ranking), dict(inputs or {}), dict(outputs or {})
+        self.error, self.details = error, details
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str]] = []
 
@@ -134,9 +126,8 @@ class FakeChannel:
         encoded = signatures.signature_def["encoded"]
         encoded.method_name = "tensorflow/serving/predict"
         _declare(encoded.inputs["image_bytes"], pb.DT_STRING, -1)
-        _declare(encoded.outputs["classes"], pb.DT_STRING, -1, len(self.ranking))
-        _declare(encoded.outputs["scores"], pb.DT_FLOAT, -1, len(self.ranking))
-        _declare(encoded.outputs["indices"], pb.DT_INT32, -1, len(self.ranking))
+        for name, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT), ("indices", pb.DT_INT32)):
+            _declare(encoded.outputs[name], dtype, -1, len(self.ranking))
         if self.inputs:
             default = signatures.signature_def[methods.DEFAULT_SIGNATURE]
             default.method_name = encoded.method_name
@@ -147,8 +138,7 @@ class FakeChannel:
                     _declare(infos[name], tensor.dtype, *([-1, *sizes[1:]] if sizes else []))
         response = pb.GetModelMetadataResponse(model_spec=_first_version(request.model_spec))
         packed = response.metadata["signature_def"]
-        packed.type_url = methods.SIGNATURE_DEF_MAP_URL
-        packed.value = signatures.SerializeToString()
+        packed.type_url, packed.value = methods.SIGNATURE_DEF_MAP_URL, signatures.SerializeToString()
         return response
 
     def _status(self, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
