@@ -22,9 +22,6 @@ Each module imports only those above it:
     _blocking, _client            the blocking client
     _async_client                 the asyncio client
     telemetry, load_test, testing hooks, the load test, and fakes for users' tests
-
-From `_retry` to `_rankings` there is no I/O except for reading images: they are generators, whose steps each client
-carries out.
 """
 
 from keraslight_serving.client._async_client import AsyncClassifierClient

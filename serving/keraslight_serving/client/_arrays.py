@@ -141,10 +141,9 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
     if not isinstance(data, bytes) and spec.takes(data):
         array = data
     else:
-        mode = {1: "L", 4: "RGBA"}.get(spec.channels, "RGB")
         try:
             image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-            image = ImageOps.exif_transpose(image).convert(mode)
+            image = ImageOps.exif_transpose(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
         if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
@@ -195,13 +194,10 @@ def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
     if spec.dtype == "string":
         return given  # numpy's fixed-width strings would drop trailing zeros from lists of bytes
     takes = f"Input {spec.name!r} takes {spec.dtype} of shape {_shape_text(spec.shape)}."
-    if isinstance(given, np.ndarray):
-        array = given
-    else:
-        try:
-            array = np.asarray(given).astype(spec.dtype, copy=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"{takes} Received: {error}") from error
+    try:
+        array = given if isinstance(given, np.ndarray) else np.asarray(given).astype(spec.dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{takes} Received: {error}") from error
     kind = "string" if array.dtype.kind in "OSU" else array.dtype.name
     right_shape = spec.shape is None or (
         len(spec.shape) == array.ndim

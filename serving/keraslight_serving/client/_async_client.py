@@ -157,7 +157,6 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carries out one call and returns its result."""
         self._check_usable()
         flying: dict[Attempt, asyncio.Task[Ended]] = {}
         ended: Ended | None = None

@@ -31,21 +31,18 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
     All calls raise a `ServingError` if they fail: see `keraslight_serving.client.errors`.
 
-        ClassifierClient()                                       # model `default` at localhost:8500
-        ClassifierClient("models:8500", "pets")                  # another server and model
-        ClassifierClient("models:8500", "pets", version=3)       # version 3 instead of the newest
-        ClassifierClient(["a:8500", "b:8500"], "pets")           # two servers in turn
-        ClassifierClient("models:8500", timeout=2)               # 2 seconds per request, retries included
+        ClassifierClient()                                        # model `default` at localhost:8500
+        ClassifierClient("models:8500", "pets", version=3)        # version 3 instead of the newest
+        ClassifierClient(["a:8500", "b:8500"], "pets")            # two servers in turn
         ClassifierClient("models:8500", retry=Retry(attempts=1))  # no retries
         ClassifierClient("models:443", credentials=tls(), token="secret")
-        ClassifierClient("http://localhost:8501")                # REST instead of gRPC
+        ClassifierClient("http://localhost:8501")                 # REST instead of gRPC
 
     Args:
         target: `host:port` of the server. Several, in a list or separated by commas, are used in turn, temporarily
             skipping any that fail; `dns:///name:port` uses all addresses of a name. URLs, `http://host:port` or
-            `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), for networks
-            that don't support gRPC: arrays are much slower, and the client notices a new version only when it rejects
-            an input.
+            `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), where networks
+            don't support gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
         model: Name of the model on the server.
         version: Version number, or a label such as "stable". None: the newest version that is loaded.
         timeout: Seconds per request, retries included. The first `classify` may have to wait until the server has
@@ -112,8 +109,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
         """
         self._check_on_error(on_error)
-        # Iterators of images, such as a generator that downloads them, may pause.
-        prompt = isinstance(images, Sequence | os.PathLike)
+        prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause
         with closing(self._in_order(images, top_k, metadata, prompt=prompt)) as answers:
             return self._check_some([outcome(answer, on_error) for answer in answers])
 
@@ -162,8 +158,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
             Arrays by name, possibly read-only. Strings are object arrays of bytes.
 
         Raises:
-            InvalidInput: The inputs don't match the signature (checked before anything is sent), or the request is too
-                large.
+            InvalidInput: The inputs don't match the signature (checked before sending), or the request is too large.
         """
         return self._run(self._rankings.arrays.predict(inputs, signature, outputs, metadata, timeout))
 
@@ -240,8 +235,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                 yield from answers
 
     def _in_threads(self, calls: Iterable[Steps[T]]) -> Generator[T, None, None]:
-        """For images that several threads compress or decode, and for sources of images and callers that may pause, as
-        retries and deadlines continue meanwhile."""
+        """For images that threads compress or decode, and for pauses, during which retries and deadlines continue."""
         waiting: deque[Future[T]] = deque()
         with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
             try:
@@ -256,6 +250,5 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                     future.cancel()
 
     def _run(self, steps: Steps[T]) -> T:
-        """Carries out one call and returns its result."""
         self._check_usable()
         return _blocking.run(steps)

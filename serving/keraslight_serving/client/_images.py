@@ -22,15 +22,8 @@ if TYPE_CHECKING:
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
 # The first bytes of formats that TensorFlow graphs decode. Checking them is free; the server has the final say.
-_SIGNATURES = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"BM",  # BMP
-    b"\xff\x0a",  # JPEG XL, bare
-    b"\x00\x00\x00\x0cJXL ",  # JPEG XL in a container
-)
+_JPEG, _PNG, _JPEG_XL = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")  # XL: bare, boxed
+_SIGNATURES = (_JPEG, _PNG, b"GIF87a", b"GIF89a", b"BM", *_JPEG_XL)
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
 # PIL modes that PNG stores as they are. Others become RGB or RGBA.

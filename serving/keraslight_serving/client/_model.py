@@ -39,16 +39,12 @@ class PixelInput(NamedTuple):
 
 
 class Model:
-    """The client's model, as far as the server describes it.
-
-    Attributes:
-        decodes: Whether it has the signature `encoded`; None as long as that is unknown.
-    """
+    """The client's model, as far as the server describes it."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._known: ModelMetadata | None = None
-        self.decodes: bool | None = None
+        self.decodes: bool | None = None  # whether it has the signature `encoded`; None as long as that is unknown
 
     def predict(
         self, request: pb.PredictRequest, payload: int | None, metadata: Metadata | None, timeout: float | None = None

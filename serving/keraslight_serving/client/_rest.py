@@ -20,23 +20,18 @@ import httpx
 from keraslight_serving.client._rest_messages import Ask, RestError, Translator
 from keraslight_serving.client._transport import AsyncCall, Headers
 
-_THREADS = 32  # for requests of one channel in the background, as in hedging
-
 
 class RestChannel:
     """A `Channel` over HTTP.
 
-    Args:
-        address: `http://host:port` or `https://host:port`, with the path of the API if it is not at the root.
-        context: Certificates for https. None: the system's authorities.
-        proxies: Whether to use the proxies of `HTTP_PROXY` and similar variables.
-        max_message_bytes: Size limit of responses.
+    `address` includes the path of the API if it is not at the root. Without `context`, the system's authorities are
+    trusted. `proxies`: whether to use those of `HTTP_PROXY` and similar variables. `max_message_bytes` limits responses.
     """
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.Client(**_options(address, context, proxies))
         self._max_message_bytes, self._translator = max_message_bytes, Translator()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="keraslight-rest")  # for `future`, as in hedging
 
     def unary_unary(self, path: str, **_: object) -> _Call:
         return _Call(partial(self._exchange, path), self._pool)
@@ -53,23 +48,18 @@ class RestChannel:
         try:
             ask = next(steps)
             while True:
-                with _as_rpc_errors():
-                    answered = self._ask(ask, metadata, deadline)
-                ask = steps.send(answered)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _too_late()
+                with _as_rpc_errors(), self._http.stream(**_request(ask, metadata), timeout=left) as response:
+                    body = bytearray()
+                    for chunk in response.iter_bytes():
+                        _append(chunk, body, self._max_message_bytes)
+                        if deadline is not None and time.monotonic() > deadline:
+                            raise _too_late()  # httpx's timeout is for each chunk
+                ask = steps.send((response.status_code, bytes(body)))
         except StopIteration as end:
             return end.value
-
-    def _ask(self, ask: Ask, metadata: Headers, deadline: float | None) -> tuple[int, bytes]:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise _too_late()
-        with self._http.stream(**_request(ask, metadata), timeout=left) as response:
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                _append(chunk, body, self._max_message_bytes)
-                if deadline is not None and time.monotonic() > deadline:
-                    raise _too_late()  # httpx's timeout is for each chunk
-            return response.status_code, bytes(body)
 
 
 class AsyncRestChannel:
@@ -80,31 +70,29 @@ class AsyncRestChannel:
         self._max_message_bytes, self._translator = max_message_bytes, Translator()
 
     def unary_unary(self, path: str, **_: object) -> AsyncCall:
-        async def call(request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool) -> Any:
-            try:
-                async with asyncio.timeout(timeout):
-                    return await self._exchange(path, request, metadata)
-            except TimeoutError as error:
-                raise _too_late() from error
-
-        return call
+        return partial(self._exchange, path)
 
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _exchange(self, path: str, request: Any, metadata: Headers) -> Any:
+    async def _exchange(
+        self, path: str, request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool
+    ) -> Any:
         steps = self._translator.call(path, request)
         try:
             ask = next(steps)
-            while True:
-                with _as_rpc_errors():
-                    async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
-                        body = bytearray()
-                        async for chunk in response.aiter_bytes():
-                            _append(chunk, body, self._max_message_bytes)
-                ask = steps.send((response.status_code, bytes(body)))
+            async with asyncio.timeout(timeout):
+                while True:
+                    with _as_rpc_errors():
+                        async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
+                            body = bytearray()
+                            async for chunk in response.aiter_bytes():
+                                _append(chunk, body, self._max_message_bytes)
+                    ask = steps.send((response.status_code, bytes(body)))
         except StopIteration as end:
             return end.value
+        except TimeoutError as error:
+            raise _too_late() from error
 
 
 class _Call:

@@ -182,9 +182,7 @@ class _FakeCall:
 
 
 def _first_version(asked: pb.ModelSpec) -> pb.ModelSpec:
-    spec = pb.ModelSpec(name=asked.name, signature_name=asked.signature_name)
-    spec.version.value = 1
-    return spec
+    return pb.ModelSpec(name=asked.name, signature_name=asked.signature_name, version={"value": 1})
 
 
 def _declare(info: pb.TensorInfo, dtype: pb.DataType, *sizes: int) -> None:

@@ -38,10 +38,6 @@ def generate() -> tuple[str, str]:
     return re.sub(r"(Domain\.PUBLIC,\n)    \d+,\n    \d+,\n    \d+,\n", numbers, code), stub
 
 
-def main() -> None:
+if __name__ == "__main__":
     for target, text in zip((CODE, STUB), generate(), strict=True):
         target.write_text(text)
-
-
-if __name__ == "__main__":
-    main()

@@ -79,12 +79,9 @@ def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto |
     """Writes an array, as the list of its dtype (as TensorFlow Serving does) or as raw bytes.
 
     Strings are bytes, or str (written as UTF-8). Arrays of bytes that may end in zeros, such as images, must be object
-    arrays: numpy's fixed-width `S` type drops trailing zeros. Lists of bytes are safe.
+    arrays: numpy's fixed-width `S` type drops trailing zeros. Lists of bytes are safe. Strings are always listed.
 
-    Args:
-        array: Numbers, booleans or strings, of any shape.
-        content: Whether to write raw bytes to `tensor_content` instead of a list. Strings are always listed.
-        into: Empty message to write to, such as one in a request, which saves a copy. Default: a new one.
+    `content`: whether to write raw bytes. `into`: empty message to write to, such as one in a request; saves a copy.
     """
     given, array = array, np.asarray(array)
     if array.dtype.kind == "S" and array is not given:
@@ -121,21 +118,17 @@ def _from_content(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[A
 def _strings_from_content(content: bytes, count: int) -> NDArray[np.object_]:
     """TensorFlow's format: the length of every string as a varint, then all strings end to end."""
     lengths: list[int] = []
-    position = 0
+    position = length = shift = 0
     while len(lengths) < count:
-        length = shift = 0
-        while True:
-            if position == len(content) or shift > 63:
-                raise TensorError(
-                    f"tensor_content must hold {count} strings. Received: {len(content)} bytes that don't"
-                )
-            byte = content[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
+        if position == len(content) or shift > 63:
+            raise TensorError(f"tensor_content must hold {count} strings. Received: {len(content)} bytes that don't")
+        byte = content[position]
+        position += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            lengths.append(length)
+            length = shift = 0
     size, left = sum(lengths), len(content) - position
     if size != left:
         raise TensorError(f"tensor_content must hold {size} bytes of strings. Received: {left} bytes")
