@@ -199,11 +199,9 @@ def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"{takes} Received: {error}") from error
     kind = "string" if array.dtype.kind in "OSU" else array.dtype.name
-    right_shape = spec.shape is None or (
-        len(spec.shape) == array.ndim
-        and all(size in (None, own) for size, own in zip(spec.shape, array.shape, strict=True))
-    )
-    if kind != spec.dtype or not right_shape:
+    sizes = array.shape if spec.shape is None else spec.shape
+    fits = len(sizes) == array.ndim and all(a in (None, b) for a, b in zip(sizes, array.shape, strict=True))
+    if kind != spec.dtype or not fits:
         raise InvalidInput(f"{takes} Received: {kind} of shape {_shape_text(array.shape)}")
     return array
 

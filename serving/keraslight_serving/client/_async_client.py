@@ -7,13 +7,13 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import grpc
 
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
 from keraslight_serving.client._calls import Metadata
-from keraslight_serving.client._retry import Attempt, Ended, Steps
+from keraslight_serving.client._retry import Attempt, Ended, Steps, T
 from keraslight_serving.client._transport import AsyncCall, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from keraslight_serving.client._images import Images
-
-T = TypeVar("T")
 
 
 class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):

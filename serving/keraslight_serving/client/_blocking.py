@@ -10,14 +10,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, cast
 
 import grpc
 
-from keraslight_serving.client._retry import Attempt, Ended, Steps
+from keraslight_serving.client._retry import Attempt, Ended, Steps, T
 from keraslight_serving.client._transport import Pending
-
-T = TypeVar("T")
 
 
 class _Run(Generic[T]):

@@ -18,8 +18,6 @@ from keraslight_serving.wire.methods import Method, Request, Response
 Metadata = Mapping[str, str]
 E = TypeVar("E", bound=ServingError)
 
-_AROUND = 4096  # bytes of a request besides its tensors, at most
-
 
 @dataclass(eq=False, repr=False)  # the token must not be printed
 class Calls:
@@ -41,7 +39,7 @@ class Calls:
             raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {self.version}")
         if self.timeout <= 0:
             raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {self.timeout}")
-        self.room = self.max_message_bytes - _AROUND  # bytes of tensors that fit in any request
+        self.room = self.max_message_bytes - 4096  # bytes of tensors that fit in any request, with the rest of it
         self._caller = Caller(self.endpoints, retry, hooks)
 
     def spec(self, signature: str = "") -> pb.ModelSpec:

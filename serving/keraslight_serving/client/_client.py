@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from keraslight_serving.client import _blocking
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
 from keraslight_serving.client._calls import Metadata
-from keraslight_serving.client._retry import Steps
+from keraslight_serving.client._retry import Steps, T
 from keraslight_serving.client._transport import Call, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from keraslight_serving.client._images import Images
-
-T = TypeVar("T")
 
 
 class ClassifierClient(BaseClient[Channel[Call]]):

@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -143,13 +144,11 @@ def is_url(address: str) -> bool:
 
 
 def _check_url(address: str) -> None:
-    try:
+    with suppress(ValueError):  # the port is not a number, or a bracket is missing
         url = urllib.parse.urlsplit(address)
-        plain = bool(url.hostname) and url.port != 0 and not (url.username or url.query or url.fragment)
-    except ValueError:  # the port is not a number, or a bracket is missing
-        plain = False
-    if not plain:
-        raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
+        if url.hostname and url.port != 0 and not (url.username or url.query or url.fragment):
+            return
+    raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
 
 
 def is_local(address: str) -> bool:

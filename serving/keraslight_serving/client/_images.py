@@ -26,9 +26,6 @@ _JPEG, _PNG, _JPEG_XL = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"\xff\x0a", b"\
 _SIGNATURES = (_JPEG, _PNG, b"GIF87a", b"GIF89a", b"BM", *_JPEG_XL)
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
-# PIL modes that PNG stores as they are. Others become RGB or RGBA.
-_PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
-
 
 class Prepared(NamedTuple):
     """An image that is ready to be sent, or the reason why it can't be."""
@@ -122,7 +119,7 @@ def _from_pil(image: Image.Image, which: str) -> bytes | NDArray[np.uint8]:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
         return _pixels(image, which)
     try:  # PIL reads opened files only now
-        if image.mode not in _PNG_MODES:
+        if image.mode not in ("1", "L", "RGB", "RGBA", "I;16"):  # which PNG stores as they are
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         return _png(image)
     except (OSError, ValueError) as error:

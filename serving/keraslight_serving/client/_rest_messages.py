@@ -42,8 +42,6 @@ _CODES = {
 }
 _BY_NAME = {code.name: code.value[0] for code in grpc.StatusCode}
 
-_NOT_IN_JSON = {pb.DT_HALF, pb.DT_UINT16}
-
 
 class RestError(grpc.RpcError):
     """A failed REST call."""
@@ -235,7 +233,7 @@ def _tensor(value: Any, dtype: pb.DataType) -> pb.TensorProto:
             raise ValueError(f"lists of different lengths, {sorted(sizes)}")
         shape += sizes
         flat = list(itertools.chain.from_iterable(flat))
-    if dtype not in DTYPES or dtype in _NOT_IN_JSON:
+    if dtype not in DTYPES or dtype in (pb.DT_HALF, pb.DT_UINT16):
         raise ValueError(f"a dtype that JSON can't hold, {dtype_name(dtype)}")
     tensor = pb.TensorProto(dtype=dtype)
     for size in shape:

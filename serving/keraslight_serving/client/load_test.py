@@ -27,8 +27,6 @@ from keraslight_serving.client.errors import InvalidInput, ServingError
 if TYPE_CHECKING:
     from keraslight_serving.client._images import Images
 
-PERCENTILES = (50, 90, 95, 99, 99.9, 100)
-
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -49,7 +47,7 @@ class LoadReport:
         """Successful requests per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
-    def percentiles(self, percents: Sequence[float] = PERCENTILES) -> dict[float, float]:
+    def percentiles(self, percents: Sequence[float] = (50, 90, 95, 99, 99.9, 100)) -> dict[float, float]:
         """Percentiles of the latency, in seconds; NaN if no request succeeded."""
         if not len(self.latencies):
             return dict.fromkeys(percents, float("nan"))

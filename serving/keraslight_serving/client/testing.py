@@ -78,7 +78,13 @@ class FakeChannel:
         **_: object,
     ) -> Any:
         """Like that of grpc.Channel: returns a callable that makes the call, with `future` for the background."""
-        method, answer = self._answers()[path]
+        answers: dict[str, tuple[methods.Method[Any, Any], Callable[[Any], Message]]] = {
+            methods.PREDICT.path: (methods.PREDICT, self._predict),
+            methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
+            methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
+            methods.LIST_MODELS.path: (methods.LIST_MODELS, self._models),
+        }
+        method, answer = answers[path]
 
         def exchange(request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
             received = method.request.FromString(request_serializer(request))
@@ -97,14 +103,6 @@ class FakeChannel:
     @staticmethod
     def _callable(exchange: Callable[..., Any]) -> Any:
         return _FakeCall(exchange)
-
-    def _answers(self) -> dict[str, tuple[methods.Method[Any, Any], Callable[[Any], Message]]]:
-        return {
-            methods.PREDICT.path: (methods.PREDICT, self._predict),
-            methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
-            methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
-            methods.LIST_MODELS.path: (methods.LIST_MODELS, self._models),
-        }
 
     def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
         response = pb.PredictResponse(model_spec=_first_version(request.model_spec))
