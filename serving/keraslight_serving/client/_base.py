@@ -53,12 +53,10 @@ class BaseClient(Generic[C]):
             if is_url(address):
                 from keraslight_serving.client import _rest
 
-                opens_rest: Any = _rest.AsyncRestChannel if self._aio else _rest.RestChannel
-                context, proxies = (
-                    credentials.for_http() if isinstance(credentials, Tls) else None,
-                    not is_local(address),
-                )
-                return opens_rest(address, context=context, proxies=proxies, max_message_bytes=max_message_bytes)
+                kind: Any = _rest.AsyncRestChannel if self._aio else _rest.RestChannel
+                context = credentials.for_http() if isinstance(credentials, Tls) else None
+                proxies = not is_local(address)
+                return kind(address, context=context, proxies=proxies, max_message_bytes=max_message_bytes)
             api: Any = grpc.aio if self._aio else grpc
             options = channel_options(max_message_bytes, keepalive)
             if credentials is None:

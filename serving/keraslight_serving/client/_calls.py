@@ -39,7 +39,7 @@ class Calls:
             raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {self.version}")
         if self.timeout <= 0:
             raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {self.timeout}")
-        self.room = self.max_message_bytes - 4096  # bytes of tensors that fit in any request, with the rest of it
+        self.room = self.max_message_bytes - 4096  # bytes of tensors that fit in any request; the rest takes less
         self._caller = Caller(self.endpoints, retry, hooks)
 
     def spec(self, signature: str = "") -> pb.ModelSpec:

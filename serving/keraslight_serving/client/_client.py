@@ -39,8 +39,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
     Args:
         target: `host:port` of the server. Several, in a list or separated by commas, are used in turn, temporarily
             skipping any that fail; `dns:///name:port` uses all addresses of a name. URLs, `http://host:port` or
-            `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), where networks
-            don't support gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
+            `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), for networks
+            without gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
         model: Name of the model on the server.
         version: Version number, or a label such as "stable". None: the newest version that is loaded.
         timeout: Seconds per request, retries included. The first `classify` may have to wait until the server has

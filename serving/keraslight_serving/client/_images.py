@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
-# The first bytes of formats that TensorFlow graphs decode. Checking them is free; the server has the final say.
-_JPEG, _PNG, _JPEG_XL = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", (b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")  # XL: bare, boxed
-_SIGNATURES = (_JPEG, _PNG, b"GIF87a", b"GIF89a", b"BM", *_JPEG_XL)
+# The first bytes of formats that TensorFlow graphs decode: JPEG, PNG, GIF, BMP, and JPEG XL, bare and in a container.
+# Checking them is free; the server has the final say.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"\xff\x0a", b"\0\0\0\x0cJXL ")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
 
 
@@ -36,7 +36,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(images: Images) -> Iterator[Prepared]:
-    """The images in order, each read when it is needed. Raises InvalidInput if there can't be any."""
+    """The images in order, each read when it is needed. Raises InvalidInput if `images` is not an image or iterable."""
     for index, item in enumerate(_files(_each(images))):
         source = which = f"images[{index}]"
         try:

@@ -25,7 +25,7 @@ class RestChannel:
     """A `Channel` over HTTP.
 
     `address` includes the path of the API if it is not at the root. Without `context`, the system's authorities are
-    trusted. `proxies`: whether to use those of `HTTP_PROXY` and similar variables. Only responses have the size limit.
+    trusted. `proxies`: whether to use those of `HTTP_PROXY` and the like. `max_message_bytes` limits responses.
     """
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
