@@ -254,14 +254,7 @@ def MobileNetV4(
 
 
 def _block(
-    x: KerasTensor,
-    row: Block,
-    width: float,
-    activation: str,
-    layer_scale: float | None,
-    drop_path: float,
-    *,
-    name: str,
+    x: KerasTensor, row: Block, width: float, activation: str, layer_scale: float | None, drop_path: float, *, name: str
 ) -> KerasTensor:
     """Builds one row of a table."""
     match row:

@@ -118,12 +118,7 @@ def spatial_attention(
 
 
 def coordinate_attention(
-    x: keras.KerasTensor,
-    squeezed: int,
-    *,
-    activation: str = "hard_silu",
-    style: ConvStyle = TORCH,
-    name: str,
+    x: keras.KerasTensor, squeezed: int, *, activation: str = "hard_silu", style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
     """Scales each value by a gate for its row and one for its column, separately for each channel (equations 4 to 9).
 

@@ -36,12 +36,7 @@ def normalized_classifier(x: keras.KerasTensor, head: Head) -> keras.KerasTensor
 
 
 def convnext_block(
-    x: keras.KerasTensor,
-    *,
-    grn: bool = False,
-    layer_scale: float | None = None,
-    drop_path: float = 0.0,
-    name: str,
+    x: keras.KerasTensor, *, grn: bool = False, layer_scale: float | None = None, drop_path: float = 0.0, name: str
 ) -> keras.KerasTensor:
     """Depthwise 7x7, layer normalization, 1x1 to four times the channels, GELU, 1x1 back, residual.
 

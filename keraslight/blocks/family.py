@@ -47,12 +47,7 @@ Raises:
 
 
 def register(
-    variants: Mapping[str, Variant],
-    *,
-    prefix: str,
-    dropout: float = 0.0,
-    min_size: int = 32,
-    before: str = "drop_path",
+    variants: Mapping[str, Variant], *, prefix: str, dropout: float = 0.0, min_size: int = 32, before: str = "drop_path"
 ) -> Callable[[Callable[..., Network]], Callable[..., keras.Model]]:
     """Registers a family under every name in its table and returns its public builder.
 

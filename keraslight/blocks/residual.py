@@ -33,13 +33,7 @@ def add_residual(
 
 
 def basic_block(
-    x: keras.KerasTensor,
-    channels: int,
-    *,
-    stride: int = 1,
-    drop_path: float = 0.0,
-    style: ConvStyle = TORCH,
-    name: str,
+    x: keras.KerasTensor, channels: int, *, stride: int = 1, drop_path: float = 0.0, style: ConvStyle = TORCH, name: str
 ) -> keras.KerasTensor:
     """Two 3x3 convolutions with a residual (figure 5, left): `relu(x + bn(conv(relu(bn(conv(x))))))`.
 

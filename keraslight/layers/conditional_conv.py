@@ -69,10 +69,7 @@ class ConditionalConv2D(keras.layers.Layer):
             return ops.stack([self._initializer(expert)(whole[1:], dtype=dtype) for expert in range(whole[0])])
 
         self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.experts, *shape),
-            initializer=one_by_one,
-            regularizer=self.kernel_regularizer,
+            name="kernel", shape=(self.experts, *shape), initializer=one_by_one, regularizer=self.kernel_regularizer
         )
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.experts, self.filters), initializer="zeros")

@@ -26,5 +26,5 @@ CHECKPOINTS = {  # torchvision 0.28, from its weights enum
         Preprocessing((224, 224), crop_pct=0.875, interpolation="bilinear"),
         56.522,
         url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-    ),
+    )
 }

@@ -45,5 +45,5 @@ CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28, which scales its inputs to
         arguments={"style": STYLE},
         url="https://download.pytorch.org/models/googlenet-1378be20.pth",
         training_only=tuple(AUXILIARY.values()),
-    ),
+    )
 }

@@ -41,13 +41,7 @@ def authors_names(**arguments: Any) -> Iterator[tuple[str, str]]:
 
 
 def _names(
-    scheme: _Scheme,
-    stem: str,
-    *,
-    stages: tuple[Row, ...],
-    gated: bool = False,
-    deploy: bool = False,
-    **_unused: Any,
+    scheme: _Scheme, stem: str, *, stages: tuple[Row, ...], gated: bool = False, deploy: bool = False, **_unused: Any
 ) -> Iterator[tuple[str, str]]:
     blocks = [("stem", stem, False)]
     for s, row in enumerate(stages):

@@ -42,5 +42,5 @@ CHECKPOINTS = {  # preprocessing and top-1 from timm 1.0.31 and its results-imag
         Preprocessing((299, 299), crop_pct=0.8975, mean=(0.5,) * 3, std=(0.5,) * 3),
         79.058,
         arguments={"style": TORCH},
-    ),
+    )
 }
