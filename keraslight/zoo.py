@@ -155,8 +155,7 @@ def _normalize(
 
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of all models that match a shell-style pattern such as `"mobilenet*"`, sorted by name."""
-    names = [name for family in registry.FAMILIES.values() for name in family.variants]
-    return sorted(fnmatch.filter(names, pattern))
+    return sorted(fnmatch.filter((name for family in registry.FAMILIES.values() for name in family.variants), pattern))
 
 
 def model_info(name: str) -> ModelInfo:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight import registry
 from keraslight.blocks.model import Head, Network, image_input
@@ -94,13 +94,13 @@ def register(
 
 
 def _build(
-    network: Callable[[keras.KerasTensor], Network],
+    network: Callable[[KerasTensor], Network],
     row: Variant,
     full_name: str,
     min_size: int,
     *,
     input_shape: tuple[int | None, int | None, int] | None = None,
-    input_tensor: keras.KerasTensor | None = None,
+    input_tensor: KerasTensor | None = None,
     include_top: bool = True,
     classes: int | None = None,
     classifier_activation: str | None = "softmax",

@@ -1,7 +1,9 @@
 """Checks and shapes shared by the layers: square kernels, "same" and "valid" padding."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
@@ -28,6 +30,11 @@ def check_convolution(padding: str, **numbers: int) -> None:
             raise InvalidArgumentError(f"`{name}` must be an integer of at least 1. Received: {name}={value!r}.")
     if padding not in ("same", "valid"):
         raise InvalidArgumentError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}.")
+
+
+def saved(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
+    """Returns arguments of a layer for its config: initializers and regularizers serialized, the others as they are."""
+    return {name: keras.saving.serialize_keras_object(getattr(layer, name)) for name in names}
 
 
 def zero_padding(

@@ -101,7 +101,11 @@ def load_weights(
         tensors = read_keras(path, model)
         slots = {variable.path: _Slot(variable) for variable in variables(model)}
         if partial:
-            tensors = _drop_unknown(tensors, slots, path)
+            unknown = [name for name in tensors if name not in slots]
+            for name in unknown:
+                del tensors[name]
+            if unknown:
+                log.info("The model is built without its top: left out %d tensors of %s.", len(unknown), path)
     else:
         raise InvalidArgumentError(
             f"`weights` must end in .safetensors, .pth, .keras or .weights.h5. Received: {str(source)!r}."
@@ -186,18 +190,6 @@ def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return value
 
 
-def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot], path: Path) -> dict[str, np.ndarray]:
-    """Removes the tensors of a missing top from those of a Keras file."""
-    kept = {name: value for name, value in tensors.items() if name in slots}
-    if len(kept) < len(tensors):
-        log.info("The model is built without its top: left out %d tensors of %s.", len(tensors) - len(kept), path)
-    return kept
-
-
-def _without_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:2] + shape[3:]
-
-
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """(kh, kw, 3, F) -> (kh, kw, channels, F), such that activations keep their magnitude.
 
@@ -229,11 +221,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             values.append((slot.variable, converted))
         elif slot.variable.path.partition("/")[0].endswith(HEAD) and converted.shape[:-1] == shape[:-1]:
             fresh = True
-        elif (
-            slot.variable is stem
-            and _without_channels(converted.shape) == _without_channels(shape)
-            and converted.shape[2] == 3
-        ):
+        elif slot.variable is stem and converted.shape == (*shape[:2], 3, *shape[3:]):
             values.append((slot.variable, _adapt_channels(converted, shape[2])))
             log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
         else:

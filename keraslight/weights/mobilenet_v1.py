@@ -4,7 +4,7 @@ import functools
 from typing import Any
 
 from keraslight.architectures.mobilenet_v1 import STAGES
-from keraslight.weights.sources import HALF, Names, checkpoint, conv_bn, timm_block
+from keraslight.weights.sources import Names, checkpoint, conv_bn, timm_block
 
 
 def torch_names(**_unused: Any) -> Names:
@@ -17,7 +17,7 @@ def torch_names(**_unused: Any) -> Names:
     yield "classifier", "classifier"
 
 
-_timm = functools.partial(checkpoint, torch_names, **HALF)
+_timm = functools.partial(checkpoint, torch_names, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31 and its results-imagenet.csv
     "timm/mobilenetv1_100.ra4_e3600_r224_in1k": _timm("mobilenet_v1_100", 75.388),
     "timm/mobilenetv1_125.ra4_e3600_r224_in1k": _timm("mobilenet_v1_125", 76.920, crop_pct=0.9),

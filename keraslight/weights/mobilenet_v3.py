@@ -50,7 +50,9 @@ def torchvision_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) ->
 
 
 _timm = functools.partial(sources.checkpoint, timm_names)
-_authors = functools.partial(sources.checkpoint, timm_names, interpolation="bilinear", style=TENSORFLOW, **HALF)
+_authors = functools.partial(
+    sources.checkpoint, timm_names, interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3, style=TENSORFLOW
+)
 _tv = functools.partial(sources.torchvision, torchvision_names, style=TORCHVISION)
 
 CHECKPOINTS = {
