@@ -47,16 +47,9 @@ def inception(
 
 
 def auxiliary_classifier(x: KerasTensor, head: Head, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
-    """Classifies an inner feature map. Its loss helps to train the layers below it.
+    """Classifies an inner feature map, averaged to 4x4 for any size: (B, H, W, C) -> (B, classes).
 
-    Args:
-        x: (B, H, W, C), averaged to 4x4 for any size.
-        head: Number of classes K, activation, and dropout rate of the 1024 features.
-        style: Padding and batch normalization.
-        name: Prefix of the layers' names.
-
-    Returns:
-        (B, K).
+    Its loss helps to train the layers below it. The head's dropout is that of the 1024 features.
     """
     x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(x)
     x = conv_bn(x, 128, 1, activation="relu", style=style, name=f"{name}_reduce")

@@ -180,9 +180,7 @@ def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
 def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Turns a linear layer over a flattened (C, H, W) map into the convolution that covers it, (F, C, H, W).
 
-    Args:
-        value: (F, C * H * W). Any other array is returned unchanged.
-        shape: Shape of the convolution's kernel, (H, W, C, F).
+    Arrays that don't fit a kernel of `shape`, (H, W, C, F), are returned unchanged.
     """
     if value.ndim == 2 and len(shape) == 4 and value.shape[1] == np.prod(shape[:3]):
         height, width, channels, _ = shape
@@ -225,8 +223,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             values.append((slot.variable, _adapt_channels(converted, shape[2])))
             log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
         else:
-            problems.append(f"- {name} {value.shape} in the checkpoint")
-            problems.append(f"+ {slot.variable.path} {shape} in the model")
+            problems += [f"- {name} {value.shape} in the checkpoint", f"+ {slot.variable.path} {shape} in the model"]
     if problems:
         lines = sorted(problems, key=lambda line: line[2:])
         if len(lines) > MOST_LEFTOVERS:
