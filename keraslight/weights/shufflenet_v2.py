@@ -41,14 +41,12 @@ def _megvii_names(*, stages: tuple[Row, ...], **_unused: Any) -> Names:
 
 
 CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28
-    f"torchvision/shufflenet_v2_{size}": torchvision(
-        torch_names, variant, top1, f"shufflenetv2_{file}", resized=resized
-    )
+    f"torchvision/shufflenet_v2_{size}": torchvision(torch_names, variant, top1, file, resized=resized)
     for size, variant, resized, top1, file in (
-        ("x0_5", "shufflenet_v2_050", 256, 60.552, "x0.5-f707e7126e"),
-        ("x1_0", "shufflenet_v2_100", 256, 69.362, "x1-5666bf0f80"),
-        ("x1_5", "shufflenet_v2_150", 232, 72.996, "x1_5-3c479a10"),
-        ("x2_0", "shufflenet_v2_200", 232, 76.230, "x2_0-8be3c8ee"),
+        ("x0_5", "shufflenet_v2_050", 256, 60.552, "shufflenetv2_x0.5-f707e7126e"),
+        ("x1_0", "shufflenet_v2_100", 256, 69.362, "shufflenetv2_x1-5666bf0f80"),
+        ("x1_5", "shufflenet_v2_150", 232, 72.996, "shufflenetv2_x1_5-3c479a10"),
+        ("x2_0", "shufflenet_v2_200", 232, 76.230, "shufflenetv2_x2_0-8be3c8ee"),
     )
 } | {  # top-1 from the repository's page
     f"ref/shufflenet_v2_{size}": Checkpoint(f"shufflenet_v2_{width}_megvii", _megvii_names, RAW, top1)
