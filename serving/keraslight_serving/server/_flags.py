@@ -78,14 +78,10 @@ _METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
-    """Parses a command line and warns of what is ignored.
+    """Returns the flags of a command line (None for this process's) by name, and warns of what is ignored.
 
-    Args:
-        argv: Arguments; None for those of this process.
-
-    Returns:
-        The given flags, by name. An empty text and `rest_api_port` 0 count as not given. With a `model_config_file`, so
-        do `model_name` and `model_base_path`, as in TensorFlow Serving.
+    An empty text and `rest_api_port` 0 count as not given. With a `model_config_file`, so do `model_name` and
+    `model_base_path`, as in TensorFlow Serving.
 
     Raises:
         SystemExit: 255 after an error and the usage text; 0 after `--help` and `--version`.
@@ -104,11 +100,10 @@ def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
         logger.warning("unknown argument: %s (ignored%s)", argument, hint)
     for name in given.keys() & IGNORED.keys():
         logger.warning("--%s is ignored: %s", name, IGNORED[name][1])
-    alts = given.get("use_alts_credentials", False)
     found = {name: value for name, value in given.items() if name not in IGNORED and value != ""}
     if found.get("rest_api_port") == 0:
         del found["rest_api_port"]
-    if alts and "ssl_config_file" in found:
+    if given.get("use_alts_credentials") and "ssl_config_file" in found:
         raise ValueError("Either use_alts_credentials must be false or ssl_config_file must be empty.")
     if "model_config_file" in found:
         found.pop("model_name", None)
@@ -140,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         for flag in flags(title):
             text = flag.help
             if flag.default is not None:
-                text = f"{text.removesuffix('.')} (default: {_shown(flag.default)})"
+                default = str(flag.default).lower() if flag.type is bool else flag.default
+                text = f"{text.removesuffix('.')} (default: {default})"
             _add(group, flag.name, flag.type, text)
     for name, (kind, _) in IGNORED.items():
         _add(parser, name, kind, argparse.SUPPRESS)
@@ -158,7 +154,3 @@ def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false. Received: {text!r}")
     return text == "true"
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

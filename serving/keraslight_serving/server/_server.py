@@ -141,13 +141,11 @@ class ModelServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", *_SERVICES):
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        targets = [f"{settings.host}:{settings.port}"]
-        if settings.grpc_socket_path:
-            targets.append(f"unix:{os.fspath(settings.grpc_socket_path)}")
+        unix = [f"unix:{os.fspath(settings.grpc_socket_path)}"] if settings.grpc_socket_path else []
         self.metrics.start()
         self._repository.start()
         try:
-            port = listen(server, targets, credentials)[0]
+            port = listen(server, [f"{settings.host}:{settings.port}", *unix], credentials)[0]
             if self._rest is not None:
                 self._rest.start()
         except BaseException:
@@ -194,15 +192,13 @@ class ModelServer:
         self._health.enter_graceful_shutdown()  # before the port closes, so that load balancers send no more requests
         self._service.close()
         if grace:
-            # During its shutdown, gRPC answers new calls with CANCELLED, which clients don't retry. So they get
-            # UNAVAILABLE from us first.
+            # A gRPC server shutting down answers CANCELLED, which clients don't retry; so we answer UNAVAILABLE first.
             time.sleep(min(grace, NOTICE_SECONDS))
         stopped = self._server.stop(grace)
         if self._rest is not None:
             self._rest.stop(grace)
         stopped.wait()
-        self._server = None
-        self._port = None
+        self._server = self._port = None
         self._release()
 
     def _report_health(self, model: str, serving: bool) -> None:
@@ -227,12 +223,7 @@ def make_repository(
     load: Callable[[str, Path, bool], LoadedVersion],
     on_serving: Callable[[str, bool], None] = lambda name, serving: None,
 ) -> Any:
-    """Makes the repository of the models that the settings name.
-
-    Args:
-        settings: The server's settings.
-        load: See `LoadPolicy.load`.
-        on_serving: See `LoadPolicy.on_serving`.
+    """Makes the repository of the models that the settings name; `load` and `on_serving` are those of `LoadPolicy`.
 
     Raises:
         StartError: The model config file can't be read.

@@ -68,13 +68,13 @@ class Repository(Generic[V]):
             model.start()
         for model in models:
             model.wait_for_look()
-        if models and not any(model.is_serving for model in models):
+        failed = [model for model in models if not model.versions.are_serving]
+        if models and failed == models:
             problem = "; ".join(model.problem for model in models)
             self.close()
             raise StartError(problem)
-        for model in models:
-            if not model.is_serving:
-                logger.error("%s", model.problem)
+        for model in failed:
+            logger.error("%s", model.problem)
         if self._config_file is not None and self._config_file_poll_seconds > 0:
             self.follow_file(self._config_file, self._config_file_poll_seconds)
 
@@ -88,11 +88,7 @@ class Repository(Generic[V]):
                 model.close()
 
     def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, V]]:
-        """The version that a request means; it stays loaded inside the `with`.
-
-        Raises:
-            StatusError: There is no model of this name, no such label, or the version isn't loaded.
-        """
+        """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
@@ -101,22 +97,19 @@ class Repository(Generic[V]):
         return model.versions.acquire(spec)
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """The states of one version, or of all versions seen so far, newest first.
-
-        Raises:
-            StatusError: NOT_FOUND, there are none.
-        """
+        """As `ServedModels.status`."""
         model = self._models.get(spec.name)
         return chosen_statuses(spec, [] if model is None else model.versions.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """The states of all versions seen so far, newest first, for each model that is wanted."""
-        return {name: model.versions.statuses for name, model in self._models.items() if model.is_wanted}
+        """As `ServedModels.statuses`."""
+        return {name: model.versions.statuses for name, model in self._models.items() if model.config is not None}
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """How requests for a model are logged; None if they are not."""
+        """As `ServedModels.logging`."""
         model = self._models.get(name)
-        return model.logging if model is not None else None
+        config = model.config if model is not None else None
+        return config.logging if config is not None else None
 
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         """Serves these models instead, and waits until every new one has a version that serves.
@@ -147,12 +140,11 @@ class Repository(Generic[V]):
             call.check()
             if self._stopping.wait(0.02):
                 raise _stops()
-        failed = [model for model in new if not model.is_serving]
+        failed = [model for model in new if not model.versions.are_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
-            raise StatusError(
-                grpc.StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{details}}}"
-            )
+            text = f"{len(failed)} model(s) did not become available: {{{details}}}"
+            raise StatusError(grpc.StatusCode.UNKNOWN, text)
 
     def follow_file(self, path: Path, seconds: float) -> None:
         """Reads a model config file every so many seconds and serves what it says; each error is logged once.
@@ -181,31 +173,29 @@ class Repository(Generic[V]):
     def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model[V], int], dict[Model[V], int]]:
         """Makes these the models.
 
-        Returns:
-            The new models, and the known models that serve nothing or move to another folder, each with the number of
-            its configuration.
+        Returns the new models, and the known models that serve nothing or move to another folder, each with the number
+        of its configuration.
         """
-        models = dict(self._models)
         new: dict[Model[V], int] = {}
         moved: dict[Model[V], int] = {}
+        added: dict[str, Model[V]] = {}
         for config in configs:
-            known = models.get(config.name)
+            known = self._models.get(config.name)
             if known is None:
-                models[config.name] = Model(config, self._how)
-                new[models[config.name]] = 0
-            else:
-                was_wanted, stays = known.is_wanted, known.is_serving and known.base_path == config.base_path
-                number = known.configure(config)
-                if not was_wanted:
-                    new[known] = number
-                elif not stays:
-                    moved[known] = number
+                added[config.name] = Model(config, self._how)
+                new[added[config.name]] = 0
+                continue
+            before, serves = known.config, known.versions.are_serving
+            number = known.configure(config)
+            if before is None:
+                new[known] = number
+            elif not serves or before.base_path != config.base_path:
+                moved[known] = number
         for name in self._models.keys() - {config.name for config in configs}:
-            models[name].configure(None)
-        started = models.keys() - self._models.keys()
-        self._models = models
-        for name in started:
-            models[name].start()
+            self._models[name].configure(None)
+        self._models = {**self._models, **added}
+        for model in added.values():
+            model.start()
         return new, moved
 
     def _check_labels(self, config: ModelConfig) -> None:

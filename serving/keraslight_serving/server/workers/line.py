@@ -20,13 +20,7 @@ class LineBroken(Exception):
 
 
 class Line:
-    """One end of a pipe.
-
-    Args:
-        pipe: This end.
-        name: Name of the other end, for texts.
-        commands: Functions that the other end may call. Each call runs in its own thread.
-    """
+    """One end of a pipe. The other end, named `name` in texts, may call `commands`, each call in its own thread."""
 
     def __init__(self, pipe: "Connection[Any, Any]", name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
         self._pipe = pipe
@@ -38,12 +32,9 @@ class Line:
         self._broken = False
 
     def call(self, command: str, *args: Any) -> Future[Any]:
-        """Calls a command of the other end.
+        """Calls a command of the other end; arguments and results are pickled.
 
-        Arguments and results are pickled.
-
-        Returns:
-            A future with the result, with the StatusError or StartError that the command raised, or with LineBroken.
+        The future has the result, the StatusError or StartError that the command raised, or LineBroken.
         """
         answer: Future[Any] = Future()
         number = next(self._numbers)

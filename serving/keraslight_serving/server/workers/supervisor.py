@@ -46,17 +46,11 @@ STOPPED_AFTER = 5.0  # seconds after the grace period in which a worker has to e
 
 @dataclass(frozen=True)
 class SharedVersion:
-    """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`).
+    """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`)."""
 
-    Attributes:
-        key: Key of the version in the workers.
-        in_use: Given the key, tells whether a worker has the SavedModel in use.
-        unload: Given the key, unloads the version in all workers.
-    """
-
-    key: int
-    in_use: Callable[[int], bool]
-    unload: Callable[[int], None]
+    key: int  # in the workers
+    in_use: Callable[[int], bool]  # given the key, tells whether a worker has the SavedModel in use
+    unload: Callable[[int], None]  # given the key, unloads the version in all workers
 
     @property
     def saved_model_loaded(self) -> bool:
@@ -73,9 +67,6 @@ class Supervisor:
         workers: Number of processes, at least 1.
         settings: Settings of the server. Each worker gets its share of the CPUs, unless `num_threads` and
             `num_interpreters` are given.
-
-    Attributes:
-        repository: The models.
 
     Raises:
         ValueError: `workers` is out of range, or the batching parameters can't be used.
@@ -106,11 +97,7 @@ class Supervisor:
 
     @property
     def address(self) -> str:
-        """`host:port`, as clients take it.
-
-        Raises:
-            RuntimeError: The server is not started.
-        """
+        """As `ModelServer.address`."""
         if self._reservation is None:
             raise RuntimeError("A server has a port once it is started. Received: a server that is not")
         return f"{self._settings.host}:{_port(self._reservation)}"
@@ -129,7 +116,6 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """The workers' process ids."""
         with self._lock:
             return [worker.pid for worker in self._workers]
 
@@ -182,11 +168,7 @@ class Supervisor:
     # ---------------------------------------------------------------- versions
 
     def _load(self, model: str, folder: Path, eager: bool) -> SharedVersion:
-        """Loads a version in every worker, or in none.
-
-        Raises:
-            StatusError: A worker can't load it, or died of it.
-        """
+        """Loads a version in every worker or, with a StatusError if one can't load it or dies of it, in none."""
         key, args = next(self._keys), (model, folder, eager)
         while True:
             with self._lock:
@@ -263,9 +245,8 @@ class Supervisor:
             metrics_directory=self.metrics_directory,
             port=_port(self._reservation),
             rest_api_port=None if self._rest_reservation is None else _port(self._rest_reservation),
+            grpc_socket_path=None if place > 0 else self._settings.grpc_socket_path,  # it can't be shared
         )
-        if place > 0:
-            settings = dataclasses.replace(settings, grpc_socket_path=None)  # a Unix socket can't be shared
         return Worker(settings, place, {"reload": self._reload, "abandon": self._abandoned.add})
 
     def _reload(self, configs: Sequence[ModelConfig], deadline: float | None, token: str) -> None:
@@ -337,8 +318,9 @@ def view_of(model: Model[SharedVersion]) -> ModelView:
     """What the workers answer for a model."""
     statuses, versions, labels = model.versions.view()
     keys = {number: version.key for number, version in versions.items()}
-    log = None if model.logging is None else model.logging.SerializeToString()
-    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
+    config = model.config
+    log = config.logging.SerializeToString() if config and config.logging else None
+    return ModelView(tuple(s.SerializeToString() for s in statuses), keys, labels, log, wanted=config is not None)
 
 
 def _port(reservation: socket.socket | None) -> int:
@@ -348,21 +330,16 @@ def _port(reservation: socket.socket | None) -> int:
 
 
 def _reserve(host: str, port: int) -> socket.socket:
-    """Binds a socket that keeps the port for the workers, without listening on it.
-
-    Raises:
-        StartError: The port is taken. Another server that shares its port would not prevent the second bind.
-    """
+    """Binds a socket that keeps the port for the workers, without listening on it. Raises StartError if it is taken."""
     try:
         kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(kind, socket.SOCK_STREAM) as alone:
+        with socket.socket(kind, socket.SOCK_STREAM) as alone:  # the second bind would share another server's port
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind(address)
         shared = socket.socket(kind, socket.SOCK_STREAM)
         shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         shared.bind(address)
     except OSError as error:
-        raise StartError(
-            f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
-        ) from error
+        text = f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
+        raise StartError(text) from error
     return shared

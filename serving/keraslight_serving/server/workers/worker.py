@@ -28,22 +28,11 @@ GRACE = 5.0  # seconds for requests in flight when the supervisor is gone
 
 
 class Worker:
-    """A worker as its supervisor sees it.
-
-    Args:
-        settings: Settings of its server.
-        place: Its number.
-        commands: What it may call in the supervisor.
-
-    Attributes:
-        place: Its number, which its replacement gets too.
-        keys: Keys of the servables that it holds.
-        call: Calls a command of the worker, see `Line.call`.
-    """
+    """A worker as its supervisor sees it. It may call `commands` there; its replacement gets the same `place`."""
 
     def __init__(self, settings: Settings, place: int, commands: dict[str, Callable[..., Any]]) -> None:
         self.place = place
-        self.keys: set[int] = set()
+        self.keys: set[int] = set()  # of the servables that it holds
         ours, theirs = multiprocessing.Pipe()
         # Spawned, not forked: a fork loses the threads of gRPC and TensorFlow.
         context = multiprocessing.get_context("spawn")
@@ -63,7 +52,6 @@ class Worker:
         return self._process.exitcode
 
     def wait(self) -> None:
-        """Waits until it is dead."""
         multiprocessing.connection.wait([self._process.sentinel])
 
     def end(self, seconds: float) -> None:
