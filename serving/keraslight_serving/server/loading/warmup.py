@@ -27,8 +27,7 @@ from keraslight_serving.wire import methods, serving_pb2 as pb
 logger = logging.getLogger("keraslight_serving.server")
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
-MOST_RECORDS = 1000
-"""Maximum number of records in a file."""
+MOST_RECORDS = 1000  # in a file
 
 _METHODS: dict[str, methods.Method[Any, Any]] = {
     "predict_log": methods.PREDICT,
@@ -39,17 +38,11 @@ _METHODS: dict[str, methods.Method[Any, Any]] = {
 
 
 def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics) -> None:
-    """Replays the warmup requests of a version, if it has any, in the same way as all requests.
+    """Replays the warmup requests of a version, if it has any, in the same way as all requests, `iterations` times each.
 
     Requests for signatures that run in TensorFlow are skipped unless the SavedModel is loaded. Replaying them would
     import TensorFlow, which takes seconds and several hundred MB, in every server that only ever runs `model.tflite`.
     They are replayed with `load_saved_model`, or if the version replaces one that has TensorFlow in use.
-
-    Args:
-        servable: The version, just loaded.
-        folder: Its version folder.
-        iterations: Number of times each request is replayed; with 0, the file is not read.
-        metrics: Records the duration and the result.
 
     Raises:
         StatusError: A record can't be read, its request fails, or there are too many. TensorFlow Serving doesn't serve
@@ -75,13 +68,8 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
         raise
     finally:
         metrics.warmup(str(folder), code, time.monotonic() - began, replayed)
-    logger.info(
-        "Finished reading warmup data at %s: %d requests replayed in %.2f s, %d skipped that need TensorFlow",
-        file,
-        replayed,
-        time.monotonic() - began,
-        skipped,
-    )
+    text = "Finished reading warmup data at %s: %d requests replayed in %.2f s, %d skipped that need TensorFlow"
+    logger.info(text, file, replayed, time.monotonic() - began, skipped)
 
 
 def _requests(file: Path) -> Iterator[tuple[methods.Method[Any, Any], Any]]:
@@ -107,12 +95,10 @@ class _Alone:
 
 
 def _request(log: pb.PredictionLog) -> tuple[methods.Method[Any, Any], Any]:
-    """A method, and its request."""
     kind = log.WhichOneof("log_type")
     if kind not in _METHODS:
-        raise StatusError(
-            grpc.StatusCode.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
-        )
+        text = f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
+        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, text)
     method = _METHODS[kind]
     request: Any = method.request.FromString(getattr(log, kind).request)
     if kind != "multi_inference_log":
@@ -122,10 +108,6 @@ def _request(log: pb.PredictionLog) -> tuple[methods.Method[Any, Any], Any]:
 
 def _signatures(servable: Servable, request: Any) -> list[str]:
     """The signatures of a request that the version has."""
-    specs = (
-        [task.model_spec for task in request.tasks]
-        if isinstance(request, pb.MultiInferenceRequest)
-        else [request.model_spec]
-    )
-    names = [spec.signature_name or methods.DEFAULT_SIGNATURE for spec in specs]
+    tasks = request.tasks if isinstance(request, pb.MultiInferenceRequest) else [request]
+    names = [task.model_spec.signature_name or methods.DEFAULT_SIGNATURE for task in tasks]
     return [name for name in names if name in servable.signatures]

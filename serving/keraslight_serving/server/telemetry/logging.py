@@ -70,16 +70,8 @@ def log_request(
 ) -> None:
     """Logs the end of a request: at DEBUG if it succeeded, at WARNING if the server is at fault, otherwise at INFO.
 
-    Args:
-        call: The call that came with the request.
-        api: Name of the method, such as `Predict`.
-        code: Name of the status code.
-        seconds: Time it took.
-        model: Model that answered, or that was requested; empty for none.
-        version: Its version or label.
-        signature: Its signature.
-        text: Text of the error.
-        callers_fault: Whether the caller is at fault, whatever the code.
+    The model is the one that answered or that was requested, and the version its number or label. With `callers_fault`,
+    the caller is at fault, whatever the code.
     """
     serious = code in _SERVERS_FAULT and not callers_fault
     level = logging.DEBUG if code == "OK" else logging.WARNING if serious else logging.INFO
@@ -111,7 +103,7 @@ class TextFormatter(logging.Formatter):
         line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}"
         for name, value in getattr(record, "request", {}).items():
             line += f" {name}={_quoted(str(value))}"
-        return line + _traceback(self, record)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -126,9 +118,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "request", {}),
         }
-        traceback = _traceback(self, record)
-        if traceback:
-            fields["exception"] = traceback.strip()
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
 
 
@@ -139,7 +130,3 @@ def _quoted(text: str) -> str:
 
 def _time(record: logging.LogRecord) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
-
-
-def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""

@@ -66,31 +66,12 @@ REQUEST_LOG_COUNT = _Metric(_TF + "request_log_count", ("model_name", "status_co
 QUEUE_LATENCY = _Metric(_OURS + "queue_latency", ("model_name", "engine"), _QUEUE_MICROSECONDS)
 BATCH_SIZE = _Metric(_OURS + "batch_size", ("model_name", "engine"), _ROWS)
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        REQUEST_COUNT,
-        REQUEST_LATENCY,
-        RUNTIME_LATENCY,
-        EXAMPLE_COUNTS,
-        EXAMPLE_COUNT_TOTAL,
-        WARMUP_LATENCY,
-        WARMUP_RECORDS,
-        QUEUING_LATENCY,
-        WRAPPED_RUN_COUNT,
-        PADDING_SIZE,
-        INPUT_BATCH_SIZE,
-        PROCESSED_BATCH_SIZE,
-        REQUEST_LOG_COUNT,
-        QUEUE_LATENCY,
-        BATCH_SIZE,
-    )
-}
+# All of the above, by name.
+METRICS = {metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, _Metric)}
 
 # Name of the metric -> values of its labels -> its numbers. A counter has one number. A histogram has the sum, then the
 # count of each bucket alone, the last one for values beyond the bounds. The numbers of processes can simply be added.
 _Series = dict[str, dict[tuple[str, ...], list[float]]]
-
 
 # Names of the engines in the label `runtime`; TF1 is TensorFlow Serving's own.
 _RUNTIMES = {"litert": "LiteRT", "tensorflow": "TF1"}
@@ -166,16 +147,7 @@ class Metrics:
         padded_to: int,
         thread_pool: str = "model_server_batch_threads",
     ) -> None:
-        """Records a batch that was put together.
-
-        Args:
-            model: Name of the model.
-            engine: `litert` or `tensorflow`.
-            rows: Number of rows of each request.
-            queue_seconds: Seconds that each request has waited.
-            padded_to: Number of rows that run, at least the sum of `rows`.
-            thread_pool: `thread_pool_name` of the batching parameters.
-        """
+        """Records a batch with the rows and the seconds in the queue of each request, run with `padded_to` rows."""
         for seconds in queue_seconds:
             self._observe(QUEUING_LATENCY, (thread_pool,), seconds * 1e6)
             self._observe(QUEUE_LATENCY, (model, engine), seconds * 1e6)

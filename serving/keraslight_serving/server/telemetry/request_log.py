@@ -68,10 +68,6 @@ class RequestLog:
 
     It never delays a request. Records are dropped if the disk is too slow (`request_log_count` counts them as
     RESOURCE_EXHAUSTED) or full (UNAVAILABLE). Files contain complete records in any case.
-
-    Args:
-        metrics: Counts what was logged.
-        seed: Seed of the sampling; None for a different one each time.
     """
 
     def __init__(self, metrics: Metrics, *, seed: int | None = None) -> None:
@@ -86,14 +82,9 @@ class RequestLog:
     def offer(
         self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
     ) -> None:
-        """Logs a request and its response, if they are sampled.
+        """Logs a request and its response if they are sampled, and the method has a PredictionLog.
 
-        Args:
-            config: Logging configuration of the model.
-            api: Name of the method; only those with a PredictionLog are logged.
-            spec: The model, version and signature that answered.
-            exchange: Returns the request and the response, which must not change afterwards. Called only if they are
-                sampled.
+        `exchange`, which returns both, is only called then. They must not change afterwards.
         """
         if api not in _FIELDS or self._random.random() >= config.sampling_config.sampling_rate:
             return
@@ -127,14 +118,11 @@ class RequestLog:
             file = self._files[prefix]
             try:
                 file.append(_record(item))
-                status = "OK"
+                status, file.failing = "OK", False
             except Exception as error:
-                status = "UNAVAILABLE"
                 if not file.failing:
                     logger.warning("Can't log requests to %s, dropping them: %s", prefix, error)
-                file.failing = True
-            else:
-                file.failing = False
+                status, file.failing = "UNAVAILABLE", True
             self._metrics.logged(item.spec.name, status)
             with self._lock:
                 self._held -= item.size
