@@ -1,6 +1,5 @@
 """Turns a version folder into a servable that is ready for requests."""
 
-import logging
 from pathlib import Path
 
 from keraslight_serving.server.base.cpus import available_cpus, share_cpus
@@ -17,8 +16,6 @@ from keraslight_serving.server.running.batching_parameters import (
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
-
-logger = logging.getLogger("keraslight_serving.server")
 
 # Maximum number of requests that wait for their batch, each in a thread; others wait for a slot.
 _MOST_CALLERS = 256

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import grpc
@@ -15,7 +16,6 @@ from google.protobuf.message import DecodeError
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
-from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.protocols import ServedModels
@@ -38,7 +38,7 @@ _METHODS: dict[str, methods.Method[Any, Any]] = {
 
 
 def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics) -> None:
-    """Replays the warmup requests of a version, if it has any, in the same way as all requests, `iterations` times each.
+    """Replays a version's warmup requests, if any, in the same way as all requests, `iterations` times each.
 
     Requests for signatures that run in TensorFlow are skipped unless the SavedModel is loaded. Replaying them would
     import TensorFlow, which takes seconds and several hundred MB, in every server that only ever runs `model.tflite`.
@@ -52,7 +52,9 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()
-    messages = Messages(Service(cast(ServedModels, _Alone(servable))))  # these calls only acquire
+    # A repository of one version that nobody else can reach yet; these calls only acquire.
+    alone = SimpleNamespace(acquire=lambda spec: contextlib.nullcontext((0, servable)))
+    messages = Messages(Service(cast(ServedModels, alone)))
     replayed = skipped = 0
     code = "OK"
     try:
@@ -78,32 +80,17 @@ def _requests(file: Path) -> Iterator[tuple[methods.Method[Any, Any], Any]]:
         if number > MOST_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")
         try:
-            yield _request(pb.PredictionLog.FromString(record))
+            log = pb.PredictionLog.FromString(record)
+            kind = log.WhichOneof("log_type")
+            if kind not in _METHODS:
+                text = f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
+                raise StatusError(grpc.StatusCode.UNIMPLEMENTED, text)
+            request: Any = _METHODS[kind].request.FromString(getattr(log, kind).request)
         except DecodeError:
             raise invalid(f"Failed to parse warmup record: {record[:100]!r} from {file}") from None
-
-
-class _Alone:
-    """A repository of one version that nobody else can reach yet."""
-
-    def __init__(self, servable: Servable) -> None:
-        self._servable = servable
-
-    @contextlib.contextmanager
-    def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
-        yield 0, self._servable
-
-
-def _request(log: pb.PredictionLog) -> tuple[methods.Method[Any, Any], Any]:
-    kind = log.WhichOneof("log_type")
-    if kind not in _METHODS:
-        text = f"Unsupported log_type for warmup: {kind or 'LOG_TYPE_NOT_SET'}"
-        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, text)
-    method = _METHODS[kind]
-    request: Any = method.request.FromString(getattr(log, kind).request)
-    if kind != "multi_inference_log":
-        request.model_spec.SetInParent()  # a model is not looked up by it here, so it need not be there
-    return method, request
+        if kind != "multi_inference_log":
+            request.model_spec.SetInParent()  # a model is not looked up by it here, so it need not be there
+        yield _METHODS[kind], request
 
 
 def _signatures(servable: Servable, request: Any) -> list[str]:

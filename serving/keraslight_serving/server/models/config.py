@@ -1,6 +1,6 @@
 """Which models a server serves: reads and checks a model config file or the message of a reload."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,6 @@ class VersionPolicy:
 
     versions: frozenset[int] | None = None  # None for any
     most: int | None = 1  # maximum number, the highest that load; None for no limit
-
-    def candidates(self, found: Iterable[int]) -> list[int]:
-        """The versions to try to load, highest first."""
-        return sorted((n for n in found if self.versions is None or n in self.versions), reverse=True)
 
 
 @dataclass(frozen=True)

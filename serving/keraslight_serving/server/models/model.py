@@ -179,8 +179,8 @@ class Model(Generic[V]):
     def _follow(self, config: ModelConfig) -> bool:
         """Loads the wanted versions, then unloads the others. Returns whether there are wanted versions."""
         self._retry_at = math.inf  # even if the folder can't be read and nothing is tried
-        folders = find_versions(config.base_path)
-        candidates = config.policy.candidates(folders)
+        folders, wanted = find_versions(config.base_path), config.policy.versions
+        candidates = sorted((number for number in folders if wanted is None or number in wanted), reverse=True)
         self.versions.forget_failures_of_all_but(folders)
         keep: list[int] = []
         for number in candidates:

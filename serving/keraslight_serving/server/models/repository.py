@@ -24,12 +24,8 @@ logger = logging.getLogger("keraslight_serving.server")
 class Repository(Generic[V]):
     """Serves several models, each of which follows its own folder in its own thread.
 
-    Args:
-        configs: Models to begin with.
-        how: How their versions are found and loaded.
-        allow_labels_anywhere: Whether a reload may assign a label that is not in use to a version that isn't loaded.
-        config_file: Model config file that `configs` come from, if any.
-        config_file_poll_seconds: Seconds between two reads of that file; 0 for no further reads.
+    The first `configs` come from `config_file`, if any; it is read again every `config_file_poll_seconds`, unless they
+    are 0. With `allow_labels_anywhere`, a reload may assign a label that is not in use to a version that isn't loaded.
     """
 
     def __init__(

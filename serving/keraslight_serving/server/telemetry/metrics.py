@@ -12,6 +12,7 @@ import threading
 import uuid
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -253,14 +254,11 @@ def _text(series: _Series) -> bytes:
             if not metric.bounds:
                 lines.append(f"{name}{{{inside}}} {numbers[0]}")
                 continue
-            count: float = 0
-            for bound, number in zip((*metric.bounds, None), numbers[1:], strict=True):
-                count += number
-                le = "+Inf" if bound is None else f"{bound:g}"
-                bucket = ",".join([*labels, f'le="{le}"'])
+            counts = list(accumulate(numbers[1:]))
+            for bound, count in zip((*map("{:g}".format, metric.bounds), "+Inf"), counts, strict=True):
+                bucket = ",".join([*labels, f'le="{bound}"'])
                 lines.append(f"{name}_bucket{{{bucket}}} {count}")
-            lines.append(f"{name}_sum{{{inside}}} {numbers[0]}")
-            lines.append(f"{name}_count{{{inside}}} {count}")
+            lines += [f"{name}_sum{{{inside}}} {numbers[0]}", f"{name}_count{{{inside}}} {counts[-1]}"]
     return "".join(f"{line}\n" for line in lines).encode(errors="replace")
 
 

@@ -56,10 +56,9 @@ class Line:
             except (EOFError, OSError):
                 break
             if command is None:
-                failed, value = value
                 with self._sending:
                     answer = self._waiting.pop(number)
-                if failed:
+                if isinstance(value, Exception):
                     answer.set_exception(value)
                 else:
                     answer.set_result(value)
@@ -72,16 +71,15 @@ class Line:
             answer.set_exception(LineBroken(f"{self._name} is gone"))
 
     def _run(self, number: int, command: str, args: tuple[Any, ...]) -> None:
-        failed, value = False, None
         try:
             value = self._commands[command](*args)
         except (StatusError, StartError) as error:
-            failed, value = True, error
+            value = error
         except Exception as error:
             logger.exception("%s failed", command)
-            failed, value = True, StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+            value = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
         with self._sending:
             try:
-                self._pipe.send((number, None, (failed, value)))
+                self._pipe.send((number, None, value))
             except OSError:
                 logger.debug("%s is gone and never got the result of %s", self._name, command)
