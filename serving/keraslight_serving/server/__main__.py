@@ -47,19 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(ready)
     signals.wait()
     logger.info("Stopping")
-    _stop(server, process.grace_seconds)
-    return 0
-
-
-def _stop(server: ModelServer | Supervisor, grace: float) -> None:
-    """Drains the server. Ends the process if a model is still running: it can't be stopped, and Python would wait."""
-    stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+    stopping = threading.Thread(target=server.stop, args=(process.grace_seconds,), daemon=True)
     stopping.start()
-    stopping.join(grace + 2)
-    if stopping.is_alive():
+    stopping.join(process.grace_seconds + 2)
+    if stopping.is_alive():  # a model that is still running can't be stopped, and Python would wait for it
         logger.warning("Grace period expired with requests still running; exiting")
         logging.shutdown()
         os._exit(0)
+    return 0
 
 
 def _say(line: str) -> None:

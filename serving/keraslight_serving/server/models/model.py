@@ -122,8 +122,6 @@ class Model(Generic[V]):
         with self._changed:
             return self._followed >= number and (self._found or self.config is None)
 
-    # ---------------------------------------------------------------- the thread
-
     def _follow_until_stopped(self) -> None:
         while True:
             with self._changed:
@@ -144,7 +142,12 @@ class Model(Generic[V]):
         """Follows a configuration. Returns why nothing can be served, if so, and whether there are wanted versions."""
         try:
             if config is None:
-                self._follow_nothing()
+                self._retry_at = math.inf
+                self.versions.forget_failures_of_all_but(())
+                with self._changed:
+                    if self.config is None:
+                        self.versions.move_labels({})
+                        self.versions.retire_all_but(())
                 return None, False
             if self._follow(config):
                 return None, True
@@ -167,14 +170,6 @@ class Model(Generic[V]):
         if self._how.poll_seconds > 0:
             seconds = min(seconds, self._how.poll_seconds)
         return None if seconds == math.inf else seconds
-
-    def _follow_nothing(self) -> None:
-        self._retry_at = math.inf
-        self.versions.forget_failures_of_all_but(())
-        with self._changed:
-            if self.config is None:
-                self.versions.move_labels({})
-                self.versions.retire_all_but(())
 
     def _follow(self, config: ModelConfig) -> bool:
         """Loads the wanted versions, then unloads the others. Returns whether there are wanted versions."""

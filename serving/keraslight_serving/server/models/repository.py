@@ -22,7 +22,7 @@ logger = logging.getLogger("keraslight_serving.server")
 
 
 class Repository(Generic[V]):
-    """Serves several models, each of which follows its own folder in its own thread.
+    """Serves several models (`ServedModels`), each of which follows its own folder in its own thread.
 
     The first `configs` come from `config_file`, if any; it is read again every `config_file_poll_seconds`, unless they
     are 0. With `allow_labels_anywhere`, a reload may assign a label that is not in use to a version that isn't loaded.
@@ -84,7 +84,6 @@ class Repository(Generic[V]):
                 model.close()
 
     def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, V]]:
-        """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
@@ -93,16 +92,13 @@ class Repository(Generic[V]):
         return model.versions.acquire(spec)
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """As `ServedModels.status`."""
         model = self._models.get(spec.name)
         return chosen_statuses(spec, [] if model is None else model.versions.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """As `ServedModels.statuses`."""
         return {name: model.versions.statuses for name, model in self._models.items() if model.config is not None}
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """As `ServedModels.logging`."""
         model = self._models.get(name)
         config = model.config if model is not None else None
         return config.logging if config is not None else None

@@ -31,10 +31,8 @@ _random = random.Random()  # ids are not secret; uuid4 makes a system call for e
 def configure(log_format: str = "text", log_level: str = "info") -> None:
     """Sends the log of this package to stderr; a second call replaces the first.
 
-    Args:
-        log_format: `text`, or `json` for one object per line.
-        log_level: One of `LEVELS`. `debug` adds a line for each successful request; `info` has failed requests and
-            loaded versions; `warning` only what an operator should see.
+    `debug` adds a line for each successful request; `info` has failed requests and loaded versions; `warning` only what
+    an operator should see.
     """
     package = logging.getLogger(PACKAGE)
     package.handlers[:] = [handler(log_format)]
@@ -43,7 +41,7 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
 
 
 def handler(log_format: str = "text") -> logging.Handler:
-    """A handler that writes to stderr, as `text` or `json`."""
+    """A handler that writes to stderr, as `text`, or as `json` with one object per line."""
     made = logging.StreamHandler()
     made.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     return made

@@ -76,6 +76,7 @@ _Series = dict[str, dict[tuple[str, ...], list[float]]]
 
 # Names of the engines in the label `runtime`; TF1 is TensorFlow Serving's own.
 _RUNTIMES = {"litert": "LiteRT", "tensorflow": "TF1"}
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 def path_of(monitoring_config_file: str | os.PathLike[str]) -> str | None:
@@ -249,7 +250,9 @@ def _text(series: _Series) -> bytes:
         metric = METRICS[name]
         lines.append(f"# TYPE {name} {'histogram' if metric.bounds else 'counter'}")
         for values, numbers in sorted(series[name].items()):
-            labels = [f'{label}="{_escape(value)}"' for label, value in zip(metric.labels, values, strict=True)]
+            labels = [
+                f'{label}="{value.translate(_ESCAPES)}"' for label, value in zip(metric.labels, values, strict=True)
+            ]
             inside = ",".join(labels)
             if not metric.bounds:
                 lines.append(f"{name}{{{inside}}} {numbers[0]}")
@@ -260,7 +263,3 @@ def _text(series: _Series) -> bytes:
                 lines.append(f"{name}_bucket{{{bucket}}} {count}")
             lines += [f"{name}_sum{{{inside}}} {numbers[0]}", f"{name}_count{{{inside}}} {counts[-1]}"]
     return "".join(f"{line}\n" for line in lines).encode(errors="replace")
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -77,7 +77,6 @@ class RequestLog:
         self._held = 0
         self._thread: threading.Thread | None = None
         self._queue: queue.SimpleQueue[_Exchange | None] = queue.SimpleQueue()
-        self._files: dict[str, _RecordFile] = {}
 
     def offer(
         self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
@@ -111,11 +110,12 @@ class RequestLog:
             thread.join(5)
 
     def _write_all(self) -> None:
+        files: dict[str, _RecordFile] = {}
         while (item := self._queue.get()) is not None:
             prefix = item.config.log_collector_config.filename_prefix
-            if prefix not in self._files:
-                self._files[prefix] = _RecordFile(prefix)
-            file = self._files[prefix]
+            if prefix not in files:
+                files[prefix] = _RecordFile(prefix)
+            file = files[prefix]
             try:
                 file.append(_record(item))
                 status, file.failing = "OK", False
@@ -127,9 +127,8 @@ class RequestLog:
             with self._lock:
                 self._held -= item.size
             del item  # not held while waiting for the next one
-        for file in self._files.values():
+        for file in files.values():
             file.close()
-        self._files.clear()
 
 
 class _RecordFile:

@@ -39,9 +39,7 @@ class _Loaded:
 class Follower:
     """Servables by key, and the views of the models that tell which of them serves which version (`ServedModels`).
 
-    Args:
-        how: How servables are loaded, and who is told which models are served.
-        reload: Reloads the configuration in all workers.
+    `how` tells how servables are loaded, and `reload` reloads the configuration in all workers.
     """
 
     def __init__(self, how: LoadPolicy[Servable], reload: Callable[[Sequence[ModelConfig], Call], None]) -> None:
@@ -88,7 +86,6 @@ class Follower:
 
     @contextmanager
     def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         with self._changed:
@@ -106,14 +103,11 @@ class Follower:
                 self._changed.notify_all()
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """As `ServedModels.logging`."""
         config = self._views.get(name, ModelView()).logging
         return None if config is None else pb.LoggingConfig.FromString(config)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """As `ServedModels.statuses`."""
         return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """As `ServedModels.status`."""
         return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -49,15 +50,12 @@ class SharedVersion:
     """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`)."""
 
     key: int  # in the workers
-    in_use: Callable[[int], bool]  # given the key, tells whether a worker has the SavedModel in use
-    unload: Callable[[int], None]  # given the key, unloads the version in all workers
+    in_use: Callable[[], bool]  # whether a worker has the SavedModel in use
+    close: Callable[[], None]  # unloads the version in all workers
 
     @property
     def saved_model_loaded(self) -> bool:
-        return self.in_use(self.key)
-
-    def close(self) -> None:
-        self.unload(self.key)
+        return self.in_use()
 
 
 class Supervisor:
@@ -175,7 +173,7 @@ class Supervisor:
                 missing = [worker for worker in self._workers if key not in worker.keys]
                 if self._workers and not missing:
                     self._loaded[key] = args
-                    return SharedVersion(key, self._saved_model_in_use, self._unload)
+                    return SharedVersion(key, partial(self._saved_model_in_use, key), partial(self._unload, key))
             if not missing:  # all have just died: their successors must not get what nobody has tried
                 if self._stopping.wait(SHOW_SECONDS):
                     raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")

@@ -63,11 +63,8 @@ class Worker:
             self._process.join()
 
 
-# ---------------------------------------------------------------- in the worker
-
-
 def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Settings) -> None:
-    """Follows the supervisor's commands until it says stop, or is gone."""
+    """In the worker: follows the supervisor's commands until it says stop, or is gone."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes, but the supervisor drains the workers
     logging.basicConfig(level=logging.INFO, handlers=[handler()])
