@@ -167,10 +167,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         if (self.model_base_path is None) == (self.model_config_file is None):
-            raise ValueError(
-                "Either `model_base_path` or `model_config_file` must be given. "
-                f"Received: {self.model_base_path!r} and {self.model_config_file!r}"
-            )
+            rule = "Either `model_base_path` or `model_config_file` must be given."
+            raise ValueError(f"{rule} Received: {self.model_base_path!r} and {self.model_config_file!r}")
         if not self.model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         _check(self)

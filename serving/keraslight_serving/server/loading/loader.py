@@ -17,9 +17,6 @@ from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 
-# Maximum number of requests that wait for their batch, each in a thread; others wait for a slot.
-_MOST_CALLERS = 256
-
 
 class Loader:
     """Loads the versions of all models of a server, with the same settings; they share the batching threads.
@@ -41,7 +38,8 @@ class Loader:
         self._parameters = server_parameters(settings)
         if settings.enable_batching:
             self._scheduler = BatchScheduler(self._parameters.num_batch_threads)
-            self.callers = max(self.callers, min(2 * self._parameters.max_batch_size, _MOST_CALLERS))
+            # At most 256 requests wait for their batch, each in a thread; others wait for a slot.
+            self.callers = max(self.callers, min(2 * self._parameters.max_batch_size, 256))
 
     def __call__(self, model: str, folder: Path, eager: bool) -> Servable:
         """Loads a version, with its SavedModel if `eager` and there is one to run, and replays its warmup requests.

@@ -26,7 +26,6 @@ from keraslight_serving.wire import methods, serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
-FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000  # in a file
 
 _METHODS: dict[str, methods.Method[Any, Any]] = {
@@ -48,7 +47,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
         StatusError: A record can't be read, its request fails, or there are too many. TensorFlow Serving doesn't serve
             such a version, either.
     """
-    file = folder / FILE
+    file = folder / "assets.extra" / "tf_serving_warmup_requests"
     if iterations < 1 or not file.is_file():
         return
     began = time.monotonic()

@@ -119,7 +119,7 @@ class Repository(Generic[V]):
         with self._reloading:
             call.check()  # others may have come first, and a later one must not be undone
             if self._stopping.is_set():  # models added now would never be closed
-                raise _stops()
+                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
             for config in configs:
                 self._check_labels(config)
             new, moved = self._apply(configs)
@@ -131,7 +131,7 @@ class Repository(Generic[V]):
         ):
             call.check()
             if self._stopping.wait(0.02):
-                raise _stops()
+                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
         failed = [model for model in new if not model.versions.are_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
@@ -197,12 +197,5 @@ class Repository(Generic[V]):
                 continue
             taken = model is not None and model.versions.labels.get(label, number) != number
             if taken or not self._allow_labels_anywhere:
-                raise StatusError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"Request to assign label to version {number} of model {config.name}, "
-                    "which is not currently available for inference",
-                )
-
-
-def _stops() -> StatusError:
-    return StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+                which = f"version {number} of model {config.name}, which is not currently available for inference"
+                raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, f"Request to assign label to {which}")

@@ -98,11 +98,8 @@ class Metrics:
 
     The processes of one server share a `directory`. Each writes its numbers to its own file there, every second after
     `start` and before it renders, and renders the sum of all files. So no counter ever decreases, whichever process is
-    scraped and even if one has died; Prometheus would take that for a restart and count everything twice.
-
-    Args:
-        directory: An existing directory that only these processes use, empty at the first start. None for a server with
-            one process.
+    scraped and even if one has died; Prometheus would take that for a restart and count everything twice. Only these
+    processes use the directory, which exists and is empty at the first start. A server with one process needs none.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:

@@ -144,27 +144,22 @@ class _RecordFile:
     def append(self, data: bytes) -> None:
         if self._end >= _MAX_FILE:
             self.close()
-        file = self._open() if self._file is None else self._file
+        while self._file is None:
+            with contextlib.suppress(FileExistsError):  # two servers in one process, or a restart within a second
+                path = f"{self._prefix}-{self._number:05}.tfrecord"
+                self._file, self._end = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 0
+            self._number += 1
         rest = memoryview(to_record(data))
         end = self._end + len(rest)
         try:
             while rest:
-                rest = rest[os.write(file, rest) :]
+                rest = rest[os.write(self._file, rest) :]
         except OSError:
             with contextlib.suppress(OSError):  # removes the part that still had room
-                os.ftruncate(file, self._end)
-                os.lseek(file, self._end, os.SEEK_SET)
+                os.ftruncate(self._file, self._end)
+                os.lseek(self._file, self._end, os.SEEK_SET)
             raise
         self._end = end
-
-    def _open(self) -> int:
-        while self._file is None:
-            with contextlib.suppress(FileExistsError):  # two servers in one process, or a restart within a second
-                path = f"{self._prefix}-{self._number:05}.tfrecord"
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._number += 1
-        self._end = 0
-        return self._file
 
     def close(self) -> None:
         if self._file is not None:

@@ -61,10 +61,7 @@ class SharedVersion:
 class Supervisor:
     """A ModelServer in several processes.
 
-    Args:
-        workers: Number of processes, at least 1.
-        settings: Settings of the server. Each worker gets its share of the CPUs, unless `num_threads` and
-            `num_interpreters` are given.
+    Each worker gets its share of the CPUs, unless `num_threads` and `num_interpreters` are given.
 
     Raises:
         ValueError: `workers` is out of range, or the batching parameters can't be used.
@@ -90,22 +87,23 @@ class Supervisor:
         self._abandoned: set[str] = set()  # reloads that nobody waits for any more
         self._showing = threading.Lock()
         self._stopping = threading.Event()
-        self._reservation: socket.socket | None = None
-        self._rest_reservation: socket.socket | None = None
+        self._reservations: list[socket.socket] = []
+        self._port = 0  # until it is reserved
+        self._rest_port: int | None = None
 
     @property
     def address(self) -> str:
         """As `ModelServer.address`."""
-        if self._reservation is None:
+        if not self._port:
             raise RuntimeError("A server has a port once it is started. Received: a server that is not")
-        return f"{self._settings.host}:{_port(self._reservation)}"
+        return f"{self._settings.host}:{self._port}"
 
     @property
     def rest_address(self) -> str:
         """As `ModelServer.rest_address`."""
-        if self._rest_reservation is None:
+        if self._rest_port is None:
             raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
-        return f"http://{self._settings.host}:{_port(self._rest_reservation)}"
+        return f"http://{self._settings.host}:{self._rest_port}"
 
     @property
     def metrics_directory(self) -> str:
@@ -124,10 +122,10 @@ class Supervisor:
             StartError: No version loads, a port is taken, or a worker dies.
         """
         settings = self._settings
-        self._reservation = _reserve(settings.host, settings.port)
+        self._port = self._reserve(settings.port)
         try:
             if settings.rest_api_port is not None:
-                self._rest_reservation = _reserve(settings.host, settings.rest_api_port)
+                self._rest_port = self._reserve(settings.rest_api_port)
             self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
@@ -158,10 +156,30 @@ class Supervisor:
         for worker in workers:
             worker.end(max(0, until - time.monotonic()))
         self.repository.close()
-        for reservation in (self._reservation, self._rest_reservation):
-            if reservation is not None:
-                reservation.close()
+        for reservation in self._reservations:
+            reservation.close()
         self._metrics.cleanup()
+
+    def _reserve(self, port: int) -> int:
+        """Binds a socket that keeps a port for the workers, without listening on it. Returns the port.
+
+        Raises:
+            StartError: The port is taken.
+        """
+        host = self._settings.host
+        try:
+            kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(kind, socket.SOCK_STREAM) as alone:  # the second bind would share another server's port
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(address)
+            shared = socket.socket(kind, socket.SOCK_STREAM)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shared.bind(address)
+        except OSError as error:
+            text = f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
+            raise StartError(text) from error
+        self._reservations.append(shared)
+        return int(shared.getsockname()[1])
 
     # ---------------------------------------------------------------- versions
 
@@ -241,8 +259,8 @@ class Supervisor:
         settings = dataclasses.replace(
             worker_settings(self._settings, self._count),
             metrics_directory=self.metrics_directory,
-            port=_port(self._reservation),
-            rest_api_port=None if self._rest_reservation is None else _port(self._rest_reservation),
+            port=self._port,
+            rest_api_port=self._rest_port,
             grpc_socket_path=None if place > 0 else self._settings.grpc_socket_path,  # it can't be shared
         )
         return Worker(settings, place, {"reload": self._reload, "abandon": self._abandoned.add})
@@ -319,25 +337,3 @@ def view_of(model: Model[SharedVersion]) -> ModelView:
     config = model.config
     log = config.logging.SerializeToString() if config and config.logging else None
     return ModelView(tuple(s.SerializeToString() for s in statuses), keys, labels, log, wanted=config is not None)
-
-
-def _port(reservation: socket.socket | None) -> int:
-    assert reservation is not None  # noqa: S101, since `start` reserves the ports first
-    port: int = reservation.getsockname()[1]
-    return port
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """Binds a socket that keeps the port for the workers, without listening on it. Raises StartError if it is taken."""
-    try:
-        kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(kind, socket.SOCK_STREAM) as alone:  # the second bind would share another server's port
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(address)
-        shared = socket.socket(kind, socket.SOCK_STREAM)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind(address)
-    except OSError as error:
-        text = f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
-        raise StartError(text) from error
-    return shared

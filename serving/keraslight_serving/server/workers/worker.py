@@ -24,8 +24,6 @@ from keraslight_serving.server.workers.line import Line
 
 logger = logging.getLogger("keraslight_serving.server")
 
-GRACE = 5.0  # seconds for requests in flight when the supervisor is gone
-
 
 class Worker:
     """A worker as its supervisor sees it. It may call `commands` there; its replacement gets the same `place`."""
@@ -38,14 +36,11 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
         self._process.start()
+        self.pid = self._process.pid or 0
         theirs.close()
         line = Line(ours, f"Worker {place} (process {self.pid})", commands)
         self.call = line.call
         threading.Thread(target=line.listen, daemon=True).start()
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid or 0
 
     @property
     def exit_code(self) -> int | None:
@@ -107,4 +102,4 @@ def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Set
     line = Line(pipe, "The supervisor", commands)
     line.listen()
     logger.error("The supervisor is gone; exiting")
-    stop(GRACE)
+    stop(5.0)
