@@ -134,7 +134,7 @@ class ModelServer:
         if settings.rest_api_port is not None:
             self._rest = self._make_rest(settings.rest_api_port, tokens, metrics_path)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        for service in ("", "ModelService", "PredictionService"):  # TensorFlow Serving's names; models have their own
+        for service in ("", "ModelService", "PredictionService"):  # as in TensorFlow Serving
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         unix = [f"unix:{os.fspath(settings.grpc_socket_path)}"] if settings.grpc_socket_path else []
         self.metrics.start()

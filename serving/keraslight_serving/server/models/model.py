@@ -24,10 +24,8 @@ logger = logging.getLogger("keraslight_serving.server")
 class LoadPolicy(Generic[V]):
     """How versions are found and loaded.
 
-    Attributes:
-        load: Loads a version, given the model's name, the version folder, and whether to load the SavedModel even if
-            nothing needs it yet. Raises StatusError.
-        on_serving: Called with a model's name and whether a version of it serves, each time that changes.
+    `load` gets the model's name, the version folder, and whether to load the SavedModel even if nothing needs it yet;
+    it raises StatusError. `on_serving` gets a model's name and whether a version of it serves, when that changes.
     """
 
     load: Callable[[str, Path, bool], V]
@@ -166,9 +164,8 @@ class Model(Generic[V]):
         return problem, False
 
     def _seconds_to_next_look(self) -> float | None:
-        seconds = max(self._retry_at - time.monotonic(), 0.01)
-        if self._how.poll_seconds > 0:
-            seconds = min(seconds, self._how.poll_seconds)
+        poll_seconds = self._how.poll_seconds if self._how.poll_seconds > 0 else math.inf
+        seconds = min(max(self._retry_at - time.monotonic(), 0.01), poll_seconds)
         return None if seconds == math.inf else seconds
 
     def _follow(self, config: ModelConfig) -> bool:

@@ -125,10 +125,7 @@ class Repository(Generic[V]):
             new, moved = self._apply(configs)
             for config in configs:
                 self._models[config.name].versions.assign_labels(config.labels)
-        while not (
-            all(model.settled(number) for model, number in new.items())
-            and all(model.has_followed(number) for model, number in moved.items())
-        ):
+        while not (all(m.settled(n) for m, n in new.items()) and all(m.has_followed(n) for m, n in moved.items())):
             call.check()
             if self._stopping.wait(0.02):
                 raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")

@@ -98,9 +98,8 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}"
-        for name, value in getattr(record, "request", {}).items():
-            line += f" {name}={_quoted(str(value))}"
+        fields = (f" {name}={_quoted(str(value))}" for name, value in getattr(record, "request", {}).items())
+        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}{''.join(fields)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

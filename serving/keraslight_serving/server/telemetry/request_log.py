@@ -90,16 +90,14 @@ class RequestLog:
         request, response = exchange()
         size = request.ByteSize() + response.ByteSize()
         with self._lock:
-            full = self._held > 0 and self._held + size > _MAX_HELD
-            if not full:
-                self._held += size
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
-                    self._thread.start()
-        if full:
-            self._metrics.logged(spec.name, "RESOURCE_EXHAUSTED")
-        else:
-            self._queue.put(_Exchange(config, api, spec, request, response, size, int(time.time())))
+            if self._held > 0 and self._held + size > _MAX_HELD:
+                self._metrics.logged(spec.name, "RESOURCE_EXHAUSTED")
+                return
+            self._held += size
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
+                self._thread.start()
+        self._queue.put(_Exchange(config, api, spec, request, response, size, int(time.time())))
 
     def close(self) -> None:
         """Writes what is waiting, for at most five seconds."""

@@ -32,8 +32,7 @@ class Worker:
         self.place = place
         self.keys: set[int] = set()  # of the servables that it holds
         ours, theirs = multiprocessing.Pipe()
-        # Spawned, not forked: a fork loses the threads of gRPC and TensorFlow.
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # not "fork", which loses the threads of gRPC and TensorFlow
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
         self._process.start()
         self.pid = self._process.pid or 0
