@@ -40,6 +40,7 @@ EPILOG = (
     "TensorFlow Serving flags that are not listed here are accepted, but ignored with a warning that gives the reason."
 )
 
+_NO_ALTS = "ALTS is specific to Google Cloud; without --ssl_config_file, connections are NOT encrypted"
 _NO_GPU = "models run on the CPU"
 _NO_TENSORFLOW_POOL = "TensorFlow uses all CPUs; --num_threads is for LiteRT"
 _INTERPRETERS = "--num_interpreters sets their number"
@@ -66,15 +67,10 @@ IGNORED: dict[str, tuple[type, str]] = {
     "tensorflow_session_config_file": (str, _PLATFORM),
     "tensorflow_session_parallelism": (int, _NO_TENSORFLOW_POOL),
     "thread_pool_factory_config_file": (str, _NO_TENSORFLOW_POOL),
-    "use_alts_credentials": (
-        bool,
-        "ALTS is specific to Google Cloud; without --ssl_config_file, connections are NOT encrypted",
-    ),
+    "use_alts_credentials": (bool, _NO_ALTS),
     "xla_cpu_compilation_enabled": (bool, "graphs run as they were saved"),
     "xla_gpu_compilation_enabled": (bool, _NO_GPU),
 }
-
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 
 def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
@@ -115,9 +111,8 @@ def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """As argparse's, with TensorFlow Serving's exit code."""
         self.print_usage(sys.stderr)
-        self.exit(255, f"{self.prog}: error: {message}\n")
+        self.exit(255, f"{self.prog}: error: {message}\n")  # TensorFlow Serving's exit code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +142,7 @@ def _add(parser: argparse._ActionsContainer, name: str, kind: type, text: str) -
     if kind is bool:
         parser.add_argument(f"--{name}", type=_boolean, nargs="?", const=True, metavar="true|false", help=text)
     else:
-        parser.add_argument(f"--{name}", type=kind, metavar=_METAVARS[kind], help=text)
+        parser.add_argument(f"--{name}", type=kind, metavar={int: "N", float: "X", str: "TEXT"}[kind], help=text)
 
 
 def _boolean(text: str) -> bool:

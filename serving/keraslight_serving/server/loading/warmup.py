@@ -54,8 +54,7 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
     # A repository of one version that nobody else can reach yet; these calls only acquire.
     alone = SimpleNamespace(acquire=lambda spec: contextlib.nullcontext((0, servable)))
     messages = Messages(Service(cast(ServedModels, alone)))
-    replayed = skipped = 0
-    code = "OK"
+    replayed, skipped, code = 0, 0, "OK"
     try:
         for method, request in _requests(file):
             if not servable.saved_model_loaded and any(map(servable.needs_tensorflow, _signatures(servable, request))):
@@ -74,7 +73,6 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
 
 
 def _requests(file: Path) -> Iterator[tuple[methods.Method[Any, Any], Any]]:
-    """For each record, a method, and its request."""
     for number, record in enumerate(read_records(file), 1):
         if number > MOST_RECORDS:
             raise invalid(f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}")

@@ -71,8 +71,8 @@ def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
         logging = config.logging_config if config.HasField("logging_config") else None
         if logging is not None:
             check_logging(name, logging)
-        policy = _policy(config.model_version_policy)
-        found[name] = ModelConfig(name, Path(config.base_path), policy, dict(config.version_labels), logging)
+        policy, labels = _policy(config.model_version_policy), dict(config.version_labels)
+        found[name] = ModelConfig(name, Path(config.base_path), policy, labels, logging)
     return list(found.values())
 
 

@@ -180,8 +180,7 @@ class Model(Generic[V]):
                 break
             if self._stopping:
                 return True
-            base_path = config.base_path
-            if self.versions.holds(number, base_path) or self._try_to_load(number, folders[number], base_path):
+            if self.versions.holds(number, config.base_path) or self._try_to_load(number, folders[number]):
                 keep.append(number)
         with self._changed:
             # What a configuration that arrived meanwhile wants is seen when it is followed, which is next.
@@ -193,7 +192,7 @@ class Model(Generic[V]):
                     self.versions.retire_all_but(keep)
         return bool(candidates)
 
-    def _try_to_load(self, number: int, folder: Path, base_path: Path) -> bool:
+    def _try_to_load(self, number: int, folder: Path) -> bool:
         """Whether the version could be loaded; if not, `_retry_at` is set to the next retry."""
         files, failed, attempts = files_of(folder), self.versions.failure_of(number), 0
         if failed is not None and failed.files == files:
@@ -217,5 +216,5 @@ class Model(Generic[V]):
             self.versions.failed(number, Failure(failure, files, attempts + 1, retry_at))
             return False
         logger.info("Serving %s version %d", self.name, number)
-        self.versions.serve(number, base_path, servable)
+        self.versions.serve(number, folder.parent, servable)
         return True

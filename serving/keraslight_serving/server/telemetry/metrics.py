@@ -67,7 +67,6 @@ REQUEST_LOG_COUNT = _Metric(_TF + "request_log_count", ("model_name", "status_co
 QUEUE_LATENCY = _Metric(_OURS + "queue_latency", ("model_name", "engine"), _QUEUE_MICROSECONDS)
 BATCH_SIZE = _Metric(_OURS + "batch_size", ("model_name", "engine"), _ROWS)
 
-# All of the above, by name.
 METRICS = {metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, _Metric)}
 
 # Name of the metric -> values of its labels -> its numbers. A counter has one number. A histogram has the sum, then the

@@ -175,6 +175,5 @@ def _record(item: _Exchange) -> bytes:
     record.log_metadata.saved_model_tags.append("serve")
     record.log_metadata.timestamp_secs = item.seconds
     exchange = getattr(record, _FIELDS[item.api])
-    exchange.request = item.request.SerializeToString()
-    exchange.response = item.response.SerializeToString()
+    exchange.request, exchange.response = item.request.SerializeToString(), item.response.SerializeToString()
     return record.SerializeToString()

@@ -23,9 +23,7 @@ class Line:
     """One end of a pipe. The other end, named `name` in texts, may call `commands`, each call in its own thread."""
 
     def __init__(self, pipe: "Connection[Any, Any]", name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
-        self._pipe = pipe
-        self._name = name
-        self._commands = commands
+        self._pipe, self._name, self._commands = pipe, name, commands
         self._sending = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}

@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +44,7 @@ LONGEST_PAUSE = 10.0  # seconds before a worker that keeps dying is replaced
 STOPPED_AFTER = 5.0  # seconds after the grace period in which a worker has to end
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SharedVersion:
     """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`)."""
 
@@ -59,9 +58,7 @@ class SharedVersion:
 
 
 class Supervisor:
-    """A ModelServer in several processes.
-
-    Each worker gets its share of the CPUs, unless `num_threads` and `num_interpreters` are given.
+    """A ModelServer in several processes, which share the CPUs unless `num_threads` and `num_interpreters` are given.
 
     Raises:
         ValueError: `workers` is out of range, or the batching parameters can't be used.
