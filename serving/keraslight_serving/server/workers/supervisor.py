@@ -119,8 +119,8 @@ class Supervisor:
             StartError: No version loads, a port is taken, or a worker dies.
         """
         settings = self._settings
-        self._port = self._reserve(settings.port)
         try:
+            self._port = self._reserve(settings.port)
             if settings.rest_api_port is not None:
                 self._rest_port = self._reserve(settings.rest_api_port)
             self._workers = [self._new_worker(place) for place in range(self._count)]
