@@ -21,8 +21,7 @@ from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import parse, quote
 from keraslight_serving.server.rest._tensors import read_inputs, read_instances
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 LARGE = 8 * 2**20  # bytes of a body
 
