@@ -1,4 +1,16 @@
-"""The errors that the client raises on purpose: `ServingError` and its subclasses.
+"""The errors that the client raises on purpose.
+
+    ServingError
+    ├── InvalidInput (ValueError)
+    ├── ModelNotFound
+    ├── SignatureNotFound
+    ├── Unavailable
+    ├── DeadlineExceeded
+    ├── Overloaded
+    ├── Unauthenticated
+    ├── Unsupported
+    ├── ClientClosed
+    └── InternalError
 
 All have `model`, `version`, `code` (grpc.StatusCode), `details` (the server's text) and `attempts` (how often the
 request was sent). If the client itself rejects the input, before anything is sent, `code` is None and `attempts` is 0.
