@@ -141,8 +141,8 @@ class Transcriber:
         kind = kind_of(made)
         parts = self.parts.get(call.inputs[0]) if call.inputs else None
         fuses_into = {"affine": ("conv", "affine"), "relu": ("conv", "affine", "sum")}.get(kind)
-        lone = parts is None and len(args[0].shape) == 4
-        if fuses_into and lone and not self.follows(args[0], call.inputs[0], fuses_into):
+        lone = fuses_into is not None and parts is None and len(args[0].shape) == 4
+        if lone and not self.follows(args[0], call.inputs[0], fuses_into or ()):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
         weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
