@@ -33,7 +33,7 @@ def small(name, channels=2, width=0.5, **arguments):
     return {"classes": 10, "width": width, "input_shape": (97, 75, channels), **arguments}
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 def test_parameters_and_macs_are_the_tables(name):
     family, _ = registry.find(name)
     row = family.variants[name]
