@@ -17,8 +17,7 @@ import grpc
 import numpy as np
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.client.testing import FakeChannel
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 from PIL import Image
 

@@ -37,8 +37,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 
 MODELS = ("mobilenet_v4_conv_small", "mobilenet_v2_100", "efficientnet_b0")

@@ -1,6 +1,10 @@
 """Fixtures that several test folders share."""
 
 import gc
+import os
+
+# TensorFlow enables oneDNN by default only on CPUs with AVX-512 VNNI or AMX. The tests compare its kernels everywhere.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras
 import pytest

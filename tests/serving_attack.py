@@ -9,8 +9,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
 Code = grpc.StatusCode

@@ -149,7 +149,7 @@ def _is_enum(annotation: Any) -> bool:
 
 
 def _type_name(annotation: Any) -> str:
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation)
+    return re.sub(r"\b(?:\w+\.)+(?=\w)", "", annotation.__name__ if inspect.isclass(annotation) else str(annotation))
 
 
 def flags() -> Iterator[str]:

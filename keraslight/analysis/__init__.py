@@ -1,50 +1,31 @@
 """Costs of a model, as numbers and pictures from any Keras model."""
 
-from keraslight.analysis.cost import count_macs, count_parameters
-from keraslight.analysis.effective_field import EffectiveReceptiveField, effective_receptive_field
-from keraslight.analysis.formulas import ConvolutionCost, convolution_cost
-from keraslight.analysis.grad_cam import GradCam, grad_cam
-from keraslight.analysis.latency import Latency, file_latency, latency, memory_bandwidth, operation_overhead
-from keraslight.analysis.lint import GUIDELINES, Finding, lint_model
-from keraslight.analysis.plots import (
-    pareto_front,
-    plot_architecture,
-    plot_costs,
-    plot_features,
-    plot_grad_cam,
-    plot_receptive_field,
-    plot_tradeoff,
+from keraslight import _faces
+from keraslight.analysis.cost import count_macs as count_macs, count_parameters as count_parameters
+from keraslight.analysis.effective_field import (
+    EffectiveReceptiveField as EffectiveReceptiveField,
+    effective_receptive_field as effective_receptive_field,
 )
-from keraslight.analysis.profile import LayerCost, Profile, profile
-from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
+from keraslight.analysis.formulas import ConvolutionCost as ConvolutionCost, convolution_cost as convolution_cost
+from keraslight.analysis.grad_cam import GradCam as GradCam, grad_cam as grad_cam
+from keraslight.analysis.latency import (
+    Latency as Latency,
+    file_latency as file_latency,
+    latency as latency,
+    memory_bandwidth as memory_bandwidth,
+    operation_overhead as operation_overhead,
+)
+from keraslight.analysis.lint import GUIDELINES as GUIDELINES, Finding as Finding, lint_model as lint_model
+from keraslight.analysis.plots import (
+    pareto_front as pareto_front,
+    plot_architecture as plot_architecture,
+    plot_costs as plot_costs,
+    plot_features as plot_features,
+    plot_grad_cam as plot_grad_cam,
+    plot_receptive_field as plot_receptive_field,
+    plot_tradeoff as plot_tradeoff,
+)
+from keraslight.analysis.profile import LayerCost as LayerCost, Profile as Profile, profile as profile
+from keraslight.analysis.receptive_field import ReceptiveField as ReceptiveField, receptive_field as receptive_field
 
-__all__ = [
-    "GUIDELINES",
-    "ConvolutionCost",
-    "EffectiveReceptiveField",
-    "Finding",
-    "GradCam",
-    "Latency",
-    "LayerCost",
-    "Profile",
-    "ReceptiveField",
-    "convolution_cost",
-    "count_macs",
-    "count_parameters",
-    "effective_receptive_field",
-    "file_latency",
-    "grad_cam",
-    "latency",
-    "lint_model",
-    "memory_bandwidth",
-    "operation_overhead",
-    "pareto_front",
-    "plot_architecture",
-    "plot_costs",
-    "plot_features",
-    "plot_grad_cam",
-    "plot_receptive_field",
-    "plot_tradeoff",
-    "profile",
-    "receptive_field",
-]
+__all__ = _faces.public(globals())

@@ -12,69 +12,45 @@ them.
     _rewrites.py     fusing, reparameterization, half precision
 """
 
-from keraslight.compress._batch_norm import settle_batch_norms
-from keraslight.compress._bridge import run_in_keras, to_tf_keras
-from keraslight.compress._registered import register_twin
-from keraslight.compress._rewrites import fuse, half, reparameterize
-from keraslight.compress.clustering.callback import Clustering, cluster
-from keraslight.compress.clustering.report import ClusterReport, LayerClusters, cluster_report
-from keraslight.compress.pruning.callback import Pruning, prune
-from keraslight.compress.pruning.sensitivity import SensitivityReport, sensitivity
-from keraslight.compress.pruning.sparsity import LayerSparsity, SparsityReport, sparsity
-from keraslight.compress.pruning.wrappers import pruning_step_callback, strip_pruning, wrap_pruning
-from keraslight.compress.quantization.aware import (
-    LayerPrecision,
-    QuantizationReport,
-    quantization_report,
-    quantize_aware,
-    quantized_weights_to_keras,
-    train_quantized,
+from keraslight import _faces
+from keraslight.compress._batch_norm import settle_batch_norms as settle_batch_norms
+from keraslight.compress._bridge import run_in_keras as run_in_keras, to_tf_keras as to_tf_keras
+from keraslight.compress._registered import register_twin as register_twin
+from keraslight.compress._rewrites import fuse as fuse, half as half, reparameterize as reparameterize
+from keraslight.compress.clustering.callback import Clustering as Clustering, cluster as cluster
+from keraslight.compress.clustering.report import (
+    ClusterReport as ClusterReport,
+    LayerClusters as LayerClusters,
+    cluster_report as cluster_report,
 )
-from keraslight.compress.quantization.calibrate import calibrate
-from keraslight.compress.quantization.equalize import correct_bias, equalize
-from keraslight.compress.quantization.judge import QuantizationCost
+from keraslight.compress.pruning.callback import Pruning as Pruning, prune as prune
+from keraslight.compress.pruning.sensitivity import SensitivityReport as SensitivityReport, sensitivity as sensitivity
+from keraslight.compress.pruning.sparsity import (
+    LayerSparsity as LayerSparsity,
+    SparsityReport as SparsityReport,
+    sparsity as sparsity,
+)
+from keraslight.compress.pruning.wrappers import (
+    pruning_step_callback as pruning_step_callback,
+    strip_pruning as strip_pruning,
+    wrap_pruning as wrap_pruning,
+)
+from keraslight.compress.quantization.aware import (
+    LayerPrecision as LayerPrecision,
+    QuantizationReport as QuantizationReport,
+    quantization_report as quantization_report,
+    quantize_aware as quantize_aware,
+    quantized_weights_to_keras as quantized_weights_to_keras,
+    train_quantized as train_quantized,
+)
+from keraslight.compress.quantization.calibrate import calibrate as calibrate
+from keraslight.compress.quantization.equalize import correct_bias as correct_bias, equalize as equalize
+from keraslight.compress.quantization.judge import QuantizationCost as QuantizationCost
 from keraslight.compress.quantization.mixed import (
-    MixedPrecision,
-    QuantizationSensitivity,
-    calibrate_mixed,
-    quantization_sensitivity,
+    MixedPrecision as MixedPrecision,
+    QuantizationSensitivity as QuantizationSensitivity,
+    calibrate_mixed as calibrate_mixed,
+    quantization_sensitivity as quantization_sensitivity,
 )
 
-__all__ = [
-    "ClusterReport",
-    "Clustering",
-    "LayerClusters",
-    "LayerPrecision",
-    "LayerSparsity",
-    "MixedPrecision",
-    "Pruning",
-    "QuantizationCost",
-    "QuantizationReport",
-    "QuantizationSensitivity",
-    "SensitivityReport",
-    "SparsityReport",
-    "calibrate",
-    "calibrate_mixed",
-    "cluster",
-    "cluster_report",
-    "correct_bias",
-    "equalize",
-    "fuse",
-    "half",
-    "prune",
-    "pruning_step_callback",
-    "quantization_report",
-    "quantization_sensitivity",
-    "quantize_aware",
-    "quantized_weights_to_keras",
-    "register_twin",
-    "reparameterize",
-    "run_in_keras",
-    "sensitivity",
-    "settle_batch_norms",
-    "sparsity",
-    "strip_pruning",
-    "to_tf_keras",
-    "train_quantized",
-    "wrap_pruning",
-]
+__all__ = _faces.public(globals())

@@ -9,42 +9,32 @@
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
 """
 
-from keraslight.graph.calls import Call, Graph, Node, Tensor, UnreadableModelError, read
-from keraslight.graph.ends import Ends, final_activation, is_quantization_aware, own_preprocessing, read_ends
-from keraslight.graph.run import CallLayer, build, infer, run
+from keraslight import _faces
+from keraslight.graph.calls import (
+    Call as Call,
+    Graph as Graph,
+    Node as Node,
+    Tensor as Tensor,
+    UnreadableModelError as UnreadableModelError,
+    read as read,
+)
+from keraslight.graph.ends import (
+    Ends as Ends,
+    final_activation as final_activation,
+    is_quantization_aware as is_quantization_aware,
+    own_preprocessing as own_preprocessing,
+    read_ends as read_ends,
+)
+from keraslight.graph.run import CallLayer as CallLayer, build as build, infer as infer, run as run
 from keraslight.graph.weights import (
-    copy,
-    copying,
-    fill_weights,
-    flat_layers,
-    is_clustered,
-    learned_weights,
-    set_weights,
-    stored_weights,
+    copy as copy,
+    copying as copying,
+    fill_weights as fill_weights,
+    flat_layers as flat_layers,
+    is_clustered as is_clustered,
+    learned_weights as learned_weights,
+    set_weights as set_weights,
+    stored_weights as stored_weights,
 )
 
-__all__ = [
-    "Call",
-    "CallLayer",
-    "Ends",
-    "Graph",
-    "Node",
-    "Tensor",
-    "UnreadableModelError",
-    "build",
-    "copy",
-    "copying",
-    "fill_weights",
-    "final_activation",
-    "flat_layers",
-    "infer",
-    "is_clustered",
-    "is_quantization_aware",
-    "learned_weights",
-    "own_preprocessing",
-    "read",
-    "read_ends",
-    "run",
-    "set_weights",
-    "stored_weights",
-]
+__all__ = _faces.public(globals())

@@ -1,7 +1,5 @@
 """Grouped convolution that is fast on CPUs, and a strided 1x1 convolution that doesn't crash there."""
 
-import os
-import platform
 from types import ModuleType
 
 import keras
@@ -45,5 +43,6 @@ def _has_grouped_kernel(tf: ModuleType) -> bool:
     """Whether TensorFlow has kernels for grouped convolutions and their gradients on this machine."""
     if tf.config.list_logical_devices("GPU"):
         return True  # cuDNN
-    off = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false")
-    return platform.machine() in ("x86_64", "AMD64") and not off
+    from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # no public name; off without AVX-512 VNNI
+
+    return IsMklEnabled()

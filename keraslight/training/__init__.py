@@ -6,27 +6,22 @@ model, info = load_run("runs/digits")
 result = train(small, data, DIGITS_RECIPE, run_dir="runs/small", distillation=Distillation(teacher=model))
 """
 
-from keraslight.training._augmentation import Augmentation
-from keraslight.training._data import ImageData
-from keraslight.training._distillation import Distillation
-from keraslight.training._loss import ClassificationLoss
-from keraslight.training._recipe import DIGITS_PREPROCESSING, DIGITS_RECIPE, Recipe
-from keraslight.training._sources import load_digits, load_directory, load_images
-from keraslight.training._trainer import TrainingResult, train
-from keraslight.training.run_folder import load_run
+from keraslight import _faces
+from keraslight.training._augmentation import Augmentation as Augmentation
+from keraslight.training._data import ImageData as ImageData
+from keraslight.training._distillation import Distillation as Distillation
+from keraslight.training._loss import ClassificationLoss as ClassificationLoss
+from keraslight.training._recipe import (
+    DIGITS_PREPROCESSING as DIGITS_PREPROCESSING,
+    DIGITS_RECIPE as DIGITS_RECIPE,
+    Recipe as Recipe,
+)
+from keraslight.training._sources import (
+    load_digits as load_digits,
+    load_directory as load_directory,
+    load_images as load_images,
+)
+from keraslight.training._trainer import TrainingResult as TrainingResult, train as train
+from keraslight.training.run_folder import load_run as load_run
 
-__all__ = [
-    "DIGITS_PREPROCESSING",
-    "DIGITS_RECIPE",
-    "Augmentation",
-    "ClassificationLoss",
-    "Distillation",
-    "ImageData",
-    "Recipe",
-    "TrainingResult",
-    "load_digits",
-    "load_directory",
-    "load_images",
-    "load_run",
-    "train",
-]
+__all__ = _faces.public(globals())

@@ -262,7 +262,8 @@ def maps(images):
 
 
 def two_outputs(images):
-    return [layers.Dense(2)(layers.GlobalMaxPooling2D()(body(images))) for _ in range(2)]
+    x = body(images)
+    return [layers.Dense(2)(layers.GlobalMaxPooling2D()(x)) for _ in range(2)]
 
 
 def no_maps(images):

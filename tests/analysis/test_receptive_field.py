@@ -1,8 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from keras import layers
 
 import keraslight

@@ -14,8 +14,8 @@ import keraslight
 from keraslight import registry
 from keraslight.analysis import count_macs, count_parameters, profile
 
-TABLE = (Path(__file__).parent / "reference_table.csv").read_text(encoding="utf-8")
-ROWS = list(csv.DictReader(TABLE.splitlines()))
+TABLE = Path(__file__).parent / "reference_table.csv"
+ROWS = list(csv.DictReader(TABLE.read_text(encoding="utf-8").splitlines()))
 
 # Forms that are not in the zoo, each with the reason.
 LEFT_OUT = {

@@ -9,8 +9,7 @@ import tensorflow as tf
 from keras import layers
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # of a public model, but with no public name
 
-from keraslight import compress
-from keraslight import layers as own
+from keraslight import compress, layers as own
 from keraslight.errors import CompressionError, UnmappableLayerError
 from keraslight.preprocessing import Preprocessing
 

@@ -199,7 +199,7 @@ def test_an_integer_input_keeps_its_layer_in_int8(small, tmp_path):
 
 def test_errors_say_what_came(small, tmp_path):
     path = tmp_path / "a.tflite"
-    with pytest.raises(InvalidArgumentError, match="of `skip` must match.*Received: 'bn'; the layers are .*'conv'"):
+    with pytest.raises(InvalidArgumentError, match="of `skip` must match.*Received: 'bn'; the model has .*'conv'"):
         compress.calibrate(small, (IMAGES, np.zeros(16)), path, skip=["conv", "bn"])
     with pytest.raises(InvalidArgumentError, match=r"`max_drop` must be in \[0, 1\). Received: 1.5"):
         compress.calibrate_mixed(small, IMAGES, path, max_drop=1.5)

@@ -6,8 +6,7 @@ import pytest
 from keras import layers, ops
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # of a public model, but with no public name
 
-from keraslight import compress
-from keraslight import layers as own
+from keraslight import compress, layers as own
 from keraslight.errors import UnmappableLayerError
 from keraslight.export.litert import litert_report, to_litert
 

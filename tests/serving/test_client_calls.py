@@ -36,8 +36,7 @@ from keraslight_serving.client._retry import Attempt, Budget, Caller, CallFailed
 from keraslight_serving.client.telemetry import opentelemetry_hook, prometheus_hook
 from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel, FakeRpcError
 from keraslight_serving.testing import serve_in_process
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -9,8 +9,7 @@ import grpc
 import pytest
 from keraslight_serving.client import AsyncClassifierClient, ClassifierClient, ClientClosed, Retry
 from keraslight_serving.client._rest import AsyncRestChannel, RestChannel
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 IMAGE = b"\xff\xd8\xff"
 

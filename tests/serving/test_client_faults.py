@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient, Retry
 from keraslight_serving.server import ModelServer
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 IMAGES = 2000
 TIMEOUT = 8.0  # seconds a request, on a machine that may be busy; an attempt has a quarter of it

@@ -31,8 +31,7 @@ from keraslight_serving.client._endpoints import addresses_of, is_local
 from keraslight_serving.client._rest import RestChannel
 from keraslight_serving.client._rest_messages import RestError, Translator, _tensor, _values
 from keraslight_serving.server import ModelServer
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 from typer.testing import CliRunner
 

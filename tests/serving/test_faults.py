@@ -16,8 +16,7 @@ import numpy as np
 import pytest
 from keraslight_serving.client import ClassifierClient
 from keraslight_serving.server import ModelServer
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
 from tests.serving_attack import (

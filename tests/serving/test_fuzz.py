@@ -14,10 +14,8 @@ import httpx
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from hypothesis import HealthCheck, given, settings, strategies as st
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from PIL import Image
 
 from tests.serving_attack import CALLS, IMAGES, UNPARSABLE, ClientPool, Code, answer, outcome, predict, predict_files

@@ -20,8 +20,7 @@ from keraslight_serving.server.telemetry import logging as _logging
 from keraslight_serving.server.telemetry.logging import JsonFormatter, TextFormatter, log_request
 from keraslight_serving.server.telemetry.metrics import path_of
 from keraslight_serving.server.telemetry.tfrecord import to_record
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from prometheus_client.parser import text_string_to_metric_families
 from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2
 

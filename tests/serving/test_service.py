@@ -22,8 +22,7 @@ from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Signature
 from keraslight_serving.server.telemetry.request_log import RequestLog
 from keraslight_serving.server.testing import FakeEngine
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 from tensorflow_serving.apis import prediction_log_pb2
 

@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from keraslight_serving.wire import _generate, methods, ranked
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import _generate, methods, ranked, serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name, numpy_name
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 from tensorflow.core.framework import tensor_pb2

@@ -19,8 +19,7 @@ from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.workers.supervisor import Supervisor, worker_settings
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_array, to_tensor
 
 from tests.serving.helpers import until

@@ -4,19 +4,12 @@ Color-blind readers can distinguish the colors. Everything that a color shows is
 line style or lightness, so that the plots are readable in grayscale.
 """
 
-from keraslight.analysis.plots.architecture import plot_architecture
-from keraslight.analysis.plots.costs import plot_costs
-from keraslight.analysis.plots.features import plot_features
-from keraslight.analysis.plots.grad_cam import plot_grad_cam
-from keraslight.analysis.plots.receptive_field import plot_receptive_field
-from keraslight.analysis.plots.tradeoff import pareto_front, plot_tradeoff
+from keraslight import _faces
+from keraslight.analysis.plots.architecture import plot_architecture as plot_architecture
+from keraslight.analysis.plots.costs import plot_costs as plot_costs
+from keraslight.analysis.plots.features import plot_features as plot_features
+from keraslight.analysis.plots.grad_cam import plot_grad_cam as plot_grad_cam
+from keraslight.analysis.plots.receptive_field import plot_receptive_field as plot_receptive_field
+from keraslight.analysis.plots.tradeoff import pareto_front as pareto_front, plot_tradeoff as plot_tradeoff
 
-__all__ = [
-    "pareto_front",
-    "plot_architecture",
-    "plot_costs",
-    "plot_features",
-    "plot_grad_cam",
-    "plot_receptive_field",
-    "plot_tradeoff",
-]
+__all__ = _faces.public(globals())

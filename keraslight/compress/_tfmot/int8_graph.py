@@ -141,12 +141,8 @@ class Transcriber:
         kind = kind_of(made)
         parts = self.parts.get(call.inputs[0]) if call.inputs else None
         fuses_into = {"affine": ("conv", "affine"), "relu": ("conv", "affine", "sum")}.get(kind)
-        if (
-            fuses_into
-            and parts is None
-            and len(args[0].shape) == 4
-            and not self.follows(args[0], call.inputs[0], fuses_into)
-        ):
+        lone = parts is None and len(args[0].shape) == 4
+        if fuses_into and lone and not self.follows(args[0], call.inputs[0], fuses_into):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
         weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
@@ -187,14 +183,13 @@ class Transcriber:
         RepVGG went from 99% to 11% that way.)
         """
         self.identities += 1
-        layer = tf_keras.layers.DepthwiseConv2D(
-            1, use_bias=False, trainable=False, name=self.unique(f"{call.name}_identity")
-        )
+        name = self.unique(f"{call.name}_identity")
+        layer = tf_keras.layers.DepthwiseConv2D(1, use_bias=False, trainable=False, name=name)
         kernel = np.full((1, 1, tensor.shape[-1], 1), 1 + self.identities * 2**-20)
         return self.emit(layer, "conv", call, (tensor,), weights=[kernel])
 
     def constant_affine(self, call: Call, args: Args) -> Any:
-        """`x * scale + offset` a channel -> a constant 1x1 depthwise convolution, which is int8 in the file."""
+        """`x * scale + offset` per channel -> a constant 1x1 depthwise convolution, which is int8 in the file."""
         layer, channels = call.layer, args[0].shape[-1]
         if isinstance(layer, keras.layers.Rescaling):  # or our ImageNormalization, which is one
             scale, offset = layer.scale, layer.offset
@@ -206,7 +201,7 @@ class Transcriber:
         return self.emit(made, "conv", call, args, weights=[kernel.reshape(1, 1, channels, 1), bias])
 
     def average_pooling(self, call: Call, args: Args) -> Any:
-        """Average pooling -> a constant depthwise convolution: XNNPACK has no int8 pooling but of maxima."""
+        """Average pooling -> a constant depthwise convolution: XNNPACK has no int8 pooling except of maxima."""
         layer, channels = call.layer, args[0].shape[-1]
         made = tf_keras.layers.DepthwiseConv2D(
             layer.pool_size, strides=layer.strides, use_bias=False, trainable=False, name=self.name_of(call)
@@ -298,13 +293,9 @@ class Transcriber:
         if second not in self.made:
             weights = rest
             self.made[second] = tf_keras.layers.Conv2D(
-                layer.filters,
-                1,
-                use_bias=layer.use_bias,
-                trainable=layer.trainable,
+                layer.filters, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
                 kernel_constraint=self.constraint(layer.pointwise_kernel),
-                name=call.name,
-            )
+            )  # fmt: skip
         output = self.emit(self.made[second], "conv", call, (output,), weights=weights)
         self.variables[call.name] = [*variables, *self.made[second].weights]
         return output
@@ -319,12 +310,8 @@ class Transcriber:
         pieces = cut(x.shape[1:3], kernel, layer.strides, layer.padding, zeros=not self.keep_zeros)
         height, width = (n + sum(padding) for n, padding in zip(x.shape[1:3], pieces.padding, strict=True))
         if np.any(pieces.padding):
-            x = self.emit(
-                tf_keras.layers.ZeroPadding2D(pieces.padding, name=self.unique(f"{call.name}_pad")),
-                "silent",
-                call,
-                (x,),
-            )
+            pad = tf_keras.layers.ZeroPadding2D(pieces.padding, name=self.unique(f"{call.name}_pad"))
+            x = self.emit(pad, "silent", call, (x,))
         parts, made = [], []
         for n, (taps, (rows, columns)) in enumerate(zip(pieces.kernels, pieces.maps, strict=True)):
             ends = ((rows.start, height - rows.stop), (columns.start, width - columns.stop))
@@ -332,10 +319,8 @@ class Transcriber:
             read = self.emit(crop, "silent", call, (x,))
             key, weights = f"{call.name} piece {n}", None
             if key not in self.made:
-                weights = [
-                    kernel[taps],
-                    *([np.asarray(bias)] if bias is not None and n == len(pieces.kernels) - 1 else []),
-                ]
+                last = n == len(pieces.kernels) - 1
+                weights = [kernel[taps], *([np.asarray(bias)] if last and bias is not None else [])]
                 self.made[key] = tf_keras.layers.DepthwiseConv2D(
                     kernel[taps].shape[:2],
                     strides=layer.strides,

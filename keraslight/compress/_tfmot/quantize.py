@@ -7,7 +7,6 @@ directly: `quantize_apply` would copy the whole model four times to arrive at th
 """
 
 import dataclasses
-import fnmatch
 from typing import Any
 
 import keras
@@ -63,7 +62,7 @@ def quantize(
     Args:
         graph: The Keras 3 model's graph.
         name: The new model's name.
-        skip: Name patterns of layers that stay float.
+        skip: Names of layers that stay float.
         keep_zeros: Whether zeros in kernels stay through training.
         keep_clusters: Whether clustered kernels keep their number of values.
         batch_norm_steps: Training steps in which batch norms follow the batches' statistics.
@@ -92,7 +91,7 @@ def quantize(
             if wrapped and id(step.output) in quantized:
                 quantizer = ActivationQuantizer(*ranges.get(id(step.output), _RANGE), step.kind == "relu")
             weight = None
-            if step.kind == "conv" and not _matches(step.name, skip):
+            if step.kind == "conv" and step.name not in skip:
                 weight = _weight(layer, folds=id(step.output) in folded)
             wrappers[id(layer)] = (
                 Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
@@ -119,14 +118,10 @@ def quantize(
 def _floats(built: Transcriber, skip: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     for step in built.steps:
-        reason = "left out by `skip`" if _matches(step.name, skip) else step.why_float()
+        reason = "left out by `skip`" if step.name in skip else step.why_float()
         if reason is not None:
             found.setdefault(step.name, reason)
     return found
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
@@ -155,7 +150,7 @@ def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
                 or (following.kind == "relu" and step.kind in ("conv", "affine", "sum"))
             )
         )
-        if step.kind != "silent" and not fuses and not _matches(step.name, skip):
+        if step.kind != "silent" and not fuses and step.name not in skip:
             quantized |= {id(tensor) for tensor in step.outputs if tensor.dtype.is_floating}
     return quantized
 

@@ -9,12 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight import _batches as _data
-from keraslight import _pictures
+from keraslight import _batches as _data, _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model
-from keraslight.graph import read
+from keraslight.graph import copy as copy_model, read
 
 
 @dataclasses.dataclass(frozen=True)

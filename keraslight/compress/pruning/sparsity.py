@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keraslight.compress._patterns import chosen
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import read
 from keraslight.graph.kinds import base_kind
@@ -82,8 +83,7 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
         InvalidArgumentError: A pattern matches no layer that has a kernel.
         CompressionError: The model is subclassed.
     """
-    chosen = prunable_layers(model, layers, policy)
-    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in chosen.items()]
+    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in prunable_layers(model, layers, policy).items()]
     return SparsityReport(tuple(LayerSparsity(name, k.shape, int((k == 0).sum())) for name, k in entries))
 
 
@@ -99,11 +99,9 @@ def prunable_layers(
 
     Args:
         model: A functional or sequential model.
-        patterns: Name patterns (`fnmatch`) of layers with a kernel to prune; None takes those of `policy`.
-        policy: One of `POLICIES`. `"default"`: every Conv2D, SeparableConv2D and Dense but the first convolution.
-            Depthwise kernels and the first convolution are left alone: together they hold a few percent of the weights,
-            and zeros there cost the most accuracy. `"xnnpack"`: what XNNPACK can run sparse, the 1x1 convolutions
-            without stride, dilation and groups on maps of more than one pixel.
+        patterns: Name patterns (`fnmatch`) of layers with a kernel to prune; None uses those of `policy`.
+        policy: As in `Pruning`. By default depthwise kernels and the first convolution are skipped: together they hold
+            a few percent of the weights, and zeros there cost the most accuracy.
 
     Raises:
         InvalidArgumentError: A pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
@@ -119,27 +117,21 @@ def prunable_layers(
     if patterns is None:
         layouts = {name: base_kind(type(layer)).kernel for name, layer in kernels.items()}
         stem = next((name for name, layout in layouts.items() if layout in ("convolution", "separable")), None)
-        chosen = {
+        wanted = {
             name: layer
             for name, layer in kernels.items()
             if (_runs_sparse(layer) if policy == "xnnpack" else name != stem and layouts[name] != "depthwise")
         }
-        if not chosen:
-            wanted = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
+        if not wanted:
+            kind = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
             raise InvalidArgumentError(
-                f"A model to compress must have {wanted}. Received: {model.name!r} with the kernels {list(kernels)}."
+                f"A model to compress must have {kind}. Received: {model.name!r} with the kernels {list(kernels)}."
             )
-        return chosen
-    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        return wanted
     if not patterns:
         raise InvalidArgumentError("`layers` must be None or name at least one pattern. Received: none.")
-    for pattern in patterns:
-        if not fnmatch.filter(kernels, pattern):
-            raise InvalidArgumentError(
-                "Each pattern of `layers` must match a Conv2D, SeparableConv2D, DepthwiseConv2D or Dense by name. "
-                f"Received: {pattern!r}; the model has {list(kernels)}."
-            )
-    return {name: layer for name, layer in kernels.items() if any(fnmatch.fnmatch(name, p) for p in patterns)}
+    rule = "Each pattern of `layers` must match a Conv2D, SeparableConv2D, DepthwiseConv2D or Dense by name"
+    return {name: kernels[name] for name in chosen(kernels, patterns, rule, list(kernels))}
 
 
 def targets(
@@ -148,13 +140,10 @@ def targets(
     layers: str | Sequence[str] | None = None,
     policy: str = "default",
 ) -> Targets:
-    """The layers to prune with the share of zeros that each shall reach, by name, in the model's order.
-
-    Args:
-        sparsity: One share for all, or shares by name pattern, of which the first that matches a name counts.
+    """The layers to prune with their target shares of zeros; of shares by pattern the first that matches applies.
 
     Raises:
-        As `prunable_layers`.
+        InvalidArgumentError, CompressionError: As `prunable_layers`.
     """
     if not isinstance(sparsity, Mapping):
         return {name: (layer, sparsity) for name, layer in prunable_layers(model, layers, policy).items()}
@@ -183,6 +172,6 @@ def _runs_sparse(layer: keras.Layer) -> bool:
         isinstance(layer, keras.layers.Conv2D)
         and layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)
         and layer.groups == 1
-        and tuple(layer.get_build_config()["input_shape"][1:3])
-        != (1, 1)  # gates and heads: XNNPACK runs them as dense layers
+        # On maps: gates and heads run as dense layers in XNNPACK.
+        and tuple(layer.get_build_config()["input_shape"][1:3]) != (1, 1)
     )

@@ -10,8 +10,7 @@ import keras
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model
-from keraslight.graph import read
+from keraslight.graph import copy as copy_model, read
 
 if TYPE_CHECKING:
     import tf_keras

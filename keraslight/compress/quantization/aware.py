@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fnmatch
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +12,9 @@ import numpy as np
 
 from keraslight import _batches as _data
 from keraslight.compress._fine_tune import check_epochs
+from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import Graph, read
-from keraslight.graph import copy as copy_model
+from keraslight.graph import copy as copy_model, read
 from keraslight.graph.ends import final_activation, own_preprocessing
 from keraslight.rewrite import joined_slices
 
@@ -111,8 +110,8 @@ def quantize_aware(
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
     graph = joined_slices(read(model))
-    skip = (skip,) if isinstance(skip, str) else tuple(skip)
-    _check_patterns(skip, graph)
+    names = list(graph.layers())
+    skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
     calibration = None if calibration_data is None else _calibration_batches(calibration_data)
     from keraslight.compress._tfmot import quantize
 
@@ -261,15 +260,6 @@ def _origin(quantized: Any) -> Origin:
             f"one. Received: {quantized!r}."
         )
     return origin
-
-
-def _check_patterns(patterns: tuple[str, ...], graph: Graph) -> None:
-    names = list(graph.layers())
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise InvalidArgumentError(
-                f"Each pattern of `skip` must match a layer's name. Received: {pattern!r}; the model has {names}."
-            )
 
 
 def _calibration_batches(data: Any) -> list[Any]:

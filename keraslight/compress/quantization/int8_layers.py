@@ -1,6 +1,5 @@
 """Maps the operators of a calibrated model to its layers, so that layers can stay float by name."""
 
-import fnmatch
 import os
 import re
 from collections.abc import Collection
@@ -9,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keraslight.errors import InvalidArgumentError
+from keraslight.compress._patterns import chosen
 from keraslight.graph import Graph
 
 
@@ -42,15 +41,10 @@ class Int8Layers:
         Raises:
             InvalidArgumentError: A pattern matches none.
         """
-        patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-        names = {owner for owners in self._owners.values() for owner in owners}
-        for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
-                raise InvalidArgumentError(
-                    f"Each pattern of `{argument}` must match a layer that is left once the model is fused. "
-                    f"Received: {pattern!r}; the layers are {[name for name in self.kinds if name in names]}."
-                )
-        return {name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+        owners = {owner for owners in self._owners.values() for owner in owners}
+        names = [name for name in self.kinds if name in owners]
+        rule = f"Each pattern of `{argument}` must match a layer that is left once the model is fused"
+        return set(chosen(names, patterns, rule, names))
 
     def write(self, path: str | os.PathLike[str], floats: Collection[str], **dtypes: str) -> Path:
         """Writes a file with these layers in float and the others in int8; `dtypes` as `CalibratedModel.write`."""

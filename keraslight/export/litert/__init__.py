@@ -1,20 +1,15 @@
 """LiteRT (TensorFlow Lite) files for phones: conversion, Android metadata, comparison with the model, reports."""
 
-from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
-from keraslight.export.litert._parity import LiteRTParity, litert_parity
-from keraslight.export.litert._report import LiteRTOperator, LiteRTReport, litert_latency, litert_report
-from keraslight.export.litert._run import litert_runner
-from keraslight.export.litert.convert import to_litert
+from keraslight import _faces
+from keraslight.export.litert._metadata import LiteRTMetadata as LiteRTMetadata, read_metadata as read_metadata
+from keraslight.export.litert._parity import LiteRTParity as LiteRTParity, litert_parity as litert_parity
+from keraslight.export.litert._report import (
+    LiteRTOperator as LiteRTOperator,
+    LiteRTReport as LiteRTReport,
+    litert_latency as litert_latency,
+    litert_report as litert_report,
+)
+from keraslight.export.litert._run import litert_runner as litert_runner
+from keraslight.export.litert.convert import to_litert as to_litert
 
-__all__ = [
-    "LiteRTMetadata",
-    "LiteRTOperator",
-    "LiteRTParity",
-    "LiteRTReport",
-    "litert_latency",
-    "litert_parity",
-    "litert_report",
-    "litert_runner",
-    "read_metadata",
-    "to_litert",
-]
+__all__ = _faces.public(globals())

@@ -17,8 +17,7 @@ from keraslight_serving.client._model import Model, PixelInput
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
 from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 _SHAPES = "(height, width), (height, width, 1|3|4) or, for a batch, (images, height, width, 1|3|4)"

@@ -12,8 +12,7 @@ from keraslight_serving.client._calls import Calls, Metadata, reworded
 from keraslight_serving.client._retry import Steps, Wait
 from keraslight_serving.client._types import ModelMetadata, Signature, TensorSpec, VersionStatus
 from keraslight_serving.client.errors import DeadlineExceeded, ModelNotFound, ServingError, Unavailable, Unsupported
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.dtypes import numpy_name
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from keraslight_serving.client._model import Model
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Answer, Classification
 from keraslight_serving.client.errors import InvalidInput, SignatureNotFound, Unsupported
-from keraslight_serving.wire import ranked
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import ranked, serving_pb2 as pb
 
 if TYPE_CHECKING:
     from keraslight_serving.client._arrays import Arrays

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 from google.protobuf import json_format
 
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 
 T = TypeVar("T")

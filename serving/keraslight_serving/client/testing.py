@@ -21,8 +21,7 @@ from google.protobuf.message import Message
 from numpy.typing import ArrayLike
 
 from keraslight_serving.client._transport import AsyncCall, Call, Channel
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import to_tensor
 
 

@@ -12,8 +12,7 @@ from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Outputs, Signature
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
 from keraslight_serving.wire.tensors import dtype_enum, shape_text
 

@@ -18,8 +18,7 @@ from keraslight_serving.server.calls.observe import Observed
 from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.config import model_configs
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, set_text
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 AnyMethod = methods.Method[Any, Any]

@@ -22,8 +22,7 @@ from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, choose_outputs, find_signature
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)

@@ -22,8 +22,7 @@ from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.telemetry.metrics import Metrics
 from keraslight_serving.server.telemetry.tfrecord import read_records
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from flatbuffers import flexbuffers
 
-from keraslight_serving.wire import methods
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 _METADATA = b"signature_defs_metadata"
 
