@@ -15,13 +15,9 @@ _ORIENTATION_TAG = 0x0112
 
 
 def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
-    """Height and width in pixels, from a file's header without decoding the image.
+    """Height and width in pixels, int64 (2,), from the header of a JPEG, PNG, GIF, BMP or WebP file (a scalar string).
 
-    Args:
-        image_bytes: Scalar string: a JPEG, PNG, GIF, BMP or WebP file.
-
-    Returns:
-        int64 (2,); zeros for other files. A damaged JPEG header raises `tf.errors.InvalidArgumentError`.
+    Zeros for other files. A damaged JPEG header raises `tf.errors.InvalidArgumentError`.
     """
     head = tf.cast(tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=32), tf.int64)
 
@@ -47,24 +43,15 @@ def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
     size = tf.zeros((2,), tf.int64)
     for matches, found in sizes:
         size = tf.where(matches, tf.stack(found), size)
-    return tf.cond(
-        starts(b"\xff\xd8\xff"),
-        lambda: tf.image.extract_jpeg_shape(image_bytes, output_type=tf.int64)[:2],
-        lambda: size,
-    )
+    is_jpeg = starts(b"\xff\xd8\xff")
+    return tf.cond(is_jpeg, lambda: tf.image.extract_jpeg_shape(image_bytes, output_type=tf.int64)[:2], lambda: size)
 
 
 def orientation(image_bytes: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a JPEG file, which records how the camera was held.
+    """The EXIF orientation of a JPEG file (a scalar string), which records how the camera was held: int32, 1..8.
 
-    Source: tag Orientation (0x0112) of the first directory, Exif 2.32 (CIPA DC-008), section 4.6.4, in the APP1 segment
-    of section 4.7.
-
-    Args:
-        image_bytes: Scalar string: an image file.
-
-    Returns:
-        Scalar int32, 1..8; 1 (upright) for files without a valid orientation and for other formats.
+    It is 1 (upright) for files without a valid orientation and for other formats. Source: tag Orientation (0x0112) of
+    the first directory, Exif 2.32 (CIPA DC-008), section 4.6.4, in the APP1 segment of section 4.7.
     """
     return tf.cond(
         tf.strings.substr(image_bytes, 0, 2) == b"\xff\xd8",

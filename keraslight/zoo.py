@@ -155,8 +155,7 @@ def _normalize(
 
 def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of all models that match a shell-style pattern such as `"mobilenet*"`, sorted by name."""
-    names = [name for family in registry.FAMILIES.values() for name in family.variants]
-    return sorted(fnmatch.filter(names, pattern))
+    return sorted(fnmatch.filter((name for family in registry.FAMILIES.values() for name in family.variants), pattern))
 
 
 def model_info(name: str) -> ModelInfo:
@@ -211,15 +210,11 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
     signature, ours = inspect.signature(family.builder), inspect.signature(create_model).parameters
     parameters = [*signature.parameters.values(), ours["weights"], ours["preprocessing"]]
     build.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined] # read by inspect
-    lines = argument_lines(
-        [
-            ("weights", 'None (random), "imagenet", or the path of a weights file; see `keraslight.create_model`.'),
-            (
-                "preprocessing",
-                "Normalization of raw pixels 0..255 to put into the graph: True for the checkpoint's, or a "
-                "`Preprocessing`.",
-            ),
-        ]
-    )
+    texts = {
+        "weights": 'None (random), "imagenet", or the path of a weights file; see `keraslight.create_model`.',
+        "preprocessing": "Normalization of raw pixels 0..255 to put into the graph: True for the checkpoint's, or a "
+        "`Preprocessing`.",
+    }
+    lines = argument_lines(texts.items())
     build.__doc__ = (family.builder.__doc__ or "").replace("\n\nReturns:", "\n".join(["", *lines, "", "Returns:"]), 1)
     return build

@@ -36,12 +36,7 @@ VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
 
 @register(VARIANTS, prefix="densenet")
 def DenseNet(
-    images: KerasTensor,
-    *,
-    repeats: tuple[int, ...],
-    growth: int,
-    width: float = 1.0,
-    style: ConvStyle = TORCH,
+    images: KerasTensor, *, repeats: tuple[int, ...], growth: int, width: float = 1.0, style: ConvStyle = TORCH
 ) -> Network:
     """Builds a DenseNet image classifier.
 

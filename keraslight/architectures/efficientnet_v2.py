@@ -144,18 +144,11 @@ def EfficientNetV2(
     features, resolution = {}, 2
     rates = drop_rates(drop_path, sum(repeats(row, depth) for row in stages) + 1)
     for s, row in enumerate(stages):
-        block = fused_mbconv if isinstance(row, Fused) else mbconv
+        kind = fused_mbconv if isinstance(row, Fused) else mbconv
+        block = functools.partial(kind, channels=scaled(row.channels), expansion=row.expansion, style=style)
         resolution *= row.stride
         for b in range(repeats(row, depth)):
-            x = block(
-                x,
-                scaled(row.channels),
-                expansion=row.expansion,
-                stride=row.stride if b == 0 else 1,
-                drop_path=next(rates),
-                style=style,
-                name=f"stage{s}_block{b}",
-            )
+            x = block(x, stride=row.stride if b == 0 else 1, drop_path=next(rates), name=f"stage{s}_block{b}")
         features[f"stride_{resolution}"] = x
     x = conv_bn(x, scaled(1280), 1, activation="silu", style=style, name="head")
     return Network(features, x, functools.partial(pooled_classifier, keepdims=True))

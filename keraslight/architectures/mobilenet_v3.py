@@ -61,29 +61,19 @@ def _minimalistic(stages: tuple[tuple[Row, ...], ...]) -> tuple[tuple[Row, ...],
 _LARGE = {"stages": LARGE, "head": (960, 1280)}
 _SMALL = {"stages": SMALL, "head": (576, 1024)}
 _PLAIN = {"activation": RE, "width": 1.0}
+_LARGE_PLAIN = {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)}
+_SMALL_PLAIN = {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)}
 
 VARIANTS = {
     f"mobilenet_v3_{name}": Variant(arguments, 224, parameters, macs, f"timm/{checkpoint}")
     for name, arguments, parameters, macs, checkpoint in (
         ("large_100", {**_LARGE, "width": 1.0}, 5_483_032, 216_589_760, "mobilenetv3_large_100.ra_in1k"),
         ("large_075", {**_LARGE, "width": 0.75}, 3_993_528, 154_560_624, "tf_mobilenetv3_large_075.in1k"),
-        (
-            "large_minimalistic",
-            {**_LARGE, **_PLAIN, "stages": _minimalistic(LARGE)},
-            3_924_288,
-            209_136_704,
-            "tf_mobilenetv3_large_minimal_100.in1k",
-        ),
+        ("large_minimalistic", _LARGE_PLAIN, 3_924_288, 209_136_704, "tf_mobilenetv3_large_minimal_100.in1k"),
         ("small_100", {**_SMALL, "width": 1.0}, 2_542_856, 56_510_400, "mobilenetv3_small_100.lamb_in1k"),
         ("small_075", {**_SMALL, "width": 0.75}, 2_041_872, 43_399_344, "mobilenetv3_small_075.lamb_in1k"),
         ("small_050", {**_SMALL, "width": 0.5}, 1_593_224, 24_188_688, "mobilenetv3_small_050.lamb_in1k"),
-        (
-            "small_minimalistic",
-            {**_SMALL, **_PLAIN, "stages": _minimalistic(SMALL)},
-            2_044_736,
-            52_288_448,
-            "tf_mobilenetv3_small_minimal_100.in1k",
-        ),
+        ("small_minimalistic", _SMALL_PLAIN, 2_044_736, 52_288_448, "tf_mobilenetv3_small_minimal_100.in1k"),
     )
 }
 

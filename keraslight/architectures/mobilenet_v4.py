@@ -254,50 +254,19 @@ def MobileNetV4(
 
 
 def _block(
-    x: KerasTensor,
-    row: Block,
-    width: float,
-    activation: str,
-    layer_scale: float | None,
-    drop_path: float,
-    *,
-    name: str,
+    x: KerasTensor, row: Block, width: float, activation: str, layer_scale: float | None, drop_path: float, *, name: str
 ) -> KerasTensor:
-    """Builds one row of a table."""
+    """Builds one row of a table. Its fields have the names of the block's arguments."""
+    if isinstance(row, Conv | Fused | UIB):
+        row = row._replace(channels=make_divisible(row.channels * width))
     match row:
         case Conv(kernel, channels, stride):
-            return conv_bn(x, make_divisible(channels * width), kernel, stride=stride, activation=activation, name=name)
-        case Fused(kernel, expansion, channels, stride):
-            return fused_inverted_bottleneck(
-                x,
-                make_divisible(channels * width),
-                expansion=expansion,
-                kernel=kernel,
-                stride=stride,
-                activation=activation,
-                name=name,
-            )
-        case UIB(start, middle, expansion, channels, stride):
-            return universal_inverted_bottleneck(
-                x,
-                make_divisible(channels * width),
-                expansion=expansion,
-                start=start,
-                middle=middle,
-                stride=stride,
-                activation=activation,
-                layer_scale=layer_scale,
-                drop_path=drop_path,
-                name=name,
-            )
-        case MQA(heads, key_dim, kv_stride):
-            return mobile_mqa(
-                x,
-                heads=heads,
-                key_dim=key_dim,
-                kv_stride=kv_stride,
-                layer_scale=layer_scale,
-                drop_path=drop_path,
-                name=name,
-            )
+            return conv_bn(x, channels, kernel, stride=stride, activation=activation, name=name)
+        case Fused():
+            return fused_inverted_bottleneck(x, activation=activation, name=name, **row._asdict())
+        case UIB():
+            settings = {**row._asdict(), "layer_scale": layer_scale, "drop_path": drop_path}
+            return universal_inverted_bottleneck(x, activation=activation, name=name, **settings)
+        case MQA():
+            return mobile_mqa(x, layer_scale=layer_scale, drop_path=drop_path, name=name, **row._asdict())
     raise TypeError(f"A row of `stages` must be a Conv, Fused, UIB or MQA. Received: {row!r}.")

@@ -72,14 +72,9 @@ def ResNet(
     block = basic_block if expansion is None else functools.partial(bottleneck_block, expansion=expansion)
     rates = drop_rates(drop_path, sum(row.repeats for row in stages))
     for s, row in enumerate(stages):
+        channels = make_divisible(row.channels * width)
         for b in range(row.repeats):
-            x = block(
-                x,
-                make_divisible(row.channels * width),
-                stride=row.stride if b == 0 else 1,
-                drop_path=next(rates),
-                style=style,
-                name=f"stage{s}_block{b}",
-            )
+            stride = row.stride if b == 0 else 1
+            x = block(x, channels, stride=stride, drop_path=next(rates), style=style, name=f"stage{s}_block{b}")
         features[f"stride_{4 * 2**s}"] = x
     return Network(features, x)

@@ -35,16 +35,13 @@ def _stages(*channels: int) -> tuple[Row, ...]:
     )
 
 
-VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "shufflenet_v2_plus_small": Variant(
-        {"stages": _stages(36, 104, 208, 416)}, 224, 5_137_116, 155_845_008, "ref/shufflenet_v2_plus_small"
-    ),
-    "shufflenet_v2_plus_medium": Variant(
-        {"stages": _stages(48, 128, 256, 512)}, 224, 5_679_840, 222_249_984, "ref/shufflenet_v2_plus_medium"
-    ),
-    "shufflenet_v2_plus_large": Variant(
-        {"stages": _stages(68, 168, 336, 672)}, 224, 6_768_220, 360_050_704, "ref/shufflenet_v2_plus_large"
-    ),
+VARIANTS = {
+    f"shufflenet_v2_plus_{size}": Variant({"stages": stages}, 224, parameters, macs, f"ref/shufflenet_v2_plus_{size}")
+    for size, stages, parameters, macs in (
+        ("small", _stages(36, 104, 208, 416), 5_137_116, 155_845_008),
+        ("medium", _stages(48, 128, 256, 512), 5_679_840, 222_249_984),
+        ("large", _stages(68, 168, 336, 672), 6_768_220, 360_050_704),
+    )
 }
 
 

@@ -34,24 +34,21 @@ class Fire(NamedTuple):
 
 
 # Every stage begins with a 3x3 pooling of stride 2; output sides at 224 pixels.
-V1_0 = (
+STAGES_1_0 = (
     (Fire(16, 64), Fire(16, 64), Fire(32, 128)),  # 54
     (Fire(32, 128), Fire(48, 192), Fire(48, 192), Fire(64, 256)),  # 27
     (Fire(64, 256),),  # 13
 )
-V1_1 = (
+STAGES_1_1 = (
     (Fire(16, 64), Fire(16, 64)),  # 55
     (Fire(32, 128), Fire(32, 128)),  # 27
     (Fire(48, 192), Fire(48, 192), Fire(64, 256), Fire(64, 256)),  # 13
 )
 
+V1_0, V1_1 = {"stem": Stem(7, 96), "stages": STAGES_1_0}, {"stem": Stem(3, 64), "stages": STAGES_1_1}
 VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "squeezenet_1_0": Variant(
-        {"stem": Stem(7, 96), "stages": V1_0}, 224, 1_248_424, 818_924_576, "torchvision/squeezenet1_0"
-    ),
-    "squeezenet_1_1": Variant(
-        {"stem": Stem(3, 64), "stages": V1_1}, 224, 1_235_496, 349_151_936, "torchvision/squeezenet1_1"
-    ),
+    "squeezenet_1_0": Variant(V1_0, 224, 1_248_424, 818_924_576, "torchvision/squeezenet1_0"),
+    "squeezenet_1_1": Variant(V1_1, 224, 1_235_496, 349_151_936, "torchvision/squeezenet1_1"),
 }
 
 

@@ -47,12 +47,7 @@ VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
 
 @register(VARIANTS, prefix="vgg", dropout=0.5)
 def VGG(
-    images: KerasTensor,
-    *,
-    stages: tuple[Row, ...],
-    batch_norms: bool,
-    style: ConvStyle = TORCH,
-    width: float = 1.0,
+    images: KerasTensor, *, stages: tuple[Row, ...], batch_norms: bool, style: ConvStyle = TORCH, width: float = 1.0
 ) -> Network:
     """Builds a VGG image classifier.
 

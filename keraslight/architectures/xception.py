@@ -35,7 +35,7 @@ STAGES = (
 HEAD = (1536, 2048)
 
 VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
-    "xception": Variant({"stages": STAGES}, 299, 22_855_952, 8_357_403_496, "timm/legacy_xception.tf_in1k"),
+    "xception": Variant({"stages": STAGES}, 299, 22_855_952, 8_357_403_496, "timm/legacy_xception.tf_in1k")
 }
 
 

@@ -7,8 +7,7 @@ https://arxiv.org/abs/2103.02907; Wang et al., "ECA-Net", CVPR 2020, https://arx
 
 import math
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.errors import InvalidArgumentError
@@ -16,8 +15,8 @@ from keraslight.layers import ChannelStatistics, CoordinatePooling, CoordinateSp
 
 
 def squeeze_excite(
-    x: keras.KerasTensor, squeezed: int, *, activation: str = "relu", gate: str = "sigmoid", name: str
-) -> keras.KerasTensor:
+    x: KerasTensor, squeezed: int, *, activation: str = "relu", gate: str = "sigmoid", name: str
+) -> KerasTensor:
     """Scales every channel by a gate in 0..1 computed from the means of all channels.
 
     The means stay 4-D and the two dense layers are 1x1 convolutions with bias: the form that converters can quantize.
@@ -46,9 +45,7 @@ def squeeze_excite(
     return layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-def cbam(
-    x: keras.KerasTensor, squeezed: int, *, kernel: int = 7, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+def cbam(x: KerasTensor, squeezed: int, *, kernel: int = 7, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Convolutional block attention module: `channel_attention`, then `spatial_attention` (equation 1).
 
     Args:
@@ -64,7 +61,7 @@ def cbam(
     return spatial_attention(x, kernel, style=style, name=f"{name}_spatial")
 
 
-def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> keras.KerasTensor:
+def channel_attention(x: KerasTensor, squeezed: int, *, name: str) -> KerasTensor:
     """CBAM's first half (equation 2): scales each channel by `sigmoid(W1 relu(W0 mean) + W1 relu(W0 max))`.
 
     The shared perceptron consists of two 1x1 convolutions without bias, as in the equation, each called twice.
@@ -93,9 +90,7 @@ def channel_attention(x: keras.KerasTensor, squeezed: int, *, name: str) -> kera
     return layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-def spatial_attention(
-    x: keras.KerasTensor, kernel: int = 7, *, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+def spatial_attention(x: KerasTensor, kernel: int = 7, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """CBAM's second half (equation 3): scales each pixel by `sigmoid(f([mean; max]))`, taken over the channels.
 
     Args:
@@ -118,13 +113,8 @@ def spatial_attention(
 
 
 def coordinate_attention(
-    x: keras.KerasTensor,
-    squeezed: int,
-    *,
-    activation: str = "hard_silu",
-    style: ConvStyle = TORCH,
-    name: str,
-) -> keras.KerasTensor:
+    x: KerasTensor, squeezed: int, *, activation: str = "hard_silu", style: ConvStyle = TORCH, name: str
+) -> KerasTensor:
     """Scales each value by a gate for its row and one for its column, separately for each channel (equations 4 to 9).
 
     The means of rows and columns share one convolution, so that its batch norm sees both.
@@ -167,7 +157,7 @@ def eca_kernel_size(channels: int, *, gamma: float = 2, b: float = 1) -> int:
     return int(abs((math.log2(channels) + b) / gamma)) // 2 * 2 + 1
 
 
-def efficient_channel_attention(x: keras.KerasTensor, kernel: int | None = None, *, name: str) -> keras.KerasTensor:
+def efficient_channel_attention(x: KerasTensor, kernel: int | None = None, *, name: str) -> KerasTensor:
     """ECA: scales each channel by the sigmoid of a convolution over the means of its neighbours (equation 9).
 
     The channels become the width of an image with one row, so that stock layers suffice and converters can quantize it.

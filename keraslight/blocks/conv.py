@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import BatchNorm, GroupedConv2D
@@ -61,7 +60,7 @@ def effective_kernel_size(kernel: int, dilation: int) -> int:
     return kernel + (kernel - 1) * (dilation - 1)
 
 
-def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> keras.KerasTensor:
+def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTensor:
     """Applies an activation as a separate layer, the form that fusing and quantization look for.
 
     Args:
@@ -76,23 +75,19 @@ def activate(x: keras.KerasTensor, activation: str | None, *, name: str) -> kera
         return x
     if activation not in ACTIVATIONS:
         raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
-    if activation == "relu":
-        return layers.ReLU(name=name)(x)
-    if activation == "relu6":  # quantizers recognize this class, but not Activation("relu6")
-        return layers.ReLU(6.0, name=name)(x)
+    if activation in ("relu", "relu6"):  # quantizers recognize this class, but not Activation("relu6")
+        return layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
     return layers.Activation(activation, name=name)(x)
 
 
-def batch_norm(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def batch_norm(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Normalizes the last axis over the batch, with the style's epsilon and momentum. Returns `x` if it has none."""
     if style.epsilon is None:
         return x
     return BatchNorm(epsilon=style.epsilon, momentum=style.momentum, name=name)(x)
 
 
-def _padded(
-    x: keras.KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str
-) -> tuple[keras.KerasTensor, str]:
+def _padded(x: KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str) -> tuple[KerasTensor, str]:
     """Pads `x` if the layer's own padding can't. Returns the tensor and the layer's `padding`."""
     if style.padding == "symmetric" and stride > 1 and kernel > 1:  # at stride 1 both paddings are the same
         return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
@@ -100,7 +95,7 @@ def _padded(
 
 
 def conv(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     filters: int,
     kernel: int,
     *,
@@ -110,7 +105,7 @@ def conv(
     use_bias: bool = True,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """A single convolution, by default with bias.
 
     Args:
@@ -149,7 +144,7 @@ def conv(
 
 
 def conv_bn(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     filters: int,
     kernel: int,
     *,
@@ -159,16 +154,11 @@ def conv_bn(
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Convolution, batch normalization, activation. The convolution has a bias only if the style has no batch norm.
 
     Args:
-        x: (B, H, W, C).
-        filters: Output channels F, at least 1.
-        kernel: Side of the square kernel in pixels, odd.
-        stride: Stride, at least 1.
-        groups: Number of groups, convolved separately. Must divide C and F.
-        dilation: See `conv`.
+        x, filters, kernel, stride, groups, dilation: See `conv`.
         activation: Activation; see `activate`. None leaves the output linear.
         style: Padding and batch normalization.
         name: Name of the convolution. The other layers append `_pad`, `_bn` and `_act`.
@@ -185,14 +175,14 @@ def conv_bn(
 
 
 def depthwise_bn(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     kernel: int,
     *,
     stride: int = 1,
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter per channel."""
     x, padding = _padded(x, kernel, stride, style, name)
     use_bias = style.epsilon is None

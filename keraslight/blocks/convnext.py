@@ -5,7 +5,7 @@ Sources: Liu et al., "A ConvNet for the 2020s", CVPR 2022, https://arxiv.org/abs
 """
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import activate
 from keraslight.blocks.model import Head, classifier
@@ -16,7 +16,7 @@ EPSILON = 1e-6
 """Epsilon of all normalizations. Keras' own default is 1e-3."""
 
 
-def patch_conv(x: keras.KerasTensor, channels: int, side: int, *, name: str) -> keras.KerasTensor:
+def patch_conv(x: KerasTensor, channels: int, side: int, *, name: str) -> KerasTensor:
     """Computes one value per channel from each patch: (B, H, W, C) -> (B, H // side, W // side, channels).
 
     Patches have `side` x `side` pixels. Remaining pixels that don't fill a patch are dropped.
@@ -24,25 +24,20 @@ def patch_conv(x: keras.KerasTensor, channels: int, side: int, *, name: str) -> 
     return layers.Conv2D(channels, side, strides=side, kernel_initializer=_initializer(), name=name)(x)
 
 
-def norm(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
+def norm(x: KerasTensor, *, name: str) -> KerasTensor:
     """Layer normalization over the last axis."""
     return LayerNorm(EPSILON, name=name)(x)
 
 
-def normalized_classifier(x: keras.KerasTensor, head: Head) -> keras.KerasTensor:
+def normalized_classifier(x: KerasTensor, head: Head) -> KerasTensor:
     """Applies global average pooling, layer normalization and a dense classifier: (B, H, W, C) -> (B, classes)."""
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     return classifier(norm(x, name="head_norm"), head)
 
 
 def convnext_block(
-    x: keras.KerasTensor,
-    *,
-    grn: bool = False,
-    layer_scale: float | None = None,
-    drop_path: float = 0.0,
-    name: str,
-) -> keras.KerasTensor:
+    x: KerasTensor, *, grn: bool = False, layer_scale: float | None = None, drop_path: float = 0.0, name: str
+) -> KerasTensor:
     """Depthwise 7x7, layer normalization, 1x1 to four times the channels, GELU, 1x1 back, residual.
 
     Args:

@@ -4,20 +4,19 @@ Source: Huang et al., "Densely Connected Convolutional Networks", CVPR 2017, htt
 equation 2 and section 3 (DenseNet-BC).
 """
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv_bn
 
 
-def norm_act(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def norm_act(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Batch normalization and ReLU before a convolution, in layers named `{name}_norm` and `{name}_norm_act`."""
     return activate(batch_norm(x, style=style, name=f"{name}_norm"), "relu", name=f"{name}_norm_act")
 
 
 def dense_layer(
-    x: keras.KerasTensor, growth: int, *, bottleneck: int = 4, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+    x: KerasTensor, growth: int, *, bottleneck: int = 4, style: ConvStyle = TORCH, name: str
+) -> KerasTensor:
     """Appends `growth` new channels to the input: `[x, conv3x3(relu(bn(conv1x1(relu(bn(x))))))]`.
 
     With M = bottleneck * growth, it has C * M + 9 * M * growth weights and 2 * (C + M) for the normalizations. Every
@@ -39,7 +38,7 @@ def dense_layer(
     return layers.Concatenate(name=f"{name}_concat")([x, y])
 
 
-def transition(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def transition(x: KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Reduces channels and halves sides: batch normalization, ReLU, 1x1 convolution, 2x2 average pooling.
 
     It has C * F weights and 2 * C for the normalization.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight import registry
 from keraslight.blocks.model import Head, Network, image_input
@@ -47,12 +47,7 @@ Raises:
 
 
 def register(
-    variants: Mapping[str, Variant],
-    *,
-    prefix: str,
-    dropout: float = 0.0,
-    min_size: int = 32,
-    before: str = "drop_path",
+    variants: Mapping[str, Variant], *, prefix: str, dropout: float = 0.0, min_size: int = 32, before: str = "drop_path"
 ) -> Callable[[Callable[..., Network]], Callable[..., keras.Model]]:
     """Registers a family under every name in its table and returns its public builder.
 
@@ -99,13 +94,13 @@ def register(
 
 
 def _build(
-    network: Callable[[keras.KerasTensor], Network],
+    network: Callable[[KerasTensor], Network],
     row: Variant,
     full_name: str,
     min_size: int,
     *,
     input_shape: tuple[int | None, int | None, int] | None = None,
-    input_tensor: keras.KerasTensor | None = None,
+    input_tensor: KerasTensor | None = None,
     include_top: bool = True,
     classes: int | None = None,
     classifier_activation: str | None = "softmax",

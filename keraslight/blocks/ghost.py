@@ -3,8 +3,7 @@
 Source: Han et al., "GhostNet", CVPR 2020, https://arxiv.org/abs/1911.11907, figures 2 and 3.
 """
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.attention import squeeze_excite
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
@@ -13,8 +12,8 @@ from keraslight.errors import InvalidArgumentError
 
 
 def ghost_module(
-    x: keras.KerasTensor, channels: int, *, activation: str | None = None, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+    x: KerasTensor, channels: int, *, activation: str | None = None, style: ConvStyle = TORCH, name: str
+) -> KerasTensor:
     """A 1x1 convolution computes half of the channels, and a depthwise 3x3 convolution of these the other half.
 
     Args:
@@ -38,7 +37,7 @@ def ghost_module(
 
 
 def ghost_bottleneck(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expanded: int,
@@ -49,7 +48,7 @@ def ghost_bottleneck(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Ghost module, depthwise convolution (if strided), squeeze-and-excitation, linear ghost module, residual.
 
     If the shape changes, the shortcut consists of a depthwise and a 1x1 convolution, both linear.

@@ -5,8 +5,7 @@ Source: Szegedy et al., "Going deeper with convolutions", CVPR 2015, https://arx
 
 import functools
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.blocks.model import Head
@@ -14,7 +13,7 @@ from keraslight.blocks.pool import max_pool
 
 
 def inception(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     pointwise: int,
     *,
     middle: tuple[int, int],
@@ -23,7 +22,7 @@ def inception(
     wide_kernel: int = 5,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Four parallel branches: 1x1; 1x1 and 3x3; 1x1 and `wide_kernel`; max pool and 1x1.
 
     Args:
@@ -47,17 +46,10 @@ def inception(
     return layers.Concatenate(name=f"{name}_concat")(branches)
 
 
-def auxiliary_classifier(x: keras.KerasTensor, head: Head, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
-    """Classifies an inner feature map. Its loss helps to train the layers below it.
+def auxiliary_classifier(x: KerasTensor, head: Head, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
+    """Classifies an inner feature map, averaged to 4x4 for any size: (B, H, W, C) -> (B, classes).
 
-    Args:
-        x: (B, H, W, C), averaged to 4x4 for any size.
-        head: Number of classes K, activation, and dropout rate of the 1024 features.
-        style: Padding and batch normalization.
-        name: Prefix of the layers' names.
-
-    Returns:
-        (B, K).
+    Its loss helps to train the layers below it. The head's dropout is that of the 1024 features.
     """
     x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(x)
     x = conv_bn(x, 128, 1, activation="relu", style=style, name=f"{name}_reduce")

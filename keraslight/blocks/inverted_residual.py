@@ -4,7 +4,7 @@ Source: Sandler et al., "MobileNetV2", CVPR 2018, https://arxiv.org/abs/1801.043
 squeeze-and-excitation as in Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, figure 4.
 """
 
-import keras
+from keras import KerasTensor
 
 from keraslight.blocks.attention import squeeze_excite
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
@@ -12,7 +12,7 @@ from keraslight.blocks.residual import add_residual
 
 
 def inverted_residual(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expanded: int,
@@ -24,7 +24,7 @@ def inverted_residual(
     expand: bool = True,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """1x1 expansion, depthwise convolution, squeeze-and-excitation, 1x1 linear projection.
 
     Args:

@@ -4,7 +4,9 @@ Sources: Tan and Le, "EfficientNet", ICML 2019, https://arxiv.org/abs/1905.11946
 "EfficientNetV2", ICML 2021, https://arxiv.org/abs/2104.00298, figure 2.
 """
 
-import keras
+from typing import Any
+
+from keras import KerasTensor
 
 from keraslight.blocks.attention import squeeze_excite
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
@@ -13,7 +15,7 @@ from keraslight.blocks.uib import fused_inverted_bottleneck
 
 
 def mbconv(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expansion: int,
@@ -24,7 +26,7 @@ def mbconv(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Expansion, depthwise convolution, squeeze-and-excitation, linear projection.
 
     Args:
@@ -52,7 +54,7 @@ def mbconv(
 
 
 def fused_mbconv(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expansion: int,
@@ -62,35 +64,23 @@ def fused_mbconv(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """A full convolution instead of expansion and depthwise convolution, then a linear projection.
 
     Args:
-        x: (B, H, W, C).
-        channels: Output channels F.
+        x, channels, drop_path: See `mbconv`.
         expansion: Channels of the middle as a multiple of C. With 1 there is no projection, only one full convolution
             named `{name}_conv` with its activation.
-        kernel: Side of the full convolution's kernel, in pixels.
-        stride: Stride of the full convolution, 1 or 2.
-        drop_path: Probability of dropping the branch, in [0, 1), if there is a residual.
+        kernel, stride: Side of the full convolution's kernel in pixels, and its stride, 1 or 2.
 
     Returns:
         (B, ceil(H / stride), ceil(W / stride), F); plus the input if the shapes match.
     """
+    shared: dict[str, Any] = {"kernel": kernel, "stride": stride, "activation": activation, "style": style}
     if expansion != 1:
-        return fused_inverted_bottleneck(
-            x,
-            channels,
-            expansion=expansion,
-            kernel=kernel,
-            stride=stride,
-            activation=activation,
-            drop_path=drop_path,
-            style=style,
-            name=name,
-        )
+        return fused_inverted_bottleneck(x, channels, expansion=expansion, drop_path=drop_path, name=name, **shared)
     inputs = x
-    x = conv_bn(x, channels, kernel, stride=stride, activation=activation, style=style, name=f"{name}_conv")
+    x = conv_bn(x, channels, name=f"{name}_conv", **shared)
     if stride == 1 and inputs.shape[-1] == channels:
         x = add_residual(inputs, x, drop_path=drop_path, name=name)
     return x

@@ -3,8 +3,7 @@
 Source: Qin et al., "MobileNetV4", ECCV 2024, https://arxiv.org/abs/2404.10518, section 4.
 """
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, batch_norm, depthwise_bn
 from keraslight.blocks.residual import add_residual, scale_branch
@@ -12,7 +11,7 @@ from keraslight.errors import InvalidArgumentError
 
 
 def mobile_mqa(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     *,
     heads: int,
     key_dim: int,
@@ -21,7 +20,7 @@ def mobile_mqa(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """`x + scale * out(softmax(q k^T / sqrt(key_dim)) v)`, where q has `heads` heads and k and v have one.
 
     Since all heads share k and v, the heads are treated as additional query positions: the attention takes two plain
@@ -65,7 +64,7 @@ def mobile_mqa(
     return add_residual(inputs, x, drop_path=drop_path, name=name)
 
 
-def _shared_head(x: keras.KerasTensor, key_dim: int, stride: int, style: ConvStyle, *, name: str) -> keras.KerasTensor:
+def _shared_head(x: KerasTensor, key_dim: int, stride: int, style: ConvStyle, *, name: str) -> KerasTensor:
     """(B, H, W, C) -> (B, h * w, key_dim): the key or value that all heads share."""
     if stride > 1:
         x = depthwise_bn(x, 3, stride=stride, style=style, name=f"{name}_down")

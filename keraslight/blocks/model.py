@@ -29,13 +29,8 @@ def image_input(
 ) -> KerasTensor:
     """Returns the tensor that a builder starts from: `input_tensor`, or a new `keras.Input` named `images`.
 
-    Args:
-        input_shape: (H, W, C) with sides of at least `min_size` pixels or None (any size), and at least 1 channel.
-        input_tensor: (B, H, W, C). If given, its shape is checked instead, and `input_shape` is ignored.
-        min_size: Smallest side of an image, in pixels.
-
-    Raises:
-        InvalidArgumentError: The shape breaks one of these rules.
+    Its shape is (H, W, C) with sides of at least `min_size` pixels or None (any size), and at least 1 channel; anything
+    else raises InvalidArgumentError. A given tensor, (B, H, W, C), makes `input_shape` irrelevant.
     """
     if keras.config.image_data_format() != "channels_last":
         raise InvalidArgumentError(
@@ -57,11 +52,7 @@ def check_sides(shape: tuple[int | None, ...], min_size: int) -> None:
 
 
 def drop(x: KerasTensor, dropout: float, *, name: str) -> KerasTensor:
-    """Applies dropout at a rate in [0, 1). A rate of 0 returns `x`.
-
-    Raises:
-        InvalidArgumentError: `dropout` is out of range.
-    """
+    """Applies dropout at a rate in [0, 1); any other raises InvalidArgumentError. A rate of 0 returns `x`."""
     if not 0 <= dropout < 1:
         raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
     return layers.Dropout(dropout, name=name)(x) if dropout else x
@@ -70,19 +61,11 @@ def drop(x: KerasTensor, dropout: float, *, name: str) -> KerasTensor:
 def fully_connected(
     x: KerasTensor, units: int, *, side: int = 1, activation: str | None = "relu", name: str
 ) -> KerasTensor:
-    """Applies a dense layer over a whole map, written as the convolution that covers it so that larger maps work too.
+    """Applies a dense layer over a whole map: (B, H, W, C) -> (B, max(H - side, 0) + 1, max(W - side, 0) + 1, units).
 
+    It is written as the convolution that covers a map of `side` x `side` pixels. On a larger map it is evaluated at
+    every position. A smaller map shrinks the kernel, so that published weights no longer fit.
     Source: Simonyan and Zisserman, https://arxiv.org/abs/1409.1556, section 3.2.
-
-    Args:
-        x: (B, H, W, C).
-        units: Number of outputs F.
-        side: Side of the map that the layer is made for, in pixels. On a larger map it is evaluated at every position.
-            A smaller map shrinks the kernel, so that published weights no longer fit.
-        activation: Activation; see `keraslight.blocks.conv.activate`.
-
-    Returns:
-        (B, max(H - side, 0) + 1, max(W - side, 0) + 1, F).
     """
     kernel = tuple(side if known is None else min(side, known) for known in x.shape[1:3])
     x = layers.Conv2D(units, kernel, padding="valid", name=name)(x)
@@ -90,19 +73,7 @@ def fully_connected(
 
 
 def classifier(x: KerasTensor, head: Head, *, bias: bool = True) -> KerasTensor:
-    """Applies dropout and a dense classifier.
-
-    Args:
-        x: (B, C) or (B, 1, 1, C).
-        head: Number of classes K, activation and dropout rate.
-        bias: Whether the dense layer has a bias.
-
-    Returns:
-        (B, K).
-
-    Raises:
-        InvalidArgumentError: The number of classes or the dropout rate is out of range.
-    """
+    """Applies dropout and a dense classifier: (B, C) or (B, 1, 1, C) -> (B, classes)."""
     _check_classes(head.classes)
     if len(x.shape) == 4:
         x = layers.Flatten(name="flatten")(x)
@@ -112,33 +83,17 @@ def classifier(x: KerasTensor, head: Head, *, bias: bool = True) -> KerasTensor:
 
 
 def pooled_classifier(x: KerasTensor, head: Head, *, keepdims: bool = False, bias: bool = True) -> KerasTensor:
-    """Applies global average pooling and a dense classifier: the top of most networks.
+    """Applies global average pooling and a dense classifier, the top of most networks: (B, H, W, C) -> (B, classes).
 
-    Args:
-        x: (B, H, W, C).
-        head: Number of classes K, activation and dropout rate.
-        keepdims: Whether the pooling keeps the map's two sides, which a layer named `flatten` then removes.
-        bias: Whether the dense layer has a bias.
-
-    Returns:
-        (B, K).
+    With `keepdims` the pooling keeps the map's two sides, which a layer named `flatten` then removes.
     """
     return classifier(layers.GlobalAveragePooling2D(keepdims=keepdims, name="pool")(x), head, bias=bias)
 
 
 def convolutional_classifier(x: KerasTensor, head: Head, *, activation: str | None = None) -> KerasTensor:
-    """Applies dropout and a 1x1 convolution with one map per class, and averages each map.
+    """Applies dropout and a 1x1 convolution with one map per class, and averages each: (B, H, W, C) -> (B, classes).
 
-    Args:
-        x: (B, H, W, C).
-        head: Number of classes K, activation and dropout rate.
-        activation: Activation between the convolution and the averages.
-
-    Returns:
-        (B, K).
-
-    Raises:
-        InvalidArgumentError: The number of classes or the dropout rate is out of range.
+    The activation sits between the convolution and the averages.
     """
     _check_classes(head.classes)
     x = drop(x, head.dropout, name="dropout")

@@ -1,14 +1,11 @@
 """Max pooling with the references' padding."""
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle
 
 
-def max_pool(
-    x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+def max_pool(x: KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Max pooling that pads `kernel // 2` on both sides (PyTorch) or "same" (TensorFlow), as `style` says.
 
     PyTorch pads with minus infinity, this layer with zeros. The results are only equal for maps without negative
@@ -29,7 +26,7 @@ def max_pool(
     return layers.MaxPooling2D(kernel, strides=stride, padding=padding, name=name)(x)
 
 
-def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: str) -> keras.KerasTensor:
+def max_pool_ceil(x: KerasTensor, kernel: int, *, stride: int = 2, name: str) -> KerasTensor:
     """Max pooling without padding whose last window may extend past the edge (Caffe's, and PyTorch's `ceil_mode`).
 
     Args:
@@ -46,9 +43,7 @@ def max_pool_ceil(x: keras.KerasTensor, kernel: int, *, stride: int = 2, name: s
     return layers.MaxPooling2D(kernel, strides=stride, padding="valid", name=name)(x)
 
 
-def max_pool_signed(
-    x: keras.KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str
-) -> keras.KerasTensor:
+def max_pool_signed(x: KerasTensor, kernel: int, *, stride: int, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """`max_pool` for maps with negative values: padding never wins.
 
     At stride 1, "same" pads both sides equally, with minus infinity. Every `stride`-th value of that is PyTorch's.

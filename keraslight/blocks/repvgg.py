@@ -5,15 +5,14 @@ Source: Ding et al., "RepVGG", CVPR 2021, https://arxiv.org/abs/2101.03697, figu
 
 import functools
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.attention import squeeze_excite
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, batch_norm, conv, conv_bn
 
 
 def repvgg_block(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     stride: int = 1,
@@ -22,7 +21,7 @@ def repvgg_block(
     deploy: bool = False,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """`relu(bn(conv3x3(x)) + bn(conv1x1(x)) + bn(x))`, the last term only if the shape doesn't change.
 
     All three are linear, so `keraslight.compress.reparameterize` merges them into one 3x3 convolution with bias, the

@@ -5,8 +5,7 @@ Source: He et al., "Deep Residual Learning", CVPR 2016, https://arxiv.org/abs/15
 
 from collections.abc import Iterator
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn
 from keraslight.layers import DropPath, LayerScale
@@ -18,14 +17,12 @@ def drop_rates(drop_path: float, blocks: int) -> Iterator[float]:
     return (drop_path * index / last for index in range(blocks))
 
 
-def scale_branch(x: keras.KerasTensor, layer_scale: float | None, *, name: str) -> keras.KerasTensor:
+def scale_branch(x: KerasTensor, layer_scale: float | None, *, name: str) -> KerasTensor:
     """Applies a layer scale with `layer_scale` as its initial value. None returns `x`."""
     return x if layer_scale is None else LayerScale(layer_scale, name=f"{name}_layer_scale")(x)
 
 
-def add_residual(
-    x: keras.KerasTensor, branch: keras.KerasTensor, *, drop_path: float = 0.0, name: str
-) -> keras.KerasTensor:
+def add_residual(x: KerasTensor, branch: KerasTensor, *, drop_path: float = 0.0, name: str) -> KerasTensor:
     """`x + drop_path(branch)`, both (B, H, W, C). `drop_path` is the probability of dropping the branch, in [0, 1)."""
     if drop_path:
         branch = DropPath(drop_path, name=f"{name}_drop_path")(branch)
@@ -33,14 +30,8 @@ def add_residual(
 
 
 def basic_block(
-    x: keras.KerasTensor,
-    channels: int,
-    *,
-    stride: int = 1,
-    drop_path: float = 0.0,
-    style: ConvStyle = TORCH,
-    name: str,
-) -> keras.KerasTensor:
+    x: KerasTensor, channels: int, *, stride: int = 1, drop_path: float = 0.0, style: ConvStyle = TORCH, name: str
+) -> KerasTensor:
     """Two 3x3 convolutions with a residual (figure 5, left): `relu(x + bn(conv(relu(bn(conv(x))))))`.
 
     It has 9 * (C * F + F * F) weights and 4 * F for the normalizations. A projected shortcut adds C * F + 2 * F.
@@ -64,7 +55,7 @@ def basic_block(
 
 
 def bottleneck_block(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expansion: int = 4,
@@ -72,7 +63,7 @@ def bottleneck_block(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """1x1 reduction, 3x3 and 1x1 expansion with a residual (figure 5, right).
 
     The stride is on the 3x3 convolution (version 1.5); the paper has it on the first 1x1. With F = expansion *
@@ -99,7 +90,7 @@ def bottleneck_block(
     return activate(add_residual(shortcut, x, drop_path=drop_path, name=name), "relu", name=f"{name}_act")
 
 
-def _shortcut(x: keras.KerasTensor, channels: int, *, stride: int, style: ConvStyle, name: str) -> keras.KerasTensor:
+def _shortcut(x: KerasTensor, channels: int, *, stride: int, style: ConvStyle, name: str) -> KerasTensor:
     """Returns the input, projected if the branch changes its shape (the paper's option B)."""
     if stride == 1 and x.shape[-1] == channels:
         return x

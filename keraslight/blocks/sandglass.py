@@ -4,14 +4,14 @@ Source: Zhou et al., "Rethinking Bottleneck Structure for Efficient Mobile Netwo
 https://arxiv.org/abs/2007.02269, figure 3.
 """
 
-import keras
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn
 from keraslight.blocks.residual import add_residual
 
 
 def sandglass(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     reduced: int,
@@ -21,7 +21,7 @@ def sandglass(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Depthwise 3x3, 1x1 reduction (linear), 1x1 expansion, depthwise 3x3 (linear).
 
     If the shape changes, the authors omit depthwise convolutions: the first one at stride 2, and both if only the

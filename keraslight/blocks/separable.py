@@ -6,8 +6,7 @@ Sources: Howard et al., "MobileNets", 2017, https://arxiv.org/abs/1704.04861, se
 
 from collections.abc import Sequence
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, depthwise_bn
 from keraslight.blocks.pool import max_pool_signed
@@ -15,7 +14,7 @@ from keraslight.blocks.residual import add_residual
 
 
 def depthwise_separable(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     kernel: int = 3,
@@ -23,7 +22,7 @@ def depthwise_separable(
     activation: str | None = "relu6",
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Depthwise convolution and 1x1 convolution, each with batch normalization and activation: MobileNetV1's block.
 
     It has k * k * C + C * F weights and 2 * (C + F) for the normalizations. Each output pixel costs k * k * C + C * F
@@ -49,7 +48,7 @@ def depthwise_separable(
 
 
 def lightweight_block(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     kernel: int = 3,
@@ -58,7 +57,7 @@ def lightweight_block(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """A separable convolution with a residual: ResNet's basic block at MobileNetV1's cost.
 
     `y = act(bn(pointwise(act(bn(depthwise(x))))) + shortcut(x))`. The shortcut is the input itself, or a 1x1
@@ -96,7 +95,7 @@ def lightweight_block(
     return activate(x, activation, name=f"{name}_act")
 
 
-def separable_bn(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def separable_bn(x: KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Xception's separable convolution: 3x3 depthwise and 1x1, with nothing between them, then batch normalization.
 
     It has 9 * C + C * F weights and 2 * F for the normalization.
@@ -115,14 +114,14 @@ def separable_bn(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORC
 
 
 def xception_module(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: Sequence[int],
     *,
     stride: int = 1,
     activate_first: bool = True,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Separable convolutions, each with a ReLU before it, and a residual around them.
 
     Args:

@@ -5,8 +5,7 @@ Sources: Zhang et al., "ShuffleNet", CVPR 2018, https://arxiv.org/abs/1707.01083
 https://github.com/megvii-model/ShuffleNet-Series.
 """
 
-import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 from keraslight.blocks.conv import TORCH, ConvStyle, activate, conv_bn, depthwise_bn, make_divisible
 from keraslight.blocks.residual import add_residual
@@ -14,12 +13,12 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ChannelSlice
 
 
-def split_channels(x: keras.KerasTensor, *, name: str) -> list[keras.KerasTensor]:
+def split_channels(x: KerasTensor, *, name: str) -> list[KerasTensor]:
     """Splits (B, H, W, C) into C maps of one channel each, in layers named `{name}0`, `{name}1` and so on."""
     return [ChannelSlice(c, c + 1, name=f"{name}{c}")(x) for c in range(x.shape[-1])]
 
 
-def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.KerasTensor:
+def channel_shuffle(x: KerasTensor, groups: int, *, name: str) -> KerasTensor:
     """Mixes the channels of `groups` groups: output channel `i * groups + k` is input channel `k * (C / groups) + i`.
 
     It consists of reshape, permute and reshape, which every converter supports. `channel_shuffle(x, C // groups)`
@@ -51,7 +50,7 @@ def channel_shuffle(x: keras.KerasTensor, groups: int, *, name: str) -> keras.Ke
 
 
 def grouped_shuffle_unit(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     groups: int,
@@ -59,7 +58,7 @@ def grouped_shuffle_unit(
     first: bool = False,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """ShuffleNet V1's unit: grouped 1x1, depthwise 3x3, shuffle, grouped 1x1, residual (figure 2 b).
 
     At stride 2, the branch is concatenated with the average-pooled input instead (figure 2 c). The shuffle lets a
@@ -95,7 +94,7 @@ def grouped_shuffle_unit(
     return layers.Concatenate(name=f"{name}_concat")([pooled, x])
 
 
-def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def shuffle_unit(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """ShuffleNet V2's basic unit: half of the channels pass through, the others are convolved, then both are shuffled.
 
     Args:
@@ -116,7 +115,7 @@ def shuffle_unit(x: keras.KerasTensor, *, style: ConvStyle = TORCH, name: str) -
     return channel_shuffle(y, 2, name=f"{name}_shuffle")
 
 
-def shuffle_down(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def shuffle_down(x: KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """ShuffleNet V2's downsampling unit: both branches see all channels and compute half of the new ones.
 
     Args:
@@ -139,7 +138,7 @@ def shuffle_down(x: keras.KerasTensor, channels: int, *, style: ConvStyle = TORC
 
 
 def shuffle_plus_unit(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     kernel: int | None = 3,
@@ -149,7 +148,7 @@ def shuffle_plus_unit(
     divisor: int = 1,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """The authors' unit of ShuffleNet V2 (by default) and V2+, which shuffles first.
 
     It takes the even channels for the shortcut and convolves the odd ones.
@@ -198,7 +197,7 @@ def shuffle_plus_unit(
     return layers.Concatenate(name=f"{name}_concat")([short, x])
 
 
-def squeeze_excite_bn(x: keras.KerasTensor, squeezed: int, *, style: ConvStyle = TORCH, name: str) -> keras.KerasTensor:
+def squeeze_excite_bn(x: KerasTensor, squeezed: int, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """Squeeze-and-excitation with batch norm instead of biases, and a hard sigmoid.
 
     Args:

@@ -3,7 +3,7 @@
 Source: Qin et al., "MobileNetV4", ECCV 2024, https://arxiv.org/abs/2404.10518, section 3 and figure 4.
 """
 
-import keras
+from keras import KerasTensor
 
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, depthwise_bn, make_divisible
 from keraslight.blocks.residual import add_residual, scale_branch
@@ -11,7 +11,7 @@ from keraslight.errors import InvalidArgumentError
 
 
 def universal_inverted_bottleneck(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expansion: float,
@@ -23,7 +23,7 @@ def universal_inverted_bottleneck(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """A block with four forms, depending on which of its two optional depthwise convolutions it has.
 
     | form | `start` | `middle` |
@@ -69,7 +69,7 @@ def universal_inverted_bottleneck(
 
 
 def fused_inverted_bottleneck(
-    x: keras.KerasTensor,
+    x: KerasTensor,
     channels: int,
     *,
     expansion: float,
@@ -79,7 +79,7 @@ def fused_inverted_bottleneck(
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
-) -> keras.KerasTensor:
+) -> KerasTensor:
     """Expansion and depthwise convolution fused into one full convolution, then a linear projection.
 
     Args:

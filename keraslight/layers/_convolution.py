@@ -1,7 +1,9 @@
 """Checks and shapes shared by the layers: square kernels, "same" and "valid" padding."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import keras
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
@@ -11,11 +13,7 @@ Shape = tuple[int | None, ...]
 
 
 def known_channels(shape: Shape) -> int:
-    """Returns the size of the last axis.
-
-    Raises:
-        InvalidArgumentError: It is unknown.
-    """
+    """Returns the size of the last axis, or raises InvalidArgumentError if it is unknown."""
     if shape[-1] is None:
         raise InvalidArgumentError(f"The number of channels must be known. Received: shape {shape}.")
     return shape[-1]
@@ -30,16 +28,17 @@ def check_convolution(padding: str, **numbers: int) -> None:
         raise InvalidArgumentError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}.")
 
 
+def saved(layer: keras.layers.Layer, *names: str) -> dict[str, Any]:
+    """Returns arguments of a layer for its config: initializers and regularizers serialized, the others as they are."""
+    return {name: keras.saving.serialize_keras_object(getattr(layer, name)) for name in names}
+
+
 def zero_padding(
     side: int | KerasTensor, reach: int, strides: int, padding: str
 ) -> tuple[int | KerasTensor, int | KerasTensor]:
     """Returns the zeros before the first and after the last pixel, as TensorFlow pads: tensors if `side` is one.
 
-    Args:
-        side: Side of the input, in pixels.
-        reach: Side of the dilated kernel, in pixels.
-        strides: Step, in pixels.
-        padding: `"same"` or `"valid"`.
+    `side` is that of the input, `reach` that of the dilated kernel, in pixels.
     """
     if padding == "valid":
         return 0, 0
@@ -49,10 +48,9 @@ def zero_padding(
 
 
 def output_sides(input_shape: Sequence[int | None], reach: int, strides: int, padding: str) -> list[int | None]:
-    """Returns the height and width of a convolution's output for an input of (B, H, W, C).
+    """Returns the height and width of a convolution's output for an input of (B, H, W, C), `reach` being the kernel's.
 
-    Raises:
-        InvalidArgumentError: The input is smaller than the kernel.
+    An input that is smaller than the kernel raises InvalidArgumentError.
     """
     lost = 0 if padding == "same" else reach - 1
     sides = [None if side is None else -(-(side - lost) // strides) for side in input_shape[1:3]]

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import KerasTensor, ops
 
-from keraslight.layers._convolution import Shape, check_convolution, known_channels, output_sides, zero_padding
+from keraslight.layers._convolution import Shape, check_convolution, known_channels, output_sides, saved, zero_padding
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
@@ -69,10 +69,7 @@ class ConditionalConv2D(keras.layers.Layer):
             return ops.stack([self._initializer(expert)(whole[1:], dtype=dtype) for expert in range(whole[0])])
 
         self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.experts, *shape),
-            initializer=one_by_one,
-            regularizer=self.kernel_regularizer,
+            name="kernel", shape=(self.experts, *shape), initializer=one_by_one, regularizer=self.kernel_regularizer
         )
         if self.use_bias:
             self.bias = self.add_weight(name="bias", shape=(self.experts, self.filters), initializer="zeros")
@@ -118,14 +115,6 @@ class ConditionalConv2D(keras.layers.Layer):
         return (input_shape[0], *sides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "experts": self.experts,
-            "strides": self.strides,
-            "padding": self.padding,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
+        names = ("filters", "kernel_size", "experts", "strides", "padding", "use_bias",
+                 "kernel_initializer", "kernel_regularizer")  # fmt: skip
+        return {**super().get_config(), **saved(self, *names)}

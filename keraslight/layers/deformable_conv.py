@@ -6,7 +6,7 @@ import keras
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._convolution import Shape, check_convolution, output_sides, zero_padding
+from keraslight.layers._convolution import Shape, check_convolution, output_sides, saved, zero_padding
 from keraslight.layers.grouped_conv import GroupedConv2D
 
 
@@ -153,15 +153,6 @@ class DeformableConv2D(keras.layers.Layer):
         return (input_shape[0], *sides, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "dilation_rate": self.dilation_rate,
-            "modulated": self.modulated,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
+        names = ("filters", "kernel_size", "strides", "padding", "dilation_rate", "modulated", "use_bias",
+                 "kernel_initializer", "kernel_regularizer")  # fmt: skip
+        return {**super().get_config(), **saved(self, *names)}

@@ -19,7 +19,7 @@ import keras
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._convolution import Shape, check_convolution, known_channels, output_sides
+from keraslight.layers._convolution import Shape, check_convolution, known_channels, output_sides, saved
 
 ORIENTATIONS = 4
 
@@ -88,16 +88,9 @@ class _C4Conv2D(keras.layers.Layer):
         return (input_shape[0], *sides, ORIENTATIONS * self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "strides": self.strides,
-            "padding": self.padding,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-        }
+        names = ("filters", "kernel_size", "strides", "padding", "use_bias",
+                 "kernel_initializer", "kernel_regularizer")  # fmt: skip
+        return {**super().get_config(), **saved(self, *names)}
 
 
 @keras.saving.register_keras_serializable(package="keraslight")

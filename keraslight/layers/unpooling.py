@@ -11,7 +11,7 @@ import keras
 from keras import KerasTensor, ops
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.layers._convolution import Shape
+from keraslight.layers._convolution import Shape, saved
 
 
 def _windows(pool_size: int, strides: int | None, padding: int) -> tuple[int, int, int]:
@@ -95,8 +95,7 @@ class MaxPoolWithIndices2D(keras.layers.Layer):
         return [keras.KerasTensor(values, self.compute_dtype), keras.KerasTensor(indices, "int32")]
 
     def get_config(self) -> dict[str, Any]:
-        config = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
-        return {**super().get_config(), **config}
+        return {**super().get_config(), **saved(self, "pool_size", "strides", "padding")}
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
@@ -154,5 +153,5 @@ class MaxUnpool2D(keras.layers.Layer):
         return (values[0], *sides, values[3])
 
     def get_config(self) -> dict[str, Any]:
-        config = {"pool_size": self.pool_size, "strides": self.strides, "padding": self.padding}
+        config = saved(self, "pool_size", "strides", "padding")
         return {**super().get_config(), **config, "output_size": self.output_size}

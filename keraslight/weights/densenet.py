@@ -1,17 +1,17 @@
 """DenseNet's published weights: timm's (densenet.py) and torchvision's (densenet.py), whose names are the same."""
 
+import dataclasses
+import functools
 import re
-from collections.abc import Iterator
 from typing import Any
 
-from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import Names, checkpoint, conv_bn, torchvision
 
 
-def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, the checkpoint's module name) of all layers with weights."""
-    yield "stem", "features.conv0"
-    yield "stem_bn", "features.norm0"
+def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Names:
+    """Yields timm's and torchvision's names."""
+    yield from conv_bn("stem", "features.conv0", "features.norm0")
     for s, count in enumerate(repeats):
         if s:
             yield f"stage{s}_transition_norm", f"features.transition{s}.norm"
@@ -19,8 +19,7 @@ def torch_names(*, repeats: tuple[int, ...], **_unused: Any) -> Iterator[tuple[s
         for b in range(count):
             ours, theirs = f"stage{s}_block{b}", f"features.denseblock{s + 1}.denselayer{b + 1}"
             yield f"{ours}_norm", f"{theirs}.norm1"
-            yield f"{ours}_reduce", f"{theirs}.conv1"
-            yield f"{ours}_reduce_bn", f"{theirs}.norm2"
+            yield from conv_bn(f"{ours}_reduce", f"{theirs}.conv1", f"{theirs}.norm2")
             yield f"{ours}_grow", f"{theirs}.conv2"
     yield "head_norm", "features.norm5"
     yield "classifier", "classifier"
@@ -31,16 +30,11 @@ def _rename(name: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name)
 
 
-def _timm(variant: str, top1: float | None) -> Checkpoint:
-    return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
-
-
 def _torchvision(variant: str, top1: float, file: str) -> Checkpoint:
-    spec = Preprocessing((224, 224), crop_pct=224 / 256, interpolation="bilinear")
-    url = f"https://download.pytorch.org/models/{file}.pth"
-    return Checkpoint(variant, torch_names, spec, top1, url=url, rename=_rename)
+    return dataclasses.replace(torchvision(torch_names, variant, top1, file), rename=_rename)
 
 
+_timm = functools.partial(checkpoint, torch_names)
 CHECKPOINTS = {
     # timm 1.0.31: preprocessing from its configurations, top-1 from its results-imagenet.csv (which has `ra_in1k` only
     # at 288 pixels: 76.5).

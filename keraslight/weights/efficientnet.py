@@ -1,56 +1,33 @@
 """EfficientNet's published weights: Google's as converted by timm (`tf_`), timm's own and torchvision's."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from keraslight.architectures.efficientnet import STAGES, Row, repeats
+from keraslight.architectures.efficientnet import STAGES, repeats
 from keraslight.blocks.conv import TENSORFLOW, TORCH, ConvStyle
-from keraslight.preprocessing import Preprocessing
+from keraslight.weights import sources
 from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import HALF, MBCONV, SEPARABLE, Names
 
 
-def _blocks(depth: float) -> Iterator[tuple[Row, int, int]]:
+def timm_names(*, depth: float, **_unused: Any) -> Names:
+    """Yields timm's names."""
+    yield from sources.conv_bn("stem", "conv_stem", "bn1")
     for s, row in enumerate(STAGES):
+        parts = SEPARABLE if row.expansion == 1 else MBCONV
         for b in range(repeats(row, depth)):
-            yield row, s, b
-
-
-def timm_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
-    yield "stem", "conv_stem"
-    yield "stem_bn", "bn1"
-    for row, s, b in _blocks(depth):
-        ours, theirs = f"stage{s}_block{b}", f"blocks.{s}.{b}"
-        if row.expansion == 1:
-            parts = [("depthwise", "conv_dw"), ("project", "conv_pw")]
-        else:
-            parts = [("expand", "conv_pw"), ("depthwise", "conv_dw"), ("project", "conv_pwl")]
-        for i, (our_part, their_part) in enumerate(parts, start=1):
-            yield f"{ours}_{our_part}", f"{theirs}.{their_part}"
-            yield f"{ours}_{our_part}_bn", f"{theirs}.bn{i}"
-        yield f"{ours}_se_reduce", f"{theirs}.se.conv_reduce"
-        yield f"{ours}_se_expand", f"{theirs}.se.conv_expand"
-    yield "head", "conv_head"
-    yield "head_bn", "bn2"
+            yield from sources.timm_block(f"stage{s}_block{b}", f"blocks.{s}.{b}", parts, attention=True)
+    yield from sources.conv_bn("head", "conv_head", "bn2")
     yield "classifier", "classifier"
 
 
-def torchvision_names(*, depth: float, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
-    yield "stem", "features.0.0"
-    yield "stem_bn", "features.0.1"
-    for row, s, b in _blocks(depth):
-        ours, theirs = f"stage{s}_block{b}", f"features.{s + 1}.{b}.block"
+def torchvision_names(*, depth: float, **_unused: Any) -> Names:
+    """Yields torchvision's names."""
+    yield from sources.sequence("stem", "features.0")
+    for s, row in enumerate(STAGES):
         parts = ("depthwise", "se", "project") if row.expansion == 1 else ("expand", "depthwise", "se", "project")
-        for i, part in enumerate(parts):
-            if part == "se":
-                yield f"{ours}_se_reduce", f"{theirs}.{i}.fc1"
-                yield f"{ours}_se_expand", f"{theirs}.{i}.fc2"
-            else:
-                yield f"{ours}_{part}", f"{theirs}.{i}.0"
-                yield f"{ours}_{part}_bn", f"{theirs}.{i}.1"
-    yield "head", f"features.{len(STAGES) + 1}.0"
-    yield "head_bn", f"features.{len(STAGES) + 1}.1"
+        for b in range(repeats(row, depth)):
+            yield from sources.torchvision_block(f"stage{s}_block{b}", f"features.{s + 1}.{b}.block", parts)
+    yield from sources.sequence("head", f"features.{len(STAGES) + 1}")
     yield "classifier", "classifier.1"
 
 
@@ -59,21 +36,13 @@ TORCHVISION_LARGE = ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.99)
 
 
 def _timm(variant: str, size: int, crop_pct: float, top1: float, style: ConvStyle, **more: Any) -> Checkpoint:
-    spec = Preprocessing((size, size), crop_pct=crop_pct, **more)
-    return Checkpoint(f"efficientnet_{variant}", timm_names, spec, top1, arguments={"style": style})
+    more |= {"size": size, "crop_pct": crop_pct, "style": style}
+    return sources.checkpoint(timm_names, f"efficientnet_{variant}", top1, **more)
 
 
-def _tv(
-    variant: str, size: int, resized: int, top1: float, file: str, *, style: ConvStyle = TORCH, **more: Any
-) -> Checkpoint:
-    return Checkpoint(
-        f"efficientnet_{variant}",
-        torchvision_names,
-        Preprocessing((size, size), crop_pct=size / resized, **more),
-        top1,
-        arguments={"style": style},
-        url=f"https://download.pytorch.org/models/efficientnet_{file}.pth",
-    )
+def _tv(variant: str, size: int, resized: int, top1: float, file: str, **more: Any) -> Checkpoint:
+    more = {"size": size, "resized": resized, "style": TORCH, "interpolation": "bicubic", **more}
+    return sources.torchvision(torchvision_names, f"efficientnet_{variant}", top1, f"efficientnet_{file}", **more)
 
 
 CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31, its results-imagenet.csv and torchvision 0.28
@@ -94,12 +63,8 @@ CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31, its re
     "timm/tf_efficientnet_b7.ns_jft_in1k": _timm("b7", 600, 0.949, 86.85, TENSORFLOW),
     "timm/tf_efficientnet_b7.aa_in1k": _timm("b7", 600, 0.949, 84.424, TENSORFLOW),
     "timm/efficientnet_b0.ra_in1k": _timm("b0", 224, 0.875, 77.698, TORCH),
-    "timm/efficientnet_b0.ra4_e3600_r224_in1k": _timm(
-        "b0", 224, 0.9, 78.568, TORCH, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-    ),
-    "timm/efficientnet_b1.ra4_e3600_r240_in1k": _timm(
-        "b1", 240, 0.9, 80.404, TORCH, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
-    ),
+    "timm/efficientnet_b0.ra4_e3600_r224_in1k": _timm("b0", 224, 0.9, 78.568, TORCH, **HALF),
+    "timm/efficientnet_b1.ra4_e3600_r240_in1k": _timm("b1", 240, 0.9, 80.404, TORCH, **HALF),
     "timm/efficientnet_b1.ft_in1k": _timm("b1", 224, 0.875, 77.592, TORCH),
     "timm/efficientnet_b2.ra_in1k": _timm("b2", 256, 0.875, 79.324, TORCH),
     "timm/efficientnet_b3.ra2_in1k": _timm("b3", 288, 0.875, 81.472, TORCH),

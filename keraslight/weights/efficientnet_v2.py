@@ -1,85 +1,54 @@
 """EfficientNetV2's published weights: Google's as converted by timm (`tf_`) and torchvision's."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from keraslight.architectures.efficientnet_v2 import GOOGLE, Fused, MBConv, repeats
 from keraslight.blocks.conv import ConvStyle
-from keraslight.preprocessing import Preprocessing
+from keraslight.weights import sources
 from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import HALF, MBCONV, Names
 
 
-def _parts(row: Fused | MBConv) -> tuple[str, ...]:
-    """Returns a block's parts with weights, in order: convolutions and "se"."""
+def _parts(row: Fused | MBConv) -> dict[str, str]:
+    """Returns a block's convolutions, in order: our part -> timm's."""
     if isinstance(row, Fused):
-        return ("conv",) if row.expansion == 1 else ("expand", "project")
-    return ("expand", "depthwise", "se", "project")
+        return {"conv": "conv"} if row.expansion == 1 else {"expand": "conv_exp", "project": "conv_pwl"}
+    return MBCONV
 
 
-_TIMM = {
-    ("conv",): {"conv": "conv"},
-    ("expand", "project"): {"expand": "conv_exp", "project": "conv_pwl"},
-    ("expand", "depthwise", "se", "project"): {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"},
-}
-
-
-def timm_names(*, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
-    yield "stem", "conv_stem"
-    yield "stem_bn", "bn1"
+def timm_names(*, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any) -> Names:
+    """Yields timm's names."""
+    yield from sources.conv_bn("stem", "conv_stem", "bn1")
     for s, row in enumerate(stages):
-        parts = _parts(row)
         for b in range(repeats(row, depth)):
-            ours, theirs = f"stage{s}_block{b}", f"blocks.{s}.{b}"
-            for i, (our_part, their_part) in enumerate(_TIMM[parts].items(), start=1):
-                yield f"{ours}_{our_part}", f"{theirs}.{their_part}"
-                yield f"{ours}_{our_part}_bn", f"{theirs}.bn{i}"
-            if "se" in parts:
-                yield f"{ours}_se_reduce", f"{theirs}.se.conv_reduce"
-                yield f"{ours}_se_expand", f"{theirs}.se.conv_expand"
-    yield "head", "conv_head"
-    yield "head_bn", "bn2"
+            attention = isinstance(row, MBConv)
+            yield from sources.timm_block(f"stage{s}_block{b}", f"blocks.{s}.{b}", _parts(row), attention=attention)
+    yield from sources.conv_bn("head", "conv_head", "bn2")
     yield "classifier", "classifier"
 
 
-def torchvision_names(
-    *, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any
-) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
-    yield "stem", "features.0.0"
-    yield "stem_bn", "features.0.1"
+def torchvision_names(*, stages: tuple[Fused | MBConv, ...], depth: float = 1.0, **_unused: Any) -> Names:
+    """Yields torchvision's names."""
+    yield from sources.sequence("stem", "features.0")
     for s, row in enumerate(stages):
+        parts = tuple(_parts(row)) if isinstance(row, Fused) else ("expand", "depthwise", "se", "project")
         for b in range(repeats(row, depth)):
-            ours, theirs = f"stage{s}_block{b}", f"features.{s + 1}.{b}.block"
-            for i, part in enumerate(_parts(row)):
-                if part == "se":
-                    yield f"{ours}_se_reduce", f"{theirs}.{i}.fc1"
-                    yield f"{ours}_se_expand", f"{theirs}.{i}.fc2"
-                else:
-                    yield f"{ours}_{part}", f"{theirs}.{i}.0"
-                    yield f"{ours}_{part}_bn", f"{theirs}.{i}.1"
-    yield "head", f"features.{len(stages) + 1}.0"
-    yield "head_bn", f"features.{len(stages) + 1}.1"
+            yield from sources.torchvision_block(f"stage{s}_block{b}", f"features.{s + 1}.{b}.block", parts)
+    yield from sources.sequence("head", f"features.{len(stages) + 1}")
     yield "classifier", "classifier.1"
 
 
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+TORCHVISION = ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.9)
 
 
 def _timm(variant: str, size: int, crop_pct: float, top1: float, **more: Any) -> Checkpoint:
-    spec = Preprocessing((size, size), crop_pct=crop_pct, **more)
-    return Checkpoint(f"efficientnet_v2_{variant}", timm_names, spec, top1, arguments={"style": GOOGLE})
+    more |= {"size": size, "crop_pct": crop_pct, "style": GOOGLE}
+    return sources.checkpoint(timm_names, f"efficientnet_v2_{variant}", top1, **more)
 
 
 def _tv(variant: str, size: int, top1: float, file: str, **more: Any) -> Checkpoint:
-    return Checkpoint(
-        f"efficientnet_v2_{variant}",
-        torchvision_names,
-        Preprocessing((size, size), **more),
-        top1,
-        arguments={"style": ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.9)},
-        url=f"https://download.pytorch.org/models/efficientnet_v2_{file}.pth",
-    )
+    more |= {"size": size, "resized": size, "style": TORCHVISION}
+    return sources.torchvision(torchvision_names, f"efficientnet_v2_{variant}", top1, f"efficientnet_v2_{file}", **more)
 
 
 CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31, its results-imagenet.csv and torchvision 0.28
@@ -95,7 +64,7 @@ CHECKPOINTS = {  # preprocessing and top-1 at that size from timm 1.0.31, its re
     "timm/tf_efficientnetv2_l.in21k_ft_in1k": _timm("l", 480, 1.0, 86.802, crop_mode="squash", **HALF),
     "timm/tf_efficientnetv2_l.in1k": _timm("l", 480, 1.0, 85.66, crop_mode="squash", **HALF),
     "timm/tf_efficientnetv2_xl.in21k_ft_in1k": _timm("xl", 512, 1.0, 86.754, crop_mode="squash", **HALF),
-    "torchvision/efficientnet_v2_s": _tv("s", 384, 84.228, "s-dd5fe13b", interpolation="bilinear"),
-    "torchvision/efficientnet_v2_m": _tv("m", 480, 85.112, "m-dc08266a", interpolation="bilinear"),
-    "torchvision/efficientnet_v2_l": _tv("l", 480, 85.808, "l-59c71312", **HALF),
+    "torchvision/efficientnet_v2_s": _tv("s", 384, 84.228, "s-dd5fe13b"),
+    "torchvision/efficientnet_v2_m": _tv("m", 480, 85.112, "m-dc08266a"),
+    "torchvision/efficientnet_v2_l": _tv("l", 480, 85.808, "l-59c71312", interpolation="bicubic", **HALF),
 }

@@ -3,19 +3,17 @@
 They are the authors' weights, under the authors' names: https://github.com/huawei-noah/Efficient-AI-Backbones.
 """
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 from keraslight.architectures.ghostnet import STAGES
 from keraslight.blocks.conv import make_divisible
-from keraslight.preprocessing import Preprocessing
-from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import Names, checkpoint, conv_bn, sequence
 
 
-def torch_names(*, width: float = 1.0, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
-    yield "stem", "conv_stem"
-    yield "stem_bn", "bn1"
+def torch_names(*, width: float = 1.0, **_unused: Any) -> Names:
+    """Yields timm's names."""
+    yield from conv_bn("stem", "conv_stem", "bn1")
     group, position, strided, before = -1, 0, True, make_divisible(16 * width, 4)
     for s, stage in enumerate(STAGES):
         for b, row in enumerate(stage):
@@ -26,11 +24,9 @@ def torch_names(*, width: float = 1.0, **_unused: Any) -> Iterator[tuple[str, st
             channels = make_divisible(row.channels * width, 4)
             for our_part, their_part in (("expand", "ghost1"), ("project", "ghost2")):
                 for half, operation in (("primary", "primary_conv"), ("cheap", "cheap_operation")):
-                    yield f"{ours}_{our_part}_{half}", f"{theirs}.{their_part}.{operation}.0"
-                    yield f"{ours}_{our_part}_{half}_bn", f"{theirs}.{their_part}.{operation}.1"
+                    yield from sequence(f"{ours}_{our_part}_{half}", f"{theirs}.{their_part}.{operation}")
             if row.stride > 1:
-                yield f"{ours}_depthwise", f"{theirs}.conv_dw"
-                yield f"{ours}_depthwise_bn", f"{theirs}.bn_dw"
+                yield from conv_bn(f"{ours}_depthwise", f"{theirs}.conv_dw", f"{theirs}.bn_dw")
             if row.squeeze:
                 yield f"{ours}_se_reduce", f"{theirs}.se.conv_reduce"
                 yield f"{ours}_se_expand", f"{theirs}.se.conv_expand"
@@ -38,16 +34,12 @@ def torch_names(*, width: float = 1.0, **_unused: Any) -> Iterator[tuple[str, st
                 for i, part in enumerate(("depthwise", "depthwise_bn", "project", "project_bn")):
                     yield f"{ours}_shortcut_{part}", f"{theirs}.shortcut.{i}"
             position, strided, before = position + 1, row.stride > 1, channels
-    yield "head_expand", f"blocks.{group + 1}.0.conv"
-    yield "head_expand_bn", f"blocks.{group + 1}.0.bn1"
+    yield from conv_bn("head_expand", f"blocks.{group + 1}.0.conv", f"blocks.{group + 1}.0.bn1")
     yield "head", "conv_head"
     yield "classifier", "classifier"
 
 
-def _checkpoint(variant: str, top1: float | None = None) -> Checkpoint:
-    return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
-
-
+_checkpoint = functools.partial(checkpoint, torch_names)
 CHECKPOINTS = {  # preprocessing and top-1 from timm 1.0.31 and its results-imagenet.csv
     "timm/ghostnet_100.in1k": _checkpoint("ghostnet_100", 73.958),
     # Known to timm without weights, for files that users have trained themselves.

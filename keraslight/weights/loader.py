@@ -101,7 +101,11 @@ def load_weights(
         tensors = read_keras(path, model)
         slots = {variable.path: _Slot(variable) for variable in variables(model)}
         if partial:
-            tensors = _drop_unknown(tensors, slots, path)
+            unknown = [name for name in tensors if name not in slots]
+            for name in unknown:
+                del tensors[name]
+            if unknown:
+                log.info("The model is built without its top: left out %d tensors of %s.", len(unknown), path)
     else:
         raise InvalidArgumentError(
             f"`weights` must end in .safetensors, .pth, .keras or .weights.h5. Received: {str(source)!r}."
@@ -176,26 +180,12 @@ def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
 def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Turns a linear layer over a flattened (C, H, W) map into the convolution that covers it, (F, C, H, W).
 
-    Args:
-        value: (F, C * H * W). Any other array is returned unchanged.
-        shape: Shape of the convolution's kernel, (H, W, C, F).
+    Arrays that don't fit a kernel of `shape`, (H, W, C, F), are returned unchanged.
     """
     if value.ndim == 2 and len(shape) == 4 and value.shape[1] == np.prod(shape[:3]):
         height, width, channels, _ = shape
         return value.reshape(-1, channels, height, width)
     return value
-
-
-def _drop_unknown(tensors: Mapping[str, np.ndarray], slots: Mapping[str, _Slot], path: Path) -> dict[str, np.ndarray]:
-    """Removes the tensors of a missing top from those of a Keras file."""
-    kept = {name: value for name, value in tensors.items() if name in slots}
-    if len(kept) < len(tensors):
-        log.info("The model is built without its top: left out %d tensors of %s.", len(tensors) - len(kept), path)
-    return kept
-
-
-def _without_channels(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[:2] + shape[3:]
 
 
 def _adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -229,16 +219,11 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
             values.append((slot.variable, converted))
         elif slot.variable.path.partition("/")[0].endswith(HEAD) and converted.shape[:-1] == shape[:-1]:
             fresh = True
-        elif (
-            slot.variable is stem
-            and _without_channels(converted.shape) == _without_channels(shape)
-            and converted.shape[2] == 3
-        ):
+        elif slot.variable is stem and converted.shape == (*shape[:2], 3, *shape[3:]):
             values.append((slot.variable, _adapt_channels(converted, shape[2])))
             log.info("%s: the first convolution is adapted from 3 channels to %d.", model.name, shape[2])
         else:
-            problems.append(f"- {name} {value.shape} in the checkpoint")
-            problems.append(f"+ {slot.variable.path} {shape} in the model")
+            problems += [f"- {name} {value.shape} in the checkpoint", f"+ {slot.variable.path} {shape} in the model"]
     if problems:
         lines = sorted(problems, key=lambda line: line[2:])
         if len(lines) > MOST_LEFTOVERS:

@@ -4,61 +4,41 @@ timm's: https://github.com/huggingface/pytorch-image-models (efficientnet.py).
 torchvision's: https://github.com/pytorch/vision (mobilenetv2.py).
 """
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 from keraslight.architectures.mobilenet_v2 import STAGES
-from keraslight.preprocessing import Preprocessing
-from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import MBCONV, SEPARABLE, Names, checkpoint, conv_bn, sequence, timm_block, torchvision
 
 
-def timm_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
-    yield "stem", "conv_stem"
-    yield "stem_bn", "bn1"
+def timm_names(**_unused: Any) -> Names:
+    """Yields timm's names."""
+    yield from conv_bn("stem", "conv_stem", "bn1")
     for s, row in enumerate(STAGES):
-        if row.expansion > 1:
-            parts = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
-        else:
-            parts = {"depthwise": "conv_dw", "project": "conv_pw"}
         for b in range(row.repeats):
-            for i, (ours, theirs) in enumerate(parts.items(), 1):
-                yield f"stage{s}_block{b}_{ours}", f"blocks.{s}.{b}.{theirs}"
-                yield f"stage{s}_block{b}_{ours}_bn", f"blocks.{s}.{b}.bn{i}"
-    yield "head", "conv_head"
-    yield "head_bn", "bn2"
+            parts = MBCONV if row.expansion > 1 else SEPARABLE
+            yield from timm_block(f"stage{s}_block{b}", f"blocks.{s}.{b}", parts)
+    yield from conv_bn("head", "conv_head", "bn2")
     yield "classifier", "classifier"
 
 
-def torchvision_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields the same for torchvision, which numbers all blocks consecutively, and the parts of each."""
-    yield "stem", "features.0.0"
-    yield "stem_bn", "features.0.1"
+def torchvision_names(**_unused: Any) -> Names:
+    """Yields torchvision's names. It numbers all blocks consecutively, and the parts of each."""
+    yield from sequence("stem", "features.0")
     index = 1
     for s, row in enumerate(STAGES):
         wide = ("expand", "depthwise") if row.expansion > 1 else ("depthwise",)
         for b in range(row.repeats):
             ours, theirs = f"stage{s}_block{b}", f"features.{index}.conv"
             for i, part in enumerate(wide):  # with an activation, nested
-                yield f"{ours}_{part}", f"{theirs}.{i}.0"
-                yield f"{ours}_{part}_bn", f"{theirs}.{i}.1"
-            yield f"{ours}_project", f"{theirs}.{len(wide)}"
-            yield f"{ours}_project_bn", f"{theirs}.{len(wide) + 1}"
+                yield from sequence(f"{ours}_{part}", f"{theirs}.{i}")
+            yield from sequence(f"{ours}_project", theirs, len(wide))
             index += 1
-    yield "head", f"features.{index}.0"
-    yield "head_bn", f"features.{index}.1"
+    yield from sequence("head", f"features.{index}")
     yield "classifier", "classifier.1"
 
 
-def _timm(variant: str, top1: float | None = None) -> Checkpoint:
-    return Checkpoint(variant, timm_names, Preprocessing((224, 224), crop_pct=0.875), top1)
-
-
-def _torchvision(variant: str, resized: int, top1: float, file: str) -> Checkpoint:
-    spec = Preprocessing((224, 224), crop_pct=224 / resized, interpolation="bilinear")
-    url = f"https://download.pytorch.org/models/{file}.pth"
-    return Checkpoint(variant, torchvision_names, spec, top1, url=url)
-
+_timm, _tv = functools.partial(checkpoint, timm_names), functools.partial(torchvision, torchvision_names)
 
 CHECKPOINTS = {
     # timm 1.0.31: preprocessing from its configurations, top-1 at that size from its results-imagenet.csv.
@@ -69,6 +49,6 @@ CHECKPOINTS = {
     "timm/mobilenetv2_035.untrained": _timm("mobilenet_v2_035"),
     "timm/mobilenetv2_075.untrained": _timm("mobilenet_v2_075"),
     # torchvision 0.28, from its weights enum.
-    "torchvision/mobilenet_v2": _torchvision("mobilenet_v2_100", 232, 72.154, "mobilenet_v2-7ebf99e0"),
-    "torchvision/mobilenet_v2.imagenet1k_v1": _torchvision("mobilenet_v2_100", 256, 71.878, "mobilenet_v2-b0353104"),
+    "torchvision/mobilenet_v2": _tv("mobilenet_v2_100", 72.154, "mobilenet_v2-7ebf99e0", resized=232),
+    "torchvision/mobilenet_v2.imagenet1k_v1": _tv("mobilenet_v2_100", 71.878, "mobilenet_v2-b0353104"),
 }

@@ -3,12 +3,11 @@
 Their repository only has a file for width 1 (mobilenext/output/74_02_full_id_tensor). Top-1 is from its page.
 """
 
-from collections.abc import Iterator
+import functools
 from typing import Any
 
 from keraslight.architectures.mobilenext import STAGES
-from keraslight.preprocessing import Preprocessing
-from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import Names, checkpoint, sequence
 
 # Our layer -> position of its convolution among the authors' layers of a block, including activations. Its batch norm
 # follows.
@@ -17,26 +16,21 @@ STRIDED = {"reduce": 0, "expand": 2, "depthwise_out": 5}
 POINTWISE = {"reduce": 0, "expand": 2}
 
 
-def torch_names(**_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
-    yield "stem", "features.0.0"
-    yield "stem_bn", "features.0.1"
+def torch_names(**_unused: Any) -> Names:
+    """Yields the authors' names."""
+    yield from sequence("stem", "features.0")
     index = 1
     for s, row in enumerate(STAGES):
         for b in range(row.repeats):
             changing = STRIDED if row.stride > 1 else POINTWISE
             positions = changing if b == 0 and row.repeats > 1 else FULL
             for part, position in positions.items():
-                yield f"stage{s}_block{b}_{part}", f"features.{index}.conv.{position}"
-                yield f"stage{s}_block{b}_{part}_bn", f"features.{index}.conv.{position + 1}"
+                yield from sequence(f"stage{s}_block{b}_{part}", f"features.{index}.conv", position)
             index += 1
     yield "classifier", "classifier.1"
 
 
-def _checkpoint(variant: str, top1: float) -> Checkpoint:
-    return Checkpoint(variant, torch_names, Preprocessing((224, 224), crop_pct=0.875), top1)
-
-
+_checkpoint = functools.partial(checkpoint, torch_names)
 CHECKPOINTS = {
     "ref/mobilenext_100": _checkpoint("mobilenext_100", 74.02),
     "ref/mobilenext_035": _checkpoint("mobilenext_035", 64.7),

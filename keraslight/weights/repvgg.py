@@ -2,12 +2,12 @@
 the authors' (https://github.com/DingXiaoH/RepVGG, repvgg.py) under other names.
 """
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from keraslight.architectures.repvgg import VARIANTS, Row
 from keraslight.preprocessing import Preprocessing
 from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import Names, conv_bn
 
 
 class _Scheme(NamedTuple):
@@ -30,37 +30,29 @@ _TIMM = _Scheme(
 _AUTHORS = _Scheme("stage{}.{}", 1, "rbr_dense", "rbr_1x1", "rbr_identity", "rbr_reparam", "se.down", "se.up", "linear")
 
 
-def timm_names(**arguments: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
+def timm_names(**arguments: Any) -> Names:
+    """Yields timm's names."""
     return _names(_TIMM, "stem", **arguments)
 
 
-def authors_names(**arguments: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, the authors' module name) of all layers with weights."""
+def authors_names(**arguments: Any) -> Names:
+    """Yields the authors' names."""
     return _names(_AUTHORS, "stage0", **arguments)
 
 
 def _names(
-    scheme: _Scheme,
-    stem: str,
-    *,
-    stages: tuple[Row, ...],
-    gated: bool = False,
-    deploy: bool = False,
-    **_unused: Any,
-) -> Iterator[tuple[str, str]]:
+    scheme: _Scheme, stem: str, *, stages: tuple[Row, ...], gated: bool = False, deploy: bool = False, **_unused: Any
+) -> Names:
     blocks = [("stem", stem, False)]
     for s, row in enumerate(stages):
         for b in range(row.repeats):
-            theirs = scheme.blocks.format(s + scheme.first_stage, b)
-            blocks.append((f"stage{s}_block{b}", theirs, b > 0))
+            blocks.append((f"stage{s}_block{b}", scheme.blocks.format(s + scheme.first_stage, b), b > 0))
     for ours, theirs, keeps_shape in blocks:
         if deploy:
             yield f"{ours}_conv", f"{theirs}.{scheme.fused}"
         else:
             for part, name in (("conv", scheme.conv), ("point", scheme.point)):
-                yield f"{ours}_{part}", f"{theirs}.{name}.conv"
-                yield f"{ours}_{part}_bn", f"{theirs}.{name}.bn"
+                yield from conv_bn(f"{ours}_{part}", f"{theirs}.{name}.conv", f"{theirs}.{name}.bn")
             if keeps_shape:
                 yield f"{ours}_identity_bn", f"{theirs}.{scheme.identity}"
         if gated:

@@ -2,31 +2,29 @@
 with the dense layers as convolutions (https://github.com/huggingface/pytorch-image-models, vgg.py).
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from keraslight.architectures.vgg import Row
-from keraslight.preprocessing import Preprocessing
-from keraslight.weights.loader import Checkpoint
+from keraslight.weights.sources import Names, checkpoint, torchvision
 
 
-def timm_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, timm's module name) of all layers with weights."""
+def timm_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Names:
+    """Yields timm's names."""
     yield from _features(stages, batch_norms)
     yield "fc1", "pre_logits.fc1"
     yield "fc2", "pre_logits.fc2"
     yield "classifier", "head.fc"
 
 
-def torchvision_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Iterator[tuple[str, str]]:
-    """Yields pairs (our layer's name, torchvision's module name) of all layers with weights."""
+def torchvision_names(*, stages: tuple[Row, ...], batch_norms: bool, **_unused: Any) -> Names:
+    """Yields torchvision's names."""
     yield from _features(stages, batch_norms)
     yield "fc1", "classifier.0"
     yield "fc2", "classifier.3"
     yield "classifier", "classifier.6"
 
 
-def _features(stages: tuple[Row, ...], batch_norms: bool) -> Iterator[tuple[str, str]]:
+def _features(stages: tuple[Row, ...], batch_norms: bool) -> Names:
     index = 0  # both count every layer of the trunk
     for s, row in enumerate(stages):
         for c in range(row.repeats):
@@ -48,14 +46,10 @@ _SOURCES = {
     "vgg16_bn": (73.354, 73.360, "vgg16_bn-6c64b313"),
     "vgg19_bn": (74.230, 74.218, "vgg19_bn-c79401a0"),
 }
-_PREPROCESSING = Preprocessing((224, 224), crop_pct=0.875, interpolation="bilinear")
-
 CHECKPOINTS = {
-    f"timm/{variant}.tv_in1k": Checkpoint(variant, timm_names, _PREPROCESSING, top1)
+    f"timm/{variant}.tv_in1k": checkpoint(timm_names, variant, top1, interpolation="bilinear")
     for variant, (top1, _, _) in _SOURCES.items()
 } | {
-    f"torchvision/{variant}": Checkpoint(
-        variant, torchvision_names, _PREPROCESSING, top1, url=f"https://download.pytorch.org/models/{file}.pth"
-    )
+    f"torchvision/{variant}": torchvision(torchvision_names, variant, top1, file)
     for variant, (_, top1, file) in _SOURCES.items()
 }

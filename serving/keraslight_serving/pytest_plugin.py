@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,4 @@ def serve_in_process() -> Iterator[Callable[..., ClassifierClient]]:
     from keraslight_serving import testing  # here, so that only users of the fixture need the server
 
     with ExitStack() as stack:
-
-        def serve(servable: Any, model: str = "default", **options: Any) -> ClassifierClient:
-            return stack.enter_context(testing.serve_in_process(servable, model, **options))
-
-        yield serve
+        yield lambda *args, **options: stack.enter_context(testing.serve_in_process(*args, **options))

@@ -6,7 +6,7 @@
 
 `AsyncClassifierClient` is the same for asyncio. Both support gRPC, and REST with targets such as
 `http://localhost:8501`. They need grpcio, protobuf and pillow; numpy only for arrays, and httpx only for REST. They use
-neither TensorFlow nor Keras. `errors` shows the tree of errors, and `testing` has channels for tests without a server.
+neither TensorFlow nor Keras. `errors` lists the errors, and `testing` has channels for tests without a server.
 
 Each module imports only those above it:
 
@@ -22,23 +22,13 @@ Each module imports only those above it:
     _blocking, _client            the blocking client
     _async_client                 the asyncio client
     telemetry, load_test, testing hooks, the load test, and fakes for users' tests
-
-From `_retry` to `_rankings` there is no I/O except for reading images: they are generators, whose steps each client
-carries out.
 """
 
 from keraslight_serving.client._async_client import AsyncClassifierClient
 from keraslight_serving.client._client import ClassifierClient
 from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tls import tls
-from keraslight_serving.client._types import (
-    Answer,
-    Classification,
-    ModelMetadata,
-    Signature,
-    TensorSpec,
-    VersionStatus,
-)
+from keraslight_serving.client._types import Answer, Classification, ModelMetadata, Signature, TensorSpec, VersionStatus
 from keraslight_serving.client.errors import (
     ClientClosed,
     DeadlineExceeded,

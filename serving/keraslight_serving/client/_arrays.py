@@ -69,9 +69,8 @@ class Arrays:
         with self._errors_of_the_model():
             rankings = rank(_read(response), labels, top_k)
         if len(rankings) != len(images):
-            raise self._calls.internal(
-                f"The server must answer with one row per image, {len(images)}. Received: {len(rankings)}"
-            )
+            text = f"The server must answer with one row per image, {len(images)}. Received: {len(rankings)}"
+            raise self._calls.internal(text)
         return rankings
 
     def _request(self, inputs: Mapping[str, ArrayLike], signature: str, outputs: Iterable[str]) -> pb.PredictRequest:
@@ -99,15 +98,8 @@ def _read(response: pb.PredictResponse) -> dict[str, NDArray[Any]]:
     return {name: to_array(tensor) for name, tensor in response.outputs.items()}
 
 
-# ---------------------------------------------------------------- images
-
-
 def pixels(given: ArrayLike, which: str) -> NDArray[np.uint8]:
-    """Converts an image (H, W) or (H, W, 1|3|4) of any dtype to uint8, if all pixels are whole.
-
-    Raises:
-        InvalidInput: It is not such an image.
-    """
+    """Converts an image (H, W) or (H, W, 1|3|4) of any dtype to uint8, if all pixels are whole."""
     array = np.asarray(given)
     is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
     if not is_image or 0 in array.shape:
@@ -131,23 +123,12 @@ def to_image(array: NDArray[np.uint8]) -> Image.Image:
 
 
 def stack(images: Sequence[bytes | NDArray[np.uint8]], spec: PixelInput, first: int) -> NDArray[Any]:
-    """A batch for an input. Files, and pixels of other sizes, are decoded, scaled and cropped.
-
-    Args:
-        images: Files, or pixels (H, W) or (H, W, 1|3|4).
-        spec: The model's input.
-        first: Position of the first image among all, for error texts.
-
-    Raises:
-        InvalidInput: A file can't be decoded, the input doesn't take pixels, or the input has variable sizes and the
-            images differ in size.
-    """
+    """A batch for an input: files, and pixels of other sizes, are decoded, scaled and cropped. `first`: see `rank`."""
     if spec.dtype not in ("uint8", "float32", "float16", "float64", "int32"):
         raise InvalidInput(f"The model must take pixels from 0 to 255. Received: an input of {spec.dtype}")
-    batch = [_fitted(image, spec, f"images[{first + place}]") for place, image in enumerate(images)]
-    if len({image.shape for image in batch}) > 1:
-        sizes = sorted({image.shape for image in batch})
-        raise InvalidInput(f"Images of one request must have one size. Received: {sizes}")
+    batch = [_fitted(image, spec, f"images[{place}]") for place, image in enumerate(images, first)]
+    if len(sizes := {image.shape for image in batch}) > 1:
+        raise InvalidInput(f"Images of one request must have one size. Received: {sorted(sizes)}")
     return np.stack(batch).astype(spec.dtype, copy=False)
 
 
@@ -159,10 +140,9 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
     if not isinstance(data, bytes) and spec.takes(data):
         array = data
     else:
-        mode = {1: "L", 4: "RGBA"}.get(spec.channels, "RGB")
         try:
             image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-            image = ImageOps.exif_transpose(image).convert(mode)
+            image = ImageOps.exif_transpose(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
         if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
@@ -172,12 +152,7 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
 
 
 def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
-    """The rankings of a model that returns scores.
-
-    Raises:
-        ValueError: There are no scores of shape (images, classes).
-        InvalidInput: The numbers of labels and classes differ.
-    """
+    """The rankings of a model that returns scores. Raises ValueError if none have the shape (images, classes)."""
     if "probabilities" in outputs:
         scores = outputs["probabilities"]
     elif "logits" in outputs:
@@ -198,16 +173,8 @@ def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_
     ]
 
 
-# ---------------------------------------------------------------- tensors
-
-
 def check(inputs: Mapping[str, ArrayLike], signature: str, known: ModelMetadata) -> dict[str, ArrayLike]:
-    """Checks inputs before they are sent, and converts lists of numbers to the declared dtype.
-
-    Raises:
-        SignatureNotFound: The model has no such signature.
-        InvalidInput: The inputs don't match the signature.
-    """
+    """Checks inputs before they are sent, and converts lists of numbers to the declared dtype."""
     found = known.signatures.get(signature)
     if found is None:
         raise SignatureNotFound(
@@ -226,19 +193,14 @@ def _check_tensor(given: ArrayLike, spec: TensorSpec) -> ArrayLike:
     if spec.dtype == "string":
         return given  # numpy's fixed-width strings would drop trailing zeros from lists of bytes
     takes = f"Input {spec.name!r} takes {spec.dtype} of shape {_shape_text(spec.shape)}."
-    if isinstance(given, np.ndarray):
-        array = given
-    else:
-        try:
-            array = np.asarray(given).astype(spec.dtype, copy=False)
-        except (TypeError, ValueError) as error:
-            raise InvalidInput(f"{takes} Received: {error}") from error
+    try:
+        array = given if isinstance(given, np.ndarray) else np.asarray(given).astype(spec.dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{takes} Received: {error}") from error
     kind = "string" if array.dtype.kind in "OSU" else array.dtype.name
-    right_shape = spec.shape is None or (
-        len(spec.shape) == array.ndim
-        and all(size in (None, own) for size, own in zip(spec.shape, array.shape, strict=True))
-    )
-    if kind != spec.dtype or not right_shape:
+    sizes = array.shape if spec.shape is None else spec.shape
+    fits = len(sizes) == array.ndim and all(a in (None, b) for a, b in zip(sizes, array.shape, strict=True))
+    if kind != spec.dtype or not fits:
         raise InvalidInput(f"{takes} Received: {kind} of shape {_shape_text(array.shape)}")
     return array
 

@@ -7,13 +7,13 @@ import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import grpc
 
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
 from keraslight_serving.client._calls import Metadata
-from keraslight_serving.client._retry import Attempt, Ended, Steps
+from keraslight_serving.client._retry import Attempt, Ended, Steps, T
 from keraslight_serving.client._transport import AsyncCall, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from keraslight_serving.client._images import Images
 
-T = TypeVar("T")
-
 
 class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     """`ClassifierClient` for asyncio: same arguments, results and errors; `channel` is a grpc.aio.Channel.
@@ -32,6 +30,8 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     Use a client only in the event loop of its first call, and close it, or use it in an `async with`. Cancelling a task
     cancels its requests. Image files are read in the event loop.
     """
+
+    _aio = True
 
     @overload
     async def classify(
@@ -129,18 +129,6 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    def _open_grpc(
-        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> Channel[AsyncCall]:
-        if credentials is None:
-            return grpc.aio.insecure_channel(address, options=options)
-        return grpc.aio.secure_channel(address, credentials, options=options)
-
-    def _open_rest(self, address: str, **options: Any) -> Channel[AsyncCall]:
-        from keraslight_serving.client._rest import AsyncRestChannel
-
-        return AsyncRestChannel(address, **options)
-
     async def _in_order(self, images: Images, top_k: int, metadata: Metadata | None) -> AsyncGenerator[Answer, None]:
         batches = self._rankings.batches(images, top_k)
         first = list(itertools.islice(batches, 2))
@@ -167,7 +155,6 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
             await asyncio.gather(*waiting, return_exceptions=True)
 
     async def _run(self, steps: Steps[T]) -> T:
-        """Carries out one call and returns its result."""
         self._check_usable()
         flying: dict[Attempt, asyncio.Task[Ended]] = {}
         ended: Ended | None = None

@@ -1,10 +1,9 @@
 """What both clients have in common."""
 
 import os
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal
 
 import grpc
 
@@ -15,14 +14,16 @@ from keraslight_serving.client._rankings import Rankings
 from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tls import Tls
 from keraslight_serving.client._types import Answer, Classification
-from keraslight_serving.client.errors import InvalidInput, Unsupported
+from keraslight_serving.client.errors import ClientClosed, InvalidInput, Unsupported
 
 OnError = Literal["raise", "return"]
 Outcome = list[Classification] | InvalidInput
 
 
-class BaseClient(ABC, Generic[C]):
+class BaseClient(Generic[C]):
     """The arguments, the endpoints, and whether they may be used. See `ClassifierClient`."""
+
+    _aio: ClassVar[bool]  # whether the channels are for asyncio
 
     def __init__(
         self,
@@ -48,14 +49,20 @@ class BaseClient(ABC, Generic[C]):
         if keepalive <= 0:
             raise InvalidInput(f"`keepalive` must be above 0 seconds. Received: {keepalive}")
 
-        def open_channel(address: str) -> C:
-            if not is_url(address):
-                usable = credentials.for_grpc() if isinstance(credentials, Tls) else credentials
-                return self._open_grpc(address, usable, channel_options(max_message_bytes, keepalive))
-            context = credentials.for_http() if isinstance(credentials, Tls) else None
-            return self._open_rest(
-                address, context=context, proxies=not is_local(address), max_message_bytes=max_message_bytes
-            )
+        def open_channel(address: str) -> Any:
+            if is_url(address):
+                from keraslight_serving.client import _rest
+
+                kind: Any = _rest.AsyncRestChannel if self._aio else _rest.RestChannel
+                context = credentials.for_http() if isinstance(credentials, Tls) else None
+                proxies = not is_local(address)
+                return kind(address, context=context, proxies=proxies, max_message_bytes=max_message_bytes)
+            api: Any = grpc.aio if self._aio else grpc
+            options = channel_options(max_message_bytes, keepalive)
+            if credentials is None:
+                return api.insecure_channel(address, options=options)
+            usable = credentials.for_grpc() if isinstance(credentials, Tls) else credentials
+            return api.secure_channel(address, usable, options=options)
 
         if channel is not None:
             endpoints = Endpoints(["the given channel"], lambda _: channel)
@@ -65,45 +72,25 @@ class BaseClient(ABC, Generic[C]):
             endpoints = Endpoints(addresses, open_channel)
         if isinstance(labels, str | os.PathLike):
             labels = Path(labels).read_text(encoding="utf-8").splitlines()
-        self._own_channel = channel is None
-        self._window = window
-        self._endpoints = endpoints
-        self._calls = Calls(
-            endpoints,
-            model,
-            version=version,
-            timeout=timeout,
-            max_message_bytes=max_message_bytes,
-            retry=retry,
-            token=token,
-            metadata=metadata,
-            hooks=hooks,
-        )
+        self._own_channel, self._window, self._endpoints = channel is None, window, endpoints
+        headers = dict(metadata or {})
+        self._calls = Calls(endpoints, model, version, timeout, max_message_bytes, retry, token, headers, hooks)
         self._model = Model(self._calls)
         self._rankings = Rankings(self._calls, self._model, batch_size=batch_size, labels=labels)
         self._closed = False
         self._process: int | None = None  # the one that opened a channel
 
-    @abstractmethod
-    def _open_grpc(
-        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> C:
-        """Opens a gRPC channel of the client's kind; without credentials, an insecure one."""
-
-    @abstractmethod
-    def _open_rest(self, address: str, **options: Any) -> C:
-        """Opens a REST channel of the client's kind."""
-
     def _check_usable(self) -> None:
         """Fails early in forked processes, which lack gRPC's threads, so that calls would hang."""
         if self._closed:
-            raise self._calls.closed("The client must be open. Received: a call after close()")
+            raise self._calls.error(ClientClosed, "The client must be open. Received: a call after close()")
         if self._process is None:
             self._process = os.getpid()
         elif self._process != os.getpid():
-            raise self._calls.closed(
+            raise self._calls.error(
+                ClientClosed,
                 "A client must be used in the process that made its first call: make one in each worker. "
-                f"Received: a call in process {os.getpid()}, a fork of {self._process}"
+                f"Received: a call in process {os.getpid()}, a fork of {self._process}",
             )
 
     def _close(self) -> list[C]:
@@ -111,9 +98,8 @@ class BaseClient(ABC, Generic[C]):
         self._closed = True
         if not self._own_channel or self._process != os.getpid():
             return []
-        return self._endpoints.close(
-            lambda: self._calls.closed("The client must be open. Received: close() during the call")
-        )
+        text = "The client must be open. Received: close() during the call"
+        return self._endpoints.close(lambda: self._calls.error(ClientClosed, text))
 
     def _check_on_error(self, on_error: OnError) -> None:
         if on_error not in ("raise", "return"):
@@ -133,9 +119,7 @@ def outcome(answer: Answer, on_error: OnError) -> Outcome:
 
 
 def _check_security(
-    addresses: Sequence[str],
-    credentials: Tls | grpc.ChannelCredentials | None,
-    token: str | Callable[[], str] | None,
+    addresses: Sequence[str], credentials: Tls | grpc.ChannelCredentials | None, token: str | Callable[[], str] | None
 ) -> None:
     safe = all(is_local(a) or a.startswith("https://") or (credentials and not is_url(a)) for a in addresses)
     if token is not None and not safe:

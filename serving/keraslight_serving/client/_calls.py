@@ -4,49 +4,43 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass
 from typing import Any, TypeVar
 
 import grpc
 
 from keraslight_serving.client._endpoints import Endpoints
 from keraslight_serving.client._retry import Caller, CallEvent, CallFailed, Retry, Steps
-from keraslight_serving.client.errors import ClientClosed, InternalError, InvalidInput, ServingError, from_rpc_error
+from keraslight_serving.client.errors import InternalError, InvalidInput, ServingError, from_rpc_error
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.methods import Method, Request, Response
 
 Metadata = Mapping[str, str]
 E = TypeVar("E", bound=ServingError)
 
-_AROUND = 4096  # bytes of a request besides its tensors, at most
 
-
+@dataclass(eq=False, repr=False)  # the token must not be printed
 class Calls:
-    """See `ClassifierClient` for the arguments."""
+    """See `ClassifierClient` for the fields."""
 
-    def __init__(
-        self,
-        endpoints: Endpoints[Any],
-        model: str,
-        *,
-        version: int | str | None,
-        timeout: float,
-        max_message_bytes: int,
-        retry: Retry,
-        token: str | Callable[[], str] | None,
-        metadata: Metadata | None,
-        hooks: Sequence[Callable[[CallEvent], None]],
-    ) -> None:
+    endpoints: Endpoints[Any]
+    model: str
+    version: int | str | None
+    timeout: float
+    max_message_bytes: int
+    retry: InitVar[Retry]
+    token: str | Callable[[], str] | None
+    headers: Metadata
+    hooks: InitVar[Sequence[Callable[[CallEvent], None]]]
+
+    def __post_init__(self, retry: Retry, hooks: Sequence[Callable[[CallEvent], None]]) -> None:
         # On the wire, 0 means version 0 to TensorFlow Serving, not "any".
-        if isinstance(version, int) and version < 1:
-            raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {version}")
-        if timeout <= 0:
-            raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {timeout}")
-        self.model, self.version = model, version
-        self.room = max_message_bytes - _AROUND  # bytes of tensors that fit in any request
-        self._timeout, self._max_message_bytes = timeout, max_message_bytes
-        self._token, self._headers = token, dict(metadata or {})
-        self._endpoints = endpoints
-        self._caller = Caller(endpoints, retry, hooks)
+        if isinstance(self.version, int) and self.version < 1:
+            raise InvalidInput(f"`version` must be at least 1, or None for the newest. Received: {self.version}")
+        if self.timeout <= 0:
+            raise InvalidInput(f"`timeout` must be above 0 seconds. Received: {self.timeout}")
+        self.room = self.max_message_bytes - 4096  # bytes of tensors that fit in any request; the rest takes less
+        self._caller = Caller(self.endpoints, retry, hooks)
 
     def spec(self, signature: str = "") -> pb.ModelSpec:
         """The model, and the version if one was chosen."""
@@ -66,52 +60,37 @@ class Calls:
         wait_for_ready: bool = False,
         payload: int | None = None,
     ) -> Steps[Response]:
-        """Sends a request and returns the response.
+        """Sends a request and returns the response, or raises a ServingError.
 
-        Args:
-            method: Method to call.
-            request: Its request.
-            metadata: Headers of this call, in addition to the client's.
-            timeout: Seconds. None: the client's timeout.
-            wait_for_ready: Whether to wait for a server that can't be reached yet, until the deadline.
-            payload: Bytes of the tensors if known, as ByteSize takes as long as serializing them.
-
-        Raises:
-            ServingError: The request failed; see `errors`.
+        `payload`: bytes of the tensors if known, as ByteSize takes as long as serializing them.
         """
-        small = payload is not None and payload <= self.room
-        if not small and (size := request.ByteSize()) > self._max_message_bytes:
-            raise self.invalid(
-                f"A request must fit in `max_message_bytes`, {self._max_message_bytes}. Received: {size} bytes"
-            )
-        headers = tuple({**self._headers, **(metadata or {})}.items())
-        if self._token is not None:
-            token = self._token() if callable(self._token) else self._token
-            headers += (("authorization", f"Bearer {token}"),)
+        small, most = payload is not None and payload <= self.room, self.max_message_bytes
+        if not small and (size := request.ByteSize()) > most:
+            raise self.invalid(f"A request must fit in `max_message_bytes`, {most}. Received: {size} bytes")
+        headers = tuple({**self.headers, **(metadata or {})}.items())
+        if self.token is not None:
+            headers += (("authorization", f"Bearer {self.token() if callable(self.token) else self.token}"),)
         if timeout is not None and timeout <= 0:
             raise self.invalid(f"`timeout` must be above 0 seconds. Received: {timeout}")
-        seconds = timeout or self._timeout
-        steps = self._caller.call(
-            method, request, model=self.model, timeout=seconds, metadata=headers, wait_for_ready=wait_for_ready
-        )
+        steps = self._caller.call(method, request, self.model, timeout or self.timeout, headers, wait_for_ready)
         try:
             return (yield from steps)
         except CallFailed as failed:
             error, target, tries = failed.error, failed.address, failed.attempts
-            if error.code() == grpc.StatusCode.CANCELLED and self._endpoints.closed is not None:
-                raise self._endpoints.closed() from error
+            if error.code() == grpc.StatusCode.CANCELLED and self.endpoints.closed is not None:
+                raise self.endpoints.closed() from error
             raise from_rpc_error(
                 error, target=target, model=self.model, version=self.version, attempts=tries
             ) from error
 
+    def error(self, kind: type[E], text: str, code: grpc.StatusCode | None = None) -> E:
+        return kind(text, model=self.model, version=self.version, code=code)
+
     def invalid(self, text: str) -> InvalidInput:
-        return InvalidInput(text, model=self.model, version=self.version)
+        return self.error(InvalidInput, text)
 
     def internal(self, text: str) -> InternalError:
-        return InternalError(text, model=self.model, version=self.version)
-
-    def closed(self, text: str) -> ClientClosed:
-        return ClientClosed(text, model=self.model, version=self.version)
+        return self.error(InternalError, text)
 
 
 def reworded(error: E, text: str) -> E:

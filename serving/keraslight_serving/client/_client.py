@@ -8,14 +8,12 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
-
-import grpc
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from keraslight_serving.client import _blocking
 from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcome
 from keraslight_serving.client._calls import Metadata
-from keraslight_serving.client._retry import Steps
+from keraslight_serving.client._retry import Steps, T
 from keraslight_serving.client._transport import Call, Channel
 from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
 from keraslight_serving.wire import methods
@@ -25,29 +23,24 @@ if TYPE_CHECKING:
 
     from keraslight_serving.client._images import Images
 
-T = TypeVar("T")
-
 
 class ClassifierClient(BaseClient[Channel[Call]]):
     """Classifies images on model servers. Threads may share a client. Close it, or use it in a `with`.
 
     All calls raise a `ServingError` if they fail: see `keraslight_serving.client.errors`.
 
-        ClassifierClient()                                       # model `default` at localhost:8500
-        ClassifierClient("models:8500", "pets")                  # another server and model
-        ClassifierClient("models:8500", "pets", version=3)       # version 3 instead of the newest
-        ClassifierClient(["a:8500", "b:8500"], "pets")           # two servers in turn
-        ClassifierClient("models:8500", timeout=2)               # 2 seconds per request, retries included
+        ClassifierClient()                                        # model `default` at localhost:8500
+        ClassifierClient("models:8500", "pets", version=3)        # version 3 instead of the newest
+        ClassifierClient(["a:8500", "b:8500"], "pets")            # two servers in turn
         ClassifierClient("models:8500", retry=Retry(attempts=1))  # no retries
         ClassifierClient("models:443", credentials=tls(), token="secret")
-        ClassifierClient("http://localhost:8501")                # REST instead of gRPC
+        ClassifierClient("http://localhost:8501")                 # REST instead of gRPC
 
     Args:
         target: `host:port` of the server. Several, in a list or separated by commas, are used in turn, temporarily
             skipping any that fail; `dns:///name:port` uses all addresses of a name. URLs, `http://host:port` or
             `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), for networks
-            that don't support gRPC: arrays are much slower, and the client notices a new version only when it rejects
-            an input.
+            without gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
         model: Name of the model on the server.
         version: Version number, or a label such as "stable". None: the newest version that is loaded.
         timeout: Seconds per request, retries included. The first `classify` may have to wait until the server has
@@ -72,6 +65,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         InvalidInput: An argument is out of range.
         Unsupported: `target` is a URL, and httpx is not installed.
     """
+
+    _aio = False
 
     @overload
     def classify(
@@ -112,8 +107,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
         """
         self._check_on_error(on_error)
-        # Iterators of images, such as a generator that downloads them, may pause.
-        prompt = isinstance(images, Sequence | os.PathLike)
+        prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause
         with closing(self._in_order(images, top_k, metadata, prompt=prompt)) as answers:
             return self._check_some([outcome(answer, on_error) for answer in answers])
 
@@ -162,8 +156,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
             Arrays by name, possibly read-only. Strings are object arrays of bytes.
 
         Raises:
-            InvalidInput: The inputs don't match the signature (checked before anything is sent), or the request is too
-                large.
+            InvalidInput: The inputs don't match the signature (checked before sending), or the request is too large.
         """
         return self._run(self._rankings.arrays.predict(inputs, signature, outputs, metadata, timeout))
 
@@ -221,18 +214,6 @@ class ClassifierClient(BaseClient[Channel[Call]]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open_grpc(
-        self, address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, Any]]
-    ) -> Channel[Call]:
-        if credentials is None:
-            return grpc.insecure_channel(address, options=options)
-        return grpc.secure_channel(address, credentials, options=options)
-
-    def _open_rest(self, address: str, **options: Any) -> Channel[Call]:
-        from keraslight_serving.client._rest import RestChannel
-
-        return RestChannel(address, **options)
-
     def _in_order(
         self, images: Images, top_k: int, metadata: Metadata | None, *, prompt: bool
     ) -> Generator[Answer, None, None]:
@@ -252,8 +233,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                 yield from answers
 
     def _in_threads(self, calls: Iterable[Steps[T]]) -> Generator[T, None, None]:
-        """For images that several threads compress or decode, and for sources of images and callers that may pause, as
-        retries and deadlines continue meanwhile."""
+        """For images that threads compress or decode, and for pauses, during which retries and deadlines continue."""
         waiting: deque[Future[T]] = deque()
         with ThreadPoolExecutor(self._window, thread_name_prefix="keraslight-client") as pool:
             try:
@@ -268,6 +248,5 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                     future.cancel()
 
     def _run(self, steps: Steps[T]) -> T:
-        """Carries out one call and returns its result."""
         self._check_usable()
         return _blocking.run(steps)

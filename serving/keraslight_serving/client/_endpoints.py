@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 import grpc
@@ -37,11 +38,7 @@ class Endpoint(Generic[C]):
         self.ejected_until = 0.0
 
     def call(self, method: Method[Any, Any]) -> Any:
-        """Returns the channel's callable for a method.
-
-        Raises:
-            Exception: The endpoint is closed; the error is the one passed to `close`.
-        """
+        """Returns the channel's callable for a method. Raises the error passed to `close` if that has been called."""
         found = self._calls.get(method.path)
         if found is None:
             with self._lock:
@@ -57,11 +54,7 @@ class Endpoint(Generic[C]):
         return found
 
     def close(self, error: Callable[[], Exception]) -> C | None:
-        """Makes further calls, such as retries of requests in flight, raise this error.
-
-        Returns:
-            The channel for the caller to close, if one was opened.
-        """
+        """Makes further calls, such as retries, raise this error. Returns the open channel, for the caller to close."""
         with self._lock:
             self.closed = error
             channel, self._channel = self._channel, None
@@ -77,10 +70,7 @@ class Endpoints(Generic[C]):
     """
 
     def __init__(
-        self,
-        addresses: Sequence[str],
-        open_channel: Callable[[str], C],
-        clock: Callable[[], float] = time.monotonic,
+        self, addresses: Sequence[str], open_channel: Callable[[str], C], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._all = [Endpoint(address, open_channel) for address in addresses]
         self._turns = itertools.count()
@@ -134,21 +124,15 @@ class Endpoints(Generic[C]):
 
 
 def addresses_of(target: str | Sequence[str]) -> list[str]:
-    """Splits and checks `target`: see `ClassifierClient`.
-
-    Raises:
-        InvalidInput: There is no address, one lacks a port, or a URL has more than scheme, host, port and path.
-    """
-    given = target.split(",") if isinstance(target, str) else list(target)
-    addresses = [address.strip() for address in given]
+    """Splits and checks `target`. URLs may have only scheme, host, port and path."""
+    addresses = [address.strip() for address in (target.split(",") if isinstance(target, str) else target)]
     if not addresses or not all(addresses):
         raise InvalidInput(f"`target` must be host:port, or several. Received: {target!r}")
     for address in addresses:
         if is_url(address):
             _check_url(address)
-        elif (
-            not address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:"))
-            and not address.rpartition(":")[2].isdigit()
+        elif not (
+            address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")) or address.rpartition(":")[2].isdigit()
         ):
             raise InvalidInput(f"`target` must be host:port, or several. Received: {address!r}")
     return addresses
@@ -160,13 +144,11 @@ def is_url(address: str) -> bool:
 
 
 def _check_url(address: str) -> None:
-    try:
+    with suppress(ValueError):  # the port is not a number, or a bracket is missing
         url = urllib.parse.urlsplit(address)
-        plain = bool(url.hostname) and url.port != 0 and not (url.username or url.query or url.fragment)
-    except ValueError:  # the port is not a number, or a bracket is missing
-        plain = False
-    if not plain:
-        raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
+        if url.hostname and url.port != 0 and not (url.username or url.query or url.fragment):
+            return
+    raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
 
 
 def is_local(address: str) -> bool:
@@ -182,11 +164,7 @@ def is_local(address: str) -> bool:
 
 
 def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
-    """Options of a gRPC channel.
-
-    gRPC servers treat more than one ping in five minutes as an attack ("too_many_pings") and close the connection, so
-    `keepalive` should stay above 300 seconds unless the server allows more.
-    """
+    """Options of a gRPC channel. Servers treat more than one ping in five minutes as an attack ("too_many_pings")."""
     return [
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

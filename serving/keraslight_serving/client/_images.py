@@ -21,42 +21,22 @@ if TYPE_CHECKING:
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
-# The first bytes of formats that TensorFlow graphs decode. Checking them is free; the server has the final say.
-_SIGNATURES = (
-    b"\xff\xd8\xff",  # JPEG
-    b"\x89PNG\r\n\x1a\n",
-    b"GIF87a",
-    b"GIF89a",
-    b"BM",  # BMP
-    b"\xff\x0a",  # JPEG XL, bare
-    b"\x00\x00\x00\x0cJXL ",  # JPEG XL in a container
-)
+# The first bytes of formats that TensorFlow graphs decode: JPEG, PNG, GIF, BMP, and JPEG XL, bare and in a container.
+# Checking them is free; the server has the final say.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"\xff\x0a", b"\0\0\0\x0cJXL ")
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
-
-# PIL modes that PNG stores as they are. Others become RGB or RGBA.
-_PNG_MODES = {"1", "L", "RGB", "RGBA", "I;16"}
 
 
 class Prepared(NamedTuple):
-    """An image that is ready to be sent, or the reason why it can't be.
+    """An image that is ready to be sent, or the reason why it can't be."""
 
-    Attributes:
-        source: The image's path, or `images[3]`.
-        data: The file's bytes, or an array (H, W) or (H, W, C) of uint8; empty if there is an error.
-        error: Why the image can't be sent.
-    """
-
-    source: str
-    data: bytes | NDArray[np.uint8]
+    source: str  # its path, or `images[3]`
+    data: bytes | NDArray[np.uint8]  # a file, or pixels (H, W) or (H, W, C); empty if there is an error
     error: InvalidInput | None = None
 
 
 def prepare(images: Images) -> Iterator[Prepared]:
-    """The images in order, each read when it is needed. A directory stands for its image files, sorted by path.
-
-    Raises:
-        InvalidInput: `images` is neither an image nor an iterable.
-    """
+    """The images in order, each read when it is needed. Raises InvalidInput if `images` is not an image or iterable."""
     for index, item in enumerate(_files(_each(images))):
         source = which = f"images[{index}]"
         try:
@@ -84,25 +64,19 @@ def _each(images: Any) -> Iterator[Any]:
     is_one = isinstance(images, bytes | str | os.PathLike | bytearray | memoryview | Image.Image)
     is_one = is_one or hasattr(images, "read") or (hasattr(images, "__array__") and getattr(images, "ndim", 4) != 4)
     try:
-        return iter((images,)) if is_one else iter(images)
+        return iter((images,) if is_one else images)
     except TypeError:
-        raise InvalidInput(
-            f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
-        ) from None
+        text = f"Images must be {_KINDS}, or an iterable of these. Received: {type(images).__name__}"
+        raise InvalidInput(text) from None
 
 
 def _files(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
-        if _is_directory(item):
+        is_path = not isinstance(item, bytes) and isinstance(item, str | os.PathLike)  # `bytes` first: it is faster
+        if is_path and "\0" not in os.fspath(item) and os.path.isdir(item):
             yield from sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
         else:
             yield item
-
-
-def _is_directory(item: Any) -> bool:
-    if isinstance(item, bytes) or not isinstance(item, str | os.PathLike):
-        return False
-    return "\0" not in os.fspath(item) and os.path.isdir(item)
 
 
 def _data(item: Any, which: str) -> bytes | NDArray[np.uint8]:
@@ -145,7 +119,7 @@ def _from_pil(image: Image.Image, which: str) -> bytes | NDArray[np.uint8]:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
         return _pixels(image, which)
     try:  # PIL reads opened files only now
-        if image.mode not in _PNG_MODES:
+        if image.mode not in ("1", "L", "RGB", "RGBA", "I;16"):  # which PNG stores as they are
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         return _png(image)
     except (OSError, ValueError) as error:

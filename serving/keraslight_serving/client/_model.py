@@ -38,16 +38,12 @@ class PixelInput(NamedTuple):
 
 
 class Model:
-    """The client's model, as far as the server describes it.
-
-    Attributes:
-        decodes: Whether it has the signature `encoded`; None as long as that is unknown.
-    """
+    """The client's model, as far as the server describes it."""
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self._known: ModelMetadata | None = None
-        self.decodes: bool | None = None
+        self.decodes: bool | None = None  # whether it has the signature `encoded`; None as long as that is unknown
 
     def predict(
         self, request: pb.PredictRequest, payload: int | None, metadata: Metadata | None, timeout: float | None = None
@@ -73,8 +69,7 @@ class Model:
     def pixel_input(self, metadata: Metadata | None) -> Steps[PixelInput | None]:
         """The input of `serving_default`, if it has a single one, which takes images.
 
-        Raises:
-            Unsupported: It has none, and the model doesn't decode images either.
+        Raises Unsupported if it has none and the model doesn't decode images either.
         """
         known = yield from self.known_metadata(metadata)
         signature = known.signatures.get(methods.DEFAULT_SIGNATURE) if known else None
@@ -83,12 +78,11 @@ class Model:
             case [(_, height, width, (1 | 3 | 4) as channels)]:
                 return PixelInput(specs[0].name, specs[0].dtype, height, width, channels)
         if self.decodes is False:
-            raise Unsupported(
+            raise self._calls.error(
+                Unsupported,
                 "To classify images the model must have the signature `encoded`, or one input of shape "
                 "(batch, height, width, 1|3|4) in `serving_default`. "
                 f"Received: {sorted(known.signatures) if known else 'no metadata'}, {specs}",
-                model=self._calls.model,
-                version=self._calls.version,
             )
         return None
 
@@ -126,7 +120,6 @@ class Model:
         return {model.name: _version_statuses(model) for model in response.model}
 
     def wait_until_ready(self, timeout: float) -> Steps[None]:
-        calls = self._calls
         deadline = time.monotonic() + timeout
         while True:
             left = max(deadline - time.monotonic(), 0.001)
@@ -142,12 +135,8 @@ class Model:
             # The last pause ends at the deadline: an attempt in what is left of a millisecond would hide the reason.
             yield Wait((), max(min(0.1, deadline - time.monotonic()), 0.0))
             if time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"Model {calls.model!r} must be ready within {timeout} seconds. Received: {reason}",
-                    model=calls.model,
-                    version=calls.version,
-                    code=grpc.StatusCode.UNAVAILABLE,
-                ) from cause
+                text = f"Model {self._calls.model!r} must be ready within {timeout} seconds. Received: {reason}"
+                raise self._calls.error(Unavailable, text, grpc.StatusCode.UNAVAILABLE) from cause
 
 
 def _version_statuses(message: pb.GetModelStatusResponse | pb.ListModelsResponse.Model) -> list[VersionStatus]:

@@ -31,33 +31,21 @@ class Rankings:
     def __init__(self, calls: Calls, model: Model, *, batch_size: int, labels: Sequence[str] | None) -> None:
         if batch_size < 1:
             raise InvalidInput(f"`batch_size` must be at least 1. Received: {batch_size}")
-        self._calls, self._model = calls, model
-        self._batch_size = batch_size
+        self._calls, self._model, self._batch_size = calls, model, batch_size
         self._labels = None if labels is None else list(labels)
 
     @property
     def arrays(self) -> Arrays:
-        """The same model for arrays.
-
-        Raises:
-            Unsupported: numpy is not installed.
-        """
+        """The same model for arrays. Raises Unsupported if numpy is not installed."""
         try:
             from keraslight_serving.client._arrays import Arrays
         except ModuleNotFoundError as error:
-            raise Unsupported(
-                f"Arrays need numpy: pip install numpy. Received: {error}",
-                model=self._calls.model,
-                version=self._calls.version,
-            ) from error
+            text = f"Arrays need numpy: pip install numpy. Received: {error}"
+            raise self._calls.error(Unsupported, text) from error
         return Arrays(self._calls, self._model)
 
     def batches(self, images: Images, top_k: int) -> Iterator[Batch]:
-        """Groups the images so that each group fits in a request.
-
-        Raises:
-            InvalidInput: `top_k` is below 1, or `images` is neither an image nor an iterable.
-        """
+        """Groups the images so that each group fits in a request. Raises InvalidInput as `prepare` does."""
         if top_k < 1:
             raise self._calls.invalid(f"`top_k` must be at least 1. Received: {top_k}")
         items: list[Prepared] = []
@@ -145,9 +133,8 @@ class Rankings:
         except ValueError as error:
             raise self._calls.internal(f"The server's answer can't be read: {error}") from error
         if not len(labels) == len(scores) == len(indices) == len(items):
-            raise self._calls.internal(
-                f"The server must answer with one ranking per image, {len(items)}. Received: {len(labels)}"
-            )
+            text = f"The server must answer with one ranking per image, {len(items)}. Received: {len(labels)}"
+            raise self._calls.internal(text)
         return [
             [
                 Classification(label.decode(errors="replace"), score, index)

@@ -1,7 +1,6 @@
 """Channels that use TensorFlow Serving's REST API, for networks that don't support gRPC, such as behind most proxies.
 
-They stand in for grpc.Channel and grpc.aio.Channel: see `_transport`. gRPC is much faster for arrays, which are text
-here.
+gRPC is much faster for arrays, which are text here.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ import asyncio
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -20,56 +20,46 @@ import httpx
 from keraslight_serving.client._rest_messages import Ask, RestError, Translator
 from keraslight_serving.client._transport import AsyncCall, Headers
 
-_THREADS = 32  # for requests of one channel in the background, as in hedging
-
 
 class RestChannel:
     """A `Channel` over HTTP.
 
-    Args:
-        address: `http://host:port` or `https://host:port`, with the path of the API if it is not at the root.
-        context: Certificates for https. None: the system's authorities.
-        proxies: Whether to use the proxies of `HTTP_PROXY` and similar variables.
-        max_message_bytes: Size limit of responses.
+    `address` includes the path of the API if it is not at the root. Without `context`, the system's authorities are
+    trusted. `proxies`: whether to use those of `HTTP_PROXY` and the like. `max_message_bytes` limits responses.
     """
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.Client(**_options(address, context, proxies))
-        self._max_message_bytes = max_message_bytes
-        self._translator = Translator()
-        self.pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="keraslight-rest")
+        self._max_message_bytes, self._translator = max_message_bytes, Translator()
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="keraslight-rest")  # for `future`, as in hedging
 
     def unary_unary(self, path: str, **_: object) -> _Call:
-        """See `Channel.unary_unary`."""
-        return _Call(self, path)
+        return _Call(partial(self._exchange, path), self._pool)
 
     def close(self) -> None:
-        """Closes the connections."""
-        self.pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._http.close()
 
-    def exchange(self, path: str, request: Any, deadline: float | None, metadata: Headers) -> Any:
+    def _exchange(
+        self, path: str, request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool
+    ) -> Any:
+        deadline = None if timeout is None else time.monotonic() + timeout
         steps = self._translator.call(path, request)
         try:
             ask = next(steps)
             while True:
-                with _as_rpc_errors():
-                    answered = self._ask(ask, metadata, deadline)
-                ask = steps.send(answered)
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    raise _too_late()
+                with _as_rpc_errors(), self._http.stream(**_request(ask, metadata), timeout=left) as response:
+                    body = bytearray()
+                    for chunk in response.iter_bytes():
+                        _append(chunk, body, self._max_message_bytes)
+                        if deadline is not None and time.monotonic() > deadline:
+                            raise _too_late()  # httpx's timeout is for each chunk
+                ask = steps.send((response.status_code, bytes(body)))
         except StopIteration as end:
             return end.value
-
-    def _ask(self, ask: Ask, metadata: Headers, deadline: float | None) -> tuple[int, bytes]:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise _too_late()
-        with self._http.stream(**_request(ask, metadata), timeout=left) as response:
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                _append(chunk, body, self._max_message_bytes)
-                if deadline is not None and time.monotonic() > deadline:
-                    raise _too_late()  # httpx's timeout is for each chunk
-            return response.status_code, bytes(body)
 
 
 class AsyncRestChannel:
@@ -77,56 +67,45 @@ class AsyncRestChannel:
 
     def __init__(self, address: str, *, context: ssl.SSLContext | None, proxies: bool, max_message_bytes: int) -> None:
         self._http = httpx.AsyncClient(**_options(address, context, proxies))
-        self._max_message_bytes = max_message_bytes
-        self._translator = Translator()
+        self._max_message_bytes, self._translator = max_message_bytes, Translator()
 
     def unary_unary(self, path: str, **_: object) -> AsyncCall:
-        """See `Channel.unary_unary`."""
-
-        async def call(
-            request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
-        ) -> Any:
-            try:
-                async with asyncio.timeout(timeout):
-                    return await self._exchange(path, request, metadata)
-            except TimeoutError as error:
-                raise _too_late() from error
-
-        return call
+        return partial(self._exchange, path)
 
     async def close(self) -> None:
-        """Closes the connections."""
         await self._http.aclose()
 
-    async def _exchange(self, path: str, request: Any, metadata: Headers) -> Any:
+    async def _exchange(
+        self, path: str, request: Any, timeout: float | None = None, metadata: Headers = (), **_: bool
+    ) -> Any:
         steps = self._translator.call(path, request)
         try:
             ask = next(steps)
-            while True:
-                with _as_rpc_errors():
-                    async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
-                        body = bytearray()
-                        async for chunk in response.aiter_bytes():
-                            _append(chunk, body, self._max_message_bytes)
-                ask = steps.send((response.status_code, bytes(body)))
+            async with asyncio.timeout(timeout):
+                while True:
+                    with _as_rpc_errors():
+                        async with self._http.stream(**_request(ask, metadata), timeout=None) as response:
+                            body = bytearray()
+                            async for chunk in response.aiter_bytes():
+                                _append(chunk, body, self._max_message_bytes)
+                    ask = steps.send((response.status_code, bytes(body)))
         except StopIteration as end:
             return end.value
+        except TimeoutError as error:
+            raise _too_late() from error
 
 
 class _Call:
-    """A method of a `RestChannel`."""
+    """A method of a `RestChannel`. HTTP has nothing like `wait_for_ready`, so that is ignored."""
 
-    def __init__(self, channel: RestChannel, path: str) -> None:
-        self._channel, self._path = channel, path
+    def __init__(self, exchange: Callable[..., Any], pool: ThreadPoolExecutor) -> None:
+        self._exchange, self._pool = exchange, pool
 
-    def __call__(
-        self, request: Any, timeout: float | None = None, metadata: Headers = (), wait_for_ready: bool = False
-    ) -> Any:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        return self._channel.exchange(self._path, request, deadline, metadata)
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return self._exchange(request, **options)
 
     def future(self, request: Any, **options: Any) -> Future[Any]:
-        return self._channel.pool.submit(self, request, **options)
+        return self._pool.submit(self._exchange, request, **options)
 
 
 def _append(chunk: bytes, body: bytearray, limit: int) -> None:
@@ -149,9 +128,10 @@ def _options(address: str, context: ssl.SSLContext | None, proxies: bool) -> dic
 
 
 def _request(ask: Ask, metadata: Headers) -> dict[str, Any]:
-    headers = [*metadata, *([] if ask.body is None else [("content-type", "application/json")])]
-    method = "GET" if ask.body is None else "POST"
-    return {"method": method, "url": ask.path, "content": ask.body, "headers": headers}
+    if ask.body is None:
+        return {"method": "GET", "url": ask.path, "headers": metadata}
+    headers = (*metadata, ("content-type", "application/json"))
+    return {"method": "POST", "url": ask.path, "content": ask.body, "headers": headers}
 
 
 def _too_late() -> RestError:

@@ -1,12 +1,9 @@
 """The client's calls, translated to TensorFlow Serving's REST API. No I/O here, and numpy only for numeric tensors.
 
 The methods are generators that yield HTTP requests, are sent the responses, and return a protobuf message, so that the
-blocking and the asyncio channel share them. What REST omits is restored:
-
-    output_filter      The server returns all outputs; those not asked for are dropped here.
-    names and dtypes   A single output has no name, and numbers have no dtype. Both are in the metadata, which is
-                       requested once.
-    version            Predict doesn't return it, so a new version is noticed only when it rejects an input.
+blocking and the asyncio channel share them. What REST omits is restored: `output_filter`, the names of single outputs,
+and dtypes, which are in the metadata, requested once. Predict doesn't return the version, so a new one is noticed only
+when it rejects an input.
 """
 
 import base64
@@ -44,11 +41,9 @@ _CODES = {
 }
 _BY_NAME = {code.name: code.value[0] for code in grpc.StatusCode}
 
-_NOT_IN_JSON = {pb.DT_HALF, pb.DT_UINT16}
-
 
 class RestError(grpc.RpcError):
-    """A failed REST call, with the methods of an RpcError that callers use."""
+    """A failed REST call."""
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
@@ -79,11 +74,7 @@ class Translator:
         self._outputs: dict[str, dict[str, Dtypes]] = {}  # path of the model -> signature -> output -> dtype
 
     def call(self, path: str, request: Any) -> Asking[Any]:
-        """Makes a call, given by its gRPC path.
-
-        Raises:
-            RestError: The response is an error, or invalid.
-        """
+        """Makes a call, given by its gRPC path. Raises RestError if the response is an error, or invalid."""
         match path:
             case methods.PREDICT.path:
                 return self._predict(request)
@@ -114,11 +105,9 @@ class Translator:
             raise _unreadable(f"outputs that signature {signature!r} doesn't have")
         missing = sorted(set(request.output_filter) - set(named))
         if missing:
-            raise RestError(
-                grpc.StatusCode.INVALID_ARGUMENT,
-                f"output tensor alias not found in signature: {missing[0]} "
-                f"Outputs expected to be in the set {{{','.join(sorted(named))}}}.",
-            )
+            expected = f"Outputs expected to be in the set {{{','.join(sorted(named))}}}."
+            text = f"output tensor alias not found in signature: {missing[0]} {expected}"
+            raise RestError(grpc.StatusCode.INVALID_ARGUMENT, text)
         response = pb.PredictResponse(model_spec=pb.ModelSpec(name=request.model_spec.name, signature_name=signature))
         dtypes = known[signature]
         for name in request.output_filter or named:
@@ -146,8 +135,7 @@ class Translator:
         except (KeyError, TypeError, ValueError, json_format.ParseError) as error:
             raise _unreadable(f"{type(error).__name__}: {error}") from error
         packed = response.metadata["signature_def"]
-        packed.type_url = methods.SIGNATURE_DEF_MAP_URL
-        packed.value = signatures.SerializeToString()
+        packed.type_url, packed.value = methods.SIGNATURE_DEF_MAP_URL, signatures.SerializeToString()
         outputs: dict[str, Dtypes] = {
             name: {alias: info.dtype for alias, info in signature.outputs.items()}
             for name, signature in signatures.signature_def.items()
@@ -182,11 +170,11 @@ def _status(request: pb.GetModelStatusRequest) -> Asking[pb.GetModelStatusRespon
 
 def _model_path(spec: pb.ModelSpec) -> str:
     path = f"/v1/models/{urllib.parse.quote(spec.name, safe='')}"
-    choice = spec.WhichOneof("version_choice")
-    if choice == "version":
-        path += f"/versions/{spec.version.value}"
-    elif choice == "version_label":
-        path += f"/labels/{urllib.parse.quote(spec.version_label, safe='')}"
+    match spec.WhichOneof("version_choice"):
+        case "version":
+            return f"{path}/versions/{spec.version.value}"
+        case "version_label":
+            return f"{path}/labels/{urllib.parse.quote(spec.version_label, safe='')}"
     return path
 
 
@@ -212,9 +200,8 @@ def _read(status: int, body: bytes) -> dict[str, Any]:
 
 
 def _unreadable(received: str) -> RestError:
-    return RestError(
-        grpc.StatusCode.INTERNAL, f"The server must answer as TensorFlow Serving's REST API. Received: {received}"
-    )
+    text = f"The server must answer as TensorFlow Serving's REST API. Received: {received}"
+    return RestError(grpc.StatusCode.INTERNAL, text)
 
 
 def _values(tensor: pb.TensorProto) -> Any:
@@ -237,21 +224,15 @@ def _values(tensor: pb.TensorProto) -> Any:
 
 
 def _tensor(value: Any, dtype: pb.DataType) -> pb.TensorProto:
-    """Nested lists as a tensor.
-
-    Raises:
-        ValueError: The lists differ in length, or a value is not of the dtype.
-        TypeError: A value is not of the dtype.
-    """
+    """Nested lists as a tensor. Raises ValueError or TypeError if lengths differ or a value is not of the dtype."""
     shape: list[int] = []
     flat: list[Any] = [value]
     while flat and isinstance(flat[0], list):
-        sizes = {len(item) for item in flat}
-        if len(sizes) > 1:
+        if len(sizes := {len(item) for item in flat}) > 1:
             raise ValueError(f"lists of different lengths, {sorted(sizes)}")
         shape += sizes
         flat = list(itertools.chain.from_iterable(flat))
-    if dtype not in DTYPES or dtype in _NOT_IN_JSON:
+    if dtype not in DTYPES or dtype in (pb.DT_HALF, pb.DT_UINT16):
         raise ValueError(f"a dtype that JSON can't hold, {dtype_name(dtype)}")
     tensor = pb.TensorProto(dtype=dtype)
     for size in shape:

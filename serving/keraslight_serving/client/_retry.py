@@ -1,8 +1,7 @@
 """Sends one request until it is answered: retries, hedging, deadline. No I/O here.
 
-The logic is a generator, so that the blocking and the asyncio client share it. It yields a `Wait`: which attempts must
-be in flight, and how long to wait for the first of them to end. The clients carry that out, each in its own way
-(`_blocking` and `AsyncClassifierClient._run`), and send back the `Ended` attempt, or None when the time is up.
+The logic is a generator, so that both clients share it: it yields a `Wait`, which the clients carry out, each in its
+own way (`_blocking` and `AsyncClassifierClient._run`), sending back the `Ended` attempt, or None when the time is up.
 """
 
 import logging
@@ -10,7 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -76,10 +75,8 @@ class Retry:
     Requests are retried, on another endpoint if there is one, after UNAVAILABLE and RESOURCE_EXHAUSTED, and if an
     attempt used up its own share of the time. The pause before attempt n is drawn uniformly from 0 to
     `min(longest_pause, first_pause * 2 ** (n - 2))` seconds ("full jitter"), so that clients that failed together
-    don't return together.
-
-    The budget keeps retries from overwhelming a server that is down: it starts with `budget` retries, each retry takes
-    one, and each success returns `refill`.
+    don't return together. The budget keeps retries from overwhelming a server that is down: it starts with `budget`
+    retries, each retry takes one, and each success returns `refill`.
 
     Attributes:
         attempts: Times a request is sent at most, at least 1, which turns retries off.
@@ -163,53 +160,40 @@ class CallEvent:
 
 
 class CallFailed(Exception):
-    """A call got no response; has what the text of an error needs."""
+    """A call got no response."""
 
     def __init__(self, error: grpc.RpcError, address: str, attempts: int) -> None:
         super().__init__(str(error))
         self.error, self.address, self.attempts = error, address, attempts
 
 
+@dataclass(eq=False)
 class Caller:
-    """Makes calls to the endpoints of a client.
+    """Makes calls to the endpoints of a client. `clock` and `random_state`, the source of the jitter, are for tests."""
 
-    Args:
-        endpoints: Servers to send requests to.
-        retry: When to send requests again.
-        hooks: Functions to pass a `CallEvent` to after each call.
-        clock: Source of the time, for tests.
-        random_state: Source of the jitter, for tests.
-    """
+    endpoints: Endpoints[Any]
+    retry: Retry
+    hooks: Sequence[Callable[[CallEvent], None]] = ()
+    clock: Callable[[], float] = time.monotonic
+    random_state: random.Random = field(default_factory=random.Random)
 
-    def __init__(
-        self,
-        endpoints: Endpoints[Any],
-        retry: Retry,
-        hooks: Sequence[Callable[[CallEvent], None]] = (),
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        random_state: random.Random | None = None,
-    ) -> None:
-        self._endpoints, self._retry, self._hooks, self._clock = endpoints, retry, hooks, clock
-        self._random = random_state or random.Random()
-        self._budget = Budget(retry)
+    def __post_init__(self) -> None:
+        self._budget = Budget(self.retry)
 
     def call(
         self,
         method: Method[Request, Response],
         request: Request,
-        *,
         model: str,
         timeout: float,
         metadata: Headers = (),
         wait_for_ready: bool = False,
     ) -> Steps[Response]:
-        """Sends a request until there is a response, and returns it. `model` is for hooks.
+        """Returns the response, or raises CallFailed if retrying can't help or there is no time or budget left for it.
 
-        Raises:
-            CallFailed: There is none: retrying can't help, or there is no time or budget left for it.
+        `model` is for hooks.
         """
-        began = self._clock()
+        began = self.clock()
         sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
@@ -221,32 +205,26 @@ class Caller:
             code = failed.error.code().name
             raise
         finally:
-            if self._hooks and sent:
-                seconds, size = self._clock() - began, request.ByteSize()
+            if self.hooks and sent:
+                seconds, size = self.clock() - began, request.ByteSize()
                 event = CallEvent(method.name, model, sent[-1].endpoint.address, len(sent), seconds, size, code)
-                for hook in self._hooks:
+                for hook in self.hooks:
                     try:
                         hook(event)
                     except Exception:
                         logger.exception("A hook of the client failed")
 
     def _attempts(
-        self,
-        sent: list[Attempt],
-        deadline: float,
-        method: Method[Any, Any],
-        request: Any,
-        metadata: Headers,
-        wait_for_ready: bool,
+        self, sent: list[Attempt], deadline: float, method: Method[Any, Any], request: Any, headers: Headers, wait: bool
     ) -> Steps[Any]:
-        retry, others = self._retry, len(self._endpoints) - 1
+        retry, others = self.retry, len(self.endpoints) - 1
         flying: list[Attempt] = []
 
         def start() -> None:
-            left = max(deadline - self._clock(), 0.001)
+            left = max(deadline - self.clock(), 0.001)
             timeout = min(retry.attempt_timeout or (left / 4 if others else left), left)
-            endpoint = self._endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
-            sent.append(Attempt(endpoint, method, request, timeout, metadata, wait_for_ready, timeout < left))
+            endpoint = self.endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
+            sent.append(Attempt(endpoint, method, request, timeout, headers, wait, timeout < left))
             flying.append(sent[-1])
 
         while True:
@@ -262,17 +240,16 @@ class Caller:
                 attempt, response, error = ended
                 flying.remove(attempt)
                 if error is None:
-                    self._endpoints.succeeded(attempt.endpoint)
+                    self.endpoints.succeeded(attempt.endpoint)
                     self._budget.succeeded()
                     return response
                 failure = error, attempt.endpoint.address
-                self._endpoints.failed(attempt.endpoint, error.code(), attempt.cut_short)
+                self.endpoints.failed(attempt.endpoint, error.code(), attempt.cut_short)
                 logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], len(sent), error.code().name)
                 if not _worth_retrying(error, attempt.cut_short):
                     raise CallFailed(*failure, len(sent))
-            longest = min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1))
-            pause = self._random.uniform(0, longest)
-            late = self._clock() + pause >= deadline
+            pause = self.random_state.uniform(0, min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1)))
+            late = self.clock() + pause >= deadline
             if len(sent) >= retry.attempts or late or not self._budget.take():
                 raise CallFailed(*failure, len(sent))
             yield Wait((), pause)

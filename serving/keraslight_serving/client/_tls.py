@@ -41,9 +41,7 @@ def tls(
     certificate: str | os.PathLike[str] | bytes | None = None,
     key: str | os.PathLike[str] | bytes | None = None,
 ) -> Tls:
-    """Credentials for a server with TLS, over gRPC or https.
-
-    Each argument is a path to a PEM file, or the file's bytes.
+    """Credentials for a server with TLS, over gRPC or https. Each argument is a path to a PEM file, or its bytes.
 
         tls()                                  # trust the system's authorities
         tls("ca.pem")                          # trust these certificates only

@@ -21,16 +21,10 @@ class Call(Protocol):
     """A method of a `Channel` for the blocking client. Threads may share it."""
 
     def __call__(self, request: Any, *, timeout: float, metadata: Headers, wait_for_ready: bool) -> Any:
-        """Sends a request and waits for the response.
+        """Sends a protobuf message and waits for the response.
 
-        Args:
-            request: Protobuf message.
-            timeout: Seconds, above 0.
-            metadata: Header names and values.
-            wait_for_ready: Whether to wait for a server that can't be reached yet instead of failing.
-
-        Raises:
-            grpc.RpcError: There is no response: DEADLINE_EXCEEDED after `timeout`, CANCELLED if the channel is closed.
+        Raises grpc.RpcError if there is none: DEADLINE_EXCEEDED after `timeout` seconds, CANCELLED if the channel is
+        closed. `wait_for_ready`: whether to wait for a server that can't be reached yet instead of failing.
         """
 
     def future(self, request: Any, *, timeout: float, metadata: Headers, wait_for_ready: bool) -> Pending:

@@ -53,11 +53,7 @@ class TensorSpec:
 class Signature:
     """One way to call a model.
 
-    Attributes:
-        name: Name, as `predict` takes it.
-        method: `tensorflow/serving/predict`, `tensorflow/serving/classify` or `tensorflow/serving/regress`.
-        inputs: Inputs by name.
-        outputs: Outputs by name.
+    `method` is `tensorflow/serving/predict`, `tensorflow/serving/classify` or `tensorflow/serving/regress`.
     """
 
     name: str
@@ -68,13 +64,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """A model, as the server describes it.
-
-    Attributes:
-        model: Name of the model.
-        version: Version that the description is of.
-        signatures: Signatures by name.
-    """
+    """The signatures of a model's version, by name, as the server describes them."""
 
     model: str
     version: int

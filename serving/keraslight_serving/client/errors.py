@@ -1,16 +1,16 @@
 """The errors that the client raises on purpose.
 
     ServingError
-    ├── InvalidInput (ValueError)   the input can't be sent, or the model rejects it: not an image, wrong size or dtype
-    ├── ModelNotFound               the server has no such model or version
-    ├── SignatureNotFound           the model has no such signature
-    ├── Unavailable                 no server can be reached at this address; worth a retry
-    ├── DeadlineExceeded            no response in time
-    ├── Overloaded                  the server is too busy, or a message is too large
-    ├── Unauthenticated             credentials are missing or insufficient
-    ├── Unsupported                 the server doesn't support this call, or something it needs isn't installed
-    ├── ClientClosed                the client was closed, or was inherited by a forked process
-    └── InternalError               the server failed; see its log
+    ├── InvalidInput (ValueError)
+    ├── ModelNotFound
+    ├── SignatureNotFound
+    ├── Unavailable
+    ├── DeadlineExceeded
+    ├── Overloaded
+    ├── Unauthenticated
+    ├── Unsupported
+    ├── ClientClosed
+    └── InternalError
 
 All have `model`, `version`, `code` (grpc.StatusCode), `details` (the server's text) and `attempts` (how often the
 request was sent). If the client itself rejects the input, before anything is sent, `code` is None and `attempts` is 0.
@@ -33,15 +33,12 @@ class ServingError(Exception):
         attempts: int = 0,
     ) -> None:
         super().__init__(text)
-        self.model = model
-        self.version = version
-        self.code = code
+        self.model, self.version, self.code, self.attempts = model, version, code, attempts
         self.details = details or text
-        self.attempts = attempts
 
 
 class InvalidInput(ServingError, ValueError):
-    """The input can't be sent, or the model rejects it."""
+    """The input can't be sent, or the model rejects it: not an image, wrong size or dtype."""
 
 
 class ModelNotFound(ServingError):

@@ -27,8 +27,6 @@ from keraslight_serving.client.errors import InvalidInput, ServingError
 if TYPE_CHECKING:
     from keraslight_serving.client._images import Images
 
-PERCENTILES = (50, 90, 95, 99, 99.9, 100)
-
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -49,7 +47,7 @@ class LoadReport:
         """Successful requests per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
-    def percentiles(self, percents: Sequence[float] = PERCENTILES) -> dict[float, float]:
+    def percentiles(self, percents: Sequence[float] = (50, 90, 95, 99, 99.9, 100)) -> dict[float, float]:
         """Percentiles of the latency, in seconds; NaN if no request succeeded."""
         if not len(self.latencies):
             return dict.fromkeys(percents, float("nan"))
@@ -85,9 +83,8 @@ async def load_test(
         if value is not None and value <= 0:
             raise InvalidInput(f"`{name}` must be above 0. Received: {value}")
     prepared = list(prepare(images))
-    for image in prepared:
-        if image.error is not None:
-            raise image.error
+    if error := next((image.error for image in prepared if image.error), None):
+        raise error
     if not prepared:
         raise InvalidInput("There must be at least one image. Received: none")
     await client.classify(prepared[0].data, top_k=1)  # connects, and makes the server load what it needs
@@ -114,9 +111,8 @@ async def load_test(
     if rate is None:
         await asyncio.gather(*(worker() for _ in range(concurrency)))
     else:
-        gaps = np.random.default_rng(seed).exponential(1 / rate, size=max(1, int(2 * rate * seconds) + 10))
-        due = np.cumsum(gaps)
-        tasks = []
+        gaps = np.random.default_rng(seed).exponential(1 / rate, size=int(2 * rate * seconds) + 10)
+        due, tasks = np.cumsum(gaps), []
         for moment in due[due < seconds]:
             await asyncio.sleep(max(0.0, began + moment - time.perf_counter()))
             tasks.append(asyncio.ensure_future(one(began + moment)))

@@ -29,17 +29,12 @@ def prometheus_hook(registry: CollectorRegistry | None = None) -> Callable[[Call
     Raises:
         ImportError: prometheus-client is not installed.
     """
-    import prometheus_client
+    from prometheus_client import REGISTRY, Counter, Histogram
 
-    registry = registry or prometheus_client.REGISTRY
-    by_code = ("model", "method", "code")
-    calls = prometheus_client.Counter("keraslight_client_calls", "Finished calls", by_code, registry=registry)
-    attempts = prometheus_client.Counter(
-        "keraslight_client_attempts", "Requests sent, including retries", by_code[:2], registry=registry
-    )
-    seconds = prometheus_client.Histogram(
-        "keraslight_client_call_seconds", "Duration of calls, including retries", by_code, registry=registry
-    )
+    prefix, by_code, registry = "keraslight_client", ("model", "method", "code"), registry or REGISTRY
+    calls = Counter(f"{prefix}_calls", "Finished calls", by_code, registry=registry)
+    attempts = Counter(f"{prefix}_attempts", "Requests sent, including retries", by_code[:2], registry=registry)
+    seconds = Histogram(f"{prefix}_call_seconds", "Duration of calls, including retries", by_code, registry=registry)
 
     def hook(event: CallEvent) -> None:
         calls.labels(event.model, event.method, event.code).inc()

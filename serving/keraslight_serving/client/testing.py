@@ -5,10 +5,6 @@ def test_names_the_file_after_its_content():
     client = ClassifierClient(model="digits", channel=channel)
     assert rename_photo("IMG_1.png", client) == "seven.png"
     assert len(channel.requests) == 1
-
-def test_waits_for_the_server():
-    client = ClassifierClient(channel=FakeChannel(error=grpc.StatusCode.UNAVAILABLE))
-    ...
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +26,7 @@ class FakeRpcError(grpc.RpcError):
 
     def __init__(self, code: grpc.StatusCode, details: str) -> None:
         super().__init__(details)
-        self._code = code
-        self._details = details
+        self._code, self._details = code, details
 
     def code(self) -> grpc.StatusCode:
         return self._code
@@ -52,7 +47,7 @@ class FakeChannel:
         ranking: (label, score) pairs, best first: the result for every image.
         inputs: Arrays by name, as passed to `predict`. They declare `serving_default`, for any number of images.
         outputs: Arrays by name, the result of `predict` with `serving_default`.
-        error: Status that all calls fail with instead. Can be set and reset later, as an attribute.
+        error: Status that all calls fail with instead, such as UNAVAILABLE. Can be changed later, as an attribute.
         details: Text of `error`.
 
     Attributes:
@@ -69,11 +64,8 @@ class FakeChannel:
         error: grpc.StatusCode | None = None,
         details: str = "the fake channel was told to fail",
     ) -> None:
-        self.ranking = list(ranking)
-        self.inputs = dict(inputs or {})
-        self.outputs = dict(outputs or {})
-        self.error = error
-        self.details = details
+        self.ranking, self.inputs, self.outputs = list(ranking), dict(inputs or {}), dict(outputs or {})
+        self.error, self.details = error, details
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str]] = []
 
@@ -85,7 +77,13 @@ class FakeChannel:
         **_: object,
     ) -> Any:
         """Like that of grpc.Channel: returns a callable that makes the call, with `future` for the background."""
-        method, answer = self._answers()[path]
+        answers: dict[str, tuple[methods.Method[Any, Any], Callable[[Any], Message]]] = {
+            methods.PREDICT.path: (methods.PREDICT, self._predict),
+            methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
+            methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
+            methods.LIST_MODELS.path: (methods.LIST_MODELS, self._models),
+        }
+        method, answer = answers[path]
 
         def exchange(request: Any, metadata: Sequence[tuple[str, str]]) -> Any:
             received = method.request.FromString(request_serializer(request))
@@ -104,14 +102,6 @@ class FakeChannel:
     @staticmethod
     def _callable(exchange: Callable[..., Any]) -> Any:
         return _FakeCall(exchange)
-
-    def _answers(self) -> dict[str, tuple[methods.Method[Any, Any], Callable[[Any], Message]]]:
-        return {
-            methods.PREDICT.path: (methods.PREDICT, self._predict),
-            methods.GET_MODEL_METADATA.path: (methods.GET_MODEL_METADATA, self._metadata),
-            methods.GET_MODEL_STATUS.path: (methods.GET_MODEL_STATUS, self._status),
-            methods.LIST_MODELS.path: (methods.LIST_MODELS, self._models),
-        }
 
     def _predict(self, request: pb.PredictRequest) -> pb.PredictResponse:
         response = pb.PredictResponse(model_spec=_first_version(request.model_spec))
@@ -133,9 +123,8 @@ class FakeChannel:
         encoded = signatures.signature_def["encoded"]
         encoded.method_name = "tensorflow/serving/predict"
         _declare(encoded.inputs["image_bytes"], pb.DT_STRING, -1)
-        _declare(encoded.outputs["classes"], pb.DT_STRING, -1, len(self.ranking))
-        _declare(encoded.outputs["scores"], pb.DT_FLOAT, -1, len(self.ranking))
-        _declare(encoded.outputs["indices"], pb.DT_INT32, -1, len(self.ranking))
+        for name, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT), ("indices", pb.DT_INT32)):
+            _declare(encoded.outputs[name], dtype, -1, len(self.ranking))
         if self.inputs:
             default = signatures.signature_def[methods.DEFAULT_SIGNATURE]
             default.method_name = encoded.method_name
@@ -146,8 +135,7 @@ class FakeChannel:
                     _declare(infos[name], tensor.dtype, *([-1, *sizes[1:]] if sizes else []))
         response = pb.GetModelMetadataResponse(model_spec=_first_version(request.model_spec))
         packed = response.metadata["signature_def"]
-        packed.type_url = methods.SIGNATURE_DEF_MAP_URL
-        packed.value = signatures.SerializeToString()
+        packed.type_url, packed.value = methods.SIGNATURE_DEF_MAP_URL, signatures.SerializeToString()
         return response
 
     def _status(self, request: pb.GetModelStatusRequest) -> pb.GetModelStatusResponse:
@@ -191,9 +179,7 @@ class _FakeCall:
 
 
 def _first_version(asked: pb.ModelSpec) -> pb.ModelSpec:
-    spec = pb.ModelSpec(name=asked.name, signature_name=asked.signature_name)
-    spec.version.value = 1
-    return spec
+    return pb.ModelSpec(name=asked.name, signature_name=asked.signature_name, version={"value": 1})
 
 
 def _declare(info: pb.TensorInfo, dtype: pb.DataType, *sizes: int) -> None:

@@ -16,9 +16,6 @@ from keraslight_serving.server.workers.supervisor import Supervisor
 
 logger = logging.getLogger("keraslight_serving.server")
 
-# TensorFlow Serving's `return -1`.
-FAILED = 255
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a server until SIGTERM or SIGINT. Returns the exit code: 0, or 255 for a server that can't start.
@@ -38,7 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = ModelServer(**vars(settings)) if process.workers == 1 else Supervisor(process.workers, settings)
         server.start()
     except (StartError, ValueError) as error:
-        return _fail(error)
+        # In the log and on stdout, where TensorFlow Serving writes it.
+        text = f"INVALID_ARGUMENT: {error}" if isinstance(error, ValueError) else str(error).removeprefix("Error: ")
+        logger.error("Failed to start server. Error: %s", text)
+        _say(f"Failed to start server. Error: {text}")
+        return 255  # TensorFlow Serving's `return -1`
     ready = f"{', '.join(sorted(server.repository.models))}: listening on {server.address}"
     if settings.rest_api_port is not None:
         ready += f" and {server.rest_address}"
@@ -46,27 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     _say(ready)
     signals.wait()
     logger.info("Stopping")
-    _stop(server, process.grace_seconds)
-    return 0
-
-
-def _stop(server: ModelServer | Supervisor, grace: float) -> None:
-    """Drains the server. Ends the process if a model is still running: it can't be stopped, and Python would wait."""
-    stopping = threading.Thread(target=server.stop, args=(grace,), daemon=True)
+    stopping = threading.Thread(target=server.stop, args=(process.grace_seconds,), daemon=True)
     stopping.start()
-    stopping.join(grace + 2)
-    if stopping.is_alive():
+    stopping.join(process.grace_seconds + 2)
+    if stopping.is_alive():  # a model that is still running can't be stopped, and Python would wait for it
         logger.warning("Grace period expired with requests still running; exiting")
         logging.shutdown()
         os._exit(0)
-
-
-def _fail(error: Exception) -> int:
-    """Reports an error in the log and on stdout, where TensorFlow Serving writes it."""
-    text = f"INVALID_ARGUMENT: {error}" if isinstance(error, ValueError) else str(error).removeprefix("Error: ")
-    logger.error("Failed to start server. Error: %s", text)
-    _say(f"Failed to start server. Error: {text}")
-    return FAILED
+    return 0
 
 
 def _say(line: str) -> None:

@@ -40,6 +40,7 @@ EPILOG = (
     "TensorFlow Serving flags that are not listed here are accepted, but ignored with a warning that gives the reason."
 )
 
+_NO_ALTS = "ALTS is specific to Google Cloud; without --ssl_config_file, connections are NOT encrypted"
 _NO_GPU = "models run on the CPU"
 _NO_TENSORFLOW_POOL = "TensorFlow uses all CPUs; --num_threads is for LiteRT"
 _INTERPRETERS = "--num_interpreters sets their number"
@@ -66,26 +67,17 @@ IGNORED: dict[str, tuple[type, str]] = {
     "tensorflow_session_config_file": (str, _PLATFORM),
     "tensorflow_session_parallelism": (int, _NO_TENSORFLOW_POOL),
     "thread_pool_factory_config_file": (str, _NO_TENSORFLOW_POOL),
-    "use_alts_credentials": (
-        bool,
-        "ALTS is specific to Google Cloud; without --ssl_config_file, connections are NOT encrypted",
-    ),
+    "use_alts_credentials": (bool, _NO_ALTS),
     "xla_cpu_compilation_enabled": (bool, "graphs run as they were saved"),
     "xla_gpu_compilation_enabled": (bool, _NO_GPU),
 }
 
-_METAVARS = {int: "N", float: "X", str: "TEXT"}
-
 
 def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
-    """Parses a command line and warns of what is ignored.
+    """Returns the flags of a command line (None for this process's) by name, and warns of what is ignored.
 
-    Args:
-        argv: Arguments; None for those of this process.
-
-    Returns:
-        The given flags, by name. An empty text and `rest_api_port` 0 count as not given. With a `model_config_file`, so
-        do `model_name` and `model_base_path`, as in TensorFlow Serving.
+    An empty text and `rest_api_port` 0 count as not given. With a `model_config_file`, so do `model_name` and
+    `model_base_path`, as in TensorFlow Serving.
 
     Raises:
         SystemExit: 255 after an error and the usage text; 0 after `--help` and `--version`.
@@ -104,11 +96,10 @@ def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
         logger.warning("unknown argument: %s (ignored%s)", argument, hint)
     for name in given.keys() & IGNORED.keys():
         logger.warning("--%s is ignored: %s", name, IGNORED[name][1])
-    alts = given.get("use_alts_credentials", False)
     found = {name: value for name, value in given.items() if name not in IGNORED and value != ""}
     if found.get("rest_api_port") == 0:
         del found["rest_api_port"]
-    if alts and "ssl_config_file" in found:
+    if given.get("use_alts_credentials") and "ssl_config_file" in found:
         raise ValueError("Either use_alts_credentials must be false or ssl_config_file must be empty.")
     if "model_config_file" in found:
         found.pop("model_name", None)
@@ -120,9 +111,8 @@ def parse_flags(argv: Sequence[str] | None) -> dict[str, Any]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """As argparse's, with TensorFlow Serving's exit code."""
         self.print_usage(sys.stderr)
-        self.exit(255, f"{self.prog}: error: {message}\n")
+        self.exit(255, f"{self.prog}: error: {message}\n")  # TensorFlow Serving's exit code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +130,8 @@ def _parser() -> argparse.ArgumentParser:
         for flag in flags(title):
             text = flag.help
             if flag.default is not None:
-                text = f"{text.removesuffix('.')} (default: {_shown(flag.default)})"
+                default = str(flag.default).lower() if flag.type is bool else flag.default
+                text = f"{text.removesuffix('.')} (default: {default})"
             _add(group, flag.name, flag.type, text)
     for name, (kind, _) in IGNORED.items():
         _add(parser, name, kind, argparse.SUPPRESS)
@@ -151,14 +142,10 @@ def _add(parser: argparse._ActionsContainer, name: str, kind: type, text: str) -
     if kind is bool:
         parser.add_argument(f"--{name}", type=_boolean, nargs="?", const=True, metavar="true|false", help=text)
     else:
-        parser.add_argument(f"--{name}", type=kind, metavar=_METAVARS[kind], help=text)
+        parser.add_argument(f"--{name}", type=kind, metavar={int: "N", float: "X", str: "TEXT"}[kind], help=text)
 
 
 def _boolean(text: str) -> bool:
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"must be true or false. Received: {text!r}")
     return text == "true"
-
-
-def _shown(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

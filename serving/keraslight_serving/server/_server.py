@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("keraslight_serving.server")
 
-NOTICE_SECONDS = 0.1
-# The names of TensorFlow Serving itself in health checks; it has none for models.
-_SERVICES = ("ModelService", "PredictionService")
-_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-
 
 class ModelServer:
     """Serves the newest version of one model, or a repository of models, over gRPC and optionally REST.
@@ -128,7 +123,7 @@ class ModelServer:
         metrics_path = path_of(settings.monitoring_config_file) if settings.monitoring_config_file else None
         if metrics_path and settings.rest_api_port is None:
             logger.warning("Metrics are published on the REST port: set `rest_api_port`, too")
-        if tokens and not credentials and settings.host not in _LOOPBACK:
+        if tokens and not credentials and settings.host not in ("127.0.0.1", "localhost", "[::1]"):
             logger.warning("Tokens travel without encryption to %s: set `ssl_config_file`, too", settings.host)
         server = make_server(
             Messages(self._service, tensor_content=settings.enable_serialization_as_tensor_content),
@@ -139,15 +134,13 @@ class ModelServer:
         if settings.rest_api_port is not None:
             self._rest = self._make_rest(settings.rest_api_port, tokens, metrics_path)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        for service in ("", *_SERVICES):
+        for service in ("", "ModelService", "PredictionService"):  # as in TensorFlow Serving
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
-        targets = [f"{settings.host}:{settings.port}"]
-        if settings.grpc_socket_path:
-            targets.append(f"unix:{os.fspath(settings.grpc_socket_path)}")
+        unix = [f"unix:{os.fspath(settings.grpc_socket_path)}"] if settings.grpc_socket_path else []
         self.metrics.start()
         self._repository.start()
         try:
-            port = listen(server, targets, credentials)[0]
+            port = listen(server, [f"{settings.host}:{settings.port}", *unix], credentials)[0]
             if self._rest is not None:
                 self._rest.start()
         except BaseException:
@@ -194,15 +187,13 @@ class ModelServer:
         self._health.enter_graceful_shutdown()  # before the port closes, so that load balancers send no more requests
         self._service.close()
         if grace:
-            # During its shutdown, gRPC answers new calls with CANCELLED, which clients don't retry. So they get
-            # UNAVAILABLE from us first.
-            time.sleep(min(grace, NOTICE_SECONDS))
+            # A gRPC server shutting down answers CANCELLED, which clients don't retry; so we answer UNAVAILABLE first.
+            time.sleep(min(grace, 0.1))
         stopped = self._server.stop(grace)
         if self._rest is not None:
             self._rest.stop(grace)
         stopped.wait()
-        self._server = None
-        self._port = None
+        self._server = self._port = None
         self._release()
 
     def _report_health(self, model: str, serving: bool) -> None:
@@ -227,12 +218,7 @@ def make_repository(
     load: Callable[[str, Path, bool], LoadedVersion],
     on_serving: Callable[[str, bool], None] = lambda name, serving: None,
 ) -> Any:
-    """Makes the repository of the models that the settings name.
-
-    Args:
-        settings: The server's settings.
-        load: See `LoadPolicy.load`.
-        on_serving: See `LoadPolicy.on_serving`.
+    """Makes the repository of the models that the settings name; `load` and `on_serving` are those of `LoadPolicy`.
 
     Raises:
         StartError: The model config file can't be read.

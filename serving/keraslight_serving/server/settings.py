@@ -33,25 +33,15 @@ GRPC_PORT = 8500  # of a server process; a `ModelServer` in a program or test pi
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting besides its name, type and default.
+    """What is known of a setting besides its name, type and default."""
 
-    Attributes:
-        help: Description, for `--help` and the documentation.
-        details: Further sentences for the documentation.
-        group: `TENSORFLOW_SERVING`, `OURS`, or None for a setting without a flag.
-        flag_default: Default shown in `--help` where it differs from the keyword's.
-        minimum: Smallest allowed number.
-        maximum: Largest allowed number.
-        choices: Allowed texts; any if empty.
-    """
-
-    help: str
-    details: str = ""
-    group: str | None = TENSORFLOW_SERVING
-    flag_default: int | str | None = None
+    help: str  # for `--help` and the documentation
+    details: str = ""  # further sentences for the documentation
+    group: str | None = TENSORFLOW_SERVING  # or OURS; None for a setting without a flag
+    flag_default: int | str | None = None  # shown in `--help` where it differs from the keyword's
     minimum: int | None = None
     maximum: int | None = None
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # allowed texts; any if empty
 
     def check(self, name: str, value: Any) -> None:
         """Raises ValueError for a value that is out of range or not a choice; None is always allowed."""
@@ -77,170 +67,108 @@ class Settings:
         ValueError: A number is out of range, a choice is unknown, or settings contradict each other.
     """
 
+    # fmt: off
     model_name: str = _setting("default", "Model name that clients request.")
     model_base_path: StrPath | None = _setting(None, "Folder that contains the version folders.")
     _: KW_ONLY
     model_config_file: StrPath | None = _setting(
-        None,
-        "Text proto ModelServerConfig that lists several models, instead of model_name and model_base_path.",
-        "It also selects versions and assigns labels to them.",
-    )
+        None, "Text proto ModelServerConfig that lists several models, instead of model_name and model_base_path.",
+        "It also selects versions and assigns labels to them.")
     model_config_file_poll_wait_seconds: float = _setting(
-        0, "Seconds between two reads of the model config file; 0 reads it only at startup."
-    )
+        0, "Seconds between two reads of the model config file; 0 reads it only at startup.")
     allow_version_labels_for_unavailable_models: bool = _setting(
-        False,
-        "Allow reload requests to assign new labels to versions that aren't loaded.",
-        "The model config file may always do so: a label moves once its version is loaded.",
-    )
+        False, "Allow reload requests to assign new labels to versions that aren't loaded.",
+        "The model config file may always do so: a label moves once its version is loaded.")
     host: str = _setting(
-        "127.0.0.1",
-        "Address to listen on; 0.0.0.0 for all of this machine's.",
-        "Only this machine can reach the default address.",
-        group=OURS,
-    )
+        "127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine's.",
+        "Only this machine can reach the default address.", group=OURS)
     port: int = _setting(0, "gRPC port; 0 picks a free one.", flag_default=GRPC_PORT, minimum=0, maximum=65535)
     file_system_poll_wait_seconds: float = _setting(
-        1, "Seconds between two scans for new versions; 0 scans only at startup."
-    )
+        1, "Seconds between two scans for new versions; 0 scans only at startup.")
     max_num_load_retries: int = _setting(
-        5, "Number of retries for a version that fails to load, as long as its files don't change."
-    )
+        5, "Number of retries for a version that fails to load, as long as its files don't change.")
     load_retry_interval_micros: int = _setting(
-        60_000_000, "Microseconds before the first of these retries; each later pause is twice as long."
-    )
+        60_000_000, "Microseconds before the first of these retries; each later pause is twice as long.")
     num_threads: int | None = _setting(
-        None,
-        "CPU threads per LiteRT interpreter; 1 gives the most requests per second.",
+        None, "CPU threads per LiteRT interpreter; 1 gives the most requests per second.",
         "By default half of the CPUs, 1 to 4. More threads shorten a single request on an idle machine; 1 also suffers "
-        "least from busy neighbors.",
-        group=OURS,
-        flag_default="half the CPUs, 1 to 4",
-        minimum=1,
-    )
+        "least from busy neighbors.", group=OURS, flag_default="half the CPUs, 1 to 4", minimum=1)
     num_interpreters: int | None = _setting(
-        None,
-        "Number of LiteRT interpreters, which is the number of requests that run at once.",
-        "By default as many as have one CPU per thread.",
-        group=OURS,
-        flag_default="CPUs / num_threads",
-        minimum=1,
-    )
+        None, "Number of LiteRT interpreters, which is the number of requests that run at once.",
+        "By default as many as have one CPU per thread.", group=OURS, flag_default="CPUs / num_threads", minimum=1)
     load_saved_model: bool = _setting(
-        False,
-        "Load the SavedModel together with its version, not on the first request that needs it.",
+        False, "Load the SavedModel together with its version, not on the first request that needs it.",
         "That request then doesn't wait for TensorFlow's import. A server that only runs `model.tflite` needs less "
-        "memory without this setting.",
-        group=OURS,
-    )
+        "memory without this setting.", group=OURS)
     grpc_max_threads: int | None = _setting(
         None, "Maximum number of gRPC requests processed at once; others wait. Derived from the CPUs if not given.",
-        minimum=1,
-    )  # fmt: skip
+        minimum=1)
     grpc_socket_path: StrPath | None = _setting(None, "UNIX socket on which to listen for gRPC as well.")
     grpc_channel_arguments: str | None = _setting(
-        None,
-        "gRPC channel arguments, as key=value,key=value.",
+        None, "gRPC channel arguments, as key=value,key=value.",
         "Example: `grpc.max_receive_message_length=4194304` (bytes; 2 GiB by default). Clients that open calls and "
         "never send their request occupy one thread per call; `grpc.max_connection_age_ms=...` together with "
-        "`grpc.max_connection_age_grace_ms=...` closes old connections, and other clients reconnect transparently.",
-    )
+        "`grpc.max_connection_age_grace_ms=...` closes old connections, and other clients reconnect transparently.")
     ssl_config_file: StrPath | None = _setting(
-        None,
-        "Text proto SSLConfig with the server's key and certificate and the CA of its clients.",
-        "See `rpc.security.ssl_credentials`. Connections are not encrypted without it.",
-    )
+        None, "Text proto SSLConfig with the server's key and certificate and the CA of its clients.",
+        "See `rpc.security.ssl_credentials`. Connections are not encrypted without it.")
     auth_token_file: StrPath | None = _setting(
-        None,
-        "File with one token per line; requests without one of them are rejected.",
-        "Clients send a token as `authorization: Bearer ...`. Health checks need none.",
-        group=OURS,
-    )
+        None, "File with one token per line; requests without one of them are rejected.",
+        "Clients send a token as `authorization: Bearer ...`. Health checks need none.", group=OURS)
     monitoring_config_file: StrPath | None = _setting(
-        None,
-        "Text proto MonitoringConfig that publishes Prometheus metrics on the REST port.",
-        "See `telemetry.metrics.path_of`.",
-    )
+        None, "Text proto MonitoringConfig that publishes Prometheus metrics on the REST port.",
+        "See `telemetry.metrics.path_of`.")
     metrics_directory: StrPath | None = _setting(
-        None, "Directory through which several server processes share their metrics, to publish the sum.", group=None
-    )
+        None, "Directory through which several server processes share their metrics, to publish the sum.", group=None)
     log_format: str | None = _setting(
-        None,
-        "Log format, text or json.",
+        None, "Log format, text or json.",
         "Sends the log to stderr. Without `log_format` and `log_level`, it goes where the program sends it.",
-        group=OURS,
-        flag_default="text",
-        choices=FORMATS,
-    )
+        group=OURS, flag_default="text", choices=FORMATS)
     log_level: str | None = _setting(
         None, "Lowest level to log: debug (one line per request), info, warning or error.",
-        group=OURS, flag_default="info", choices=LEVELS,
-    )  # fmt: skip
+        group=OURS, flag_default="info", choices=LEVELS)
     enable_signature_method_name_check: bool = _setting(
-        False,
-        "Answer Classify and Regress only with signatures whose method_name is made for them.",
-        "Signatures saved by TensorFlow 2 have other method names.",
-    )
+        False, "Answer Classify and Regress only with signatures whose method_name is made for them.",
+        "Signatures saved by TensorFlow 2 have other method names.")
     enable_serialization_as_tensor_content: bool = _setting(
-        False,
-        "Answer Predict with tensor_content instead of lists such as float_val.",
-        "It is faster to parse, but old clients expect lists.",
-    )
+        False, "Answer Predict with tensor_content instead of lists such as float_val.",
+        "It is faster to parse, but old clients expect lists.")
     make_repository: Callable[..., Any] = _setting(
-        Repository, "Called instead of Repository; for the workers of a server.", group=None
-    )
+        Repository, "Called instead of Repository; for the workers of a server.", group=None)
     shared_port: bool = _setting(
-        False, "Whether other processes listen on the same port; for the workers of a server.", group=None
-    )
+        False, "Whether other processes listen on the same port; for the workers of a server.", group=None)
     rest_api_port: int | None = _setting(
-        None,
-        "Port of the REST API; --rest_api_port=0 disables it.",
-        "As a keyword, None disables it and 0 picks a free port.",
-        flag_default=0,
-        minimum=0,
-        maximum=65535,
-    )
+        None, "Port of the REST API; --rest_api_port=0 disables it.",
+        "As a keyword, None disables it and 0 picks a free port.", flag_default=0, minimum=0, maximum=65535)
     rest_api_timeout_in_ms: int = _setting(
-        30_000, "Time limit of a REST request, in milliseconds; 0 for none.", minimum=0
-    )
+        30_000, "Time limit of a REST request, in milliseconds; 0 for none.", minimum=0)
     rest_api_num_threads: int | None = _setting(
-        None, "Maximum number of REST requests processed at once. Derived from the CPUs if not given.", minimum=1
-    )
+        None, "Maximum number of REST requests processed at once. Derived from the CPUs if not given.", minimum=1)
     rest_api_enable_cors_support: bool = _setting(False, "Allow web pages of other origins to use the REST API.")
     engine: str = _setting(
-        "auto",
-        "Engine that runs the signatures: auto, litert or tensorflow.",
+        "auto", "Engine that runs the signatures: auto, litert or tensorflow.",
         "`auto` runs what it can in LiteRT and the rest in TensorFlow. `litert` only serves signatures that don't need "
         "TensorFlow. `tensorflow` runs everything in the SavedModel, as TensorFlow Serving does.",
-        group=OURS,
-        choices=ENGINES,
-    )
+        group=OURS, choices=ENGINES)
     enable_batching: bool = _setting(
-        False,
-        "Join concurrent requests into batches.",
+        False, "Join concurrent requests into batches.",
         "It pays off where a batch costs less than its rows one by one, as in TensorFlow. With LiteRT on a CPU, both "
-        "cost the same.",
-    )
+        "cost the same.")
     batching_parameters_file: StrPath | None = _setting(
-        None, "Text proto BatchingParameters, for enable_batching.", "TensorFlow Serving's defaults fill the gaps."
-    )
+        None, "Text proto BatchingParameters, for enable_batching.", "TensorFlow Serving's defaults fill the gaps.")
     enable_per_model_batching_parameters: bool = _setting(
-        False,
-        "Read the batching parameters of each version from batching_params.pbtxt in its folder.",
+        False, "Read the batching parameters of each version from batching_params.pbtxt in its folder.",
         "Versions without that file are not batched. The number of threads is still that of "
-        "`batching_parameters_file`.",
-    )
+        "`batching_parameters_file`.")
     enable_model_warmup: bool = _setting(
-        True, "Replay assets.extra/tf_serving_warmup_requests before a version is served."
-    )
+        True, "Replay assets.extra/tf_serving_warmup_requests before a version is served.")
     num_request_iterations_for_warmup: int = _setting(1, "Number of times each warmup request is replayed.", minimum=1)
+    # fmt: on
 
     def __post_init__(self) -> None:
         if (self.model_base_path is None) == (self.model_config_file is None):
-            raise ValueError(
-                "Either `model_base_path` or `model_config_file` must be given. "
-                f"Received: {self.model_base_path!r} and {self.model_config_file!r}"
-            )
+            rule = "Either `model_base_path` or `model_config_file` must be given."
+            raise ValueError(f"{rule} Received: {self.model_base_path!r} and {self.model_config_file!r}")
         if not self.model_name:
             raise ValueError("`model_name` must not be empty. Received: ''")
         _check(self)
@@ -252,11 +180,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """The settings of a server process that are not its `ModelServer`'s.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
+    """The settings of a server process that are not its `ModelServer`'s. Raises ValueError, as `Settings`."""
 
     version: bool = _setting(False, "Show the version and exit.")
     workers: int = _setting(1, "Processes that share the port, for machines with many cores.", group=OURS, minimum=1)
@@ -272,18 +196,11 @@ def _check(settings: Settings | ProcessSettings) -> None:
 
 
 class Flag(typing.NamedTuple):
-    """A setting as a flag of the command line.
-
-    Attributes:
-        name: Name of the flag and of the setting.
-        type: Type of its value: bool, int, float or str.
-        default: Default shown in `--help`; None for none.
-        help: Description.
-    """
+    """A setting as a flag of the command line."""
 
     name: str
-    type: type
-    default: Any
+    type: type  # bool, int, float or str
+    default: Any  # shown in `--help`; None for none
     help: str
 
 
@@ -300,15 +217,6 @@ def flags(group: str) -> list[Flag]:
     return found
 
 
-def documentation() -> str:
-    """The settings of a `ModelServer`, as the `Args:` of its docstring."""
-    lines = ["Args:"]
-    for field in dataclasses.fields(Settings):
-        setting: Setting = field.metadata["setting"]
-        lines.append(f"    {field.name}: {setting.help} {setting.details}".rstrip())
-    return "\n".join(lines)
-
-
 def takes(
     settings: Callable[P, Settings],
 ) -> Callable[[Callable[[S, Settings], None]], Callable[Concatenate[S, P], None]]:
@@ -322,7 +230,9 @@ def takes(
             init(self, settings(*args, **keywords))
 
         functools.update_wrapper(from_fields, Settings.__init__, assigned=(), updated=())  # for the signature
-        from_fields.__doc__ = documentation()
+        found = ((field.name, field.metadata["setting"]) for field in dataclasses.fields(Settings))
+        lines = (f"    {name}: {setting.help} {setting.details}".rstrip() for name, setting in found)
+        from_fields.__doc__ = "\n".join(["Args:", *lines])
         return from_fields
 
     return decorate

@@ -25,21 +25,12 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 
 class FakeEngine:
-    """An engine that computes with a function.
-
-    Args:
-        function: Takes the inputs and returns the outputs, both by alias.
-        name: Name in metrics.
-
-    Attributes:
-        ran: Names of the signatures that ran, in order.
-        closed: Whether it was closed.
-    """
+    """An engine that computes with a function from inputs to outputs, both by alias."""
 
     def __init__(self, function: Callable[[Arrays], dict[str, NDArray[Any]]], name: str = "fake") -> None:
         self._function = function
-        self.name = name
-        self.ran: list[str] = []
+        self.name = name  # in metrics
+        self.ran: list[str] = []  # names of the signatures that ran, in order
         self.closed = False
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> dict[str, NDArray[Any]]:
@@ -53,18 +44,7 @@ class FakeEngine:
 
 
 class FakeServable:
-    """A loaded version without a network.
-
-    Args:
-        folder: Its version folder, if any.
-
-    Attributes:
-        folder: Its version folder.
-        closed: Whether it was closed.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, the folder contains a file named `broken`.
-    """
+    """A loaded version without a network. Raises INVALID_ARGUMENT if its folder contains a file named `broken`."""
 
     saved_model_loaded = False
 
@@ -78,21 +58,13 @@ class FakeServable:
 
 
 class FakeRepository:
-    """Models whose versions are all loaded and never change.
-
-    Args:
-        models: Versions by model name and number.
-        labels: Versions by model name and label.
-
-    Attributes:
-        reloads: The configurations of all calls of `reload`, which change nothing else.
-    """
+    """Models, by name and version number, whose versions are all loaded and never change; labels by model name."""
 
     def __init__(
         self, models: Mapping[str, Mapping[int, Any]], labels: Mapping[str, Mapping[str, int]] | None = None
     ) -> None:
         self._models, self._labels = models, labels or {}
-        self.reloads: list[Sequence[ModelConfig]] = []
+        self.reloads: list[Sequence[ModelConfig]] = []  # of all calls of `reload`, which change nothing else
 
     @contextmanager
     def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Any]]:
@@ -106,8 +78,9 @@ class FakeRepository:
         return chosen_statuses(spec, self.statuses().get(spec.name, []))
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
+        status, available = pb.ModelVersionStatus, pb.ModelVersionStatus.AVAILABLE
         return {
-            name: [_available(number) for number in sorted(versions, reverse=True)]
+            name: [status(version=n, state=available, status=pb.StatusProto()) for n in sorted(versions, reverse=True)]
             for name, versions in self._models.items()
         }
 
@@ -116,7 +89,3 @@ class FakeRepository:
 
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         self.reloads.append(configs)
-
-
-def _available(number: int) -> pb.ModelVersionStatus:
-    return pb.ModelVersionStatus(version=number, state=pb.ModelVersionStatus.AVAILABLE, status=pb.StatusProto())

@@ -21,35 +21,23 @@ CODE, STUB = (PACKAGES / PROTO.replace(".proto", ending) for ending in ("_pb2.py
 
 
 def generate() -> tuple[str, str]:
-    """The texts of `serving_pb2.py` and `serving_pb2.pyi`.
-
-    Raises:
-        SystemExit: grpcio-tools is missing, or protoc rejects the file.
-    """
+    """The texts of `serving_pb2.py` and `serving_pb2.pyi`."""
     try:
         from grpc_tools import protoc
     except ImportError:
         sys.exit("Generating code needs grpcio-tools: python -m pip install grpcio-tools")
     well_known = importlib.resources.files("grpc_tools") / "_proto"
     with tempfile.TemporaryDirectory() as folder:
-        if protoc.main(
-            ["protoc", f"-I{PACKAGES}", f"-I{well_known}", f"--python_out={folder}", f"--pyi_out={folder}", PROTO]
-        ):
+        outputs = (f"--python_out={folder}", f"--pyi_out={folder}")
+        if protoc.main(["protoc", f"-I{PACKAGES}", f"-I{well_known}", *outputs, PROTO]):
             sys.exit(f"protoc rejected {PROTO}; its message is above.")
         code, stub = (next(Path(folder).rglob(target.name)).read_text() for target in (CODE, STUB))
     major, minor, patch = OLDEST_PROTOBUF
     code = re.sub(r"(Protobuf Python Version: )\S+", rf"\g<1>{major}.{minor}.{patch}", code)
-    code = re.sub(
-        r"(Domain\.PUBLIC,\n)    \d+,\n    \d+,\n    \d+,\n", rf"\1    {major},\n    {minor},\n    {patch},\n", code
-    )
-    return code, stub
-
-
-def main() -> None:
-    """Writes both files."""
-    for target, text in zip((CODE, STUB), generate(), strict=True):
-        target.write_text(text)
+    numbers = rf"\1    {major},\n    {minor},\n    {patch},\n"
+    return re.sub(r"(Domain\.PUBLIC,\n)    \d+,\n    \d+,\n    \d+,\n", numbers, code), stub
 
 
 if __name__ == "__main__":
-    main()
+    for target, text in zip((CODE, STUB), generate(), strict=True):
+        target.write_text(text)

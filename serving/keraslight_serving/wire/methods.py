@@ -16,7 +16,7 @@ Response = TypeVar("Response", bound=Message)
 
 
 class Method(NamedTuple, Generic[Request, Response]):
-    """A unary call: gRPC service, method name, and the classes of its messages."""
+    """A unary call."""
 
     service: str
     name: str

@@ -22,24 +22,17 @@ def write_strings(tensor: pb.TensorProto, items: Iterable[bytes]) -> None:
 
 
 def rows(tensor: pb.TensorProto) -> list[list[Any]]:
-    """The rows of a tensor of shape (images, classes), of dtype string, float32, int32 or int64.
-
-    Raises:
-        ValueError: The shape or dtype is another one, or the number of values doesn't match the shape.
-    """
+    """The rows of a tensor of shape (images, classes), of dtype string, float32, int32 or int64, or a ValueError."""
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     if len(shape) != 2 or min(shape) < 0 or tensor.dtype not in _CODES:
         kind = dtype_name(tensor.dtype)
         raise ValueError(f"A ranking must have the shape (images, classes). Received: {kind} of shape {shape}")
-    count = shape[0] * shape[1]
-    code = _CODES[tensor.dtype]
+    count, code = shape[0] * shape[1], _CODES[tensor.dtype]
     values = getattr(tensor, DTYPES[tensor.dtype].field)[:]
     if code and tensor.tensor_content:
         if len(tensor.tensor_content) != count * struct.calcsize(f"<{code}"):
-            raise ValueError(
-                f"tensor_content must hold {count} values of {dtype_name(tensor.dtype)}. "
-                f"Received: {len(tensor.tensor_content)} bytes"
-            )
+            kind, size = dtype_name(tensor.dtype), len(tensor.tensor_content)
+            raise ValueError(f"tensor_content must hold {count} values of {kind}. Received: {size} bytes")
         values = list(struct.unpack(f"<{count}{code}", tensor.tensor_content))
     elif code and 0 < len(values) < count:
         values += values[-1:] * (count - len(values))  # as in TensorFlow, a short list repeats its last value

@@ -30,11 +30,7 @@ class TensorError(ValueError):
 
 
 def dtype_enum(dtype: DTypeLike) -> pb.DataType:
-    """The DataType of a numpy dtype. Fixed-width strings count as DT_STRING.
-
-    Raises:
-        TensorError: TensorProto has no such type.
-    """
+    """The DataType of a numpy dtype. Fixed-width strings count as DT_STRING."""
     dtype = np.dtype(dtype)
     enum = pb.DT_STRING if dtype.kind in "SU" else _ENUMS.get(dtype.newbyteorder("="))
     if enum is None:
@@ -52,10 +48,6 @@ def to_array(tensor: pb.TensorProto) -> NDArray[Any]:
 
     As in TensorFlow, a list shorter than the shape repeats its last value, an empty list means zeros, and surplus
     values are ignored. Strings become an object array of bytes.
-
-    Raises:
-        TensorError: The dtype is unknown, the shape has unknown or negative sizes or exceeds 2 GiB, or the length of
-            `tensor_content` doesn't match shape and dtype.
     """
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
@@ -87,15 +79,9 @@ def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto |
     """Writes an array, as the list of its dtype (as TensorFlow Serving does) or as raw bytes.
 
     Strings are bytes, or str (written as UTF-8). Arrays of bytes that may end in zeros, such as images, must be object
-    arrays: numpy's fixed-width `S` type drops trailing zeros. Lists of bytes are safe.
+    arrays: numpy's fixed-width `S` type drops trailing zeros. Lists of bytes are safe. Strings are always listed.
 
-    Args:
-        array: Numbers, booleans or strings, of any shape.
-        content: Whether to write raw bytes to `tensor_content` instead of a list. Strings are always listed.
-        into: Empty message to write to, such as one in a request, which saves a copy. Default: a new one.
-
-    Raises:
-        TensorError: TensorProto has no such dtype.
+    `content`: whether to write raw bytes. `into`: empty message to write to, such as one in a request; saves a copy.
     """
     given, array = array, np.asarray(array)
     if array.dtype.kind == "S" and array is not given:
@@ -124,36 +110,28 @@ def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto |
 def _from_content(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if dtype.kind == "O":
         return _strings_from_content(content, count)
-    if len(content) != count * dtype.itemsize:
-        raise TensorError(
-            f"tensor_content must hold {count * dtype.itemsize} bytes, {count} x {dtype}. "
-            f"Received: {len(content)} bytes"
-        )
+    if len(content) != (size := count * dtype.itemsize):
+        raise TensorError(f"tensor_content must hold {size} bytes, {count} x {dtype}. Received: {len(content)} bytes")
     return np.frombuffer(content, dtype.newbyteorder("<"))
 
 
 def _strings_from_content(content: bytes, count: int) -> NDArray[np.object_]:
     """TensorFlow's format: the length of every string as a varint, then all strings end to end."""
     lengths: list[int] = []
-    position = 0
+    position = length = shift = 0
     while len(lengths) < count:
-        length = shift = 0
-        while True:
-            if position == len(content) or shift > 63:
-                raise TensorError(
-                    f"tensor_content must hold {count} strings. Received: {len(content)} bytes that don't"
-                )
-            byte = content[position]
-            position += 1
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                break
-        lengths.append(length)
-    if sum(lengths) != len(content) - position:
-        raise TensorError(
-            f"tensor_content must hold {sum(lengths)} bytes of strings. Received: {len(content) - position} bytes"
-        )
+        if position == len(content) or shift > 63:
+            raise TensorError(f"tensor_content must hold {count} strings. Received: {len(content)} bytes that don't")
+        byte = content[position]
+        position += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            lengths.append(length)
+            length = shift = 0
+    size, left = sum(lengths), len(content) - position
+    if size != left:
+        raise TensorError(f"tensor_content must hold {size} bytes of strings. Received: {left} bytes")
     strings = np.empty(count, object)
     for i, length in enumerate(lengths):
         strings[i] = content[position : position + length]

@@ -10,25 +10,14 @@ from keraslight_serving.server.base.errors import StatusError
 
 
 class Call(NamedTuple):
-    """Who sent a request, and how long they wait for the response.
+    """Who sent a request, and how long they wait. The default is a call that nobody waits for, such as a warmup."""
 
-    The default is a call that nobody waits for, such as a warmup request.
-
-    Attributes:
-        id: Identifies the request in the log.
-        entrypoint: Protocol, `GRPC` or `REST`; empty for none.
-        deadline: Deadline by `time.monotonic()`, in seconds; None for none.
-        is_active: Returns whether the caller still waits.
-        peer: Address of the caller, such as `ipv4:10.0.0.7:51234`.
-        on_run: Called with the engine's name and its seconds whenever an engine has run for this call.
-    """
-
-    id: str = ""
-    entrypoint: str = ""
-    deadline: float | None = None
-    is_active: Callable[[], bool] = lambda: True
-    peer: str = ""
-    on_run: Callable[[str, float], None] = lambda engine, seconds: None
+    id: str = ""  # identifies the request in the log
+    entrypoint: str = ""  # protocol, `GRPC` or `REST`; empty for none
+    deadline: float | None = None  # in seconds, by `time.monotonic()`
+    is_active: Callable[[], bool] = lambda: True  # whether the caller still waits
+    peer: str = ""  # address of the caller, such as `ipv4:10.0.0.7:51234`
+    on_run: Callable[[str, float], None] = lambda engine, seconds: None  # called after each run of an engine
 
     def check(self) -> None:
         """Raises a StatusError if a response would reach nobody, so that no work is wasted on it."""

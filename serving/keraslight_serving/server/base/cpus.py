@@ -9,12 +9,6 @@ def available_cpus() -> int:
 
 
 def share_cpus(cpus: int, threads: int | None = None, interpreters: int | None = None) -> tuple[int, int]:
-    """Returns the number of threads per interpreter, and the number of interpreters.
-
-    Args:
-        cpus: Number of CPUs to share, at least 1.
-        threads: Threads per interpreter; by default half of the CPUs, 1 to 4.
-        interpreters: Number of interpreters; by default as many as have one CPU per thread.
-    """
+    """Returns threads per interpreter (default: half of `cpus`, 1 to 4), interpreters (default: a CPU per thread)."""
     threads = threads or min(max(cpus // 2, 1), 4)
     return threads, interpreters or max(1, cpus // threads)

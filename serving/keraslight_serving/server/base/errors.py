@@ -1,8 +1,4 @@
-"""The errors of a server.
-
-StatusError   one request fails, with a gRPC status code and a text
-StartError    the server can't start
-"""
+"""The errors of a server."""
 
 import grpc
 
@@ -11,17 +7,11 @@ CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Status
 
 
 class StatusError(Exception):
-    """A request fails.
-
-    Attributes:
-        code: gRPC status code.
-        text: Text for the caller.
-    """
+    """A request fails, with a gRPC status code and a text for the caller."""
 
     def __init__(self, code: grpc.StatusCode, text: str) -> None:
         super().__init__(text)
-        self.code = code
-        self.text = text
+        self.code, self.text = code, text
 
     def __reduce__(self) -> tuple[type["StatusError"], tuple[grpc.StatusCode, str]]:  # pickled between processes
         return StatusError, (self.code, self.text)

@@ -13,22 +13,11 @@ M = TypeVar("M", bound=Message)
 
 
 def read_text_proto(flag: str, path: str | os.PathLike[str], message: M) -> M:
-    """Fills a message from a file, and returns it.
-
-    Args:
-        flag: Name of the flag that gave the path, for the error text.
-        path: File to read.
-        message: Empty message of the file's type.
-
-    Raises:
-        StartError: The file can't be read or parsed.
-    """
+    """Fills an empty message from the file that a flag names, and returns it. Raises StartError if that fails."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"`{flag}` must be a readable text file. Received: {path}, {error}") from error
-    try:
-        return text_format.Parse(text, message)
     except text_format.ParseError as error:
         raise StartError(
             f"Error: INVALID_ARGUMENT: Invalid protobuf file: '{path}'\n"

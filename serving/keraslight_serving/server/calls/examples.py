@@ -26,15 +26,10 @@ class Examples(NamedTuple):
     context: bytes | None = None
 
     def joined(self) -> NDArray[np.object_]:
-        """Returns an array of shape (examples,). Protobuf merges the context with the example appended to it.
-
-        Raises:
-            StatusError: INVALID_ARGUMENT: there are no examples.
-        """
+        """Returns an array of shape (examples,). Protobuf merges the context with the example appended to it."""
         if not self.serialized:
             raise invalid("Input is empty.")
-        context = self.context or b""
-        return np.array([context + example for example in self.serialized], object)
+        return np.array([(self.context or b"") + example for example in self.serialized], object)
 
 
 class Classes(NamedTuple):
@@ -52,19 +47,12 @@ class Task(NamedTuple):
 
 
 def classify(servable: Servable, name: str, examples: Examples, call: Call) -> Classes:
-    """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes).
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
-    """
-    signature = _find(servable, name)
-    _check_classification(signature)
+    """Runs a signature `inputs` -> `classes` (strings), `scores` (floats) or both, each (examples, classes)."""
+    signature = _find(servable, name, CLASSIFY)
     aliases = [alias for alias in ("classes", "scores") if alias in signature.outputs]
     rows, outputs = _run(servable, name, examples, aliases, call)
-    for alias, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT)):
-        if alias not in outputs:
-            continue
-        array = outputs[alias]
+    for alias, array in outputs.items():
+        dtype = pb.DT_STRING if alias == "classes" else pb.DT_FLOAT
         if array.ndim != 2:
             raise invalid(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array.shape)}")
         if dtype_enum(array.dtype) != dtype:
@@ -82,22 +70,13 @@ def classify(servable: Servable, name: str, examples: Examples, call: Call) -> C
 
 
 def regress(servable: Servable, name: str, examples: Examples, call: Call) -> NDArray[np.float32]:
-    """Runs a signature `inputs` -> `outputs`, floats of shape (examples,) or (examples, 1).
-
-    Returns:
-        Values of shape (examples,).
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, with TensorFlow Serving's texts.
-    """
-    _check_regression(_find(servable, name))
+    """Runs a signature `inputs` -> `outputs`, floats of shape (examples,) or (examples, 1). Returns (examples,)."""
+    _find(servable, name, REGRESS)
     rows, outputs = _run(servable, name, examples, ["outputs"], call)
     array = outputs["outputs"]
     if array.ndim != 1 and (array.ndim != 2 or array.shape[1] != 1):
-        raise invalid(
-            "Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got "
-            f"{shape_text(array.shape)}"
-        )
+        shape = shape_text(array.shape)
+        raise invalid(f"Expected output Tensor shape to be either [batch_size] or [batch_size, 1] but got {shape}")
     if len(array) != rows:
         raise invalid(f"Input batch size did not match output batch size: {rows} vs. {len(array)}")
     if array.dtype != np.float32:
@@ -106,11 +85,7 @@ def regress(servable: Servable, name: str, examples: Examples, call: Call) -> ND
 
 
 def check_tasks(tasks: Sequence[Task], servable: Servable) -> dict[str, str]:
-    """Returns the `method_name` of each task by its signature.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, or UNIMPLEMENTED for another method.
-    """
+    """Returns the `method_name` of each task by its signature. Raises UNIMPLEMENTED for another method."""
     found: dict[str, str] = {}
     for spec, method in tasks:
         if not spec.name:
@@ -123,45 +98,38 @@ def check_tasks(tasks: Sequence[Task], servable: Servable) -> dict[str, str]:
         signature = servable.signatures.get(name)
         if signature is None:
             raise invalid(f"Requested signature not found in model graph: {name}")
-        if method == CLASSIFY:
-            _check_classification(signature)
-        elif method == REGRESS:
-            _check_regression(signature)
-        else:
+        if method not in (CLASSIFY, REGRESS):
             raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Unsupported signature method_name: {method}")
+        _check(signature, method)
         found[name] = method
     return found
 
 
-def _find(servable: Servable, name: str) -> Signature:
+def _find(servable: Servable, name: str, method: str) -> Signature:
     signature = servable.signatures.get(name)
     if signature is None:
         raise invalid(f"No signature was found with the name: {name}")
+    _check(signature, method)
     return signature
 
 
-def _check_classification(signature: Signature) -> None:
+def _check(signature: Signature, method: str) -> None:
+    found = len(signature.outputs)
     if len(signature.inputs) != 1:
         raise invalid("Expected one input Tensor.")
-    if len(signature.outputs) not in (1, 2):
-        raise invalid(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+    if method == CLASSIFY and found not in (1, 2):
+        raise invalid(f"Expected one or two output Tensors, found {found}")
+    if method == REGRESS and found != 1:
+        raise invalid(f"Expected one output Tensor, found {found}")
     if "inputs" not in signature.inputs:
-        raise invalid(f"No classification inputs found in SignatureDef: {signature.definition}")
-    if not {"classes", "scores"} & signature.outputs.keys():
+        kind = "classification" if method == CLASSIFY else "regression"
+        raise invalid(f"No {kind} inputs found in SignatureDef: {signature.definition}")
+    if method == CLASSIFY and not {"classes", "scores"} & signature.outputs.keys():
         raise invalid(
             'Expected classification signature outputs to contain at least one of "classes" or "scores". '
             f"Signature was: {signature.definition}"
         )
-
-
-def _check_regression(signature: Signature) -> None:
-    if len(signature.inputs) != 1:
-        raise invalid("Expected one input Tensor.")
-    if len(signature.outputs) != 1:
-        raise invalid(f"Expected one output Tensor, found {len(signature.outputs)}")
-    if "inputs" not in signature.inputs:
-        raise invalid(f"No regression inputs found in SignatureDef: {signature.definition}")
-    if "outputs" not in signature.outputs:
+    if method == REGRESS and "outputs" not in signature.outputs:
         raise invalid(f"No regression outputs found in SignatureDef: {signature.definition}")
 
 

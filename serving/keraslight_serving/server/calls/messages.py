@@ -25,14 +25,9 @@ AnyMethod = methods.Method[Any, Any]
 
 
 class Messages:
-    """A service that takes and returns messages.
+    """A service that takes and returns messages. `calls` has the handler of each method, for a request being observed.
 
-    Args:
-        service: Service that takes and returns arrays.
-        tensor_content: Whether Predict returns raw bytes (`tensor_content`) instead of the lists of the dtypes.
-
-    Attributes:
-        calls: Handler of each method, for a request that is being observed.
+    `tensor_content`: whether Predict returns raw bytes instead of the lists of the dtypes.
     """
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
@@ -49,11 +44,7 @@ class Messages:
         }
 
     def answer(self, method: AnyMethod, request: Any, call: Call) -> Message:
-        """Answers a request of one of the methods; the service's observer counts and logs it.
-
-        Raises:
-            StatusError: The request failed.
-        """
+        """Answers a request of one of the methods, or raises StatusError; the service's observer counts and logs it."""
         sent = request.tasks[0] if method is methods.MULTI_INFERENCE and request.tasks else request
         spec = getattr(sent, "model_spec", None)  # some methods have none
         asked = ModelSpec() if spec is None else read_spec(spec)
@@ -106,7 +97,7 @@ class Messages:
         return response
 
     def _get_model_status(self, request: pb.GetModelStatusRequest, seen: Observed) -> pb.GetModelStatusResponse:
-        return pb.GetModelStatusResponse(model_version_status=self._service.status(seen.spec))
+        return pb.GetModelStatusResponse(model_version_status=self._service.models.status(seen.spec))
 
     def _reload_config(self, request: pb.ReloadConfigRequest, seen: Observed) -> pb.ReloadConfigResponse:
         if request.config.WhichOneof("config") != "model_config_list":
@@ -114,21 +105,17 @@ class Messages:
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. "
                 "Only ModelConfigList is currently supported"
             )
-        self._service.reload(model_configs(request.config.model_config_list), seen.call)
+        self._service.models.reload(model_configs(request.config.model_config_list), seen.call)
         return pb.ReloadConfigResponse(status=pb.StatusProto())
 
     def _list_models(self, request: pb.ListModelsRequest, seen: Observed) -> pb.ListModelsResponse:
-        models = sorted(self._service.statuses().items())
-        return pb.ListModelsResponse(
-            model=[pb.ListModelsResponse.Model(name=name, model_version_status=found) for name, found in models]
-        )
-
-
-# ---------------------------------------------------------------- messages -> arrays
+        response = pb.ListModelsResponse()
+        for name, found in sorted(self._service.models.statuses().items()):
+            response.model.add(name=name, model_version_status=found)
+        return response
 
 
 def read_spec(message: pb.ModelSpec) -> ModelSpec:
-    """Reads a ModelSpec."""
     choice = message.WhichOneof("version_choice")
     return ModelSpec(
         message.name,
@@ -139,11 +126,7 @@ def read_spec(message: pb.ModelSpec) -> ModelSpec:
 
 
 def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> Outputs:
-    """Reads the inputs of a Predict request; those that are not sent come from the signature's defaults.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT, in TensorFlow Serving's order and with its texts.
-    """
+    """Reads a Predict request's inputs, or their signature's defaults. The order of errors is TensorFlow Serving's."""
     sent, declared, defaults = set(tensors), signature.inputs.keys(), signature.definition.defaults
     if len(sent) > len(declared) or (len(sent) < len(declared) and not defaults):
         raise invalid(
@@ -153,18 +136,14 @@ def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> 
         )
     arrays = {}
     for alias in declared:
-        if alias in sent:
-            tensor = tensors[alias]
-        elif alias in defaults:
-            tensor = defaults[alias]
-        else:
+        if alias not in sent and alias not in defaults:
             raise invalid(
                 f"Signature input alias: {alias}(feed name: {signature.definition.inputs[alias].name}) not found in "
                 f"request and no default value provided. Inputs expected to be in the request {set_text(sent)}, or "
                 f"default input alias set: {','.join(sorted(defaults))}"
             )
         try:
-            arrays[alias] = to_array(tensor)
+            arrays[alias] = to_array(tensors[alias] if alias in sent else defaults[alias])
         except TensorError:
             raise invalid(f"tensor parsing error: {alias}") from None
     if not sent <= declared:
@@ -184,11 +163,7 @@ def _read_examples(sent: pb.Input) -> Examples:
     return Examples()
 
 
-# ---------------------------------------------------------------- arrays -> messages
-
-
 def write_spec(spec: ModelSpec) -> pb.ModelSpec:
-    """Writes a ModelSpec."""
     message = pb.ModelSpec(name=spec.name, signature_name=spec.signature)
     if spec.label is not None:
         message.version_label = spec.label
@@ -198,7 +173,6 @@ def write_spec(spec: ModelSpec) -> pb.ModelSpec:
 
 
 def predict_request(spec: ModelSpec, inputs: Arrays) -> pb.PredictRequest:
-    """Writes a Predict request."""
     request = pb.PredictRequest(model_spec=write_spec(spec))
     for alias, array in inputs.items():
         to_tensor(array, content=True, into=request.inputs[alias])
@@ -213,36 +187,23 @@ def predict_response(spec: ModelSpec, outputs: Arrays, *, content: bool) -> pb.P
     return response
 
 
-def classification_request(spec: ModelSpec, examples: Examples) -> pb.ClassificationRequest:
-    """Writes a Classify request."""
-    return pb.ClassificationRequest(model_spec=write_spec(spec), input=_write_examples(examples))
-
-
-def regression_request(spec: ModelSpec, examples: Examples) -> pb.RegressionRequest:
-    """Writes a Regress request."""
-    return pb.RegressionRequest(model_spec=write_spec(spec), input=_write_examples(examples))
+def write_examples(examples: Examples) -> pb.Input:
+    """Writes the input of a Classify or Regress request."""
+    if examples.context is None:
+        return pb.Input(example_list={"examples": examples.serialized})
+    return pb.Input(example_list_with_context={"examples": examples.serialized, "context": examples.context})
 
 
 def classification_response(spec: ModelSpec, found: Classes) -> pb.ClassificationResponse:
-    """Writes the response to a Classify request."""
     response = pb.ClassificationResponse(model_spec=write_spec(spec))
     _write_classes(found, response.result)
     return response
 
 
 def regression_response(spec: ModelSpec, found: NDArray[Any]) -> pb.RegressionResponse:
-    """Writes the response to a Regress request."""
     response = pb.RegressionResponse(model_spec=write_spec(spec))
     _write_values(found, response.result)
     return response
-
-
-def _write_examples(examples: Examples) -> pb.Input:
-    if examples.context is None:
-        return pb.Input(example_list=pb.ExampleList(examples=examples.serialized))
-    return pb.Input(
-        example_list_with_context=pb.ExampleListWithContext(examples=examples.serialized, context=examples.context)
-    )
 
 
 def _write_classes(found: Classes, result: pb.ClassificationResult) -> None:

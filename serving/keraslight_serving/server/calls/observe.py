@@ -26,29 +26,16 @@ REST = "REST"  # counted by RestApp, which also sees the bodies that never becom
 
 @dataclass(slots=True)
 class Observed:
-    """A request that is being observed. Its handler sets all attributes but `call`.
+    """A request that is being observed. Its handler sets all attributes but `call`."""
 
-    Attributes:
-        call: The call to pass on. It reports runs of engines to the metrics.
-        spec: The requested model at first, then the one that answered.
-        exchange: Returns the request and the response as messages, for the request log.
-        examples: Number of tf.Examples of a MultiInference request.
-    """
-
-    call: Call
-    spec: ModelSpec
-    exchange: Callable[[], tuple[Message, Message]] | None = None
-    examples: int | None = None
+    call: Call  # to pass on: it reports runs of engines to the metrics
+    spec: ModelSpec  # the requested model at first, then the one that answered
+    exchange: Callable[[], tuple[Message, Message]] | None = None  # returns request and response, for the request log
+    examples: int | None = None  # number of tf.Examples of a MultiInference request
 
 
 class Observer:
-    """Counts and logs requests.
-
-    Args:
-        metrics: Counters. Default: counters of its own.
-        request_log: Receives the answered requests of models with a `logging_config`. Default: none are logged.
-        logging_config: Returns the `logging_config` of a model, or None.
-    """
+    """Counts and logs requests. Those of models with a `logging_config` go to the request log, too."""
 
     def __init__(
         self,
@@ -61,15 +48,9 @@ class Observer:
 
     @contextlib.contextmanager
     def request(self, api: str, spec: ModelSpec, call: Call) -> Iterator[Observed]:
-        """Observes one request: everything inside the `with`.
+        """Observes one request, everything inside the `with`; `api` is the call's name in PredictionService.
 
-        Args:
-            api: Name of the call, as in PredictionService.
-            spec: The requested model.
-            call: The request's call.
-
-        Raises:
-            StatusError: The one raised inside, or INTERNAL for any other exception, whose traceback is logged.
+        Raises the StatusError raised inside, or INTERNAL for any other exception, whose traceback is logged.
         """
         began = time.perf_counter()
         # Like _replace(on_run=...), which takes 3 us longer

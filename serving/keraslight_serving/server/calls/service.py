@@ -6,8 +6,8 @@ Requests of both protocols are a ModelSpec and arrays when they get here: from `
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import grpc
 from numpy.typing import NDArray
@@ -18,49 +18,34 @@ from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls import examples as on_examples
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
 from keraslight_serving.server.calls.observe import Observer
-from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
-from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, choose_outputs, find_signature
-from keraslight_serving.wire import methods, serving_pb2 as pb
+from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature, choose_outputs
+from keraslight_serving.wire import methods
 
 _KINDS = {on_examples.CLASSIFY: "classification", on_examples.REGRESS: "regression"}
 _METHODS = ("tensorflow/serving/predict", *_KINDS)
 
-
-class ReadInputs(Protocol):
-    """Converts a request's inputs to arrays. Protocols pass this because inputs can only be read for a signature."""
-
-    def __call__(self, signature: Signature, /) -> Arrays:
-        """Called at most once, while the signature's version is held.
-
-        Returns:
-            All inputs of the signature by alias; dtypes and shapes are checked afterwards.
-
-        Raises:
-            StatusError: The request doesn't fit the signature.
-        """
+# Converts a request's inputs to arrays, or raises StatusError. Called at most once, while the signature's version is
+# held; `check_arrays` checks dtypes and shapes afterwards. A function, since inputs can only be read for a signature.
+ReadInputs = Callable[[Signature], Arrays]
 
 
 class Service:
     """Answers the requests of both protocols.
 
     A request acquires its version once, so its signature and its answer belong to the same version. All methods may be
-    called from many threads, inside `observer.request(...)`. They raise StatusError for a request that fails.
+    called from many threads, inside `observer.request(...)`. They return the ModelSpec that answered along with the
+    answer, and raise StatusError for a request that fails.
 
-    Args:
-        models: The models.
-        observer: Counts and logs requests. Default: one of its own.
-        check_methods: Whether to run, for each call, only signatures whose `method_name` is made for it.
-        slots: Requests that are worked on at once. Others wait until their deadline; expired requests never run.
+    `check_methods`: whether to run, for each call, only signatures whose `method_name` is made for it. `slots` requests
+    are worked on at once; others wait until their deadline, and expired requests never run.
     """
 
     def __init__(
         self, models: ServedModels, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
     ) -> None:
-        self._models = models
-        self.observer = observer or Observer()
-        self._check_methods = check_methods
+        self.models, self.observer, self._check_methods = models, observer or Observer(), check_methods
         self._slots = threading.Semaphore(slots)
         self._closing = False
 
@@ -71,20 +56,12 @@ class Service:
     def predict(
         self, spec: ModelSpec, read_inputs: ReadInputs, call: Call, output_filter: Iterable[str] = ()
     ) -> tuple[ModelSpec, Outputs]:
-        """Runs a signature.
-
-        Args:
-            spec: Model, version and signature.
-            read_inputs: Returns the inputs.
-            call: The request's call.
-            output_filter: Aliases of the outputs to return; empty for all.
-
-        Returns:
-            The model that answered, and its outputs by alias.
-        """
+        """Runs a signature for the outputs of these aliases, or for all outputs if there are none."""
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
-            signature = find_signature(servable.signatures, name)
+            signature = servable.signatures.get(name)
+            if signature is None:
+                raise UnknownSignature(name)
             if self._check_methods and signature.definition.method_name not in _METHODS:
                 raise StatusError(
                     grpc.StatusCode.INTERNAL,
@@ -101,16 +78,14 @@ class Service:
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, on_examples.CLASSIFY)
-            found = on_examples.classify(servable, name, examples, call)
-        return ModelSpec(spec.name, version, signature=name), found
+            return ModelSpec(spec.name, version, signature=name), on_examples.classify(servable, name, examples, call)
 
     def regress(self, spec: ModelSpec, examples: Examples, call: Call) -> tuple[ModelSpec, NDArray[Any]]:
         """Runs a signature `inputs` (serialized tf.Examples) -> `outputs`, one float32 per example."""
         with self._acquire(spec, call) as (version, servable):
             name = spec.signature or methods.DEFAULT_SIGNATURE
             self._check_method(servable, name, on_examples.REGRESS)
-            found = on_examples.regress(servable, name, examples, call)
-        return ModelSpec(spec.name, version, signature=name), found
+            return ModelSpec(spec.name, version, signature=name), on_examples.regress(servable, name, examples, call)
 
     def multi_inference(
         self, tasks: Sequence[Task], examples: Examples, call: Call
@@ -119,9 +94,6 @@ class Service:
 
         Each signature runs on its own. TensorFlow Serving runs all at once, which only works for signatures that share
         their input tensor; those saved by TensorFlow 2 never do.
-
-        Returns:
-            For each task the model that answered, and its classes or values.
         """
         first = tasks[0].spec if tasks else ModelSpec()
         with self._acquire(first, call) as (version, servable):
@@ -131,26 +103,13 @@ class Service:
             found: list[tuple[ModelSpec, Classes | NDArray[Any]]] = []
             for name, method in by_signature.items():
                 run = on_examples.classify if method == on_examples.CLASSIFY else on_examples.regress
-                spec = ModelSpec(first.name, version, signature=name)
-                found.append((spec, run(servable, name, examples, call)))
+                found.append((ModelSpec(first.name, version, signature=name), run(servable, name, examples, call)))
         return found
 
     def metadata(self, spec: ModelSpec, call: Call) -> tuple[ModelSpec, Mapping[str, Signature]]:
-        """Returns the model that answered, and all signatures of the version."""
+        """Returns all signatures of a version."""
         with self._acquire(spec, call) as (version, servable):
             return ModelSpec(spec.name, version), servable.signatures
-
-    def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """Returns the states of the versions, newest first."""
-        return self._models.status(spec)
-
-    def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """Returns the states of all versions by model."""
-        return self._models.statuses()
-
-    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
-        """Serves these models instead of the present ones."""
-        self._models.reload(configs, call)
 
     @contextlib.contextmanager
     def _acquire(self, spec: ModelSpec, call: Call) -> Iterator[tuple[int, Servable]]:
@@ -161,7 +120,7 @@ class Service:
         came = self._slots.acquire(timeout=seconds)
         try:
             call.check()
-            with self._models.acquire(spec) as found:
+            with self.models.acquire(spec) as found:
                 yield found
         finally:
             if came:

@@ -1,6 +1,5 @@
 """Turns a version folder into a servable that is ready for requests."""
 
-import logging
 from pathlib import Path
 
 from keraslight_serving.server.base.cpus import available_cpus, share_cpus
@@ -18,21 +17,11 @@ from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.settings import Settings
 from keraslight_serving.server.telemetry.metrics import Metrics
 
-logger = logging.getLogger("keraslight_serving.server")
-
-# Maximum number of requests that wait for their batch, each in a thread; others wait for a slot.
-_MOST_CALLERS = 256
-
 
 class Loader:
     """Loads the versions of all models of a server, with the same settings; they share the batching threads.
 
-    Args:
-        settings: The server's settings.
-        metrics: Counts batches and warmups; by default nobody reads them.
-
-    Attributes:
-        callers: Number of requests that may be processed at once.
+    The metrics count batches and warmups. `callers` is the number of requests that may be processed at once.
 
     Raises:
         ValueError: `batching_parameters_file` can't be used.
@@ -49,15 +38,11 @@ class Loader:
         self._parameters = server_parameters(settings)
         if settings.enable_batching:
             self._scheduler = BatchScheduler(self._parameters.num_batch_threads)
-            self.callers = max(self.callers, min(2 * self._parameters.max_batch_size, _MOST_CALLERS))
+            # At most 256 requests wait for their batch, each in a thread; others wait for a slot.
+            self.callers = max(self.callers, min(2 * self._parameters.max_batch_size, 256))
 
     def __call__(self, model: str, folder: Path, eager: bool) -> Servable:
-        """Loads a version and replays its warmup requests.
-
-        Args:
-            model: Name of the model, for the metrics.
-            folder: Version folder.
-            eager: Whether to load the SavedModel, too, if there is one to run.
+        """Loads a version, with its SavedModel if `eager` and there is one to run, and replays its warmup requests.
 
         Raises:
             StatusError: The version can't be served.
@@ -106,10 +91,6 @@ class Loader:
 
 
 def server_parameters(settings: Settings) -> BatchingParameters:
-    """The batching parameters of a server.
-
-    Raises:
-        ValueError: `batching_parameters_file` can't be used.
-    """
+    """The batching parameters of a server. Raises ValueError if `batching_parameters_file` can't be used."""
     file = settings.batching_parameters_file
     return read_parameters(file) if file else default_parameters()

@@ -11,24 +11,16 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 
 def chosen_version(spec: ModelSpec, labels: Mapping[str, int], loaded: Iterable[int]) -> int | None:
-    """The version that a request names, loaded or not; otherwise the highest loaded version.
-
-    Args:
-        spec: The model, and possibly a version or a label.
-        labels: Labels of the model.
-        loaded: Versions of the model that serve.
-
-    Returns:
-        The version's number; None if the request names none and nothing is loaded.
+    """The version that a request names, loaded or not; otherwise the highest loaded version, or None without one.
 
     Raises:
         StatusError: INVALID_ARGUMENT, there is no such label.
     """
-    if spec.label is not None:
-        if spec.label not in labels:
-            raise invalid(f"Unrecognized servable version label: {spec.label}")
-        return labels[spec.label]
-    return max(loaded, default=None) if spec.version is None else spec.version
+    if spec.label is None:
+        return max(loaded, default=None) if spec.version is None else spec.version
+    if spec.label not in labels:
+        raise invalid(f"Unrecognized servable version label: {spec.label}")
+    return labels[spec.label]
 
 
 def not_served(name: str, number: int | None) -> StatusError:
@@ -43,11 +35,8 @@ def chosen_statuses(spec: ModelSpec, statuses: Sequence[pb.ModelVersionStatus]) 
     Raises:
         StatusError: NOT_FOUND, there are none.
     """
-    if spec.version is not None:
-        found = [status for status in statuses if status.version == spec.version]
-        missing = f"version {spec.version}"
-    else:
-        found, missing = list(statuses), "any versions"
+    found = [status for status in statuses if spec.version in (None, status.version)]
     if not found:
+        missing = "any versions" if spec.version is None else f"version {spec.version}"
         raise not_found(f"Could not find {missing} of model {spec.name}")
     return found

@@ -1,6 +1,6 @@
 """Which models a server serves: reads and checks a model config file or the message of a reload."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,38 +12,21 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 @dataclass(frozen=True)
 class VersionPolicy:
-    """Which of the versions on disk are wanted.
+    """Which of the versions on disk are wanted."""
 
-    Attributes:
-        versions: Allowed versions; None for any.
-        most: Maximum number of versions, the highest that load; None for no limit.
-    """
-
-    versions: frozenset[int] | None = None
-    most: int | None = 1
-
-    def candidates(self, found: Iterable[int]) -> list[int]:
-        """The versions to try to load, highest first."""
-        return sorted((n for n in found if self.versions is None or n in self.versions), reverse=True)
+    versions: frozenset[int] | None = None  # None for any
+    most: int | None = 1  # maximum number, the highest that load; None for no limit
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A model to serve.
-
-    Attributes:
-        name: Name that clients request.
-        base_path: Folder that contains the version folders.
-        policy: Which of its versions are served; the latest one by default.
-        labels: Names of versions that clients may request, such as `stable`.
-        logging: How requests are logged; None if they are not.
-    """
+    """A model to serve."""
 
     name: str
-    base_path: Path
-    policy: VersionPolicy = VersionPolicy()
-    labels: Mapping[str, int] = field(default_factory=dict)
-    logging: pb.LoggingConfig | None = None
+    base_path: Path  # contains the version folders
+    policy: VersionPolicy = VersionPolicy()  # the latest version
+    labels: Mapping[str, int] = field(default_factory=dict)  # names of versions, such as `stable`
+    logging: pb.LoggingConfig | None = None  # None if requests are not logged
 
 
 def read_config_file(path: Path) -> list[ModelConfig]:
@@ -85,15 +68,11 @@ def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
                 f"ModelServerConfig::model_platform, model name is {name}"
             )
-        if config.HasField("logging_config"):
-            check_logging(name, config.logging_config)
-        found[name] = ModelConfig(
-            name,
-            Path(config.base_path),
-            _policy(config.model_version_policy),
-            dict(config.version_labels),
-            config.logging_config if config.HasField("logging_config") else None,
-        )
+        logging = config.logging_config if config.HasField("logging_config") else None
+        if logging is not None:
+            check_logging(name, logging)
+        policy, labels = _policy(config.model_version_policy), dict(config.version_labels)
+        found[name] = ModelConfig(name, Path(config.base_path), policy, labels, logging)
     return list(found.values())
 
 
@@ -102,5 +81,5 @@ def _policy(policy: pb.ServableVersionPolicy) -> VersionPolicy:
     if choice == "all":
         return VersionPolicy(most=None)
     if choice == "specific":
-        return VersionPolicy(versions=frozenset(policy.specific.versions), most=None)
+        return VersionPolicy(frozenset(policy.specific.versions), most=None)
     return VersionPolicy(most=policy.latest.num_versions or 1)

@@ -8,15 +8,14 @@ from pathlib import Path
 
 logger = logging.getLogger("keraslight_serving.server")
 
+# Path, size in bytes, and time of the last change in nanoseconds, for each file and folder.
 Files = frozenset[tuple[str, int, int]]
-"""Path, size in bytes, and time of the last change in nanoseconds, for each file and folder."""
 
 
 def find_versions(base_path: Path) -> dict[int, Path]:
-    """The version folders of a base path, by number.
+    """The version folders of a base path, by number: those named with a whole number below 2**63.
 
-    Versions are folders whose names are whole numbers below 2**63, possibly with leading zeros. Of several folders with
-    the same number, the last by name is used.
+    The names may have leading zeros. Of several folders with the same number, the last by name is used.
     """
     found: dict[int, Path] = {}
     for folder in sorted(base_path.iterdir()):

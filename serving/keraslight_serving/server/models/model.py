@@ -16,7 +16,6 @@ from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.folders import files_of, find_versions
 from keraslight_serving.server.models.protocols import V
 from keraslight_serving.server.models.versions import Failure, Versions
-from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
 
@@ -25,19 +24,14 @@ logger = logging.getLogger("keraslight_serving.server")
 class LoadPolicy(Generic[V]):
     """How versions are found and loaded.
 
-    Attributes:
-        load: Loads a version, given the model's name, the version folder, and whether to load the SavedModel even if
-            nothing needs it yet. Raises StatusError.
-        poll_seconds: Seconds between two reads of the folder; 0 or less reads it once.
-        retries: Number of retries of a version that failed, as long as its files stay the same.
-        retry_seconds: Seconds before the first retry; each later pause is twice as long.
-        on_serving: Called with a model's name and whether a version of it serves, each time that changes.
+    `load` gets the model's name, the version folder, and whether to load the SavedModel even if nothing needs it yet;
+    it raises StatusError. `on_serving` gets a model's name and whether a version of it serves, when that changes.
     """
 
     load: Callable[[str, Path, bool], V]
-    poll_seconds: float = 1
-    retries: int = 5
-    retry_seconds: float = 60
+    poll_seconds: float = 1  # between two reads of the folder; 0 or less reads it once
+    retries: int = 5  # of a version that failed, as long as its files stay the same
+    retry_seconds: float = 60  # before the first retry; each later pause is twice as long
     on_serving: Callable[[str, bool], None] = lambda name, serving: None
 
 
@@ -51,22 +45,16 @@ class Model(Generic[V]):
     fails. All of this happens in a thread per model, so that no model ever waits for another.
 
     As in TensorFlow Serving, a base path without any wanted version unloads what is loaded, a base path that can't be
-    read doesn't, and names that are not whole numbers are ignored.
-
-    There are three differences, all so that a restart leads to the same state as before: if the newest version is
-    broken, the next one is served; a broken version is END while it waits for its next retry, not LOADING; and labels
-    move once their version is loaded, where TensorFlow Serving rejects a configuration with a label for a version that
-    isn't.
-
-    Attributes:
-        name: Name that clients request.
-        versions: Versions that answer requests.
+    read doesn't, and names that are not whole numbers are ignored. There are three differences, so that a restart leads
+    to the same state as before: if the newest version is broken, the next one is served; a broken version is END while
+    it waits for its next retry, not LOADING; and labels move once their version is loaded, where TensorFlow Serving
+    rejects a configuration with a label for a version that isn't.
     """
 
     def __init__(self, config: ModelConfig, how: LoadPolicy[V]) -> None:
         self.name = config.name
         self._how = how
-        self._config: ModelConfig | None = config  # None if the model is no longer wanted
+        self.config: ModelConfig | None = config  # None if the model is no longer wanted
         self.versions: Versions[V] = Versions(config.name, how.on_serving)
         self._changed = self.versions.changed  # guards all below, too
         self._configured = 0  # number of configurations after the first
@@ -80,7 +68,8 @@ class Model(Generic[V]):
 
     def start(self) -> None:
         with self._changed:
-            self._start()
+            self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Unloads everything, each version when its last request is done, and returns then."""
@@ -93,52 +82,28 @@ class Model(Generic[V]):
         self.versions.close()
 
     def configure(self, config: ModelConfig | None) -> int:
-        """Takes another configuration, or None for no versions at all, and follows it at once.
+        """Follows another configuration at once, or None for no versions at all.
 
         With None, the thread ends when everything is unloaded or only waits for its last request; another configuration
-        starts it again.
-
-        Returns:
-            Number of this configuration, for `has_followed` and `settled`.
+        starts it again. Returns the number of this configuration, for `has_followed` and `settled`.
         """
         with self._changed:
-            self._config = config
+            self.config = config
             self._configured += 1
             self._look_now = True
             self._changed.notify_all()
             if config is not None and self._thread is None:
-                self._start()
+                self.start()
             return self._configured
-
-    @property
-    def logging(self) -> pb.LoggingConfig | None:
-        """How requests are logged; None if they are not."""
-        config = self._config
-        return config.logging if config is not None else None
-
-    @property
-    def base_path(self) -> Path | None:
-        """The folder that it follows; None if it isn't wanted."""
-        config = self._config
-        return config.base_path if config is not None else None
-
-    @property
-    def is_wanted(self) -> bool:
-        return self._config is not None
-
-    @property
-    def is_serving(self) -> bool:
-        return self.versions.are_serving
 
     @property
     def problem(self) -> str:
         """Why it serves nothing, or hasn't served anything yet."""
         with self._changed:
-            if self._config is None:
+            if self.config is None:
                 return f"Model {self.name!r} must stay configured until it serves. Received: a configuration without it"
-            if self._problem is not None:
-                return self._problem
-            return f"Model {self.name!r} must have a version that loads. Received: {self.versions.errors}"
+            loads = f"Model {self.name!r} must have a version that loads. Received: {self.versions.errors}"
+            return loads if self._problem is None else self._problem
 
     def wait_for_look(self) -> None:
         """Waits until the folder was read and its versions were tried, or it could not be read."""
@@ -153,24 +118,17 @@ class Model(Generic[V]):
     def settled(self, number: int) -> bool:
         """Whether it has followed this configuration or a later one, and found versions or is no longer wanted."""
         with self._changed:
-            return self._followed >= number and (self._found or self._config is None)
-
-    # ---------------------------------------------------------------- the thread
-
-    def _start(self) -> None:
-        self._thread = threading.Thread(target=self._follow_until_stopped, name=f"model {self.name}", daemon=True)
-        self._thread.start()
+            return self._followed >= number and (self._found or self.config is None)
 
     def _follow_until_stopped(self) -> None:
         while True:
             with self._changed:
-                config, number, self._look_now = self._config, self._configured, False
+                config, number, self._look_now = self.config, self._configured, False
             problem, found = self._follow_once(config)
             with self._changed:
-                self._problem, self._found = problem, found
-                self._followed = number
+                self._problem, self._found, self._followed = problem, found, number
                 self._changed.notify_all()
-                if self._config is not None or self.versions.are_serving:
+                if self.config is not None or self.versions.are_serving:
                     self._changed.wait_for(lambda: self._stopping or self._look_now, self._seconds_to_next_look())
                 elif not self._look_now:
                     self._thread = None
@@ -182,14 +140,17 @@ class Model(Generic[V]):
         """Follows a configuration. Returns why nothing can be served, if so, and whether there are wanted versions."""
         try:
             if config is None:
-                self._follow_nothing()
+                self._retry_at = math.inf
+                self.versions.forget_failures_of_all_but(())
+                with self._changed:
+                    if self.config is None:
+                        self.versions.move_labels({})
+                        self.versions.retire_all_but(())
                 return None, False
             if self._follow(config):
                 return None, True
-            return (
-                "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
-                f"Received: {config.base_path}, without one that is wanted"
-            ), False
+            problem = "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
+            return f"{problem}Received: {config.base_path}, without one that is wanted", False
         except OSError as error:
             base_path = config.base_path if config is not None else None
             problem = f"`model_base_path` must be an existing folder. Received: {base_path}"
@@ -203,25 +164,15 @@ class Model(Generic[V]):
         return problem, False
 
     def _seconds_to_next_look(self) -> float | None:
-        seconds = max(self._retry_at - time.monotonic(), 0.01)
-        if self._how.poll_seconds > 0:
-            seconds = min(seconds, self._how.poll_seconds)
+        poll_seconds = self._how.poll_seconds if self._how.poll_seconds > 0 else math.inf
+        seconds = min(max(self._retry_at - time.monotonic(), 0.01), poll_seconds)
         return None if seconds == math.inf else seconds
-
-    def _follow_nothing(self) -> None:
-        """Unloads everything."""
-        self._retry_at = math.inf
-        self.versions.forget_failures_of_all_but(())
-        with self._changed:
-            if self._config is None:
-                self.versions.move_labels({})
-                self.versions.retire_all_but(())
 
     def _follow(self, config: ModelConfig) -> bool:
         """Loads the wanted versions, then unloads the others. Returns whether there are wanted versions."""
         self._retry_at = math.inf  # even if the folder can't be read and nothing is tried
-        folders = find_versions(config.base_path)
-        candidates = config.policy.candidates(folders)
+        folders, wanted = find_versions(config.base_path), config.policy.versions
+        candidates = sorted((number for number in folders if wanted is None or number in wanted), reverse=True)
         self.versions.forget_failures_of_all_but(folders)
         keep: list[int] = []
         for number in candidates:
@@ -229,23 +180,21 @@ class Model(Generic[V]):
                 break
             if self._stopping:
                 return True
-            base_path = config.base_path
-            if self.versions.holds(number, base_path) or self._try_to_load(number, folders[number], base_path):
+            if self.versions.holds(number, config.base_path) or self._try_to_load(number, folders[number]):
                 keep.append(number)
         with self._changed:
             # What a configuration that arrived meanwhile wants is seen when it is followed, which is next.
-            if self._config == config:
+            if self.config == config:
                 self.versions.move_labels(config.labels)
                 if keep or not candidates:
-                    if self.is_serving and not candidates:
+                    if self.versions.are_serving and not candidates:
                         logger.warning("No wanted versions of %s in %s: unloading", self.name, config.base_path)
                     self.versions.retire_all_but(keep)
         return bool(candidates)
 
-    def _try_to_load(self, number: int, folder: Path, base_path: Path) -> bool:
+    def _try_to_load(self, number: int, folder: Path) -> bool:
         """Whether the version could be loaded; if not, `_retry_at` is set to the next retry."""
-        files, failed = files_of(folder), self.versions.failure_of(number)
-        attempts = 0
+        files, failed, attempts = files_of(folder), self.versions.failure_of(number), 0
         if failed is not None and failed.files == files:
             if time.monotonic() < failed.retry_at:
                 self._retry_at = min(self._retry_at, failed.retry_at)
@@ -258,7 +207,8 @@ class Model(Generic[V]):
         try:
             servable = self._how.load(self.name, folder, eager)
         except Exception as error:
-            failure = error if isinstance(error, StatusError) else _unknown(error)
+            unknown = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+            failure = error if isinstance(error, StatusError) else unknown
             logger.error("Can't load %s version %d: %s", self.name, number, error, exc_info=failure is not error)
             again = time.monotonic() + self._how.retry_seconds * 2**attempts
             retry_at = again if attempts < self._how.retries else math.inf
@@ -266,9 +216,5 @@ class Model(Generic[V]):
             self.versions.failed(number, Failure(failure, files, attempts + 1, retry_at))
             return False
         logger.info("Serving %s version %d", self.name, number)
-        self.versions.serve(number, base_path, servable)
+        self.versions.serve(number, folder.parent, servable)
         return True
-
-
-def _unknown(error: Exception) -> StatusError:
-    return StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")

@@ -48,8 +48,4 @@ class ServedModels(Protocol):
         """How requests for a model are logged; None if they are not, or if there is no such model."""
 
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
-        """Serves these models instead, and returns once they are served.
-
-        Raises:
-            StatusError: A model can't be served, or the call ends before.
-        """
+        """Serves these models instead and returns then. Raises StatusError if one can't be, or the call ends before."""

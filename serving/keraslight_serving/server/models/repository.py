@@ -22,14 +22,10 @@ logger = logging.getLogger("keraslight_serving.server")
 
 
 class Repository(Generic[V]):
-    """Serves several models, each of which follows its own folder in its own thread.
+    """Serves several models (`ServedModels`), each of which follows its own folder in its own thread.
 
-    Args:
-        configs: Models to begin with.
-        how: How their versions are found and loaded.
-        allow_labels_anywhere: Whether a reload may assign a label that is not in use to a version that isn't loaded.
-        config_file: Model config file that `configs` come from, if any.
-        config_file_poll_seconds: Seconds between two reads of that file; 0 for no further reads.
+    The first `configs` come from `config_file`, if any; it is read again every `config_file_poll_seconds`, unless they
+    are 0. With `allow_labels_anywhere`, a reload may assign a label that is not in use to a version that isn't loaded.
     """
 
     def __init__(
@@ -68,13 +64,13 @@ class Repository(Generic[V]):
             model.start()
         for model in models:
             model.wait_for_look()
-        if models and not any(model.is_serving for model in models):
+        failed = [model for model in models if not model.versions.are_serving]
+        if models and failed == models:
             problem = "; ".join(model.problem for model in models)
             self.close()
             raise StartError(problem)
-        for model in models:
-            if not model.is_serving:
-                logger.error("%s", model.problem)
+        for model in failed:
+            logger.error("%s", model.problem)
         if self._config_file is not None and self._config_file_poll_seconds > 0:
             self.follow_file(self._config_file, self._config_file_poll_seconds)
 
@@ -88,11 +84,6 @@ class Repository(Generic[V]):
                 model.close()
 
     def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, V]]:
-        """The version that a request means; it stays loaded inside the `with`.
-
-        Raises:
-            StatusError: There is no model of this name, no such label, or the version isn't loaded.
-        """
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         model = self._models.get(spec.name)
@@ -101,22 +92,16 @@ class Repository(Generic[V]):
         return model.versions.acquire(spec)
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """The states of one version, or of all versions seen so far, newest first.
-
-        Raises:
-            StatusError: NOT_FOUND, there are none.
-        """
         model = self._models.get(spec.name)
         return chosen_statuses(spec, [] if model is None else model.versions.statuses)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """The states of all versions seen so far, newest first, for each model that is wanted."""
-        return {name: model.versions.statuses for name, model in self._models.items() if model.is_wanted}
+        return {name: model.versions.statuses for name, model in self._models.items() if model.config is not None}
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """How requests for a model are logged; None if they are not."""
         model = self._models.get(name)
-        return model.logging if model is not None else None
+        config = model.config if model is not None else None
+        return config.logging if config is not None else None
 
     def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
         """Serves these models instead, and waits until every new one has a version that serves.
@@ -134,25 +119,21 @@ class Repository(Generic[V]):
         with self._reloading:
             call.check()  # others may have come first, and a later one must not be undone
             if self._stopping.is_set():  # models added now would never be closed
-                raise _stops()
+                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
             for config in configs:
                 self._check_labels(config)
             new, moved = self._apply(configs)
             for config in configs:
                 self._models[config.name].versions.assign_labels(config.labels)
-        while not (
-            all(model.settled(number) for model, number in new.items())
-            and all(model.has_followed(number) for model, number in moved.items())
-        ):
+        while not (all(m.settled(n) for m, n in new.items()) and all(m.has_followed(n) for m, n in moved.items())):
             call.check()
             if self._stopping.wait(0.02):
-                raise _stops()
-        failed = [model for model in new if not model.is_serving]
+                raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+        failed = [model for model in new if not model.versions.are_serving]
         if failed:
             details = ", ".join(f"{{name: {model.name}}} due to error: {model.problem}" for model in failed)
-            raise StatusError(
-                grpc.StatusCode.UNKNOWN, f"{len(failed)} model(s) did not become available: {{{details}}}"
-            )
+            text = f"{len(failed)} model(s) did not become available: {{{details}}}"
+            raise StatusError(grpc.StatusCode.UNKNOWN, text)
 
     def follow_file(self, path: Path, seconds: float) -> None:
         """Reads a model config file every so many seconds and serves what it says; each error is logged once.
@@ -181,31 +162,29 @@ class Repository(Generic[V]):
     def _apply(self, configs: Sequence[ModelConfig]) -> tuple[dict[Model[V], int], dict[Model[V], int]]:
         """Makes these the models.
 
-        Returns:
-            The new models, and the known models that serve nothing or move to another folder, each with the number of
-            its configuration.
+        Returns the new models, and the known models that serve nothing or move to another folder, each with the number
+        of its configuration.
         """
-        models = dict(self._models)
         new: dict[Model[V], int] = {}
         moved: dict[Model[V], int] = {}
+        added: dict[str, Model[V]] = {}
         for config in configs:
-            known = models.get(config.name)
+            known = self._models.get(config.name)
             if known is None:
-                models[config.name] = Model(config, self._how)
-                new[models[config.name]] = 0
-            else:
-                was_wanted, stays = known.is_wanted, known.is_serving and known.base_path == config.base_path
-                number = known.configure(config)
-                if not was_wanted:
-                    new[known] = number
-                elif not stays:
-                    moved[known] = number
+                added[config.name] = Model(config, self._how)
+                new[added[config.name]] = 0
+                continue
+            before, serves = known.config, known.versions.are_serving
+            number = known.configure(config)
+            if before is None:
+                new[known] = number
+            elif not serves or before.base_path != config.base_path:
+                moved[known] = number
         for name in self._models.keys() - {config.name for config in configs}:
-            models[name].configure(None)
-        started = models.keys() - self._models.keys()
-        self._models = models
-        for name in started:
-            models[name].start()
+            self._models[name].configure(None)
+        self._models = {**self._models, **added}
+        for model in added.values():
+            model.start()
         return new, moved
 
     def _check_labels(self, config: ModelConfig) -> None:
@@ -215,12 +194,5 @@ class Repository(Generic[V]):
                 continue
             taken = model is not None and model.versions.labels.get(label, number) != number
             if taken or not self._allow_labels_anywhere:
-                raise StatusError(
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    f"Request to assign label to version {number} of model {config.name}, "
-                    "which is not currently available for inference",
-                )
-
-
-def _stops() -> StatusError:
-    return StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
+                which = f"version {number} of model {config.name}, which is not currently available for inference"
+                raise StatusError(grpc.StatusCode.FAILED_PRECONDITION, f"Request to assign label to {which}")

@@ -23,19 +23,12 @@ States = pb.ModelVersionStatus
 
 @dataclass
 class Failure:
-    """Why a version could not be loaded.
-
-    Attributes:
-        error: What callers are told.
-        files: Files of its folder at that time, see `folders.files_of`.
-        attempts: Number of attempts with these files.
-        retry_at: Time of the next attempt, by `time.monotonic()`.
-    """
+    """Why a version could not be loaded."""
 
     error: StatusError
-    files: Files
-    attempts: int
-    retry_at: float
+    files: Files  # of its folder at that time
+    attempts: int  # with these files
+    retry_at: float  # time of the next attempt, by `time.monotonic()`
 
 
 @dataclass(eq=False)
@@ -50,15 +43,9 @@ class _Loaded(Generic[V]):
 class Versions(Generic[V]):
     """The versions of a model, shared by threads.
 
-    What serves changes at once; what no longer serves is closed when its last request is done.
-
-    Args:
-        model: Name of the model.
-        on_serving: Called with the name and whether a version serves, each time that changes.
-
-    Attributes:
-        changed: Guards everything, and is notified when a version is unloaded. May be held around several calls, so
-            that nobody sees a state between them.
+    What serves changes at once; what no longer serves is closed when its last request is done. `changed` guards
+    everything, and is notified when a version is unloaded. It may be held around several calls, so that nobody sees a
+    state between them.
     """
 
     def __init__(self, model: str, on_serving: Callable[[str, bool], None]) -> None:
@@ -74,11 +61,7 @@ class Versions(Generic[V]):
 
     @contextlib.contextmanager
     def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, V]]:
-        """The version that a request means; it stays loaded inside the `with`.
-
-        Raises:
-            StatusError: There is no such label, or the version isn't loaded.
-        """
+        """As `ServedModels.acquire`."""
         with self.changed:
             number = chosen_version(spec, self._labels, self._loaded)
             loaded = None if number is None else self._loaded.get(number)
@@ -175,7 +158,6 @@ class Versions(Generic[V]):
             self._failures[number] = failure
 
     def failure_of(self, number: int) -> Failure | None:
-        """Why a version could not be loaded, if so."""
         with self.changed:
             return self._failures.get(number)
 

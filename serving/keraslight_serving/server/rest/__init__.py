@@ -25,34 +25,21 @@ KEEP_ALIVE = 60  # seconds that a connection may be idle between requests
 
 
 class RestServer:
-    """Serves an application over HTTP/1.1 from a thread with its own event loop.
+    """Serves an application, which is closed with it, over HTTP/1.1 from a thread with its own event loop.
 
-    Args:
-        app: Application, which is closed with the server.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any free one.
-        shared_port: Whether servers in other processes may listen on the same port; each then gets some of the
-            connections.
-
-    Attributes:
-        port: Port it listens on; None unless it is running.
+    `port` 0 stands for any free one. With `shared_port`, servers in other processes may listen on the same port; each
+    then gets some of the connections. The attribute `port` is None unless the server is running.
     """
 
     def __init__(self, app: RestApp, host: str, port: int, *, shared_port: bool = False) -> None:
-        self._app = app
-        self._host, self._wanted_port = host, port
-        self._shared_port = shared_port
+        self._app, self._host, self._wanted_port, self._shared_port = app, host, port, shared_port
         self._socket: socket.socket | None = None
         self._uvicorn: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self.port: int | None = None
 
     def start(self) -> None:
-        """Opens the port.
-
-        Raises:
-            StartError: The port is in use, or the address is not one of this machine's.
-        """
+        """Opens the port. Raises StartError if it is in use, or if the address is not one of this machine's."""
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         address = (self._host.strip("[]"), self._wanted_port)
         try:
@@ -81,17 +68,11 @@ class RestServer:
             timeout_keep_alive=KEEP_ALIVE,
         )
         self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._uvicorn.run, kwargs={"sockets": [self._socket]}, name="rest", daemon=True
-        )
+        self._thread = threading.Thread(target=self._uvicorn.run, args=[[self._socket]], name="rest", daemon=True)
         self._thread.start()
 
     def stop(self, grace: float | None) -> None:
-        """Closes the port and lets requests in flight finish. Does nothing if the server is not running.
-
-        Args:
-            grace: Seconds after which requests in flight are cancelled; None to cancel them at once.
-        """
+        """Closes the port if it is open. Requests in flight are cancelled after `grace` seconds (None: at once)."""
         if self._thread is None or self._uvicorn is None:
             return
         # uvicorn declares an int, but asyncio takes it, and fractions too

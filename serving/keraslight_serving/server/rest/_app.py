@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.call import Call, expired
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._handler import Asked, TooLarge, http_status, inflate, read_url
 from keraslight_serving.server.rest._json import error_body
@@ -37,35 +37,16 @@ _CORS = {
 }
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
+# Counts a request under /v1/ once it is answered, in the event loop, so it must neither block nor raise. Takes the
+# URL's model and API (empty if malformed), the code (CANCELLED if the client has left), and seconds since the headers.
+Observe = Callable[[str, str, grpc.StatusCode, float], None]
+
 
 class Answers(Protocol):
     """What answers requests: `Handler`."""
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
-        """Returns the JSON that answers a request. Called by several threads at once.
-
-        Args:
-            asked: What the URL requests.
-            body: Body of the request, inflated.
-            call: The request's call. Nobody waits for the answer once `call.is_active()` is false.
-
-        Raises:
-            StatusError: The answer is an error. Any other exception is answered with 500 and logged.
-        """
-
-
-class Observe(Protocol):
-    """What counts requests: `Metrics.rest_request`."""
-
-    def __call__(self, model: str, api: str, code: grpc.StatusCode, seconds: float, /) -> None:
-        """Called in the event loop once a request is answered; must neither block nor raise.
-
-        Args:
-            model: Model of the URL; empty for a malformed one.
-            api: `predict`, `classify`, `regress`, `status` or `metadata`; empty for a malformed URL.
-            code: Status of the answer; CANCELLED if the client has left.
-            seconds: Seconds since the headers arrived.
-        """
+        """Returns the JSON that answers a request with an inflated body; called by several threads at once."""
 
 
 class _Answer(NamedTuple):
@@ -77,17 +58,11 @@ class _Answer(NamedTuple):
 class RestApp:
     """TensorFlow Serving's REST API.
 
-    Args:
-        handler: Answers the requests.
-        timeout: Seconds for an answer after the body has arrived; None for no limit.
-        threads: Requests that are worked on at once.
-        cors: Whether web pages of other origins may send requests.
-        metrics: Returns the text of the metrics page. Default: no page.
-        metrics_path: Path of that page.
-        authorize: Raises StatusError for an Authorization header (empty if there is none) that is not allowed. Default:
-            all are. The metrics page is always open, as in most installations of Prometheus.
-        observe: Called after each request under /v1/.
-        max_body: Maximum bytes of a body, both as sent and inflated.
+    `handler` answers `threads` requests at once, each within `timeout` seconds after the body has arrived (None: no
+    limit). `cors`: whether web pages of other origins may send requests. `metrics` returns the text of the page at
+    `metrics_path`, which is open to all, as in most installations of Prometheus. `authorize` raises StatusError for an
+    Authorization header (empty if there is none) that is not allowed. `observe` is called after each request under
+    /v1/. A body has at most `max_body` bytes, both as sent and inflated.
     """
 
     def __init__(
@@ -103,12 +78,10 @@ class RestApp:
         observe: Observe | None = None,
         max_body: int = MAX_BODY,
     ) -> None:
-        self._handler = handler
-        self._timeout = timeout
+        self._handler, self._timeout, self._max_body = handler, timeout, max_body
         self._cors = _CORS if cors else {}
         self._metrics, self._metrics_path = metrics, metrics_path
         self._authorize, self._observe = authorize, observe
-        self._max_body = max_body
         self._held = 0  # bytes; changed only in the event loop
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
         # Scrapes must not queue behind requests: metrics matter most when the server is busy.
@@ -116,32 +89,22 @@ class RestApp:
 
     def close(self) -> None:
         """Starts no more requests. Those that are running end unobserved."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._metrics_pool is not None:
-            self._metrics_pool.shutdown(wait=False, cancel_futures=True)
+        for pool in filter(None, (self._pool, self._metrics_pool)):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "replace")
         response: Response | None
         if self._metrics is not None and path == self._metrics_path:
-            response = await self._metrics_page(self._metrics)
+            loop = asyncio.get_running_loop()
+            response = await loop.run_in_executor(self._metrics_pool, _metrics_page, self._metrics)
         elif path[:4].lower() != "/v1/":
             response = Response(_NOT_FOUND, 404, media_type="text/html")
         else:
             response = await self._under_v1(request, path)
         if response is not None:
             await response(scope, receive, send)
-
-    async def _metrics_page(self, metrics: Callable[[], bytes]) -> Response:
-        def render() -> Response:
-            try:
-                return Response(metrics(), media_type="text/plain")
-            except Exception:
-                logger.exception("The metrics page failed")
-                return Response(status_code=500, media_type="text/plain")
-
-        return await asyncio.get_running_loop().run_in_executor(self._metrics_pool, render)
 
     async def _under_v1(self, request: Request, path: str) -> Response | None:
         """Returns None if the client has left."""
@@ -163,9 +126,9 @@ class RestApp:
             answer = _error(StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down"))
         except ClientDisconnect:
             pass
-        code = grpc.StatusCode.CANCELLED if answer is None else answer.code
         if self._observe is not None and request.method != "OPTIONS":
             model, api = (asked.spec.name, asked.api) if asked else ("", "")
+            code = answer.code if answer else grpc.StatusCode.CANCELLED
             self._observe(model, api, code, time.monotonic() - began)
         if answer is None:
             return None
@@ -218,13 +181,8 @@ class RestApp:
     async def _in_thread(self, request: Request, asked: Asked, body: bytes, name: str) -> _Answer | None:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         gone = threading.Event()
-        call = Call(
-            id=name,
-            entrypoint="REST",
-            deadline=deadline,
-            is_active=lambda: not gone.is_set(),
-            peer="" if request.client is None else f"{request.client.host}:{request.client.port}",
-        )
+        peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+        call = Call(name, "REST", deadline, lambda: not gone.is_set(), peer)
         gzip = "gzip" in request.headers.get("content-encoding", "").lower()
         working = asyncio.get_running_loop().run_in_executor(self._pool, self._answer, asked, body, gzip, call)
         leaving = asyncio.ensure_future(request.receive())  # after the body, only a disconnect can come
@@ -238,9 +196,7 @@ class RestApp:
                 working.cancel()
         if working in done:
             return working.result()
-        if done:
-            return None
-        return _error(StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out waiting for notification"))
+        return None if done else _error(expired())
 
     def _answer(self, asked: Asked, body: bytes, gzip: bool, call: Call) -> _Answer:
         """Turns whatever goes wrong into an answer, so that no request can take down its thread or the server."""
@@ -257,6 +213,14 @@ class RestApp:
         except Exception as error:
             logger.exception("%s of %s failed", asked.api, asked.spec.name)
             return _error(StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
+
+
+def _metrics_page(metrics: Callable[[], bytes]) -> Response:
+    try:
+        return Response(metrics(), media_type="text/plain")
+    except Exception:
+        logger.exception("The metrics page failed")
+        return Response(status_code=500, media_type="text/plain")
 
 
 def _preflight(request: Request) -> _Answer:

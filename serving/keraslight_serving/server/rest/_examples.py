@@ -14,12 +14,9 @@ _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}  
 
 
 def read_examples(document: Mapping[str, Any]) -> Examples:
-    """Returns the `examples` of a classify or regress request, and its `context` if there is one.
+    """Returns the `examples` of a classify or regress request, and its `context` if any. Raises INVALID_ARGUMENT.
 
     Integers and booleans become int64, other numbers float, strings and `{"b64": ...}` bytes.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
     """
     context = _example(document["context"]) if "context" in document else None
     if "examples" not in document:
@@ -39,17 +36,14 @@ def _example(value: Any) -> bytes:
         raise invalid(f"Example must be JSON object but got JSON {type_name(value)}")
     example = pb.Example()
     for name, content in value.items():
-        _write(example.features.feature[name], name, content)
+        feature = example.features.feature[name]
+        for item in content if isinstance(content, list) else [content]:
+            kind, converted = _value(name, item)
+            before = feature.WhichOneof("kind")
+            if before not in (None, kind):
+                raise invalid(f"Unexpected element type in feature: {name} expecting type: {_KINDS[before]}")
+            getattr(feature, kind).value.append(converted)
     return example.SerializeToString()
-
-
-def _write(feature: pb.Feature, name: str, content: Any) -> None:
-    for value in content if isinstance(content, list) else [content]:
-        kind, converted = _value(name, value)
-        if feature.WhichOneof("kind") not in (None, kind):
-            expected = _KINDS[feature.WhichOneof("kind")]
-            raise invalid(f"Unexpected element type in feature: {name} expecting type: {expected}")
-        getattr(feature, kind).value.append(converted)
 
 
 def _value(name: str, value: Any) -> tuple[str, bytes | int | float]:

@@ -21,7 +21,7 @@ from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import parse, quote
 from keraslight_serving.server.rest._tensors import read_inputs, read_instances
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature
-from keraslight_serving.wire import methods
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 LARGE = 8 * 2**20  # bytes of a body
 
@@ -53,9 +53,8 @@ class TooLarge(StatusError):
     """RESOURCE_EXHAUSTED for a body of more than `limit` bytes; sending it again would not help."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, f"A request's body must have at most {limit} bytes. Received: more"
-        )
+        text = f"A request's body must have at most {limit} bytes. Received: more"
+        super().__init__(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
 
 class Asked(NamedTuple):
@@ -71,17 +70,10 @@ def http_status(error: StatusError) -> int:
 
 
 def read_url(method: str, path: str) -> Asked:
-    """Parses a URL.
+    """Parses a method and a path as it was sent, still encoded, without the query. Raises INVALID_ARGUMENT.
 
     The case of URLs is ignored. TensorFlow Serving ignores it too, but then knows what follows the colon only in lower
     case.
-
-    Args:
-        method: HTTP method.
-        path: Path as it was sent, still encoded, without the query.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
     """
     pattern = {"POST": _PREDICTION, "GET": _STATUS}.get(method)
     found = pattern.fullmatch(path) if pattern else None
@@ -98,16 +90,10 @@ def read_url(method: str, path: str) -> Asked:
 
 
 class Handler:
-    """Answers requests. Threads share it.
-
-    Args:
-        service: Service that takes and returns arrays.
-        tensor_content: How answers are written to the request log, see `Messages`.
-    """
+    """Answers requests of many threads. `tensor_content`: how the request log gets answers, see `Messages`."""
 
     def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
-        self._service = service
-        self._tensor_content = tensor_content
+        self._service, self._tensor_content = service, tensor_content
         self._one_large = threading.Lock()
         self._calls = {
             "predict": (methods.PREDICT.name, self._predict),
@@ -118,11 +104,7 @@ class Handler:
         }
 
     def answer(self, asked: Asked, body: bytes, call: Call) -> str:
-        """Returns the JSON that answers a request.
-
-        Raises:
-            StatusError: The answer is an error.
-        """
+        """Returns the JSON that answers a request, or raises StatusError."""
         api, answer = self._calls[asked.api]
         with contextlib.ExitStack() as reading:
             sent = reading.enter_context(self._read(body, call)) if asked.api in _WITH_BODY else _Sent({})
@@ -136,7 +118,7 @@ class Handler:
                 return answer(sent, seen, reading)
 
     def _predict(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
-        spec, by_row = seen.spec, "instances" in sent.document
+        spec, write = seen.spec, _text.predictions if "instances" in sent.document else _text.outputs_by_name
         inputs: Outputs = {}
 
         def read(signature: Signature) -> Arrays:
@@ -153,14 +135,14 @@ class Handler:
             messages.predict_request(spec, inputs),
             messages.predict_response(seen.spec, outputs, content=self._tensor_content),
         )
-        return _text.predictions(outputs) if by_row else _text.outputs_by_name(outputs)
+        return write(outputs)
 
     def _classify(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
         with reading:
             spec, examples = seen.spec, read_examples(sent.document)
         seen.spec, found = self._service.classify(spec, examples, seen.call)
         seen.exchange = lambda: (
-            messages.classification_request(spec, examples),
+            pb.ClassificationRequest(model_spec=messages.write_spec(spec), input=messages.write_examples(examples)),
             messages.classification_response(seen.spec, found),
         )
         return _text.classifications(found)
@@ -170,7 +152,7 @@ class Handler:
             spec, examples = seen.spec, read_examples(sent.document)
         seen.spec, found = self._service.regress(spec, examples, seen.call)
         seen.exchange = lambda: (
-            messages.regression_request(spec, examples),
+            pb.RegressionRequest(model_spec=messages.write_spec(spec), input=messages.write_examples(examples)),
             messages.regression_response(seen.spec, found),
         )
         return _text.regressions(found)
@@ -180,7 +162,7 @@ class Handler:
         return _text.metadata(seen.spec, signatures)
 
     def _status(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
-        return _text.statuses(self._service.status(seen.spec))
+        return _text.statuses(self._service.models.status(seen.spec))
 
     @contextlib.contextmanager
     def _read(self, body: bytes, call: Call) -> "Iterator[_Sent]":
@@ -195,13 +177,12 @@ class Handler:
             return
         while not self._one_large.acquire(timeout=0.1):
             call.check()
+        document: dict[str, Any] = {}
         try:
             document = parse(body)
-            try:
-                yield _Sent(document, has_booleans)
-            finally:
-                document.clear()
+            yield _Sent(document, has_booleans)
         finally:
+            document.clear()
             self._one_large.release()
 
 
@@ -213,11 +194,7 @@ class _Sent(NamedTuple):
 
 
 def inflate(body: bytes, limit: int) -> bytes:
-    """Returns the content of a gzip body.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: the body is not gzip; or TooLarge: the content has more than `limit` bytes.
-    """
+    """Returns the content of a gzip body. Raises INVALID_ARGUMENT, or TooLarge if that is more than `limit` bytes."""
     reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
         content = reader.decompress(body, limit + 1)

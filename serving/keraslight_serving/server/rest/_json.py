@@ -14,15 +14,13 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """Returns the object in a request's body. `NaN`, `Infinity` and `-Infinity` are numbers.
+    """Returns the object in a request's body, where `NaN`, `Infinity` and `-Infinity` are numbers. Raises
+    INVALID_ARGUMENT.
 
     TensorFlow Serving accepts lists nested 500,000 deep; here the limit is about a thousand levels. It also accepts any
     number of lists. Here they are counted first, because nothing else in the process runs while Python creates them,
     which takes up to half a second per million. A number beyond float64 becomes infinity, where TensorFlow Serving
     rejects the body: finding one would take as long as everything else.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: the body is not JSON, is not an object, or has too many lists.
     """
     if not body:
         raise invalid("JSON Parse error: The document is empty")
@@ -49,11 +47,7 @@ def parse(body: bytes) -> dict[str, Any]:
 
 
 def quote(value: Any) -> str:
-    """Returns a value as error texts show it, cut after 256 characters.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: the value is nested too deeply.
-    """
+    """Returns a value as error texts show it, cut after 256 characters; INVALID_ARGUMENT if it is nested too deeply."""
     text = ""
     try:
         for token in _tokens(value, 0, ""):
@@ -67,10 +61,8 @@ def quote(value: Any) -> str:
 
 def type_name(value: Any) -> str:
     """Returns the JSON type of a value."""
-    if value is None:
-        return "Null"
-    if isinstance(value, bool):
-        return "True" if value else "False"
+    if value is None or isinstance(value, bool):
+        return "Null" if value is None else str(value)
     names: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
     return names.get(type(value), "Number")
 

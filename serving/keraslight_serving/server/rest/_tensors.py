@@ -5,7 +5,6 @@ finds TensorFlow Serving's text for what is wrong.
 """
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,20 +16,15 @@ from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._json import quote, type_name
 from keraslight_serving.server.running.signatures import Declared
 from keraslight_serving.wire import serving_pb2 as pb
-from keraslight_serving.wire.dtypes import dtype_name
+from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 from keraslight_serving.wire.tensors import shape_text
 
 _MAX_RANK = 64  # numpy's; TensorFlow's is 254
 
 _FLOATS: dict[int, type[np.generic]] = {pb.DT_FLOAT: np.float32, pb.DT_DOUBLE: np.float64}
 _INTS: dict[int, type[np.integer[Any]]] = {
-    pb.DT_INT8: np.int8,
-    pb.DT_INT16: np.int16,
-    pb.DT_INT32: np.int32,
-    pb.DT_INT64: np.int64,
-    pb.DT_UINT8: np.uint8,
-    pb.DT_UINT32: np.uint32,
-    pb.DT_UINT64: np.uint64,
+    enum: np.dtype(DTYPES[enum].name).type
+    for enum in (pb.DT_INT8, pb.DT_INT16, pb.DT_INT32, pb.DT_INT64, pb.DT_UINT8, pb.DT_UINT32, pb.DT_UINT64)
 }
 _LIMITS = {dtype: (int(np.iinfo(kind).min), int(np.iinfo(kind).max)) for dtype, kind in _INTS.items()}
 _NUMPY: dict[int, type[np.generic]] = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_, pb.DT_STRING: np.object_}
@@ -39,18 +33,10 @@ _NUMPY: dict[int, type[np.generic]] = {**_FLOATS, **_INTS, pb.DT_BOOL: np.bool_,
 def read_instances(
     instances: Sequence[Any], infos: Mapping[str, Declared], *, has_booleans: bool
 ) -> dict[str, NDArray[Any]]:
-    """Reads inputs in the row form: a list with one item per example.
+    """Reads inputs in the row form: values of the only input, or objects with a value for each input; at least one.
 
-    Args:
-        instances: Values of the only input, or objects with a value for each input; at least one.
-        infos: Inputs of the signature.
-        has_booleans: Whether `true` or `false` may occur among them.
-
-    Returns:
-        Arrays by alias, of shape (instances, ...).
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
+    Returns arrays of shape (instances, ...) by alias. `has_booleans`: whether `true` or `false` may occur among the
+    values.
     """
     names = sorted(infos)
     if not isinstance(instances[0], dict) and len(names) > 1:
@@ -59,19 +45,13 @@ def read_instances(
             "tensorinfo_map"
         )
     columns = _columns(instances, names) if _is_object(instances[0]) else {names[0]: instances}
-    if columns is not None:
-        fast = {name: _fast(values, infos[name].dtype, has_booleans) for name, values in columns.items()}
-        arrays = {name: array for name, array in fast.items() if array is not None}
-        if len(arrays) == len(fast):
-            return arrays
-    return _read_one_by_one(instances, infos)
+    fast = {name: _fast(values, infos[name].dtype, has_booleans) for name, values in columns.items()}
+    arrays = {name: array for name, array in fast.items() if array is not None}
+    return arrays if arrays and len(arrays) == len(fast) else _read_one_by_one(instances, infos)
 
 
 def read_inputs(value: Any, infos: Mapping[str, Declared], *, has_booleans: bool) -> dict[str, NDArray[Any]]:
-    """Reads inputs in the column form: the value of the only input, or an object with a value for each input.
-
-    Arguments and errors are those of `read_instances`.
-    """
+    """As `read_instances`, in the column form: the value of the only input, or an object with a value for each."""
     if _is_object(value):
         for name in sorted(infos):
             if name not in value:
@@ -87,11 +67,7 @@ def read_inputs(value: Any, infos: Mapping[str, Declared], *, has_booleans: bool
 
 
 def decode_base64(value: Mapping[str, Any]) -> bytes:
-    """Returns the bytes of `{"b64": "..."}`. Padding may be missing, and white space is ignored.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
-    """
+    """Returns the bytes of `{"b64": "..."}`. Padding may be missing, white space is ignored."""
     if not is_base64(value):
         raise invalid(f"JSON Value: {quote(value)} not formatted correctly for base64 data")
     text = value["b64"]
@@ -103,7 +79,7 @@ def decode_base64(value: Mapping[str, Any]) -> bytes:
             text += "=" * (-len(text) % 4)
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         raise invalid("Unable to base64 decode") from None
 
 
@@ -116,20 +92,18 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and not is_base64(value)
 
 
-def _columns(instances: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Returns the values of each input; None if an instance doesn't have exactly these inputs."""
+def _columns(instances: Sequence[Any], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Returns the values of each input; nothing if an instance doesn't have exactly these inputs."""
     wanted = set(names)
     if not all(_is_object(item) and item.keys() == wanted for item in instances):
-        return None
+        return {}
     return {name: [item[name] for item in instances] for name in names}
 
 
 def _fast(value: Any, dtype: int, has_booleans: bool) -> NDArray[Any] | None:
     """Returns the array of nested lists of numbers; None if they must be read one by one."""
-    if dtype not in _FLOATS and dtype not in _INTS:
+    if has_booleans or (dtype not in _FLOATS and dtype not in _INTS):  # numpy takes `true` among numbers for a 1
         return None
-    if has_booleans:
-        return None  # numpy takes `true` among numbers for a 1
     try:
         array = np.array(value)
     except (ValueError, TypeError, OverflowError):
@@ -148,8 +122,7 @@ def _fast(value: Any, dtype: int, has_booleans: bool) -> NDArray[Any] | None:
 
 
 def _read(value: Any, dtype: int, has_booleans: bool) -> NDArray[Any]:
-    array = _fast(value, dtype, has_booleans)
-    if array is not None:
+    if (array := _fast(value, dtype, has_booleans)) is not None:
         return array
     shape = _shape(value)
     values: list[Any] = []

@@ -28,11 +28,7 @@ _UNWRITABLE = (pb.DT_HALF, pb.DT_UINT16)
 
 
 def predictions(outputs: Arrays) -> str:
-    """Writes the row form: `{"predictions": [...]}`, one item per row, which is an object if there are several outputs.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: the outputs differ in their number of rows, or have a dtype that JSON lacks.
-    """
+    """Writes the row form, `{"predictions": [...]}`: one item per row, an object if there are several outputs."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
     rows: int | None = None
@@ -44,8 +40,7 @@ def predictions(outputs: Arrays) -> str:
         rows = len(array)
     named = len(outputs) > 1
     columns = {
-        name: _values(array, _as_bytes(name, array), keep=1, level=2 + named, one_line=True)
-        for name, array in sorted(outputs.items())
+        name: _values(name, array, keep=1, level=2 + named, one_line=True) for name, array in sorted(outputs.items())
     }
     if not rows:
         return '{\n    "predictions": []\n}'
@@ -57,19 +52,14 @@ def predictions(outputs: Arrays) -> str:
 
 
 def outputs_by_name(outputs: Arrays) -> str:
-    """Writes the column form: `{"outputs": ...}` with the value of the only output, or an object with all values.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: an output has a dtype that JSON lacks.
-    """
+    """Writes the column form, `{"outputs": ...}`: the value of the only output, or an object with all values."""
     if not outputs:
         raise invalid("Cannot convert empty tensor map to JSON")
-    named = len(outputs) > 1
+    level = 1 + (len(outputs) > 1)
     values = {
-        name: _values(array, _as_bytes(name, array), keep=0, level=1 + named, one_line=False)[0]
-        for name, array in sorted(outputs.items())
+        name: _values(name, array, keep=0, level=level, one_line=False)[0] for name, array in sorted(outputs.items())
     }
-    return _object({"outputs": _object(values, level=1) if named else next(iter(values.values()))}, level=0)
+    return _object({"outputs": _object(values, level=1) if level > 1 else next(iter(values.values()))}, level=0)
 
 
 def classifications(classes: Classes) -> str:
@@ -89,17 +79,12 @@ def regressions(values: NDArray[np.float32]) -> str:
 
 def statuses(found: Sequence[pb.ModelVersionStatus]) -> str:
     """Writes what protobuf prints for a GetModelStatusResponse with all fields; version numbers are strings."""
-    versions = [
-        {
-            "version": str(status.version),
-            "state": pb.ModelVersionStatus.State.Name(status.state),
-            "status": {
-                "error_code": CODES.get(status.status.error_code, grpc.StatusCode.UNKNOWN).name,
-                "error_message": status.status.error_message,
-            },
-        }
-        for status in found
-    ]
+    versions = []
+    for item in found:
+        code = CODES.get(item.status.error_code, grpc.StatusCode.UNKNOWN).name
+        status = {"error_code": code, "error_message": item.status.error_message}
+        state = pb.ModelVersionStatus.State.Name(item.state)
+        versions.append({"version": str(item.version), "state": state, "status": status})
     return json.dumps({"model_version_status": versions}, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -134,36 +119,23 @@ def decimals(array: NDArray[Any]) -> list[str]:
     return [text if "." in text or "e" in text else _SPECIAL.get(text) or text + ".0" for text in texts]
 
 
-def _as_bytes(name: str, array: NDArray[Any]) -> bool:
-    """Whether strings are base64: if the output's name says that they are bytes."""
-    return array.dtype.kind == "O" and name.endswith("_bytes")
+def _values(name: str, array: NDArray[Any], *, keep: int, level: int, one_line: bool) -> list[str]:
+    """Writes each item along an output's first `keep` dimensions, 0 (one text for the whole array) or 1.
 
-
-def _values(array: NDArray[Any], as_bytes: bool, *, keep: int, level: int, one_line: bool) -> list[str]:
-    """Writes each item along an array's first `keep` dimensions (0: one text for the whole array).
-
-    Args:
-        array: The array.
-        as_bytes: Whether strings are written as base64.
-        keep: Number of dimensions that are kept, 0 or 1.
-        level: Indentation level of the items.
-        one_line: Whether lists are written on one line.
+    `level` is the items' indentation level. Strings become base64 if the output's name says that they are bytes.
     """
-    depth = array.ndim - keep
-    texts = _leaves(array, as_bytes, level + depth)
+    texts = _leaves(array, name.endswith("_bytes"), level + array.ndim - keep)
     for dimension in reversed(range(keep, array.ndim)):
         size, inside = array.shape[dimension], level + dimension - keep
         count = int(np.prod(array.shape[:dimension]))
         if size == 0:
             texts = ["[]"] * count
-        elif one_line:
-            texts = [f"[{', '.join(texts[start : start + size])}]" for start in range(0, count * size, size)]
-        else:
-            first, last = _indent(inside + 1), _indent(inside)
-            between = "," + first
-            texts = [
-                f"[{first}{between.join(texts[start : start + size])}{last}]" for start in range(0, count * size, size)
-            ]
+            continue
+        first, between, last = "", ", ", ""
+        if not one_line:
+            first, between, last = _indent(inside + 1), "," + _indent(inside + 1), _indent(inside)
+        starts = range(0, count * size, size)
+        texts = [f"[{first}{between.join(texts[start : start + size])}{last}]" for start in starts]
     return texts
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -24,13 +24,11 @@ YEAR = 365 * 86_400
 
 def add_to_server(messages: Messages, server: grpc.Server) -> None:
     """Registers the calls. grpc answers all others with UNIMPLEMENTED."""
-    handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     for method in messages.calls:
         # Bytes in and out: grpc itself would log a traceback for each message that it can't parse.
         handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(_with_status(method, messages))
-        handlers.setdefault(method.service, {})[method.name] = handler
-    for name, by_method in handlers.items():
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, by_method),))
+        by_name = {method.name: handler}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(method.service, by_name),))
 
 
 def header(metadata: Any, name: str) -> str | None:
@@ -42,7 +40,7 @@ def header(metadata: Any, name: str) -> str | None:
 def _with_status(method: AnyMethod, messages: Messages) -> Callable[[bytes, grpc.ServicerContext], bytes]:
     """Turns whatever a call raises into a status, so that no request can take down its thread or the server.
 
-    The request's id is returned as trailing metadata, `x-request-id`: the caller's own, or one generated here.
+    The request's id, the caller's own or one generated here, is returned as trailing metadata, `x-request-id`.
     """
 
     def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
@@ -72,9 +70,8 @@ def _with_status(method: AnyMethod, messages: Messages) -> Callable[[bytes, grpc
 def _parse(method: AnyMethod, data: bytes, call: Call) -> Message:
     """Raises INTERNAL with the text of grpc's Python servers. TensorFlow Serving, in C++, gives no text."""
     try:
-        message: Message = method.request.FromString(data)
+        return cast(Message, method.request.FromString(data))
     except DecodeError:
         error = StatusError(grpc.StatusCode.INTERNAL, "Exception deserializing request!")
         log_request(call, method.name, error.code.name, 0, text=error.text, callers_fault=True)
         raise error from None
-    return message

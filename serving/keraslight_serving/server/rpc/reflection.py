@@ -46,28 +46,24 @@ def make_pool() -> descriptor_pool.DescriptorPool:
         codes.value.add(name=code.name, number=number)
     for message in file.message_type:
         for field in message.field:
-            meant = _MEANT.get((message.name, field.name))
-            if meant is not None:
+            if meant := _MEANT.get((message.name, field.name)):
                 field.type = field.TYPE_ENUM if meant == codes.name else field.TYPE_MESSAGE
                 field.type_name = ours + meant
         _rename(message, ours)
     services = {}
     for method in _known():
-        _, _, name = method.service.rpartition(".")
+        name = method.service.rpartition(".")[2]
         if name not in services:
             services[name] = file.service.add(name=name)
-        services[name].method.add(
-            name=method.name,
-            input_type=f".{PACKAGE}.{method.request.DESCRIPTOR.name}",
-            output_type=f".{PACKAGE}.{method.response.DESCRIPTOR.name}",
-        )
+        ends = [f".{PACKAGE}.{message.DESCRIPTOR.name}" for message in (method.request, method.response)]
+        services[name].method.add(name=method.name, input_type=ends[0], output_type=ends[1])
     pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
 def _known() -> list[methods.Method[Any, Any]]:
     """Returns TensorFlow Serving's calls."""
-    found = [value for value in vars(methods).values() if isinstance(value, methods.Method)]
+    found = (value for value in vars(methods).values() if isinstance(value, methods.Method))
     return [method for method in found if method.service.startswith(f"{PACKAGE}.")]
 
 

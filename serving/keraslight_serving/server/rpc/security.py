@@ -22,6 +22,7 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 # Kubernetes' probes and load balancers have no token, and learn no more than up or down.
 _OPEN = "/grpc.health.v1.Health/"
+REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
 
 
 def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
@@ -32,8 +33,7 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
         custom_ca: "-----BEGIN CERTIFICATE-----\\n..."   # for client certificates
         client_verify: true                              # clients must present a certificate signed by custom_ca
 
-    Raises:
-        StartError: The file can't be parsed, or its fields are not PEM texts that belong together.
+    Raises StartError if the file can't be parsed, or if its fields are not PEM texts that belong together.
     """
     config = read_text_proto("ssl_config_file", path, pb.SSLConfig())
     for field in ("server_key", "server_cert", "custom_ca"):
@@ -68,15 +68,8 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
     return credentials
 
 
-REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the server knows."
-
-
 class Tokens:
-    """The tokens of `--auth_token_file`, one per line. Each is valid, so that tokens can be rotated.
-
-    Raises:
-        StartError: The file can't be read, or has no tokens.
-    """
+    """The tokens of `--auth_token_file`, one per line. Each is valid, so that tokens can be rotated."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
@@ -119,9 +112,8 @@ class TokenInterceptor(grpc.ServerInterceptor):
         def refuse(_: object, context: grpc.ServicerContext) -> Iterator[bytes]:
             call = Call(id=request_id(header(metadata, REQUEST_ID)), entrypoint="GRPC", peer=context.peer())
             context.set_trailing_metadata(((REQUEST_ID, call.id),))
-            code = grpc.StatusCode.UNAUTHENTICATED
-            log_request(call, method.rpartition("/")[2], code.name, 0, text=REFUSAL)
-            context.abort(code, REFUSAL)
+            log_request(call, method.rpartition("/")[2], "UNAUTHENTICATED", 0, text=REFUSAL)
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, REFUSAL)
 
         # As a stream that is never read: for a unary call, grpc would first receive a message of any size.
         return grpc.stream_stream_rpc_method_handler(refuse)

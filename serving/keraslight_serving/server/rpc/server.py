@@ -10,10 +10,7 @@ from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.rpc import handlers, reflection
 from keraslight_serving.server.rpc.security import TokenInterceptor, Tokens
 
-_OPTIONS = {
-    "grpc.max_receive_message_length": 2**31 - 1,
-    "grpc.max_send_message_length": 2**31 - 1,
-}
+_OPTIONS = {"grpc.max_receive_message_length": 2**31 - 1, "grpc.max_send_message_length": 2**31 - 1}
 
 # grpc gives each call a thread before its message has arrived. With few threads, a few clients that send a byte now and
 # then would block all others; idle threads cost little. Further calls are rejected with RESOURCE_EXHAUSTED. grpc has no
@@ -23,24 +20,12 @@ OPEN_CALLS = 512
 
 
 def make_server(
-    messages: Messages,
-    *,
-    channel_arguments: str = "",
-    tokens: Tokens | None = None,
-    shared_port: bool = False,
+    messages: Messages, *, channel_arguments: str = "", tokens: Tokens | None = None, shared_port: bool = False
 ) -> grpc.Server:
     """Returns a server for the calls and for reflection, without a port yet.
 
-    Args:
-        messages: Answers the requests.
-        channel_arguments: grpc's channel arguments as `key=value,key=value`, such as
-            `grpc.max_receive_message_length=4194304`.
-        tokens: Tokens of which callers must send one. Default: none is needed.
-        shared_port: Whether servers in other processes may listen on the same port; each then gets some of the
-            connections.
-
-    Raises:
-        StartError: `channel_arguments` can't be parsed.
+    With `shared_port`, servers in other processes may listen on the same port; each then gets some of the connections.
+    Raises StartError if `channel_arguments` (see `parse_channel_arguments`) can't be parsed.
     """
     options = _OPTIONS | {"grpc.so_reuseport": int(shared_port)} | parse_channel_arguments(channel_arguments)
     server = grpc.server(
@@ -55,11 +40,7 @@ def make_server(
 
 
 def parse_channel_arguments(text: str) -> dict[str, int | str]:
-    """Reads `--grpc_channel_arguments`. A value that looks like an integer is one.
-
-    Raises:
-        StartError: A part has no `=`.
-    """
+    """Reads `--grpc_channel_arguments`, `key=value,key=value`. A value that looks like an integer is one."""
     found: dict[str, int | str] = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
@@ -73,30 +54,14 @@ def parse_channel_arguments(text: str) -> dict[str, int | str]:
 
 
 def listen(server: grpc.Server, targets: Sequence[str], credentials: grpc.ServerCredentials | None) -> list[int]:
-    """Opens ports.
-
-    Args:
-        server: The server, not started yet.
-        targets: Addresses, each `host:port` or `unix:path`.
-        credentials: TLS credentials; None for no encryption.
-
-    Returns:
-        The number of each port, 1 for a Unix socket.
-
-    Raises:
-        StartError: One of them can't be opened.
-    """
+    """Opens ports, each `host:port` or `unix:path`, and returns their numbers, 1 for a Unix socket."""
     ports = []
     for target in targets:
         try:
-            if credentials is None:
-                port = server.add_insecure_port(target)
-            else:
-                port = server.add_secure_port(target, credentials)
+            port = server.add_secure_port(target, credentials) if credentials else server.add_insecure_port(target)
+            reason = "grpc could not bind it"
         except RuntimeError as error:
             port, reason = 0, str(error)
-        else:
-            reason = "grpc could not bind it"
         if port == 0:
             raise StartError(f"The server must be able to listen on its address. Received: {target}, {reason}")
         ports.append(port)

@@ -4,10 +4,9 @@ import collections
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import grpc
-from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
@@ -20,36 +19,23 @@ class BatchRunner(Protocol):
     """What queues batches and runs them: `batching.Batcher`."""
 
     parameters: BatchingParameters
-    """Parameters of its queues."""
 
     def process(self, key: "QueueKey", pieces: "Sequence[Piece]") -> None:
         """Runs a batch and finishes each of its pieces. Called by the scheduler's threads; must not raise."""
 
 
 class QueueKey(NamedTuple):
-    """What requests have in common that may run together.
+    """What requests have in common that may run together."""
 
-    Attributes:
-        runner: Runs their batches.
-        engine: Engine of their signature.
-        signature: Name of their signature.
-        kinds: Name, dtype and shape of each input.
-        outputs: Aliases of the outputs.
-    """
-
-    runner: BatchRunner
+    runner: BatchRunner  # runs their batches
     engine: Engine
     signature: str
-    kinds: tuple[tuple[str, str, int | tuple[int, ...]], ...]
-    outputs: tuple[str, ...]
+    kinds: tuple[tuple[str, str, int | tuple[int, ...]], ...]  # name, dtype and shape of each input
+    outputs: tuple[str, ...]  # aliases
 
 
 class BatchScheduler:
-    """Threads that run the batches of all versions, taking the queues in turn.
-
-    Args:
-        threads: Batches that run at once.
-    """
+    """Threads that run the batches of all versions, taking the queues in turn, `threads` batches at once."""
 
     def __init__(self, threads: int) -> None:
         self._changed = threading.Condition()  # guards all below, and the pieces of queued tasks
@@ -59,11 +45,7 @@ class BatchScheduler:
         self._threads: list[threading.Thread] = []  # started with the first task
 
     def submit(self, key: QueueKey, task: "Task") -> None:
-        """Adds a request to the open batch of its queue, or to new batches.
-
-        Raises:
-            StatusError: UNAVAILABLE: the queue is full, or the scheduler closed.
-        """
+        """Adds a request to the open batch of its queue, or to new batches; UNAVAILABLE if there is no room for it."""
         parameters = key.runner.parameters
         most = parameters.max_execution_batch_size
         with self._changed:
@@ -71,10 +53,7 @@ class BatchScheduler:
                 raise StatusError(grpc.StatusCode.UNAVAILABLE, "The batch scheduler is closed")
             queue = self._queues.get(key) or collections.deque()
             room = most - queue[-1].rows if queue else 0
-            if parameters.enable_large_batch_splitting:
-                first = min(room, task.rows)
-            else:
-                first = task.rows if task.rows <= room else 0
+            first = min(room, task.rows) if parameters.enable_large_batch_splitting or task.rows <= room else 0
             more = -(-(task.rows - first) // most)
             if more and len(queue) + more > parameters.max_enqueued_batches:
                 raise StatusError(
@@ -82,7 +61,11 @@ class BatchScheduler:
                     "The batch scheduling queue to which this task was submitted is full; currently "
                     f"{len(queue)} batches enqueued and max_enqueued_batches is {parameters.max_enqueued_batches}",
                 )
-            self._start()
+            while len(self._threads) < self._count:
+                self._threads.append(
+                    threading.Thread(target=self._work, name=f"batch {len(self._threads)}", daemon=True)
+                )
+                self._threads[-1].start()
             self._queues.setdefault(key, queue)
             starts = ([0] if first else []) + list(range(first, task.rows, most))
             task.pending = len(starts)
@@ -112,13 +95,6 @@ class BatchScheduler:
         for thread in self._threads:
             thread.join()
 
-    def _start(self) -> None:
-        """Starts the threads unless they are running."""
-        while len(self._threads) < self._count:
-            thread = threading.Thread(target=self._work, name=f"batch {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-
     def _work(self) -> None:
         while True:
             with self._changed:
@@ -136,7 +112,7 @@ class BatchScheduler:
 
     def _next(self) -> "tuple[tuple[QueueKey, Batch] | None, float | None]":
         """Takes a batch that may run; if there is none, returns the seconds until there may be one."""
-        soonest, now = None, time.monotonic()
+        now = time.monotonic()
         for key, queue in self._queues.items():
             full = len(queue) > 1 or queue[0].rows >= key.runner.parameters.max_execution_batch_size
             if full or self._closing or now >= queue[0].due:
@@ -144,8 +120,7 @@ class BatchScheduler:
                 self._queues.move_to_end(key)
                 self._drop_empty(key)
                 return (key, batch), None
-            soonest = queue[0].due if soonest is None else min(soonest, queue[0].due)
-        return None, None if soonest is None else soonest - now
+        return None, min(queue[0].due for queue in self._queues.values()) - now if self._queues else None
 
     def _drop_empty(self, key: QueueKey) -> None:
         """Removes a queue without requests: keys depend on what callers send, so they must not accumulate."""
@@ -180,9 +155,6 @@ class Piece:
 
     def __init__(self, task: Task, start: int, stop: int, lock: threading.Condition) -> None:
         self.task, self.start, self.stop, self._lock = task, start, stop, lock
-
-    def rows_of(self, name: str) -> NDArray[Any]:
-        return self.task.inputs[name][self.start : self.stop]
 
     def finish(self, answers: Outputs | None = None, error: Exception | None = None) -> None:
         with self._lock:

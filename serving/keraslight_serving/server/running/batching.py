@@ -29,39 +29,23 @@ from keraslight_serving.server.running.batching_parameters import BatchingParame
 from keraslight_serving.server.running.engines import Engine
 from keraslight_serving.server.running.signatures import Arrays, Outputs
 
-# Seconds between two looks whether the caller of a waiting request is still there.
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1  # between two looks whether the caller of a waiting request is still there
 
 
 @dataclass(frozen=True)
 class Execution:
-    """One run of an engine for a batch of requests.
+    """One run of an engine for a batch of requests."""
 
-    Attributes:
-        engine: Name of the engine, `litert` or `tensorflow`.
-        signature: Signature that ran.
-        seconds: Seconds that the engine took, including the wait for a free interpreter.
-        rows: Rows of each request in the batch, such as `(1, 4)`.
-        padding: Rows added by batching.
-        queue_seconds: Seconds that each request waited to be batched.
-    """
-
-    engine: str
+    engine: str  # its name, `litert` or `tensorflow`
     signature: str
-    seconds: float
-    rows: tuple[int, ...]
-    padding: int = 0
-    queue_seconds: tuple[float, ...] = ()
+    seconds: float  # that the engine took, including the wait for a free interpreter
+    rows: tuple[int, ...]  # of each request in the batch, such as `(1, 4)`
+    padding: int = 0  # rows added by batching
+    queue_seconds: tuple[float, ...] = ()  # that each request waited to be batched
 
 
 class Batcher:
-    """The queues of one version.
-
-    Args:
-        scheduler: Scheduler whose threads run the batches.
-        parameters: Parameters of these queues. `num_batch_threads` is the scheduler's.
-        observe: Called after each run of an engine.
-    """
+    """The queues of one version, run by the scheduler's threads. `observe` is called after each run of an engine."""
 
     def __init__(
         self,
@@ -69,17 +53,13 @@ class Batcher:
         parameters: BatchingParameters,
         observe: Callable[[Execution], None] = lambda execution: None,
     ) -> None:
-        self._scheduler = scheduler
-        self.parameters = parameters
-        self._observe = observe
+        self._scheduler, self.parameters, self._observe = scheduler, parameters, observe
 
     def run(self, engine: Engine, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """Runs a signature together with other requests, and waits for the answer.
 
-        Raises:
-            StatusError: INVALID_ARGUMENT if the inputs differ in their rows, or have too many; UNAVAILABLE if the queue
-                is full; RESOURCE_EXHAUSTED if the deadline passed in the queue; or what the engine raises for this
-                request alone.
+        Raises INVALID_ARGUMENT if the inputs differ in their rows, or have too many; UNAVAILABLE if the queue is full;
+        RESOURCE_EXHAUSTED if the deadline passed in the queue; or what the engine raises for this request alone.
         """
         rows = _rows(inputs)
         limit = self.parameters.max_batch_size
@@ -90,9 +70,8 @@ class Batcher:
         key = QueueKey(self, engine, signature, kinds, tuple(outputs))
         task = Task(inputs, rows, call)
         self._scheduler.submit(key, task)
-        while not task.done.wait(_LOOK_SECONDS if call.deadline is None else _until(call.deadline)):
-            error = _why_drop(call)
-            if error is not None:
+        while not task.done.wait(_until(call.deadline)):
+            if error := _why_drop(call):
                 self._scheduler.withdraw(key, task, error)
                 # Pieces that are running are waited for: the version must not be unloaded meanwhile.
                 task.done.wait()
@@ -107,11 +86,10 @@ class Batcher:
         """Runs a batch and gives each request its answer or its error. Called by the scheduler's threads."""
         live = []
         for piece in pieces:
-            error = piece.task.error or _why_drop(piece.task.call)
-            if error is None:
-                live.append(piece)
-            else:
+            if error := piece.task.error or _why_drop(piece.task.call):
                 piece.finish(error=error)
+            else:
+                live.append(piece)
         if not live:
             return
         try:
@@ -119,12 +97,12 @@ class Batcher:
         except Exception as error:
             if len(live) == 1:
                 live[0].finish(error=error)
-                return
-            for piece in live:
-                self.process(key, [piece])
-            return
-        for piece, answer in zip(live, answers, strict=True):
-            piece.finish(answer)
+            else:
+                for piece in live:
+                    self.process(key, [piece])
+        else:
+            for piece, answer in zip(live, answers, strict=True):
+                piece.finish(answer)
 
     def _execute(self, key: QueueKey, pieces: Sequence[Piece]) -> list[Outputs]:
         engine = key.engine
@@ -132,9 +110,8 @@ class Batcher:
         sizes = [piece.stop - piece.start for piece in pieces]
         rows = sum(sizes)
         padding = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows) - rows
-        inputs = {
-            name: self._join([piece.rows_of(name) for piece in pieces], padding) for name in pieces[0].task.inputs
-        }
+        sent = {name: [p.task.inputs[name][p.start : p.stop] for p in pieces] for name in pieces[0].task.inputs}
+        inputs = {name: _join(parts, padding) for name, parts in sent.items()}
         ran = time.perf_counter()
         answers = engine.run(key.signature, inputs, key.outputs, _common_call(pieces))
         seconds = time.perf_counter() - ran
@@ -148,20 +125,19 @@ class Batcher:
                 "Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the input "
                 "tensors",
             )
-        ends = list(itertools.accumulate(sizes))
-        return [
-            {name: array[end - size : end] for name, array in answers.items()}
-            for size, end in zip(sizes, ends, strict=True)
-        ]
+        ends = itertools.accumulate(sizes)
+        pairs = zip(sizes, ends, strict=True)
+        return [{name: array[end - size : end] for name, array in answers.items()} for size, end in pairs]
 
-    def _join(self, parts: list[NDArray[Any]], padding: int) -> NDArray[Any]:
-        if len({part.shape[1:] for part in parts}) > 1:
-            largest = np.max([part.shape[1:] for part in parts], axis=0)
-            parts = [_grown(part, largest) for part in parts]
-        if padding:
-            # With a row that the model accepts: the first row of the last request.
-            parts = [*parts, np.broadcast_to(parts[-1][:1], (padding, *parts[-1].shape[1:]))]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+def _join(parts: list[NDArray[Any]], padding: int) -> NDArray[Any]:
+    if len({part.shape[1:] for part in parts}) > 1:
+        largest = np.max([part.shape[1:] for part in parts], axis=0)
+        parts = [_grown(part, largest) for part in parts]
+    if padding:
+        # With a row that the model accepts: the first row of the last request.
+        parts = [*parts, np.broadcast_to(parts[-1][:1], (padding, *parts[-1].shape[1:]))]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _rows(inputs: Arrays) -> int:
@@ -178,8 +154,8 @@ def _rows(inputs: Arrays) -> int:
     return rows.pop()
 
 
-def _until(deadline: float) -> float:
-    return min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
+def _until(deadline: float | None) -> float:
+    return _LOOK_SECONDS if deadline is None else min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
 
 
 def _why_drop(call: Call) -> StatusError | None:
@@ -187,10 +163,10 @@ def _why_drop(call: Call) -> StatusError | None:
     try:
         call.check()
     except StatusError as error:
-        if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            text = "Run() timeout exceeded while waiting in batching queue"
-            return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
-        return error
+        if error.code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            return error
+        text = "Run() timeout exceeded while waiting in batching queue"
+        return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
     return None
 
 

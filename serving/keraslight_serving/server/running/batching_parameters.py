@@ -11,35 +11,22 @@ from google.protobuf import text_format
 from keraslight_serving.server.base.cpus import available_cpus
 from keraslight_serving.wire import serving_pb2 as pb
 
-MODEL_FILE = "batching_params.pbtxt"
-"""The file in a version's folder that `--enable_per_model_batching_parameters` reads."""
+MODEL_FILE = "batching_params.pbtxt"  # in a version's folder, for `--enable_per_model_batching_parameters`
 
 
 @dataclass(frozen=True)
 class BatchingParameters:
-    """How requests are joined. Names and defaults are TensorFlow Serving's.
+    """How requests are joined. Names and defaults are TensorFlow Serving's."""
 
-    Attributes:
-        max_batch_size: Maximum rows of a request and, unless large requests are split, of a batch.
-        batch_timeout_micros: Microseconds for which a batch that isn't full waits for more.
-        max_enqueued_batches: Maximum batches in one queue.
-        num_batch_threads: Batches that run at once, over all models.
-        thread_pool_name: Name of the threads in metrics.
-        allowed_batch_sizes: Sizes to the next of which a batch is padded; empty for no padding.
-        pad_variable_length_inputs: Whether inputs whose shapes differ after the rows are padded to the largest.
-        enable_large_batch_splitting: Whether a request may be split over several batches.
-        max_execution_batch_size: Maximum rows of a batch.
-    """
-
-    max_batch_size: int = 1000
-    batch_timeout_micros: int = 0
-    max_enqueued_batches: int = 10
-    num_batch_threads: int = 1
-    thread_pool_name: str = "model_server_batch_threads"
-    allowed_batch_sizes: tuple[int, ...] = ()
-    pad_variable_length_inputs: bool = False
-    enable_large_batch_splitting: bool = False
-    max_execution_batch_size: int = 1000
+    max_batch_size: int = 1000  # maximum rows of a request and, unless large requests are split, of a batch
+    batch_timeout_micros: int = 0  # for which a batch that isn't full waits for more
+    max_enqueued_batches: int = 10  # maximum in one queue
+    num_batch_threads: int = 1  # batches that run at once, over all models
+    thread_pool_name: str = "model_server_batch_threads"  # in metrics
+    allowed_batch_sizes: tuple[int, ...] = ()  # to the next of which a batch is padded; empty for no padding
+    pad_variable_length_inputs: bool = False  # to the largest, where shapes differ after the rows
+    enable_large_batch_splitting: bool = False  # whether a request may be split over several batches
+    max_execution_batch_size: int = 1000  # maximum rows of a batch
 
 
 def default_parameters() -> BatchingParameters:
@@ -48,11 +35,7 @@ def default_parameters() -> BatchingParameters:
 
 
 def read_parameters(path: str | os.PathLike[str]) -> BatchingParameters:
-    """Reads a file.
-
-    Raises:
-        ValueError: It can't be read, has unknown fields, or values that contradict each other.
-    """
+    """Reads a file. Raises ValueError if it can't be read, has unknown fields, or values that contradict each other."""
     message = pb.BatchingParameters()
     try:
         text_format.Parse(Path(path).read_text(encoding="utf-8"), message)
@@ -62,27 +45,12 @@ def read_parameters(path: str | os.PathLike[str]) -> BatchingParameters:
 
 
 def _from_message(message: pb.BatchingParameters) -> BatchingParameters:
-    def value(name: str, default: Any) -> Any:
-        return getattr(message, name).value if message.HasField(name) else default
-
-    largest = value("max_batch_size", BatchingParameters.max_batch_size)
-    splitting = value("enable_large_batch_splitting", False)
-    found = BatchingParameters(
-        max_batch_size=largest,
-        batch_timeout_micros=value("batch_timeout_micros", 0),
-        max_enqueued_batches=value("max_enqueued_batches", BatchingParameters.max_enqueued_batches),
-        num_batch_threads=value("num_batch_threads", available_cpus()),
-        thread_pool_name=value("thread_pool_name", BatchingParameters.thread_pool_name),
-        allowed_batch_sizes=tuple(message.allowed_batch_sizes),
-        pad_variable_length_inputs=message.pad_variable_length_inputs,
-        enable_large_batch_splitting=splitting,
-        max_execution_batch_size=value("max_execution_batch_size", largest) if splitting else largest,
-    )
-    _check(found)
-    return found
-
-
-def _check(found: BatchingParameters) -> None:
+    values: dict[str, Any] = {"num_batch_threads": available_cpus()}
+    values |= {field.name: getattr(value, "value", value) for field, value in message.ListFields()}  # most are wrapped
+    most = values.get("max_batch_size", BatchingParameters.max_batch_size)
+    splitting = values.get("enable_large_batch_splitting", False)
+    values["max_execution_batch_size"] = values.get("max_execution_batch_size", most) if splitting else most
+    found = BatchingParameters(**values | {"allowed_batch_sizes": tuple(message.allowed_batch_sizes)})
     for name in ("max_batch_size", "max_enqueued_batches", "num_batch_threads", "max_execution_batch_size"):
         if getattr(found, name) < 1:
             raise ValueError(f"{name} must be positive; was {getattr(found, name)}")
@@ -95,7 +63,7 @@ def _check(found: BatchingParameters) -> None:
         )
     sizes = found.allowed_batch_sizes
     if not sizes:
-        return
+        return found
     if found.enable_large_batch_splitting and sizes[-1] != found.max_execution_batch_size:
         raise ValueError(
             "Last entry in allowed_batch_sizes must be equal to max_execution_batch_size; last entry was "
@@ -108,3 +76,4 @@ def _check(found: BatchingParameters) -> None:
         )
     if sizes[0] < 1 or any(a >= b for a, b in itertools.pairwise(sizes)):
         raise ValueError(f"allowed_batch_sizes entries must be positive and monotonically increasing; was {sizes}")
+    return found

@@ -34,23 +34,14 @@ _RANKED = {"classes": pb.DT_STRING, "scores": pb.DT_FLOAT, "indices": pb.DT_INT3
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The steps of one signature.
+    """The steps of one signature."""
 
-    Attributes:
-        network: Signature that the fast engine runs.
-        input: Alias of its input.
-        decode: Signature of the SavedModel that returns that input; None to cast the input of the whole.
-        decoded: Alias under which `decode` returns it.
-        rank: Output of the network that is ranked; None for no ranking.
-        labels: Names of the classes as bytes; empty without a ranking.
-    """
-
-    network: str
-    input: str
-    decode: str | None
-    decoded: str
-    rank: str | None
-    labels: NDArray[np.object_]
+    network: str  # signature that the fast engine runs
+    input: str  # alias of its input
+    decode: str | None  # signature of the SavedModel that returns that input; None to cast the input of the whole
+    decoded: str  # alias under which `decode` returns it
+    rank: str | None  # output of the network that is ranked; None for no ranking
+    labels: NDArray[np.object_]  # names of the classes as bytes; empty without a ranking
 
     def needed(self, outputs: Sequence[str]) -> list[str]:
         """Returns the outputs of the network that `outputs` are made from."""
@@ -70,13 +61,7 @@ class Pipeline:
 
 
 def read_pipelines(folder: Path, saved: Mapping[str, Signature], fast: Mapping[str, Signature]) -> dict[str, Pipeline]:
-    """Returns the declared pipelines that fit the signatures of their version. Others are skipped with a warning.
-
-    Args:
-        folder: Folder of the version.
-        saved: Signatures of the SavedModel.
-        fast: Signatures of the fast engine.
-    """
+    """Returns the pipelines that the folder declares and that fit its signatures. Others are skipped with a warning."""
     file = folder / "assets.extra" / "keraslight.json"
     if not file.is_file():
         return {}

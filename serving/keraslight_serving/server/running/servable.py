@@ -20,15 +20,10 @@ ENGINES = ("auto", "litert", "tensorflow")
 
 
 class Servable:
-    """A loaded version.
+    """A loaded version, whose `pipelines` run in steps, by the engines of the signatures that they name.
 
-    Args:
-        signatures: All signatures by name.
-        engines: Engine of each signature that doesn't run as a pipeline.
-        saved_model: The one of them that needs TensorFlow; None if there is none.
-        pipelines: Signatures that run in steps, by the engines of the signatures that they name.
-        batcher: Joins requests to batches, but not for the decoding before a network, so that a file that can't be
-            decoded never spoils a batch. None to run each request alone.
+    `saved_model` is the one of the engines that needs TensorFlow. `batcher` joins requests to batches, but not for the
+    decoding before a network, so that a file that can't be decoded never spoils a batch; None runs each request alone.
     """
 
     def __init__(
@@ -55,29 +50,25 @@ class Servable:
         engine: str = "auto",
         batcher: Batcher | None = None,
     ) -> "Servable":
-        """Loads a version folder.
+        """Loads a version folder, `<base path>/<version>` with `saved_model.pb`, `model.tflite` or both.
 
         LiteRT runs the signatures of its `model.tflite`, and the network of those that the folder declares as
         pipelines. All others run in the SavedModel, which needs TensorFlow and is loaded by the first request for one
-        of them, or here if there is no `model.tflite`.
+        of them, or here if `eager`, or if there is no `model.tflite`. `engine` may also be `litert`, to serve only what
+        runs without TensorFlow, or `tensorflow`, to run everything in the SavedModel. LiteRT has `interpreters`
+        (requests that run at once) with `threads` CPU threads each.
 
         Whether an image file is too large to decode is for the graph to check: keraslight's exports reject more than
         their `max_pixels`. From outside there is no telling which string of a graph is a picture.
-
-        Args:
-            folder: `<base path>/<version>`, with `saved_model.pb`, `model.tflite` or both.
-            threads: CPU threads per LiteRT interpreter.
-            interpreters: LiteRT interpreters, that is requests that run at once.
-            eager: Whether to load a SavedModel here if there is one to run.
-            engine: `auto`, as above; `litert`, to serve only what runs without TensorFlow; or `tensorflow`, to run
-                everything in the SavedModel.
-            batcher: See `Servable`.
-
-        Raises:
-            StatusError: The folder can't be served.
         """
         lite, saved = folder / "model.tflite", folder / "saved_model.pb"
-        _check_files(folder, lite.is_file(), saved.is_file(), engine)
+        if engine == "litert" and not lite.is_file():
+            raise not_found(f"`engine` litert needs a file called `model.tflite`\nSpecified file path: {folder}")
+        if not saved.is_file() and (engine == "tensorflow" or not lite.is_file()):
+            raise not_found(
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`saved_model.pb`)\nSpecified file path: {folder}"
+            )
         signatures = _saved_signatures(saved) if saved.is_file() else {}
         fast: LiteRTEngine | None = None
         saved_model: SavedModelEngine | None = None
@@ -120,11 +111,7 @@ class Servable:
         check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
-        """Runs a signature on inputs that `check` has accepted.
-
-        Raises:
-            StatusError: The graph rejects its inputs, or the call is over.
-        """
+        """Runs a signature on inputs that `check` has accepted."""
         call.check()
         pipeline = self._pipelines.get(signature)
         if pipeline is None:
@@ -152,17 +139,6 @@ class Servable:
         answers = engine.run(signature, inputs, outputs, call)
         call.on_run(engine.name, time.perf_counter() - began)
         return answers
-
-
-def _check_files(folder: Path, lite: bool, saved: bool, engine: str) -> None:
-    """Raises NOT_FOUND if files that the engine needs are missing."""
-    if engine == "litert" and not lite:
-        raise not_found(f"`engine` litert needs a file called `model.tflite`\nSpecified file path: {folder}")
-    if not saved and (engine == "tensorflow" or not lite):
-        raise not_found(
-            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-            f"`saved_model.pb`)\nSpecified file path: {folder}"
-        )
 
 
 def _saved_signatures(path: Path) -> dict[str, Signature]:

@@ -17,11 +17,8 @@ from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
 from keraslight_serving.wire.tensors import dtype_enum, shape_text
 
-Arrays = Mapping[str, NDArray[Any]]
-"""Tensors by alias."""
-
-Outputs = dict[str, NDArray[Any]]
-"""The same, as engines return them."""
+Arrays = Mapping[str, NDArray[Any]]  # tensors by alias
+Outputs = dict[str, NDArray[Any]]  # the same, as engines return them
 
 # From this rank on, a tensor is taken for images and must have the declared shape. Below it, TensorFlow's tolerance is
 # kept: its test suite sends [1] where [-1,1] is declared.
@@ -37,13 +34,7 @@ class Declared(NamedTuple):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a SignatureDef declares.
-
-    Attributes:
-        definition: The message itself, for metadata and error texts.
-        inputs: Inputs by alias, in alphabetical order.
-        outputs: Outputs by alias, in alphabetical order.
-    """
+    """What a SignatureDef declares, its inputs and outputs by alias in alphabetical order."""
 
     definition: pb.SignatureDef
     inputs: Mapping[str, Declared]
@@ -61,23 +52,8 @@ class UnknownSignature(StatusError):
         super().__init__(grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{name}" not found.')
 
 
-def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
-    """Returns a signature by name.
-
-    Raises:
-        UnknownSignature: There is none.
-    """
-    if name not in signatures:
-        raise UnknownSignature(name)
-    return signatures[name]
-
-
 def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[str]:
-    """Returns the aliases of the requested outputs, or of all outputs if none is requested.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT: a requested output is unknown or listed twice.
-    """
+    """Returns the aliases of the requested outputs (default: all); INVALID_ARGUMENT for unknown or repeated ones."""
     chosen: list[str] = []
     for alias in output_filter:
         if alias not in signature.outputs:
@@ -92,16 +68,10 @@ def choose_outputs(signature: Signature, output_filter: Iterable[str]) -> list[s
 
 
 def check_arrays(signature: Signature, arrays: Arrays, *, exact_rank: bool) -> None:
-    """Rejects dtypes and shapes that must never reach an engine.
+    """Rejects dtypes and shapes that must never reach an engine, with INVALID_ARGUMENT.
 
-    Args:
-        signature: Signature to run.
-        arrays: All of its inputs.
-        exact_rank: Whether inputs of every rank, not only images, must have their declared shape. A vector in place of
-            a column still passes, as in TensorFlow Serving, whose own tests send one.
-
-    Raises:
-        StatusError: INVALID_ARGUMENT.
+    `exact_rank`: whether inputs of every rank, not only images, must have their declared shape. A vector in place of a
+    column still passes, as in TensorFlow Serving, whose own tests send one.
     """
     for position, (alias, (dtype, _)) in enumerate(signature.inputs.items()):
         sent = dtype_enum(arrays[alias].dtype)

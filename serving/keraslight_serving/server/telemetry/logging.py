@@ -31,10 +31,8 @@ _random = random.Random()  # ids are not secret; uuid4 makes a system call for e
 def configure(log_format: str = "text", log_level: str = "info") -> None:
     """Sends the log of this package to stderr; a second call replaces the first.
 
-    Args:
-        log_format: `text`, or `json` for one object per line.
-        log_level: One of `LEVELS`. `debug` adds a line for each successful request; `info` has failed requests and
-            loaded versions; `warning` only what an operator should see.
+    `debug` adds a line for each successful request; `info` has failed requests and loaded versions; `warning` only what
+    an operator should see.
     """
     package = logging.getLogger(PACKAGE)
     package.handlers[:] = [handler(log_format)]
@@ -43,7 +41,7 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
 
 
 def handler(log_format: str = "text") -> logging.Handler:
-    """A handler that writes to stderr, as `text` or `json`."""
+    """A handler that writes to stderr, as `text`, or as `json` with one object per line."""
     made = logging.StreamHandler()
     made.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     return made
@@ -70,16 +68,8 @@ def log_request(
 ) -> None:
     """Logs the end of a request: at DEBUG if it succeeded, at WARNING if the server is at fault, otherwise at INFO.
 
-    Args:
-        call: The call that came with the request.
-        api: Name of the method, such as `Predict`.
-        code: Name of the status code.
-        seconds: Time it took.
-        model: Model that answered, or that was requested; empty for none.
-        version: Its version or label.
-        signature: Its signature.
-        text: Text of the error.
-        callers_fault: Whether the caller is at fault, whatever the code.
+    The model is the one that answered or that was requested, and the version its number or label. With `callers_fault`,
+    the caller is at fault, whatever the code.
     """
     serious = code in _SERVERS_FAULT and not callers_fault
     level = logging.DEBUG if code == "OK" else logging.WARNING if serious else logging.INFO
@@ -108,10 +98,9 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}"
-        for name, value in getattr(record, "request", {}).items():
-            line += f" {name}={_quoted(str(value))}"
-        return line + _traceback(self, record)
+        fields = (f" {name}={_quoted(str(value))}" for name, value in getattr(record, "request", {}).items())
+        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}{''.join(fields)}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
@@ -126,9 +115,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "request", {}),
         }
-        traceback = _traceback(self, record)
-        if traceback:
-            fields["exception"] = traceback.strip()
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
 
 
@@ -139,7 +127,3 @@ def _quoted(text: str) -> str:
 
 def _time(record: logging.LogRecord) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z"
-
-
-def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    return "\n" + formatter.formatException(record.exc_info) if record.exc_info else ""

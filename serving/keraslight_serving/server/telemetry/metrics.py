@@ -12,6 +12,7 @@ import threading
 import uuid
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,34 +67,15 @@ REQUEST_LOG_COUNT = _Metric(_TF + "request_log_count", ("model_name", "status_co
 QUEUE_LATENCY = _Metric(_OURS + "queue_latency", ("model_name", "engine"), _QUEUE_MICROSECONDS)
 BATCH_SIZE = _Metric(_OURS + "batch_size", ("model_name", "engine"), _ROWS)
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        REQUEST_COUNT,
-        REQUEST_LATENCY,
-        RUNTIME_LATENCY,
-        EXAMPLE_COUNTS,
-        EXAMPLE_COUNT_TOTAL,
-        WARMUP_LATENCY,
-        WARMUP_RECORDS,
-        QUEUING_LATENCY,
-        WRAPPED_RUN_COUNT,
-        PADDING_SIZE,
-        INPUT_BATCH_SIZE,
-        PROCESSED_BATCH_SIZE,
-        REQUEST_LOG_COUNT,
-        QUEUE_LATENCY,
-        BATCH_SIZE,
-    )
-}
+METRICS = {metric.name: metric for metric in tuple(globals().values()) if isinstance(metric, _Metric)}
 
 # Name of the metric -> values of its labels -> its numbers. A counter has one number. A histogram has the sum, then the
 # count of each bucket alone, the last one for values beyond the bounds. The numbers of processes can simply be added.
 _Series = dict[str, dict[tuple[str, ...], list[float]]]
 
-
 # Names of the engines in the label `runtime`; TF1 is TensorFlow Serving's own.
 _RUNTIMES = {"litert": "LiteRT", "tensorflow": "TF1"}
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 def path_of(monitoring_config_file: str | os.PathLike[str]) -> str | None:
@@ -115,11 +97,8 @@ class Metrics:
 
     The processes of one server share a `directory`. Each writes its numbers to its own file there, every second after
     `start` and before it renders, and renders the sum of all files. So no counter ever decreases, whichever process is
-    scraped and even if one has died; Prometheus would take that for a restart and count everything twice.
-
-    Args:
-        directory: An existing directory that only these processes use, empty at the first start. None for a server with
-            one process.
+    scraped and even if one has died; Prometheus would take that for a restart and count everything twice. Only these
+    processes use the directory, which exists and is empty at the first start. A server with one process needs none.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None) -> None:
@@ -166,16 +145,7 @@ class Metrics:
         padded_to: int,
         thread_pool: str = "model_server_batch_threads",
     ) -> None:
-        """Records a batch that was put together.
-
-        Args:
-            model: Name of the model.
-            engine: `litert` or `tensorflow`.
-            rows: Number of rows of each request.
-            queue_seconds: Seconds that each request has waited.
-            padded_to: Number of rows that run, at least the sum of `rows`.
-            thread_pool: `thread_pool_name` of the batching parameters.
-        """
+        """Records a batch with the rows and the seconds in the queue of each request, run with `padded_to` rows."""
         for seconds in queue_seconds:
             self._observe(QUEUING_LATENCY, (thread_pool,), seconds * 1e6)
             self._observe(QUEUE_LATENCY, (model, engine), seconds * 1e6)
@@ -276,21 +246,16 @@ def _text(series: _Series) -> bytes:
         metric = METRICS[name]
         lines.append(f"# TYPE {name} {'histogram' if metric.bounds else 'counter'}")
         for values, numbers in sorted(series[name].items()):
-            labels = [f'{label}="{_escape(value)}"' for label, value in zip(metric.labels, values, strict=True)]
+            labels = [
+                f'{label}="{value.translate(_ESCAPES)}"' for label, value in zip(metric.labels, values, strict=True)
+            ]
             inside = ",".join(labels)
             if not metric.bounds:
                 lines.append(f"{name}{{{inside}}} {numbers[0]}")
                 continue
-            count: float = 0
-            for bound, number in zip((*metric.bounds, None), numbers[1:], strict=True):
-                count += number
-                le = "+Inf" if bound is None else f"{bound:g}"
-                bucket = ",".join([*labels, f'le="{le}"'])
+            counts = list(accumulate(numbers[1:]))
+            for bound, count in zip((*map("{:g}".format, metric.bounds), "+Inf"), counts, strict=True):
+                bucket = ",".join([*labels, f'le="{bound}"'])
                 lines.append(f"{name}_bucket{{{bucket}}} {count}")
-            lines.append(f"{name}_sum{{{inside}}} {numbers[0]}")
-            lines.append(f"{name}_count{{{inside}}} {count}")
+            lines += [f"{name}_sum{{{inside}}} {numbers[0]}", f"{name}_count{{{inside}}} {counts[-1]}"]
     return "".join(f"{line}\n" for line in lines).encode(errors="replace")
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

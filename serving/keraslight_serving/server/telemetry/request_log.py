@@ -68,10 +68,6 @@ class RequestLog:
 
     It never delays a request. Records are dropped if the disk is too slow (`request_log_count` counts them as
     RESOURCE_EXHAUSTED) or full (UNAVAILABLE). Files contain complete records in any case.
-
-    Args:
-        metrics: Counts what was logged.
-        seed: Seed of the sampling; None for a different one each time.
     """
 
     def __init__(self, metrics: Metrics, *, seed: int | None = None) -> None:
@@ -81,35 +77,27 @@ class RequestLog:
         self._held = 0
         self._thread: threading.Thread | None = None
         self._queue: queue.SimpleQueue[_Exchange | None] = queue.SimpleQueue()
-        self._files: dict[str, _RecordFile] = {}
 
     def offer(
         self, config: pb.LoggingConfig, api: str, spec: ModelSpec, exchange: Callable[[], tuple[Message, Message]]
     ) -> None:
-        """Logs a request and its response, if they are sampled.
+        """Logs a request and its response if they are sampled, and the method has a PredictionLog.
 
-        Args:
-            config: Logging configuration of the model.
-            api: Name of the method; only those with a PredictionLog are logged.
-            spec: The model, version and signature that answered.
-            exchange: Returns the request and the response, which must not change afterwards. Called only if they are
-                sampled.
+        `exchange`, which returns both, is only called then. They must not change afterwards.
         """
         if api not in _FIELDS or self._random.random() >= config.sampling_config.sampling_rate:
             return
         request, response = exchange()
         size = request.ByteSize() + response.ByteSize()
         with self._lock:
-            full = self._held > 0 and self._held + size > _MAX_HELD
-            if not full:
-                self._held += size
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
-                    self._thread.start()
-        if full:
-            self._metrics.logged(spec.name, "RESOURCE_EXHAUSTED")
-        else:
-            self._queue.put(_Exchange(config, api, spec, request, response, size, int(time.time())))
+            if self._held > 0 and self._held + size > _MAX_HELD:
+                self._metrics.logged(spec.name, "RESOURCE_EXHAUSTED")
+                return
+            self._held += size
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._write_all, name="request log", daemon=True)
+                self._thread.start()
+        self._queue.put(_Exchange(config, api, spec, request, response, size, int(time.time())))
 
     def close(self) -> None:
         """Writes what is waiting, for at most five seconds."""
@@ -120,28 +108,25 @@ class RequestLog:
             thread.join(5)
 
     def _write_all(self) -> None:
+        files: dict[str, _RecordFile] = {}
         while (item := self._queue.get()) is not None:
             prefix = item.config.log_collector_config.filename_prefix
-            if prefix not in self._files:
-                self._files[prefix] = _RecordFile(prefix)
-            file = self._files[prefix]
+            if prefix not in files:
+                files[prefix] = _RecordFile(prefix)
+            file = files[prefix]
             try:
                 file.append(_record(item))
-                status = "OK"
+                status, file.failing = "OK", False
             except Exception as error:
-                status = "UNAVAILABLE"
                 if not file.failing:
                     logger.warning("Can't log requests to %s, dropping them: %s", prefix, error)
-                file.failing = True
-            else:
-                file.failing = False
+                status, file.failing = "UNAVAILABLE", True
             self._metrics.logged(item.spec.name, status)
             with self._lock:
                 self._held -= item.size
             del item  # not held while waiting for the next one
-        for file in self._files.values():
+        for file in files.values():
             file.close()
-        self._files.clear()
 
 
 class _RecordFile:
@@ -157,27 +142,22 @@ class _RecordFile:
     def append(self, data: bytes) -> None:
         if self._end >= _MAX_FILE:
             self.close()
-        file = self._open() if self._file is None else self._file
+        while self._file is None:
+            with contextlib.suppress(FileExistsError):  # two servers in one process, or a restart within a second
+                path = f"{self._prefix}-{self._number:05}.tfrecord"
+                self._file, self._end = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), 0
+            self._number += 1
         rest = memoryview(to_record(data))
         end = self._end + len(rest)
         try:
             while rest:
-                rest = rest[os.write(file, rest) :]
+                rest = rest[os.write(self._file, rest) :]
         except OSError:
             with contextlib.suppress(OSError):  # removes the part that still had room
-                os.ftruncate(file, self._end)
-                os.lseek(file, self._end, os.SEEK_SET)
+                os.ftruncate(self._file, self._end)
+                os.lseek(self._file, self._end, os.SEEK_SET)
             raise
         self._end = end
-
-    def _open(self) -> int:
-        while self._file is None:
-            with contextlib.suppress(FileExistsError):  # two servers in one process, or a restart within a second
-                path = f"{self._prefix}-{self._number:05}.tfrecord"
-                self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            self._number += 1
-        self._end = 0
-        return self._file
 
     def close(self) -> None:
         if self._file is not None:
@@ -195,6 +175,5 @@ def _record(item: _Exchange) -> bytes:
     record.log_metadata.saved_model_tags.append("serve")
     record.log_metadata.timestamp_secs = item.seconds
     exchange = getattr(record, _FIELDS[item.api])
-    exchange.request = item.request.SerializeToString()
-    exchange.response = item.response.SerializeToString()
+    exchange.request, exchange.response = item.request.SerializeToString(), item.response.SerializeToString()
     return record.SerializeToString()

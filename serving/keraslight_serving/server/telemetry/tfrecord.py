@@ -25,14 +25,14 @@ def read_records(file: Path) -> Iterator[bytes]:
     content = file.read_bytes()
     position = 0
     while position < len(content):
-        header = content[position : position + 12]
+        length, checksum = content[position : position + 8], content[position + 8 : position + 12]
         # The length is only used once its checksum is verified.
-        if len(header) < 12 or _masked_crc(header[:8]) != header[8:]:
-            raise _corrupted(position)
-        end = position + 12 + struct.unpack("<Q", header[:8])[0]
-        data, checksum = content[position + 12 : end], content[end : end + 4]
-        if _masked_crc(data) != checksum:
-            raise _corrupted(position)
+        intact = len(length) == 8 and _masked_crc(length) == checksum
+        end = position + 12 + (struct.unpack("<Q", length)[0] if intact else 0)
+        data = content[position + 12 : end]
+        if not intact or _masked_crc(data) != content[end : end + 4]:
+            text = f"corrupted record at {position}. Please verify your warmup data is in TFRecord format."
+            raise StatusError(grpc.StatusCode.DATA_LOSS, text)
         yield data
         position = end + 4
 
@@ -47,10 +47,3 @@ def _masked_crc(data: bytes) -> bytes:
     """CRC-32C, rotated and shifted, so that data which contains checksums causes no collisions."""
     crc: int = google_crc32c.value(data)
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _corrupted(position: int) -> StatusError:
-    return StatusError(
-        grpc.StatusCode.DATA_LOSS,
-        f"corrupted record at {position}. Please verify your warmup data is in TFRecord format.",
-    )

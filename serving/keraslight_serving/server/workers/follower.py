@@ -18,21 +18,13 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 @dataclass(frozen=True)
 class ModelView:
-    """What all workers answer for one model.
+    """What all workers answer for one model."""
 
-    Attributes:
-        statuses: Serialized ModelVersionStatus messages, newest first.
-        keys: Keys of the servables, by version.
-        labels: Versions, by label.
-        logging: Serialized LoggingConfig; None if requests are not logged.
-        wanted: Whether the configuration still names the model.
-    """
-
-    statuses: tuple[bytes, ...] = ()
-    keys: dict[int, int] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    logging: bytes | None = None
-    wanted: bool = True
+    statuses: tuple[bytes, ...] = ()  # serialized ModelVersionStatus messages, newest first
+    keys: dict[int, int] = field(default_factory=dict)  # of the servables, by version
+    labels: dict[str, int] = field(default_factory=dict)  # versions, by label
+    logging: bytes | None = None  # serialized LoggingConfig; None if requests are not logged
+    wanted: bool = True  # whether the configuration still names the model
 
     def read_statuses(self) -> list[pb.ModelVersionStatus]:
         return [pb.ModelVersionStatus.FromString(status) for status in self.statuses]
@@ -47,16 +39,12 @@ class _Loaded:
 class Follower:
     """Servables by key, and the views of the models that tell which of them serves which version (`ServedModels`).
 
-    Args:
-        how: How servables are loaded, and who is told which models are served.
-        reload_everywhere: Reloads the configuration in all workers.
+    `how` tells how servables are loaded, and `reload` reloads the configuration in all workers.
     """
 
-    def __init__(
-        self, how: LoadPolicy[Servable], reload_everywhere: Callable[[Sequence[ModelConfig], Call], None]
-    ) -> None:
+    def __init__(self, how: LoadPolicy[Servable], reload: Callable[[Sequence[ModelConfig], Call], None]) -> None:
         self._how = how
-        self._reload_everywhere = reload_everywhere
+        self.reload = reload
         self._changed = threading.Condition()
         self._loaded: dict[int, _Loaded] = {}
         self._views: dict[str, ModelView] = {}
@@ -88,11 +76,9 @@ class Follower:
         loaded.servable.close()
 
     def saved_model_loaded(self, key: int) -> bool:
-        """Whether a servable has its SavedModel in use."""
         return self._loaded[key].servable.saved_model_loaded
 
     def close(self) -> None:
-        """Unloads everything."""
         with self._changed:
             self._views = {}
         for key in list(self._loaded):
@@ -100,7 +86,6 @@ class Follower:
 
     @contextmanager
     def acquire(self, spec: ModelSpec) -> Iterator[tuple[int, Servable]]:
-        """As `ServedModels.acquire`."""
         if not spec.name:
             raise invalid("ModelSpec has no name specified.")
         with self._changed:
@@ -118,18 +103,11 @@ class Follower:
                 self._changed.notify_all()
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
-        """As `ServedModels.logging`."""
         config = self._views.get(name, ModelView()).logging
         return None if config is None else pb.LoggingConfig.FromString(config)
 
     def statuses(self) -> dict[str, list[pb.ModelVersionStatus]]:
-        """As `ServedModels.statuses`."""
         return {name: view.read_statuses() for name, view in self._views.items() if view.wanted}
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
-        """As `ServedModels.status`."""
         return chosen_statuses(spec, self._views.get(spec.name, ModelView()).read_statuses())
-
-    def reload(self, configs: Sequence[ModelConfig], call: Call) -> None:
-        """As `ServedModels.reload`, in all workers."""
-        self._reload_everywhere(configs, call)

@@ -20,30 +20,19 @@ class LineBroken(Exception):
 
 
 class Line:
-    """One end of a pipe.
-
-    Args:
-        pipe: This end.
-        name: Name of the other end, for texts.
-        commands: Functions that the other end may call. Each call runs in its own thread.
-    """
+    """One end of a pipe. The other end, named `name` in texts, may call `commands`, each call in its own thread."""
 
     def __init__(self, pipe: "Connection[Any, Any]", name: str, commands: Mapping[str, Callable[..., Any]]) -> None:
-        self._pipe = pipe
-        self._name = name
-        self._commands = commands
+        self._pipe, self._name, self._commands = pipe, name, commands
         self._sending = threading.Lock()
         self._numbers = itertools.count()
         self._waiting: dict[int, Future[Any]] = {}
         self._broken = False
 
     def call(self, command: str, *args: Any) -> Future[Any]:
-        """Calls a command of the other end.
+        """Calls a command of the other end; arguments and results are pickled.
 
-        Arguments and results are pickled.
-
-        Returns:
-            A future with the result, with the StatusError or StartError that the command raised, or with LineBroken.
+        The future has the result, the StatusError or StartError that the command raised, or LineBroken.
         """
         answer: Future[Any] = Future()
         number = next(self._numbers)
@@ -65,10 +54,9 @@ class Line:
             except (EOFError, OSError):
                 break
             if command is None:
-                failed, value = value
                 with self._sending:
                     answer = self._waiting.pop(number)
-                if failed:
+                if isinstance(value, Exception):
                     answer.set_exception(value)
                 else:
                     answer.set_result(value)
@@ -81,16 +69,15 @@ class Line:
             answer.set_exception(LineBroken(f"{self._name} is gone"))
 
     def _run(self, number: int, command: str, args: tuple[Any, ...]) -> None:
-        failed, value = False, None
         try:
             value = self._commands[command](*args)
         except (StatusError, StartError) as error:
-            failed, value = True, error
+            value = error
         except Exception as error:
             logger.exception("%s failed", command)
-            failed, value = True, StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
+            value = StatusError(grpc.StatusCode.UNKNOWN, f"{type(error).__name__}: {error}")
         with self._sending:
             try:
-                self._pipe.send((number, None, (failed, value)))
+                self._pipe.send((number, None, value))
             except OSError:
                 logger.debug("%s is gone and never got the result of %s", self._name, command)

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -44,38 +44,21 @@ LONGEST_PAUSE = 10.0  # seconds before a worker that keeps dying is replaced
 STOPPED_AFTER = 5.0  # seconds after the grace period in which a worker has to end
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SharedVersion:
-    """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`).
+    """A version that every worker has loaded, as the supervisor's repository sees it (a `LoadedVersion`)."""
 
-    Attributes:
-        key: Key of the version in the workers.
-        in_use: Given the key, tells whether a worker has the SavedModel in use.
-        unload: Given the key, unloads the version in all workers.
-    """
-
-    key: int
-    in_use: Callable[[int], bool]
-    unload: Callable[[int], None]
+    key: int  # in the workers
+    in_use: Callable[[], bool]  # whether a worker has the SavedModel in use
+    close: Callable[[], None]  # unloads the version in all workers
 
     @property
     def saved_model_loaded(self) -> bool:
-        return self.in_use(self.key)
-
-    def close(self) -> None:
-        self.unload(self.key)
+        return self.in_use()
 
 
 class Supervisor:
-    """A ModelServer in several processes.
-
-    Args:
-        workers: Number of processes, at least 1.
-        settings: Settings of the server. Each worker gets its share of the CPUs, unless `num_threads` and
-            `num_interpreters` are given.
-
-    Attributes:
-        repository: The models.
+    """A ModelServer in several processes, which share the CPUs unless `num_threads` and `num_interpreters` are given.
 
     Raises:
         ValueError: `workers` is out of range, or the batching parameters can't be used.
@@ -101,26 +84,23 @@ class Supervisor:
         self._abandoned: set[str] = set()  # reloads that nobody waits for any more
         self._showing = threading.Lock()
         self._stopping = threading.Event()
-        self._reservation: socket.socket | None = None
-        self._rest_reservation: socket.socket | None = None
+        self._reservations: list[socket.socket] = []
+        self._port = 0  # until it is reserved
+        self._rest_port: int | None = None
 
     @property
     def address(self) -> str:
-        """`host:port`, as clients take it.
-
-        Raises:
-            RuntimeError: The server is not started.
-        """
-        if self._reservation is None:
+        """As `ModelServer.address`."""
+        if not self._port:
             raise RuntimeError("A server has a port once it is started. Received: a server that is not")
-        return f"{self._settings.host}:{_port(self._reservation)}"
+        return f"{self._settings.host}:{self._port}"
 
     @property
     def rest_address(self) -> str:
         """As `ModelServer.rest_address`."""
-        if self._rest_reservation is None:
+        if self._rest_port is None:
             raise RuntimeError("A server with `rest_api_port` has a REST address once it is started. Received: none")
-        return f"http://{self._settings.host}:{_port(self._rest_reservation)}"
+        return f"http://{self._settings.host}:{self._rest_port}"
 
     @property
     def metrics_directory(self) -> str:
@@ -129,7 +109,6 @@ class Supervisor:
 
     @property
     def pids(self) -> list[int]:
-        """The workers' process ids."""
         with self._lock:
             return [worker.pid for worker in self._workers]
 
@@ -140,10 +119,10 @@ class Supervisor:
             StartError: No version loads, a port is taken, or a worker dies.
         """
         settings = self._settings
-        self._reservation = _reserve(settings.host, settings.port)
         try:
+            self._port = self._reserve(settings.port)
             if settings.rest_api_port is not None:
-                self._rest_reservation = _reserve(settings.host, settings.rest_api_port)
+                self._rest_port = self._reserve(settings.rest_api_port)
             self._workers = [self._new_worker(place) for place in range(self._count)]
             for worker in self._workers:
                 worker.call("ready").result()
@@ -174,26 +153,42 @@ class Supervisor:
         for worker in workers:
             worker.end(max(0, until - time.monotonic()))
         self.repository.close()
-        for reservation in (self._reservation, self._rest_reservation):
-            if reservation is not None:
-                reservation.close()
+        for reservation in self._reservations:
+            reservation.close()
         self._metrics.cleanup()
+
+    def _reserve(self, port: int) -> int:
+        """Binds a socket that keeps a port for the workers, without listening on it. Returns the port.
+
+        Raises:
+            StartError: The port is taken.
+        """
+        host = self._settings.host
+        try:
+            kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(kind, socket.SOCK_STREAM) as alone:  # the second bind would share another server's port
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(address)
+            shared = socket.socket(kind, socket.SOCK_STREAM)
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shared.bind(address)
+        except OSError as error:
+            text = f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
+            raise StartError(text) from error
+        self._reservations.append(shared)
+        return int(shared.getsockname()[1])
 
     # ---------------------------------------------------------------- versions
 
     def _load(self, model: str, folder: Path, eager: bool) -> SharedVersion:
-        """Loads a version in every worker, or in none.
-
-        Raises:
-            StatusError: A worker can't load it, or died of it.
-        """
+        """Loads a version in every worker or, with a StatusError if one can't load it or dies of it, in none."""
         key, args = next(self._keys), (model, folder, eager)
         while True:
             with self._lock:
                 missing = [worker for worker in self._workers if key not in worker.keys]
                 if self._workers and not missing:
                     self._loaded[key] = args
-                    return SharedVersion(key, self._saved_model_in_use, self._unload)
+                    return SharedVersion(key, partial(self._saved_model_in_use, key), partial(self._unload, key))
             if not missing:  # all have just died: their successors must not get what nobody has tried
                 if self._stopping.wait(SHOW_SECONDS):
                     raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server stops")
@@ -261,11 +256,10 @@ class Supervisor:
         settings = dataclasses.replace(
             worker_settings(self._settings, self._count),
             metrics_directory=self.metrics_directory,
-            port=_port(self._reservation),
-            rest_api_port=None if self._rest_reservation is None else _port(self._rest_reservation),
+            port=self._port,
+            rest_api_port=self._rest_port,
+            grpc_socket_path=None if place > 0 else self._settings.grpc_socket_path,  # it can't be shared
         )
-        if place > 0:
-            settings = dataclasses.replace(settings, grpc_socket_path=None)  # a Unix socket can't be shared
         return Worker(settings, place, {"reload": self._reload, "abandon": self._abandoned.add})
 
     def _reload(self, configs: Sequence[ModelConfig], deadline: float | None, token: str) -> None:
@@ -337,32 +331,6 @@ def view_of(model: Model[SharedVersion]) -> ModelView:
     """What the workers answer for a model."""
     statuses, versions, labels = model.versions.view()
     keys = {number: version.key for number, version in versions.items()}
-    log = None if model.logging is None else model.logging.SerializeToString()
-    return ModelView(tuple(status.SerializeToString() for status in statuses), keys, labels, log, model.is_wanted)
-
-
-def _port(reservation: socket.socket | None) -> int:
-    assert reservation is not None  # noqa: S101, since `start` reserves the ports first
-    port: int = reservation.getsockname()[1]
-    return port
-
-
-def _reserve(host: str, port: int) -> socket.socket:
-    """Binds a socket that keeps the port for the workers, without listening on it.
-
-    Raises:
-        StartError: The port is taken. Another server that shares its port would not prevent the second bind.
-    """
-    try:
-        kind, _, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(kind, socket.SOCK_STREAM) as alone:
-            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            alone.bind(address)
-        shared = socket.socket(kind, socket.SOCK_STREAM)
-        shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        shared.bind(address)
-    except OSError as error:
-        raise StartError(
-            f"The server must be able to listen on its address. Received: {host}:{port}, {error}"
-        ) from error
-    return shared
+    config = model.config
+    log = config.logging.SerializeToString() if config and config.logging else None
+    return ModelView(tuple(s.SerializeToString() for s in statuses), keys, labels, log, wanted=config is not None)

@@ -24,46 +24,28 @@ from keraslight_serving.server.workers.line import Line
 
 logger = logging.getLogger("keraslight_serving.server")
 
-GRACE = 5.0  # seconds for requests in flight when the supervisor is gone
-
 
 class Worker:
-    """A worker as its supervisor sees it.
-
-    Args:
-        settings: Settings of its server.
-        place: Its number.
-        commands: What it may call in the supervisor.
-
-    Attributes:
-        place: Its number, which its replacement gets too.
-        keys: Keys of the servables that it holds.
-        call: Calls a command of the worker, see `Line.call`.
-    """
+    """A worker as its supervisor sees it. It may call `commands` there; its replacement gets the same `place`."""
 
     def __init__(self, settings: Settings, place: int, commands: dict[str, Callable[..., Any]]) -> None:
         self.place = place
-        self.keys: set[int] = set()
+        self.keys: set[int] = set()  # of the servables that it holds
         ours, theirs = multiprocessing.Pipe()
-        # Spawned, not forked: a fork loses the threads of gRPC and TensorFlow.
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # not "fork", which loses the threads of gRPC and TensorFlow
         self._process = context.Process(target=_work, args=(theirs, settings), daemon=True)
         self._process.start()
+        self.pid = self._process.pid or 0
         theirs.close()
         line = Line(ours, f"Worker {place} (process {self.pid})", commands)
         self.call = line.call
         threading.Thread(target=line.listen, daemon=True).start()
 
     @property
-    def pid(self) -> int:
-        return self._process.pid or 0
-
-    @property
     def exit_code(self) -> int | None:
         return self._process.exitcode
 
     def wait(self) -> None:
-        """Waits until it is dead."""
         multiprocessing.connection.wait([self._process.sentinel])
 
     def end(self, seconds: float) -> None:
@@ -75,11 +57,8 @@ class Worker:
             self._process.join()
 
 
-# ---------------------------------------------------------------- in the worker
-
-
 def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Settings) -> None:
-    """Follows the supervisor's commands until it says stop, or is gone."""
+    """In the worker: follows the supervisor's commands until it says stop, or is gone."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes, but the supervisor drains the workers
     logging.basicConfig(level=logging.INFO, handlers=[handler()])
@@ -122,4 +101,4 @@ def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Set
     line = Line(pipe, "The supervisor", commands)
     line.listen()
     logger.error("The supervisor is gone; exiting")
-    stop(GRACE)
+    stop(5.0)

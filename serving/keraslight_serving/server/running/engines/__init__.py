@@ -12,29 +12,19 @@ from keraslight_serving.server.running.signatures import Arrays, Outputs
 
 
 class Engine(Protocol):
-    """Runs signatures. Threads share it.
-
-    `keraslight_serving.server.testing.FakeEngine` is one for tests.
-    """
+    """Runs signatures. Threads share it. `keraslight_serving.server.testing.FakeEngine` is one for tests."""
 
     @property
     def name(self) -> str:
         """Name in metrics, such as `litert` or `tensorflow`."""
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
-        """Runs one signature; called by many threads at once.
+        """Runs one signature for some of its outputs; called by many threads at once.
 
-        Args:
-            signature: Name of a signature that the engine has.
-            inputs: All inputs by alias, with dtypes and shapes that `check_arrays` has accepted. Must not be changed.
-            outputs: Aliases of the outputs to return.
-            call: The request. Work that takes long checks it in between.
+        `inputs` are complete, have dtypes and shapes that `check_arrays` has accepted, and must not be changed. The
+        answer is in memory that no later run overwrites. Work that takes long checks `call` in between.
 
-        Returns:
-            The outputs by alias, in memory that no later run overwrites.
-
-        Raises:
-            StatusError: The graph rejects its inputs, or the call is over.
+        Raises StatusError if the graph rejects its inputs, or if the call is over.
         """
 
     def close(self) -> None:

@@ -15,31 +15,18 @@ from keraslight_serving.wire import methods, serving_pb2 as pb
 
 _METADATA = b"signature_defs_metadata"
 
-Details = dict[str, dict[str, Any]]
-"""An interpreter's description of tensors, by alias."""
+Details = dict[str, dict[str, Any]]  # an interpreter's description of tensors, by alias
 
 
 def undeclared_signatures(
     content: bytes, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]
 ) -> dict[str, tuple[Details, Details]]:
-    """Returns the inputs and the outputs of each signature, by its name.
-
-    Args:
-        content: Content of the file.
-        inputs: The interpreter's description of the inputs.
-        outputs: The same for the outputs.
-
-    Raises:
-        ValueError: The metadata can't be read, or names a tensor that the graph doesn't have.
-    """
+    """Returns inputs and outputs of each signature, from a file's content and the interpreter's descriptions."""
     ends = (_by_name(inputs), _by_name(outputs))
     described = _described(content)
     if not described:
         return {methods.DEFAULT_SIGNATURE: ends}
-    return {
-        name: (_find(signature.inputs, ends[0]), _find(signature.outputs, ends[1]))
-        for name, signature in described.items()
-    }
+    return {name: (_find(s.inputs, ends[0]), _find(s.outputs, ends[1])) for name, s in described.items()}
 
 
 def _by_name(tensors: Sequence[dict[str, Any]]) -> Details:
@@ -70,11 +57,9 @@ def _described(content: bytes) -> dict[str, pb.SignatureDef]:
         if entry.Name() != _METADATA:
             continue
         try:
-            signatures = flexbuffers.GetRoot(bytearray(model.Buffers(entry.Buffer()).DataAsNumpy())).AsMap
-            return {
-                key.AsKey: pb.SignatureDef.FromString(value.AsStringBytes)
-                for key, value in zip(signatures.Keys, signatures.Values, strict=True)
-            }
+            found = flexbuffers.GetRoot(bytearray(model.Buffers(entry.Buffer()).DataAsNumpy())).AsMap
+            pairs = zip(found.Keys, found.Values, strict=True)
+            return {key.AsKey: pb.SignatureDef.FromString(value.AsStringBytes) for key, value in pairs}
         except Exception as error:
             raise ValueError(f"{_METADATA.decode()} must hold SignatureDefs. Received: {error}") from error
     return {}

@@ -27,20 +27,14 @@ class LiteRTEngine:
     """A pool of interpreters over one file.
 
     An interpreter serves one request at a time: `interpreters` requests run at once and others wait. The first
-    interpreter is created, and tried, at once, the others on demand. Each keeps the memory layout of its last request,
-    and a request prefers an idle interpreter with its own layout. There is not one per batch size, because each packs
-    the weights again (25 MB for a small MobileNetV4), and returning to a batch size it has had before takes 0.1 ms.
+    interpreter is created, and tried on zeros, at once, the others on demand. Each keeps the memory layout of its last
+    request, and a request prefers an idle interpreter with its own layout. There is not one per batch size, because
+    each packs the weights again (25 MB for a small MobileNetV4), and returning to a batch size it has had before takes
+    0.1 ms.
 
-    Args:
-        path: The .tflite file. Its signatures with strings are left out, since LiteRT needs TensorFlow's kernels for
-            them.
-        threads: CPU threads per interpreter.
-        interpreters: Size of the pool.
-        undeclared: Whether a file that declares no signatures gets those of `_undeclared.py`.
-
-    Raises:
-        OSError: The file can't be read.
-        ValueError, RuntimeError: LiteRT can't load the file, or can't run it on zeros.
+    Signatures with strings are left out: for these, LiteRT needs TensorFlow's kernels. `undeclared`: whether a file
+    that declares no signatures gets those of `_undeclared.py`. Unusable files raise OSError, ValueError or
+    RuntimeError.
     """
 
     name = "litert"
@@ -85,10 +79,8 @@ class LiteRTEngine:
         self._idle.clear()
 
     def _run(self, signature: str, inputs: Arrays, outputs: Sequence[str], total: int, call: Call) -> Outputs:
-        step = self._slice_rows[signature]
-        network = None
+        step, network, parts = self._slice_rows[signature], None, []
         try:
-            parts = []
             network = self._take(_layout(signature, inputs) if total <= step else None)
             for start in range(0, total, step):
                 call.check()
@@ -145,51 +137,40 @@ class LiteRTEngine:
 
 
 class _Network:
-    """An interpreter, for one caller at a time.
+    """An interpreter, for one caller at a time. `layout`: what its memory is laid out for; None if unknown.
 
     A file with at most one signature is run by tensor numbers: inputs are written, and cast, where the interpreter
     reads them, and only requested outputs are copied out. Files with more signatures need runners, which copy each
     input once more.
-
-    Attributes:
-        layout: What the memory is laid out for; None if unknown.
     """
 
     def __init__(self, content: bytes, threads: int, undeclared: bool) -> None:
         self._interpreter = Interpreter(model_content=content, num_threads=threads)
         self.layout: _Layout | None = None
         names = list(self._interpreter.get_signature_list())
-        # Details of the inputs and the outputs, by alias, of the signatures that need no runner.
-        self._details: dict[str, tuple[Details, Details]] = {}
+        self._by_number = len(names) <= 1
+        self._details: dict[str, tuple[Details, Details]] = {}  # of the inputs and the outputs, by alias
         if not names and undeclared:
             ends = self._interpreter.get_input_details(), self._interpreter.get_output_details()
             self._details = undeclared_signatures(content, *ends)
-        elif len(names) == 1:
+        for name in names:
             # Runners must not be kept: while they hold the interpreter, it doesn't give access to its memory.
-            runner = self._interpreter.get_signature_runner(names[0])
-            self._details = {names[0]: (runner.get_input_details(), runner.get_output_details())}
+            runner = self._interpreter.get_signature_runner(name)
+            self._details[name] = runner.get_input_details(), runner.get_output_details()
 
     def signatures(self) -> dict[str, Signature]:
         """Returns what the file declares, with a free first dimension (the rows)."""
-        if self._details:
-            return {name: _signature(name, *ends) for name, ends in self._details.items()}
-        found = {}
-        for name in self._interpreter.get_signature_list():
-            runner = self._interpreter.get_signature_runner(name)
-            found[name] = _signature(name, runner.get_input_details(), runner.get_output_details())
-        return found
+        return {name: _signature(name, *ends) for name, ends in self._details.items()}
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str]) -> Outputs:
         """Raises ValueError or RuntimeError for inputs that don't fit; the object is unusable then."""
         interpreter = self._interpreter
-        layout = _layout(signature, inputs)
-        if signature not in self._details:
+        layout, (details, answers) = _layout(signature, inputs), self._details[signature]
+        if not self._by_number:
             runner = interpreter.get_signature_runner(signature)
-            details = runner.get_input_details()
             found = runner(**{name: array.astype(details[name]["dtype"]) for name, array in inputs.items()})
             self.layout = layout
             return {name: found[name] for name in outputs}
-        details, answers = self._details[signature]
         if layout != self.layout:
             self.layout = None
             for name, array in inputs.items():
@@ -224,5 +205,4 @@ def _signature(name: str, inputs: Details, outputs: Details) -> Signature:
 
 
 def _is_numeric(signature: Signature) -> bool:
-    declared = [*signature.inputs.values(), *signature.outputs.values()]
-    return all(dtype != pb.DT_STRING for dtype, _ in declared)
+    return all(dtype != pb.DT_STRING for dtype, _ in (*signature.inputs.values(), *signature.outputs.values()))

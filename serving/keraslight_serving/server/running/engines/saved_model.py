@@ -14,21 +14,16 @@ from keraslight_serving.wire import serving_pb2 as pb
 
 
 class SavedModelEngine:
-    """A SavedModel in a TF1 session, as TensorFlow Serving runs it.
+    """The `serve` graph of a SavedModel in a TF1 session, as TensorFlow Serving runs it.
 
-    This is several times faster per call than the signature functions of `tf.saved_model.load`, and the error texts
-    are TensorFlow Serving's.
-
-    Args:
-        folder: Folder with `saved_model.pb` and `variables/`.
-        signatures: Signatures of its `serve` graph.
+    This is several times faster per call than the signature functions of `tf.saved_model.load`, and the error texts are
+    TensorFlow Serving's.
     """
 
     name = "tensorflow"
 
     def __init__(self, folder: Path, signatures: Mapping[str, Signature]) -> None:
-        self._folder = folder
-        self._signatures = signatures
+        self._folder, self._signatures = folder, signatures
         self._lock = threading.Lock()
         self._session: _Session | None = None
 
@@ -38,11 +33,7 @@ class SavedModelEngine:
         return self._session is not None
 
     def load(self) -> "_Session":
-        """Loads the SavedModel unless it is loaded.
-
-        Raises:
-            StatusError: TensorFlow is not installed, or can't load the folder.
-        """
+        """Loads the SavedModel unless it is loaded. Raises StatusError if TensorFlow is missing or can't load it."""
         with self._lock:
             if self._session is None:
                 self._session = self._open()
