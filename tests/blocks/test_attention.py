@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from keraslight import blocks
 from keraslight.errors import InvalidArgumentError
@@ -135,7 +135,7 @@ def test_blocks_are_saved_trained_and_converted(name, tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(np.asarray(loaded(x)), wanted)
 
-    converted = tf.lite.Interpreter(str(to_litert(model, tmp_path / "m.tflite", batch_size=2))).get_signature_runner()
+    converted = Interpreter(str(to_litert(model, tmp_path / "m.tflite", batch_size=2))).get_signature_runner()
     np.testing.assert_allclose(converted(images=x)["probabilities"], wanted, atol=1e-4)
 
     half = built(BLOCKS[name], dtype="mixed_float16")

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import to_litert
@@ -90,7 +91,7 @@ def test_layers_are_saved_trained_and_converted(tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(np.asarray(loaded(x)), wanted)
 
-    converted = tf.lite.Interpreter(str(to_litert(model, tmp_path / "m.tflite", batch_size=2))).get_signature_runner()
+    converted = Interpreter(str(to_litert(model, tmp_path / "m.tflite", batch_size=2))).get_signature_runner()
     np.testing.assert_allclose(converted(images=x)["probabilities"], wanted, atol=1e-4)
 
     loaded.compile("sgd", "mse", jit_compile=False)

@@ -1,6 +1,7 @@
 """A small servable, made with plain TensorFlow, and servers over it."""
 
 import asyncio
+import contextlib
 import io
 import re
 import shutil
@@ -247,8 +248,11 @@ class Blocking:
 
     fake = FakeChannel
 
+    def __init__(self, made: contextlib.ExitStack) -> None:
+        self._made = made
+
     def __call__(self, *args, **options) -> ClassifierClient:
-        return ClassifierClient(*args, **options)
+        return self._made.enter_context(ClassifierClient(*args, **options))
 
 
 class InLoop:
@@ -279,21 +283,22 @@ class Asyncio:
 
     fake = AsyncFakeChannel
 
-    def __init__(self, runner: asyncio.Runner) -> None:
-        self._runner = runner
+    def __init__(self, made: contextlib.ExitStack) -> None:
+        self._runner = made.enter_context(asyncio.Runner())
+        self._made = made
 
     def __call__(self, *args, **options) -> InLoop:
-        return InLoop(self._runner, *args, **options)
+        return self._made.enter_context(InLoop(self._runner, *args, **options))
 
 
 @pytest.fixture(scope="module", params=["blocking", "asyncio"])
 def make(request):
-    """`make(...)` is a client, `make.fake(...)` a channel for it; each test runs with both kinds."""
-    if request.param == "blocking":
-        yield Blocking()
-        return
-    with asyncio.Runner() as runner:
-        yield Asyncio(runner)
+    """`make(...)` is a client, `make.fake(...)` a channel for it; each test runs with both kinds.
+
+    The clients are closed at the end of the module: one that is left to the garbage collector leaves its sockets open.
+    """
+    with contextlib.ExitStack() as made:
+        yield (Blocking if request.param == "blocking" else Asyncio)(made)
 
 
 @pytest.fixture

@@ -184,8 +184,9 @@ def test_the_third_of_three_is_named(make, png, tmp_path):
 def test_a_truncated_pil_image(make, png, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png[:-30])
-    with pytest.raises(InvalidInput, match=r"images\[0\] must be an image that can be read. Received: "):
-        sent_for(make, Image.open(path))
+    received = r"images\[0\] must be an image that can be read. Received: "
+    with Image.open(path) as image, pytest.raises(InvalidInput, match=received):
+        sent_for(make, image)
 
 
 def test_an_image_that_the_model_can_not_decode(client, png):

@@ -62,7 +62,9 @@ def test_everything_is_here():
     ]
 
 
-@pytest.mark.parametrize(("name", "container"), containers(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "container"), list(containers()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_flags(name, container):
     known = OUR_FLAGS if container["image"] == IMAGE else FLAGS
     for argument in container["args"]:
