@@ -124,11 +124,7 @@ def train(
         with TrainingProgress(recipe.epochs, steps, first, shown=progress) as bar:
             trained.fit(
                 data.train(
-                    recipe.batch_size,
-                    recipe.augmentation,
-                    recipe.seed,
-                    first_epoch=first,
-                    epochs=recipe.epochs - first,
+                    recipe.batch_size, recipe.augmentation, recipe.seed, first_epoch=first, epochs=recipe.epochs - first
                 ),
                 validation_data=data.validation(recipe.batch_size),
                 steps_per_epoch=steps,

@@ -79,10 +79,7 @@ def plot_architecture(
     axes.set_xlim(-0.1, left + 0.1)
     axes.set_ylim(0, 1.02 * max(heights))
     axes.set_xticks(
-        centers,
-        [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows],
-        rotation=90,
-        fontsize="small",
+        centers, [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows], rotation=90, fontsize="small"
     )
     axes.tick_params(axis="x", length=0)
     ticks = [max(heights)]
