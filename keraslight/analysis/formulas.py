@@ -88,6 +88,5 @@ def convolution_cost(
             raise InvalidArgumentError(
                 f'`kind` must be "standard", "depthwise_separable", "grouped" or "ghost". Received: kind={kind!r}.'
             )
-    # Every value of a kernel is used once for every pixel of the output.
-    places = -(-height // stride) * -(-width // stride)
+    places = -(-height // stride) * -(-width // stride)  # output pixels, each of which uses every value of a kernel
     return ConvolutionCost(places * parameters, parameters, parameters / standard)

@@ -76,8 +76,7 @@ def plot_architecture(
         axes.bar(center, height, width, color=color, edgecolor="black", linewidth=0.8)
         centers.append(center)
         left += slot
-    axes.set_xlim(-0.1, left + 0.1)
-    axes.set_ylim(0, 1.02 * max(heights))
+    axes.set(xlim=(-0.1, left + 0.1), ylim=(0, 1.02 * max(heights)), ylabel="height of the map (pixels)")
     axes.set_xticks(
         centers, [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows], rotation=90, fontsize="small"
     )
@@ -89,18 +88,13 @@ def plot_architecture(
     axes.set_yticks(ticks)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_ylabel("height of the map (pixels)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(
-        f"{costs.name}: width of a box = channels of the output, {max(channels):,} at most",
-        loc="left",
-        fontsize="medium",
-    )
+    title = f"{costs.name}: width of a box = channels of the output, {max(channels):,} at most"
+    axes.set_title(title, loc="left", fontsize="medium")
     figure.colorbar(shades, ax=axes, label="share of the multiply-adds (%)", fraction=0.05, pad=0.01)
     return finished(figure, target)
 
 
 def _reshapes(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    if math.prod(before) == math.prod(after):
-        return False
-    return after[-1] != before[-1] or (len(after) > 2 and after[0] > 1)
+    moved = after[-1] != before[-1] or (len(after) > 2 and after[0] > 1)
+    return moved and math.prod(before) != math.prod(after)

@@ -68,13 +68,10 @@ def plot_features(
             axes = figure.add_subplot(grid[number, place + 1])
             axes.imshow(found[..., channel], cmap=HEAT, interpolation="nearest")
             axes.set_title(str(channel), fontsize="x-small", pad=2)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             if place == 0:
-                axes.set_ylabel(
-                    f"{name}\n{'×'.join(map(str, found.shape))}",
-                    rotation=0, ha="right", va="center", fontsize="small",
-                )  # fmt: skip
+                label = f"{name}\n{'×'.join(map(str, found.shape))}"
+                axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
     return finished(figure, target)
 
 

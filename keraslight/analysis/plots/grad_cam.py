@@ -54,15 +54,8 @@ def plot_grad_cam(
     what = "" if most else ": 0 everywhere"
     draw_image(covered, pixels.mean(axis=-1, keepdims=True), f"Grad-CAM of {grid} places\nat {found.layer}{what}")
     share = found.heat / (most or 1)
-    heat = covered.imshow(
-        share,
-        cmap=HEAT,
-        alpha=0.65,
-        vmin=0,
-        vmax=1,
-        interpolation="bilinear",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    heat = covered.imshow(share, cmap=HEAT, alpha=0.65, vmin=0, vmax=1, interpolation="bilinear", extent=extent)
     if most:
         _outline(plain, share, height, width)
         _outline(covered, share, height, width)
