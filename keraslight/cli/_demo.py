@@ -29,20 +29,15 @@ from keraslight.training import DIGITS_PREPROCESSING, DIGITS_RECIPE, Classificat
 MODEL = "mobilenet_v4_conv_small"
 SPARSITY = 0.7
 PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 12, 3
-BATCH = 32
-"""Images per request."""
-
-TOLERANCE = 1e-4
-"""Largest difference between two probabilities that count as equal."""
+BATCH = 32  # images per request
+TOLERANCE = 1e-4  # largest difference between two probabilities that count as equal
 
 
 def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> list[Stage]:
     """Runs the demo and prints its table; writes the table, figures, files and servables to a folder.
 
-    Args:
-        to: Output folder. The output of an earlier demo is replaced.
-        seed: Random seed for weights, shuffling and augmentation. The split of the digits is always the same.
-        epochs: Passes of the float training; None for those of the digits recipe.
+    The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
+    float training takes those of the digits recipe.
 
     Raises:
         DisagreementError: A served prediction differs from the model in this process, or from its LiteRT file.
@@ -135,10 +130,10 @@ def _write_images(data: ImageData, folder: Path) -> list[Path]:
     from PIL import Image
 
     folder.mkdir(parents=True)
-    files = []
-    for index, digit in enumerate(data.originals if data.originals is not None else ()):
-        files.append(folder / f"{index:03d}.png")
-        Image.fromarray(digit).save(files[-1])
+    originals = data.originals if data.originals is not None else ()
+    files = [folder / f"{index:03d}.png" for index in range(len(originals))]
+    for digit, file in zip(originals, files, strict=True):
+        Image.fromarray(digit).save(file)
     return files
 
 
@@ -234,9 +229,8 @@ def _server(base_path: Path, log: Path) -> Iterator[str]:
             ready = output is not None and select.select([output], [], [], 120)[0]
             address = re.search(r"listening on (\S+:\d+)", output.readline() if output and ready else "")
             if address is None:
-                raise DisagreementError(
-                    f"The server must start within 120 s. Its log: {log}\n{log.read_text()[-2000:]}"
-                )
+                end = log.read_text()[-2000:]
+                raise DisagreementError(f"The server must start within 120 s. Its log: {log}\n{end}")
             console.print(f"Serving {base_path} on {address[1]}")
             yield address[1]
         finally:

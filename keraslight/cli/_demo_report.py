@@ -42,15 +42,10 @@ def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Pat
     for row, column in np.argwhere(counts):
         color = "white" if counts[row, column] > counts.max() / 2 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
-    axes.set(
-        xticks=range(len(labels)),
-        xticklabels=labels,
-        yticks=range(len(labels)),
-        yticklabels=labels,
-        xlabel="predicted digit",
-        ylabel="true digit",
-        title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
-    )
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    title = f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits"
+    axes.set(xlabel="predicted digit", ylabel="true digit", title=title)
     finished(figure, file)
 
 

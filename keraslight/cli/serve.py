@@ -17,9 +17,7 @@ from typer import Argument, Option
 from keraslight.cli._common import console
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
-# Where models.config expects the models: in TensorFlow Serving's container.
-CONTAINER = "/models"
-
+CONTAINER = "/models"  # where models.config expects the models: in TensorFlow Serving's container
 POLL_SECONDS = 1
 
 
@@ -83,14 +81,7 @@ def serve(
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Finds the models of a folder: a repository, a single model, or one of its versions.
-
-    Returns:
-        Model name -> folder of its versions.
-
-    Raises:
-        InvalidArgumentError: The folder has no models.
-    """
+    """Finds the models of a folder, a repository, a single model, or one of its versions: name -> its versions' folder."""
     folder = folder.absolute()
     if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}
@@ -127,11 +118,7 @@ def _engines(version: Path, engine: str | None) -> str:
 
 @contextlib.contextmanager
 def _config_file(folder: Path) -> Iterator[Path]:
-    """Writes a configuration file, and keeps it up to date with models.config or with the content of the folder.
-
-    Raises:
-        InvalidArgumentError: The folder has no models.
-    """
+    """Writes a configuration file, and keeps it up to date with models.config or with the content of the folder."""
     text, stopping = _config(folder), threading.Event()
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "models.config"

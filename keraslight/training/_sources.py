@@ -19,8 +19,7 @@ from keraslight.training._extras import require
 from keraslight.training._progress import track
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-MEMORY_LIMIT_BYTES = 1 << 30
-"""Memory for decoded images. If they need more, they are decoded in each epoch."""
+MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch
 
 log = logging.getLogger("keraslight.training")
 
@@ -47,13 +46,9 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
     files = tf.data.Dataset.from_tensor_slices(originals[..., None]).map(tf.io.encode_png)
     decoded = files.map(preprocessing.decode, num_parallel_calls=tf.data.AUTOTUNE).batch(len(originals))
     pixels = decoded.get_single_element().numpy().astype(np.uint8)
+    labels = [str(digit) for digit in range(10)]
     data = ImageData.from_arrays(
-        pixels,
-        digits.target,
-        [str(digit) for digit in range(10)],
-        preprocessing,
-        validation_split=validation_split,
-        seed=seed,
+        pixels, digits.target, labels, preprocessing, validation_split=validation_split, seed=seed
     )
     return dataclasses.replace(data, originals=originals[data.validation_indices])
 
@@ -107,16 +102,8 @@ def load_directory(
             pixels = pixels[readable]
     kept = np.asarray(targets, np.int32)[readable]
     train, validation = split(kept, labels, validation_split, seed)
-    return ImageData(
-        tuple(labels),
-        preprocessing,
-        kept,
-        train,
-        validation,
-        pixels,
-        tuple(files[index] for index in readable),
-        skipped=skipped,
-    )
+    names = tuple(files[index] for index in readable)
+    return ImageData(tuple(labels), preprocessing, kept, train, validation, pixels, names, skipped=skipped)
 
 
 def load_images(
