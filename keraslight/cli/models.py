@@ -10,7 +10,13 @@ from typer import Argument, Option
 
 from keraslight.cli._common import Name, Size, console, create
 
-Grouping = enum.StrEnum("Grouping", ["layer", "block", "stage"])  # rows of a profile
+
+class Grouping(enum.StrEnum):
+    """Rows of a profile."""
+
+    layer = "layer"
+    block = "block"
+    stage = "stage"
 
 
 def list_models(pattern: Annotated[str, Argument(help='Shell-style pattern, such as "mobilenet*".')] = "*") -> None:

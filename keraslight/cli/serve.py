@@ -81,7 +81,7 @@ def serve(
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Finds the models of a folder, a repository, a single model, or one of its versions: name -> its versions' folder."""
+    """Finds the models of a repository, of a single model, or of one of its versions: name -> folder of its versions."""
     folder = folder.absolute()
     if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}

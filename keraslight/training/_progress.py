@@ -62,11 +62,10 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if self._bar is not None:
-            completed, shown = (
-                self._epoch * self._steps + batch + 1,
-                {name: logs[name] for name in ("loss", "accuracy")},
+            done = self._epoch * self._steps + batch + 1
+            self._bar.update(
+                self._task, completed=done, epoch=self._epoch + 1, loss=logs["loss"], accuracy=logs["accuracy"]
             )
-            self._bar.update(self._task, completed=completed, epoch=self._epoch + 1, **shown)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         seconds = time.perf_counter() - self._started

@@ -84,9 +84,8 @@ def plot_receptive_field(
             corner, box_height, box_width = (box[1], box[0]), *box[2:]
             # A white rim makes lines visible on dark and on light areas.
             for line_color, wide, line_style in (("white", 3.6, "-"), (color, 2.0, style)):
-                drawn = Rectangle(corner, box_width, box_height, fill=False, edgecolor=line_color, linewidth=wide)
-                drawn.set_linestyle(line_style)
-                axes.add_patch(drawn)
+                look: dict[str, Any] = {"edgecolor": line_color, "linewidth": wide, "linestyle": line_style}
+                axes.add_patch(Rectangle(corner, box_width, box_height, fill=False, **look))
             axes.plot([], [], color=color, linestyle=style, label=f"{field.name}  {field.size[0]}×{field.size[1]}")
         axes.set(xlim=(left - margin, right + margin), ylim=(bottom + margin, top - margin))
         axes.set_facecolor("0.85")  # beyond the image: padding
