@@ -36,11 +36,9 @@ def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.nda
                 x = x.detach().requires_grad_()
                 value = function(x)
                 # PyTorch has no graph for a value that depends on nothing.
-                (slope,) = (
-                    torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
-                    if value.requires_grad
-                    else (torch.zeros_like(x),)
-                )
+                slope = torch.zeros_like(x)
+                if value.requires_grad:
+                    (slope,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
         case backend:
             raise InvalidArgumentError(
                 f"Gradients need Keras' TensorFlow, JAX or PyTorch backend. Received: {backend!r}."

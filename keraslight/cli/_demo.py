@@ -37,10 +37,8 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> lis
     """Runs the demo and prints its table; writes the table, figures, files and servables to a folder.
 
     The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
-    float training takes those of the digits recipe.
-
-    Raises:
-        DisagreementError: A served prediction differs from the model in this process, or from its LiteRT file.
+    float training takes those of the digits recipe. Raises `DisagreementError` if a served prediction differs from the
+    model in this process, or from its LiteRT file.
     """
     to = Path(to)
     for name in ("float", "savedmodels", "litert", "images"):
@@ -81,6 +79,7 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
         # Not the seed of the float training: fine-tuning sees the digits shifted and rotated differently.
         return data.train(recipe.batch_size, recipe.augmentation, seed + 1, epochs=passes)
 
+    verbose = 1 if console.is_terminal else 2  # Keras' progress bar on a terminal, one line per epoch in a log
     began = time.monotonic()
     keras.utils.set_random_seed(seed)
     model = keraslight.create_model(
@@ -101,20 +100,15 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
         learning_rate=recipe.learning_rate / 2,
         loss=ClassificationLoss(recipe.label_smoothing),
         seed=seed,
-        verbose=_verbose(),
+        verbose=verbose,
     )
     yield "pruned", pruned, compress.sparsity(pruned).total, time.monotonic() - began
 
     began = time.monotonic()
     console.print(f"Quantization-aware training, {QUANTIZATION_EPOCHS} epochs; the graph is traced first")
-    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed, verbose=_verbose())
+    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed, verbose=verbose)
     weights = compress.quantized_weights_to_keras(quantized, pruned)
     yield "int8", quantized, compress.sparsity(weights).total, time.monotonic() - began
-
-
-def _verbose() -> int:
-    """Keras' progress bar on a terminal, one line per epoch in a log."""
-    return 1 if console.is_terminal else 2
 
 
 def _export(to: Path, data: ImageData, name: str, model: Any, sparsity: float, seconds: float) -> Stage:

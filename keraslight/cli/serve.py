@@ -81,15 +81,14 @@ def serve(
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Finds the models of a repository, of a single model, or of one of its versions: name -> folder of its versions."""
+    """Finds the models of a repository, a single model, or one of its versions: name -> folder of its versions."""
     folder = folder.absolute()
     if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}
     if _versions(folder):
         return {folder.name: folder}
-    found = {}
-    if folder.is_dir():
-        found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _versions(path)}
+    paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+    found = {path.name: path for path in paths if path.is_dir() and _versions(path)}
     if not found:
         raise InvalidArgumentError(
             "A model must be a folder with a version folder that holds saved_model.pb or model.tflite, such as "

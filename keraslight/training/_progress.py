@@ -22,10 +22,7 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. A context manager.
-
-    A resumed run begins at `first_epoch`, which counts from 0.
-    """
+    """Prints a line per finished epoch, and on a terminal shows a bar over all steps from `first_epoch` (from 0) on."""
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
         super().__init__()

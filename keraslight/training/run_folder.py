@@ -107,9 +107,9 @@ class RunFolder:
             np.savez(temporary, meta=np.asarray(meta), **arrays)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
-        """Restores a compiled model and its optimizer to the state after the last finished epoch.
+        """Restores a compiled model and its optimizer to the last finished epoch; returns the history so far.
 
-        Returns the history so far, empty without a run to resume. The identity (recipe, data, model) must be equal.
+        The history is empty without a run to resume. The identity (recipe, data, model) must be equal.
         """
         if not (self.path / STATE).is_file():
             return []
