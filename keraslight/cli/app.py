@@ -33,9 +33,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (  # named as their functions, with 
     *(export.export, versions.versions, serve.serve, convert.litert, convert.onnx),
     *(client.classify, client.load_test, train.demo),
 )
-PLOTS: tuple[Callable[..., None], ...] = (
-    *(plot.costs, plot.tradeoff, plot.architecture, plot.features, plot.grad_cam, plot.receptive_field),
-)
+PLOTS: tuple[Callable[..., None], ...]
+PLOTS = (plot.costs, plot.tradeoff, plot.architecture, plot.features, plot.grad_cam, plot.receptive_field)
 app.add_typer(plots, name="plot")
 app.command("list")(models.list_models)
 for command in COMMANDS:
