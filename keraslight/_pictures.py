@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+StrPath = str | os.PathLike[str]
+
 # Distinguishable for color-blind readers: Okabe and Ito, "Color Universal Design", 2008,
 # https://jfly.uni-koeln.de/color/. Ordered so that neighbors also differ in lightness; without their yellow, as thin
 # yellow lines are hard to see on white.
@@ -40,7 +42,7 @@ def new_figure(width: float, height: float, extra: str = "analysis") -> Figure:
     return figure
 
 
-def checked_path(path: str | Path | None) -> Path | None:
+def checked_path(path: StrPath | None) -> Path | None:
     """Returns the path of a picture if its suffix is known. Called before the work, not after it."""
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
         raise InvalidArgumentError(f"`path` must end in .png or .svg. Received: {str(path)!r}.")
@@ -81,13 +83,7 @@ def draw_image(axes: Axes, image: np.ndarray, title: str) -> None:
 
 
 def heat_map(
-    path: str | os.PathLike[str],
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    title: str,
-    axis: str,
+    path: StrPath, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, axis: str
 ) -> Path:
     """Draws shares (R, C) in 0..1 as colors with their percentages, and returns the path."""
     size = 2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)
@@ -107,13 +103,7 @@ def heat_map(
 
 
 def ranking(
-    path: str | os.PathLike[str],
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    notes: Sequence[str],
-    title: str,
-    axis: str,
+    path: StrPath, values: np.ndarray, *, rows: Sequence[str], notes: Sequence[str], title: str, axis: str
 ) -> Path:
     """Draws numbers (R,) as horizontal bars with notes, the first on top, and returns the path."""
     figure = new_figure(6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows), extra="compress")

@@ -18,6 +18,7 @@ from keraslight.training._data import ImageData, split
 from keraslight.training._extras import require
 from keraslight.training._progress import track
 
+StrPath = str | os.PathLike[str]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch
 
@@ -54,12 +55,7 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
 
 
 def load_directory(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    *,
-    validation_split: float = 0.2,
-    seed: int = 0,
-    progress: bool = True,
+    path: StrPath, preprocessing: Preprocessing, *, validation_split: float = 0.2, seed: int = 0, progress: bool = True
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
@@ -107,10 +103,7 @@ def load_directory(
 
 
 def load_images(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    preprocessing: Preprocessing,
-    *,
-    limit: int | None = None,
+    paths: StrPath | Iterable[StrPath], preprocessing: Preprocessing, *, limit: int | None = None
 ) -> NDArray[np.uint8]:
     """Loads images without labels, for example to calibrate int8 quantization.
 

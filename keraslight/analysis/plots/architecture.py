@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import keras
 import numpy as np
 
-from keraslight._pictures import HEAT, checked_path, finished, new_figure
+from keraslight._pictures import HEAT, StrPath, checked_path, finished, new_figure
 from keraslight.analysis.profile import LayerCost, profile
 from keraslight.errors import InvalidArgumentError
 
@@ -25,7 +24,7 @@ def plot_architecture(
     *,
     by: Literal["layer", "block", "stage"] = "stage",
     input_shape: Sequence[int] | None = None,
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws the model's stages to scale, from left to right.
 

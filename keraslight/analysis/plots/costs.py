@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import keras
 
-from keraslight._pictures import COLORS, checked_path, finished, new_figure
+from keraslight._pictures import COLORS, StrPath, checked_path, finished, new_figure
 from keraslight.analysis.profile import Profile, profile
 from keraslight.errors import InvalidArgumentError
 
@@ -30,7 +29,7 @@ def plot_costs(
     *,
     by: Literal["layer", "block", "stage"] = "stage",
     metrics: Sequence[str] = ("macs", "parameters", "activation_bytes"),
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws the costs of each stage of one or several models for one image.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keraslight._pictures import COLORS, HEAT, checked_path, draw_image, finished, new_figure
+from keraslight._pictures import COLORS, HEAT, StrPath, checked_path, draw_image, finished, new_figure
 from keraslight.analysis._maps import one_image
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 from keraslight.errors import InvalidArgumentError
@@ -29,7 +28,7 @@ def plot_receptive_field(
     *,
     layers: Sequence[str] | None = None,
     effective: Any = None,
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws the theoretical receptive fields of layers as boxes on top of an image.
 

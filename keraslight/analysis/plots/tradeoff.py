@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keraslight._pictures import COLORS, checked_path, finished, new_figure
+from keraslight._pictures import COLORS, StrPath, checked_path, finished, new_figure
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -61,12 +60,7 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
 
 
 def plot_tradeoff(
-    records: Sequence[Any],
-    *,
-    x: str = "macs",
-    y: str = "top1",
-    group: str | None = None,
-    path: str | Path | None = None,
+    records: Sequence[Any], *, x: str = "macs", y: str = "top1", group: str | None = None, path: StrPath | None = None
 ) -> Figure:
     """Draws accuracy against cost, one point per model, and the Pareto front: the models that no other one beats.
 
