@@ -101,8 +101,7 @@ def latency(
                     runners[engine, None] = _engines.saved_model_runner(model, images, folder)
                 case "litert":
                     file = _engines.litert_file(model, batch, folder)
-                    for count in threads:
-                        runners[engine, count] = _engines.litert_runner(file, images, count)
+                    runners |= {(engine, count): _engines.litert_runner(file, images, count) for count in threads}
         times = interleaved(runners, repeats, rng, warmup=_WARMUP, progress=progress)
     return [_record(engine, count, batch, times[engine, count]) for engine, count in runners]
 

@@ -20,6 +20,8 @@ from keraslight.graph.kinds import kind, operation_name
 if TYPE_CHECKING:
     from rich.table import Table
 
+By = Literal["layer", "block", "stage"]
+
 
 class LayerCost(NamedTuple):
     """Costs of a layer, or of a group of layers, for one image.
@@ -114,7 +116,7 @@ class Profile:
         """Sums over stages: `stage2`, `stem`, ..."""
         return self._grouped(r"stage\d+|[a-z]+[0-9]*")
 
-    def table(self, by: Literal["layer", "block", "stage"] = "block") -> Table:
+    def table(self, by: By = "block") -> Table:
         """Makes a table for rich's console.
 
         Args:

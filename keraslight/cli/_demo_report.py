@@ -85,20 +85,11 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
             f"{form.milliseconds:.2f} ms ({form.milliseconds / first.milliseconds:.2f})",
             f"{stage.seconds:.0f} s",
         )
-        figures.append(
-            {
-                "name": stage.name,
-                "sparsity": stage.sparsity,
-                "servable": str(stage.servable),
-                "litert": str(form.file),
-                "accuracy": form.accuracy,
-                "kilobytes": 1000 * form.megabytes,
-                "gzip_kilobytes": 1000 * form.gzip_megabytes,
-                "milliseconds": form.milliseconds,
-                "seconds": stage.seconds,
-                "largest_difference": stage.largest_difference,
-            }
-        )
+        row: dict[str, Any] = {"name": stage.name, "sparsity": stage.sparsity}
+        row |= {"servable": str(stage.servable), "litert": str(form.file), "accuracy": form.accuracy}
+        row |= {"kilobytes": 1000 * form.megabytes, "gzip_kilobytes": 1000 * form.gzip_megabytes}
+        row |= {"milliseconds": form.milliseconds, "seconds": stage.seconds}
+        figures.append(row | {"largest_difference": stage.largest_difference})
     console.print(table)
     save_table(table, to / "table.txt")
     (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))

@@ -66,16 +66,8 @@ def serve(
             newest = _engines(versions[max(versions)], engine) if versions else ""
             table.add_row(model.name, " ".join(map(str, sorted(versions))), newest, str(model.base_path))
         console.print(table)
-        flags = {
-            "model_config_file": config,
-            "model_config_file_poll_wait_seconds": POLL_SECONDS,
-            "port": port,
-            "host": host,
-            "workers": workers,
-            "grace_seconds": grace,
-            "rest_api_port": rest_port,
-            "engine": engine,
-        }
+        flags = {"model_config_file": config, "model_config_file_poll_wait_seconds": POLL_SECONDS, "workers": workers}
+        flags |= {"host": host, "port": port, "rest_api_port": rest_port, "engine": engine, "grace_seconds": grace}
         code = main([f"--{name}={value}" for name, value in flags.items() if value is not None])
     raise typer.Exit(code)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
 from keraslight._pictures import HEAT, StrPath, checked_path, finished, new_figure
-from keraslight.analysis.profile import LayerCost, profile
+from keraslight.analysis.profile import By, LayerCost, profile
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ _MOST = 80  # boxes; more can't be labeled
 
 
 def plot_architecture(
-    model: keras.Model,
-    *,
-    by: Literal["layer", "block", "stage"] = "stage",
-    input_shape: Sequence[int] | None = None,
-    path: StrPath | None = None,
+    model: keras.Model, *, by: By = "stage", input_shape: Sequence[int] | None = None, path: StrPath | None = None
 ) -> Figure:
     """Draws the model's stages to scale, from left to right.
 

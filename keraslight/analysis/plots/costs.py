@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import keras
 
 from keraslight._pictures import COLORS, StrPath, checked_path, finished, new_figure
-from keraslight.analysis.profile import Profile, profile
+from keraslight.analysis.profile import By, Profile, profile
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _METRICS = {  # attribute of a LayerCost -> base of its unit prefixes, units, ax
 def plot_costs(
     models: keras.Model | Profile | Sequence[keras.Model | Profile],
     *,
-    by: Literal["layer", "block", "stage"] = "stage",
+    by: By = "stage",
     metrics: Sequence[str] = ("macs", "parameters", "activation_bytes"),
     path: StrPath | None = None,
 ) -> Figure:
