@@ -22,7 +22,7 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Prints a line per finished epoch, and on a terminal shows a bar over all steps from `first_epoch` (from 0) on."""
+    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. `first_epoch` counts from 0."""
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
         super().__init__()
