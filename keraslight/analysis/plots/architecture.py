@@ -91,5 +91,5 @@ def plot_architecture(
 
 
 def _reshapes(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    moved = after[-1] != before[-1] or (len(after) > 2 and after[0] > 1)
-    return moved and math.prod(before) != math.prod(after)
+    resized = math.prod(before) != math.prod(after)
+    return resized and (after[-1] != before[-1] or (len(after) > 2 and after[0] > 1))
