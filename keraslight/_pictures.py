@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+StrPath = str | os.PathLike[str]
+
 # Distinguishable for color-blind readers: Okabe and Ito, "Color Universal Design", 2008,
 # https://jfly.uni-koeln.de/color/. Ordered so that neighbors also differ in lightness; without their yellow, as thin
 # yellow lines are hard to see on white.
@@ -26,14 +28,9 @@ _UNSTABLE: dict[str, dict[str, None]] = {".png": {"Software": None}, ".svg": {"D
 
 
 def new_figure(width: float, height: float, extra: str = "analysis") -> Figure:
-    """Makes an empty figure. Not by pyplot, which keeps all figures and looks for a display.
+    """Makes an empty figure, in inches. Not by pyplot, which keeps all figures and looks for a display.
 
-    Args:
-        width, height: Size in inches.
-        extra: Extra of the package that installs matplotlib, for the error.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
+    If matplotlib is missing, the error names `extra` as the extra of the package that installs it.
     """
     try:
         module = importlib.import_module("matplotlib.figure")
@@ -45,12 +42,8 @@ def new_figure(width: float, height: float, extra: str = "analysis") -> Figure:
     return figure
 
 
-def checked_path(path: str | Path | None) -> Path | None:
-    """Returns the path of a picture. Called before the work, not after it.
-
-    Raises:
-        InvalidArgumentError: It does not end in .png or .svg.
-    """
+def checked_path(path: StrPath | None) -> Path | None:
+    """Returns the path of a picture if its suffix is known. Called before the work, not after it."""
     if path is not None and Path(path).suffix.lower() not in SUFFIXES:
         raise InvalidArgumentError(f"`path` must end in .png or .svg. Received: {str(path)!r}.")
     return None if path is None else Path(path)
@@ -86,24 +79,13 @@ def draw_image(axes: Axes, image: np.ndarray, title: str) -> None:
     """Shows an image without ticks. Pixel (y, x) has its center at these coordinates."""
     axes.imshow(displayable(image), cmap="gray", vmin=0, vmax=1)
     axes.set_title(title, fontsize="medium")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
 
 
 def heat_map(
-    path: str | os.PathLike[str],
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    title: str,
-    axis: str,
+    path: StrPath, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, axis: str
 ) -> Path:
-    """Draws shares (R, C) in 0..1 as colors with their percentages, and returns the path.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Draws shares (R, C) in 0..1 as colors with their percentages, and returns the path."""
     size = 2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)
     figure = new_figure(*size, extra="compress")
     axes = figure.subplots()
@@ -121,19 +103,9 @@ def heat_map(
 
 
 def ranking(
-    path: str | os.PathLike[str],
-    values: np.ndarray,
-    *,
-    rows: Sequence[str],
-    notes: Sequence[str],
-    title: str,
-    axis: str,
+    path: StrPath, values: np.ndarray, *, rows: Sequence[str], notes: Sequence[str], title: str, axis: str
 ) -> Path:
-    """Draws numbers (R,) as horizontal bars with notes, the first on top, and returns the path.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Draws numbers (R,) as horizontal bars with notes, the first on top, and returns the path."""
     figure = new_figure(6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows), extra="compress")
     axes = figure.subplots()
     axes.bar_label(axes.barh(range(len(rows)), values), notes, fontsize=7, padding=3)

@@ -17,17 +17,9 @@ def interleaved(
     warmup: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Key, list[float]]:
-    """Calls every function once per round, in an order that is drawn again for each round.
+    """Returns the milliseconds of each call: one per function and round, in an order drawn again for each round.
 
-    Args:
-        runs: Key -> function to time.
-        repeats: Number of rounds.
-        rng: Source of the order.
-        warmup: Calls of each function before the first round, which are not timed.
-        progress: Called after each round with the number of finished rounds and `repeats`.
-
-    Returns:
-        Key -> milliseconds of each call.
+    `progress` is called after each round with the number of finished rounds and `repeats`; `warmup` calls aren't timed.
     """
     for run in runs.values():
         for _ in range(warmup):

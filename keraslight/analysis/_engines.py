@@ -13,11 +13,6 @@ Runner = Callable[[], np.ndarray]
 ENGINES = ("keras", "saved_model", "litert")
 
 
-def keras_runner(model: keras.Model, images: np.ndarray) -> Runner:
-    """Runs Keras' compiled inference function, without the data pipeline of `predict`."""
-    return lambda: model.predict_on_batch(images)
-
-
 def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Runner:
     """Runs the signature of a SavedModel written by Keras."""
     _require_tensorflow("saved_model")
@@ -56,7 +51,7 @@ def litert_runner(file: Path, images: np.ndarray, threads: int) -> Runner:
 
 def litert_file_runner(file: Path, rng: np.random.Generator, threads: int) -> Runner:
     """Runs a file on random pixels of the type that it takes: 0..255, or the part of it that fits an int8 input."""
-    given = _interpreter(file, threads)[1]
+    _, given = _interpreter(file, threads)
     highest = np.iinfo(given["dtype"]).max if np.issubdtype(given["dtype"], np.integer) else 255
     pixels = rng.integers(0, min(highest, 255), size=given["shape"], endpoint=True)
     return litert_runner(file, pixels.astype(given["dtype"]), threads)

@@ -10,20 +10,10 @@ from keraslight.errors import InvalidArgumentError
 
 
 def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a function's value at `x` and the gradient of the sum of that value.
+    """Returns a function's value at `x` (integers become floats), and d sum(value) / dx, zeros if it has no effect.
 
-    Weight the value inside the function to get the gradient of one of its entries, or of any mix of them.
-
-    Args:
-        function: Function from a tensor to a tensor of any shape, made of `keras.ops`, layers and models. Call models
-            with `training=False`, since JAX can't update a model's state here.
-        x: Array or tensor of any shape; integers become floats.
-
-    Returns:
-        The value, and d sum(value) / dx with the shape of `x`; zeros if the value doesn't depend on it.
-
-    Raises:
-        InvalidArgumentError: Keras runs on a backend without gradients.
+    Weight the value inside the function to get the gradient of one of its entries, or of any mix of them. Call models
+    with `training=False`, since JAX can't update a model's state here.
     """
     x = keras.ops.convert_to_tensor(x, dtype=keras.config.floatx())
     match keras.backend.backend():
@@ -46,11 +36,9 @@ def gradient(function: Callable[[Any], Any], x: Any) -> tuple[np.ndarray, np.nda
                 x = x.detach().requires_grad_()
                 value = function(x)
                 # PyTorch has no graph for a value that depends on nothing.
-                (slope,) = (
-                    torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
-                    if value.requires_grad
-                    else (torch.zeros_like(x),)
-                )
+                slope = torch.zeros_like(x)
+                if value.requires_grad:
+                    (slope,) = torch.autograd.grad(value.sum(), x, allow_unused=True, materialize_grads=True)
         case backend:
             raise InvalidArgumentError(
                 f"Gradients need Keras' TensorFlow, JAX or PyTorch backend. Received: {backend!r}."

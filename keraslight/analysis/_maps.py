@@ -11,23 +11,14 @@ from keraslight.graph import Call, Graph, Tensor, infer, run
 
 
 class Map(NamedTuple):
-    """Output of a layer.
-
-    Attributes:
-        call: The call of the layer.
-        tensor: (1, h, w, c), with more than one pixel.
-    """
+    """Output of a layer."""
 
     call: Call
-    tensor: Any
+    tensor: Any  # (1, h, w, c), with more than one pixel
 
 
 def image_input(graph: Graph) -> Tensor:
-    """Returns the graph's only input, an image (B, H, W, C).
-
-    Raises:
-        InvalidArgumentError: The model has other inputs.
-    """
+    """Returns the graph's only input, an image (B, H, W, C)."""
     inputs = keras.tree.flatten(graph.inputs)
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise InvalidArgumentError(
@@ -38,11 +29,7 @@ def image_input(graph: Graph) -> Tensor:
 
 
 def one_image(graph: Graph, image: Any) -> np.ndarray:
-    """Returns the image as a batch of one, (1, H, W, C) float32.
-
-    Raises:
-        InvalidArgumentError: It is not an image of the model's size, or the model does not take one image.
-    """
+    """Returns the image as a batch of one, (1, H, W, C) float32, if it has the size of the model's only input."""
     shape = image_input(graph).shape[1:]
     pixels = np.asarray(image, "float32")
     if pixels.ndim != 3 or any(own not in (None, given) for own, given in zip(shape, pixels.shape, strict=True)):
@@ -55,17 +42,9 @@ def one_image(graph: Graph, image: Any) -> np.ndarray:
 
 
 def feature_maps(graph: Graph, batch: Any) -> tuple[dict[str, Map], list[Any]]:
-    """Returns all maps that layers make of a batch of one, and the model's outputs.
+    """Returns the maps that layers make of a batch of one, in the graph's order by path, and the model's outputs.
 
-    Args:
-        graph: The model.
-        batch: Tensor (1, H, W, C).
-
-    Returns:
-        Path of the layer -> map, in the graph's order. For a layer that is called several times, the last call's.
-
-    Raises:
-        InvalidArgumentError: No layer makes a map.
+    Of a layer that is called several times, the last call counts.
     """
     maps: dict[str, Map] = {}
 
@@ -86,11 +65,7 @@ def feature_maps(graph: Graph, batch: Any) -> tuple[dict[str, Map], list[Any]]:
 
 
 def find_map(path: str, maps: dict[str, Map]) -> Map:
-    """Returns a layer's map.
-
-    Raises:
-        InvalidArgumentError: It makes none; the text lists the nearest names.
-    """
+    """Returns a layer's map. The error for a layer without one lists the nearest names."""
     if path not in maps:
         near = difflib.get_close_matches(path, maps, 3) or list(maps)[-3:]
         raise InvalidArgumentError(

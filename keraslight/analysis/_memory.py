@@ -1,5 +1,6 @@
 """Memory that a graph's tensors use, for one image."""
 
+import itertools
 import math
 import re
 
@@ -51,9 +52,5 @@ def peak(graph: Graph) -> tuple[int, str]:
     for tensor, birth in births.items():
         change[birth] += tensor_bytes(tensor)
         change[deaths[tensor] + 1] -= tensor_bytes(tensor)
-    best = live = step = 0
-    for now, difference in enumerate(change[:-1]):
-        live += difference
-        if live > best:
-            best, step = live, now
-    return best, calls[step].path
+    live = list(itertools.accumulate(change[:-1]))
+    return max(live), calls[live.index(max(live))].path

@@ -33,11 +33,7 @@ def count_macs(model: keras.Model) -> int:
 
 
 def call_macs(call: Call) -> int:
-    """Counts the multiply-adds of one call; 0 for a layer of unknown type.
-
-    Raises:
-        InvalidArgumentError: A side is open.
-    """
+    """Counts the multiply-adds of one call; 0 for a layer of unknown type."""
     count = base_kind(type(call.layer)).macs
     if count is None:
         return 0

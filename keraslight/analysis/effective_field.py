@@ -83,12 +83,11 @@ def effective_receptive_field(
     if images is None:
         images = np.random.default_rng(seed).normal(size=(_IMAGES, *_image_shape(own, size)))
     images = np.asarray(images, "float32")
-    fits = (
-        images.ndim == 4
-        and len(images)
-        and all(side in (None, given) for side, given in zip(own, images.shape[1:], strict=True))
-    )
-    if not fits:
+    if (
+        images.ndim != 4
+        or not len(images)
+        or any(a not in (None, b) for a, b in zip(own, images.shape[1:], strict=True))
+    ):
         raise InvalidArgumentError(
             f"`images` must be (N, H, W, C) of the model's size {own}. Received: shape {images.shape}."
         )
@@ -108,7 +107,6 @@ def effective_receptive_field(
 
 
 def _map_of(graph: Graph, layer: str | None) -> tuple[str, Tensor]:
-    """Returns the name and output of the requested layer."""
     outputs = {call.path: call.outputs[0] for call in graph.calls}
     maps = {name: tensor for name, tensor in outputs.items() if len(tensor.shape) == 4}
     if layer is None:
@@ -145,7 +143,6 @@ def _shortest(values: np.ndarray, share: float) -> int:
     sums = np.concatenate([[0.0], np.cumsum(values, dtype="float64")])
     if not sums[-1]:
         return 0
-    # Rounding of the total must not push the run to the array's ends.
-    needed = sums[-1] * share * (1 - 1e-9)
-    ends = np.searchsorted(sums, sums[:-1] + needed)
+    # Reduced, so that rounding of the total doesn't push the run to the array's ends.
+    ends = np.searchsorted(sums, sums[:-1] + sums[-1] * share * (1 - 1e-9))
     return int(min(end - start for start, end in enumerate(ends) if end < len(sums)))

@@ -74,20 +74,17 @@ def convolution_cost(
             f"Received: channels={channels}, filters={filters}, groups={groups}."
         )
     standard = channels * filters * kernel**2
-    match kind:
-        case "standard":
-            parameters = standard
-        case "depthwise_separable":
-            parameters = channels * kernel**2 + channels * filters
-        case "grouped":
-            parameters = standard // groups
-        case "ghost":
-            primary = -(-filters // ghost_ratio)
-            parameters = primary * channels * kernel**2 + primary * (ghost_ratio - 1) * ghost_kernel**2
-        case _:
-            raise InvalidArgumentError(
-                f'`kind` must be "standard", "depthwise_separable", "grouped" or "ghost". Received: kind={kind!r}.'
-            )
-    # Every value of a kernel is used once for every pixel of the output.
-    places = -(-height // stride) * -(-width // stride)
+    primary = -(-filters // ghost_ratio)
+    by_kind = {
+        "standard": standard,
+        "depthwise_separable": channels * kernel**2 + channels * filters,
+        "grouped": standard // groups,
+        "ghost": primary * channels * kernel**2 + primary * (ghost_ratio - 1) * ghost_kernel**2,
+    }
+    if kind not in by_kind:
+        raise InvalidArgumentError(
+            f'`kind` must be "standard", "depthwise_separable", "grouped" or "ghost". Received: kind={kind!r}.'
+        )
+    parameters = by_kind[kind]
+    places = -(-height // stride) * -(-width // stride)  # output pixels, each of which uses every value of a kernel
     return ConvolutionCost(places * parameters, parameters, parameters / standard)

@@ -65,8 +65,7 @@ def grad_cam(model: keras.Model, image: Any, *, class_index: int | None = None, 
             f"Received: outputs of shape {[tuple(output.shape) for output in outputs]}."
         )
     scores = to_numpy(outputs[0])[0]
-    if class_index is None:
-        class_index = int(scores.argmax())
+    class_index = int(scores.argmax()) if class_index is None else class_index
     if not 0 <= class_index < len(scores):
         raise InvalidArgumentError(
             f"`class_index` must be from 0 to {len(scores) - 1}. Received: class_index={class_index}."

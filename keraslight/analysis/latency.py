@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -16,7 +16,6 @@ from keraslight.analysis._engines import Runner
 from keraslight.errors import InvalidArgumentError
 
 _WARMUP = 5  # untimed calls: the first one compiles, the next few still fill caches
-_Key = TypeVar("_Key")
 
 
 class Latency(NamedTuple):
@@ -76,7 +75,18 @@ def latency(
             or outputs, or an engine needs TensorFlow and Keras runs on another backend.
         MissingDependencyError: LiteRT is not installed.
     """
-    _check(model, engines, threads, batch, repeats)
+    if isinstance(engines, str) or not engines or any(engine not in _engines.ENGINES for engine in engines):
+        raise InvalidArgumentError(f"`engines` must be some of {_engines.ENGINES}. Received: {engines!r}.")
+    if not threads or min(threads) < 1 or batch < 1 or repeats < 1:
+        raise InvalidArgumentError(
+            "`threads`, `batch` and `repeats` must be at least 1. "
+            f"Received: threads={tuple(threads)}, batch={batch}, repeats={repeats}."
+        )
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or None in model.inputs[0].shape[1:]:
+        raise InvalidArgumentError(
+            "`model` must have one input of a fixed size and one output. Received: inputs "
+            f"{[tuple(t.shape) for t in model.inputs]}, {len(model.outputs)} outputs."
+        )
     rng = np.random.default_rng(seed)
     images = rng.normal(size=(batch, *model.inputs[0].shape[1:])).astype(model.inputs[0].dtype)
     with tempfile.TemporaryDirectory() as name:
@@ -85,13 +95,13 @@ def latency(
         for engine in engines:
             match engine:
                 case "keras":
-                    runners[engine, None] = _engines.keras_runner(model, images)
+                    # Keras' compiled inference function, without the data pipeline of `predict`.
+                    runners[engine, None] = lambda: model.predict_on_batch(images)
                 case "saved_model":
                     runners[engine, None] = _engines.saved_model_runner(model, images, folder)
                 case "litert":
                     file = _engines.litert_file(model, batch, folder)
-                    for count in threads:
-                        runners[engine, count] = _engines.litert_runner(file, images, count)
+                    runners |= {(engine, count): _engines.litert_runner(file, images, count) for count in threads}
         times = interleaved(runners, repeats, rng, warmup=_WARMUP, progress=progress)
     return [_record(engine, count, batch, times[engine, count]) for engine, count in runners]
 
@@ -127,9 +137,7 @@ def file_latency(
 
 
 def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
-    """Measures the memory bandwidth of one thread, in bytes per second: the best of several copies of a large array.
-
-    Bytes read and bytes written both count.
+    """Measures one thread's memory bandwidth, in bytes read and written per second: the best of several large copies.
 
     Args:
         megabytes: Size of the array in MiB (at least 1), well above the processor's caches.
@@ -144,19 +152,14 @@ def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
         )
     source = np.ones(megabytes * 2**20, "uint8")
     target = np.zeros_like(source)  # written once before timing, so that no page is new to the process
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        times.append(time.perf_counter() - start)
+    times = timeit.repeat(lambda: np.copyto(target, source), number=1, repeat=repeats)
     return 2 * source.nbytes / min(times)
 
 
 def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
     """Measures the time in milliseconds that one more operation takes in LiteRT on one thread, however small it is.
 
-    This is the difference between the median times of a chain of convolutions of a single value, and of one such
-    convolution, per operation.
+    Compares the median times of a chain of convolutions of a single value and of one such convolution.
 
     Args:
         operations: Number of additional convolutions in the chain (at least 1).
@@ -180,18 +183,3 @@ def operation_overhead(operations: int = 50, repeats: int = 100) -> float:
 
 def _record(engine: str, threads: int | None, batch: int, times: list[float]) -> Latency:
     return Latency(engine, threads, batch, *(float(p) for p in np.percentile(times, (50, 90, 99))))
-
-
-def _check(model: keras.Model, engines: Sequence[str], threads: Sequence[int], batch: int, repeats: int) -> None:
-    if isinstance(engines, str) or not engines or any(engine not in _engines.ENGINES for engine in engines):
-        raise InvalidArgumentError(f"`engines` must be some of {_engines.ENGINES}. Received: {engines!r}.")
-    if not threads or min(threads) < 1 or batch < 1 or repeats < 1:
-        raise InvalidArgumentError(
-            "`threads`, `batch` and `repeats` must be at least 1. "
-            f"Received: threads={tuple(threads)}, batch={batch}, repeats={repeats}."
-        )
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or None in model.inputs[0].shape[1:]:
-        raise InvalidArgumentError(
-            "`model` must have one input of a fixed size and one output. Received: inputs "
-            f"{[tuple(t.shape) for t in model.inputs]}, {len(model.outputs)} outputs."
-        )

@@ -156,8 +156,8 @@ def _groups(call: Call) -> Finding | None:
     if kind(layer).kernel != "convolution" or len(layer.kernel_size) != 2 or layer.groups == 1:
         return None
     before, after = _channels(call)
-    if layer.groups == before:
-        return None  # depthwise
+    if layer.groups == before:  # depthwise
+        return None
     access, written = _access(call), tensor_bytes(call.outputs[0])
     detail = f"{layer.groups} groups, {before} -> {after} channels"
     return Finding("G2", call.path, detail, call_macs(call), access, access - written + written // layer.groups)
@@ -169,7 +169,7 @@ def _channels(call: Call) -> list[int]:
 
 
 def _blocks(graph: Graph) -> Iterator[list[Call]]:
-    """Yields the graph's calls, cut wherever only one tensor is still to be read."""
+    """Yields the graph's calls, cut wherever at most one tensor is still to be read, as after the last call."""
     last = {tensor: step for step, call in enumerate(graph.calls) for tensor in call.inputs}
     live: set[Tensor] = set()
     block: list[Call] = []
@@ -179,8 +179,6 @@ def _blocks(graph: Graph) -> Iterator[list[Call]]:
         if len(live) <= 1:
             yield block
             block = []
-    if block:
-        yield block
 
 
 def _fragmented(block: list[Call], most: int) -> Finding | None:

@@ -20,6 +20,8 @@ from keraslight.graph.kinds import kind, operation_name
 if TYPE_CHECKING:
     from rich.table import Table
 
+By = Literal["layer", "block", "stage"]
+
 
 class LayerCost(NamedTuple):
     """Costs of a layer, or of a group of layers, for one image.
@@ -114,7 +116,7 @@ class Profile:
         """Sums over stages: `stage2`, `stem`, ..."""
         return self._grouped(r"stage\d+|[a-z]+[0-9]*")
 
-    def table(self, by: Literal["layer", "block", "stage"] = "block") -> Table:
+    def table(self, by: By = "block") -> Table:
         """Makes a table for rich's console.
 
         Args:
@@ -128,10 +130,9 @@ class Profile:
         table = Table(title=self.name, caption=self._notes())
         for number, column in enumerate(_COLUMNS):
             table.add_column(column, justify="left" if number < 3 else "right")
-        for row in self._by(by):
-            table.add_row(*_cells(row))
-        table.add_section()
-        table.add_row(*_cells(self.total))
+        rows = self._by(by)
+        for row in (*rows, self.total):
+            table.add_row(*_cells(row), end_section=row is rows[-1])
         return table
 
     def to_pandas(self) -> Any:
@@ -179,14 +180,10 @@ class Profile:
         )
 
     def _by(self, by: str) -> list[LayerCost]:
-        match by:
-            case "layer":
-                return self.rows
-            case "block":
-                return self.by_block()
-            case "stage":
-                return self.by_stage()
-        raise InvalidArgumentError(f'`by` must be "layer", "block" or "stage". Received: by={by!r}.')
+        ways = {"layer": lambda: self.rows, "block": self.by_block, "stage": self.by_stage}
+        if by not in ways:
+            raise InvalidArgumentError(f'`by` must be "layer", "block" or "stage". Received: by={by!r}.')
+        return ways[by]()
 
     def _grouped(self, pattern: str) -> list[LayerCost]:
         groups: dict[str, list[LayerCost]] = {}
@@ -224,16 +221,8 @@ def _kib(size: int) -> str:
 
 
 def _sum(name: str, rows: list[LayerCost]) -> LayerCost:
-    return LayerCost(
-        name=name,
-        kind=f"{len(rows)} layers",
-        calls=sum(row.calls for row in rows),
-        output=rows[-1].output,
-        parameters=sum(row.parameters for row in rows),
-        macs=sum(row.macs for row in rows),
-        activation_bytes=sum(row.activation_bytes for row in rows),
-        access_bytes=sum(row.access_bytes for row in rows),
-    )
+    _, _, calls, _, *costs = zip(*rows, strict=True)
+    return LayerCost(name, f"{len(rows)} layers", sum(calls), rows[-1].output, *map(sum, costs))
 
 
 def profile(model: keras.Model, input_shape: Sequence[int] | None = None) -> Profile:

@@ -42,19 +42,12 @@ class _Axis(NamedTuple):
 
 
 class _Reach(NamedTuple):
-    """What a tensor's values see.
+    """What a tensor's values see."""
 
-    Attributes:
-        axes: Vertical and horizontal.
-        whole: Whether every value sees the whole image.
-        grid: (height, width) if axis 1 of the tensor lists the pixels of this grid, row by row.
-        lost: Whether the tensor's axes are no longer a grid of pixels; its values may still see different pixels.
-    """
-
-    axes: tuple[_Axis, _Axis]
-    whole: bool = False
-    grid: tuple[int, int] | None = None
-    lost: bool = False
+    axes: tuple[_Axis, _Axis]  # vertical and horizontal
+    whole: bool = False  # whether every value sees the whole image
+    grid: tuple[int, int] | None = None  # (height, width) if axis 1 lists the pixels of this grid, row by row
+    lost: bool = False  # whether the axes are no longer a grid of pixels; values may still see different pixels
 
 
 _PIXEL = _Axis(0, 0, 1)
@@ -107,7 +100,6 @@ def _field(name: str, reach: _Reach, image: Sequence[int | None]) -> ReceptiveFi
 
 
 def _follow(call: Call, reaches: list[_Reach]) -> _Reach:
-    """Returns what the outputs of a call see."""
     layer, reach, rank, row = call.layer, reaches[0], len(call.inputs[0].shape), kind(call.layer)
     seeing_all = reach if reach.lost else reach._replace(whole=True)
     if getattr(layer, "data_format", None) == "channels_first":

@@ -34,14 +34,10 @@ SourceSize = Annotated[
 SourceWeights = Annotated[
     str | None, Option(help='"imagenet" or a weights file; for a model name only.', show_default="random")
 ]
+_NAMES = "the run's, or ImageNet's for 1,000 classes"
 Labels = Annotated[
     Path | None,
-    Option(
-        help="Text file with one class name per line.",
-        exists=True,
-        dir_okay=False,
-        show_default="the run's, or ImageNet's for 1,000 classes",
-    ),
+    Option(help="Text file with one class name per line.", exists=True, dir_okay=False, show_default=_NAMES),
 ]
 Data = Annotated[
     str, Option(help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.')
@@ -66,19 +62,12 @@ def save_table(table: Table, file: Path) -> None:
 
 
 class Loaded(NamedTuple):
-    """A model that takes raw pixels, and what is known about it.
-
-    Attributes:
-        model: The model.
-        labels: Its class names, or None.
-        preprocessing: How images are resized, cropped and normalized for it, or None.
-        metrics: Figures measured by its training.
-    """
+    """A model that takes raw pixels, and what is known about it."""
 
     model: keras.Model
     labels: list[str] | None
     preprocessing: Preprocessing | None
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # measured by its training
 
 
 def create(name: str, size: int | None) -> keras.Model:
@@ -97,19 +86,10 @@ def load_source(
     normalize: bool = True,
     images: ImageData | None = None,
 ) -> Loaded:
-    """Loads the model of a run folder or a .keras file, or creates one by name.
+    """Loads the model of a run folder or a .keras file, or creates one by name; `labels` replaces the known names.
 
-    Args:
-        source: Run folder, .keras file, or model name.
-        weights: Weights for a model name.
-        size: Side of the input for a model name, in pixels.
-        labels: Text file with one class name per line, which replaces the known names.
-        normalize: Whether a model created by name normalizes raw pixels.
-        images: Images that a model created by name must take, with their own preprocessing where the model has no
-            checkpoint that defines one.
-
-    Raises:
-        InvalidArgumentError: Weights or a size are given for a saved model, or the model doesn't exist.
+    A model created by name takes `weights`, `size`, `normalize` (raw pixels), and the shape of `images`, with their own
+    preprocessing where the model has no checkpoint that defines one.
     """
     import keraslight
     from keraslight.graph import own_preprocessing
@@ -126,8 +106,7 @@ def load_source(
         )
     if is_run:
         model, details = load_run(source)
-        spec = details.get("preprocessing")
-        spec = spec and Preprocessing.from_dict(spec)
+        spec = details.get("preprocessing") and Preprocessing.from_dict(details["preprocessing"])
         return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
     if is_file:
         model, known = keraslight.load_model(source), None
@@ -142,11 +121,7 @@ def load_source(
 
 
 def load_images(data: str, spec: Preprocessing | None) -> ImageData:
-    """Loads the images named by `--data`, prepared as a model expects them.
-
-    Raises:
-        InvalidArgumentError: The model's preprocessing is unknown.
-    """
+    """Loads the images named by `--data`, prepared as a model expects them."""
     from keraslight import training
 
     spec = known_preprocessing(spec, "--data")
@@ -154,11 +129,7 @@ def load_images(data: str, spec: Preprocessing | None) -> ImageData:
 
 
 def known_preprocessing(spec: Preprocessing | None, option: str) -> Preprocessing:
-    """The preprocessing of a model, for an option that reads images.
-
-    Raises:
-        InvalidArgumentError: It is unknown.
-    """
+    """The preprocessing of a model, which an option that reads images must know."""
     if spec is None:
         raise InvalidArgumentError(f"`{option}` needs a model that defines its preprocessing. Received: one without.")
     return spec
@@ -174,20 +145,11 @@ def load_teacher(
 ) -> Distillation | None:
     """The distillation that `--teacher` and its options describe, or None without a teacher.
 
-    Args:
-        teacher: Run folder, .keras file, or name of a model with as many classes as the images.
-        images: Training images.
-        weights: Weights for a teacher given by name; None for the published ImageNet weights.
-        temperature: Distillation temperature; None for the default.
-        alpha: Weight of the true labels; None for the default.
-
-    Raises:
-        InvalidArgumentError: The teacher doesn't exist or has other labels, or an option requires a teacher.
+    A run must have the classes of `images`. A teacher given by name has ImageNet weights unless `weights` is given.
     """
     from keraslight.training import Distillation
 
-    settings = {"temperature": temperature, "alpha": alpha}
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {n: value for n, value in (("temperature", temperature), ("alpha", alpha)) if value is not None}
     if teacher is None:
         if given or weights is not None:
             options = given if weights is None else {**given, "teacher-weights": weights}

@@ -29,23 +29,16 @@ from keraslight.training import DIGITS_PREPROCESSING, DIGITS_RECIPE, Classificat
 MODEL = "mobilenet_v4_conv_small"
 SPARSITY = 0.7
 PRUNING_EPOCHS, QUANTIZATION_EPOCHS = 12, 3
-BATCH = 32
-"""Images per request."""
-
-TOLERANCE = 1e-4
-"""Largest difference between two probabilities that count as equal."""
+BATCH = 32  # images per request
+TOLERANCE = 1e-4  # largest difference between two probabilities that count as equal
 
 
 def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> list[Stage]:
     """Runs the demo and prints its table; writes the table, figures, files and servables to a folder.
 
-    Args:
-        to: Output folder. The output of an earlier demo is replaced.
-        seed: Random seed for weights, shuffling and augmentation. The split of the digits is always the same.
-        epochs: Passes of the float training; None for those of the digits recipe.
-
-    Raises:
-        DisagreementError: A served prediction differs from the model in this process, or from its LiteRT file.
+    The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
+    float training takes those of the digits recipe. Raises `DisagreementError` if a served prediction differs from the
+    model in this process, or from its LiteRT file.
     """
     to = Path(to)
     for name in ("float", "savedmodels", "litert", "images"):
@@ -86,6 +79,7 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
         # Not the seed of the float training: fine-tuning sees the digits shifted and rotated differently.
         return data.train(recipe.batch_size, recipe.augmentation, seed + 1, epochs=passes)
 
+    verbose = 1 if console.is_terminal else 2  # Keras' progress bar on a terminal, one line per epoch in a log
     began = time.monotonic()
     keras.utils.set_random_seed(seed)
     model = keraslight.create_model(
@@ -106,20 +100,15 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
         learning_rate=recipe.learning_rate / 2,
         loss=ClassificationLoss(recipe.label_smoothing),
         seed=seed,
-        verbose=_verbose(),
+        verbose=verbose,
     )
     yield "pruned", pruned, compress.sparsity(pruned).total, time.monotonic() - began
 
     began = time.monotonic()
     console.print(f"Quantization-aware training, {QUANTIZATION_EPOCHS} epochs; the graph is traced first")
-    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed, verbose=_verbose())
+    quantized = compress.train_quantized(pruned, batches(QUANTIZATION_EPOCHS), epochs=1, seed=seed, verbose=verbose)
     weights = compress.quantized_weights_to_keras(quantized, pruned)
     yield "int8", quantized, compress.sparsity(weights).total, time.monotonic() - began
-
-
-def _verbose() -> int:
-    """Keras' progress bar on a terminal, one line per epoch in a log."""
-    return 1 if console.is_terminal else 2
 
 
 def _export(to: Path, data: ImageData, name: str, model: Any, sparsity: float, seconds: float) -> Stage:
@@ -135,10 +124,10 @@ def _write_images(data: ImageData, folder: Path) -> list[Path]:
     from PIL import Image
 
     folder.mkdir(parents=True)
-    files = []
-    for index, digit in enumerate(data.originals if data.originals is not None else ()):
-        files.append(folder / f"{index:03d}.png")
-        Image.fromarray(digit).save(files[-1])
+    originals = data.originals if data.originals is not None else ()
+    files = [folder / f"{index:03d}.png" for index in range(len(originals))]
+    for digit, file in zip(originals, files, strict=True):
+        Image.fromarray(digit).save(file)
     return files
 
 
@@ -234,9 +223,8 @@ def _server(base_path: Path, log: Path) -> Iterator[str]:
             ready = output is not None and select.select([output], [], [], 120)[0]
             address = re.search(r"listening on (\S+:\d+)", output.readline() if output and ready else "")
             if address is None:
-                raise DisagreementError(
-                    f"The server must start within 120 s. Its log: {log}\n{log.read_text()[-2000:]}"
-                )
+                end = log.read_text()[-2000:]
+                raise DisagreementError(f"The server must start within 120 s. Its log: {log}\n{end}")
             console.print(f"Serving {base_path} on {address[1]}")
             yield address[1]
         finally:

@@ -42,15 +42,10 @@ def draw_confusion(counts: NDArray[np.int64], labels: tuple[str, ...], file: Pat
     for row, column in np.argwhere(counts):
         color = "white" if counts[row, column] > counts.max() / 2 else "black"
         axes.text(column, row, counts[row, column], ha="center", va="center", color=color)
-    axes.set(
-        xticks=range(len(labels)),
-        xticklabels=labels,
-        yticks=range(len(labels)),
-        yticklabels=labels,
-        xlabel="predicted digit",
-        ylabel="true digit",
-        title=f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits",
-    )
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), labels)
+    title = f"int8 model over gRPC: {np.trace(counts) / counts.sum():.1%} of {counts.sum()} held-out digits"
+    axes.set(xlabel="predicted digit", ylabel="true digit", title=title)
     finished(figure, file)
 
 
@@ -90,20 +85,11 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
             f"{form.milliseconds:.2f} ms ({form.milliseconds / first.milliseconds:.2f})",
             f"{stage.seconds:.0f} s",
         )
-        figures.append(
-            {
-                "name": stage.name,
-                "sparsity": stage.sparsity,
-                "servable": str(stage.servable),
-                "litert": str(form.file),
-                "accuracy": form.accuracy,
-                "kilobytes": 1000 * form.megabytes,
-                "gzip_kilobytes": 1000 * form.gzip_megabytes,
-                "milliseconds": form.milliseconds,
-                "seconds": stage.seconds,
-                "largest_difference": stage.largest_difference,
-            }
-        )
+        row: dict[str, Any] = {"name": stage.name, "sparsity": stage.sparsity}
+        row |= {"servable": str(stage.servable), "litert": str(form.file), "accuracy": form.accuracy}
+        row |= {"kilobytes": 1000 * form.megabytes, "gzip_kilobytes": 1000 * form.gzip_megabytes}
+        row |= {"milliseconds": form.milliseconds, "seconds": stage.seconds}
+        figures.append(row | {"largest_difference": stage.largest_difference})
     console.print(table)
     save_table(table, to / "table.txt")
     (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))

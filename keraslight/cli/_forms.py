@@ -20,29 +20,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Form:
-    """A LiteRT file of a model, with its measurements.
-
-    Attributes:
-        name: Name in the table.
-        file: The .tflite file, with a batch size of 1.
-        macs: Multiply-adds per image.
-        nonzero_macs: Multiply-adds per image whose weight isn't zero.
-        accuracy: Share of images classified correctly, 0 to 1.
-        agreement: Share of images with the same top-1 class as the first form, 0 to 1.
-        megabytes: File size, in 10^6 bytes.
-        gzip_megabytes: Size of the compressed file, in 10^6 bytes.
-        milliseconds: Median latency for one image with one thread.
-    """
+    """A LiteRT file of a model with a batch size of 1, with its measurements."""
 
     name: str
     file: Path
-    macs: int = 0
-    nonzero_macs: int = 0
-    accuracy: float = 0.0
-    agreement: float = 1.0
-    megabytes: float = 0.0
+    macs: int = 0  # per image
+    nonzero_macs: int = 0  # those whose weight isn't zero
+    accuracy: float = 0.0  # 0 to 1
+    agreement: float = 1.0  # share of images with the same top-1 class as the first form, 0 to 1
+    megabytes: float = 0.0  # in 10^6 bytes
     gzip_megabytes: float = 0.0
-    milliseconds: float = 0.0
+    milliseconds: float = 0.0  # median latency for one image with one thread
 
 
 def form(name: str, file: Path, model: keras.Model) -> Form:
@@ -54,9 +42,8 @@ def form(name: str, file: Path, model: keras.Model) -> Form:
     zeros = {layer.name: layer.fraction for layer in compress.sparsity(model, "*").layers}
     for layer in model.layers:
         if hasattr(layer, "pointwise_kernel") and layer.name in zeros:  # its depthwise kernel has MACs, but no zeros
-            pointwise, depthwise = (
-                math.prod(kernel.shape) for kernel in (layer.pointwise_kernel, layer.depthwise_kernel)
-            )
+            kernels = (layer.pointwise_kernel, layer.depthwise_kernel)
+            pointwise, depthwise = (math.prod(kernel.shape) for kernel in kernels)
             zeros[layer.name] *= pointwise / (pointwise + depthwise)
     rows = analysis.profile(model).rows
     nonzero = sum(row.macs * (1 - zeros.get(row.name, 0.0)) for row in rows)
@@ -74,13 +61,7 @@ def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) 
 
 
 def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[np.int32]) -> None:
-    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved).
-
-    Args:
-        forms: The forms to measure.
-        images: (N, H, W, C) as the files expect them.
-        targets: (N,) true classes.
-    """
+    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved) on images (N, H, W, C)."""
     from keraslight.analysis import file_latency
 
     answers = [probabilities(each.file, images).argmax(axis=1) for each in forms]

@@ -26,42 +26,21 @@ app = typer.Typer(
 )
 plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG.", no_args_is_help=True)
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "list": models.list_models,
-    "info": models.info,
-    "show": models.show,
-    "compare": models.compare,
-    "profile": models.profile,
-    "receptive-field": models.receptive_field,
-    "latency": speed.latency,
-    "lint-model": speed.lint_model,
-    "train": train.train,
-    "prune": compression.prune,
-    "cluster": compression.cluster,
-    "fuse": compression.fuse,
-    "quantize": compression.quantize,
-    "export": export.export,
-    "versions": versions.versions,
-    "serve": serve.serve,
-    "litert": convert.litert,
-    "onnx": convert.onnx,
-    "classify": client.classify,
-    "load-test": client.load_test,
-    "demo": train.demo,
-}
-PLOTS: dict[str, Callable[..., None]] = {
-    "costs": plot.costs,
-    "tradeoff": plot.tradeoff,
-    "architecture": plot.architecture,
-    "features": plot.features,
-    "grad-cam": plot.grad_cam,
-    "receptive-field": plot.receptive_field,
-}
+COMMANDS: tuple[Callable[..., None], ...] = (  # named as their functions, with dashes
+    *(models.info, models.show, models.compare, models.profile, models.receptive_field),
+    *(speed.latency, speed.lint_model, train.train),
+    *(compression.prune, compression.cluster, compression.fuse, compression.quantize),
+    *(export.export, versions.versions, serve.serve, convert.litert, convert.onnx),
+    *(client.classify, client.load_test, train.demo),
+)
+PLOTS: tuple[Callable[..., None], ...]
+PLOTS = (plot.costs, plot.tradeoff, plot.architecture, plot.features, plot.grad_cam, plot.receptive_field)
 app.add_typer(plots, name="plot")
-for name, command in COMMANDS.items():
-    app.command(name)(command)
-for name, command in PLOTS.items():
-    plots.command(name)(command)
+app.command("list")(models.list_models)
+for command in COMMANDS:
+    app.command()(command)
+for command in PLOTS:
+    plots.command()(command)
 
 
 @app.callback()

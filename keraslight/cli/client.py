@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 from pathlib import Path
@@ -107,15 +108,9 @@ def load_test(
             server, model, version=_version(version), timeout=timeout, retry=once
         ) as client:
             with _progress(console.is_terminal and not as_json) as progress:
-                task = progress.add_task("answers", total=None)
+                advance = functools.partial(progress.advance, progress.add_task("answers", total=None))
                 return await run(
-                    client,
-                    images,
-                    rate=rate,
-                    concurrency=concurrency,
-                    seconds=seconds,
-                    seed=seed,
-                    on_answer=lambda: progress.advance(task),
+                    client, images, rate=rate, concurrency=concurrency, seconds=seconds, seed=seed, on_answer=advance
                 )
 
     try:
@@ -195,9 +190,8 @@ def _plot(report: LoadReport, title: str, path: Path) -> None:
     axes = figure.subplots()
     milliseconds = 1000 * report.latencies
     axes.hist(milliseconds, bins=60, color="0.6")
-    styles = {50: "-", 90: "--", 99: ":"}
-    values = report.percentiles(tuple(styles)).values()
-    for (percent, style), value in zip(styles.items(), values, strict=True):
+    values = report.percentiles((50, 90, 99))
+    for (percent, value), style in zip(values.items(), ("-", "--", ":"), strict=True):
         axes.axvline(1000 * value, color="black", linestyle=style, label=f"p{percent}: {1000 * value:.1f} ms")
     axes.set(xlabel="milliseconds", ylabel="requests", title=f"{title}; {report.rate:.1f} answers per second")
     axes.legend()

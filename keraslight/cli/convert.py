@@ -188,9 +188,8 @@ def _print_report(file: Path, threads: int | None) -> None:
     left = {name: Counter(operator.kind for operator in report.left_to_cpu(name)) for name in ("GPU", "NNAPI")}
     table = Table("operator", "count", "in float", "not on GPU", "not on NNAPI")
     for kind, count in sorted(Counter(operator.kind for operator in report.operators).items()):
-        table.add_row(
-            kind, *(str(n) if n else "" for n in (count, floats[kind], left["GPU"][kind], left["NNAPI"][kind]))
-        )
+        numbers = (count, floats[kind], left["GPU"][kind], left["NNAPI"][kind])
+        table.add_row(kind, *(str(number or "") for number in numbers))
     console.print(table)
 
     most = threads or os.cpu_count() or 1

@@ -17,9 +17,7 @@ from typer import Argument, Option
 from keraslight.cli._common import console
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
-# Where models.config expects the models: in TensorFlow Serving's container.
-CONTAINER = "/models"
-
+CONTAINER = "/models"  # where models.config expects the models: in TensorFlow Serving's container
 POLL_SECONDS = 1
 
 
@@ -68,37 +66,21 @@ def serve(
             newest = _engines(versions[max(versions)], engine) if versions else ""
             table.add_row(model.name, " ".join(map(str, sorted(versions))), newest, str(model.base_path))
         console.print(table)
-        flags = {
-            "model_config_file": config,
-            "model_config_file_poll_wait_seconds": POLL_SECONDS,
-            "port": port,
-            "host": host,
-            "workers": workers,
-            "grace_seconds": grace,
-            "rest_api_port": rest_port,
-            "engine": engine,
-        }
+        flags = {"model_config_file": config, "model_config_file_poll_wait_seconds": POLL_SECONDS, "workers": workers}
+        flags |= {"host": host, "port": port, "rest_api_port": rest_port, "engine": engine, "grace_seconds": grace}
         code = main([f"--{name}={value}" for name, value in flags.items() if value is not None])
     raise typer.Exit(code)
 
 
 def find_models(folder: Path) -> dict[str, Path]:
-    """Finds the models of a folder: a repository, a single model, or one of its versions.
-
-    Returns:
-        Model name -> folder of its versions.
-
-    Raises:
-        InvalidArgumentError: The folder has no models.
-    """
+    """Finds the models of a repository, a single model, or one of its versions: name -> folder of its versions."""
     folder = folder.absolute()
     if folder in _versions(folder.parent).values():
         return {folder.parent.name: folder.parent}
     if _versions(folder):
         return {folder.name: folder}
-    found = {}
-    if folder.is_dir():
-        found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _versions(path)}
+    paths = sorted(folder.iterdir()) if folder.is_dir() else ()
+    found = {path.name: path for path in paths if path.is_dir() and _versions(path)}
     if not found:
         raise InvalidArgumentError(
             "A model must be a folder with a version folder that holds saved_model.pb or model.tflite, such as "
@@ -127,11 +109,7 @@ def _engines(version: Path, engine: str | None) -> str:
 
 @contextlib.contextmanager
 def _config_file(folder: Path) -> Iterator[Path]:
-    """Writes a configuration file, and keeps it up to date with models.config or with the content of the folder.
-
-    Raises:
-        InvalidArgumentError: The folder has no models.
-    """
+    """Writes a configuration file, and keeps it up to date with models.config or with the content of the folder."""
     text, stopping = _config(folder), threading.Event()
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "models.config"

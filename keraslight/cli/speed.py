@@ -36,26 +36,14 @@ def latency(
     model = create(name, size)
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("Building the engines", total=None)
-        rows = analysis.latency(
-            model,
-            [each.value for each in engine],
-            threads,
-            batch,
-            repeats,
-            seed,
-            lambda done, total: bar.update(task, completed=done, total=total, description="Timing"),
-        )
-    side = model.input_shape[1]
-    table = Table(
-        "engine",
-        "threads",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "images/s",
-        title=f"{model.name}, {batch} x {side} px",
-        caption=f"{repeats} interleaved calls each, after a warm-up. TensorFlow uses its own thread pools.",
-    )
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, description="Timing")
+
+        rows = analysis.latency(model, [each.value for each in engine], threads, batch, repeats, seed, show)
+    title = f"{model.name}, {batch} x {model.input_shape[1]} px"
+    caption = f"{repeats} interleaved calls each, after a warm-up. TensorFlow uses its own thread pools."
+    table = Table("engine", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", title=title, caption=caption)
     for row in rows:
         threads_of = "TensorFlow's" if row.threads is None else str(row.threads)
         times = (f"{value:,.2f}" for value in (row.p50, row.p90, row.p99))

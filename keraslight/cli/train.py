@@ -69,14 +69,8 @@ def train(
         input_shape=images.image_shape,
         preprocessing=images.preprocessing,
     )
-    result = training.train(
-        net,
-        images,
-        recipe.replace(**changes),
-        run_dir=to or Path("runs", net.name),
-        resume=not fresh,
-        distillation=distillation,
-    )
+    recipe, run_dir = recipe.replace(**changes), to or Path("runs", net.name)
+    result = training.train(net, images, recipe, run_dir=run_dir, resume=not fresh, distillation=distillation)
     console.print(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
         f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"

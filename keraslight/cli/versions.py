@@ -21,9 +21,7 @@ def versions(
     prune: Annotated[
         int | None,
         Option(
-            help="Remove old versions, except this many of the highest and all labeled ones.",
-            min=1,
-            show_default=False,
+            help="Remove old versions, except this many of the highest and all labeled ones.", min=1, show_default=False
         ),
     ] = None,
 ) -> None:

@@ -44,9 +44,8 @@ class Augmentation:
             ("brightness", 0 <= self.brightness <= 1, "[0, 1]"),
         ):
             if not valid:
-                raise InvalidArgumentError(
-                    f"`{field}` must be in {interval}. Received: {field}={getattr(self, field)}."
-                )
+                value = getattr(self, field)
+                raise InvalidArgumentError(f"`{field}` must be in {interval}. Received: {field}={value}.")
         if self.edges not in EDGES:
             raise InvalidArgumentError(f"`edges` must be one of {EDGES}. Received: {self.edges!r}.")
 

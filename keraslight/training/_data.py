@@ -210,15 +210,7 @@ class ImageData:
 def split(
     targets: NDArray[np.int32], labels: Sequence[str], validation_split: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Holds out the same share of each class.
-
-    Returns:
-        Two sorted arrays: the indices of the training images and of the validation images.
-
-    Raises:
-        InvalidArgumentError: `validation_split` isn't in (0, 1), or a target has no label.
-        DataError: There are fewer than two classes, or a class has fewer than two images.
-    """
+    """Holds out the same share of each class: the sorted indices of the training and of the validation images."""
     if not 0 < validation_split < 1:
         raise InvalidArgumentError(
             f"`validation_split` must be in (0, 1). Received: validation_split={validation_split}."

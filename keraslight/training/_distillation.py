@@ -12,8 +12,7 @@ from keraslight.graph.ends import lone_activation, maker
 from keraslight.graph.weights import set_weights
 from keraslight.training._loss import check_ends, gives_logits
 
-_TINY = 1e-30
-"""Smallest probability whose logarithm is meaningful in float32."""
+_TINY = 1e-30  # smallest probability whose logarithm is meaningful in float32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,9 +64,8 @@ class Distillation:
         """
         for name, ends in (("classes", "outputs"), ("images", "inputs")):
             ours, theirs = (tuple(getattr(model, ends)[0].shape[1:]) for model in (student, self.teacher))
-            if len(ours) != len(theirs) or any(
-                one != other for one, other in zip(ours, theirs, strict=True) if None not in (one, other)
-            ):
+            known = [pair for pair in zip(ours, theirs, strict=False) if None not in pair]
+            if len(ours) != len(theirs) or any(own != other for own, other in known):
                 raise InvalidArgumentError(
                     f"`teacher` must have the student's {name}, {ours}. Received: {self.teacher.name!r} with {theirs}."
                 )

@@ -7,11 +7,7 @@ from keraslight.errors import MissingDependencyError
 
 
 def require(module: str, package: str) -> ModuleType:
-    """Imports a module of the `train` extra.
-
-    Raises:
-        MissingDependencyError: `package` isn't installed. The message has the command that installs it.
-    """
+    """Imports a module of the `train` extra; if it is missing, the error has the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

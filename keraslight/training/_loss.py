@@ -51,15 +51,11 @@ def check_ends(model: keras.Model, name: str) -> None:
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a model returns logits; False for probabilities.
-
-    Raises:
-        InvalidArgumentError: It returns something else, which would silently train with the wrong loss.
-    """
+    """Whether a model returns logits; False for probabilities. Others would silently train with the wrong loss."""
     activation = final_activation(model)
-    if activation in ("softmax", None):
-        return activation is None
-    raise InvalidArgumentError(
-        "`model` must end in a softmax (probabilities) or without an activation (logits). "
-        f"Received: {activation} at the end of {model.name!r}."
-    )
+    if activation not in ("softmax", None):
+        raise InvalidArgumentError(
+            "`model` must end in a softmax (probabilities) or without an activation (logits). "
+            f"Received: {activation} at the end of {model.name!r}."
+        )
+    return activation is None

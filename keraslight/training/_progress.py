@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -21,14 +22,7 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. A context manager.
-
-    Args:
-        epochs: Total number of epochs.
-        steps: Steps per epoch.
-        first_epoch: First epoch, from 0; above 0 for a resumed run.
-        shown: Whether to print anything.
-    """
+    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. `first_epoch` counts from 0."""
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
         super().__init__()
@@ -40,25 +34,19 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def __enter__(self) -> TrainingProgress:
         if self._console.is_terminal and not self._console.quiet:
-            rich_progress = require("rich.progress", "rich")
-            self._bar = rich_progress.Progress(
-                rich_progress.TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-                rich_progress.BarColumn(),
-                rich_progress.MofNCompleteColumn(),
-                rich_progress.TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2%}"),
-                rich_progress.TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
+            rich = require("rich.progress", "rich")
+            columns = (
+                rich.TextColumn(f"epoch {{task.fields[epoch]}}/{self._epochs}"),
+                rich.BarColumn(),
+                rich.MofNCompleteColumn(),
+                rich.TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2%}"),
+                rich.TimeRemainingColumn(),
             )
+            self._bar = rich.Progress(*columns, console=self._console, transient=True)
             self._bar.start()
+            done, total = self._first_epoch * self._steps, self._epochs * self._steps
             self._task = self._bar.add_task(
-                "",
-                total=self._epochs * self._steps,
-                completed=self._first_epoch * self._steps,
-                epoch=self._first_epoch + 1,
-                epochs=self._epochs,
-                loss=float("nan"),
-                accuracy=float("nan"),
+                "", total=total, completed=done, epoch=self._first_epoch + 1, loss=math.nan, accuracy=math.nan
             )
         return self
 
@@ -71,20 +59,15 @@ class TrainingProgress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if self._bar is not None:
+            done = self._epoch * self._steps + batch + 1
             self._bar.update(
-                self._task,
-                completed=self._epoch * self._steps + batch + 1,
-                epoch=self._epoch + 1,
-                loss=logs["loss"],
-                accuracy=logs["accuracy"],
+                self._task, completed=done, epoch=self._epoch + 1, loss=logs["loss"], accuracy=logs["accuracy"]
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        self._console.print(
+        seconds = time.perf_counter() - self._started
+        line = (
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}  "
-            f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.2%}  "
-            f"{time.perf_counter() - self._started:.1f} s",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
+            f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.2%}  {seconds:.1f} s"
         )
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -18,9 +18,9 @@ from keraslight.training._data import ImageData, split
 from keraslight.training._extras import require
 from keraslight.training._progress import track
 
+StrPath = str | os.PathLike[str]
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
-MEMORY_LIMIT_BYTES = 1 << 30
-"""Memory for decoded images. If they need more, they are decoded in each epoch."""
+MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch
 
 log = logging.getLogger("keraslight.training")
 
@@ -47,24 +47,15 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
     files = tf.data.Dataset.from_tensor_slices(originals[..., None]).map(tf.io.encode_png)
     decoded = files.map(preprocessing.decode, num_parallel_calls=tf.data.AUTOTUNE).batch(len(originals))
     pixels = decoded.get_single_element().numpy().astype(np.uint8)
+    labels = [str(digit) for digit in range(10)]
     data = ImageData.from_arrays(
-        pixels,
-        digits.target,
-        [str(digit) for digit in range(10)],
-        preprocessing,
-        validation_split=validation_split,
-        seed=seed,
+        pixels, digits.target, labels, preprocessing, validation_split=validation_split, seed=seed
     )
     return dataclasses.replace(data, originals=originals[data.validation_indices])
 
 
 def load_directory(
-    path: str | os.PathLike[str],
-    preprocessing: Preprocessing,
-    *,
-    validation_split: float = 0.2,
-    seed: int = 0,
-    progress: bool = True,
+    path: StrPath, preprocessing: Preprocessing, *, validation_split: float = 0.2, seed: int = 0, progress: bool = True
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
@@ -107,23 +98,12 @@ def load_directory(
             pixels = pixels[readable]
     kept = np.asarray(targets, np.int32)[readable]
     train, validation = split(kept, labels, validation_split, seed)
-    return ImageData(
-        tuple(labels),
-        preprocessing,
-        kept,
-        train,
-        validation,
-        pixels,
-        tuple(files[index] for index in readable),
-        skipped=skipped,
-    )
+    names = tuple(files[index] for index in readable)
+    return ImageData(tuple(labels), preprocessing, kept, train, validation, pixels, names, skipped=skipped)
 
 
 def load_images(
-    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    preprocessing: Preprocessing,
-    *,
-    limit: int | None = None,
+    paths: StrPath | Iterable[StrPath], preprocessing: Preprocessing, *, limit: int | None = None
 ) -> NDArray[np.uint8]:
     """Loads images without labels, for example to calibrate int8 quantization.
 

@@ -124,11 +124,7 @@ def train(
         with TrainingProgress(recipe.epochs, steps, first, shown=progress) as bar:
             trained.fit(
                 data.train(
-                    recipe.batch_size,
-                    recipe.augmentation,
-                    recipe.seed,
-                    first_epoch=first,
-                    epochs=recipe.epochs - first,
+                    recipe.batch_size, recipe.augmentation, recipe.seed, first_epoch=first, epochs=recipe.epochs - first
                 ),
                 validation_data=data.validation(recipe.batch_size),
                 steps_per_epoch=steps,
@@ -140,14 +136,9 @@ def train(
             )
     folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
     folder.load_best(model)
+    best, seconds = keeper.best, sum(row["seconds"] for row in history)
     return TrainingResult(
-        model=model,
-        history=tuple(history),
-        best_epoch=int(keeper.best["epoch"]),
-        best_accuracy=keeper.best["val_accuracy"],
-        epochs=len(history),
-        seconds=sum(row["seconds"] for row in history),
-        run_dir=folder.path,
+        model, tuple(history), int(best["epoch"]), best["val_accuracy"], len(history), seconds, folder.path
     )
 
 

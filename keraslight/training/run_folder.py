@@ -67,7 +67,6 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
 
     def save_best(self, model: keras.Model) -> None:
-        """Replaces the best checkpoint."""
         with replacing(self.path / BEST) as temporary:
             model.save(temporary)
 
@@ -78,11 +77,9 @@ class RunFolder:
         model.load_weights(self.path / BEST)
 
     def save_info(self, info: dict[str, Any]) -> None:
-        """Replaces model.json."""
         write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
 
     def save_history(self, history: list[Row]) -> None:
-        """Replaces history.csv."""
         table = io.StringIO()
         writer = csv.DictWriter(table, history[0], lineterminator="\n")
         writer.writeheader()
@@ -110,13 +107,9 @@ class RunFolder:
             np.savez(temporary, meta=np.asarray(meta), **arrays)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
-        """Restores a compiled model and its optimizer to the state after the last finished epoch.
+        """Restores a compiled model and its optimizer to the last finished epoch; returns the history so far.
 
-        Returns:
-            The history so far; empty if there is no run to resume.
-
-        Raises:
-            InvalidArgumentError: The run has another identity (recipe, data, model), or its state can't be read.
+        The history is empty without a run to resume. The identity (recipe, data, model) must be equal.
         """
         if not (self.path / STATE).is_file():
             return []

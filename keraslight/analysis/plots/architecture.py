@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from keraslight._pictures import HEAT, checked_path, finished, new_figure
-from keraslight.analysis.profile import LayerCost, profile
+from keraslight._pictures import HEAT, StrPath, checked_path, finished, new_figure
+from keraslight.analysis.profile import By, LayerCost, profile
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -21,11 +20,7 @@ _MOST = 80  # boxes; more can't be labeled
 
 
 def plot_architecture(
-    model: keras.Model,
-    *,
-    by: Literal["layer", "block", "stage"] = "stage",
-    input_shape: Sequence[int] | None = None,
-    path: str | Path | None = None,
+    model: keras.Model, *, by: By = "stage", input_shape: Sequence[int] | None = None, path: StrPath | None = None
 ) -> Figure:
     """Draws the model's stages to scale, from left to right.
 
@@ -76,13 +71,9 @@ def plot_architecture(
         axes.bar(center, height, width, color=color, edgecolor="black", linewidth=0.8)
         centers.append(center)
         left += slot
-    axes.set_xlim(-0.1, left + 0.1)
-    axes.set_ylim(0, 1.02 * max(heights))
+    axes.set(xlim=(-0.1, left + 0.1), ylim=(0, 1.02 * max(heights)), ylabel="height of the map (pixels)")
     axes.set_xticks(
-        centers,
-        [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows],
-        rotation=90,
-        fontsize="small",
+        centers, [f"{row.name}  {'×'.join(map(str, row.output))}" for row in rows], rotation=90, fontsize="small"
     )
     axes.tick_params(axis="x", length=0)
     ticks = [max(heights)]
@@ -92,18 +83,13 @@ def plot_architecture(
     axes.set_yticks(ticks)
     axes.grid(axis="y", color="0.9")
     axes.set_axisbelow(True)
-    axes.set_ylabel("height of the map (pixels)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(
-        f"{costs.name}: width of a box = channels of the output, {max(channels):,} at most",
-        loc="left",
-        fontsize="medium",
-    )
+    title = f"{costs.name}: width of a box = channels of the output, {max(channels):,} at most"
+    axes.set_title(title, loc="left", fontsize="medium")
     figure.colorbar(shades, ax=axes, label="share of the multiply-adds (%)", fraction=0.05, pad=0.01)
     return finished(figure, target)
 
 
 def _reshapes(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
-    if math.prod(before) == math.prod(after):
-        return False
-    return after[-1] != before[-1] or (len(after) > 2 and after[0] > 1)
+    resized = math.prod(before) != math.prod(after)
+    return resized and (after[-1] != before[-1] or (len(after) > 2 and after[0] > 1))

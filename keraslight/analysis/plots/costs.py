@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import keras
 
-from keraslight._pictures import COLORS, checked_path, finished, new_figure
-from keraslight.analysis.profile import Profile, profile
+from keraslight._pictures import COLORS, StrPath, checked_path, finished, new_figure
+from keraslight.analysis.profile import By, Profile, profile
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -28,9 +27,9 @@ _METRICS = {  # attribute of a LayerCost -> base of its unit prefixes, units, ax
 def plot_costs(
     models: keras.Model | Profile | Sequence[keras.Model | Profile],
     *,
-    by: Literal["layer", "block", "stage"] = "stage",
+    by: By = "stage",
     metrics: Sequence[str] = ("macs", "parameters", "activation_bytes"),
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws the costs of each stage of one or several models for one image.
 

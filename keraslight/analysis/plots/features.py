@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
+from keraslight._pictures import HEAT, StrPath, checked_path, draw_image, finished, new_figure
 from keraslight.analysis._maps import Map, feature_maps, find_map, one_image, to_numpy
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import read
@@ -25,7 +24,7 @@ def plot_features(
     *,
     layers: Sequence[str] | None = None,
     channels: int = 8,
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws what layers make of an image: one row per layer, one picture per channel.
 
@@ -68,13 +67,10 @@ def plot_features(
             axes = figure.add_subplot(grid[number, place + 1])
             axes.imshow(found[..., channel], cmap=HEAT, interpolation="nearest")
             axes.set_title(str(channel), fontsize="x-small", pad=2)
-            axes.set_xticks([])
-            axes.set_yticks([])
+            axes.set(xticks=[], yticks=[])
             if place == 0:
-                axes.set_ylabel(
-                    f"{name}\n{'×'.join(map(str, found.shape))}",
-                    rotation=0, ha="right", va="center", fontsize="small",
-                )  # fmt: skip
+                label = f"{name}\n{'×'.join(map(str, found.shape))}"
+                axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize="small")
     return finished(figure, target)
 
 

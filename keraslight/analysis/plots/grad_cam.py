@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keraslight._pictures import HEAT, checked_path, draw_image, finished, new_figure
+from keraslight._pictures import HEAT, StrPath, checked_path, draw_image, finished, new_figure
 from keraslight.analysis.grad_cam import grad_cam
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def plot_grad_cam(
     class_index: int | None = None,
     layer: str | None = None,
     labels: Sequence[str] | None = None,
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws where a classifier looks: the image, and in grayscale with a heat map of what speaks for a class.
 
@@ -54,15 +53,8 @@ def plot_grad_cam(
     what = "" if most else ": 0 everywhere"
     draw_image(covered, pixels.mean(axis=-1, keepdims=True), f"Grad-CAM of {grid} places\nat {found.layer}{what}")
     share = found.heat / (most or 1)
-    heat = covered.imshow(
-        share,
-        cmap=HEAT,
-        alpha=0.65,
-        vmin=0,
-        vmax=1,
-        interpolation="bilinear",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    heat = covered.imshow(share, cmap=HEAT, alpha=0.65, vmin=0, vmax=1, interpolation="bilinear", extent=extent)
     if most:
         _outline(plain, share, height, width)
         _outline(covered, share, height, width)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keraslight._pictures import COLORS, HEAT, checked_path, draw_image, finished, new_figure
+from keraslight._pictures import COLORS, HEAT, StrPath, checked_path, draw_image, finished, new_figure
 from keraslight.analysis._maps import one_image
 from keraslight.analysis.receptive_field import ReceptiveField, receptive_field
 from keraslight.errors import InvalidArgumentError
@@ -29,7 +28,7 @@ def plot_receptive_field(
     *,
     layers: Sequence[str] | None = None,
     effective: Any = None,
-    path: str | Path | None = None,
+    path: StrPath | None = None,
 ) -> Figure:
     """Draws the theoretical receptive fields of layers as boxes on top of an image.
 
@@ -68,8 +67,7 @@ def plot_receptive_field(
     top, left = min(box[0] for box in corners), min(box[1] for box in corners)
     bottom, right = max(box[0] + box[2] for box in corners), max(box[1] + box[3] for box in corners)
     panels = 1 if heat is None else 2
-    shape = min(max((right - left) / (bottom - top), 0.5), 2)
-    figure = new_figure(3.6 + 4.2 * shape * panels, 4.8)
+    figure = new_figure(3.6 + 4.2 * min(max((right - left) / (bottom - top), 0.5), 2) * panels, 4.8)
 
     from matplotlib.patches import Rectangle
 
@@ -85,15 +83,10 @@ def plot_receptive_field(
             corner, box_height, box_width = (box[1], box[0]), *box[2:]
             # A white rim makes lines visible on dark and on light areas.
             for line_color, wide, line_style in (("white", 3.6, "-"), (color, 2.0, style)):
-                axes.add_patch(
-                    Rectangle(
-                        corner, box_width, box_height, fill=False,
-                        edgecolor=line_color, linewidth=wide, linestyle=line_style,
-                    )
-                )  # fmt: skip
+                look: dict[str, Any] = {"edgecolor": line_color, "linewidth": wide, "linestyle": line_style}
+                axes.add_patch(Rectangle(corner, box_width, box_height, fill=False, **look))
             axes.plot([], [], color=color, linestyle=style, label=f"{field.name}  {field.size[0]}×{field.size[1]}")
-        axes.set_xlim(left - margin, right + margin)
-        axes.set_ylim(bottom + margin, top - margin)
+        axes.set(xlim=(left - margin, right + margin), ylim=(bottom + margin, top - margin))
         axes.set_facecolor("0.85")  # beyond the image: padding
     if fields or note:
         figure.legend(
@@ -143,9 +136,8 @@ def _area(field: ReceptiveField) -> int:
 
 def _box(field: ReceptiveField, image: tuple[int, int]) -> tuple[float, float, int, int]:
     """Returns (top, left, height, width) in pixels of the field of the output closest to the image's center."""
-    corner = []
-    for side, size, stride, center in zip(image, _size(field), field.stride, field.center, strict=True):
-        first = center or 0.0
-        steps = round(((side - 1) / 2 - first) / stride)
-        corner.append(first + steps * stride - size / 2)
-    return corner[0], corner[1], *_size(field)
+    top, left = (
+        (center or 0.0) + round(((side - 1) / 2 - (center or 0.0)) / stride) * stride - size / 2
+        for side, size, stride, center in zip(image, _size(field), field.stride, field.center, strict=True)
+    )
+    return top, left, *_size(field)

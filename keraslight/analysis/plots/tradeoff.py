@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keraslight._pictures import COLORS, checked_path, finished, new_figure
+from keraslight._pictures import COLORS, StrPath, checked_path, finished, new_figure
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -61,12 +60,7 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
 
 
 def plot_tradeoff(
-    records: Sequence[Any],
-    *,
-    x: str = "macs",
-    y: str = "top1",
-    group: str | None = None,
-    path: str | Path | None = None,
+    records: Sequence[Any], *, x: str = "macs", y: str = "top1", group: str | None = None, path: StrPath | None = None
 ) -> Figure:
     """Draws accuracy against cost, one point per model, and the Pareto front: the models that no other one beats.
 
@@ -123,11 +117,9 @@ def plot_tradeoff(
             edge = "black" if i in front else color
             axes.plot(costs[i], scores[i], color=face, markeredgecolor=edge, **look)
     axes.plot([], [], "o", color="white", markeredgecolor="0.35", label="not on the front")
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=x_label, ylabel=y_label)
     axes.margins(0.08)
     _plain_ticks(axes)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -194,20 +186,11 @@ def _name_points(
 
 def _around(width: float, height: float) -> list[tuple[float, float]]:
     """Positions of a text's lower left corner relative to its point, in pixels, the closest first."""
-    return [
-        place
-        for gap in (9.0, 18.0, 32.0, 50.0)
-        for place in (
-            (gap, -height / 2),
-            (-gap - width, -height / 2),
-            (-width / 2, gap),
-            (-width / 2, -gap - height),
-            (gap * 0.7, gap * 0.7),
-            (-gap * 0.7 - width, gap * 0.7),
-            (gap * 0.7, -gap * 0.7 - height),
-            (-gap * 0.7 - width, -gap * 0.7 - height),
-        )
-    ]
+    places = []
+    for gap in (9.0, 18.0, 32.0, 50.0):
+        places += [(gap, -height / 2), (-gap - width, -height / 2), (-width / 2, gap), (-width / 2, -gap - height)]
+        places += [(dx, dy) for dy in (gap * 0.7, -gap * 0.7 - height) for dx in (gap * 0.7, -gap * 0.7 - width)]
+    return places
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
