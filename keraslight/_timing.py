@@ -17,17 +17,10 @@ def interleaved(
     warmup: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Key, list[float]]:
-    """Calls every function once per round, in an order that is drawn again for each round.
+    """Key -> milliseconds of each call: all functions run once per round, in an order drawn again for each round.
 
-    Args:
-        runs: Key -> function to time.
-        repeats: Number of rounds.
-        rng: Source of the order.
-        warmup: Calls of each function before the first round, which are not timed.
-        progress: Called after each round with the number of finished rounds and `repeats`.
-
-    Returns:
-        Key -> milliseconds of each call.
+    Before the first round come `warmup` calls of each function that are not timed. `progress` is called after each
+    round with the number of finished rounds and `repeats`.
     """
     for run in runs.values():
         for _ in range(warmup):
@@ -36,10 +29,9 @@ def interleaved(
     times: dict[Key, list[float]] = {key: [] for key in keys}
     for done in range(repeats):
         for place in rng.permutation(len(keys)):
-            key = keys[place]
             began = time.perf_counter()
-            runs[key]()
-            times[key].append(1000 * (time.perf_counter() - began))
+            runs[keys[place]]()
+            times[keys[place]].append(1000 * (time.perf_counter() - began))
         if progress is not None:
             progress(done + 1, repeats)
     return times
