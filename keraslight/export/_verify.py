@@ -18,16 +18,13 @@ TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 LITERT_TOLERANCES = {None: 1e-4, "float16": 2e-3}
 """The same for model.tflite, by its quantization. Others have no limit: their differences are only recorded."""
 
-_SAMPLES = 4
-
 
 def sample_images(shape: tuple[int, int, int], seed: int) -> npt.NDArray[np.uint8]:
     """uint8 (4, H, W, C): noise from coarse to fine, so that different images have different outputs."""
     rng = np.random.default_rng(seed)
     height, width, channels = shape
     images = []
-    for sample in range(_SAMPLES):
-        cells = min(2 ** (sample + 1), height, width)
+    for cells in (min(n, height, width) for n in (2, 4, 8, 16)):
         rows, columns = np.arange(height) * cells // height, np.arange(width) * cells // width
         images.append(rng.integers(0, 256, (cells, cells, channels))[rows][:, columns])
     return np.stack(images).astype(np.uint8)
@@ -60,20 +57,15 @@ def verify(
     def compared(name: str, wanted: npt.NDArray[np.float32], output: str = "probabilities", **inputs: Any) -> Any:
         return _compare(name, signatures[name](**inputs)[output].numpy(), wanted, tolerance)
 
+    lite = litert_runner(directory / "model.tflite")(images)
+    examples = tf.constant([_example(file) for file in files])
     results = {
-        "serving_default": compared("serving_default", pixels, images=tf.constant(images, tf.float32)),
+        "serving_default": compared("serving_default", pixels, images=tf.cast(images, tf.float32)),
         "serving_uint8": compared("serving_uint8", pixels, images=tf.constant(images)),
         "encoded": compared("encoded", from_files, image_bytes=tf.constant(files)),
         # Names may stand for several classes, so the scores are compared, in the order of the ranking.
-        "classify": compared(
-            "classify", -np.sort(-from_files, axis=1), "scores", inputs=tf.constant([_example(file) for file in files])
-        ),
-        "model.tflite": _compare(
-            "model.tflite",
-            litert_runner(directory / "model.tflite")(images),
-            pixels,
-            LITERT_TOLERANCES.get(quantization),
-        ),
+        "classify": compared("classify", -np.sort(-from_files, axis=1), "scores", inputs=examples),
+        "model.tflite": _compare("model.tflite", lite, pixels, LITERT_TOLERANCES.get(quantization)),
     }
     return {"images": len(images), "signatures": results}
 
