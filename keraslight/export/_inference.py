@@ -88,7 +88,7 @@ def gives_probabilities(model: Any, ends: Ends, spec: Preprocessing | None, imag
 
 
 def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
-    """A copy of a graph with one input that takes `images`, float32 with an open batch, and may normalize them first."""
+    """A copy of a graph that takes one input, `images`, float32 with an open batch, behind the normalization `spec`."""
     copy = graph.copy()
     (tensor,) = keras.tree.flatten(copy.inputs)
     copy.inputs = images = tensor if spec is None else copy.new_tensor((None, *tensor.shape[1:]))

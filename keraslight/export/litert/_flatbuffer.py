@@ -54,7 +54,10 @@ def write_model(model: Any, size: int) -> bytes:
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    """Starts every vector at a multiple of 16 bytes: the schema requires it (force_align), its Python code does not."""
+    """Starts every vector at a multiple of 16 bytes.
+
+    The schema requires it (force_align), and kernels read weights as vectors; the generated Python code aligns to one.
+    """
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:
         return super().StartVector(elemSize, numElems, max(alignment, 16))
