@@ -26,10 +26,6 @@ def batches(data: Any, batch_size: int, seed: int | None = None) -> tf.data.Data
         data: A `tf.data.Dataset` of batches, which is returned as it is, or a pair of arrays.
         batch_size: Images per batch of arrays, at least 1.
         seed: Seed of the shuffling of arrays; None keeps their order.
-
-    Raises:
-        InvalidArgumentError: `data` is neither, the arrays differ in length or are empty, or `batch_size` is less than
-            1.
     """
     if batch_size < 1:
         raise InvalidArgumentError(f"`batch_size` must be at least 1. Received: {batch_size}.")
@@ -53,53 +49,36 @@ def batches(data: Any, batch_size: int, seed: int | None = None) -> tf.data.Data
 
 
 def image_batches(data: Any, batch_size: int, seed: int | None = None) -> Iterator[tf.Tensor]:
-    """The images alone of an array, a pair of arrays, or a data set of batches of images or of (images, labels).
-
-    Args:
-        data: The data.
-        batch_size, seed: As in `batches`.
-
-    Raises:
-        InvalidArgumentError: As `batches`; or the data set is empty, when the first batch is requested.
-    """
+    """The images alone of an array, a pair of arrays, or a data set of batches of images or of (images, labels)."""
     if isinstance(data, np.ndarray):
         data = data, np.zeros(len(data))
-    empty = True
+    batch = None
     for batch in batches(data, batch_size, seed):
-        empty = False
         yield batch[0] if isinstance(batch, tuple) else batch
-    if empty:
+    if batch is None:
         raise InvalidArgumentError("`data` must hold at least one batch. Received: an empty data set.")
 
 
 def labelled_batches(data: Any, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
     """Batches of images with their labels, or None where the data has none, in order.
 
-    Args:
-        data: In any of the forms above; the labels of a pair may be None.
-        batch_size: Images per batch of arrays. Other data keeps its batches.
-
-    Raises:
-        InvalidArgumentError: `data` has none of the forms, or there are not as many labels as images.
+    The data has any of the forms above; the labels of a pair may be None. `batch_size` is for arrays: other data keeps
+    its batches.
     """
     if not isinstance(data, Iterable) or isinstance(data, str | bytes):
         raise InvalidArgumentError(
             "`data` must hold at least one image, as an array of images, a pair of arrays, or a tf.data.Dataset or "
             f"another iterable of batches. Received: {data!r}."
         )
-    if not isinstance(data, np.ndarray) and not _is_pair(data):
-        for batch in data:
-            yield _images_and_labels(batch)
+    # A pair rather than a list of two batches: labels are classes, not maps.
+    pair = isinstance(data, tuple | list) and len(data) == 2 and np.ndim(data[1]) <= 2
+    if not pair and not isinstance(data, np.ndarray):
+        yield from map(_images_and_labels, data)
         return
     images, labels = _images_and_labels(data)
     for start in range(0, len(images), batch_size):
         part = slice(start, start + batch_size)
         yield images[part], None if labels is None else labels[part]
-
-
-def _is_pair(data: Any) -> bool:
-    """Whether data is (images, labels) rather than a list of batches: labels are classes, not maps."""
-    return isinstance(data, tuple | list) and len(data) == 2 and np.ndim(data[1]) <= 2
 
 
 def _images_and_labels(data: Any) -> tuple[np.ndarray, np.ndarray | None]:
@@ -119,9 +98,6 @@ def check_images(images: Any, model: keras.Model) -> None:
     """Raises unless a batch of images has the shape that a model's first input takes.
 
     A model that averages its maps runs on images of any size, and its ranges would be those of other images.
-
-    Raises:
-        InvalidArgumentError: The shape differs.
     """
     wanted = tuple(model.inputs[0].shape)
     if not fits(images.shape[1:], wanted[1:]):
@@ -137,11 +113,7 @@ def fits(shape: Iterable[int], wanted: Iterable[int | None]) -> bool:
 
 
 def steps_in(dataset: tf.data.Dataset) -> int:
-    """Number of batches per epoch; counts them once if the data set does not know.
-
-    Raises:
-        InvalidArgumentError: The data set is empty or has no end.
-    """
+    """Number of batches per epoch, at least 1; counts them once if the data set does not know."""
     steps = int(dataset.cardinality())
     if steps == tf.data.INFINITE_CARDINALITY:
         raise InvalidArgumentError(

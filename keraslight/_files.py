@@ -21,15 +21,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_file(path: Path, content: bytes | str, verify: Callable[[Path], None] | None = None) -> Path:
-    """Writes a file in one step; its folder is made if necessary.
+    """Writes a file in one step, text as UTF-8, and returns its path; its folder is made if necessary.
 
-    Args:
-        path: The file.
-        content: What it will hold. Text is encoded as UTF-8.
-        verify: Called with the complete file before it replaces `path`. What it raises prevents that.
-
-    Returns:
-        The path.
+    `verify` is called with the complete file before it replaces `path`. What it raises prevents that.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

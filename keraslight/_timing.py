@@ -28,10 +28,9 @@ def interleaved(
     times: dict[Key, list[float]] = {key: [] for key in keys}
     for done in range(repeats):
         for place in rng.permutation(len(keys)):
-            key = keys[place]
             began = time.perf_counter()
-            runs[key]()
-            times[key].append(1000 * (time.perf_counter() - began))
+            runs[keys[place]]()
+            times[keys[place]].append(1000 * (time.perf_counter() - began))
         if progress is not None:
             progress(done + 1, repeats)
     return times

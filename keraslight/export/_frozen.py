@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keraslight.errors import ExportError
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.graph import Graph, run
 
 INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
@@ -19,36 +20,23 @@ INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """What is converted: a model or a graph, as a function.
-
-    Attributes:
-        name: Name of the model.
-        function: Function of images, float32 (B, H, W, C), that returns the output or a dict of outputs.
-        inputs: Shapes of the inputs, with the batch.
-        outputs: Names of the outputs; of a dict in the order in which TensorFlow flattens it.
-        weights: All weights.
-        trainable_weights: The trainable weights.
-    """
+    """What is converted: a model or a graph, as a function of images, float32 (B, H, W, C)."""
 
     name: str
     function: Callable[[tf.Tensor], Any]
-    inputs: Sequence[tuple[int | None, ...]]
-    outputs: Sequence[str]
+    inputs: Sequence[tuple[int | None, ...]]  # shapes with the batch
+    outputs: Sequence[str]  # names; of a dict in the order in which TensorFlow flattens it
     weights: Sequence[keras.Variable]
     trainable_weights: Sequence[keras.Variable]
 
     @classmethod
     def of_model(cls, model: keras.Model) -> Network:
         """A Keras 3 or tf_keras model, called as it is."""
-
-        def function(images: tf.Tensor) -> Any:
-            return model(images, training=False)
-
         # A sequential model that was never called has no `output`; reading it raises.
         structure = getattr(model, "output", None)
         return cls(
             model.name,
-            function,
+            lambda images: model(images, training=False),
             [tuple(tensor.shape) for tensor in model.inputs],
             _names(structure if isinstance(structure, dict) else model.outputs),
             model.weights,
@@ -84,14 +72,9 @@ def _names(outputs: Any) -> list[str]:
 
 
 def check_convertible(network: Network, *, several: bool = False) -> None:
-    """Raises unless a network has one input of a fixed image size, one output and finite weights.
+    """Raises ExportError unless a network has one input of a fixed image size, one output and finite weights.
 
-    Args:
-        network: The network.
-        several: Whether a dict of outputs that includes `probabilities` is accepted, too.
-
-    Raises:
-        ExportError: A rule is broken.
+    If `several`, a dict of outputs that includes `probabilities` is accepted, too.
     """
     named = several and OUTPUT_NAME in network.outputs and len(set(network.outputs)) == len(network.outputs)
     if len(network.inputs) != 1 or (len(network.outputs) != 1 and not named):
@@ -108,16 +91,31 @@ def check_convertible(network: Network, *, several: bool = False) -> None:
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 
 
+def check_labels(labels: Sequence[str], classes: int) -> None:
+    """Raises InvalidArgumentError unless the labels fit the classes and a file of one label per line."""
+    if len(labels) != classes:
+        raise InvalidArgumentError(
+            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
+        )
+    if any("\n" in label for label in labels):
+        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
+
+
+@contextlib.contextmanager
+def refusals(name: str) -> Iterator[None]:
+    """Makes whatever a converter raises for the model `name` an ExportError."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}") from error
+
+
 def frozen_function(network: Network, batch_size: int | None) -> Any:
     """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that returns a dict of the outputs.
 
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
     17 seconds where constants take one, and a Keras 3 model keeps its variables (unset). So they become constants
-    first. That drops the outputs' names, so a second function restores them.
-
-    Args:
-        network: The network.
-        batch_size: Fixed batch size, or None for an open one.
+    first. That drops the outputs' names, so a second function restores them. A `batch_size` of None leaves it open.
     """
     spec = tf.TensorSpec((batch_size, *network.image_shape), tf.float32, name=INPUT_NAME)
 

@@ -1,6 +1,7 @@
 """Rewrites of a trained classifier into what is served: raw pixels in, named outputs, nothing left of the training."""
 
 import dataclasses
+import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -40,11 +41,7 @@ def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
 
 
 def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
-    """Image shape (H, W, C) and number of classes of a classifier with one input and one output.
-
-    Raises:
-        InvalidArgumentError: The model is something else.
-    """
+    """Image shape (H, W, C) and number of classes of a classifier with one input and one output."""
     inputs, outputs = (getattr(model, name, None) or [] for name in ("inputs", "outputs"))
     if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         raise InvalidArgumentError(
@@ -62,12 +59,9 @@ Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
 def predictor(model: Any, spec: Preprocessing | None, *, softmax: bool = False) -> Predict:
-    """The model as a function of raw pixels (B, H, W, C). It is called as it is: `predict` would compile it.
+    """The model, with the normalization of `spec` in front of it, as a function of raw pixels (B, H, W, C).
 
-    Args:
-        model: The model.
-        spec: Normalization in front of it; None for none.
-        softmax: Whether to add a softmax.
+    It is called as it is: `predict` would compile it.
     """
     normalize = None if spec is None else ImageNormalization(spec)
 
@@ -94,16 +88,11 @@ def gives_probabilities(model: Any, ends: Ends, spec: Preprocessing | None, imag
 
 
 def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
-    """A graph that takes `images`, float32 with an open batch, with a normalization in front.
-
-    Args:
-        graph: A graph with one input. It is not changed.
-        spec: The normalization; None for none.
-    """
+    """A copy of a graph that takes one input, `images`, float32 with an open batch, behind the normalization `spec`."""
     copy = graph.copy()
     (tensor,) = keras.tree.flatten(copy.inputs)
     copy.inputs = images = tensor if spec is None else copy.new_tensor((None, *tensor.shape[1:]))
-    copy.input_calls = []
+    copy.input_calls = []  # its name is free again
     layer = keras.layers.InputLayer(shape=tensor.shape[1:], name=copy.unique_name(INPUT_NAME))
     copy.input_calls = [Call(Node(layer, layer.name), layer.name, (), {}, [images])]
     if spec is not None:
@@ -121,18 +110,10 @@ def with_softmax(graph: Graph) -> Graph:
 
 
 def inference_graph(graph: Graph, *, embed: bool = False) -> Graph:
-    """What the signatures compute: batch norms are folded and parallel branches fused.
+    """What the signatures compute, from a graph of raw pixels -> probabilities.
 
-    Args:
-        graph: Raw pixels -> probabilities. It is not changed.
-        embed: Whether to return the penultimate features, too.
-
-    Returns:
-        A graph float32 (B, H, W, C) -> {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}.
-
-    Raises:
-        InvalidArgumentError: There is no layer from which an embedding could be taken.
-        CompressionError: A layer's configuration does not make it again.
+    Batch norms are folded and parallel branches fused. The result is a graph float32 (B, H, W, C) ->
+    {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}, with the penultimate features if `embed`.
     """
     copy = reparameterized(graph).copy()
     embedding = {"embedding": _embedding(copy)} if embed else {}  # before fusing, which joins linear layers
@@ -151,12 +132,9 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
         tail.append(last)
         last = makers.get(last.inputs[0])
     layer: Any = None if last is None else last.layer
-    if last is not None and lone_activation(layer) in _PROBABILITY_ACTIVATIONS:
+    if last and lone_activation(layer) in _PROBABILITY_ACTIVATIONS:
         logits = last.inputs[0]
-    elif last is not None and getattr(layer, "activation", None) in (
-        keras.activations.softmax,
-        keras.activations.sigmoid,
-    ):
+    elif last and getattr(layer, "activation", None) in (keras.activations.softmax, keras.activations.sigmoid):
         node = last.node.copy()
         node.name = graph.unique_name(f"{last.name}_logits")
         node.change(config={"activation": "linear", "name": node.name})
@@ -172,13 +150,12 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
 def _call_again(graph: Graph, calls: Sequence[Call], tensor: Tensor) -> Tensor:
     """Appends calls of one input each, of which the last one comes first, on another tensor."""
     for call in reversed(calls):
-        before, made = call.inputs[0], call.outputs[0]
 
-        def moved(leaf: Any, old: Tensor = before, new: Tensor = tensor) -> Any:
+        def moved(leaf: Any, old: Tensor = call.inputs[0], new: Tensor = tensor) -> Any:
             return new if leaf == old else leaf
 
         args, kwargs = keras.tree.map_structure(moved, (call.args, call.kwargs))
-        tensor = graph.new_tensor(made.shape, made.dtype)
+        tensor = graph.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
         graph.calls.append(dataclasses.replace(call, args=args, kwargs=kwargs, outputs=[tensor]))
     return tensor
 
@@ -212,10 +189,8 @@ def quantized_with_logits(model: Any) -> Any:
     while keeps_values(last):
         tail.append(last)
         last, inputs = maker(inputs[0])
-    if lone_activation(last) not in _PROBABILITY_ACTIVATIONS:
-        logits = tf.math.log(tf.maximum(probabilities, _TINY))
+    if lone_activation(last) in _PROBABILITY_ACTIVATIONS:
+        logits = functools.reduce(lambda tensor, layer: layer(tensor), reversed(tail), inputs[0])
     else:
-        logits = inputs[0]
-        for layer in reversed(tail):
-            logits = layer(logits)
+        logits = tf.math.log(tf.maximum(probabilities, _TINY))
     return type(model)(model.inputs, {"probabilities": probabilities, "logits": logits}, name=model.name)

@@ -48,8 +48,7 @@ prometheus_config { enable: true path: "/monitoring/prometheus/metrics" }
 def batch_sizes(path: Path) -> tuple[int, ...]:
     """The allowed batch sizes of the repository of the servable `path`, lowest first; (1,) if it lists none.
 
-    Raises:
-        ExportError: The last one is not `max_batch_size`, so TensorFlow Serving would reject every model.
+    ExportError if the last one is not `max_batch_size`: TensorFlow Serving would reject every model.
     """
     file = path.parent / "batching.config"
     text = re.sub(r"#.*", "", file.read_text(encoding="utf-8") if file.is_file() else _BATCHING)
@@ -65,12 +64,7 @@ def batch_sizes(path: Path) -> tuple[int, ...]:
 
 
 def check_config(path: Path) -> None:
-    """Reads the repository's models.config, so that an export fails early if it is broken.
-
-    Raises:
-        ExportError: It can't be read.
-        MissingDependencyError: Tensorflow-serving-api is not installed.
-    """
+    """Reads the repository's models.config, so that an export fails early if it is broken."""
     _read(path.parent / "models.config")
 
 
@@ -123,13 +117,9 @@ def label_version(path: str | Path, label: str, version: int | None) -> None:
 def version_labels(path: str | Path) -> dict[str, int]:
     """The version labels of a servable in the repository's models.config."""
     path = Path(path).absolute()
-    config = _read(path.parent / "models.config")
-    return {
-        label: number
-        for entry in config.model_config_list.config
-        if entry.name == path.name
-        for label, number in sorted(entry.version_labels.items())
-    }
+    entries = _read(path.parent / "models.config").model_config_list.config
+    labels = (item for entry in entries if entry.name == path.name for item in sorted(entry.version_labels.items()))
+    return dict(labels)
 
 
 def prune_versions(path: str | Path, keep: int) -> list[int]:
@@ -161,20 +151,19 @@ def _change(path: Path, change: Callable[[Any], None]) -> None:
     with locked(repository):
         file = repository / "models.config"
         config = _read(file)
-        entries = {entry.name: entry for entry in config.model_config_list.config}
-        for folder in sorted(repository.iterdir()):
-            if folder.name not in entries and any(folder.glob("[0-9]*/saved_model.pb")):
-                entries[folder.name] = config.model_config_list.config.add(
-                    name=folder.name, base_path=f"{CONTAINER}/{folder.name}", model_platform="tensorflow"
-                )
+        models = config.model_config_list.config
+        entries = {entry.name: entry for entry in models}
+        for name in sorted(child.name for child in repository.iterdir()):
+            if name not in entries and any((repository / name).glob("[0-9]*/saved_model.pb")):
+                base = f"{CONTAINER}/{name}"
+                entries[name] = models.add(name=name, base_path=base, model_platform="tensorflow")
         if path.name in entries:
             change(entries[path.name])
         for name, entry in entries.items():
-            versions = list_versions(repository / name)
-            if versions:
+            if versions := list_versions(repository / name):
                 _keep_labels_true(entry, versions)
             elif entry.base_path == f"{CONTAINER}/{name}":  # one missing folder stops the polling of all
-                config.model_config_list.config.remove(entry)
+                models.remove(entry)
         write_file(file, _MODELS + text_format.MessageToString(config))
         for name, text in (("batching.config", _BATCHING), ("monitoring.config", _MONITORING)):
             if not (repository / name).exists():
@@ -186,8 +175,7 @@ def _keep_labels_true(entry: Any, versions: list[int]) -> None:
     for label in [label for label, number in entry.version_labels.items() if number not in versions]:
         del entry.version_labels[label]
     if entry.version_labels and entry.model_version_policy.WhichOneof("policy_choice") != "all":
-        served = sorted({*entry.version_labels.values(), versions[-1]})
-        entry.model_version_policy.specific.versions[:] = served
+        entry.model_version_policy.specific.versions[:] = sorted({*entry.version_labels.values(), versions[-1]})
 
 
 def _read(file: Path) -> Any:

@@ -1,5 +1,6 @@
 """The signatures of a servable, and the SavedModel that contains them."""
 
+import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -37,21 +38,15 @@ def write_saved_model(
         labels_file = Path(scratch, "labels.txt")  # an asset keeps its file's name
         labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         module = tf.Module()
-        # The variables themselves, not the model: tracking a Keras model writes each variable twice.
-        module.weights = _tf_variables(model)
+        # TensorFlow's variables, not the model: tracking a Keras model writes each variable twice.
+        keras_3 = isinstance(model, keras.Model)
+        module.weights = [variable.value if keras_3 else variable for variable in model.variables]
         module.labels = tf.saved_model.Asset(str(labels_file))
         tf.saved_model.save(module, str(directory), signatures=signatures)
     # TensorFlow 2 writes the predict method for every signature.
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
     updater.replace_method_name(signature_key="classify", method_name=CLASSIFY_METHOD, tags="serve")
     updater.save()
-
-
-def _tf_variables(model: Any) -> list[tf.Variable]:
-    """A Keras 3 model's variables hold TensorFlow's in `value`; a tf_keras model's are TensorFlow's."""
-    if isinstance(model, keras.Model):
-        return [variable.value for variable in model.variables]
-    return list(model.variables)
 
 
 def _signatures(
@@ -171,18 +166,12 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
     large = tf.boolean_mask(indices, tf.equal(states, _TOO_LARGE))
     kinds = "a JPEG, PNG, WebP, BMP or GIF file"
     if raw is not None:
-        kinds += f" in image/encoded or {shape[0] * shape[1] * shape[2]} bytes in image/pixels"
+        kinds += f" in image/encoded or {math.prod(shape)} bytes in image/pixels"
+    undecodable = f"`{alias}` must each be {kinds} that can be decoded. Received: others at index"
+    oversized = f"`{alias}` must be images of at most {max_pixels} pixels. Received: larger ones at index"
     checks = [
-        tf.debugging.Assert(
-            tf.equal(tf.size(missing), 0),
-            [f"`{alias}` must each be {kinds} that can be decoded. Received: others at index", missing],
-            summarize=16,
-        ),
-        tf.debugging.Assert(
-            tf.equal(tf.size(large), 0),
-            [f"`{alias}` must be images of at most {max_pixels} pixels. Received: larger ones at index", large],
-            summarize=16,
-        ),
+        tf.debugging.Assert(tf.equal(tf.size(failed), 0), [text, failed], summarize=16)
+        for text, failed in ((undecodable, missing), (oversized, large))
     ]
     with tf.control_dependencies(checks):
         return tf.ensure_shape(pixels[:-1], (None, *shape))

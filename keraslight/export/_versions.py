@@ -20,10 +20,8 @@ _WRITING, _REPLACED = ".writing-", ".replaced-"  # no server takes these for a n
 
 def list_versions(path: str | Path) -> list[int]:
     """Lists the version numbers in a servable's directory, lowest first; none if there is no directory."""
-    path = Path(path)
-    if not path.is_dir():
-        return []
-    return sorted(int(child.name) for child in path.iterdir() if child.name.isdecimal() and child.is_dir())
+    children = Path(path).iterdir() if Path(path).is_dir() else ()
+    return sorted(int(child.name) for child in children if child.name.isdecimal() and child.is_dir())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +60,8 @@ def _folder(path: Path, number: int) -> Path:
     return next(child for child in path.iterdir() if child.name.isdecimal() and int(child.name) == number)
 
 
-def remove_version(path: str | Path, number: int) -> None:
+def remove_version(path: Path, number: int) -> None:
     """Removes a version atomically: it is renamed to a hidden name first, so that no server sees half of it."""
-    path = Path(path)
     with _owned(path, _WRITING) as hidden:
         _folder(path, number).rename(hidden / "removed")
 
@@ -73,10 +70,8 @@ def remove_version(path: str | Path, number: int) -> None:
 def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path]:
     """A hidden directory that becomes the version if the block ends without an error, and is removed otherwise.
 
-    A killed process leaves a hidden directory, which the next writer removes.
-
-    Raises:
-        ExportError: The version exists and `overwrite` is false, or it can't be written.
+    A killed process leaves a hidden directory, which the next writer removes. ExportError if the version exists and
+    `overwrite` is false, or can't be written.
     """
     final = path / str(number)
     try:
@@ -110,10 +105,16 @@ def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Waits until no other process is in a block for the same directory. A process that dies releases it."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
+    with _opened(directory) as descriptor:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -121,16 +122,13 @@ def locked(directory: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _owned(path: Path, prefix: str) -> Iterator[Path]:
     """A hidden directory that is locked while this process needs it, and removed at the end."""
-    with locked(path):  # else `_clear` could find it before it is locked
-        hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=path))
-        descriptor = os.open(hidden, os.O_RDONLY)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    try:
+    with contextlib.ExitStack() as stack:
+        with locked(path):  # else `_clear` could find it before it is locked
+            hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=path))
+            stack.enter_context(locked(hidden))
+        stack.callback(shutil.rmtree, hidden, ignore_errors=True)
         hidden.chmod(0o755)  # mkdtemp gives 0700; a server often runs as another user
         yield hidden
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
-        os.close(descriptor)
 
 
 def _clear(path: Path) -> None:
@@ -142,29 +140,18 @@ def _clear(path: Path) -> None:
         else:
             old.rename(final)
     for left in path.glob(f"{_WRITING}*"):
-        with contextlib.suppress(OSError):  # locked: its process is alive
-            descriptor = os.open(left, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left)
-            finally:
-                os.close(descriptor)
+        with contextlib.suppress(OSError), _opened(left) as descriptor:  # locked: its process is alive
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
 
 
 def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def check_number(number: int) -> int:
-    """Returns the version number.
-
-    Raises:
-        InvalidArgumentError: It is not in 1..2**63 - 1, the range that servers can read.
-    """
+    """Returns a version number if it is in 1..2**63 - 1, the range that servers can read."""
     if not 1 <= number < 2**63:
         raise InvalidArgumentError(f"`version` must be at least 1 and less than 2**63. Received: version={number}.")
     return number

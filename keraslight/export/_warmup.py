@@ -20,12 +20,7 @@ MOST_RECORDS = 1000
 def write_warmup(
     file: Path, name: str, shape: tuple[int, int, int], *, embed: bool, batch_sizes: Sequence[int]
 ) -> None:
-    """Writes one request per signature and batch size.
-
-    Raises:
-        InvalidArgumentError: There would be more requests than TensorFlow Serving accepts.
-        MissingDependencyError: Tensorflow-serving-api is not installed.
-    """
+    """Writes one request per signature and batch size; InvalidArgumentError if TensorFlow Serving accepts fewer."""
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
@@ -57,7 +52,6 @@ def _logs(pb: Any, name: str, shape: tuple[int, int, int], size: int, embed: boo
         yield predict("embed", "images", _grey(size, shape, tf.float32))
     png = tf.io.encode_png(np.full(shape, 128, np.uint8)).numpy()
     yield predict("encoded", "image_bytes", tf.make_tensor_proto([png] * size))
-
     log = pb.PredictionLog()
     request = log.classify_log.request
     request.model_spec.name, request.model_spec.signature_name = name, "classify"

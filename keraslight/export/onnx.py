@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from keraslight._files import write_file
-from keraslight.errors import DisagreementError, ExportError, InvalidArgumentError, MissingDependencyError
-from keraslight.export._frozen import Network, check_convertible, frozen_function
+from keraslight.errors import DisagreementError, InvalidArgumentError, MissingDependencyError
+from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
 
 OPSETS = (13, 18)
 """Lowest and highest operator set that tf2onnx 1.17 writes."""
@@ -59,19 +59,23 @@ def to_onnx(
     network = Network.of_model(model)
     check_convertible(network)
     serve = frozen_function(network, None)
-    try:
+    with refusals(model.name):
         file, _ = tf2onnx.convert.from_function(
             serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
         )
         onnx.checker.check_model(file)  # tf2onnx only logs operators that it does not know, and writes them unchanged
-    except Exception as error:  # tf2onnx passes on whatever its rewriters raise
-        raise ExportError(
-            f"The converter must accept every layer. Received: {model.name!r}; it said: {error}"
-        ) from error
 
     def verify(written: Path) -> None:
-        if check_images is not None:
-            _compare(model, written, np.asarray(check_images, np.float32), tolerance)
+        if check_images is None:
+            return
+        images = np.asarray(check_images, np.float32)
+        wanted, found = np.asarray(model(images, training=False)), onnx_runner(written)(images)
+        difference = float(np.abs(wanted - found).max())
+        if not difference <= tolerance:  # a NaN is a disagreement
+            raise DisagreementError(
+                f"ONNX Runtime must give the model's outputs within {tolerance}. Received: a difference of "
+                f"{difference:.3g} on {len(images)} images."
+            )
 
     return write_file(Path(path), file.SerializeToString(), verify)
 
@@ -105,13 +109,3 @@ def _erfc(graph: Any, node: Any, *_: Any) -> None:
     graph.make_node(
         "Sub", [one.output[0], erf.output[0]], name=node.name, outputs=list(node.output), shapes=shapes, dtypes=dtypes
     )
-
-
-def _compare(model: Any, file: Path, images: np.ndarray, tolerance: float) -> None:
-    wanted, found = np.asarray(model(images, training=False)), onnx_runner(file)(images)
-    difference = float(np.abs(wanted - found).max())
-    if not difference <= tolerance:  # a NaN is a disagreement
-        raise DisagreementError(
-            f"ONNX Runtime must give the model's outputs within {tolerance}. Received: a difference of "
-            f"{difference:.3g} on {len(images)} images."
-        )

@@ -15,11 +15,12 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.export._frozen import check_labels
 from keraslight.export._inference import (
     DTYPES,
     gives_probabilities,
@@ -130,25 +131,21 @@ def save_servable(
 
     before = None if ends.preprocessing or ends.quantization_aware else preprocessing
     softmax = not gives_probabilities(model, ends, before, images)
-    forms = _forms(model, ends, before, softmax=softmax, dtype=dtype, embed=embed)
+    served, lite = _forms(model, ends, before, softmax=softmax, dtype=dtype, embed=embed)
     with atomic_version(path, number, overwrite=overwrite) as directory:
-        write_saved_model(forms.served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
+        write_saved_model(served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
         file = directory / "model.tflite"
-        if isinstance(forms.lite, Graph):
-            convert_graph(forms.lite, file, quantization=quantization, batch_size=None, labels=labels)
+        if isinstance(lite, Graph):
+            convert_graph(lite, file, quantization=quantization, batch_size=None, labels=labels)
         else:
-            forms.lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
-            to_litert(forms.lite, file, quantization=quantization, batch_size=None, labels=labels)
+            lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
+            to_litert(lite, file, quantization=quantization, batch_size=None, labels=labels)
         predict = predictor(model, before, softmax=softmax)
         parity = verify(predict, directory, images, spec, dtype=dtype, quantization=quantization)
-        (directory / INFO).parent.mkdir()
-        write_warmup(
-            directory / INFO.parent / "tf_serving_warmup_requests",
-            path.absolute().name,
-            input_shape,
-            embed=embed,
-            batch_sizes=sizes,
-        )
+        extra = (directory / INFO).parent
+        extra.mkdir()
+        warmup = extra / "tf_serving_warmup_requests"
+        write_warmup(warmup, path.absolute().name, input_shape, embed=embed, batch_sizes=sizes)
         origin = {
             "model": model.name,
             "weights_sha256": weights_hash(model),
@@ -169,15 +166,13 @@ def save_servable(
     return path / str(number)
 
 
-class _Forms(NamedTuple):
-    """The model to serve, and the source of model.tflite: a graph, or the quantization-aware model itself."""
+def _forms(
+    model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool
+) -> tuple[Any, Any]:
+    """The model to serve, and the source of model.tflite: a graph, or the quantization-aware model itself.
 
-    served: Any
-    lite: Any
-
-
-def _forms(model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool) -> _Forms:
-    """Reads the model once and builds it once."""
+    Reads the model once and builds it once.
+    """
     if ends.quantization_aware:
         if dtype != "float32" or embed:
             raise InvalidArgumentError(
@@ -185,23 +180,18 @@ def _forms(model: Any, ends: Ends, before: Preprocessing | None, *, softmax: boo
                 f"Received: dtype={dtype!r}, embed={embed}."
             )
         served = quantized_with_logits(quantized_with_softmax(model) if softmax else model)
-        return _Forms(served, served)
+        return served, served
     graph = read(model) if before is None else normalized(read(model), before)
     graph = with_softmax(graph) if softmax else graph
     lite = inference_graph(graph)
     served = inference_graph(graph, embed=True) if embed else lite
-    return _Forms(build(served if dtype == "float32" else halved(served, dtype)), lite)
+    return build(served if dtype == "float32" else halved(served, dtype)), lite
 
 
 def _check(
     labels: list[str], classes: int, spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int
 ) -> None:
-    if len(labels) != classes:
-        raise InvalidArgumentError(
-            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
-        )
-    if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
+    check_labels(labels, classes)
     if (*spec.size, spec.channels) != shape:
         raise InvalidArgumentError(
             "`preprocessing` must give images of the model's input shape. Received: "

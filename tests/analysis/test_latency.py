@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keraslight._timing import interleaved
 from keraslight.analysis import Latency, _engines, file_latency, latency, memory_bandwidth, operation_overhead
-from keraslight.analysis.latency import _WARMUP, _interleaved
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 from keraslight.export import to_litert
 
@@ -54,9 +54,9 @@ def test_rounds_are_interleaved_and_warm_ups_left_out(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     calls = []
     runners = {name: lambda name=name: calls.append(name) for name in "abc"}
-    times = _interleaved(runners, 20, np.random.default_rng(0), None)
-    assert calls[: 3 * _WARMUP] == [*"a" * _WARMUP, *"b" * _WARMUP, *"c" * _WARMUP]
-    rounds = [tuple(calls[i : i + 3]) for i in range(3 * _WARMUP, len(calls), 3)]
+    times = interleaved(runners, 20, np.random.default_rng(0), warmup=5)
+    assert calls[:15] == [*"aaaaabbbbbccccc"]
+    rounds = [tuple(calls[i : i + 3]) for i in range(15, len(calls), 3)]
     assert len(rounds) == 20
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
     assert len(set(rounds)) > 2
@@ -65,7 +65,7 @@ def test_rounds_are_interleaved_and_warm_ups_left_out(monkeypatch):
 
 def test_percentiles(monkeypatch, model):
     # The module's name is the function's too, so a path to it leads to the function.
-    monkeypatch.setitem(latency.__globals__, "_interleaved", lambda runners, *_: dict.fromkeys(runners, range(101)))
+    monkeypatch.setitem(latency.__globals__, "interleaved", lambda runners, *_, **__: dict.fromkeys(runners, range(101)))
     assert latency(model, ["keras"]) == [Latency("keras", None, 1, 50.0, 90.0, 99.0)]
 
 

@@ -12,12 +12,7 @@ ALIGNMENT = 64
 
 
 class Arena(NamedTuple):
-    """A plan.
-
-    Attributes:
-        size: Total size, in bytes.
-        offsets: Start of each block.
-    """
+    """A plan: its total size, in bytes, and the start of each block."""
 
     size: int
     offsets: tuple[int, ...]
@@ -26,13 +21,9 @@ class Arena(NamedTuple):
 def plan_arena(blocks: Sequence[tuple[int, int, int]]) -> Arena:
     """Places blocks so that no two that are alive at the same time overlap.
 
-    Args:
-        blocks: (bytes, first, last) of each block: it is alive from operator `first` to operator `last`, both included.
-
-    Returns:
-        The plan. The largest blocks are placed first, each into the smallest gap that holds it.
+    A block is (bytes, first, last): it is alive from operator `first` to operator `last`, both included. The largest
+    blocks, of equal ones the first, are placed first, each into the smallest gap that holds it.
     """
-    # Of equal blocks the one that starts first is placed first.
     order = sorted(range(len(blocks)), key=lambda i: (-blocks[i][0], blocks[i][1]))
     offsets: dict[int, int] = {}
     for i in order:

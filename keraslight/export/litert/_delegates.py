@@ -45,22 +45,13 @@ _LARGEST_RANK = 4
 def gpu_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
     """Why the GPU delegate leaves an operator to the CPU, or "" if it supports it.
 
-    Args:
-        kind: The operator's name, such as `"CONV_2D"`.
-        dtypes: Dtypes of its inputs and outputs, such as `"FLOAT32"`.
-        rank: Largest number of axes of its inputs and outputs.
+    Dtypes, such as `"FLOAT32"`, and `rank`, the largest number of axes, are those of its inputs and outputs.
     """
-    if kind not in GPU_OPERATORS:
-        return "not supported"
-    return _common_problem(dtypes, rank)
+    return _common_problem(dtypes, rank) if kind in GPU_OPERATORS else "not supported"
 
 
 def nnapi_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
-    """Why the NNAPI delegate leaves an operator to the CPU on Android 11 or later, or "" if it supports it.
-
-    Args:
-        kind, dtypes, rank: As in `gpu_problem`; the first dtype is the first input's.
-    """
+    """As `gpu_problem`, for the NNAPI delegate on Android 11 or later; the first dtype is the first input's."""
     dtypes = tuple(dtypes)
     if kind not in NNAPI_OPERATORS:
         return "not supported"
@@ -70,7 +61,6 @@ def nnapi_problem(kind: str, dtypes: Iterable[str], rank: int) -> str:
 
 
 def _common_problem(dtypes: Iterable[str], rank: int) -> str:
-    odd = sorted(set(dtypes) - _NUMBERS)
-    if odd:
+    if odd := sorted(set(dtypes) - _NUMBERS):
         return f"no {', '.join(odd)}"
     return f"{rank} axes" if rank > _LARGEST_RANK else ""

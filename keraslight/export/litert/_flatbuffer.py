@@ -3,16 +3,13 @@
 from typing import Any
 
 import flatbuffers
+import numpy as np
 
 from keraslight.errors import ExportError, MissingDependencyError
 
 
 def schema() -> Any:
-    """The classes of TFLite's schema.
-
-    Raises:
-        MissingDependencyError: Ai-edge-litert is not installed.
-    """
+    """The classes of TFLite's schema, from ai-edge-litert."""
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
@@ -24,28 +21,32 @@ def schema() -> Any:
 
 
 def read_model(content: bytes, source: object = "bytes without it") -> Any:
-    """A file's content as the schema's `ModelT`.
-
-    Args:
-        content: The file's bytes.
-        source: Name for error messages, such as the file's path.
-
-    Raises:
-        ExportError: The content is not a .tflite file.
-        MissingDependencyError: Ai-edge-litert is not installed.
-    """
+    """A file's content as the schema's `ModelT`; ExportError, which names `source`, if it is not a .tflite file."""
     classes = schema()
     if content[4:8] != b"TFL3":
         raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {source}.")
     return classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
 
 
-def write_model(model: Any, size: int) -> bytes:
-    """The bytes of a file, without what may follow it (labels). Weights start at multiples of 16 bytes.
+def kind_of(model: Any, operator: Any) -> int:
+    """An operator's `BuiltinOperator`."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(code.builtinCode, code.deprecatedBuiltinCode)  # old files only have the second
 
-    Args:
-        model: A `ModelT`.
-        size: Estimate of the size in bytes; the buffer grows as needed.
+
+def attach(model: Any, name: str, data: bytes) -> None:
+    """Adds a metadata entry to a `ModelT`, and the buffer that it refers to."""
+    buffer, entry = schema().BufferT(), schema().MetadataT()
+    buffer.data = np.frombuffer(data, np.uint8)
+    model.buffers.append(buffer)
+    entry.name, entry.buffer = name, len(model.buffers) - 1
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def write_model(model: Any, size: int) -> bytes:
+    """The bytes of a `ModelT`'s file, without what may follow it (labels). Weights start at multiples of 16 bytes.
+
+    `size` is an estimate of the size in bytes; the buffer grows as needed.
     """
     builder = _AlignedBuilder(size + 4096)
     builder.Finish(model.Pack(builder), b"TFL3")
@@ -55,8 +56,7 @@ def write_model(model: Any, size: int) -> bytes:
 class _AlignedBuilder(flatbuffers.Builder):
     """Starts every vector at a multiple of 16 bytes.
 
-    The schema requires it (force_align), and kernels read weights as vectors; but the generated Python code aligns a
-    buffer of bytes to one byte.
+    The schema requires it (force_align), and kernels read weights as vectors; the generated Python code aligns to one.
     """
 
     def StartVector(self, elemSize: int, numElems: int, alignment: int) -> Any:

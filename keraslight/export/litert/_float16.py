@@ -19,15 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from keraslight.export.litert._flatbuffer import read_model, schema, write_model
+from keraslight.export.litert._flatbuffer import attach, kind_of, read_model, schema, write_model
 
 FLOAT32_SHARE = 0.08
 """Largest share of the constants' bytes, before halving, that stays in float32."""
 
 _DEQUANTIZE_VERSION = 3  # the first that reads float16
 _PRECISION = 2.0**-11  # relative to a constant's norm; it is worse beyond 65,504 and below 6e-5
-# As the converter writes it for float16: an ARM CPU or a GPU with float16 arithmetic may compute in it, too.
-_REDUCED_PRECISION = ("reduced_precision_support", b"fp16accfp32")
 
 
 def halve_weights(content: bytes) -> bytes:
@@ -35,13 +33,7 @@ def halve_weights(content: bytes) -> bytes:
 
     The interpreter converts them back to float32 when it starts, by DEQUANTIZE operators, as for the converter's own
     float16 files. Constants with values beyond float16's 65,504, or with nearly all of them below its 6e-5, stay
-    float32.
-
-    Args:
-        content: The file's bytes, without metadata. Sparse constants stay sparse.
-
-    Returns:
-        The new file's bytes.
+    float32. Sparse constants stay sparse.
     """
     classes = schema()
     model = read_model(content)
@@ -49,20 +41,14 @@ def halve_weights(content: bytes) -> bytes:
     for index in chosen:
         values = _floats(model.buffers[index]).astype(np.float16)
         model.buffers[index].data = np.frombuffer(values.tobytes(), np.uint8)
-
     code = classes.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = classes.BuiltinOperator.DEQUANTIZE
     code.version = _DEQUANTIZE_VERSION
     model.operatorCodes.append(code)
     for graph in model.subgraphs:
         _dequantize(graph, model, chosen, classes)
-
-    name, data = _REDUCED_PRECISION
-    buffer, entry = classes.BufferT(), classes.MetadataT()
-    buffer.data = np.frombuffer(data, np.uint8)
-    model.buffers.append(buffer)
-    entry.name, entry.buffer = name, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    # As the converter writes it for float16: an ARM CPU or a GPU with float16 arithmetic may compute in it, too.
+    attach(model, "reduced_precision_support", b"fp16accfp32")
     return write_model(model, len(content) // 2)
 
 
@@ -79,17 +65,15 @@ def _to_halve(model: Any, classes: Any) -> set[int]:
             if index in (*graph.inputs, *graph.outputs):
                 fixed.add(tensor.buffer)
 
-    def size(index: int) -> int:
-        data = model.buffers[index].data
-        return 0 if data is None else len(data)
-
-    constants = sorted(
-        (index for index, found in dtypes.items() if found == {classes.TensorType.FLOAT32} and size(index)), key=size
-    )
-    kept, allowed = 0, FLOAT32_SHARE * sum(map(size, constants))
+    sizes = {
+        index: len(model.buffers[index].data)
+        for index, found in dtypes.items()
+        if found == {classes.TensorType.FLOAT32} and model.buffers[index].data is not None
+    }
+    kept, allowed = 0, FLOAT32_SHARE * sum(sizes.values())
     chosen = set()
-    for index in constants:
-        kept += size(index)
+    for index in sorted(sizes, key=lambda index: sizes[index]):
+        kept += sizes[index]
         if kept > allowed and index not in fixed and _fits(_floats(model.buffers[index])):
             chosen.add(index)
     return chosen
@@ -105,20 +89,16 @@ def _fits(values: np.ndarray) -> bool:
 def _dequantize(graph: Any, model: Any, chosen: set[int], classes: Any) -> None:
     """Adds operators in front of all others that convert the halved constants to float32 for their readers."""
     constants = {index for index, tensor in enumerate(graph.tensors) if tensor.buffer in chosen}
-    unpacking = [operator for operator in graph.operators if _kind(operator, model) == classes.BuiltinOperator.DENSIFY]
+    unpacking = [op for op in graph.operators if kind_of(model, op) == classes.BuiltinOperator.DENSIFY]
     # A sparse constant is only read by DENSIFY, which keeps the dtype: its output is the float16 constant then.
     unpacked = {operator.inputs[0]: operator.outputs[0] for operator in unpacking}
-    places = {}
-    operators = []
+    places, operators = {}, []
     for index in sorted(constants):
-        graph.tensors[index].type = classes.TensorType.FLOAT16
         source = unpacked.get(index, index)
-        tensor = graph.tensors[source]
-        tensor.type = classes.TensorType.FLOAT16
-        restored = copy.copy(tensor)
-        restored.type = classes.TensorType.FLOAT32
-        restored.name = tensor.name + b"/float32"
-        restored.buffer = 0
+        restored = copy.copy(graph.tensors[source])
+        restored.type, restored.buffer = classes.TensorType.FLOAT32, 0
+        restored.name += b"/float32"
+        graph.tensors[index].type = graph.tensors[source].type = classes.TensorType.FLOAT16
         graph.tensors.append(restored)
         places[source] = len(graph.tensors) - 1
         operator = classes.OperatorT()
@@ -131,8 +111,3 @@ def _dequantize(graph: Any, model: Any, chosen: set[int], classes: Any) -> None:
         if operator.inputs is not None:
             operator.inputs = np.asarray([places.get(index, index) for index in operator.inputs], np.int32)
     graph.operators = [*unpacking, *operators, *rest]
-
-
-def _kind(operator: Any, model: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)  # old files only have the second

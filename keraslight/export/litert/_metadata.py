@@ -12,16 +12,16 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
 
-from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export._frozen import OUTPUT_NAME
-from keraslight.export.litert._flatbuffer import read_model, schema, write_model
+from keraslight.errors import ExportError
+from keraslight.export._frozen import OUTPUT_NAME, check_labels
+from keraslight.export.litert._flatbuffer import attach, read_model, write_model
 
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -31,6 +31,10 @@ _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType: RGB, GRAYSCALE
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # members of the union ContentProperties
 _NORMALIZATION_OPTIONS = 1  # member of the union ProcessUnitOptions
+
+
+_Table = dict[int, Any]
+"""A FlatBuffers table to write: slot -> byte, text, floats, table or tables (at least one)."""
 
 
 class LiteRTMetadata(NamedTuple):
@@ -57,37 +61,16 @@ def add_metadata(content: bytes, *, name: str, description: str, labels: Sequenc
     If a file has several outputs, the probabilities become the first one, where MediaPipe looks for scores; the
     signature does not change. The others are described by their names only.
 
-    Args:
-        content: The file's bytes, without metadata.
-        name, description: Name and description of the model, for users.
-        labels: One name per class, without line breaks, in the order of the outputs.
-
-    Returns:
-        The bytes of a file with metadata. Its weights start at multiples of 16 bytes, as the converter's do.
-
-    Raises:
-        InvalidArgumentError: The labels don't fit the file's output.
+    The file must not have metadata yet.
     """
     model = read_model(content)
     graph = model.subgraphs[0]
     names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
     graph.outputs = np.asarray(sorted(graph.outputs, key=lambda index: names.get(index) != OUTPUT_NAME), np.int32)
     others = [names.get(index, "") for index in graph.outputs[1:]]
-    classes = graph.tensors[graph.outputs[0]].shape[-1]
-    if len(labels) != classes:
-        raise InvalidArgumentError(
-            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
-        )
-    if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
-
+    check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
     channels = int(graph.tensors[graph.inputs[0]].shape[-1])
-    buffer = schema().BufferT()
-    buffer.data = np.frombuffer(_metadata(name, description, channels, others), np.uint8)
-    model.buffers.append(buffer)
-    entry = schema().MetadataT()
-    entry.name, entry.buffer = BUFFER_NAME, len(model.buffers) - 1
-    model.metadata = [*(model.metadata or []), entry]
+    attach(model, BUFFER_NAME, _metadata(name, description, channels, others))
     file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model always makes the same file.
@@ -134,95 +117,48 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     )
 
 
-class _Table(dict[int, "Field"]):
-    """A FlatBuffers table to write: slot -> writer of the field's value."""
-
-
 def _metadata(name: str, description: str, channels: int, others: Sequence[str]) -> bytes:
-    pixels = _Table({0: _floats([0.0] * channels), 1: _floats([1.0] * channels)})
-    image = _Table(
-        {
-            0: _text("image"),
-            1: _text("Raw pixels 0..255; the model normalizes them itself."),
-            3: _table(
-                _Table(
-                    {
-                        0: _byte(_IMAGE_PROPERTIES),
-                        1: _table(_Table({0: _byte(_COLOR_SPACES.get(channels, 0))})),
-                    }
-                )
-            ),
-            4: _tables([_Table({0: _byte(_NORMALIZATION_OPTIONS), 1: _table(pixels)})]),
-            5: _table(_Table({0: _floats([255.0] * channels), 1: _floats([0.0] * channels)})),
-        }
-    )
-    labels = _Table({0: _text(LABELS_FILE), 1: _text("One class per line."), 2: _byte(_TENSOR_AXIS_LABELS)})
-    features = _table(_Table({0: _byte(_FEATURE_PROPERTIES), 1: _table(_Table())}))
-    scores = _Table(
-        {
-            0: _text("probability"),
-            1: _text("One score per class."),
-            3: features,
-            5: _table(_Table({0: _floats([1.0]), 1: _floats([0.0])})),
-            6: _tables([labels]),
-        }
-    )
-    rest = [_Table({0: _text(other), 3: features}) for other in others]
-    root = _Table(
-        {
-            0: _text(name),
-            1: _text(description),
-            3: _tables([_Table({2: _tables([image]), 3: _tables([scores, *rest])})]),
-            7: _text(_PARSER_VERSION),
-        }
-    )
+    properties = {0: _IMAGE_PROPERTIES, 1: {0: _COLOR_SPACES.get(channels, 0)}}
+    pixels = {0: [0.0] * channels, 1: [1.0] * channels}
+    image = {
+        0: "image",
+        1: "Raw pixels 0..255; the model normalizes them itself.",
+        3: properties,
+        4: [{0: _NORMALIZATION_OPTIONS, 1: pixels}],
+        5: {0: [255.0] * channels, 1: [0.0] * channels},
+    }
+    labels = {0: LABELS_FILE, 1: "One class per line.", 2: _TENSOR_AXIS_LABELS}
+    features: _Table = {0: _FEATURE_PROPERTIES, 1: {}}
+    stats = {0: [1.0], 1: [0.0]}
+    scores = {0: "probability", 1: "One score per class.", 3: features, 5: stats, 6: [labels]}
+    graph = {2: [image], 3: [scores, *({0: other, 3: features} for other in others)]}
     builder = flatbuffers.Builder()
-    builder.Finish(_write_table(builder, root), _IDENTIFIER)
+    builder.Finish(_write(builder, {0: name, 1: description, 3: [graph], 7: _PARSER_VERSION}), _IDENTIFIER)
     return bytes(builder.Output())
 
 
-Field = Callable[[flatbuffers.Builder], Callable[[int], None]]
-"""Writes what a field refers to, and returns a function that puts the field into its table's slot."""
-
-
-def _write_table(builder: flatbuffers.Builder, table: _Table) -> int:
-    # Everything that a table refers to must be finished before the table is started.
-    placed = {slot: field(builder) for slot, field in table.items()}
-    builder.StartObject(max(table, default=-1) + 1)
-    for slot, place in placed.items():
-        place(slot)
-    return builder.EndObject()
-
-
-def _byte(value: int) -> Field:
-    return lambda builder: lambda slot: builder.PrependUint8Slot(slot, value, 0)
-
-
-def _text(value: str) -> Field:
-    return lambda builder: _reference(builder, builder.CreateString(value))
-
-
-def _floats(values: Sequence[float]) -> Field:
-    return lambda builder: _reference(builder, builder.CreateNumpyVector(np.asarray(values, np.float32)))
-
-
-def _table(value: _Table) -> Field:
-    return lambda builder: _reference(builder, _write_table(builder, value))
-
-
-def _tables(values: Sequence[_Table]) -> Field:
-    def write(builder: flatbuffers.Builder) -> Callable[[int], None]:
-        offsets = [_write_table(builder, value) for value in values]
-        builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            builder.PrependUOffsetTRelative(offset)
-        return _reference(builder, builder.EndVector())
-
-    return write
-
-
-def _reference(builder: flatbuffers.Builder, offset: int) -> Callable[[int], None]:
-    return lambda slot: builder.PrependUOffsetTRelativeSlot(slot, offset, 0)
+def _write(builder: flatbuffers.Builder, value: Any) -> int:
+    """Writes a field's value, except for a byte, and all that it refers to; returns its offset."""
+    match value:
+        case str():
+            return builder.CreateString(value)
+        case dict():
+            # Everything that a table refers to must be finished before the table is started.
+            offsets = {slot: _write(builder, field) for slot, field in value.items() if not isinstance(field, int)}
+            builder.StartObject(max(value, default=-1) + 1)
+            for slot, field in value.items():
+                if isinstance(field, int):
+                    builder.PrependUint8Slot(slot, field, 0)
+                else:
+                    builder.PrependUOffsetTRelativeSlot(slot, offsets[slot], 0)
+            return builder.EndObject()
+        case [dict(), *_]:
+            tables = [_write(builder, table) for table in value]
+            builder.StartVector(4, len(tables), 4)
+            for offset in reversed(tables):
+                builder.PrependUOffsetTRelative(offset)
+            return builder.EndVector()
+    return builder.CreateNumpyVector(np.asarray(value, np.float32))
 
 
 class _Reader:
@@ -249,20 +185,18 @@ class _Reader:
         return self._table.String(field).decode() if field else ""
 
     def floats(self, slot: int) -> tuple[float, ...]:
-        offset = self._table.Offset(4 + 2 * slot)
-        if not offset:
+        if not (offset := self._table.Offset(4 + 2 * slot)):
             return ()
         return tuple(self._table.GetVectorAsNumpy(flatbuffers.number_types.Float32Flags, offset).tolist())
 
     def table(self, slot: int) -> _Reader:
-        return _Reader(flatbuffers.table.Table(self._table.Bytes, self._table.Indirect(self._field(slot))))
+        return self._at(self._field(slot))
 
     def tables(self, slot: int) -> list[_Reader]:
-        offset = self._table.Offset(4 + 2 * slot)
-        if not offset:
+        if not (offset := self._table.Offset(4 + 2 * slot)):
             return []
         start, count = self._table.Vector(offset), self._table.VectorLen(offset)
-        return [
-            _Reader(flatbuffers.table.Table(self._table.Bytes, self._table.Indirect(start + 4 * index)))
-            for index in range(count)
-        ]
+        return [self._at(start + 4 * index) for index in range(count)]
+
+    def _at(self, reference: int) -> _Reader:
+        return _Reader(flatbuffers.table.Table(self._table.Bytes, self._table.Indirect(reference)))

@@ -59,9 +59,8 @@ class LiteRTParity:
                 )
 
     def __str__(self) -> str:
-        accuracy = ""
-        if self.model_accuracy is not None:
-            accuracy = f", accuracy {self.model_accuracy:.2%} -> {self.file_accuracy:.2%}"
+        known = self.model_accuracy is not None
+        accuracy = f", accuracy {self.model_accuracy:.2%} -> {self.file_accuracy:.2%}" if known else ""
         return (
             f"{self.images} images: top-1 agreement {self.agreement:.2%}, largest difference of a probability "
             f"{self.largest_difference:.2g}{accuracy}"

@@ -15,7 +15,7 @@ from keraslight._timing import interleaved
 from keraslight.errors import InvalidArgumentError
 from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
-from keraslight.export.litert._flatbuffer import read_model, schema
+from keraslight.export.litert._flatbuffer import kind_of, read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
 from keraslight.export.litert._run import new_interpreter
 
@@ -109,8 +109,7 @@ def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
     """
     path = Path(path)
     content = path.read_bytes()
-    model = read_model(content, path)
-    classes = schema()
+    model, classes = read_model(content, path), schema()
     kinds = {code: name for name, code in vars(classes.BuiltinOperator).items() if isinstance(code, int)}
     dtypes = {code: name for name, code in vars(classes.TensorType).items() if isinstance(code, int)}
     graph = model.subgraphs[0]
@@ -120,23 +119,17 @@ def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
 
     operators = []
     for operator in graph.operators:
-        code = model.operatorCodes[operator.opcodeIndex]
-        kind = kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]  # old files only have the second
+        inputs, outputs = (dtypes_of(indices) for indices in (operator.inputs, operator.outputs))
+        name = graph.tensors[operator.outputs[0]].name.decode()
         tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index >= 0]
-        operators.append(
-            LiteRTOperator(
-                kind,
-                dtypes_of(operator.inputs),
-                dtypes_of(operator.outputs),
-                graph.tensors[operator.outputs[0]].name.decode(),
-                max(len(_shape(tensor)) for tensor in tensors),
-            )
-        )
+        rank = max(len(_shape(tensor)) for tensor in tensors)
+        operators.append(LiteRTOperator(kinds[kind_of(model, operator)], inputs, outputs, name, rank))
+
+    def names(entries: Iterable[Any]) -> tuple[str, ...]:
+        return tuple(entry.name.decode() for entry in entries)
+
     signatures = {
-        signature.signatureKey.decode(): (
-            tuple(entry.name.decode() for entry in signature.inputs),
-            tuple(entry.name.decode() for entry in signature.outputs),
-        )
+        signature.signatureKey.decode(): (names(signature.inputs), names(signature.outputs))
         for signature in model.signatureDefs or ()
     }
     return LiteRTReport(path, len(content), signatures, tuple(operators), _arena(model, dtypes), read_metadata(path))
@@ -152,21 +145,18 @@ _BYTES = {"FLOAT32": 4, "INT32": 4, "UINT32": 4, "FLOAT16": 2, "INT16": 2, "INT6
 def _arena(model: Any, dtypes: dict[int, str]) -> int:
     """Bytes of the main graph's tensors that are neither weights nor constants."""
     graph = model.subgraphs[0]
-    end = len(graph.operators)
     first = dict.fromkeys(graph.inputs, 0)
-    last = dict.fromkeys(graph.outputs, end)
+    # An app may read its input again, so the planner keeps it.
+    last = dict.fromkeys((*graph.inputs, *graph.outputs), len(graph.operators))
     for position, operator in enumerate(graph.operators):
         first.update(dict.fromkeys(operator.outputs, position))
         for index in (*operator.inputs, *operator.outputs):
             last[index] = max(last.get(index, 0), position)
-    for index in graph.inputs:
-        last[index] = end  # an app may read its input again, so the planner keeps it
-    blocks = []
-    for index, begins in first.items():
-        tensor = graph.tensors[index]
-        size = math.prod(_shape(tensor)) * _BYTES.get(dtypes[tensor.type], 1)
-        blocks.append((size, begins, last[index]))
-    return plan_arena(blocks).size
+
+    def size(tensor: Any) -> int:
+        return math.prod(_shape(tensor)) * _BYTES.get(dtypes[tensor.type], 1)
+
+    return plan_arena([(size(graph.tensors[index]), begins, last[index]) for index, begins in first.items()]).size
 
 
 def litert_latency(

@@ -51,11 +51,7 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
 
 
 def new_interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
-    """LiteRT's interpreter of a file, with XNNPACK.
-
-    Raises:
-        MissingDependencyError: Ai-edge-litert is not installed.
-    """
+    """LiteRT's interpreter of a file, with XNNPACK."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -66,13 +62,11 @@ def new_interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
 
 
 def _quantized(values: npt.NDArray[np.float32], details: dict[str, Any]) -> npt.NDArray[Any]:
-    dtype = details["dtype"]
-    if dtype == np.float32:
+    if details["dtype"] == np.float32:
         return values
     scale, zero = details["quantization"]
-    limits = np.iinfo(dtype)
-    rounded: npt.NDArray[Any] = np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(dtype)
-    return rounded
+    limits = np.iinfo(details["dtype"])
+    return np.clip(np.round(values / scale + zero), limits.min, limits.max).astype(limits.dtype)
 
 
 def _dequantized(values: npt.NDArray[Any], details: dict[str, Any]) -> npt.NDArray[np.float32]:

@@ -17,8 +17,8 @@ import tensorflow as tf
 
 from keraslight._batches import fits, labelled_batches
 from keraslight._files import write_file
-from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible, frozen_function
+from keraslight.errors import InvalidArgumentError
+from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
@@ -103,8 +103,8 @@ def to_litert(
         MissingDependencyError: TensorFlow is not installed.
     """
     ends = read_ends(model)
-    if ends.quantization_aware and quantization is None:
-        quantization = "int8"
+    if ends.quantization_aware:
+        quantization, representative_data = quantization or "int8", None  # its ranges are trained
     options = _Options(
         quantization, representative_data, input_dtype, output_dtype, batch_size, sparse, labels, xnnpack, verify
     )
@@ -123,26 +123,18 @@ def to_litert(
         try:
             graph = read(model)
         except UnreadableModelError:  # it is called as it is
-            network = network if preprocessing is None else _normalized(model, preprocessing)
+            if preprocessing is not None:
+                call, normalization = network.function, ImageNormalization(preprocessing)
+                network = dataclasses.replace(network, function=lambda images: call(normalization(images)))
         else:
             network = _prepared(graph if preprocessing is None else normalized(graph, preprocessing), options)
-    pixels = ends.takes_pixels or preprocessing is not None
-    return _write(network, path, options, takes_pixels=pixels, quantization_aware=ends.quantization_aware)
+    return _write(network, path, options, takes_pixels=ends.takes_pixels or preprocessing is not None)
 
 
 def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
-    """Does what `to_litert` does, from a graph: no model is read or built.
+    """Does what `to_litert` does, with its arguments except for `preprocessing`: no model is read or built.
 
-    Args:
-        graph: A graph with one input, and one output or a dict of outputs. It is not changed.
-        path: As in `to_litert`.
-        **arguments: Keyword arguments of `to_litert`, except for `preprocessing`.
-
-    Returns:
-        The path.
-
-    Raises:
-        InvalidArgumentError, DisagreementError, ExportError, MissingDependencyError: As `to_litert`.
+    The graph has one input, and one output or a dict of outputs. It is not changed.
     """
     options = _Options(**arguments)
     options.check(quantization_aware=False)
@@ -160,12 +152,10 @@ def takes_pixels(graph: Graph) -> bool:
 def calibrating_converter(graph: Graph, representative_data: Any, batch_size: int | None, folder: str) -> Any:
     """TFLite's converter of a graph to int8, with float32 input and output.
 
-    Args:
-        graph, representative_data, batch_size: As in `convert_graph`.
-        folder: Folder of the SavedModel that the converter reads; it must stay until the converter has converted.
+    `folder` holds the SavedModel that the converter reads; it must stay until the converter has converted.
     """
     options = _Options("int8", representative_data, batch_size=batch_size)
-    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph), quantization_aware=False)
+    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +174,7 @@ class _Options:
 
     def check(self, *, quantization_aware: bool) -> None:
         """Raises InvalidArgumentError for arguments that can't be combined."""
-        quantization, batch_size = self.quantization, self.batch_size
+        quantization = self.quantization
         if quantization not in QUANTIZATIONS:
             raise InvalidArgumentError(f"`quantization` must be one of {QUANTIZATIONS}. Received: {quantization!r}.")
         for name in ("input_dtype", "output_dtype"):
@@ -205,8 +195,8 @@ class _Options:
                 "int8 of a Keras 3 model needs `representative_data`, from which the ranges of its activations are "
                 "taken. Received: representative_data=None. Or train it with `keraslight.compress.train_quantized`."
             )
-        if batch_size is not None and batch_size < 1:
-            raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {self.batch_size}.")
         if self.sparse and quantization not in _SPARSE:
             raise InvalidArgumentError(
                 f"`sparse` must come with a quantization of {_SPARSE}. Received: quantization={quantization!r}."
@@ -227,15 +217,8 @@ def _prepared(graph: Graph, options: _Options) -> Network:
     return Network.of_graph(in_forms(graph, int8=options.quantization == "int8") if options.xnnpack else graph)
 
 
-def _write(
-    network: Network,
-    path: str | os.PathLike[str],
-    options: _Options,
-    *,
-    takes_pixels: bool = False,
-    quantization_aware: bool = False,
-) -> Path:
-    content = _converted(network, options, takes_pixels, quantization_aware)
+def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, takes_pixels: bool) -> Path:
+    content = _converted(network, options, takes_pixels)
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
@@ -250,33 +233,16 @@ def _write(
     return write_file(Path(path), content, options.verify)
 
 
-def _converted(network: Network, options: _Options, takes_pixels: bool, quantization_aware: bool) -> bytes:
+def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes:
     """The converter's file. A function of its own, so that all it needs is free when it returns."""
     with tempfile.TemporaryDirectory() as folder:
-        return converted(_converter(network, folder, options, takes_pixels, quantization_aware), network.name)
+        converter = _converter(network, folder, options, takes_pixels)
+        with refusals(network.name):
+            content: bytes = converter.convert()
+        return content
 
 
-def converted(converter: Any, name: str) -> bytes:
-    """Runs TFLite's converter.
-
-    Raises:
-        ExportError: The converter does not support the model `name`.
-    """
-    try:
-        content: bytes = converter.convert()
-    except Exception as error:  # the converter raises whatever its C++ side throws
-        raise refused(name, error) from error
-    return content
-
-
-def refused(name: str, error: Exception) -> ExportError:
-    """The error for a model that the converter does not support."""
-    return ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}")
-
-
-def _converter(
-    network: Network, folder: str, options: _Options, takes_pixels: bool, quantization_aware: bool
-) -> tf.lite.TFLiteConverter:
+def _converter(network: Network, folder: str, options: _Options, takes_pixels: bool) -> tf.lite.TFLiteConverter:
     serve = frozen_function(network, options.batch_size)
     # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
     # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
@@ -291,17 +257,10 @@ def _converter(
     if options.quantization == "int8":
         converter.inference_input_type = tf.as_dtype(options.input_dtype)
         converter.inference_output_type = tf.as_dtype(options.output_dtype)
-        if not quantization_aware:
-            batch_size = options.batch_size or 1
-            samples = _samples(network.image_shape, options.representative_data, batch_size, takes_pixels)
+        if options.representative_data is not None:
+            samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1, takes_pixels)
             converter.representative_dataset = lambda: ([sample] for sample in samples)
     return converter
-
-
-def _normalized(model: Any, spec: Preprocessing) -> Network:
-    """A model without a graph, behind a normalization."""
-    network, normalization = Network.of_model(model), ImageNormalization(spec)
-    return dataclasses.replace(network, function=lambda images: network.function(normalization(images)))
 
 
 def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 
 from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible
+from keraslight.export._frozen import Network, check_convertible, refusals
 from keraslight.export.litert._flatbuffer import read_model
-from keraslight.export.litert._report import LiteRTOperator, litert_report
+from keraslight.export.litert._report import litert_report
 from keraslight.export.litert._run import new_interpreter
-from keraslight.export.litert.convert import DTYPES, calibrating_converter, converted, refused
+from keraslight.export.litert.convert import DTYPES, calibrating_converter
 from keraslight.graph import Graph
 
 # Operators that only move or choose values. Int8 is exact there, but only if their input is int8 anyway: rounding a
@@ -40,12 +40,8 @@ class CalibratedModel:
         operators: The operators in order, all in float.
 
     Raises:
-        InvalidArgumentError: The data can't be used.
         ExportError: The graph has several inputs or outputs, or the converter does not support it.
-        MissingDependencyError: TensorFlow or ai-edge-litert is not installed.
     """
-
-    operators: tuple[LiteRTOperator, ...]
 
     def __init__(self, graph: Graph, representative_data: Any, batch_size: int | None = 1) -> None:
         if batch_size is not None and batch_size < 1:
@@ -55,8 +51,9 @@ class CalibratedModel:
         with tempfile.TemporaryDirectory() as folder:
             converter = calibrating_converter(graph, representative_data, batch_size, folder)
             converter._experimental_calibrate_only = True
-            self._content = converted(converter, graph.name)
-            file = Path(folder) / "calibrated.tflite"
+            with refusals(graph.name):
+                self._content: bytes = converter.convert()
+            file = Path(folder, "calibrated.tflite")
             file.write_bytes(self._content)
             self.operators = litert_report(file).operators
         self._sources = _sources(self._content)
@@ -69,16 +66,9 @@ class CalibratedModel:
         input_dtype: str = "float32",
         output_dtype: str = "float32",
     ) -> Path:
-        """Writes a file that is int8 except for some operators.
+        """Writes a file that is int8 except for the operators whose `name` is in `floats`.
 
-        Args:
-            path: The file to write. It is replaced in one step.
-            floats: Names of the operators that stay float: the `name` of an entry of `operators`. Operators that only
-                move values are float if their input is, or at the file's input if all their readers are.
-            input_dtype, output_dtype: As in `to_litert`.
-
-        Returns:
-            The path.
+        Operators that only move values are float if their input is, or at the file's input if all their readers are.
 
         Raises:
             InvalidArgumentError: A dtype is unknown, or not available because the operator there stays float.
@@ -93,11 +83,9 @@ class CalibratedModel:
             if dtype not in DTYPES:
                 raise InvalidArgumentError(f"`{argument}` must be one of {DTYPES}. Received: {dtype!r}.")
         floats = self._with_moves(set(floats))
-        try:
+        with refusals(self._name):
             content = mlir_quantize(self._content, denylisted_nodes=sorted(floats) or None)
-            content = modify_model_io_type(content, *(tf.as_dtype(dtype) for dtype in dtypes.values()))
-        except Exception as error:
-            raise refused(self._name, error) from error
+            content = modify_model_io_type(content, *map(tf.as_dtype, dtypes.values()))
 
         def check(file: Path) -> None:
             # If an end is float, the converter leaves it so and only logs a note.
@@ -136,12 +124,10 @@ class CalibratedModel:
 def _sources(content: bytes) -> dict[str, set[str | None]]:
     """Operator -> the operators whose outputs it reads, by the names of their first outputs; None is the input."""
     graph = read_model(content).subgraphs[0]
-    makers: dict[int, str | None] = dict.fromkeys(map(int, graph.inputs))
+    makers: dict[int, str | None] = dict.fromkeys(graph.inputs)
     found = {}
     for operator in graph.operators:
         name = graph.tensors[operator.outputs[0]].name.decode()
-        found[name] = {
-            makers[index] for index in map(int, operator.inputs) if index in makers
-        }  # the rest are constants
-        makers.update(dict.fromkeys(map(int, operator.outputs), name))
+        found[name] = {makers[index] for index in operator.inputs if index in makers}  # the rest are constants
+        makers.update(dict.fromkeys(operator.outputs, name))
     return found
