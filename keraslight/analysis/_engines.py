@@ -13,6 +13,11 @@ Runner = Callable[[], np.ndarray]
 ENGINES = ("keras", "saved_model", "litert")
 
 
+def keras_runner(model: keras.Model, images: np.ndarray) -> Runner:
+    """Keras' compiled inference function, without the data pipeline of `predict`."""
+    return lambda: model.predict_on_batch(images)
+
+
 def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Runner:
     """Runs the signature of a SavedModel written by Keras."""
     _require_tensorflow("saved_model")

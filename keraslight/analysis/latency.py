@@ -95,8 +95,7 @@ def latency(
         for engine in engines:
             match engine:
                 case "keras":
-                    # Keras' compiled inference function, without the data pipeline of `predict`.
-                    runners[engine, None] = lambda: model.predict_on_batch(images)
+                    runners[engine, None] = _engines.keras_runner(model, images)
                 case "saved_model":
                     runners[engine, None] = _engines.saved_model_runner(model, images, folder)
                 case "litert":

@@ -65,7 +65,9 @@ def test_rounds_are_interleaved_and_warm_ups_left_out(monkeypatch):
 
 def test_percentiles(monkeypatch, model):
     # The module's name is the function's too, so a path to it leads to the function.
-    monkeypatch.setitem(latency.__globals__, "interleaved", lambda runners, *_, **__: dict.fromkeys(runners, range(101)))
+    monkeypatch.setitem(
+        latency.__globals__, "interleaved", lambda runners, *_, **__: dict.fromkeys(runners, range(101))
+    )
     assert latency(model, ["keras"]) == [Latency("keras", None, 1, 50.0, 90.0, 99.0)]
 
 
