@@ -135,7 +135,7 @@ def test_unmappable_layers_name_the_way_out_and_can_be_registered():
     with pytest.raises(UnmappableLayerError, match=r"Received: layer 'mine' of class .*Scale.*register_twin"):
         compress.to_tf_keras(model)
 
-    from keraslight.compress import _bridge
+    from keraslight.compress import _registered
 
     @compress.register_twin(Scale)
     def _(layer, name):
@@ -156,7 +156,7 @@ def test_unmappable_layers_name_the_way_out_and_can_be_registered():
         back = compress.quantized_weights_to_keras(quantized, model)
         np.testing.assert_array_equal(back.get_weights()[0], model.get_weights()[0])
     finally:
-        _bridge.twins.pop(Scale)
+        _registered.TWINS.pop(Scale)
 
 
 def test_bare_operations_run_as_keras_has_them():
