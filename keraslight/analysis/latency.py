@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 import timeit
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ def memory_bandwidth(megabytes: int = 64, repeats: int = 10) -> float:
         )
     source = np.ones(megabytes * 2**20, "uint8")
     target = np.zeros_like(source)  # written once before timing, so that no page is new to the process
-    times = timeit.repeat(lambda: np.copyto(target, source), number=1, repeat=repeats)
+    times = timeit.repeat(lambda: np.copyto(target, source), timer=time.perf_counter, number=1, repeat=repeats)
     return 2 * source.nbytes / min(times)
 
 

@@ -99,8 +99,8 @@ def test_files_are_interleaved(monkeypatch):
     seen = []
     monkeypatch.setitem(
         file_latency.__globals__,
-        "_interleaved",
-        lambda runners, repeats, *_: seen.append((list(runners), repeats)) or fake,
+        "interleaved",
+        lambda runners, repeats, *_, **__: seen.append((list(runners), repeats)) or fake,
     )
     times = file_latency({"a": "a.tflite", "b": "b.tflite"}, threads=3, repeats=7)
     assert seen == [(["a", "b"], 7)]
