@@ -47,7 +47,7 @@ def trained(digits):
             rate = keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=5e-3, warmup_steps=20)
             optimizer = keras.optimizers.AdamW(rate, clipnorm=1.0)
             model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
-            model.fit(digits.train(BATCH, SHIFTS, epochs=EPOCHS), verbose=0)
+            model.fit(digits.train(BATCH, SHIFTS, epochs=EPOCHS), shuffle=False, verbose=0)
             models[name] = model
         return models[name]
 
