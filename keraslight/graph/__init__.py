@@ -25,9 +25,8 @@ from keraslight.graph.ends import (
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
 )
-from keraslight.graph.run import CallLayer as CallLayer, build as build, infer as infer, run as run
+from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
-    copy as copy,
     copying as copying,
     fill_weights as fill_weights,
     flat_layers as flat_layers,

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.calls import Call, Graph, Node, Tensor, read
 from keraslight.graph.weights import copying, fill_weights
 
 CallLayer = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -79,3 +79,26 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
         if node.weights:
             fill_weights(layer, node.name, node.weights)
     return model
+
+
+def copy(model: keras.Model) -> keras.Model:
+    """Makes a functional copy with the same weights, layer names and nested models, not compiled.
+
+    `clone_model` compiles the clone as the original is, and fails on a loss that Keras can't serialize.
+
+    Args:
+        model: A functional or built Sequential model. It is not changed.
+
+    Raises:
+        UnreadableModelError: The model, or one nested in it, has no graph.
+        CompressionError: A layer's configuration does not make it again.
+    """
+    read(model)
+    sequential = isinstance(model, keras.Sequential)  # its `input` is there only once it was called
+    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
+    original = keras.Model(*ends, name=model.name)
+    with copying(type(model), model.name):
+        clone = keras.models.clone_model(original)
+    for layer, again in zip(original.layers, clone.layers, strict=True):
+        fill_weights(again, layer.name, layer.get_weights())
+    return clone

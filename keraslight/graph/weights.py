@@ -39,25 +39,6 @@ def fill_weights(layer: keras.Layer, name: str, values: list[np.ndarray]) -> Non
         set_weights(layer, values)
 
 
-def copy(model: keras.Model) -> keras.Model:
-    """Makes a functional copy with the same weights, layer names and nested models, not compiled.
-
-    `clone_model` compiles the clone as the original is, and fails on a loss that Keras can't serialize.
-
-    Args:
-        model: A functional or sequential model that `keraslight.graph.read` accepts. It is not changed.
-
-    Raises:
-        CompressionError: A layer's configuration does not make it again.
-    """
-    original = keras.Model(model.input, model.output, name=model.name)
-    with copying(type(model), model.name):
-        clone = keras.models.clone_model(original)
-    for layer, again in zip(original.layers, clone.layers, strict=True):
-        fill_weights(again, layer.name, layer.get_weights())
-    return clone
-
-
 def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """A layer or model and all layers inside it, including those that layers hold as attributes."""
     yield from layer._flatten_layers()

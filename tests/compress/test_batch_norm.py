@@ -33,7 +33,7 @@ def test_statistics_are_those_of_all_batches(data):
     assert (norm.momentum, model.get_layer("second").momentum) == (0.99, 0.5)
     for before, weight in zip(others, model.trainable_weights, strict=True):
         np.testing.assert_array_equal(weight, before)
-    outputs = keras.Model(model.inputs, model.get_layer("second").output)(IMAGES)
+    outputs = keras.Model(model.input, model.get_layer("second").output)(IMAGES)
     np.testing.assert_allclose(np.std(outputs, axis=(0, 1, 2)), 1, rtol=0.05)
 
 
