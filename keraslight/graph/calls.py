@@ -144,6 +144,8 @@ class Call:
     @property
     def inputs(self) -> list[Tensor]:
         """All tensors that the call reads, in order."""
+        if len(self.args) == 1 and isinstance(self.args[0], Tensor) and not self.kwargs:
+            return [self.args[0]]  # nearly all calls; flattening takes ten times as long
         return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
 
     @property
@@ -335,8 +337,8 @@ class _Reader:
     ) -> list[Tensor]:
         layer = node.operation
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
-        if _trains_by_default(layer):
-            kwargs.pop("training", None)
+        if "training" in kwargs and isinstance(layer, keras.layers.Layer) and _trains_by_default(layer):
+            del kwargs["training"]
         call = Call(self.node(layer, functional), f"{path}{layer.name}", args, kwargs, [])
         specs = node.output_tensors
         if [tensor.shape for tensor in call.inputs] != [tuple(tensor.shape) for tensor in node.input_tensors]:
@@ -403,8 +405,6 @@ def _trains_by_default(layer: Any) -> bool:
 
     Keras records the default with the call, but goes by how the model is called.
     """
-    if not isinstance(layer, keras.layers.Layer):
-        return False
     training = inspect.signature(layer.call).parameters.get("training")
     return training is not None and training.default is True
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keraslight.errors import InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor, read
 from keraslight.graph.weights import copying, fill_weights
 
@@ -58,11 +59,16 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
 
     Raises:
         CompressionError: A layer's configuration does not make it again.
+        InvalidArgumentError: The graph has calls in XNNPACK's forms, which are functions rather than layers.
     """
     made: dict[Node, Any] = {}
 
     def call_new(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node = call.node
+        if call.form is not None:
+            raise InvalidArgumentError(
+                f"A graph in XNNPACK's forms can be run, not built. Received: {graph.name!r}, call {call.name!r}."
+            )
         with copying(node.kind, node.name):
             if node not in made:
                 made[node] = node.kind.from_config(node.config)  # type: ignore[attr-defined]  # a Keras class

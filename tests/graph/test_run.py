@@ -6,8 +6,9 @@ import pytest
 from keras import layers, ops
 
 from keraslight import layers as own
-from keraslight.errors import CompressionError
+from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import build, read, run
+from keraslight.rewrite import in_forms
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
 
@@ -109,3 +110,10 @@ def test_a_layer_that_its_configuration_does_not_make_is_named():
     images = keras.Input((4,))
     with pytest.raises(CompressionError, match="Received: 'scale' of class .*Scale"):
         build(read(keras.Model(images, Scale(2.0)(images))))
+
+
+def test_a_graph_in_the_forms_of_xnnpack_is_not_built():
+    images = keras.Input((8, 8, 4))
+    model = keras.Model(images, own.ChannelSlice(0, None, 2, name="half")(images), name="slices")
+    with pytest.raises(InvalidArgumentError, match=r"can be run, not built. Received: 'slices', call 'half'"):
+        build(in_forms(read(model), int8=False))
