@@ -1,6 +1,7 @@
 """A model as a list of calls: the only code that walks a Keras model.
 
-    calls.py    `read` makes a `Graph` of a model: its calls, and which of them make and read each tensor
+    calls.py    a `Graph`: its calls, and which of them make and read each tensor
+    reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     ends.py     what a model takes and gives: preprocessing and final activation
@@ -15,8 +16,6 @@ from keraslight.graph.calls import (
     Graph as Graph,
     Node as Node,
     Tensor as Tensor,
-    UnreadableModelError as UnreadableModelError,
-    read as read,
 )
 from keraslight.graph.ends import (
     Ends as Ends,
@@ -25,6 +24,7 @@ from keraslight.graph.ends import (
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
 )
+from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
     copying as copying,

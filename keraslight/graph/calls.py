@@ -1,31 +1,21 @@
 """A functional Keras model as a plain list of calls, with nested models opened up.
 
 Everything that walks a model walks this list: analysis reads it, rewrites change it (`keraslight.rewrite`), conversions
-run it (`keraslight.graph.run`), and `build` makes a model of it again. Keras has no public list of a graph's nodes, so
-its private attributes are read here and in `ends`, and nowhere else.
-
-Reading the public `model.get_config()` instead was tried: it makes every layer serialize itself, loses constants of
-bare operations that don't serialize, and counts the calls of nested models from 1 in some places and from 0 in others.
+run it (`keraslight.graph.run`), and `build` makes a model of it again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph.weights import copying
-
-
-class UnreadableModelError(CompressionError, InvalidArgumentError):
-    """A model, or one nested in it, has no graph that can be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,166 +241,3 @@ class Graph:
             for call in self.calls
         ]
         return dataclasses.replace(self, calls=calls)
-
-
-def read(
-    model: keras.Model, input_shape: Sequence[Any] | None = None, *, opaque: bool = False, open_nested: bool = True
-) -> Graph:
-    """Reads a functional or built Sequential model, with the models nested in it.
-
-    Args:
-        model: The model. It is not changed.
-        input_shape: (H, W, C) without the batch, or a list with one shape per input, for sides that the model leaves
-            open. None keeps the model's.
-        opaque: Whether a nested model without a graph is a call like that of a layer rather than an error.
-        open_nested: Whether the calls of nested models replace the call of the model. False makes every nested model
-            a call like that of a layer.
-
-    Raises:
-        UnreadableModelError: The model, or one nested in it, has no graph.
-        InvalidArgumentError: `input_shape` does not fit the model's inputs.
-    """
-    return _Reader(opaque, open_nested).read(model, input_shape)
-
-
-class _Reader:
-    def __init__(self, opaque: bool, open_nested: bool) -> None:
-        self.opaque = opaque or not open_nested
-        self.open_nested = open_nested
-        self.count = 0
-        self.nodes: dict[int, Node] = {}  # id of a layer -> its node
-        self.names: set[str] = set()
-        self.calls: list[Call] = []
-
-    def tensor(self, spec: Any) -> Tensor:
-        self.count += 1
-        return Tensor(self.count - 1, tuple(spec.shape), keras.backend.standardize_dtype(spec.dtype))
-
-    def node(self, layer: Any, model: Any) -> Node:
-        if id(layer) not in self.nodes:
-            name, n = layer.name, 1
-            while name in self.names:
-                name, n = f"{model.name}_{layer.name}" if n == 1 else f"{model.name}_{layer.name}_{n}", n + 1
-            self.names.add(name)
-            self.nodes[id(layer)] = Node(layer, name)
-        return self.nodes[id(layer)]
-
-    def read(self, model: Any, input_shape: Sequence[Any] | None) -> Graph:
-        functional = _functional(model)
-        if functional is None:
-            raise _unreadable(model)
-        specs = _specs(functional, input_shape)
-        makers = {id(node.output_tensors[0]): node.operation for node in _nodes(functional) if node.is_input}
-        input_calls = []
-        for own, spec in zip(functional.inputs, specs, strict=True):
-            layer = makers[id(own)]
-            input_calls.append(Call(self.node(layer, model), layer.name, (), {}, [self.tensor(spec)]))
-        feeds = [call.outputs[0] for call in input_calls]
-        known = {id(own): given for own, given in zip(functional.inputs, feeds, strict=True)}
-        self.open(functional, known, "")
-        inputs, outputs = (
-            keras.tree.map_structure(lambda tensor: known[id(tensor)], structure)
-            for structure in (functional._inputs_struct, functional._outputs_struct)
-        )
-        return Graph(model.name, inputs, outputs, input_calls, self.calls)
-
-    def open(self, functional: Any, known: dict[int, Tensor], path: str) -> None:
-        """Appends the calls of a model. `known`: id of Keras' tensor -> ours, with the inputs in it; it is filled."""
-        for node in _nodes(functional):
-            if node.is_input:
-                continue
-            layer = node.operation
-            args, kwargs = node.arguments.fill_in(known)
-            nested = _functional(layer) if self.open_nested else None
-            if nested is None and isinstance(layer, keras.Model) and not self.opaque:
-                raise _unreadable(layer)
-            if nested is None:
-                made = self.call(functional, node, args, kwargs, path)
-            else:
-                inner = dict(zip(map(id, nested.inputs), _fed(nested, args, kwargs), strict=True))
-                self.open(nested, inner, f"{path}{layer.name}/")
-                made = [inner[id(tensor)] for tensor in nested.outputs]
-            known.update((id(own), tensor) for own, tensor in zip(node.output_tensors, made, strict=True))
-
-    def call(
-        self, functional: Any, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
-    ) -> list[Tensor]:
-        layer = node.operation
-        kwargs = {key: value for key, value in kwargs.items() if value is not None}
-        if "training" in kwargs and isinstance(layer, keras.layers.Layer) and _trains_by_default(layer):
-            del kwargs["training"]
-        call = Call(self.node(layer, functional), f"{path}{layer.name}", args, kwargs, [])
-        specs = node.output_tensors
-        if [tensor.shape for tensor in call.inputs] != [tuple(tensor.shape) for tensor in node.input_tensors]:
-            # A side was open when the model was built, and is known now.
-            def spec(leaf: Any) -> Any:
-                return keras.KerasTensor(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-            filled, named = keras.tree.map_structure(spec, (args, kwargs))
-            specs = keras.tree.flatten(layer.compute_output_spec(*filled, **named))
-        call.outputs.extend(map(self.tensor, specs))
-        self.calls.append(call)
-        return call.outputs
-
-
-def _functional(model: Any) -> Any:
-    """The model that holds the graph: itself, or what a Sequential model keeps; None where there is none.
-
-    A class of models whose `call` is its own may do other things than its graph.
-    """
-    if isinstance(model, keras.Sequential):
-        model = model._functional if type(model).call is keras.Sequential.call else None
-    base = next((kind for kind in type(model).__mro__ if kind.__name__ == "Functional"), None)
-    return model if base is not None and type(model).call is base.call else None  # type: ignore[attr-defined]  # Keras'
-
-
-def _nodes(functional: Any) -> Iterator[Any]:
-    """A graph's nodes in the order in which Keras runs them."""
-    for depth in sorted(functional._nodes_by_depth, reverse=True):
-        yield from functional._nodes_by_depth[depth]
-
-
-def _fed(nested: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that a nested model's inputs stand for."""
-    given = args[0] if args else kwargs["inputs"]
-    if isinstance(given, dict) and not isinstance(nested.input, dict):
-        given = [given[tensor.name] for tensor in nested.inputs]  # Keras binds them by name too
-    return keras.tree.flatten(given)
-
-
-def _specs(functional: Any, input_shape: Sequence[Any] | None) -> list[keras.KerasTensor]:
-    """The model's inputs, with the sides of `input_shape` where they are open."""
-    if input_shape is None:
-        return functional.inputs
-    own = [tuple(tensor.shape) for tensor in functional.inputs]
-    several = any(isinstance(side, tuple | list) for side in input_shape)
-    given = [tuple(shape) for shape in (input_shape if several else [input_shape])]
-    fits = len(given) == len(own) and all(
-        len(new) == len(old) - 1 and all(b is None or a == b for a, b in zip(new, old[1:], strict=True))
-        for new, old in zip(given, own, strict=True)
-    )
-    if not fits:
-        raise InvalidArgumentError(
-            "`input_shape` must agree with the model's inputs wherever they are fixed. "
-            f"Received: {input_shape} for {[old[1:] for old in own]}."
-        )
-    return [
-        keras.KerasTensor((old[0], *new), dtype=tensor.dtype)
-        for old, new, tensor in zip(own, given, functional.inputs, strict=True)
-    ]
-
-
-def _trains_by_default(layer: Any) -> bool:
-    """Whether a layer is called with `training=True` unless told otherwise, like Keras' random layers for images.
-
-    Keras records the default with the call, but goes by how the model is called.
-    """
-    training = inspect.signature(layer.call).parameters.get("training")
-    return training is not None and training.default is True
-
-
-def _unreadable(model: Any) -> UnreadableModelError:
-    return UnreadableModelError(
-        "`model` must be a functional model or a Sequential one with an Input: only these have a graph that can be "
-        f"read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
-    )

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph.calls import Call, Graph, Node, Tensor, read
+from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.reader import read
 from keraslight.graph.weights import copying, fill_weights
 
 CallLayer = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]

@@ -6,14 +6,14 @@ import pytest
 from keras import layers
 
 from keraslight import compress
-from keraslight.graph import calls
+from keraslight.graph import reader
 
 
 @pytest.fixture
 def trips(monkeypatch):
     """Counts graphs that are read and Keras models that are built."""
     counts = {"reads": 0, "models": 0}
-    read, build = calls._Reader.read, keras.Model.__init__
+    read, build = reader._Reader.read, keras.Model.__init__
 
     def counted_read(self, *args):
         counts["reads"] += 1
@@ -23,7 +23,7 @@ def trips(monkeypatch):
         counts["models"] += 1
         build(self, *args, **kwargs)
 
-    monkeypatch.setattr(calls._Reader, "read", counted_read)
+    monkeypatch.setattr(reader._Reader, "read", counted_read)
     monkeypatch.setattr(keras.Model, "__init__", counted_build)
     return counts
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keraslight.export import save_servable, to_litert
-from keraslight.graph import calls
+from keraslight.graph import reader
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 
@@ -31,7 +31,7 @@ def counts(monkeypatch):
 
         monkeypatch.setattr(owner, attribute, counting)
 
-    count(calls._Reader, "read", "read")
+    count(reader._Reader, "read", "read")
     functional = type(net())
     count(functional, "__init__", "build")
     return counted
