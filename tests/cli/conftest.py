@@ -7,10 +7,12 @@ from keraslight.cli import _common
 from keraslight.cli.app import app
 
 
-@pytest.fixture(autouse=True)
-def _wide_terminal(monkeypatch):
-    """Tables must not be wrapped in the middle of what a test looks for."""
-    monkeypatch.setattr(_common.console, "width", 250)
+@pytest.fixture(scope="session", autouse=True)
+def _wide_terminal():
+    """Tables must not be wrapped in the middle of what a test looks for, nor in what fixtures of a module print."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_common.console, "width", 250)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,6 @@ def test_what_can_not_be_halved():
     model.get_layer("big").kernel.assign(np.full((3, 2), 1e5))
     with pytest.raises(CompressionError, match="at most 65504 to fit float16. Received: layer 'big', whose 'kernel'"):
         compress.half(model)
-    assert np.isfinite(np.asarray(compress.half(model, "bfloat16")([np.ones((1, 3), "float32")]))).all()
+    assert np.isfinite(np.asarray(compress.half(model, "bfloat16")(np.ones((1, 3), "float32")))).all()
     with pytest.raises(InvalidArgumentError, match="`dtype` must be one of .*Received: 'float8'"):
         compress.half(model, "float8")
