@@ -13,7 +13,18 @@ def count_parameters(model: keras.Model) -> int:
     """Counts the learned parameters, including frozen ones, without batch normalization's moving statistics.
 
     `model.count_params()` includes the statistics; PyTorch's tables and papers don't.
+
+    Args:
+        model: A built Keras 3 model of any kind.
+
+    Raises:
+        InvalidArgumentError: The model is not built, so that it has no weights yet.
     """
+    if not isinstance(model, keras.Layer) or not model.built:
+        raise InvalidArgumentError(
+            f"`model` must be a Keras 3 model that is built. Received: {getattr(model, 'name', model)!r} of class "
+            f"{type(model).__name__}."
+        )
     return sum(math.prod(weight.shape) for weight in learned_weights(model))
 
 

@@ -10,6 +10,7 @@ import keras
 from keraslight import _batches as _data
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.graph import compilable
 from keraslight.graph.ends import final_activation
 
 if TYPE_CHECKING:
@@ -77,12 +78,13 @@ def fine_tune(
     trained = compile_(model, loss or cross_entropy(from_logits=final_activation(model) != "softmax"))
     if distillation is not None:
         trained = compile_(distillation.distiller(model), cross_entropy(from_logits=True))
-    trained.fit(
-        train,
-        epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
-        callbacks=list(callbacks),
-        shuffle=False,  # a data set shuffles itself; Keras warns otherwise
-        verbose=verbose,
-    )
+    with compilable(trained):
+        trained.fit(
+            train,
+            epochs=epochs,
+            validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+            callbacks=list(callbacks),
+            shuffle=False,  # a data set shuffles itself; Keras warns otherwise
+            verbose=verbose,
+        )
     settle_batch_norms(model, train)

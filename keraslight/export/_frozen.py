@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,7 +14,8 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.graph import Graph, run
+from keraslight.graph import Graph, UnreadableModelError, any_names, check_ends, flat_layers, graph_name, run
+from keraslight.rewrite import HALVES, in_float32
 
 INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
 
@@ -48,7 +50,7 @@ class Network:
         """A graph, run call by call under its model's name."""
 
         def function(images: tf.Tensor) -> Any:
-            with keras.name_scope(graph.name):
+            with keras.name_scope(graph_name(graph.name)):
                 return run(graph, [tf.cast(images, graph.input_calls[0].outputs[0].dtype)])
 
         layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
@@ -65,6 +67,24 @@ class Network:
     def image_shape(self) -> tuple[int | None, ...]:
         """(H, W, C) of the first input."""
         return self.inputs[0][1:]
+
+
+def convertible(model: Any) -> Any:
+    """A model, or where it computes in 16 bits its float32 twin.
+
+    Raises:
+        UnreadableModelError: The model does not know its inputs and outputs, or computes in 16 bits and has no graph.
+        CompressionError: A layer of it can't be made again in float32.
+    """
+    check_ends(model, foreign=True)
+    if not isinstance(model, keras.Model):
+        return model  # of tf_keras
+    try:
+        return in_float32(model)
+    except UnreadableModelError:
+        if any(layer.compute_dtype in HALVES for layer in flat_layers(model)):
+            raise
+        return model
 
 
 def _names(outputs: Any) -> list[str]:
@@ -101,6 +121,26 @@ def check_labels(labels: Sequence[str], classes: int) -> None:
         raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
 
 
+_RUNNING_EAGERLY = threading.RLock()
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Put around what a function does while TensorFlow traces it: makes the graph one that converters can read.
+
+    - Layers may have any name; see `keraslight.graph.any_names`.
+    - Functions inside it are traced in place. Keras compiles grouped convolutions with XLA, in functions that can't
+      be inlined afterwards and that tf2onnx and other runtimes don't know.
+    """
+    with _RUNNING_EAGERLY, any_names():
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+
+
 @contextlib.contextmanager
 def refusals(name: str) -> Iterator[None]:
     """Makes whatever a converter raises for the model `name` an ExportError."""
@@ -121,7 +161,8 @@ def frozen_function(network: Network, batch_size: int | None) -> Any:
 
     @tf.function(input_signature=[spec])
     def infer(images: tf.Tensor) -> list[tf.Tensor]:
-        return list(tf.nest.flatten(network.function(images)))
+        with tracing():
+            return list(tf.nest.flatten(network.function(images)))
 
     frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
 

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keraslight._image_files import image_size
+from keraslight.export._frozen import tracing
 from keraslight.preprocessing import Preprocessing
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
@@ -59,7 +60,9 @@ def _signatures(
     # All signatures call one function, so that the graph is traced and written once.
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: tf.cast(output, tf.float32) for name, output in model(images, training=False).items()}
+        with tracing():
+            outputs = model(images, training=False)
+        return {name: tf.cast(output, tf.float32) for name, output in outputs.items()}
 
     def scores(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = infer(images)

@@ -9,7 +9,7 @@ import numpy as np
 
 from keraslight._files import write_file
 from keraslight.errors import DisagreementError, InvalidArgumentError, MissingDependencyError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight.export._frozen import Network, check_convertible, convertible, frozen_function, refusals
 
 OPSETS = (13, 18)
 """Lowest and highest operator set that tf2onnx 1.17 writes."""
@@ -39,7 +39,7 @@ def to_onnx(
         The path.
 
     Raises:
-        InvalidArgumentError: An argument is out of range.
+        InvalidArgumentError: An argument is out of range, or the model is subclassed or not built.
         ExportError: The model has several inputs or outputs, an open image size or NaN weights, or the converter does
             not support it.
         DisagreementError: ONNX Runtime's outputs differ by more than `tolerance`. An older file at `path` is kept.
@@ -56,6 +56,7 @@ def to_onnx(
         raise MissingDependencyError(
             f"Conversion to ONNX needs tf2onnx: pip install 'keraslight[onnx]'. Received: {error}."
         ) from error
+    model = convertible(model)
     network = Network.of_model(model)
     check_convertible(network)
     serve = frozen_function(network, None)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import check_labels
+from keraslight.export._frozen import check_labels, convertible
 from keraslight.export._inference import (
     DTYPES,
     gives_probabilities,
@@ -40,7 +40,7 @@ from keraslight.export._versions import INFO, atomic_version, check_number, list
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
 from keraslight.export.litert.convert import convert_graph
-from keraslight.graph import Ends, Graph, build, read, read_ends
+from keraslight.graph import Ends, Graph, build, read, read_ends, with_graph_names
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
 
@@ -118,6 +118,7 @@ def save_servable(
         MissingDependencyError: The extra `export` is not installed.
     """
     path, labels = Path(path), [str(label) for label in labels]
+    source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     ends = read_ends(model)
     if quantization is None and ends.quantization_aware:
@@ -148,7 +149,7 @@ def save_servable(
         write_warmup(warmup, path.absolute().name, input_shape, embed=embed, batch_sizes=sizes)
         origin = {
             "model": model.name,
-            "weights_sha256": weights_hash(model),
+            "weights_sha256": weights_hash(source),
             "classes": len(labels),
             "preprocessing": spec.to_dict(),
             "dtype": dtype,
@@ -185,7 +186,8 @@ def _forms(
     graph = with_softmax(graph) if softmax else graph
     lite = inference_graph(graph)
     served = inference_graph(graph, embed=True) if embed else lite
-    return build(served if dtype == "float32" else halved(served, dtype)), lite
+    served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
+    return build(served), lite
 
 
 def _check(

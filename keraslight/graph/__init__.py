@@ -4,6 +4,7 @@
     reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
+    names.py    names of layers in TensorFlow's graphs
     ends.py     what a model takes and gives: preprocessing and final activation
     weights.py  weights of copies
 
@@ -24,7 +25,17 @@ from keraslight.graph.ends import (
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
 )
-from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
+from keraslight.graph.names import (
+    any_names as any_names,
+    compilable as compilable,
+    graph_name as graph_name,
+    with_graph_names as with_graph_names,
+)
+from keraslight.graph.reader import (
+    UnreadableModelError as UnreadableModelError,
+    check_ends as check_ends,
+    read as read,
+)
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
     copying as copying,

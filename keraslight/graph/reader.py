@@ -36,6 +36,8 @@ def read(
         UnreadableModelError: The model, or one nested in it, has no graph.
         InvalidArgumentError: `input_shape` does not fit the model's inputs.
     """
+    if not isinstance(model, keras.Model):
+        raise _unreadable(model)
     return _Reader(opaque, open_nested).read(model, input_shape)
 
 
@@ -175,8 +177,23 @@ def _trains_by_default(layer: Any) -> bool:
     return training is not None and training.default is True
 
 
+def check_ends(model: Any, *, foreign: bool = False) -> None:
+    """Raises UnreadableModelError for a model that does not know its inputs and outputs.
+
+    Functional and built Sequential models know them, and so do classes derived from them.
+
+    Args:
+        model: The model.
+        foreign: Whether models of tf_keras are accepted.
+    """
+    if not (foreign or isinstance(model, keras.Model)):
+        raise _unreadable(model)
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise _unreadable(model)
+
+
 def _unreadable(model: Any) -> UnreadableModelError:
     return UnreadableModelError(
-        "`model` must be a functional model or a Sequential one with an Input: only these have a graph that can be "
-        f"read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
+        "`model` must be a functional Keras 3 model or a Sequential one with an Input: only these have a graph that "
+        f"can be read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
     )

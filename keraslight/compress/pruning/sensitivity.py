@@ -12,7 +12,7 @@ import numpy as np
 from keraslight import _batches as _data, _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import compilable, copy as copy_model, read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,10 @@ def sensitivity(
 
 def accuracy(model: keras.Model, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """The share of images whose highest output is their label's."""
-    right = sum(
-        int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels).sum()) for images, labels in batches
-    )
+    with compilable(model):
+        right = sum(
+            int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels).sum()) for images, labels in batches
+        )
     return right / sum(len(labels) for _, labels in batches)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keraslight._batches import check_images, labelled_batches
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import compilable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Judge:
     def __init__(self, model: keras.Model, data: Images):
         check_images(data.images, model)
         self.data = data
-        self._wanted = model.predict(data.images, batch_size=64, verbose=0)
+        with compilable(model):
+            self._wanted = model.predict(data.images, batch_size=64, verbose=0)
         self.baseline = self._accuracy(self._wanted)
 
     def cost(self, file: Path) -> QuantizationCost:

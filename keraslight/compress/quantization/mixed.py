@@ -15,6 +15,7 @@ from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, ra
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.rewrite import in_float32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +136,7 @@ def quantization_sensitivity(
         ExportError: The converter fails.
         MissingDependencyError: ai-edge-litert is not installed.
     """
+    model = in_float32(model)
     judge = Judge(model, Images(data))
     images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
@@ -188,6 +190,7 @@ def calibrate_mixed(
     """
     if not 0 <= max_drop < 1:
         raise InvalidArgumentError(f"`max_drop` must be in [0, 1). Received: {max_drop}.")
+    model = in_float32(model)
     images = Images(data, None if validation_data is None else RANGE_IMAGES)
     judge = Judge(model, images if validation_data is None else Images(validation_data))
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}

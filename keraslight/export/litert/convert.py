@@ -18,7 +18,7 @@ import tensorflow as tf
 from keraslight._batches import fits, labelled_batches
 from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight.export._frozen import Network, check_convertible, convertible, frozen_function, refusals
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
@@ -97,11 +97,12 @@ def to_litert(
         The path.
 
     Raises:
-        InvalidArgumentError: Arguments can't be combined.
+        InvalidArgumentError: Arguments can't be combined, or the model is subclassed or not built.
         DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
         ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
     """
+    model = convertible(model)
     ends = read_ends(model)
     if ends.quantization_aware:
         quantization, representative_data = quantization or "int8", None  # its ranges are trained
