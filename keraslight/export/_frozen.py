@@ -150,12 +150,14 @@ def refusals(name: str) -> Iterator[None]:
         raise ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}") from error
 
 
-def frozen_function(network: Network, batch_size: int | None) -> Any:
+def frozen_function(network: Network, batch_size: int | None, *, loops: bool = False) -> Any:
     """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that returns a dict of the outputs.
 
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
     17 seconds where constants take one, and a Keras 3 model keeps its variables (unset). So they become constants
     first. That drops the outputs' names, so a second function restores them. A `batch_size` of None leaves it open.
+
+    With `loops`, recurrent layers stay loops, as tf2onnx reads them; otherwise they become single steps that jump.
     """
     spec = tf.TensorSpec((batch_size, *network.image_shape), tf.float32, name=INPUT_NAME)
 
@@ -164,7 +166,7 @@ def frozen_function(network: Network, batch_size: int | None) -> Any:
         with tracing():
             return list(tf.nest.flatten(network.function(images)))
 
-    frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
+    frozen = convert_variables_to_constants_v2(infer.get_concrete_function(), lower_control_flow=not loops)
 
     @tf.function(input_signature=[spec])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
