@@ -87,7 +87,38 @@ def create_model(
         InvalidArgumentError: An argument is out of range.
         WeightsError: The weights don't fit, or can't be fetched.
     """
-    family, full, checkpoint_id = _find(name)
+    return _create(
+        name,
+        weights=weights,
+        include_top=include_top,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        pooling=pooling,
+        features_only=features_only,
+        preprocessing=preprocessing,
+        **arguments,
+    )
+
+
+def _create(
+    model_name: str,
+    /,
+    *,
+    weights: str | Path | None = None,
+    include_top: bool = True,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: str | None = None,
+    features_only: bool = False,
+    preprocessing: bool | Preprocessing = False,
+    **arguments: Any,
+) -> keras.Model:
+    """Does what `create_model` does; `name` may be among the builder's arguments."""
+    family, full, checkpoint_id = _find(model_name)
     row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
     if checkpoint is not None:
         arguments = {**checkpoint.arguments, **arguments}
@@ -205,7 +236,7 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
 
     @functools.wraps(family.builder)
     def build(variant: str = next(iter(family.variants)), **arguments: Any) -> keras.Model:
-        return create_model(family.full_name(variant), **arguments)
+        return _create(family.full_name(variant), **arguments)
 
     signature, ours = inspect.signature(family.builder), inspect.signature(create_model).parameters
     parameters = [*signature.parameters.values(), ours["weights"], ours["preprocessing"]]
