@@ -62,7 +62,7 @@ class SavedModelEngine:
             loading.result().close()
 
     def _load(self) -> "Future[_Session]":
-        """Returns the session that is loaded or being loaded, in a thread of its own; after a failure, a new attempt."""
+        """Returns the session that is loaded or being loaded in its own thread; after a failure, a new attempt."""
         with self._lock:
             if self._loading is None or (self._loading.done() and self._loading.exception() is not None):
                 self._loading = Future()
