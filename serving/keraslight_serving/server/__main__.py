@@ -22,9 +22,9 @@ logger = logging.getLogger("keraslight_serving.server")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a server until SIGTERM or SIGINT. Returns the exit code: 0, or 255 for a server that can't start.
 
-    The first signal (SIGHUP counts, too, unless the process ignores it) drains the server: health checks answer NOT_SERVING, new requests are rejected, and requests in
-    flight have `--grace_seconds` to finish. A second signal, or one before the server listens, ends the process at
-    once, with exit code 128 plus the signal's number, as shells report it.
+    The first signal (also SIGHUP, unless the process ignores it) drains the server: health checks answer NOT_SERVING,
+    new requests are rejected, and requests in flight have `--grace_seconds` to finish. A second signal, or one before
+    the server listens, ends the process at once, with exit code 128 plus the signal's number, as shells report it.
     """
     arguments = sys.argv[1:] if argv is None else argv
     as_json = "--log_format=json" in arguments or "--log_format json" in " ".join(arguments)

@@ -39,7 +39,7 @@ def _quotas(root: Path) -> list[float]:
                 found.append(int(quota) / int(period))  # "max" for none is a ValueError
     for place in [base / "cpu", base / "cpu,cpuacct", *(base / c / p for c, p in groups if "cpu" in c.split(","))]:
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
-            quota = int((place / "cpu.cfs_quota_us").read_text())
-            if quota > 0:
-                found.append(quota / int((place / "cpu.cfs_period_us").read_text()))
+            microseconds = int((place / "cpu.cfs_quota_us").read_text())  # -1 for none
+            if microseconds > 0:
+                found.append(microseconds / int((place / "cpu.cfs_period_us").read_text()))
     return [cpus for cpus in found if cpus > 0]

@@ -9,7 +9,6 @@ from keraslight_serving.server.base.text_proto import read_text_proto
 from keraslight_serving.server.telemetry.request_log import check_logging
 from keraslight_serving.wire import serving_pb2 as pb
 
-
 MOST_MODELS = 1000  # per server: each is followed in a thread of its own
 
 

@@ -47,7 +47,11 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
         given[0] = config.value
         return _certificates(given[0])
 
-    return grpc.dynamic_ssl_server_credentials(_certificates(config.value), fetch, require_client_authentication=verify)
+    return grpc.dynamic_ssl_server_credentials(
+        _certificates(config.value),
+        fetch,  # type: ignore[arg-type]  # None is documented
+        require_client_authentication=verify,
+    )
 
 
 def _certificates(config: pb.SSLConfig) -> grpc.ServerCertificateConfiguration:

@@ -4,6 +4,7 @@ With `--log_format=json`, a server's stderr goes through this process: what libr
 last words of one that aborts, would be lost in a thread of the server itself. It imports nothing of the package.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -62,10 +63,8 @@ def redirect_stderr() -> Callable[[], None]:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a worker still writes
             process.wait(2)
-        except subprocess.TimeoutExpired:  # a worker still writes
-            pass
 
     return finish
 
