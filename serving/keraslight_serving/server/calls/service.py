@@ -66,11 +66,8 @@ class Service:
         another. A request whose model isn't there gets that error later, when its turn to be checked comes.
         """
         self._check_open()
-        key: tuple[str, bool] | None = None
-        with contextlib.suppress(StatusError), self.models.acquire(spec) as (_, servable):
-            name = spec.signature or methods.DEFAULT_SIGNATURE
-            key = spec.name, name in servable.signatures and servable.needs_tensorflow(name)
-        with self._slots.take(key, call):
+        runs_in = self.models.runs_in(spec)
+        with self._slots.take((spec.name, runs_in) if runs_in else None, call):
             call.check()
             yield
 

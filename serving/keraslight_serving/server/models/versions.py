@@ -77,6 +77,14 @@ class Versions(Generic[V]):
                 if loaded.retired and loaded.requests == 0:
                     self._unload_soon(loaded)
 
+    def peek(self, spec: ModelSpec) -> V | None:
+        """The version that `acquire` would find, without keeping it; None if there is none."""
+        with self.changed, contextlib.suppress(StatusError):
+            number = chosen_version(spec, self._labels, self._loaded)
+            loaded = None if number is None else self._loaded.get(number)
+            return None if loaded is None else loaded.servable
+        return None
+
     def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, V], dict[str, int]]:
         """The states of all versions seen so far, newest first; the serving versions; the labels: all at one moment."""
         with self.changed:

@@ -17,7 +17,7 @@ from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
 from keraslight_serving.server.running.pipelines import Pipeline, read_pipelines
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, check_arrays
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 ENGINES = ("auto", "litert", "tensorflow")
 
@@ -112,6 +112,13 @@ class Servable:
         if signature in self._pipelines:
             return self._pipelines[signature].decode is not None
         return self._engines[signature] is self._saved_model
+
+    def runs_in(self, signature: str) -> str:
+        """`tensorflow` or `litert`, for the signature of a request; empty if there is no such signature."""
+        name = signature or methods.DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            return ""
+        return "tensorflow" if self.needs_tensorflow(name) else "litert"
 
     def check(self, signature: str, inputs: Arrays) -> None:
         """Raises INVALID_ARGUMENT for dtypes, shapes and numbers of rows that the signature can't take."""
