@@ -30,6 +30,8 @@ Affine = tuple[np.ndarray, np.ndarray]
 Field = Literal[
     "window",  # a window of neighbouring pixels: convolutions, poolings
     "margin",  # padding and cropping
+    "transposed",  # a transposed convolution's
+    "resized",  # interpolated between neighboring pixels
     "adaptive",  # a window of input size / output size pixels
     "all",  # every output depends on every pixel
     "image",  # values keep their places, but depend on every pixel too
@@ -40,7 +42,7 @@ Field = Literal[
     "concatenate",
     "reshape",
     "permute",
-    "fraction",  # does not move by whole pixels: not followed
+    "values",  # depends on the map's values: not followed
 ]
 """How a layer's receptive field follows from its inputs'; see `keraslight.analysis.receptive_field`."""
 
@@ -216,14 +218,9 @@ def _matmul(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> in
 
 
 def _tensordot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
-    axes = layer.axes if isinstance(layer.axes, int) else layer.axes[0]
-    first = inputs[0]
-    summed = first[len(first) - axes :] if isinstance(layer.axes, int) else [first[axis] for axis in _listed(axes)]
+    first, axes = inputs[0], layer.axes
+    summed = first[len(first) - axes :] if isinstance(axes, int) else [first[axis] for axis in axes[0]]
     return _times(outputs[0][1:], _times(summed, 1))
-
-
-def _listed(axes: int | Sequence[int]) -> Sequence[int]:
-    return [axes] if isinstance(axes, int) else axes
 
 
 def _convolved(kernel: Callable[[Shape], Shape]) -> Macs:
@@ -292,7 +289,7 @@ KINDS: dict[type, Kind] = {
     layers.SeparableConv1D: Kind(_separable, kernel="separable"),
     layers.SeparableConv2D: Kind(_separable, "window", kernel="separable", prunes="pointwise_kernel", convolution=True),
     layers.Conv1DTranspose: Kind(_transposed, kernel="transposed"),
-    layers.Conv2DTranspose: Kind(_transposed, "fraction", kernel="transposed", convolution=True),
+    layers.Conv2DTranspose: Kind(_transposed, "transposed", kernel="transposed", convolution=True),
     layers.Conv3DTranspose: Kind(_transposed, kernel="transposed"),
     layers.Dense: Kind(_per_output, "features", kernel="dense", prunes="kernel"),
     layers.Dot: Kind(_dot, "all"),
@@ -329,7 +326,7 @@ KINDS: dict[type, Kind] = {
     # The smallest rectangle around a row and a column is the whole image too.
     own.CoordinatePooling: Kind(_none, "all", int8="converted"),
     own.MaxPoolWithIndices2D: Kind(_none, "window", pooling=True, int8="converted"),
-    own.MaxUnpool2D: Kind(_none, "fraction"),
+    own.MaxUnpool2D: Kind(_none, "values"),
     # Normalizations
     layers.BatchNormalization: _BATCH_NORM,
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
@@ -371,9 +368,9 @@ KINDS: dict[type, Kind] = {
     layers.Cropping2D: _MARGIN,
     layers.Cropping3D: Kind(_none),
     layers.UpSampling1D: Kind(_none),
-    layers.UpSampling2D: Kind(_none, "fraction"),
+    layers.UpSampling2D: Kind(_none, "resized"),
     layers.UpSampling3D: Kind(_none),
-    layers.Resizing: Kind(_none, int8="moves"),
+    layers.Resizing: Kind(_none, "resized", int8="moves"),
     layers.CenterCrop: Kind(_none),
     own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
@@ -418,11 +415,12 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(("Stack",), Kind(_none)),
     **dict.fromkeys(
         (
-            *("Flip", "Max", "MaxPool", "AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
+            *("Flip", "Max", "MaxPool", "AveragePool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
             *("Tile", "Repeat"),
         ),
         _MOVES,
     ),
+    "Resize": Kind(_none, "resized", int8="moves"),
     "Mean": Kind(_none, int8="converted"),
     "Matmul": Kind(_matmul, int8="converted"),
     "Dot": Kind(_matmul),

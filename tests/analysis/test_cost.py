@@ -79,12 +79,11 @@ def test_open_sizes_are_refused():
 
 @pytest.mark.parametrize("name", ["seedling_conv", "seed", "birdseed", "seed_generator", "my_seed_generator_state"])
 @pytest.mark.parametrize("nested", [False, True])
-def test_seeds_in_names_are_no_random_generators(name, nested, tmp_path):
+def test_seeds_in_names_are_no_random_generators(name, nested):
     kernel = layers.Conv2D(4, 3, name="conv" if nested else name)
-    parts = [keras.Input((8, 8, 3)), layers.GaussianNoise(0.1), kernel, layers.Dropout(0.1)]
-    model = keras.Sequential(parts, name="model")
-    if nested:
-        model = keras.Sequential([keras.Input((8, 8, 3)), keras.Model(model.input, model.output, name=name)])
+    images = keras.Input((8, 8, 3))
+    inner = keras.Model(images, layers.Dropout(0.1)(kernel(layers.GaussianNoise(0.1)(images))), name=name)
+    model = keras.Sequential([images, inner]) if nested else inner
     assert count_parameters(model) == profile(model).parameters == 3 * 9 * 4 + 4
     assert profile(model).access_bytes >= 4 * 112
 
@@ -128,7 +127,7 @@ CONSTANT = np.ones((4, 7), "float32")
         ([(5, 4)], lambda a: a @ CONSTANT, 5 * 4 * 7),
         ([(7, 5)], lambda a: ops.matmul(CONSTANT, a), 4 * 7 * 5),
         ([(3, 5, 4), (3, 4, 7)], lambda a, b: ops.matmul(a, b), 3 * 5 * 4 * 7),
-        ([(5, 4), (7, 4)], lambda a, b: ops.einsum("bik, bjk->bij", a, b), 5 * 4 * 7),
+        ([(5, 4), (7, 4)], lambda a, b: ops.einsum("bik,bjk->bij", a, b), 5 * 4 * 7),
         ([(2, 5, 4), (2, 7, 4)], lambda a, b: ops.einsum("...ik,...jk->...ij", a, b), 2 * 5 * 4 * 7),
         ([(5, 4)], lambda a: ops.tensordot(a, CONSTANT, 1), 5 * 4 * 7),
         ([(5, 7)], lambda a: ops.tensordot(a, CONSTANT, axes=([2], [1])), 5 * 4 * 7),
@@ -157,12 +156,13 @@ CONSTANT = np.ones((4, 7), "float32")
             15 * 4 * 6 * 4 + 3 * 2 * 5 * 5 * 6,
         ),
         (
-            [(5, 4), (7, 6)],  # 4 heads of queries, 2 of keys and values
+            [(5, 6), (7, 6)],  # 4 heads of queries, 2 of keys and values
             lambda a, b: layers.GroupQueryAttention(3, 4, 2)(a, b),
-            5 * 4 * 12 + 2 * 7 * 6 * 6 + 4 * 5 * 7 * 6 + 5 * 12 * 4,
+            5 * 6 * 12 + 2 * 7 * 6 * 6 + 4 * 5 * 7 * 6 + 5 * 12 * 6,
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:NotImplemented should not be used")  # Keras 3.15, of an open batch in tensordot
 def test_products(shapes, function, macs):
     model = product(shapes, function)
     assert count_macs(model) == macs
