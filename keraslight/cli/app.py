@@ -27,7 +27,7 @@ app = typer.Typer(
 plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG.", no_args_is_help=True)
 
 COMMANDS: tuple[Callable[..., None], ...] = (  # named as their functions, with dashes
-    *(models.info, models.show, models.compare, models.profile, models.receptive_field),
+    *(models.info, models.show, models.compare, models.profile, models.receptive_field, models.convolution_cost),
     *(speed.latency, speed.lint_model, train.train),
     *(compression.prune, compression.cluster, compression.fuse, compression.quantize),
     *(export.export, versions.versions, serve.serve, convert.litert, convert.onnx),
