@@ -13,12 +13,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {  # name -> module that defines it
-    "ModelInfo": "zoo",
+    "ModelInfo": "catalogue",
     "create_model": "zoo",
     "decode_predictions": "labels",
-    "list_models": "zoo",
+    "list_models": "catalogue",
     "load_model": "zoo",
-    "model_info": "zoo",
+    "model_info": "catalogue",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
 }

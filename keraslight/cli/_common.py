@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 console = Console()
 if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-    console.width = 150  # tables must not be wrapped in a log
+    console.width = 1000  # what is piped to another command or to a log must not be wrapped
 error_console = Console(stderr=True)
 
 Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL")]
@@ -55,6 +56,22 @@ Alpha = Annotated[
 ]
 
 
+Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
+
+
+def table(*columns: str, **options: Any) -> Table:
+    """An empty table whose first column, of names, is never cut or wrapped; other cells wrap where space is short."""
+    result = Table(**options)
+    for number, column in enumerate(columns):
+        result.add_column(column, no_wrap=number == 0, overflow="fold")
+    return result
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON; named tuples and data classes must be dicts by then."""
+    print(json.dumps(value, indent=2))  # noqa: T201 (not by rich, which would wrap and color it)
+
+
 def save_table(table: Table, file: Path) -> None:
     """Writes a table as text."""
     with file.open("w", encoding="utf-8") as stream:
@@ -74,6 +91,8 @@ def create(name: str, size: int | None) -> keras.Model:
     """The model of that name with random weights, for square images with a side of `size` pixels."""
     import keraslight
 
+    keraslight.model_info(name)  # a typo must not wait for Keras
+
     return keraslight.create_model(name, input_shape=(size, size, 3) if size else None)
 
 
@@ -92,13 +111,17 @@ def load_source(
     preprocessing where the model has no checkpoint that defines one.
     """
     import keraslight
+
+    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
+    if not (is_run or is_file):
+        keraslight.model_info(source)  # a typo must not wait for Keras
+
     from keraslight.graph import own_preprocessing
     from keraslight.labels import imagenet_labels
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
     given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
-    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
     if (is_run or is_file) and (weights is not None or size is not None):
         raise InvalidArgumentError(
             "`--weights` and `--size` are for a model's name. "

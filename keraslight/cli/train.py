@@ -45,15 +45,18 @@ def train(
       keraslight train resnet18 --data photos/ --weights imagenet --epochs 20
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
     """
+    import keraslight
+
+    info = keraslight.model_info(model)  # a typo must not wait for Keras
+
     import keras
 
-    import keraslight
     from keraslight import training
 
     if data == "digits":
         spec, recipe = training.DIGITS_PREPROCESSING, training.DIGITS_RECIPE
     else:
-        spec = _common.known_preprocessing(keraslight.model_info(model).preprocessing, "--data")
+        spec = _common.known_preprocessing(info.preprocessing, "--data")
         recipe = training.Recipe()
     images = _common.load_images(data, spec.replace(size=(size, size)) if size else spec)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
