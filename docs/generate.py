@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -251,10 +251,52 @@ def catalogue_file() -> str:
     return "{" + ",\n".join(tables) + "}\n"
 
 
+def stub(families: Mapping[str, Callable[..., Any]], lines: Sequence[str]) -> str:
+    """A type stub: `lines`, then the families' builders with the signatures that they get when they are defined."""
+    functions: list[str] = []
+    modules = {"keras"}
+    for name, builder in sorted(families.items()):
+        parameters: list[str] = []
+        for parameter in inspect.signature(builder).parameters.values():
+            annotation = parameter.annotation
+            text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+            text = text.replace("keras.src.backend.common.keras_tensor.", "keras.")
+            modules |= {module.rstrip(".") for module in re.findall(r"\b((?:[a-z_0-9]+\.)+)[A-Z]", text)}
+            if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
+                parameters.append("*")
+            plain = isinstance(parameter.default, str | int | float) or (parameter.default is None and "None" in text)
+            parameters.append(f"{parameter.name}: {text} = {repr(parameter.default) if plain else '...'}")
+        functions.append(f"def {name}({', '.join(parameters)}) -> keras.Model: ...")
+    header = "# Written by docs/generate.py: the lazily loaded names, for type checkers and editors."
+    return "\n".join([header, *(f"import {module}" for module in sorted(modules)), *lines, *functions, ""])
+
+
+def public_stub() -> str:
+    """`keraslight/__init__.pyi`."""
+    defined: dict[str, list[str]] = {}
+    for name in keraslight.__all__:
+        value = getattr(keraslight, name)
+        if name in registry.FAMILIES:
+            continue
+        module = "keraslight" if inspect.ismodule(value) else value.__module__
+        defined.setdefault(module, []).append(f"{name} as {name}")
+    lines = [f"from {module} import {', '.join(names)}" for module, names in sorted(defined.items())]
+    lines += ["__version__: str", f"__all__ = {sorted(keraslight.__all__)}"]
+    return stub({name: getattr(keraslight, name) for name in registry.FAMILIES}, lines)
+
+
+def architectures_stub() -> str:
+    """`keraslight/architectures/__init__.pyi`."""
+    builders = {name: family.builder for name, family in registry.FAMILIES.items()}
+    return stub(builders, [f"__all__ = {sorted(builders)}"])
+
+
 PAGES = {
     "zoo.md": zoo_page,
     "blocks.md": blocks_page,
     "../keraslight/catalogue.json": catalogue_file,
+    "../keraslight/__init__.pyi": public_stub,
+    "../keraslight/architectures/__init__.pyi": architectures_stub,
 }
 
 if __name__ == "__main__":

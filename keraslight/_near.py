@@ -20,7 +20,7 @@ def nearest(name: str, families: Mapping[str, Iterable[str]], aliases: Iterable[
     spellings = {_plain(name), _plain(re.sub(r"\.[a-z]\w*$", "", name, flags=re.IGNORECASE))} - {""}
     found = []
     for written in spellings:
-        limit = max(1.0, len(written) / 3)
+        limit = max(1.0, len(written) / 3) if len(written) > 2 else 0.0
         for family, names in families.items():
             prefix = _plain(family)
             start = min(row[-1] for row in _edits(written, prefix)[1:])

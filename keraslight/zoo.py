@@ -6,6 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keraslight import _doors
+
+_doors.require("keraslight.zoo", "models", "numpy", "keras")
+
 import keras
 
 import keraslight.architectures  # noqa: F401 (registers every family)

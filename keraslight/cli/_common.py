@@ -25,9 +25,29 @@ if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
     console.width = 1000  # what is piped to another command or to a log must not be wrapped
 error_console = Console(stderr=True)
 
-Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL")]
+
+def _known(given: Any) -> Any:
+    """Looks up what is neither a file nor a folder before the command runs, so that a typo doesn't wait for Keras."""
+    from keraslight import catalogue
+
+    for source in [given] if isinstance(given, str) else given or ():
+        if not Path(source).exists() and not source.endswith((".keras", ".h5", ".hdf5", ".tflite")):
+            catalogue.find(source)
+    return given
+
+
+Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL", callback=_known)]
 Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
-Source = Annotated[str, Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL")]
+Source = Annotated[
+    str,
+    Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL", callback=_known),
+]
+Sources = Annotated[
+    list[str], Argument(help="Run folders, .keras files, or model names.", metavar="MODEL...", callback=_known)
+]
+Names = Annotated[
+    list[str], Argument(help="Model names or published checkpoint IDs.", metavar="MODEL...", callback=_known)
+]
 SourceSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels; for a model name only.", show_default="the model's own"),
@@ -46,7 +66,10 @@ Data = Annotated[
 Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
 Run = Annotated[Path, Argument(help="Run folder written by `keraslight train`.", metavar="RUN")]
 NewRun = Annotated[Path, Option(help="Run folder to write, as input for `export`, `litert` and `quantize`.")]
-Teacher = Annotated[str | None, Option(help="Trained model to distill: a run folder, a .keras file, or a model name.")]
+Teacher = Annotated[
+    str | None,
+    Option(help="Trained model to distill: a run folder, a .keras file, or a model name.", callback=_known),
+]
 TeacherWeights = Annotated[
     str | None, Option(help='"imagenet" or a weights file; for a teacher given by name only.', show_default="imagenet")
 ]
@@ -91,8 +114,6 @@ def create(name: str, size: int | None) -> keras.Model:
     """The model of that name with random weights, for square images with a side of `size` pixels."""
     import keraslight
 
-    keraslight.model_info(name)  # a typo must not wait for Keras
-
     return keraslight.create_model(name, input_shape=(size, size, 3) if size else None)
 
 
@@ -113,9 +134,6 @@ def load_source(
     import keraslight
 
     is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
-    if not (is_run or is_file):
-        keraslight.model_info(source)  # a typo must not wait for Keras
-
     from keraslight.graph import own_preprocessing
     from keraslight.labels import imagenet_labels
     from keraslight.preprocessing import Preprocessing

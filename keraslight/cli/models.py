@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from keraslight.cli._common import Json, Name, Size, console, create, print_json, table
+from keraslight.cli._common import Json, Name, Names, Size, console, create, print_json, table
 from keraslight.errors import UnknownModelError
 
 
@@ -91,7 +91,7 @@ def show(name: Name, size: Size = None, as_json: Json = False) -> None:
 
 
 def compare(
-    names: Annotated[list[str], Argument(help="Model names or published checkpoint IDs.", metavar="MODEL...")],
+    names: Names,
     as_json: Json = False,
 ) -> None:
     """Compare parameters, MACs and reported accuracy of several models.

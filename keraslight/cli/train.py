@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from keraslight.cli import _common
 from keraslight.cli._common import console
 
 
 def train(
-    model: Annotated[str, Argument(help="Model name, such as mobilenet_v4_conv_small.")],
+    model: _common.Name,
     data: _common.Data,
     to: Annotated[Path | None, Option(help="Run folder to write.", show_default="runs/MODEL")] = None,
     weights: Annotated[
@@ -47,7 +47,7 @@ def train(
     """
     import keraslight
 
-    info = keraslight.model_info(model)  # a typo must not wait for Keras
+    info = keraslight.model_info(model)
 
     import keras
 

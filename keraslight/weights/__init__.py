@@ -6,8 +6,11 @@ Each file of this package that defines `CHECKPOINTS` is found and added to the t
 import importlib
 import pkgutil
 
-from keraslight import registry
+from keraslight import _doors, registry
 from keraslight.errors import InvalidArgumentError
+
+_doors.require("keraslight.weights", "models", "numpy", "keras")
+
 from keraslight.weights.loader import Checkpoint, load_weights
 
 CHECKPOINTS: dict[str, Checkpoint] = {}

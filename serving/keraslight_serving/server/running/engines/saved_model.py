@@ -10,6 +10,7 @@ import grpc
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import CODES, StatusError, invalid
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
+from keraslight_serving.startup import quiet
 from keraslight_serving.wire import serving_pb2 as pb
 
 
@@ -54,7 +55,10 @@ class SavedModelEngine:
 
     def _open(self) -> "_Session":
         try:
-            import tensorflow as tf
+            with quiet("tensorflow"):
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()  # looks for GPUs now, while the lines about it are left out
         except ImportError as error:
             raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED,
