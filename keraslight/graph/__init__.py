@@ -10,7 +10,10 @@
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.graph", "models", "numpy", "keras")
+
 from keraslight.graph.calls import (
     Call as Call,
     Graph as Graph,

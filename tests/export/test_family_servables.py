@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import keraslight
+import keraslight.zoo
 from keraslight import registry
 from keraslight.export import save_servable
 from keraslight.preprocessing import Preprocessing
 
 PAGE = Path(__file__).parents[2] / "docs" / "servables.md"
-NAMES = keraslight.list_models()  # registers the families
+NAMES = keraslight.list_models()
 DEFAULTS = {family.name: next(iter(family.variants)) for family in registry.FAMILIES.values()}
 COLUMNS = ("serving_default", "serving_uint8", "encoded", "classify", "model.tflite")
 RUN = "run `python -m tests.export.test_family_servables`"
@@ -37,7 +38,7 @@ def measure(name: str, folder: Path) -> dict[str, float]:
     so that the classes of every image are far apart, or equal top-1 would mean nothing.
     """
     keras.utils.set_random_seed(0)
-    family = registry.find(name)[0]
+    family = registry.FAMILIES[keraslight.model_info(name).family]
     channels = family.variants[name].channels
     spec = Preprocessing((SIDE.get(family.name, 96),) * 2, crop_pct=0.9, mean=(0.5,) * channels, std=(0.25,) * channels)
     arguments = {"classes": CLASSES, "input_shape": (*spec.size, channels), "preprocessing": spec}

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
+from keraslight._notebook import Report
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
@@ -44,7 +45,7 @@ class LayerPrecision:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationReport:
+class QuantizationReport(Report):
     """Precision of every layer of a quantization-aware model; `str()` is a summary that names the float layers."""
 
     layers: tuple[LayerPrecision, ...]
