@@ -231,7 +231,7 @@ def main(chosen: list[Mutation]) -> int:
         task = progress.add_task("Mutations", total=len(chosen) + 1)
         plain = run_tests(folder, sorted({mutation.test for mutation in chosen}))
         if plain.returncode:
-            progress.console.print(plain.stdout[-3000:], markup=False, highlight=False)
+            print(plain.stdout[-3000:])
             sys.exit("The tests must pass without a mutation.")
         progress.advance(task)
         for mutation in chosen:

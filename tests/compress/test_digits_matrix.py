@@ -261,7 +261,7 @@ def _head(processor: str) -> list[str]:
         "",
         f"A small net of each family is trained on scikit-learn's digits to at least {100 * FLOAT:g}% and",
         "compressed with each method. `make test-all` measures every row again, `make test` those of",
-        f"{', '.join(QUICK)}. They fail if a bound doesn't hold, if a percentage here is more than {POINTS:g} points",
+        f"{', '.join(QUICK)}. They fail if a bound doesn't hold, if a percentage here is more than {POINTS:g} point",
         f"from the new one, or if a size is off by more than {SIZE:.0%}.",
         "Figures are percentages of 397 test images, so one image is 0.25 points:",
         "",

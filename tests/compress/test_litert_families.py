@@ -119,7 +119,7 @@ def page(rows: dict[str, list[str]]) -> str:
         f"classes: at most {FLOAT32:g} and {FLOAT16:g}. `same top-1` is the percentage of images for which the",
         "float16 file predicts the same class. `make test-all` measures every row again, `make test` those of",
         f"{', '.join(QUICK)}. They fail if a bound doesn't hold, if a difference here is more than {FACTOR} times",
-        f"the new one or less than a tenth of it, if a percentage is more than {POINTS:g} points off, or if a size is",
+        f"the new one or less than a tenth of it, if a percentage is more than {POINTS:g} point off, or if a size is",
         f"off by more than {SIZE:.0%}.",
         "",
         "A float16 file of a net for phones has 0.54 of the float32 file's size. In small nets, operators and names",
