@@ -4,7 +4,7 @@
     reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
-    ends.py     what a model takes and gives: preprocessing and final activation
+    ends.py     what a model takes and gives: preprocessing, final activation and task
     weights.py  weights of copies
 
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
@@ -23,6 +23,8 @@ from keraslight.graph.ends import (
     is_quantization_aware as is_quantization_aware,
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
+    remember_task as remember_task,
+    remembered_task as remembered_task,
 )
 from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
