@@ -12,7 +12,7 @@ for each pixel.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -268,10 +268,3 @@ def probabilities(head: Head, outputs: npt.NDArray[Any]) -> npt.NDArray[np.float
     elif head.activation == "sigmoid":
         values = (0.5 * (1 + np.tanh(0.5 * values))).astype(np.float32)
     return values
-
-
-def task_of(details: Mapping[str, Any]) -> str | None:
-    """The task in the content of a run's model.json; None in those of before there were tasks."""
-    task: str | None = details.get("task")
-    check_task(task)
-    return task

@@ -151,7 +151,7 @@ def _activation_of(tensor: Any, around: tuple[list[Any], ...], units: int | None
     if _is(operation, *_MIX) or any(hasattr(operation, kernel) for kernel in _KERNELS):
         return None
     names = {_activation_of(part, around, units) for part in read}
-    behind = next(iter(names)) if len(names) == 1 else " and ".join(sorted(str(name) for name in names)) or None
+    behind = next(iter(names)) if len(names) == 1 else " and ".join(sorted(name or "no activation" for name in names)) or None
     kind = type(operation).__name__
     if _is(operation, *_MOVE):
         grouped = behind in ("softmax", "log_softmax") and _is(operation, "Concatenate", "Stack") and len(read) > 1
