@@ -13,9 +13,10 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.graph import Graph, run
+from keraslight.graph import Graph, remembered_task, run
 
-INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
+INPUT_NAME, OUTPUT_NAME, VALUES_NAME = "images", "probabilities", "outputs"
+"""Of the images, of scores of classes, and of the numbers of a regression, as TensorFlow Serving's Regress calls them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Network:
             model.name,
             lambda images: model(images, training=False),
             [tuple(tensor.shape) for tensor in model.inputs],
-            _names(structure if isinstance(structure, dict) else model.outputs),
+            _names(structure if isinstance(structure, dict) else model.outputs, remembered_task(model)),
             model.weights,
             model.trainable_weights,
         )
@@ -56,7 +57,7 @@ class Network:
             graph.name,
             function,
             [call.outputs[0].shape for call in graph.input_calls],
-            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs)),
+            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs), graph.task),
             [weight for layer in layers for weight in layer.weights],
             [weight for layer in layers for weight in layer.trainable_weights],
         )
@@ -67,8 +68,9 @@ class Network:
         return self.inputs[0][1:]
 
 
-def _names(outputs: Any) -> list[str]:
-    return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT_NAME] * len(outputs)
+def _names(outputs: Any, task: str | None) -> list[str]:
+    name = VALUES_NAME if task == "regression" else OUTPUT_NAME
+    return sorted(outputs) if isinstance(outputs, dict) else [name] * len(outputs)
 
 
 def check_convertible(network: Network, *, several: bool = False) -> None:

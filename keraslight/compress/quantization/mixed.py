@@ -140,7 +140,7 @@ def quantization_sensitivity(
     judge = Judge(model, Images(data), task)
     images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, 1, how)
+    parts = _int8_layers(model, images, 1, how, task)
     return _scan(parts, judge, parts.matching(layers, "layers"), verbose)
 
 
@@ -195,7 +195,7 @@ def calibrate_mixed(
     images = Images(data, None if validation_data is None else RANGE_IMAGES)
     judge = Judge(model, images if validation_data is None else Images(validation_data), task)
     how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, batch_size, how)
+    parts = _int8_layers(model, images, batch_size, how, task)
     floats: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = parts.write(Path(folder) / "mixed.tflite", floats, input_dtype=input_dtype)
@@ -220,8 +220,12 @@ def calibrate_mixed(
     return MixedPrecision(path, judge.baseline, tuple(steps), tuple(floats))
 
 
-def _int8_layers(model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
-    return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
+def _int8_layers(
+    model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any], task: str | None
+) -> Int8Layers:
+    graph = prepare(model, data.images, **how)
+    graph.task = task or graph.task  # names the output
+    return Int8Layers(graph, range_images(model, data.images, how["seed"]), batch_size)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:
