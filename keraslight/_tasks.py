@@ -91,8 +91,8 @@ def read_head(model: Any, task: str | None = None, *, name: str = "model") -> He
     }
     if not fits[task]:
         raise InvalidArgumentError(
-            "`task` must fit the model: 'softmax' needs several outputs and no sigmoid; 'multi-label' needs sigmoids or "
-            "no activation, and 'binary' the same with one output; 'regression' takes any. "
+            "`task` must fit the model: 'softmax' needs several outputs and no sigmoid; 'multi-label' needs sigmoids "
+            "or no activation, and 'binary' the same with one output; 'regression' takes any. "
             f"Received: task={task!r} for {found}."
         )
     if task == "softmax":
@@ -155,7 +155,10 @@ def check_labels(head: Head, output_shape: Sequence[int | None], labels: Any, na
     if head.task == "softmax":
         rows = head.units != 1 and _fit(shape, outputs)
         integers = _fit(shape, outputs[:-1]) or _fit(shape, (*outputs[:-1], 1))
-        fits, wanted = rows or integers, f"integers from 0 to {head.units - 1}, or rows of {head.units} that add up to 1"
+        fits, wanted = (
+            rows or integers,
+            f"integers from 0 to {head.units - 1}, or rows of {head.units} that add up to 1",
+        )
     else:
         rows, fits = False, whole
         wanted = {

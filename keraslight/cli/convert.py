@@ -12,7 +12,7 @@ from rich.table import Table
 from typer import Option
 
 from keraslight.cli import _common
-from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console
+from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, Task, console
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def litert(
     weights: SourceWeights = None,
     size: SourceSize = None,
     labels: Labels = None,
+    task: Task = None,
     report: Annotated[
         bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
     ] = False,
@@ -112,6 +113,7 @@ def litert(
             "Received: no --data."
         )
     net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    what = None if task is None else task.value
     images = None if data is None else _common.load_images(data, spec)
     representative: Any = None
     if samples:
@@ -128,7 +130,7 @@ def litert(
                 compared = compared.map(lambda pixels, _: pixels)  # accuracy requires the model's classes
         elif not samples:
             compared, which = _noise(net), ", on random pixels"
-        parity = litert_parity(net, file, compared)
+        parity = litert_parity(net, file, compared, task=what)
         parity.require(max_drop=max_drop)
         console.print(f"Against the model, {parity}{which}.")
 
@@ -140,6 +142,7 @@ def litert(
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
         labels=names,
+        task=what,
         xnnpack=xnnpack,
         verify=verify,
     )

@@ -16,7 +16,7 @@ from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.graph import Graph, remembered_task, run
 
 INPUT_NAME, OUTPUT_NAME, VALUES_NAME = "images", "probabilities", "outputs"
-"""Of the images, of scores of classes, and of the numbers of a regression, as TensorFlow Serving's Regress calls them."""
+"""Of images, of scores of classes, and of the numbers of a regression (as TensorFlow Serving's Regress calls them)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -69,7 +69,7 @@ Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
 def predictor(model: Any, spec: Preprocessing | None, head: Head, *, pair: bool = False) -> Predict:
-    """What the servable of a model has to return, with the normalization of `spec` in front, of raw pixels (B, H, W, C).
+    """What the servable of a model has to return for raw pixels (B, H, W, C), with the normalization of `spec` in front.
 
     The model is called as it is: `predict` would compile it. `pair`: see `inference_graph`.
     """
@@ -197,7 +197,9 @@ def quantized_named(model: Any, head: Head, *, pair: bool = False) -> Any:
     if not head.ranks:
         return type(model)(model.inputs, {VALUES_NAME: outputs}, name=model.name)
     if head.activation is not None:
-        tf_keras = sys.modules[type(model).__module__.partition(".")[0]]  # loaded with the model; Keras 3 can't extend it
+        tf_keras = sys.modules[
+            type(model).__module__.partition(".")[0]
+        ]  # loaded with the model; Keras 3 can't extend it
         activated = tf_keras.layers.Activation(head.activation, name=OUTPUT_NAME)(outputs)
         named = {OUTPUT_NAME: activated, "logits": outputs}
     else:

@@ -40,9 +40,7 @@ def write_warmup(
             writer.write(log.SerializeToString())
 
 
-def _logs(
-    pb: Any, name: str, shape: tuple[int, int, int], head: Head, size: int, embed: bool
-) -> Iterator[Any]:
+def _logs(pb: Any, name: str, shape: tuple[int, int, int], head: Head, size: int, embed: bool) -> Iterator[Any]:
     def predict(signature: str, alias: str, tensor: Any) -> Any:
         log = pb.PredictionLog()
         request = log.predict_log.request

@@ -120,7 +120,8 @@ def save_servable(
         InvalidArgumentError: Labels, task, preprocessing, samples, version or dtype don't fit the model, the task must
             be said, or the model has other outputs or no graph (it is subclassed).
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
-            1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the repository can't be read. Existing files are kept.
+            1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the
+            repository can't be read. Existing files are kept.
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
         MissingDependencyError: The extra `export` is not installed.
     """
@@ -145,14 +146,10 @@ def save_servable(
         write_saved_model(served, directory, labels, spec, head, embed=embed, max_pixels=max_pixels)
         file = directory / "model.tflite"
         if isinstance(lite, Graph):
-            convert_graph(
-                lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task
-            )
+            convert_graph(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
         else:
             lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
-            to_litert(
-                lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task
-            )
+            to_litert(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
         predict = predictor(model, before, head, pair=pair)
         parity = verify(predict, directory, images, spec, head, dtype=dtype, quantization=quantization)
         extra = (directory / INFO).parent

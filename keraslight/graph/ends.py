@@ -29,7 +29,17 @@ _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 _LINEAR = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "Sum", "Rescaling", "LayerScale", "ScaledAdd"),
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "Normalization"),
-    *("UnitNormalization", "LayerNorm", "Norm", "ChannelSlice", "Channels", "ChannelScale", "Cropping2D", "ZeroPadding2D", "UpSampling2D"),
+    *(
+        "UnitNormalization",
+        "LayerNorm",
+        "Norm",
+        "ChannelSlice",
+        "Channels",
+        "ChannelScale",
+        "Cropping2D",
+        "ZeroPadding2D",
+        "UpSampling2D",
+    ),
 )
 _WRAPPERS = ("QuantizeWrapper", "SpectralNormalization", "TimeDistributed")
 _STOCK = ("keras", "tf_keras", "keraslight", "tensorflow_model_optimization")
@@ -79,8 +89,9 @@ def final_activation(model: Any) -> str | None:
     all units of the output, and `"sigmoid"` of scores from 0 to 1 that are independent of each other. Any other text
     says what the model ends in. Layers and functions of a user are known by what they compute.
     """
-    if (found := getattr(model, "keraslight_activation", False)) is not False:  # a quantization-aware twin
-        return found
+    if hasattr(model, "keraslight_activation"):  # a quantization-aware twin
+        known: str | None = model.keraslight_activation
+        return known
     return _activation_of(model.outputs[0], (), model.outputs[0].shape[-1])
 
 
@@ -125,7 +136,9 @@ def lone_activation(operation: Any) -> str | None:
         return _name(operation.activation)
     if not _is_stock(operation):
         return None
-    return next((_snake(name) for name in ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid") if _is(operation, name)), None)
+    return next(
+        (_snake(name) for name in ("Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid") if _is(operation, name)), None
+    )
 
 
 def _activation_of(tensor: Any, around: tuple[list[Any], ...], units: int | None) -> str | None:
@@ -151,7 +164,11 @@ def _activation_of(tensor: Any, around: tuple[list[Any], ...], units: int | None
     if _is(operation, *_MIX) or any(hasattr(operation, kernel) for kernel in _KERNELS):
         return None
     names = {_activation_of(part, around, units) for part in read}
-    behind = next(iter(names)) if len(names) == 1 else " and ".join(sorted(name or "no activation" for name in names)) or None
+    behind = (
+        next(iter(names))
+        if len(names) == 1
+        else " and ".join(sorted(name or "no activation" for name in names)) or None
+    )
     kind = type(operation).__name__
     if _is(operation, *_MOVE):
         grouped = behind in ("softmax", "log_softmax") and _is(operation, "Concatenate", "Stack") and len(read) > 1
@@ -223,7 +240,9 @@ def _inner(operation: Any) -> Any:
 def _is_stock(operation: Any) -> bool:
     """Whether what an operation computes is code of Keras or of this package; not a `Lambda`, or a user's `call`."""
     kind = next((base for base in type(operation).__mro__ if "call" in vars(base)), type(operation))
-    return kind.__module__.partition(".")[0] in _STOCK and not _is(operation, "Lambda", "TFSMLayer", "TorchModuleWrapper")
+    return kind.__module__.partition(".")[0] in _STOCK and not _is(
+        operation, "Lambda", "TFSMLayer", "TorchModuleWrapper"
+    )
 
 
 def _is(operation: Any, *names: str) -> bool:

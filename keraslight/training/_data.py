@@ -157,7 +157,7 @@ class ImageData:
         return _parallel(tf.data.Dataset.from_tensor_slices(self.validation_indices).batch(batch_size), self._reader())
 
     def validation_arrays(self) -> tuple[NDArray[np.uint8], NDArray[Any]]:
-        """The held-out images as arrays: uint8 (N, H, W, C) raw pixels and int32 (N,) or float32 (N, K) targets, as in `validation`."""
+        """The held-out images as in `validation`: uint8 (N, H, W, C) raw pixels, and the targets as in `targets`."""
         targets = self.targets[self.validation_indices]
         if self.pixels is not None:
             return self.pixels[self.validation_indices], targets

@@ -38,8 +38,8 @@ class TrainingResult:
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
         history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds. The
-            accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression` the
-            coefficient of determination, 1 at best.
+            accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
+            the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
         best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
             images, so accuracy on new ones may be slightly lower.
@@ -83,8 +83,8 @@ def train(
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
         distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
             structure of the model doesn't change.
-        task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores), `"binary"` (one
-            score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
+        task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores), `"binary"`
+            (one score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
             several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
             written to model.json.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
@@ -92,8 +92,8 @@ def train(
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
-        InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run to resume began with another
-            recipe, other data, another model or another teacher.
+        InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
+            to resume began with another recipe, other data, another model or another teacher.
         TrainingError: The loss is no longer finite.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
@@ -121,7 +121,7 @@ def train(
     folder = RunFolder(run_dir)
     if not resume:
         folder.clear()
-    identity = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    identity: dict[str, Any] = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
     if head.task != "softmax":

@@ -33,9 +33,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
         path: The `run_dir` passed to `train`.
 
     Returns:
-        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the content
-        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`),
-        "seed", "distillation" (None without a teacher), "metrics" and "versions".
+        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the
+            content
+        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for
+        `Recipe.from_dict`), "seed", "distillation" (None without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` isn't a run folder.

@@ -125,8 +125,8 @@ def cluster(
         validation_data: As `data`, or None.
         learning_rate: Initial (highest) learning rate; low, because the fused model has no batch norms.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of each
-            score by itself, or for `regression` the mean squared error.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
         task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
             `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
             several logits) or what the model remembers. The result remembers it.

@@ -165,8 +165,8 @@ def prune(
             3.3, but at most 1.3 in twice as many steps with half the batch size.
         schedule, layers, policy, m_by_n: As in `Pruning`.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of each
-            score by itself, or for `regression` the mean squared error.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
         task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
             `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
             several logits) or what the model remembers. The result remembers it.
@@ -181,8 +181,8 @@ def prune(
 
     Raises:
         InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
-            another image shape, both `distillation` and `loss` are given, the task must be said, or the labels don't fit
-            it.
+            another image shape, both `distillation` and `loss` are given, the task must be said, or the labels don't
+            fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """

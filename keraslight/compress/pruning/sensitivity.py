@@ -95,8 +95,8 @@ def sensitivity(
 
     Args:
         model: A trained functional or sequential model with one output. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, with labels as in `prune`. All of it is
-            kept in memory and run through the model once per layer and sparsity: a thousand images are enough.
+        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, with labels as in `prune`. All of it
+            is kept in memory and run through the model once per layer and sparsity: a thousand images are enough.
         sparsities: Shares of zeros to try, each in (0, 1), in ascending order.
         layers, policy: Layers to prune, as in `Pruning`.
         batch_size: Images per batch if `data` is arrays.
@@ -107,8 +107,8 @@ def sensitivity(
         The report.
 
     Raises:
-        InvalidArgumentError: An argument is out of range, `data` can't be used, a pattern matches nothing, the task must
-            be said, or the labels don't fit it.
+        InvalidArgumentError: An argument is out of range, `data` can't be used, a pattern matches nothing, the task
+            must be said, or the labels don't fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     sparsities = tuple(sparsities)

@@ -78,9 +78,9 @@ def quantize_aware(
     normalization is part of the int8 graph. Layers without an int8 form in TFLite are no error: they stay float between
     quantized tensors, and `quantization_report` lists them with the reason.
 
-    The model is compiled (Adam, the loss of its task with integer labels for `softmax`, accuracy) and trains with its own
-    `fit`, whose optimizers and callbacks must come from tf_keras. If its task has to be said and isn't, it is made all
-    the same, but must be compiled again to be trained. `to_litert(..., quantization="int8")` converts it.
+    The model is compiled (Adam, the loss of its task with integer labels for `softmax`, accuracy) and trains with its
+    own `fit`, whose optimizers and callbacks must come from tf_keras. If its task has to be said and isn't, it is made
+    all the same, but must be compiled again to be trained. `to_litert(..., quantization="int8")` converts it.
 
     Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3.
 

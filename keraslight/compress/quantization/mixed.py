@@ -118,8 +118,8 @@ def quantization_sensitivity(
 
     Args:
         model: A trained functional or sequential Keras 3 model with one input and one output. It is not changed.
-        data: Images, or images and labels as in `prune`, as arrays or as a tf.data.Dataset of batches. All of it is kept in
-            memory: a few hundred images are enough.
+        data: Images, or images and labels as in `prune`, as arrays or as a tf.data.Dataset of batches. All of it is
+            kept in memory: a few hundred images are enough.
         calibration_data: Images that set the ranges, in the same forms; None uses `data`.
         layers: Name patterns (`fnmatch`) of the layers to try. Layers that `fuse` folds into another one follow that
             layer.

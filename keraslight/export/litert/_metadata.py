@@ -130,9 +130,7 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     )
 
 
-def _metadata(
-    name: str, description: str, channels: int, others: Sequence[str], task: str, logits: bool
-) -> bytes:
+def _metadata(name: str, description: str, channels: int, others: Sequence[str], task: str, logits: bool) -> bytes:
     properties = {0: _IMAGE_PROPERTIES, 1: {0: _COLOR_SPACES.get(channels, 0)}}
     pixels = {0: [0.0] * channels, 1: [1.0] * channels}
     image = {

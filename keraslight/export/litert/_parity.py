@@ -30,8 +30,8 @@ class LiteRTParity:
         agreement: Share of images whose top-1 class is the same, 0 to 1. For `multi-label` and `binary` the share of
             scores that are on the same side of one half, and for `regression` the coefficient of determination of the
             file's outputs against the model's: 1 if they are the same, 0 if the model's mean would be as close.
-        model_accuracy, file_accuracy: Accuracy, 0 to 1; None without labels. For `multi-label` and `binary` the share of
-            right scores, and for `regression` the coefficient of determination against the labels.
+        model_accuracy, file_accuracy: Accuracy, 0 to 1; None without labels. For `multi-label` and `binary` the share
+            of right scores, and for `regression` the coefficient of determination against the labels.
         task: What the outputs are.
     """
 
@@ -92,9 +92,9 @@ def litert_parity(
         path: The file, with one input and one output of any dtype; integers are scaled as the file says.
         data: Images as the model takes them, or images and labels as in `keraslight.compress.prune`, as arrays or as a
             data set of batches. At least one image.
-        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the final
-            activation says or what the model remembers. Where neither does, and there are no labels, several outputs
-            are compared as scores of classes, and a single one as a number.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
+            final activation says or what the model remembers. Where neither does, and there are no labels, several
+            outputs are compared as scores of classes, and a single one as a number.
         num_threads: Threads of the interpreter, at least 1.
 
     Returns:
@@ -124,8 +124,8 @@ def litert_parity(
     if targets is None:
         return LiteRTParity(len(wanted), largest, agreement, task=head.task)
     _tasks.check_labels(head, wanted.shape, targets)
-    right = (_tasks.score(head, outputs, targets) for outputs in (wanted, found))
-    return LiteRTParity(len(wanted), largest, agreement, *right, task=head.task)
+    right, file_right = (_tasks.score(head, outputs, targets) for outputs in (wanted, found))
+    return LiteRTParity(len(wanted), largest, agreement, right, file_right, head.task)
 
 
 def _compared(

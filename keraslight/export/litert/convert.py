@@ -94,8 +94,8 @@ def to_litert(
         labels: One name per class, in the order of the outputs. They are written to the file with a description of its
             images and outputs (TFLite Metadata); None writes no metadata. Of the two names of a `binary` model, the
             second is written: the score is of that class.
-        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the final
-            activation says or what the model remembers; only `labels` need it.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
+            final activation says or what the model remembers; only `labels` need it.
         preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
