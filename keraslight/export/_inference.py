@@ -69,7 +69,7 @@ Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
 def predictor(model: Any, spec: Preprocessing | None, head: Head, *, pair: bool = False) -> Predict:
-    """What the servable of a model has to return for raw pixels (B, H, W, C), with the normalization of `spec` in front.
+    """What the servable of a model must return for raw pixels (B, H, W, C), with the normalization of `spec` in front.
 
     The model is called as it is: `predict` would compile it. `pair`: see `inference_graph`.
     """
