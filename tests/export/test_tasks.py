@@ -64,7 +64,12 @@ HEADS = {  # head, task, labels, method, what is served of the model's outputs
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=HEADS)
+SLOW = ("a logit", "a hard sigmoid of two classes", "a sigmoid", "a number")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(head, marks=pytest.mark.slow) if head in SLOW else head for head in HEADS]
+)
 def exported(request, tmp_path_factory):
     head, task, labels, method, served = HEADS[request.param]
     # Heads are made once: their layers would be shared.
@@ -101,7 +106,7 @@ def test_a_servable_gives_the_models_numbers(exported):
 
 
 def test_a_label_file_and_metadata(exported, tmp_path):
-    model, task, labels, _, served, version = exported
+    model, task, labels, _, _, version = exported
     if not labels:
         assert read_metadata(version / "model.tflite") is None
         return
@@ -117,10 +122,8 @@ def test_a_label_file_and_metadata(exported, tmp_path):
     parity.require(max_drop=1e-6)
 
 
-def test_every_signature_of_a_server(exported, tmp_path):
-    model, task, labels, method, served, version = exported
-    if task == "binary" and len(labels) == 1:
-        pytest.skip("as a sigmoid")
+def test_every_signature_of_a_server(exported):
+    model, task, labels, _, served, version = exported
     wanted = served(np.asarray(model(PIXELS[:3]), np.float64))
     atol = 1e-4 * max(1, np.abs(wanted).max())
     with serve_in_process(version) as client:
