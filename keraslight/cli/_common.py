@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import os
 import sys
@@ -66,6 +67,14 @@ Data = Annotated[
 Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
 Run = Annotated[Path, Argument(help="Run folder written by `keraslight train`.", metavar="RUN")]
 NewRun = Annotated[Path, Option(help="Run folder to write, as input for `export`, `litert` and `quantize`.")]
+TaskName = enum.StrEnum("TaskName", ["softmax", "multi-label", "binary", "regression"])  # `_tasks.TASKS` needs Keras
+Task = Annotated[
+    TaskName | None,
+    Option(
+        help="What the outputs are: one of several classes, independent scores, one score, or numbers.",
+        show_default="what the run or the final activation says",
+    ),
+]
 Teacher = Annotated[
     str | None,
     Option(help="Trained model to distill: a run folder, a .keras file, or a model name.", callback=_known),

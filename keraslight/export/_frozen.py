@@ -14,10 +14,20 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.graph import Graph, UnreadableModelError, any_names, check_ends, flat_layers, graph_name, run
+from keraslight.graph import (
+    Graph,
+    UnreadableModelError,
+    any_names,
+    check_ends,
+    flat_layers,
+    graph_name,
+    remembered_task,
+    run,
+)
 from keraslight.rewrite import HALVES, in_float32
 
-INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
+INPUT_NAME, OUTPUT_NAME, VALUES_NAME = "images", "probabilities", "outputs"
+"""Of images, of scores of classes, and of the numbers of a regression (as TensorFlow Serving's Regress calls them)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Network:
             model.name,
             lambda images: model(images, training=False),
             [tuple(tensor.shape) for tensor in model.inputs],
-            _names(structure if isinstance(structure, dict) else model.outputs),
+            _names(structure if isinstance(structure, dict) else model.outputs, remembered_task(model)),
             model.weights,
             model.trainable_weights,
         )
@@ -58,7 +68,7 @@ class Network:
             graph.name,
             function,
             [call.outputs[0].shape for call in graph.input_calls],
-            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs)),
+            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs), graph.task),
             [weight for layer in layers for weight in layer.weights],
             [weight for layer in layers for weight in layer.trainable_weights],
         )
@@ -87,8 +97,9 @@ def convertible(model: Any) -> Any:
         return model
 
 
-def _names(outputs: Any) -> list[str]:
-    return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT_NAME] * len(outputs)
+def _names(outputs: Any, task: str | None) -> list[str]:
+    name = VALUES_NAME if task == "regression" else OUTPUT_NAME
+    return sorted(outputs) if isinstance(outputs, dict) else [name] * len(outputs)
 
 
 def check_convertible(network: Network, *, several: bool = False) -> None:

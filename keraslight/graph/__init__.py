@@ -5,7 +5,7 @@
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     names.py    names of layers in TensorFlow's graphs
-    ends.py     what a model takes and gives: preprocessing and final activation
+    ends.py     what a model takes and gives: preprocessing, final activation and task
     weights.py  weights of copies
 
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
@@ -27,6 +27,8 @@ from keraslight.graph.ends import (
     is_quantization_aware as is_quantization_aware,
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
+    remember_task as remember_task,
+    remembered_task as remembered_task,
 )
 from keraslight.graph.names import (
     any_names as any_names,

@@ -185,6 +185,7 @@ class Graph:
         inputs, outputs: Structures with `Tensor` leaves, as the model's own inputs and outputs.
         input_calls: The calls that make the inputs, flattened: their layers are `InputLayer`s.
         calls: All other calls, with nested models opened up.
+        task: What the model remembers of its outputs; see `keraslight._tasks`.
     """
 
     name: str
@@ -192,6 +193,7 @@ class Graph:
     outputs: Any
     input_calls: list[Call]
     calls: list[Call]
+    task: str | None = None
 
     @property
     def input_layers(self) -> list[keras.layers.InputLayer]:

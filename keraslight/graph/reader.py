@@ -13,6 +13,7 @@ import keras
 
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.ends import remembered_task
 
 
 class UnreadableModelError(CompressionError, InvalidArgumentError):
@@ -80,7 +81,7 @@ class _Reader:
             keras.tree.map_structure(lambda tensor: known[id(tensor)], structure)
             for structure in (functional._inputs_struct, functional._outputs_struct)
         )
-        return Graph(model.name, inputs, outputs, input_calls, self.calls)
+        return Graph(model.name, inputs, outputs, input_calls, self.calls, remembered_task(model))
 
     def open(self, functional: Any, known: dict[int, Tensor], path: str) -> None:
         """Appends the calls of a model. `known`: id of Keras' tensor -> ours, with the inputs in it; it is filled."""

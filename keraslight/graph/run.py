@@ -8,6 +8,7 @@ import keras
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.ends import remember_task, remembered_task
 from keraslight.graph.reader import read
 from keraslight.graph.weights import copying, fill_weights
 
@@ -85,6 +86,7 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     for node, layer in made.items():
         if node.weights:
             fill_weights(layer, node.name, node.weights)
+    remember_task(model, graph.task)
     return model
 
 
@@ -108,6 +110,7 @@ def copy(model: keras.Model) -> keras.Model:
         clone = keras.models.clone_model(original, clone_function=_made_again)
     for layer, again in zip(original.layers, clone.layers, strict=True):
         fill_weights(again, layer.name, layer.get_weights())
+    remember_task(clone, remembered_task(model))
     return clone
 
 
