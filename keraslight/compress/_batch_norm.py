@@ -7,7 +7,7 @@ import keras
 
 from keraslight import _batches as _data
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import read
+from keraslight.graph import following_batch_norms, keeping_modes
 
 
 def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, batch_size: int = 64) -> None:
@@ -15,7 +15,8 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
 
     Moving averages with a momentum of 0.99 lag hundreds of steps behind weights that change, for instance in pruning:
     an EfficientNet fine-tuned for 220 steps classified 52% of the digits correctly before and 99% after. Frozen batch
-    norms (`trainable=False`) keep their statistics, and no other weight changes.
+    norms (`trainable=False`) and those in a part that the model calls with `training=False` keep their statistics, and
+    no other weight changes.
 
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576, section 3.
 
@@ -37,17 +38,17 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
             "`settle_batch_norms` needs Keras' TensorFlow backend, on which a call in training mode assigns the "
             f"statistics. Received: backend={keras.backend.backend()!r}."
         )
-    layers = read(model).layers().values()
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = following_batch_norms(model)
     if not norms:
         return
+    training = keeping_modes(model)
     momenta = [norm.momentum for norm in norms]
     seen = 0
     try:
         for images in itertools.islice(_data.image_batches(data, batch_size), batches):
             for norm in norms:
                 norm.momentum = seen / (seen + 1)  # all batches so far have the same weight
-            model(images, training=True)
+            training(images, training=True)
             seen += 1
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

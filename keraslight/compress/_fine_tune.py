@@ -10,7 +10,7 @@ import keras
 from keraslight import _batches as _data
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph.ends import final_activation
+from keraslight.graph import final_activation, keeping_modes
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -77,6 +77,8 @@ def fine_tune(
     trained = compile_(model, loss or cross_entropy(from_logits=final_activation(model) != "softmax"))
     if distillation is not None:
         trained = compile_(distillation.distiller(model), cross_entropy(from_logits=True))
+    elif (keeping := keeping_modes(model)) is not model:
+        trained = compile_(keeping, model.loss)
     trained.fit(
         train,
         epochs=epochs,

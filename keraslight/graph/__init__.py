@@ -3,6 +3,7 @@
     calls.py    a `Graph`: its calls, and which of them make and read each tensor
     reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
+    modes.py    training that leaves in inference mode what the model calls with `training=False`
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     ends.py     what a model takes and gives: preprocessing and final activation
     weights.py  weights of copies
@@ -24,6 +25,11 @@ from keraslight.graph.ends import (
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
 )
+from keraslight.graph.modes import (
+    ModeKeepingModel as ModeKeepingModel,
+    following_batch_norms as following_batch_norms,
+    keeping_modes as keeping_modes,
+)
 from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
@@ -31,6 +37,7 @@ from keraslight.graph.weights import (
     fill_weights as fill_weights,
     flat_layers as flat_layers,
     is_clustered as is_clustered,
+    is_frozen as is_frozen,
     learned_weights as learned_weights,
     set_weights as set_weights,
     stored_weights as stored_weights,

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph import own_preprocessing
+from keraslight.graph import keeping_modes, own_preprocessing
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -96,7 +96,7 @@ def train(
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
     if distillation is None:
-        trained = keras.Model(model.inputs[0], model.outputs[0])
+        trained = keeping_modes(keras.Model(model.inputs[0], model.outputs[0]))
     else:
         trained, from_logits = distillation.distiller(model), True
     keras.utils.set_random_seed(recipe.seed)

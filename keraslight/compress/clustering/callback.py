@@ -34,7 +34,7 @@ class Clustering(keras.callbacks.Callback):
             equal shares of the weights) or `"linear"` (evenly from the smallest to the largest weight).
         layers: Name patterns (`fnmatch`) of the layers to cluster; None clusters every Conv2D, SeparableConv2D (its
             1x1 kernel) and Dense except the first convolution, because depthwise kernels lose the most and have the
-            fewest weights.
+            fewest weights. Frozen layers (`trainable=False`) are not clustered.
         preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
             least 3.
 
@@ -113,6 +113,9 @@ def cluster(
     The file has the same size, but compresses to a fraction of it (app downloads are compressed), and hardware with
     look-up tables for weights can use it. The model is fused first, because folding a batch norm into a kernel
     afterwards would give each output channel its own values.
+
+    Frozen layers (`trainable=False`) are neither clustered nor trained, and a layer that one of them was merged with
+    neither.
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.

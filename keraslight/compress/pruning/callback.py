@@ -25,6 +25,7 @@ class Pruning(keras.callbacks.Callback):
     sparse model; a later update of the masks may restore a weight. After `end_step` the masks stay fixed and the
     remaining weights (and batch norms) settle: leave at least a quarter of the training for that, and call
     `settle_batch_norms` afterwards if momenta are long. In a `keras.distillation.Distiller` it prunes the student.
+    Frozen layers (`trainable=False`) are not pruned.
 
     Source: Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878.
 
@@ -149,6 +150,9 @@ def prune(
     Trains with AdamW and a cosine-decayed learning rate. The masks grow over the first 60% of the steps, and at the end
     the batch norms get the statistics of the sparse model (`settle_batch_norms`), which the metrics of the epochs don't
     reflect yet. `seed` sets the global seeds of Python, NumPy and TensorFlow, so that a run can be repeated.
+
+    Frozen layers (`trainable=False`) are left as they are, and so are the statistics of batch norms that are frozen or
+    in a part that the model calls with `training=False`, which stays in inference mode.
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
