@@ -61,7 +61,11 @@ def fine_tune(
         data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose, distillation: As in
             `prune`. The global seeds are left to the caller: building a model may draw numbers, too.
     """
-    train = _data.batches(data, batch_size, seed)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
+        validation = _data.counted(validation, "validation_data")
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
 
     def compile_(trained: keras.Model, loss: Any) -> keras.Model:
@@ -82,7 +86,7 @@ def fine_tune(
     trained.fit(
         train,
         epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        validation_data=validation,
         callbacks=list(callbacks),
         shuffle=False,  # a data set shuffles itself; Keras warns otherwise
         verbose=verbose,

@@ -29,6 +29,7 @@ from keraslight.graph.modes import (
     ModeKeepingModel as ModeKeepingModel,
     following_batch_norms as following_batch_norms,
     keeping_modes as keeping_modes,
+    settle as settle,
 )
 from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run

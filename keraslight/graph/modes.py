@@ -6,6 +6,7 @@ with when the model was built: in its `fit`, those batch norms normalize by the 
 of the same layers that goes through the graph call by call doesn't.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -46,6 +47,23 @@ def keeping_modes(model: keras.Model) -> keras.Model:
     if not any(call.in_inference for call in read(model, opaque=True).calls):
         return model
     return ModeKeepingModel(*ends_of(model), name=model.name)
+
+
+def settle(model: keras.Model, batches: Iterable[Any]) -> None:
+    """Replaces the moving averages of batch norms that follow the batch by the mean of these batches' statistics."""
+    norms = following_batch_norms(model)
+    if not norms:
+        return
+    training = keeping_modes(model)
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for seen, images in enumerate(batches):
+            for norm in norms:
+                norm.momentum = seen / (seen + 1)  # all batches so far have the same weight
+            training(images, training=True)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def following_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

@@ -18,7 +18,7 @@ class Recipe:
         epochs: Passes over the training images, at least 1.
         batch_size: Images per step, at least 1.
         learning_rate: Peak learning rate, above 0.
-        warmup_epochs: Epochs until the peak, in 0..epochs - 1.
+        warmup_epochs: Epochs until the peak, in 0..epochs - 1; None for 3, or all but the last one of fewer.
         weight_decay: Decoupled weight decay, relative to the learning rate, at least 0. Not applied to vectors: biases,
             normalization and layer scales.
         label_smoothing: Share of the target to distribute over all classes, in [0, 1).
@@ -34,7 +34,7 @@ class Recipe:
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 1e-3
-    warmup_epochs: int = 3
+    warmup_epochs: int | None = None
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     augmentation: Augmentation | None = None
@@ -52,11 +52,16 @@ class Recipe:
         ):
             if not valid:
                 raise InvalidArgumentError(f"`{field}` must be {rule}. Received: {field}={getattr(self, field)}.")
-        if not 0 <= self.warmup_epochs < self.epochs:
+        if not 0 <= self.warmup < self.epochs:
             raise InvalidArgumentError(
-                "`warmup_epochs` must be at least 0 and less than `epochs`. "
+                "`warmup_epochs` must be at least 0 and less than `epochs`: the learning rate falls after it. "
                 f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}."
             )
+
+    @property
+    def warmup(self) -> int:
+        """Epochs until the peak."""
+        return min(3, self.epochs - 1) if self.warmup_epochs is None else self.warmup_epochs
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed."""

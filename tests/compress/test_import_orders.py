@@ -12,7 +12,7 @@ model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.
 from keraslight import compress, errors
 {before}
 import tensorflow_model_optimization as tfmot
-data, half = (np.ones((4, 4, 4, 1), "float32"), np.arange(4) % 2), tfmot.sparsity.keras.ConstantSparsity(0.5, 0)
+data, half = (np.ones((4, 4, 4, 1), "float32"), np.arange(4) % 2), tfmot.sparsity.keras.ConstantSparsity(0.5, 1)
 pruned = compress.prune(model, data, schedule=half, epochs=1, verbose=0)
 assert compress.sparsity(pruned, "logits").total >= 0.5
 print(type(compress.quantize_aware(pruned)).__module__.split(".")[0], keras.__version__[0])
@@ -38,18 +38,19 @@ def run(first, before="", after="", **environment):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "before", "environment"),
     [
+        ("", "", {}),
         ("import tensorflow_model_optimization", "", {}),
         ("import tf_keras, tensorflow as tf; tf.keras.layers.Dense", "", {}),
-        pytest.param("", "", {}, marks=pytest.mark.slow),
-        pytest.param("", "compress.quantize_aware(model)", {}, marks=pytest.mark.slow),
-        pytest.param("import tf_keras", "", {}, marks=pytest.mark.slow),
-        pytest.param("import tensorflow", "import tf_keras", {}, marks=pytest.mark.slow),
-        pytest.param("import tensorflow_model_optimization", "", {"TF_USE_LEGACY_KERAS": "0"}, marks=pytest.mark.slow),
-        pytest.param("", "", {"TF_USE_LEGACY_KERAS": "True"}, marks=pytest.mark.slow),
-        pytest.param("import tf_keras", "import keraslight.zoo", {"TF_USE_LEGACY_KERAS": "1"}, marks=pytest.mark.slow),
+        ("", "compress.quantize_aware(model)", {}),
+        ("import tf_keras", "", {}),
+        ("import tensorflow", "import tf_keras", {}),
+        ("import tensorflow_model_optimization", "", {"TF_USE_LEGACY_KERAS": "0"}),
+        ("", "", {"TF_USE_LEGACY_KERAS": "True"}),
+        ("import tf_keras", "import keraslight.zoo", {"TF_USE_LEGACY_KERAS": "1"}),
     ],
 )
 def test_every_import_order_works(first, before, environment):
@@ -57,7 +58,7 @@ def test_every_import_order_works(first, before, environment):
 
 
 def test_models_of_a_forced_keras_2_are_an_error_that_says_so():
-    done, *errors = run("", after=FOREIGN, TF_USE_LEGACY_KERAS="1")
+    done, *errors = run("import tensorflow_model_optimization", after=FOREIGN, TF_USE_LEGACY_KERAS="1")
     assert done == "tf_keras 3"  # models of Keras 3 are compressed all the same
     assert len(errors) == 3
     assert all("must be a model of Keras 3" in error and "of tf_keras (Keras 2)" in error for error in errors)

@@ -119,8 +119,7 @@ def cluster(
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled; None
-            clusters without training.
+        data: Images and integer labels, in any form that `prune` takes; None clusters without training.
         clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.

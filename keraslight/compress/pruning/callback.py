@@ -156,7 +156,9 @@ def prune(
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        data: Images and integer labels: a pair of arrays, which are shuffled, or a tf.data.Dataset, a
+            keras.utils.PyDataset, a PyTorch DataLoader, or another iterable or generator of such pairs, of one image or
+            of a batch. It must end, but its length need not be known. A generator is read once and kept in memory.
         sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.

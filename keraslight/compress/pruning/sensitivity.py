@@ -94,8 +94,8 @@ def sensitivity(
 
     Args:
         model: A trained functional or sequential image classifier with one output. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays. All of it is kept in memory
-            and run through the model once per layer and sparsity: a thousand images are enough.
+        data: Images and integer labels, in any form that `prune` takes. All of it is kept in memory and run through the
+            model once per layer and sparsity: a thousand images are enough.
         sparsities: Shares of zeros to try, each in (0, 1), in ascending order.
         layers, policy: Layers to prune, as in `Pruning`.
         batch_size: Images per batch if `data` is arrays.
@@ -113,6 +113,7 @@ def sensitivity(
     names = list(prunable_layers(model, layers, policy))
     copy = copy_model(model)
     kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}
+    _data.check_ends(data)
     batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(

@@ -93,9 +93,9 @@ def quantize_aware(
         batch_norm_steps: Training steps in which batch norms normalize by the batch and update their statistics.
             Afterwards, or from the start at 0, the moving statistics are frozen, as in the file; gamma and beta keep
             training.
-        calibration_data: Inputs (or batches of inputs and labels) that set the initial range of every activation; four
-            batches are used. Without them ranges start at -6..6 (0..6 after a ReLU), and training needs a few hundred
-            steps to adapt them.
+        calibration_data: Images that set the initial range of every activation, in any form that `prune` takes, with or
+            without labels; four batches of 32 are used. Without them ranges start at -6..6 (0..6 after a ReLU), and
+            training needs a few hundred steps to adapt them.
         learning_rate: Learning rate of the compiled optimizer: a float or a tf_keras schedule.
 
     Returns:
@@ -112,7 +112,7 @@ def quantize_aware(
     graph = joined_slices(read(model))
     names = list(graph.layers())
     skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
-    calibration = None if calibration_data is None else _calibration_batches(calibration_data)
+    calibration = None if calibration_data is None else _calibration_batches(calibration_data, model)
     from keraslight.compress._tfmot import quantize
 
     quantized = quantize.quantize(
@@ -152,7 +152,7 @@ def train_quantized(
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        data: Images and integer labels, in any form that `prune` takes.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None. It requires tracing a second graph.
         learning_rate: Initial (highest) learning rate.
@@ -177,7 +177,10 @@ def train_quantized(
                 "`callbacks` must be those of tf_keras, whose `fit` trains the model. "
                 f"Received: {type(callback).__name__} of Keras 3."
             )
-    train = _data.batches(data, batch_size, seed)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
     steps = epochs * _data.steps_in(train)
     from keraslight.compress._tfmot import quantize
 
@@ -194,7 +197,7 @@ def train_quantized(
     quantized.fit(
         train,
         epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        validation_data=validation,
         callbacks=callbacks,
         verbose=verbose,
     )
@@ -262,16 +265,10 @@ def _origin(quantized: Any) -> Origin:
     return origin
 
 
-def _calibration_batches(data: Any) -> list[Any]:
-    import tensorflow as tf
-
-    if isinstance(data, np.ndarray):
-        data = tf.data.Dataset.from_tensor_slices(data).batch(32)
-    elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
-        data = _data.batches(data, 32)
-    batches = [
-        batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)
-    ]
-    if not batches:
-        raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
+def _calibration_batches(data: Any, model: keras.Model) -> list[np.ndarray]:
+    rank = len(model.inputs[0].shape)
+    found = _data.image_batches(data, 32, rank=rank, name="calibration_data")
+    batches = list(itertools.islice(found, _CALIBRATION_BATCHES))
+    for batch in batches:
+        _data.check_images(batch, model, "calibration_data")
     return batches

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight._batches import check_images, labelled_batches
+from keraslight._batches import check_images, is_arrays, labelled_batches
 from keraslight.errors import InvalidArgumentError
 
 
@@ -47,8 +47,8 @@ class Images:
 
     def __init__(self, data: Any, enough: int | None = None) -> None:
         parts = []
-        arrays = isinstance(data, np.ndarray | tuple | list)
-        for part in labelled_batches(data):
+        arrays = is_arrays(data)
+        for part in labelled_batches(data, whole=enough is None):
             parts.append(part)
             if enough is not None and not arrays and sum(len(images) for images, _ in parts) >= enough:
                 break

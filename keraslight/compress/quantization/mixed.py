@@ -137,8 +137,8 @@ def quantization_sensitivity(
     """
     judge = Judge(model, Images(data))
     images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, 1, how)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, 1, how, seed)
     return _scan(parts, judge, parts.matching(layers, "layers"), verbose)
 
 
@@ -190,8 +190,8 @@ def calibrate_mixed(
         raise InvalidArgumentError(f"`max_drop` must be in [0, 1). Received: {max_drop}.")
     images = Images(data, None if validation_data is None else RANGE_IMAGES)
     judge = Judge(model, images if validation_data is None else Images(validation_data))
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, batch_size, how)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, batch_size, how, seed)
     floats: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = parts.write(Path(folder) / "mixed.tflite", floats, input_dtype=input_dtype)
@@ -216,8 +216,11 @@ def calibrate_mixed(
     return MixedPrecision(path, judge.baseline, tuple(steps), tuple(floats))
 
 
-def _int8_layers(model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
-    return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
+def _int8_layers(
+    model: keras.Model, data: Images, batch_size: int | None, how: dict[str, bool], seed: int
+) -> Int8Layers:
+    images = range_images(model, data.images, seed)
+    return Int8Layers(prepare(model, images, **how), images, batch_size)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:
