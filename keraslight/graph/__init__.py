@@ -24,6 +24,7 @@ from keraslight.graph.ends import (
     is_quantization_aware as is_quantization_aware,
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
+    without_auxiliary as without_auxiliary,
 )
 from keraslight.graph.modes import (
     ModeKeepingModel as ModeKeepingModel,

@@ -7,6 +7,7 @@ result = train(small, data, DIGITS_RECIPE, run_dir="runs/small", distillation=Di
 """
 
 from keraslight import _faces
+from keraslight.graph import without_auxiliary as without_auxiliary
 from keraslight.training._augmentation import Augmentation as Augmentation
 from keraslight.training._data import ImageData as ImageData
 from keraslight.training._distillation import Distillation as Distillation

@@ -22,6 +22,8 @@ class Recipe:
         weight_decay: Decoupled weight decay, relative to the learning rate, at least 0. Not applied to vectors: biases,
             normalization and layer scales.
         label_smoothing: Share of the target to distribute over all classes, in [0, 1).
+        auxiliary_weight: Weight of the loss of each auxiliary head, as those of `GoogLeNet(auxiliary=True)`, at least
+            0.
         augmentation: Random changes to the training images, or None.
         seed: Random seed for shuffling, augmentation and dropout.
         patience: Number of epochs without improvement after which training stops, at least 1; None for all epochs.
@@ -37,6 +39,7 @@ class Recipe:
     warmup_epochs: int | None = None
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    auxiliary_weight: float = 0.3
     augmentation: Augmentation | None = None
     seed: int = 0
     patience: int | None = None
@@ -47,6 +50,7 @@ class Recipe:
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("auxiliary_weight", self.auxiliary_weight >= 0, "at least 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1 or None"),
         ):
@@ -54,7 +58,7 @@ class Recipe:
                 raise InvalidArgumentError(f"`{field}` must be {rule}. Received: {field}={getattr(self, field)}.")
         if not 0 <= self.warmup < self.epochs:
             raise InvalidArgumentError(
-                "`warmup_epochs` must be at least 0 and less than `epochs`: the learning rate falls after it. "
+                "`warmup_epochs` must be at least 0 and less than `epochs`. "
                 f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}."
             )
 

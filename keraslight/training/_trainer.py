@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph import following_batch_norms, keeping_modes, own_preprocessing, settle
+from keraslight.graph import following_batch_norms, keeping_modes, own_preprocessing, settle, without_auxiliary
+from keraslight.training._auxiliary import AuxiliaryTraining
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -29,8 +30,8 @@ from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
 
-# Moving averages with a momentum of 0.99 lag hundreds of steps behind the weights: a MobileNetV4 that had learned 49% of
-# the digits in its first epochs was at 7% with them, and a worse epoch was kept as the best.
+# Moving averages with a momentum of 0.99 lag hundreds of steps behind the weights: a net that had learned half of its
+# classes was at 7% by them, and a worse epoch was kept as the best.
 _SETTLED = 0.01  # share of an average that is older than the epoch, below which it is as good as measured again
 _SETTLING_BATCHES = 16
 
@@ -66,6 +67,7 @@ def train(
     *,
     run_dir: str | os.PathLike[str],
     resume: bool = True,
+    save_every: int = 1,
     distillation: Distillation | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
@@ -75,17 +77,21 @@ def train(
     Where an epoch is too short for the moving averages of batch norms to follow the weights, they are measured again
     before each validation, on up to 16 batches of training images.
 
-    The state is saved in the run folder after each epoch. Called again with the same arguments, `train` resumes an
+    The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments, `train` resumes an
     interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
     reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
 
     Args:
         model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either probabilities
-            (a final softmax) or logits. Trained in place.
+            (a final softmax) or logits. Trained in place. One that returns a dict with these as `classifier` has
+            auxiliary heads, such as `GoogLeNet(auxiliary=True)`: their losses are added by the recipe's weight, except
+            with `distillation`. What is validated, saved and returned is the model without them.
         data: Images of the model's input size, with labels for all of its classes.
         recipe: Hyperparameters.
         run_dir: Run folder; created if missing.
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
+        save_every: Epochs from one saved state to the next, at least 1: the state is three times as large as the model.
+            A run resumes after the last saved one. The best model and the metrics are written after each epoch.
         distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
             structure of the model doesn't change.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
@@ -98,12 +104,22 @@ def train(
         TrainingError: The loss is no longer finite.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
+    if save_every < 1:
+        raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    if not isinstance(data, ImageData):
+        raise InvalidArgumentError(
+            "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "
+            f"read files with `load_directory`. Received: {type(data).__name__}."
+        )
+    whole, model = model, without_auxiliary(model)
     _check(model, data)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
     from_logits = gives_logits(model)
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
-    if distillation is None:
+    if distillation is None and whole is not model:
+        trained = AuxiliaryTraining.of(whole, recipe.auxiliary_weight)
+    elif distillation is None:
         trained = keeping_modes(keras.Model(model.inputs[0], model.outputs[0]))
     else:
         trained, from_logits = distillation.distiller(model), True
@@ -124,7 +140,7 @@ def train(
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
     history = folder.load_state(trained, identity)
-    keeper = _Keeper(model, data, recipe, folder, identity, history)
+    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every)
     if not keeper.finished:
         first = len(history)
         if first:
@@ -161,8 +177,10 @@ class _Keeper(keras.callbacks.Callback):
         folder: RunFolder,
         identity: dict[str, Any],
         history: list[Row],
+        save_every: int,
     ) -> None:
         super().__init__()
+        self._save_every = save_every
         self._plain, self._data, self._recipe = plain, data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started = 0.0
@@ -209,7 +227,8 @@ class _Keeper(keras.callbacks.Callback):
             self._folder.save_best(self._plain)
         self._folder.save_history(self._history)
         self._folder.save_info(self._info())
-        self._folder.save_state(self.model, self._history, self._identity)
+        if self.finished or (epoch + 1) % self._save_every == 0:
+            self._folder.save_state(self.model, self._history, self._identity)
         if self.finished:
             self.model.stop_training = True
 

@@ -10,6 +10,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress._rewrites import fuse
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import without_auxiliary
 
 INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
 
@@ -142,7 +143,7 @@ def cluster(
     clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)
     check_epochs(epochs)
     keras.utils.set_random_seed(seed)
-    fused = fuse(model)
+    fused = fuse(without_auxiliary(model))
     if data is None:
         clustering.apply(fused)
         return fused

@@ -11,7 +11,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model
+from keraslight.graph import copy as copy_model, without_auxiliary
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -155,7 +155,7 @@ def prune(
     in a part that the model calls with `training=False`, which stays in inference mode.
 
     Args:
-        model: A trained functional or sequential image classifier. It is not changed.
+        model: A trained functional or sequential image classifier. It is not changed. Auxiliary heads are left out.
         data: Images and integer labels: a pair of arrays, which are shuffled, or a tf.data.Dataset, a
             keras.utils.PyDataset, a PyTorch DataLoader, or another iterable or generator of such pairs, of one image or
             of a batch. It must end, but its length need not be known. A generator is read once and kept in memory.
@@ -186,6 +186,7 @@ def prune(
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
+    model = without_auxiliary(model)
     if distillation is not None and loss is not None:
         raise InvalidArgumentError(
             f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."

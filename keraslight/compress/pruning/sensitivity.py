@@ -12,7 +12,7 @@ import numpy as np
 from keraslight import _batches as _data, _pictures
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import copy as copy_model, read, without_auxiliary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +110,7 @@ def sensitivity(
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
+    model = without_auxiliary(model)
     names = list(prunable_layers(model, layers, policy))
     copy = copy_model(model)
     kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}

@@ -14,7 +14,7 @@ from keraslight import _batches as _data
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import copy as copy_model, read, without_auxiliary
 from keraslight.graph.ends import final_activation, own_preprocessing
 from keraslight.rewrite import joined_slices
 
@@ -109,6 +109,7 @@ def quantize_aware(
     """
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
+    model = without_auxiliary(model)
     graph = joined_slices(read(model))
     names = list(graph.layers())
     skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
@@ -220,7 +221,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
         CompressionError: The two models do not belong together.
     """
     origin = _origin(quantized)
-    copy = copy_model(model)  # weights without a twin (a Normalization's statistics) stay
+    copy = copy_model(without_auxiliary(model))  # weights without a twin (a Normalization's statistics) stay
     for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization):
             continue

@@ -10,7 +10,7 @@ import numpy as np
 
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
-from keraslight.graph import Graph, read
+from keraslight.graph import Graph, read, without_auxiliary
 from keraslight.rewrite import fused, joined_slices
 
 RANGE_IMAGES = 128
@@ -56,6 +56,7 @@ def calibrate(
     """
     from keraslight.export.litert.convert import convert_graph
 
+    model = without_auxiliary(model)
     images = range_images(model, data, seed)
     prepared = prepare(model, images, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6)
     if skip:
