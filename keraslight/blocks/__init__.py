@@ -29,7 +29,7 @@ from keraslight.blocks.conv import (
 from keraslight.blocks.convnext import convnext_block as convnext_block
 from keraslight.blocks.dense import dense_layer as dense_layer, transition as transition
 from keraslight.blocks.ghost import ghost_bottleneck as ghost_bottleneck, ghost_module as ghost_module
-from keraslight.blocks.inception import auxiliary_classifier as auxiliary_classifier, inception as inception
+from keraslight.blocks.inception import inception as inception
 from keraslight.blocks.inverted_residual import inverted_residual as inverted_residual
 from keraslight.blocks.mbconv import fused_mbconv as fused_mbconv, mbconv as mbconv
 from keraslight.blocks.mobile_mqa import mobile_mqa as mobile_mqa

@@ -77,9 +77,10 @@ def train(
     Where an epoch is too short for the moving averages of batch norms to follow the weights, they are measured again
     before each validation, on up to 16 batches of training images.
 
-    The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments, `train` resumes an
-    interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
-    reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
+    The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments,
+    `train` resumes an interrupted run, with the same result as if it had never stopped. A finished run isn't trained
+    again. For reproducible results across processes, also call `keras.utils.set_random_seed` before you build the
+    model.
 
     Args:
         model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either probabilities
