@@ -62,7 +62,7 @@ def train(
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if epochs is not None:
-        changes["warmup_epochs"] = min(recipe.warmup_epochs, epochs - 1)
+        changes["warmup_epochs"] = min(recipe.warmup, epochs - 1)
     distillation = _common.load_teacher(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(

@@ -3,6 +3,7 @@
     calls.py    a `Graph`: its calls, and which of them make and read each tensor
     reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
+    modes.py    training that leaves in inference mode what the model calls with `training=False`
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
     names.py    names of layers in TensorFlow's graphs
     ends.py     what a model takes and gives: preprocessing, final activation and task
@@ -29,6 +30,13 @@ from keraslight.graph.ends import (
     read_ends as read_ends,
     remember_task as remember_task,
     remembered_task as remembered_task,
+    without_auxiliary as without_auxiliary,
+)
+from keraslight.graph.modes import (
+    ModeKeepingModel as ModeKeepingModel,
+    following_batch_norms as following_batch_norms,
+    keeping_modes as keeping_modes,
+    settle as settle,
 )
 from keraslight.graph.names import (
     any_names as any_names,
@@ -47,6 +55,7 @@ from keraslight.graph.weights import (
     fill_weights as fill_weights,
     flat_layers as flat_layers,
     is_clustered as is_clustered,
+    is_frozen as is_frozen,
     learned_weights as learned_weights,
     set_weights as set_weights,
 )

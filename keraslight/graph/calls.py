@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight.graph.weights import copying
+from keraslight.graph.weights import copying, is_frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Node:
         if self._config is None:
             with copying(self._source, self.name):
                 self._config = {**self._source.get_config(), **_functions(self._source), "name": self.name}
+            if self._config.get("trainable") and is_frozen(self._source):
+                self._config["trainable"] = False
         return self._config
 
     @property
@@ -140,7 +142,8 @@ class Call:
     Attributes:
         node: What is called.
         path: Name of the layer; inside a nested model with the model's name in front, such as `inner/conv`.
-        args, kwargs: Arguments of the call: nested structures with `Tensor` leaves.
+        args, kwargs: Arguments of the call: nested structures with `Tensor` leaves. The `training` of a nested model
+            is that of its calls.
         outputs: Tensors that the call makes, flattened.
         form: Function to run in place of the layer, from the same arguments; None runs the layer. See
             `keraslight.rewrite.xnnpack`.
@@ -169,6 +172,11 @@ class Call:
         if len(self.args) == 1 and isinstance(self.args[0], Tensor) and not self.kwargs:
             return [self.args[0]]  # nearly all calls; flattening takes ten times as long
         return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
+
+    @property
+    def in_inference(self) -> bool:
+        """Whether the layer, or a nested model around it, is called with `training=False`: also while training."""
+        return self.kwargs.get("training") is False
 
     @property
     def in_training(self) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -107,10 +108,13 @@ class RunFolder:
 
     def save_state(self, model: keras.Model, history: list[Row], identity: dict[str, Any]) -> None:
         """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete."""
-        arrays: dict[str, Any] = {f"{index:05d}": np.asarray(value) for index, value in enumerate(_variables(model))}
-        meta = json.dumps({"history": history, "identity": identity})
-        with replacing(self.path / STATE) as temporary:
-            np.savez(temporary, meta=np.asarray(meta), **arrays)
+        meta = np.asarray(json.dumps({"history": history, "identity": identity}))
+        # As np.savez, which would take a copy of every array into memory first.
+        with replacing(self.path / STATE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, value in itertools.chain([("meta", meta)], enumerate(_variables(model))):
+                label = name if isinstance(name, str) else f"{name:05d}"
+                with archive.open(f"{label}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
         """Restores a compiled model and its optimizer to the last finished epoch; returns the history so far.

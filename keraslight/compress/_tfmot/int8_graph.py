@@ -13,7 +13,7 @@ from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
-from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, run
+from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, is_frozen, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import cut, is_cut
 from keraslight.rewrite.xnnpack import average_kernel, is_convolution
@@ -252,7 +252,7 @@ class Transcriber:
                 weights = layer.get_weights()
                 if isinstance(layer, keras.layers.Dense) and len(args[0].shape) == 4:
                     made = tf_keras.layers.Conv2D(
-                        layer.units, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
+                        layer.units, 1, use_bias=layer.use_bias, trainable=not is_frozen(layer), name=call.name,
                         kernel_constraint=self.constraint(layer.kernel),
                     )  # fmt: skip
                     weights[0] = weights[0][None, None]  # a Dense on maps is a 1x1 convolution, which is int8
@@ -290,7 +290,7 @@ class Transcriber:
                     dilation_rate=layer.dilation_rate,
                     depth_multiplier=layer.depth_multiplier,
                     use_bias=False,
-                    trainable=layer.trainable,
+                    trainable=not is_frozen(layer),
                     depthwise_constraint=self.constraint(depthwise),
                     name=self.unique(f"{call.name}_depthwise"),
                 )
@@ -300,7 +300,7 @@ class Transcriber:
         if second not in self.made:
             weights = rest
             self.made[second] = tf_keras.layers.Conv2D(
-                layer.filters, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
+                layer.filters, 1, use_bias=layer.use_bias, trainable=not is_frozen(layer), name=call.name,
                 kernel_constraint=self.constraint(layer.pointwise_kernel),
             )  # fmt: skip
         output = self.emit(self.made[second], "conv", call, (output,), weights=weights)
@@ -333,7 +333,7 @@ class Transcriber:
                     strides=layer.strides,
                     depth_multiplier=layer.depth_multiplier,
                     use_bias=len(weights) > 1,
-                    trainable=layer.trainable,
+                    trainable=not is_frozen(layer),
                     depthwise_constraint=self.constraint(kernel[taps]),
                     name=self.unique(f"{call.name}_piece"),
                 )

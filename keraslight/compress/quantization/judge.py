@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keraslight import _tasks
-from keraslight._batches import check_images, labelled_batches
+from keraslight._batches import check_images, is_arrays, labelled_batches
 from keraslight._notebook import Report
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import compilable
@@ -51,8 +51,8 @@ class Images:
 
     def __init__(self, data: Any, enough: int | None = None) -> None:
         parts = []
-        arrays = isinstance(data, np.ndarray | tuple | list)
-        for part in labelled_batches(data):
+        arrays = is_arrays(data)
+        for part in labelled_batches(data, whole=enough is None):
             parts.append(part)
             if enough is not None and not arrays and sum(len(images) for images, _ in parts) >= enough:
                 break
