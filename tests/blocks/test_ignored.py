@@ -42,17 +42,14 @@ def test_arguments_without_effect_are_refused(name, arguments, text):
 
 @pytest.mark.parametrize("arguments", [{}, {"pooling": "avg"}, {"dropout": 0.0}, {"classifier_activation": None}])
 def test_what_changes_nothing_may_be_given(arguments):
-    model = keraslight.MobileNetV2(width=0.25, input_shape=(32, 32, 3), include_top=False, **arguments)
+    model = keraslight.SqueezeNet("1_1", width=0.25, input_shape=(32, 32, 3), include_top=False, **arguments)
     assert len(model.output_shape) == (2 if "pooling" in arguments else 4)
 
 
 def test_the_familys_own_dropout_stays_the_default():
-    for name, dropout in (("alexnet", 0.5), ("ghostnet_100", 0)):
+    for name, dropout in (("alexnet", {0.5}), ("resnet18", set())):
         model = keraslight.create_model(name, input_shape=(64, 64, 3), width=0.25)
-        assert sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)) in (
-            dropout,
-            2 * dropout,
-        )
+        assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == dropout
 
 
 @pytest.mark.parametrize("stride", [2, 3])
@@ -117,4 +114,6 @@ def test_compound_scaling_is_public():
     depth, width, size = keraslight.compound_scaling(1)
     assert (depth, width, size) == (1.2, 1.1, 258)
     small = keraslight.EfficientNet("b0", depth=depth, width=0.25 * width, input_shape=(32, 32, 3), classes=3)
-    assert len(small.layers) > len(keraslight.EfficientNet("b0", width=0.25, input_shape=(32, 32, 3)).layers)
+    names = [layer.name for layer in small.layers]
+    assert any(name.startswith("stage1_block2_") for name in names)  # ceil(1.2 * 2) blocks
+    assert not any(name.startswith("stage1_block3_") for name in names)
