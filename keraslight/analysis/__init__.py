@@ -1,6 +1,9 @@
 """Costs of a model, as numbers and pictures from any Keras model."""
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.analysis", "analysis", "numpy", "keras")
+
 from keraslight.analysis.cost import count_macs as count_macs, count_parameters as count_parameters
 from keraslight.analysis.effective_field import (
     EffectiveReceptiveField as EffectiveReceptiveField,

@@ -129,7 +129,8 @@ class Profile:
 
         table = Table(title=self.name, caption=self._notes())
         for number, column in enumerate(_COLUMNS):
-            table.add_column(column, justify="left" if number < 3 else "right")
+            justify: Literal["left", "right"] = "left" if number < 3 else "right"
+            table.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")  # names are never cut
         rows = self._by(by)
         for row in (*rows, self.total):
             table.add_row(*_cells(row), end_section=row is rows[-1])

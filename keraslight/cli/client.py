@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import math
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
@@ -21,6 +19,7 @@ from keraslight.cli._common import console, error_console
 if TYPE_CHECKING:
     from keraslight_serving.client import Answer
     from keraslight_serving.client.load_test import LoadReport
+    from rich.progress import Progress
 
 Server = Annotated[
     str, Option(help="HOST:PORT for gRPC or http://HOST:PORT for REST; round-robins over several, separated by commas.")
@@ -102,6 +101,8 @@ def load_test(
     Percentiles are of all requests: p99 is "failed" (null in JSON) if more
     than 1% failed.
     """
+    import asyncio
+
     from keraslight_serving.client import AsyncClassifierClient, Retry, ServingError
     from keraslight_serving.client.load_test import load_test as run
 
@@ -152,6 +153,8 @@ def _print_error(error: Exception) -> None:
 
 
 def _progress(visible: bool) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=error_console, transient=True, disable=not visible)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from keraslight._tasks import Head
     from keraslight.cli._forms import Form
     from keraslight.training import ImageData, Recipe
 
@@ -76,7 +77,6 @@ def prune(
       keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss
 
     trained = _load(run, data)
     distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
@@ -96,7 +96,7 @@ def prune(
         schedule=schedule.value,
         policy=policy.value,
         m_by_n=(2, 4) if two_of_four else None,
-        loss=ClassificationLoss(trained.recipe.label_smoothing) if distillation is None else None,
+        loss=trained.loss() if distillation is None else None,
         distillation=distillation,
         seed=seed,
         verbose=0,
@@ -134,7 +134,6 @@ def cluster(
       keraslight cluster runs/net --data digits --to runs/clustered --clusters 16
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss
 
     trained = _load(run, data)
     clustered = compress.cluster(
@@ -145,7 +144,7 @@ def cluster(
         learning_rate=learning_rate,
         layers=layer or None,
         preserve_sparsity=keep_zeros,
-        loss=ClassificationLoss(trained.recipe.label_smoothing),
+        loss=trained.loss(),
         seed=seed,
         verbose=0,
     )
@@ -249,13 +248,23 @@ class _Trained(NamedTuple):
     details: dict[str, Any]
     recipe: Recipe
     images: ImageData
+    head: Head  # what its outputs are
 
     def batches(self, batch_size: int, epochs: int, seed: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the images augmented differently.
         return self.images.train(batch_size, self.recipe.augmentation, seed + 1, epochs=epochs)
 
+    def loss(self) -> keras.losses.Loss:
+        """The loss of its training."""
+        from keraslight import _tasks, training
+
+        if self.head.task == "softmax":
+            return training.ClassificationLoss(self.recipe.label_smoothing, self.head.activation is not None)
+        return _tasks.loss(self.head, label_smoothing=self.recipe.label_smoothing)
+
 
 def _load(run: Path, data: str) -> _Trained:
+    from keraslight._tasks import check_labels, read_head
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import Recipe, load_run
 
@@ -265,7 +274,9 @@ def _load(run: Path, data: str) -> _Trained:
         raise InvalidArgumentError(
             f"`--data` must have the classes of the run, {details['labels']}. Received: {list(images.labels)}."
         )
-    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images)
+    head = read_head(model)
+    check_labels(head, model.outputs[0].shape, images.targets, "--data")
+    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images, head)
 
 
 def _shares(layers: list[str]) -> dict[str, float]:
@@ -305,7 +316,7 @@ def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem:
     with tempfile.TemporaryDirectory() as folder:
         before = to_litert(trained.model, Path(folder) / "before.tflite")
         forms = [_forms.form("before", before, trained.model), _forms.form(name, file, model)]
-        _forms.measure(forms, pixels.astype("float32"), targets)
+        _forms.measure(forms, pixels.astype("float32"), targets, trained.head)
     table = _forms.table(forms, title)
     console.print(table)
     text = stem.with_name(f"{stem.name}_table.txt")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console, load_source
+from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, Task, console, load_source
 from keraslight.errors import InvalidArgumentError
 
 Dtype = enum.StrEnum("Dtype", ["float32", "float16", "bfloat16"])
@@ -27,6 +27,7 @@ def export(
     weights: SourceWeights = None,
     size: SourceSize = None,
     labels: Labels = None,
+    task: Task = None,
 ) -> None:
     """Export a model as the next version of a servable.
 
@@ -42,12 +43,13 @@ def export(
     from keraslight.export import save_servable
 
     source = load_source(model, weights, size, labels)
-    if source.labels is None:
+    if source.labels is None and task != "regression":
         raise InvalidArgumentError(f"A servable needs the names of its classes. Received: {model}, no --labels.")
     written = save_servable(
         source.model,
         to,
-        labels=source.labels,
+        labels=source.labels or (),
+        task=None if task is None else task.value,
         version=version,
         overwrite=overwrite,
         quantization=None if quantization is Lite.float32 else quantization.value,

@@ -4,13 +4,17 @@
     reader.py   `read` makes a `Graph` of a model
     run.py      `run` calls the layers on any tensors, `build` makes a new model
     kinds.py    one row per layer kind: what analysis, rewrites, compression and export need to know of a layer
-    ends.py     what a model takes and gives: preprocessing and final activation
+    names.py    names of layers in TensorFlow's graphs
+    ends.py     what a model takes and gives: preprocessing, final activation and task
     weights.py  weights of copies
 
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.graph", "models", "numpy", "keras")
+
 from keraslight.graph.calls import (
     Call as Call,
     Graph as Graph,
@@ -23,8 +27,20 @@ from keraslight.graph.ends import (
     is_quantization_aware as is_quantization_aware,
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
+    remember_task as remember_task,
+    remembered_task as remembered_task,
 )
-from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
+from keraslight.graph.names import (
+    any_names as any_names,
+    compilable as compilable,
+    graph_name as graph_name,
+    with_graph_names as with_graph_names,
+)
+from keraslight.graph.reader import (
+    UnreadableModelError as UnreadableModelError,
+    check_ends as check_ends,
+    read as read,
+)
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
     copying as copying,

@@ -13,6 +13,7 @@ import keras
 
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.ends import remembered_task
 
 
 class UnreadableModelError(CompressionError, InvalidArgumentError):
@@ -36,6 +37,8 @@ def read(
         UnreadableModelError: The model, or one nested in it, has no graph.
         InvalidArgumentError: `input_shape` does not fit the model's inputs.
     """
+    if not isinstance(model, keras.Model):
+        raise _unreadable(model)
     return _Reader(opaque, open_nested).read(model, input_shape)
 
 
@@ -78,7 +81,7 @@ class _Reader:
             keras.tree.map_structure(lambda tensor: known[id(tensor)], structure)
             for structure in (functional._inputs_struct, functional._outputs_struct)
         )
-        return Graph(model.name, inputs, outputs, input_calls, self.calls)
+        return Graph(model.name, inputs, outputs, input_calls, self.calls, remembered_task(model))
 
     def open(self, functional: Any, known: dict[int, Tensor], path: str) -> None:
         """Appends the calls of a model. `known`: id of Keras' tensor -> ours, with the inputs in it; it is filled."""
@@ -175,8 +178,23 @@ def _trains_by_default(layer: Any) -> bool:
     return training is not None and training.default is True
 
 
+def check_ends(model: Any, *, foreign: bool = False) -> None:
+    """Raises UnreadableModelError for a model that does not know its inputs and outputs.
+
+    Functional and built Sequential models know them, and so do classes derived from them.
+
+    Args:
+        model: The model.
+        foreign: Whether models of tf_keras are accepted.
+    """
+    if not (foreign or isinstance(model, keras.Model)):
+        raise _unreadable(model)
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise _unreadable(model)
+
+
 def _unreadable(model: Any) -> UnreadableModelError:
     return UnreadableModelError(
-        "`model` must be a functional model or a Sequential one with an Input: only these have a graph that can be "
-        f"read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
+        "`model` must be a functional Keras 3 model or a Sequential one with an Input: only these have a graph that "
+        f"can be read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
     )

@@ -8,6 +8,7 @@ import keras
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.ends import remember_task, remembered_task
 from keraslight.graph.reader import read
 from keraslight.graph.weights import copying, fill_weights
 
@@ -70,9 +71,9 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
             raise InvalidArgumentError(
                 f"A graph in XNNPACK's forms can be run, not built. Received: {graph.name!r}, call {call.name!r}."
             )
+        if node not in made:
+            made[node] = node.make()
         with copying(node.kind, node.name):
-            if node not in made:
-                made[node] = node.kind.from_config(node.config)  # type: ignore[attr-defined]  # a Keras class
             return made[node](*args, **kwargs)
 
     inputs = [
@@ -85,6 +86,7 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     for node, layer in made.items():
         if node.weights:
             fill_weights(layer, node.name, node.weights)
+    remember_task(model, graph.task)
     return model
 
 
@@ -105,7 +107,14 @@ def copy(model: keras.Model) -> keras.Model:
     ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
     original = keras.Model(*ends, name=model.name)
     with copying(type(model), model.name):
-        clone = keras.models.clone_model(original)
+        clone = keras.models.clone_model(original, clone_function=_made_again)
     for layer, again in zip(original.layers, clone.layers, strict=True):
         fill_weights(again, layer.name, layer.get_weights())
+    remember_task(clone, remembered_task(model))
     return clone
+
+
+def _made_again(layer: Any) -> Any:
+    if isinstance(layer, keras.Model):
+        return type(layer).from_config(layer.get_config())
+    return Node(layer, layer.name).make()

@@ -94,6 +94,7 @@ def copying(kind: Any, name: str) -> Iterator[None]:
     except (NotImplementedError, TypeError, ValueError) as error:
         kind = kind if isinstance(kind, type) else type(kind)
         raise CompressionError(
-            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
+            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes; functions and "
+            "classes of your own in it must be registered by `@keras.saving.register_keras_serializable()`. "
             f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
         ) from error

@@ -17,8 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keraslight import _tasks
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph import own_preprocessing
+from keraslight.graph import own_preprocessing, remember_task
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -36,7 +37,9 @@ class TrainingResult:
 
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
-        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds.
+        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds. The
+            accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
+            the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
         best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
             images, so accuracy on new ones may be slightly lower.
@@ -62,49 +65,55 @@ def train(
     run_dir: str | os.PathLike[str],
     resume: bool = True,
     distillation: Distillation | None = None,
+    task: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
 ) -> TrainingResult:
-    """Trains an image classifier and keeps its best epoch, by validation accuracy and then by validation loss.
+    """Trains a model of images and keeps its best epoch, by validation accuracy and then by validation loss.
 
     The state is saved in the run folder after each epoch. Called again with the same arguments, `train` resumes an
     interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
     reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
 
     Args:
-        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either probabilities
-            (a final softmax) or logits. Trained in place.
+        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place.
         data: Images of the model's input size, with labels for all of its classes.
         recipe: Hyperparameters.
         run_dir: Run folder; created if missing.
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
         distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
             structure of the model doesn't change.
+        task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores), `"binary"`
+            (one score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
+            several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
+            written to model.json.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
             would need.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
-        InvalidArgumentError: The model doesn't fit the data or the teacher, or the run to resume began with another
-            recipe, other data, another model or another teacher.
+        InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
+            to resume began with another recipe, other data, another model or another teacher.
         TrainingError: The loss is no longer finite.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
-    _check(model, data)
+    check_ends(model, "model")
+    head = _tasks.read_head(model, task)
+    _check(model, data, head)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
-    from_logits = gives_logits(model)
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
     if distillation is None:
         trained = keras.Model(model.inputs[0], model.outputs[0])
     else:
-        trained, from_logits = distillation.distiller(model), True
+        gives_logits(model)  # raises where distillation isn't possible
+        trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
     keras.utils.set_random_seed(recipe.seed)
     steps = data.steps_per_epoch(recipe.batch_size)
     trained.compile(
         optimizer=_optimizer(trained, recipe, steps),
-        loss=ClassificationLoss(recipe.label_smoothing, from_logits),
-        metrics=["accuracy"],
+        loss=_loss(head, data, recipe),
+        metrics=[keras.metrics.R2Score(name="accuracy") if head.task == "regression" else _tasks.metric(head)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
     trained.optimizer.build(trained.trainable_variables)
@@ -112,11 +121,14 @@ def train(
     folder = RunFolder(run_dir)
     if not resume:
         folder.clear()
-    identity = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    identity: dict[str, Any] = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
+    if head.task != "softmax":
+        identity["task"] = head.task
     history = folder.load_state(trained, identity)
-    keeper = _Keeper(model, data, recipe, folder, identity, history)
+    keeper = _Keeper(model, data, recipe, folder, identity, history, head.task)
+    remember_task(model, head.task)
     if not keeper.finished:
         first = len(history)
         if first:
@@ -153,8 +165,10 @@ class _Keeper(keras.callbacks.Callback):
         folder: RunFolder,
         identity: dict[str, Any],
         history: list[Row],
+        task: str,
     ) -> None:
         super().__init__()
+        self._task = task
         self._plain, self._data, self._recipe = plain, data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started = 0.0
@@ -198,6 +212,7 @@ class _Keeper(keras.callbacks.Callback):
 
     def _info(self) -> dict[str, Any]:
         return {
+            "task": self._task,
             "labels": list(self._data.labels),
             "preprocessing": self._data.preprocessing.to_dict(),
             "recipe": self._recipe.to_dict(),
@@ -223,19 +238,27 @@ class _Keeper(keras.callbacks.Callback):
         }
 
 
-def _check(model: keras.Model, data: ImageData) -> None:
+def _loss(head: _tasks.Head, data: ImageData, recipe: Recipe) -> keras.losses.Loss:
+    rows = data.targets.ndim == 2
+    if head.task == "softmax" and not rows:
+        return ClassificationLoss(recipe.label_smoothing, from_logits=head.activation is not None)
+    return _tasks.loss(head, rows=rows, label_smoothing=recipe.label_smoothing)
+
+
+def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
     """Raises for what would fail later, or silently train the wrong thing."""
-    check_ends(model, "model")
     got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):
         raise InvalidArgumentError(
             f"`model` must take images of `data.preprocessing`'s size, {want}. Received: a model for {got}."
         )
-    if tuple(model.outputs[0].shape[1:]) != (len(data.labels),):
+    wanted = 1 if head.task == "binary" and len(data.labels) == 2 else len(data.labels)
+    if tuple(model.outputs[0].shape[1:]) != (wanted,):
         raise InvalidArgumentError(
             f"`model` must give one score for each of the {len(data.labels)} labels. "
             f"Received: a model with output shape {tuple(model.outputs[0].shape)}."
         )
+    _tasks.check_labels(head, model.outputs[0].shape, data.targets)
     own = own_preprocessing(model)
     if own is None:
         log.warning("The model has no ImageNormalization layer: it must accept raw pixels in 0..255 without one.")

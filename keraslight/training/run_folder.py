@@ -15,7 +15,9 @@ import numpy as np
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
 from keraslight._files import replacing, write_file
 from keraslight._pictures import new_figure
+from keraslight._tasks import check_task
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import remember_task
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
 FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
@@ -31,9 +33,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
         path: The `run_dir` passed to `train`.
 
     Returns:
-        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, classes); and the content of
-        model.json: "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`),
-        "seed", "distillation" (None without a teacher), "metrics" and "versions".
+        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the
+            content
+        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for
+        `Recipe.from_dict`), "seed", "distillation" (None without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` isn't a run folder.
@@ -49,7 +52,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidArgumentError(f"{INFO} must be JSON as `train` writes it. Received: {folder}, {error}.") from error
-    return keras.saving.load_model(folder / BEST, compile=False), info
+    model = keras.saving.load_model(folder / BEST, compile=False)
+    check_task(info.get("task"))
+    remember_task(model, info.get("task"))
+    return model, info
 
 
 class RunFolder:

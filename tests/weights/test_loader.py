@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import keraslight
+import keraslight.zoo
 from keraslight import registry
 from keraslight.errors import (
     InvalidArgumentError,
@@ -28,7 +29,8 @@ def small(classes=5, **arguments):
 
 
 def names_of(model):
-    family, full = registry.find(model.name)
+    full = model.name
+    family = registry.FAMILIES[keraslight.model_info(full).family]
     row = family.variants[full]
     return CHECKPOINTS[row.checkpoint].torch_names(**row.arguments)
 

@@ -71,9 +71,10 @@ def activation_name(layer: Any) -> str:
     """
     name = kinds.activation_name(layer)
     if name is None:
+        own = getattr(layer.activation, "__name__", layer.activation)
         raise UnmappableLayerError(
             "An activation must be one of keras.activations to have a tf_keras twin. Received: "
-            f"{keras.activations.serialize(layer.activation)!r} in layer {layer.name!r}. Write it as a layer of its "
+            f"{own!r} in layer {layer.name!r}. Write it as a layer of its "
             "own and give that a twin with `keraslight.compress.register_twin`."
         )
     return name

@@ -104,6 +104,7 @@ def cluster(
     preserve_sparsity: bool = True,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
+    task: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -116,15 +117,19 @@ def cluster(
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled; None
+        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, which are shuffled, with labels as
+            in `prune`; None
             clusters without training.
         clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
         learning_rate: Initial (highest) learning rate; low, because the fused model has no batch norms.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
-            model's last layer.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
+        task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
+            `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
+            several logits) or what the model remembers. The result remembers it.
         batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and everything else.
         verbose: As in `fit`.
@@ -133,7 +138,8 @@ def cluster(
         The clustered model, as `fuse` gives it; compiled, if it was trained.
 
     Raises:
-        InvalidArgumentError: An argument is out of range or a pattern matches no layer of the fused model.
+        InvalidArgumentError: An argument is out of range, a pattern matches no layer of the fused model, the task must
+            be said, or the labels don't fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
@@ -152,6 +158,7 @@ def cluster(
         learning_rate=learning_rate,
         callbacks=[clustering, *callbacks],
         loss=loss,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         verbose=verbose,

@@ -139,6 +139,7 @@ def prune(
     m_by_n: tuple[int, int] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
+    task: str | None = None,
     distillation: Distillation | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -152,7 +153,9 @@ def prune(
 
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, which are shuffled. Labels are
+            integers, or rows of one number per class; for `multi-label` rows of zeros and ones, for `binary` 0 or 1,
+            and for `regression` numbers.
         sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
@@ -162,8 +165,11 @@ def prune(
             3.3, but at most 1.3 in twice as many steps with half the batch size.
         schedule, layers, policy, m_by_n: As in `Pruning`.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
-            model's last layer.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
+        task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
+            `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
+            several logits) or what the model remembers. The result remembers it.
         distillation: A teacher to distill in addition to learning the labels, usually `model` itself:
             `keraslight.training.Distillation(model)`. It determines the loss.
         batch_size: Images per batch if `data` is arrays.
@@ -175,7 +181,8 @@ def prune(
 
     Raises:
         InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
-            another image shape, or both `distillation` and `loss` are given.
+            another image shape, both `distillation` and `loss` are given, the task must be said, or the labels don't
+            fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
@@ -196,6 +203,7 @@ def prune(
         learning_rate=learning_rate,
         callbacks=[pruning, *callbacks],
         loss=loss,
+        task=task,
         distillation=distillation,
         batch_size=batch_size,
         seed=seed,

@@ -11,7 +11,7 @@ import numpy as np
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.graph import Graph, read
-from keraslight.rewrite import fused, joined_slices
+from keraslight.rewrite import fused, in_float32, joined_slices
 
 RANGE_IMAGES = 128
 
@@ -59,6 +59,7 @@ def calibrate(
     """
     from keraslight.export.litert.convert import convert_graph
 
+    model = in_float32(model)
     images = range_images(model, data, seed)
     prepared = prepare(
         model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed

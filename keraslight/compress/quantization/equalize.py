@@ -84,9 +84,9 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
-    if len(model.inputs) != 1:
-        raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(model.inputs)}.")
     graph = fused(read(model))
+    if len(graph.input_calls) != 1:
+        raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(graph.input_calls)}.")
     return build(corrected(graph, first_images(model, data, IMAGES, seed)))
 
 

@@ -16,7 +16,7 @@ from keraslight_serving.client._calls import Calls, Metadata
 from keraslight_serving.client._model import Model, PixelInput
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
-from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound
+from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound, Unsupported
 from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
@@ -152,10 +152,18 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
 
 
 def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
-    """The rankings of a model that returns scores. Raises ValueError if none have the shape (images, classes)."""
+    """The rankings of a model that returns scores.
+
+    Raises ValueError if none have the shape (images, classes), and Unsupported for a single logit.
+    """
     if "probabilities" in outputs:
         scores = outputs["probabilities"]
     elif "logits" in outputs:
+        if outputs["logits"].shape[-1:] == (1,):  # a softmax would give 1 whatever it is
+            raise Unsupported(
+                "To classify images the model must return `probabilities`, or `logits` of at least two classes. "
+                f"Received: logits of shape {outputs['logits'].shape}"
+            )
         powers = np.exp(outputs["logits"] - outputs["logits"].max(axis=-1, keepdims=True))
         scores = powers / powers.sum(axis=-1, keepdims=True)
     elif len(outputs) == 1:

@@ -106,6 +106,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Raises:
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
+            Unsupported: The model doesn't rank classes, such as a regression: use `predict`.
         """
         self._check_on_error(on_error)
         prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause
