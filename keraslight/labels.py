@@ -16,7 +16,7 @@ from keraslight.errors import InvalidArgumentError
 
 
 class Prediction(NamedTuple):
-    """A class in a ranking.
+    """A class in a ranking: a tuple that can be unpacked. `index` is the class's, not the method of tuples.
 
     Attributes:
         label: Name of the class.
