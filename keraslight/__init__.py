@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {  # name -> module that defines it
     "ModelInfo": "catalogue",
+    "compound_scaling": "architectures.efficientnet",
     "create_model": "zoo",
     "decode_predictions": "labels",
     "list_models": "catalogue",

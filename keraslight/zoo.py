@@ -95,6 +95,7 @@ def create_model(
             checkpoint_id=checkpoint_id,
             url=checkpoint.url if checkpoint else None,
             rename=checkpoint.rename if checkpoint else None,
+            bgr=checkpoint is not None and checkpoint.bgr,
             training_only=checkpoint.training_only if checkpoint else (),
             partial=features_only or not include_top,
         )

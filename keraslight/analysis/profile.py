@@ -14,7 +14,7 @@ import keras
 from keraslight.analysis._memory import peak, tensor_bytes, variable_bytes
 from keraslight.analysis.cost import call_macs
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
-from keraslight.graph import Graph, Node, learned_weights, read, stored_weights
+from keraslight.graph import Graph, Node, learned_weights, read
 from keraslight.graph.kinds import kind, operation_name
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def profile_graph(graph: Graph) -> Profile:
         moved = sum(map(tensor_bytes, call.inputs)) + made
         own: list[keras.Variable] = []
         if isinstance(layer, keras.Layer):
-            moved += sum(map(variable_bytes, stored_weights(layer)))
+            moved += sum(map(variable_bytes, layer.weights))
             own = [weight for weight in learned_weights(layer) if id(weight) not in counted]
             counted.update(map(id, own))
         before = rows.get(call.node, LayerCost(call.path, layer_type, 0, (), 0, 0, 0, 0))

@@ -33,7 +33,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
     "Make smaller": (compression.prune, compression.cluster, compression.fuse, compression.quantize),
     "Export": (export.export, convert.litert, convert.onnx),
     "Serve": (serve.serve, versions.versions, client.classify, client.load_test),
-    "Measure": (models.profile, models.receptive_field, speed.latency, speed.lint_model),
+    "Measure": (models.profile, models.receptive_field, models.convolution_cost, speed.latency, speed.lint_model),
 }
 NAMES = {models.list_models: "list"}  # where the function's own name would hide a builtin
 PLOTS: tuple[Callable[..., None], ...]

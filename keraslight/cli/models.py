@@ -153,6 +153,7 @@ def receptive_field(
     """Show the receptive field of each layer of a model.
 
     Lists the size, the stride, and the center of the first output's field.
+    As a check, "backward" is the size computed from the layer to the image.
     """
     model = create(name, size)
 
@@ -160,23 +161,68 @@ def receptive_field(
 
     shown = []
     before = None
-    for field in analysis.receptive_field(model):
+    backward = analysis.backward_receptive_field(model)
+    for field, again in zip(analysis.receptive_field(model), backward, strict=True):
         if every or field[1:] != before:
-            shown.append(field)
+            shown.append((field, again))
         before = field[1:]
     if as_json:
-        print_json({"model": model.name, "layers": [field._asdict() for field in shown]})
+        layers = [field._asdict() | {"backward": again} for field, again in shown]
+        print_json({"model": model.name, "layers": layers})
         return
-    fields = table("layer", "field", "stride", "center (y, x)", title=model.name)
-    for field in shown:
+    fields = table("layer", "field", "stride", "center (y, x)", "backward", title=model.name)
+    for field, again in shown:
         height, width = field.size
         fields.add_row(
             field.name,
             "the whole image" if field.whole else f"{height}x{width}",
-            "x".join(map(str, field.stride)) if any(field.stride) else "",
+            "x".join(f"{side:g}" for side in field.stride) if any(field.stride) else "",
             "" if field.whole else ", ".join(f"{c:g}" for c in field.center),
+            "" if field.whole else "x".join(map(str, again)),
         )
     console.print(fields)
+
+
+def convolution_cost(
+    kernel: Annotated[
+        list[int] | None, Option(help="Side of the window, in pixels. Can be repeated. Default: 3, 5 and 7.")
+    ] = None,
+    channels: Annotated[
+        list[int] | None,
+        Option(help="Number of input and output channels. Can be repeated. Default: 32, 64, 128, 256 and 512."),
+    ] = None,
+    size: Annotated[int, Option(help="Side of the square input, in pixels.")] = 28,
+    stride: Annotated[int, Option(help="Stride, in pixels.")] = 1,
+    groups: Annotated[int, Option(help="Groups of the grouped convolution. Must divide the channels.")] = 4,
+    ghost_ratio: Annotated[int, Option(help="Output maps per map of the ghost module's first convolution.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Compare the cost of standard, separable, grouped and ghost convolutions.
+
+    Percentages are relative to the standard convolution; parameters and MACs
+    have the same ones.
+    """
+    from keraslight import analysis
+
+    rows = analysis.compare_convolutions(
+        kernel or (3, 5, 7),
+        channels or (32, 64, 128, 256, 512),
+        size=size,
+        stride=stride,
+        groups=groups,
+        ghost_ratio=ghost_ratio,
+    )
+    if as_json:
+        kinds = ("standard", "depthwise_separable", "grouped", "ghost")
+        shown = [row._asdict() | {kind: getattr(row, kind)._asdict() for kind in kinds} for row in rows]
+        print_json(shown)
+        return
+    columns = ("kernel", "channels", "standard", "separable", f"{groups} groups", "ghost")
+    costs = table(*columns, title=f"MACs at {size}x{size} pixels")
+    for row in rows:
+        others = (f"{cost.ratio:.1%}" for cost in (row.depthwise_separable, row.grouped, row.ghost))
+        costs.add_row(f"{row.kernel}x{row.kernel}", str(row.channels), f"{row.standard.macs / 1e6:,.2f} M", *others)
+    console.print(costs)
 
 
 def _percent(top1: float | None) -> str:

@@ -36,7 +36,6 @@ from keraslight.graph.weights import (
     is_clustered as is_clustered,
     learned_weights as learned_weights,
     set_weights as set_weights,
-    stored_weights as stored_weights,
 )
 
 __all__ = _faces.public(globals())
