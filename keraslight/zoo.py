@@ -15,7 +15,7 @@ import keras
 import keraslight.architectures  # noqa: F401 (registers every family)
 from keraslight import registry
 from keraslight.blocks.family import argument_lines
-from keraslight.catalogue import find, model_info
+from keraslight.catalogue import ModelInfo as ModelInfo, find, list_models as list_models, model_info as model_info
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing

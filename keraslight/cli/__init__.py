@@ -8,7 +8,9 @@ def main() -> None:
     try:
         from keraslight.cli.app import app
     except ModuleNotFoundError as error:
-        sys.exit(f'The keraslight command needs {error.name}: pip install "keraslight[cli]".')
+        if (error.name or "keraslight").startswith("keraslight"):
+            raise
+        sys.exit(f'The keraslight command needs {str(error.name).partition(".")[0]}: pip install "keraslight[cli]".')
     from keraslight_serving.extras import MissingDependencyError
 
     from keraslight.errors import KeraslightError
