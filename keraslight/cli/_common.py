@@ -93,11 +93,11 @@ def load_source(
     """
     import keraslight
     from keraslight.graph import own_preprocessing
-    from keraslight.labels import imagenet_labels
+    from keraslight.labels import imagenet_labels, read_labels
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
-    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
+    given = None if labels is None else read_labels(labels)
     is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
     if (is_run or is_file) and (weights is not None or size is not None):
         raise InvalidArgumentError(

@@ -77,6 +77,8 @@ def train(
     )
     if images.skipped:
         console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
+    if images.ignored:
+        console.print(f"Ignored {len(images.ignored)} other files and folders; see the log for their names.")
 
 
 def demo(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import check_labels
 from keraslight.export._inference import (
     DTYPES,
     gives_probabilities,
@@ -41,6 +40,7 @@ from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
 from keraslight.export.litert.convert import convert_graph
 from keraslight.graph import Ends, Graph, build, read, read_ends
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
 
@@ -117,13 +117,14 @@ def save_servable(
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
         MissingDependencyError: The extra `export` is not installed.
     """
-    path, labels = Path(path), [str(label) for label in labels]
+    path = Path(path)
     input_shape, classes = shapes(model)
     ends = read_ends(model)
     if quantization is None and ends.quantization_aware:
         quantization = "int8"
     spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
-    _check(labels, classes, spec, input_shape, dtype, max_pixels)
+    labels = check_labels(labels, classes)
+    _check(spec, input_shape, dtype, max_pixels)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)
     check_config(path)
@@ -188,10 +189,7 @@ def _forms(
     return build(served if dtype == "float32" else halved(served, dtype)), lite
 
 
-def _check(
-    labels: list[str], classes: int, spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int
-) -> None:
-    check_labels(labels, classes)
+def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:
     if (*spec.size, spec.channels) != shape:
         raise InvalidArgumentError(
             "`preprocessing` must give images of the model's input shape. Received: "

@@ -228,7 +228,7 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
             content,
             name=network.name,
             description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
-            labels=[str(label) for label in options.labels],
+            labels=options.labels,
         )
     return write_file(Path(path), content, options.verify)
 
