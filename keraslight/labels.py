@@ -1,8 +1,8 @@
 """Class names: the rules that they follow, the files that hold them, ImageNet-1k's, and named rankings.
 
 Names are kept exactly as they are, from a folder or a list to the client's answer, or refused. Files hold one per line
-and are only split at line feeds: U+0085, U+2028, vertical tabs and form feeds, at which `str.splitlines` splits too, are
-characters of a name. `keraslight_serving.labels` has the same rules for clients and servers.
+and are only split at line feeds: U+0085, U+2028, vertical tabs and form feeds, at which `str.splitlines` splits too,
+are characters of a name. `keraslight_serving.labels` has the same rules for clients.
 """
 
 import functools

@@ -1,7 +1,7 @@
 """Names of classes: the rules that they follow, and the files that hold them.
 
-The same as in `keraslight.labels`, which this package doesn't import: files hold one name per line and are only split at
-line feeds, because the other characters at which `str.splitlines` splits may be part of a name.
+The same as in `keraslight.labels`, which this package doesn't import: files hold one name per line and are only split
+at line feeds, because the other characters at which `str.splitlines` splits may be part of a name.
 """
 
 import os
