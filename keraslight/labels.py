@@ -14,6 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+from keraslight import _doors
+
+_doors.require("keraslight.labels", "models", "numpy")
+
 import numpy as np
 from numpy.typing import ArrayLike
 
