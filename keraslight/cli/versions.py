@@ -85,9 +85,10 @@ def _tables(columns: dict[str, list[str]], width: int) -> list[Table]:
             made.add_row(*map(Text, cells))
         return made
 
+    wide = console.options.update(width=10_000)  # a measurement is limited to the width
     groups: list[list[str]] = []
     for name in rest:
-        if groups and Measurement.get(console, console.options, table([key, *groups[-1], name])).minimum <= width:
+        if groups and Measurement.get(console, wide, table([key, *groups[-1], name])).maximum <= width:
             groups[-1].append(name)
         else:
             groups.append([name])
