@@ -90,17 +90,20 @@ def _files(items: Iterable[Any]) -> Iterator[Any]:
 
 def _in_folder(folder: Path) -> list[Path]:
     """The images in a folder and in those within it, sorted; also those that can't be decoded, which raise later."""
-    images, ignored = [], []
+    images: list[Path] = []
+    ignored: list[str] = []
     for parent, folders, files in os.walk(folder):
         here = Path(parent)
         skipped = {name for name in folders if name.startswith(".") or name.lower() in _NOT_DATA}
         folders[:] = [name for name in folders if name not in skipped]
         ignored += [f"{here / name}/" for name in skipped]
         for name in files:
-            is_image = not name.startswith(".") and _may_be_image(here / name)
-            (images if is_image else ignored).append(here / name)
+            if not name.startswith(".") and _may_be_image(here / name):
+                images.append(here / name)
+            else:
+                ignored.append(str(here / name))
     if ignored:
-        names = ", ".join(sorted(map(str, ignored)))
+        names = ", ".join(sorted(ignored))
         log.warning("Ignored %d files and folders in %s that are no images: %s.", len(ignored), folder, names)
     return sorted(images)
 
