@@ -153,14 +153,22 @@ def _normalize(
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a `.keras` file whose model uses keraslight's layers, in any process.
+    """Loads a `.keras` or `.h5` file whose model may use keraslight's layers, in any process.
+
+    The model isn't compiled, so that its losses and metrics needn't be known; nor is a file of weights alone a model.
 
     Raises:
-        InvalidArgumentError: `path` is not a file.
+        InvalidArgumentError: `path` is not a file, or Keras can't load a model from it.
     """
+    rule = "`path` must be a .keras or .h5 file of a model."
     if not Path(path).is_file():
-        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is not a file.")
-    return keras.saving.load_model(path)
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which is not a file.")
+    if str(path).endswith(".weights.h5"):
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which has weights alone: pass it as `weights`.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever a damaged file or an unknown layer causes
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}; Keras said: {error}") from error
 
 
 def builder(family_name: str) -> Callable[..., keras.Model]:

@@ -78,6 +78,7 @@ def litert(
     size: SourceSize = None,
     labels: Labels = None,
     task: Task = None,
+    preprocessing: _common.Given = None,
     report: Annotated[
         bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
     ] = False,
@@ -96,6 +97,7 @@ def litert(
       keraslight litert runs/net --to net.tflite
       keraslight litert runs/net --to net.tflite --quantization int8 --data digits
       keraslight litert resnet18 --weights imagenet --to resnet18.tflite
+      keraslight litert net.keras --preprocessing unit --to net.tflite --quantization int8 --data photos/
       keraslight litert net.tflite --report
     """
     said = error_console if as_json else console
@@ -123,7 +125,7 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    net, names, spec, _ = _common.load_source(model, weights, size, labels, preprocessing=preprocessing)
 
     from keraslight import training
     from keraslight.export import litert_parity, to_litert

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.errors import ExportError
 from keraslight.graph import (
     Graph,
     UnreadableModelError,
@@ -120,16 +120,6 @@ def check_convertible(network: Network, *, several: bool = False) -> None:
     unset = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
     if unset:  # the converters would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
-
-
-def check_labels(labels: Sequence[str], classes: int) -> None:
-    """Raises InvalidArgumentError unless the labels fit the classes and a file of one label per line."""
-    if len(labels) != classes:
-        raise InvalidArgumentError(
-            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
-        )
-    if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
 
 
 _RUNNING_EAGERLY = threading.RLock()

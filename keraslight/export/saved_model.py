@@ -21,7 +21,7 @@ import numpy as np
 
 from keraslight._tasks import Head, read_head
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import check_labels, convertible
+from keraslight.export._frozen import convertible
 from keraslight.export._inference import (
     DTYPES,
     inference_graph,
@@ -39,6 +39,7 @@ from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
 from keraslight.export.litert.convert import convert_graph
 from keraslight.graph import Ends, Graph, build, read, read_ends, with_graph_names
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
 
@@ -125,7 +126,7 @@ def save_servable(
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
         MissingDependencyError: The extra `export` is not installed.
     """
-    path, labels = Path(path), [str(label) for label in labels]
+    path = Path(path)
     source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     head, ends = read_head(model, task), read_ends(model)
@@ -133,8 +134,7 @@ def save_servable(
     if quantization is None and ends.quantization_aware:
         quantization = "int8"
     spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
-    if head.ranks or labels:
-        check_labels(labels, 2 if pair else classes)
+    labels = check_labels(labels, 2 if pair else classes) if head.ranks or labels else []
     _check(spec, input_shape, dtype, max_pixels)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)

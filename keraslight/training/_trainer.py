@@ -54,8 +54,8 @@ class TrainingResult:
             accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
             the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
-        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
-            images, so accuracy on new ones may be slightly lower.
+        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The choice of the epoch is tuned on
+            these images, so accuracy on new ones may be slightly lower.
         epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
         seconds: Duration of all epochs, including those before a resume.
         run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.

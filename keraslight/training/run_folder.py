@@ -23,6 +23,8 @@ from keraslight.graph import remember_task
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
 FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
 
+START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the run"
+
 Row = dict[str, float]
 """Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
 
@@ -133,8 +135,7 @@ class RunFolder:
         if differences:
             raise InvalidArgumentError(
                 "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
-                f"pass another `run_dir` or `resume=False`, which overwrites the run. Received: {self.path}, where "
-                f"{'; '.join(differences)}."
+                f"{START_OVER}. Received: {self.path}, where {'; '.join(differences)}."
             )
         for variable, array in zip(_variables(model), arrays, strict=True):
             variable.assign(array)
@@ -158,6 +159,5 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _damaged(path: pathlib.Path, what: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        "A run to resume must be complete. To start over, pass another `run_dir` or `resume=False`, which overwrites "
-        f"the run. Received: {path}, {what}."
+        f"A run to resume must be complete. To start over, {START_OVER}. Received: {path}, {what}."
     )

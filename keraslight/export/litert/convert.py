@@ -257,7 +257,7 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
             content,
             name=network.name,
             numbers=numbers,
-            labels=[str(label) for label in options.labels],
+            labels=options.labels,
             task=options.task or "softmax",
             logits=options.logits,
         )
