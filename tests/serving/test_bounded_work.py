@@ -26,7 +26,7 @@ from keraslight_serving.server.running.servable import PIPELINE_ROWS, Servable, 
 from keraslight_serving.server.running.signatures import Signature
 from keraslight_serving.server.testing import FakeEngine, FakeRepository
 from keraslight_serving.wire import methods, serving_pb2 as pb
-from keraslight_serving.wire.tensors import to_array, to_tensor
+from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
 from tests.serving.helpers import refused, until
 from tests.serving_attack import answer
@@ -277,6 +277,19 @@ def test_a_repeated_value_takes_no_more_memory_than_a_request_may(slow_server, c
         answer(channel, methods.PREDICT, request)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.details() == "tensor parsing error: turns"
+
+
+@pytest.mark.parametrize("values", [[], [b"1"], [b"1", b"2"]])
+@pytest.mark.parametrize("shape", [[70_000], [300, 300], [2**20, 10]])
+def test_a_string_is_repeated_a_limited_number_of_times(values, shape):
+    tensor = pb.TensorProto(dtype=pb.DT_STRING, string_val=values)
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    with pytest.raises(TensorError, match="A string may be repeated 65536 times"):
+        to_array(tensor)
+    del tensor.tensor_shape.dim[:]
+    tensor.tensor_shape.dim.add(size=20_000)
+    assert to_array(tensor).tolist()[-1] == (values or [b""])[-1]
 
 
 # ---------------------------------------------------------------- one model doesn't hold up another
