@@ -81,7 +81,7 @@ def to_array(tensor: pb.TensorProto, *, max_bytes: int = MAX_BYTES) -> NDArray[A
     values = getattr(tensor, field)
     if dtype.kind == "O" and count - len(values) > MAX_REPEATED_STRINGS:
         raise TensorError(
-            f"A string may be repeated {MAX_REPEATED_STRINGS} times. Received: {len(values)} for shape {shape_text(shape)}"
+            f"A string may be repeated {MAX_REPEATED_STRINGS} times. Received: {len(values)} for {shape_text(shape)}"
         )
     if not values:
         return np.full(shape, b"" if dtype.kind == "O" else 0, dtype)

@@ -113,9 +113,12 @@ class StoppableRuns:
             return found
         with self._changing:
             if key not in self._finishes:
-                with self._session.graph.as_default(), self._tf.control_dependencies(fetches):
-                    done = [self._tf.constant(True)]
-                    made = self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=done)
+                with self._session.graph.as_default():
+                    # Not the outputs themselves: what follows a call of a function doesn't wait for its values.
+                    values = [self._tf.identity(tensor) for tensor in fetches]
+                    with self._tf.control_dependencies(values):
+                        done = [self._tf.constant(True)]
+                        made = self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=done)
                 self._session._extend_graph()
                 self._finishes[key] = made
             return self._finishes[key]
