@@ -74,7 +74,7 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
     """Yields the name, model, share of zeros and duration of each stage."""
     recipe = DIGITS_RECIPE.replace(seed=seed)
     if epochs is not None:
-        recipe = recipe.replace(epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+        recipe = recipe.replace(epochs=epochs, warmup_epochs=min(recipe.warmup, epochs - 1))
 
     def batches(passes: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the digits shifted and rotated differently.

@@ -11,9 +11,11 @@ import keras
 from keraslight import _batches as _data, _tasks
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import remember_task
+from keraslight.graph import compilable, keeping_modes, remember_task
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from keraslight.training import Distillation
 
 
@@ -41,6 +43,11 @@ def check_epochs(epochs: int) -> None:
         raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
 
 
+def labelled(data: Any, dataset: tf.data.Dataset | None) -> Any:
+    """What shows the labels of data: arrays show their values, too, other forms only what their data set says."""
+    return data if _data.is_arrays(data) else dataset
+
+
 def fine_tune(
     model: keras.Model,
     data: Any,
@@ -63,8 +70,11 @@ def fine_tune(
         data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose, distillation, task: As
             in `prune`. The global seeds are left to the caller: building a model may draw numbers, too.
     """
-    train = _data.batches(data, batch_size, seed)
-    validation = None if validation_data is None else _data.batches(validation_data, batch_size)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
+        validation = _data.counted(validation, "validation_data")
     metric: Any = "accuracy"
     _tasks.check_task(task)
     if loss is None:
@@ -73,7 +83,7 @@ def fine_tune(
             raise InvalidArgumentError(
                 f"`distillation` is for models of task 'softmax'. Received: {model.name!r} of task {head.task!r}."
             )
-        rows = _tasks.check_training(head, model, data, validation_data)
+        rows = _tasks.check_training(head, model, labelled(data, train), labelled(validation_data, validation))
         if distillation is not None:
             head = dataclasses.replace(head, activation="softmax")  # the distiller's outputs are logits
         loss, metric, task = _tasks.loss(head, rows=rows), _tasks.metric(head), head.task
@@ -92,12 +102,15 @@ def fine_tune(
     trained = compile_(model, loss)
     if distillation is not None:
         trained = compile_(distillation.distiller(model), loss)
-    trained.fit(
-        train,
-        epochs=epochs,
-        validation_data=validation,
-        callbacks=list(callbacks),
-        shuffle=False,  # a data set shuffles itself; Keras warns otherwise
-        verbose=verbose,
-    )
+    elif (keeping := keeping_modes(model)) is not model:
+        trained = compile_(keeping, loss)
+    with compilable(trained):
+        trained.fit(
+            train,
+            epochs=epochs,
+            validation_data=validation,
+            callbacks=list(callbacks),
+            shuffle=False,  # a data set shuffles itself; Keras warns otherwise
+            verbose=verbose,
+        )
     settle_batch_norms(model, train)

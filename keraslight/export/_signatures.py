@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keraslight._image_files import image_size
+from keraslight._image_files import DECODED, image_size
 from keraslight._tasks import Head
-from keraslight.export._frozen import VALUES_NAME
+from keraslight.export._frozen import VALUES_NAME, tracing
+from keraslight.labels import label_lines
 from keraslight.preprocessing import Preprocessing
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
@@ -53,7 +54,7 @@ def write_saved_model(
     signatures = _signatures(model, labels, spec, head, embed, max_pixels)
     with tempfile.TemporaryDirectory() as scratch:
         labels_file = Path(scratch, "labels.txt")  # an asset keeps its file's name
-        labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+        labels_file.write_text(label_lines(labels), encoding="utf-8", newline="\n")
         module = tf.Module()
         # TensorFlow's variables, not the model: tracking a Keras model writes each variable twice.
         keras_3 = isinstance(model, keras.Model)
@@ -80,7 +81,9 @@ def _signatures(
     # All signatures call one function, so that the graph is traced and written once.
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: tf.cast(output, tf.float32) for name, output in model(images, training=False).items()}
+        with tracing():
+            outputs = model(images, training=False)
+        return {name: tf.cast(output, tf.float32) for name, output in outputs.items()}
 
     def scores(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = infer(images)
@@ -191,7 +194,7 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
     indices, states, pixels = images.concatenate(end).batch(count + 1).with_options(options).get_single_element()
     missing = tf.sets.difference(tf.range(count)[None], indices[None]).values
     large = tf.boolean_mask(indices, tf.equal(states, _TOO_LARGE))
-    kinds = "a JPEG, PNG, WebP, BMP or GIF file"
+    kinds = f"a {', '.join(list(DECODED)[:-1])} or {list(DECODED)[-1]} file"
     if raw is not None:
         kinds += f" in image/encoded or {math.prod(shape)} bytes in image/pixels"
     undecodable = f"`{alias}` must each be {kinds} that can be decoded. Received: others at index"

@@ -21,7 +21,7 @@ import numpy as np
 
 from keraslight._tasks import Head, read_head
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import check_labels
+from keraslight.export._frozen import convertible
 from keraslight.export._inference import (
     DTYPES,
     inference_graph,
@@ -38,7 +38,8 @@ from keraslight.export._versions import INFO, atomic_version, check_number, list
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
 from keraslight.export.litert.convert import convert_graph
-from keraslight.graph import Ends, Graph, build, read, read_ends
+from keraslight.graph import Ends, Graph, build, read, read_ends, with_graph_names
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
 
@@ -125,15 +126,15 @@ def save_servable(
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
         MissingDependencyError: The extra `export` is not installed.
     """
-    path, labels = Path(path), [str(label) for label in labels]
+    path = Path(path)
+    source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     head, ends = read_head(model, task), read_ends(model)
     pair = head.task == "binary" and len(labels) == 2
     if quantization is None and ends.quantization_aware:
         quantization = "int8"
     spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
-    if head.ranks or labels:
-        check_labels(labels, 2 if pair else classes)
+    labels = check_labels(labels, 2 if pair else classes) if head.ranks or labels else []
     _check(spec, input_shape, dtype, max_pixels)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)
@@ -159,7 +160,7 @@ def save_servable(
         origin = {
             "model": model.name,
             "task": head.task,
-            "weights_sha256": weights_hash(model),
+            "weights_sha256": weights_hash(source),
             "classes": len(labels) if head.ranks else classes,
             "preprocessing": spec.to_dict(),
             "dtype": dtype,
@@ -195,7 +196,8 @@ def _forms(
     graph = read(model) if before is None else normalized(read(model), before)
     lite = inference_graph(graph, head, pair=pair)
     served = inference_graph(graph, head, pair=pair, embed=True) if embed else lite
-    return build(served if dtype == "float32" else halved(served, dtype)), lite
+    served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
+    return build(served), lite
 
 
 def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:

@@ -80,6 +80,17 @@ def own_preprocessing(model: keras.Model) -> Preprocessing | None:
     return getattr(model, "preprocessing", None)  # a quantization-aware twin, whose normalization is a convolution
 
 
+def without_auxiliary(model: keras.Model) -> keras.Model:
+    """The model to deploy: one with auxiliary heads without them, of the same layers; any other as it is.
+
+    A model with auxiliary heads returns a dict, whose `classifier` is the main output.
+    """
+    outputs = getattr(model, "output", None) if isinstance(model, keras.Model) and model.built else None
+    if not isinstance(outputs, dict) or len(outputs) < 2 or "classifier" not in outputs:
+        return model
+    return keras.Model(model.input, outputs["classifier"], name=model.name)
+
+
 def final_activation(model: Any) -> str | None:
     """The name of the activation that makes the output of a functional or sequential model, such as `"softmax"`.
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from keraslight.errors import DataError, InvalidArgumentError
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.training._augmentation import Augmentation
 
@@ -33,7 +34,8 @@ class ImageData:
             each time.
         files: N paths, or empty if the images don't come from files.
         originals: uint8 (validation_count, h, w), the validation images before resizing. Only set by `load_digits`.
-        skipped: Number of unreadable files.
+        skipped: Number of image files that can't be read: damaged, or of a format that isn't supported.
+        ignored: Paths, relative to the folder, of other files and of folders that hold no images; folders end in "/".
     """
 
     labels: tuple[str, ...]
@@ -45,6 +47,7 @@ class ImageData:
     files: tuple[str, ...] = ()
     originals: NDArray[np.uint8] | None = None
     skipped: int = 0
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -78,6 +81,7 @@ class ImageData:
             raise InvalidArgumentError(
                 f"`pixels` must be uint8 of shape {shape}. Received: {pixels.dtype} of shape {pixels.shape}."
             )
+        labels = check_labels(labels)
         train, validation = split(targets, labels, validation_split, seed)
         return cls(tuple(labels), preprocessing, targets, train, validation, pixels)
 
@@ -234,10 +238,7 @@ def split(
         raise InvalidArgumentError(
             f"`targets` must be in 0..{len(labels) - 1}. Received: {targets.min()}..{targets.max()}."
         )
-    counts = np.bincount(targets, minlength=len(labels))
-    if counts.min() < 2:
-        small = ", ".join(f"{label!r} has {count}" for label, count in zip(labels, counts, strict=True) if count < 2)
-        raise DataError(f"Every class needs at least two readable images, one for each part. Received: {small}.")
+    check_counts(targets, labels, 2, "two readable images, one for each part")
     held_out = []
     for label in range(len(labels)):
         members = random.permutation(np.flatnonzero(targets == label))
@@ -263,6 +264,14 @@ def _targets(given: NDArray[Any], columns: int) -> NDArray[Any]:
             f"Received: {given.dtype} of shape {given.shape}."
         )
     return rows.astype(np.float32)
+
+
+def check_counts(targets: NDArray[np.int32], labels: Sequence[str], least: int, what: str) -> None:
+    """Raises DataError, which names the classes, unless each has at least that many images."""
+    counts = np.bincount(targets, minlength=len(labels))
+    if counts.min() < least:
+        small = ", ".join(f"{label!r} has {n}" for label, n in zip(labels, counts, strict=True) if n < least)
+        raise DataError(f"Every class needs at least {what}. Received: {small}.")
 
 
 def _check_batch(batch_size: int) -> None:

@@ -19,7 +19,15 @@ import tensorflow as tf
 
 from keraslight import _tasks
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph import own_preprocessing, remember_task
+from keraslight.graph import (
+    following_batch_norms,
+    keeping_modes,
+    own_preprocessing,
+    remember_task,
+    settle,
+    without_auxiliary,
+)
+from keraslight.training._auxiliary import AuxiliaryTraining
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -29,6 +37,11 @@ from keraslight.training._recipe import Recipe
 from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
+
+# Moving averages with a momentum of 0.99 lag hundreds of steps behind the weights: a net that had learned half of its
+# classes was at 7% by them, and a worse epoch was kept as the best.
+_SETTLED = 0.01  # share of an average that is older than the epoch, below which it is as good as measured again
+_SETTLING_BATCHES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +54,8 @@ class TrainingResult:
             accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
             the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
-        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
-            images, so accuracy on new ones may be slightly lower.
+        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The choice of the epoch is tuned on
+            these images, so accuracy on new ones may be slightly lower.
         epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
         seconds: Duration of all epochs, including those before a resume.
         run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.
@@ -64,6 +77,7 @@ def train(
     *,
     run_dir: str | os.PathLike[str],
     resume: bool = True,
+    save_every: int = 1,
     distillation: Distillation | None = None,
     task: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -71,16 +85,25 @@ def train(
 ) -> TrainingResult:
     """Trains a model of images and keeps its best epoch, by validation accuracy and then by validation loss.
 
-    The state is saved in the run folder after each epoch. Called again with the same arguments, `train` resumes an
-    interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
-    reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
+    Where an epoch is too short for the moving averages of batch norms to follow the weights, they are measured again
+    before each validation, on up to 16 batches of training images.
+
+    The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments,
+    `train` resumes an interrupted run, with the same result as if it had never stopped. A finished run isn't trained
+    again. For reproducible results across processes, also call `keras.utils.set_random_seed` before you build the
+    model.
 
     Args:
-        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place.
+        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place. One that
+            returns a dict with these outputs as `classifier` has auxiliary heads, such as `GoogLeNet(auxiliary=True)`:
+            their losses are added by the recipe's weight, except with `distillation`. What is validated, saved and
+            returned is the model without them.
         data: Images of the model's input size, with labels for all of its classes.
         recipe: Hyperparameters.
         run_dir: Run folder; created if missing.
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
+        save_every: Epochs from one saved state to the next, at least 1: the state is three times as large as the model.
+            A run resumes after the last saved one. The best model and the metrics are written after each epoch.
         distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
             structure of the model doesn't change.
         task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores), `"binary"`
@@ -97,14 +120,24 @@ def train(
         TrainingError: The loss is no longer finite.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
+    if save_every < 1:
+        raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    if not isinstance(data, ImageData):
+        raise InvalidArgumentError(
+            "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "
+            f"read files with `load_directory`. Received: {type(data).__name__}."
+        )
+    whole, model = model, without_auxiliary(model)
     check_ends(model, "model")
     head = _tasks.read_head(model, task)
     _check(model, data, head)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
-    if distillation is None:
-        trained = keras.Model(model.inputs[0], model.outputs[0])
+    if distillation is None and whole is not model:
+        trained = AuxiliaryTraining.of(whole, recipe.auxiliary_weight)
+    elif distillation is None:
+        trained = keeping_modes(keras.Model(model.inputs[0], model.outputs[0]))
     else:
         gives_logits(model)  # raises where distillation isn't possible
         trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
@@ -127,7 +160,7 @@ def train(
     if head.task != "softmax":
         identity["task"] = head.task
     history = folder.load_state(trained, identity)
-    keeper = _Keeper(model, data, recipe, folder, identity, history, head.task)
+    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every, head.task)
     remember_task(model, head.task)
     if not keeper.finished:
         first = len(history)
@@ -165,10 +198,11 @@ class _Keeper(keras.callbacks.Callback):
         folder: RunFolder,
         identity: dict[str, Any],
         history: list[Row],
+        save_every: int,
         task: str,
     ) -> None:
         super().__init__()
-        self._task = task
+        self._save_every, self._task = save_every, task
         self._plain, self._data, self._recipe = plain, data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started = 0.0
@@ -189,12 +223,21 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._started = time.perf_counter()
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Before the validation: an epoch must not be judged by averages that lag behind its weights."""
+        batch_size, seed = self._recipe.batch_size, self._recipe.seed
+        steps, epoch = self._data.steps_per_epoch(batch_size), len(self._history)
+        if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
+            return
+        batches = self._data.train(batch_size, self._recipe.augmentation, seed, first_epoch=epoch)
+        settle(self._plain, (images for images, _ in batches.take(_SETTLING_BATCHES)))
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
                 f"Received: loss={logs['loss']} in epoch {len(self._history) + 1}, step {batch + 1}, with "
-                f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup_epochs}."
+                f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup}."
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
@@ -206,7 +249,8 @@ class _Keeper(keras.callbacks.Callback):
             self._folder.save_best(self._plain)
         self._folder.save_history(self._history)
         self._folder.save_info(self._info())
-        self._folder.save_state(self.model, self._history, self._identity)
+        if self.finished or (epoch + 1) % self._save_every == 0:
+            self._folder.save_state(self.model, self._history, self._identity)
         if self.finished:
             self.model.stop_training = True
 
@@ -274,7 +318,7 @@ def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
 
 
 def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    warmup = recipe.warmup_epochs * steps
+    warmup = recipe.warmup * steps
     schedule = keras.optimizers.schedules.CosineDecay(
         # Not from 0, which would waste the first step. Without a warm-up, this is the peak itself.
         initial_learning_rate=recipe.learning_rate / (warmup + 1),

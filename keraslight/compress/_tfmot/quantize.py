@@ -28,7 +28,7 @@ from keraslight.compress._tfmot.quantizers import (
     Wrapper,
 )
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import Graph
+from keraslight.graph import Graph, graph_name, with_graph_names
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
 
@@ -70,6 +70,8 @@ def quantize(
         calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6, behind a
             ReLU 0..6.
     """
+    graph, own_names = with_graph_names(graph)
+    skip = tuple(map(graph_name, skip))
     built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
@@ -112,7 +114,8 @@ def quantize(
             new[id(old)] = output
     model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
     kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
-    model.origin = Origin(built.variables, kinds, _floats(built, skip))
+    parts = (built.variables, kinds, _floats(built, skip))
+    model.origin = Origin(*({own_names[layer_name]: value for layer_name, value in part.items()} for part in parts))
     return model
 
 
@@ -181,7 +184,7 @@ def _quantized_input(
         quantizer = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
     else:
         quantizer = ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
-    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{layer.name}"))(tensor)
+    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{graph_name(layer.name)}"))(tensor)
 
 
 def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuantizer]:

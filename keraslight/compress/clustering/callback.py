@@ -10,6 +10,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress._rewrites import fuse
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import without_auxiliary
 
 INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
 
@@ -34,7 +35,7 @@ class Clustering(keras.callbacks.Callback):
             equal shares of the weights) or `"linear"` (evenly from the smallest to the largest weight).
         layers: Name patterns (`fnmatch`) of the layers to cluster; None clusters every Conv2D, SeparableConv2D (its
             1x1 kernel) and Dense except the first convolution, because depthwise kernels lose the most and have the
-            fewest weights.
+            fewest weights. Frozen layers (`trainable=False`) are not clustered.
         preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
             least 3.
 
@@ -115,11 +116,12 @@ def cluster(
     look-up tables for weights can use it. The model is fused first, because folding a batch norm into a kernel
     afterwards would give each output channel its own values.
 
+    Frozen layers (`trainable=False`) are neither clustered nor trained, and a layer that one of them was merged with
+    neither.
+
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, which are shuffled, with labels as
-            in `prune`; None
-            clusters without training.
+        data: Images and labels, in any form that `prune` takes; None clusters without training.
         clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
@@ -146,7 +148,7 @@ def cluster(
     clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)
     check_epochs(epochs)
     keras.utils.set_random_seed(seed)
-    fused = fuse(model)
+    fused = fuse(without_auxiliary(model))
     if data is None:
         clustering.apply(fused)
         return fused

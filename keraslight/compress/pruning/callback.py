@@ -11,7 +11,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model
+from keraslight.graph import copy as copy_model, without_auxiliary
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -25,6 +25,7 @@ class Pruning(keras.callbacks.Callback):
     sparse model; a later update of the masks may restore a weight. After `end_step` the masks stay fixed and the
     remaining weights (and batch norms) settle: leave at least a quarter of the training for that, and call
     `settle_batch_norms` afterwards if momenta are long. In a `keras.distillation.Distiller` it prunes the student.
+    Frozen layers (`trainable=False`) are not pruned.
 
     Source: Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878.
 
@@ -151,11 +152,16 @@ def prune(
     the batch norms get the statistics of the sparse model (`settle_batch_norms`), which the metrics of the epochs don't
     reflect yet. `seed` sets the global seeds of Python, NumPy and TensorFlow, so that a run can be repeated.
 
+    Frozen layers (`trainable=False`) are left as they are, and so are the statistics of batch norms that are frozen or
+    in a part that the model calls with `training=False`, which stays in inference mode.
+
     Args:
-        model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, which are shuffled. Labels are
-            integers, or rows of one number per class; for `multi-label` rows of zeros and ones, for `binary` 0 or 1,
-            and for `regression` numbers.
+        model: A trained functional or sequential image classifier. It is not changed. Auxiliary heads are left out.
+        data: Images and labels: a pair of arrays, which are shuffled, or a tf.data.Dataset, a keras.utils.PyDataset, a
+            PyTorch DataLoader, or another iterable or generator of such pairs, of one image or of a batch. It must end,
+            but its length need not be known. A generator is read once and kept in memory. Labels are integers, or rows
+            of one number per class; for `multi-label` rows of zeros and ones, for `binary` 0 or 1, and for `regression`
+            numbers.
         sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
@@ -187,6 +193,7 @@ def prune(
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
+    model = without_auxiliary(model)
     if distillation is not None and loss is not None:
         raise InvalidArgumentError(
             f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data, _pictures, _tasks
+from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import compilable, copy as copy_model, read, without_auxiliary
 
 
 @dataclasses.dataclass(frozen=True)
-class SensitivityReport:
+class SensitivityReport(Report):
     """Accuracy against sparsity for each layer; `str()` is a table.
 
     Attributes:
@@ -94,9 +95,9 @@ def sensitivity(
     single weights in place of filters.
 
     Args:
-        model: A trained functional or sequential model with one output. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, with labels as in `prune`. All of it
-            is kept in memory and run through the model once per layer and sparsity: a thousand images are enough.
+        model: A trained functional or sequential model. It is not changed. Auxiliary heads are left out.
+        data: Images and labels, in any form that `prune` takes. All of it is kept in memory and run through the model
+            once per layer and sparsity: a thousand images are enough.
         sparsities: Shares of zeros to try, each in (0, 1), in ascending order.
         layers, policy: Layers to prune, as in `Pruning`.
         batch_size: Images per batch if `data` is arrays.
@@ -114,10 +115,12 @@ def sensitivity(
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
+    model = without_auxiliary(model)
     head = _tasks.read_head(model, task)
     names = list(prunable_layers(model, layers, policy))
     copy = copy_model(model)
     kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}
+    _data.check_ends(data)
     batches = [(images.numpy(), labels.numpy()) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(
@@ -128,7 +131,8 @@ def sensitivity(
     _tasks.check_labels(head, model.outputs[0].shape, targets)
 
     def accuracy() -> float:
-        outputs = np.concatenate([np.asarray(copy.predict_on_batch(images)) for images, _ in batches])
+        with compilable(copy):
+            outputs = np.concatenate([np.asarray(copy.predict_on_batch(images)) for images, _ in batches])
         return _tasks.score(head, outputs, targets)
 
     accuracies = {}

@@ -11,10 +11,18 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data, _tasks
-from keraslight.compress._fine_tune import check_epochs
+from keraslight._notebook import Report
+from keraslight.compress._fine_tune import check_epochs, labelled
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model, final_activation, own_preprocessing, read, remember_task
+from keraslight.graph import (
+    copy as copy_model,
+    final_activation,
+    own_preprocessing,
+    read,
+    remember_task,
+    without_auxiliary,
+)
 from keraslight.rewrite import joined_slices
 
 if TYPE_CHECKING:
@@ -43,7 +51,7 @@ class LayerPrecision:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationReport:
+class QuantizationReport(Report):
     """Precision of every layer of a quantization-aware model; `str()` is a summary that names the float layers."""
 
     layers: tuple[LayerPrecision, ...]
@@ -72,8 +80,9 @@ def quantize_aware(
 ) -> tf_keras.Model:
     """Makes a tf_keras model that trains with int8 rounding in its forward pass.
 
-    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel; activations
-    in 8 bits with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel (one for all
+    of a `Dense` or `Conv2DTranspose`, whose kernels the converter can't turn around by channel); activations in 8 bits
+    with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
     become one operator). An input that feeds a layer named `preprocessing` takes raw pixels 0..255, and the
     normalization is part of the int8 graph. Layers without an int8 form in TFLite are no error: they stay float between
     quantized tensors, and `quantization_report` lists them with the reason.
@@ -94,9 +103,9 @@ def quantize_aware(
         batch_norm_steps: Training steps in which batch norms normalize by the batch and update their statistics.
             Afterwards, or from the start at 0, the moving statistics are frozen, as in the file; gamma and beta keep
             training.
-        calibration_data: Inputs (or batches of inputs and labels) that set the initial range of every activation; four
-            batches are used. Without them ranges start at -6..6 (0..6 after a ReLU), and training needs a few hundred
-            steps to adapt them.
+        calibration_data: Images that set the initial range of every activation, in any form that `prune` takes, with or
+            without labels; four batches of 32 are used. Without them ranges start at -6..6 (0..6 after a ReLU), and
+            training needs a few hundred steps to adapt them.
         learning_rate: Learning rate of the compiled optimizer: a float or a tf_keras schedule.
         task: What the outputs are, as in `prune`.
 
@@ -110,6 +119,7 @@ def quantize_aware(
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
+    model = without_auxiliary(model)
     try:
         head = _tasks.read_head(model, task)
         reason = ""
@@ -156,7 +166,7 @@ def _quantized(
     graph = joined_slices(read(model))
     names = list(graph.layers())
     skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
-    calibration = None if calibration_data is None else _calibration_batches(calibration_data)
+    calibration = None if calibration_data is None else _calibration_batches(calibration_data, model)
     from keraslight.compress._tfmot import quantize
 
     quantized = quantize.quantize(
@@ -197,9 +207,8 @@ def train_quantized(
     Uses Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
 
     Args:
-        model: A trained functional or sequential model. It is not changed.
-        data: A tf.data.Dataset of (images, labels) batches, or a pair of arrays, which are shuffled, with labels as in
-            `prune`.
+        model: A trained functional or sequential model. It is not changed. Auxiliary heads are left out.
+        data: Images and labels, in any form that `prune` takes.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None. It requires tracing a second graph.
         learning_rate: Initial (highest) learning rate.
@@ -226,10 +235,13 @@ def train_quantized(
                 "`callbacks` must be those of tf_keras, whose `fit` trains the model. "
                 f"Received: {type(callback).__name__} of Keras 3."
             )
-    train = _data.batches(data, batch_size, seed)
-    validation = None if validation_data is None else _data.batches(validation_data, batch_size)
+    model = without_auxiliary(model)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
     head = _tasks.read_head(model, task)
-    rows = _tasks.check_training(head, model, data, validation_data)
+    rows = _tasks.check_training(head, model, labelled(data, train), labelled(validation_data, validation))
     steps = epochs * _data.steps_in(train)
     from keraslight.compress._tfmot import quantize
 
@@ -269,7 +281,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
         CompressionError: The two models do not belong together.
     """
     origin = _origin(quantized)
-    copy = copy_model(model)  # weights without a twin (a Normalization's statistics) stay
+    copy = copy_model(without_auxiliary(model))  # weights without a twin (a Normalization's statistics) stay
     for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization):
             continue
@@ -314,16 +326,10 @@ def _origin(quantized: Any) -> Origin:
     return origin
 
 
-def _calibration_batches(data: Any) -> list[Any]:
-    import tensorflow as tf
-
-    if isinstance(data, np.ndarray):
-        data = tf.data.Dataset.from_tensor_slices(data).batch(32)
-    elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
-        data = _data.batches(data, 32)
-    batches = [
-        batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)
-    ]
-    if not batches:
-        raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
+def _calibration_batches(data: Any, model: keras.Model) -> list[np.ndarray]:
+    rank = len(model.inputs[0].shape)
+    found = _data.image_batches(data, 32, rank=rank, name="calibration_data")
+    batches = list(itertools.islice(found, _CALIBRATION_BATCHES))
+    for batch in batches:
+        _data.check_images(batch, model, "calibration_data")
     return batches

@@ -8,12 +8,14 @@ import keras
 import numpy as np
 
 from keraslight import _tasks
-from keraslight._batches import check_images, labelled_batches
+from keraslight._batches import check_images, is_arrays, labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import compilable
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationCost:
+class QuantizationCost(Report):
     """How a file's outputs differ from its model's.
 
     Attributes:
@@ -49,8 +51,8 @@ class Images:
 
     def __init__(self, data: Any, enough: int | None = None) -> None:
         parts = []
-        arrays = isinstance(data, np.ndarray | tuple | list)
-        for part in labelled_batches(data):
+        arrays = is_arrays(data)
+        for part in labelled_batches(data, whole=enough is None):
             parts.append(part)
             if enough is not None and not arrays and sum(len(images) for images, _ in parts) >= enough:
                 break
@@ -82,7 +84,8 @@ class Judge:
         if data.labels is not None:
             _tasks.check_labels(self._head, model.outputs[0].shape, data.labels)
         self.data = data
-        self._wanted = model.predict(data.images, batch_size=64, verbose=0)
+        with compilable(model):
+            self._wanted = model.predict(data.images, batch_size=64, verbose=0)
         self.baseline = self._accuracy(self._wanted)
 
     def cost(self, file: Path) -> QuantizationCost:

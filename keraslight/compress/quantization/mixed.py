@@ -11,14 +11,16 @@ import keras
 import numpy as np
 
 from keraslight import _pictures
+from keraslight._notebook import Report
 from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, range_images
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.rewrite import in_float32
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationSensitivity:
+class QuantizationSensitivity(Report):
     """Cost of int8 in each layer alone; `str()` is a table, the most costly layer first.
 
     Attributes:
@@ -70,7 +72,7 @@ class QuantizationSensitivity:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixedPrecision:
+class MixedPrecision(Report):
     """An int8 file in which some layers stay float, and how they were chosen; `str()` is a table.
 
     Attributes:
@@ -137,10 +139,11 @@ def quantization_sensitivity(
         ExportError: The converter fails.
         MissingDependencyError: ai-edge-litert is not installed.
     """
+    model = in_float32(model)
     judge = Judge(model, Images(data), task)
     images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, 1, how, task)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, 1, how, seed, task)
     return _scan(parts, judge, parts.matching(layers, "layers"), verbose)
 
 
@@ -192,10 +195,11 @@ def calibrate_mixed(
     """
     if not 0 <= max_drop < 1:
         raise InvalidArgumentError(f"`max_drop` must be in [0, 1). Received: {max_drop}.")
+    model = in_float32(model)
     images = Images(data, None if validation_data is None else RANGE_IMAGES)
     judge = Judge(model, images if validation_data is None else Images(validation_data), task)
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, batch_size, how, task)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, batch_size, how, seed, task)
     floats: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = parts.write(Path(folder) / "mixed.tflite", floats, input_dtype=input_dtype)
@@ -221,11 +225,12 @@ def calibrate_mixed(
 
 
 def _int8_layers(
-    model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any], task: str | None
+    model: keras.Model, data: Images, batch_size: int | None, how: dict[str, bool], seed: int, task: str | None
 ) -> Int8Layers:
-    graph = prepare(model, data.images, **how)
+    images = range_images(model, data.images, seed)
+    graph = prepare(model, images, **how)
     graph.task = task or graph.task  # names the output
-    return Int8Layers(graph, range_images(model, data.images, how["seed"]), batch_size)
+    return Int8Layers(graph, images, batch_size)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:

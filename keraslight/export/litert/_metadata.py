@@ -20,8 +20,9 @@ import flatbuffers
 import numpy as np
 
 from keraslight.errors import ExportError
-from keraslight.export._frozen import OUTPUT_NAME, check_labels
+from keraslight.export._frozen import OUTPUT_NAME
 from keraslight.export.litert._flatbuffer import attach, read_model, write_model
+from keraslight.labels import check_labels, label_lines
 
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -79,14 +80,14 @@ def add_metadata(
     names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
     graph.outputs = np.asarray(sorted(graph.outputs, key=lambda index: names.get(index) != OUTPUT_NAME), np.int32)
     others = [names.get(index, "") for index in graph.outputs[1:]]
-    check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
+    labels = check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
     channels = int(graph.tensors[graph.inputs[0]].shape[-1])
     description = f"{_DESCRIPTIONS[task].format(len(labels))}, {numbers}, made with keraslight."
     attach(model, BUFFER_NAME, _metadata(name, description, channels, others, task, logits))
     file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model always makes the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), label_lines(labels))
     return file.getvalue()
 
 
@@ -114,8 +115,9 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     if names:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                labels = tuple(archive.read(names[0]).decode().splitlines())
-        except (zipfile.BadZipFile, KeyError) as error:
+                # Only at line feeds: names may contain the other characters at which `str.splitlines` splits.
+                labels = tuple(archive.read(names[0]).decode().removesuffix("\n").split("\n"))
+        except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
             raise ExportError(
                 f"The metadata of a LiteRT file must bring its label file. Received: {path}: {error}."
             ) from error

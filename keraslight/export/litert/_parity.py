@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from keraslight import _tasks
 from keraslight._batches import labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import DisagreementError, InvalidArgumentError
 from keraslight.export.litert._run import Run, litert_runner
 
@@ -21,7 +22,7 @@ _AGREEMENTS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteRTParity:
+class LiteRTParity(Report):
     """A file and its model on the same images; `str()` is one line.
 
     Attributes:

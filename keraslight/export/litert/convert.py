@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keraslight._batches import fits, labelled_batches
+from keraslight._batches import channels_first, fits, labelled_batches
 from keraslight._files import write_file
 from keraslight._tasks import check_task, read_head
 from keraslight.errors import InvalidArgumentError
@@ -24,6 +24,7 @@ from keraslight.export._frozen import (
     VALUES_NAME,
     Network,
     check_convertible,
+    convertible,
     frozen_function,
     refusals,
 )
@@ -79,8 +80,9 @@ def to_litert(
         quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"`, also with None.
-        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or a data set of
-            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
+        representative_data: Data for int8 of a Keras 3 model: images, with or without labels, as the file will take
+            them (raw pixels, if the file normalizes): an array, a list of images, a pair of arrays, a tf.data.Dataset,
+            another iterable, or a function that returns one. The first 128 images are used.
         input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
         output_dtype: Dtype of the output: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
@@ -110,11 +112,13 @@ def to_litert(
         The path.
 
     Raises:
-        InvalidArgumentError: Arguments can't be combined, `task` does not fit the model, or `labels` need it.
+        InvalidArgumentError: Arguments can't be combined, the model is subclassed or not built, `task` does not fit the
+            model, or `labels` need it.
         DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
         ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
     """
+    model = convertible(model)
     ends = read_ends(model)
     if ends.quantization_aware:
         quantization, representative_data = quantization or "int8", None  # its ranges are trained
@@ -253,7 +257,7 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
             content,
             name=network.name,
             numbers=numbers,
-            labels=[str(label) for label in options.labels],
+            labels=options.labels,
             task=options.task or "softmax",
             logits=options.logits,
         )
@@ -309,16 +313,20 @@ def _samples(
     shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
 ) -> list[npt.NDArray[np.float32]]:
     """Float32 batches of `batch_size` images from `representative_data`."""
-    rows = (image for images, _ in labelled_batches(data) for image in np.asarray(images, np.float32))
+    name = "representative_data"
+    batches = labelled_batches(data, whole=False, rank=len(shape) + 1, name=name)
+    rows = (image for images, _ in batches for image in np.asarray(images, np.float32))
     images = list(itertools.islice(rows, max(_SAMPLES, batch_size)))
     if len(images) < batch_size:
         raise InvalidArgumentError(
-            f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
+            f"`{name}` must hold at least a batch of {batch_size} images. Received: {len(images)}."
         )
-    if not fits(images[0].shape, shape):
-        raise InvalidArgumentError(
-            f"`representative_data` must hold images of the model's shape, {shape}. Received: {images[0].shape}."
-        )
+    for image in images:
+        if not fits(image.shape, shape) or image.shape != images[0].shape:
+            raise InvalidArgumentError(
+                f"`{name}` must hold images of the model's shape, {shape}, all of one size. Received: {image.shape}"
+                f"{channels_first(image.shape, shape)}."
+            )
     if takes_pixels:
         # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
         # image goes in as it is, even if no sample happens to be black and white.

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from keraslight_serving.client._calls import Calls, Metadata
 from keraslight_serving.client._model import Model, PixelInput
+from keraslight_serving.client._pixels import decoded
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
 from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound, Unsupported
@@ -142,7 +143,7 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
     else:
         try:
             image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-            image = ImageOps.exif_transpose(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
+            image = decoded(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
         if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
