@@ -178,7 +178,7 @@ def test_a_binary_model_of_a_file(run, cells, tmp_path):
         run("fuse", *source, "--to", tmp_path / "fused")
     text = run("fuse", *source, "--to", tmp_path / "fused", "--task", "binary")
     assert cells(text, "before")[1] == cells(text, "fused")[1] == "100.00%"
-    model, details = load_run(tmp_path / "fused")
+    details = load_run(tmp_path / "fused")[1]
     assert details["task"] == "binary"
     run("export", tmp_path / "fused", "--to", tmp_path / "served" / "light")
     labels = (tmp_path / "served" / "light" / "1" / "assets" / "labels.txt").read_text()
