@@ -260,7 +260,7 @@ def stub(families: Mapping[str, Callable[..., Any]], lines: Sequence[str]) -> st
     imports = {"import keras", "import pathlib"}
 
     def alias(match: re.Match[str]) -> str:
-        """Imports a class of ours under a private name: a function may hide the module that has it, as `blocks.conv`."""
+        """Imports a class under a private name: a function may hide the module that defines it, as `blocks.conv`."""
         module, name = match.groups()
         private = f"_{module.rpartition('.')[2]}_{name}"
         imports.add(f"from {module} import {name} as {private}")
