@@ -62,7 +62,38 @@ def create_model(
         InvalidArgumentError: An argument is out of range.
         WeightsError: The weights don't fit, or can't be fetched.
     """
-    full, checkpoint_id = find(name)
+    return _create(
+        name,
+        weights=weights,
+        include_top=include_top,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        pooling=pooling,
+        features_only=features_only,
+        preprocessing=preprocessing,
+        **arguments,
+    )
+
+
+def _create(
+    model_name: str,
+    /,
+    *,
+    weights: str | Path | None = None,
+    include_top: bool = True,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: str | None = None,
+    features_only: bool = False,
+    preprocessing: bool | Preprocessing = False,
+    **arguments: Any,
+) -> keras.Model:
+    """Does what `create_model` does; `name` may be among the builder's arguments."""
+    full, checkpoint_id = find(model_name)
     family = registry.FAMILIES[model_info(full).family]
     row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
     if checkpoint is not None:
@@ -122,14 +153,22 @@ def _normalize(
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a `.keras` file whose model uses keraslight's layers, in any process.
+    """Loads a `.keras` or `.h5` file whose model may use keraslight's layers, in any process.
+
+    The model isn't compiled, so that its losses and metrics needn't be known; nor is a file of weights alone a model.
 
     Raises:
-        InvalidArgumentError: `path` is not a file.
+        InvalidArgumentError: `path` is not a file, or Keras can't load a model from it.
     """
+    rule = "`path` must be a .keras or .h5 file of a model."
     if not Path(path).is_file():
-        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is not a file.")
-    return keras.saving.load_model(path)
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which is not a file.")
+    if str(path).endswith(".weights.h5"):
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which has weights alone: pass it as `weights`.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever a damaged file or an unknown layer causes
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}; Keras said: {error}") from error
 
 
 def builder(family_name: str) -> Callable[..., keras.Model]:
@@ -144,7 +183,7 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
 
     @functools.wraps(family.builder)
     def build(variant: str = next(iter(family.variants)), **arguments: Any) -> keras.Model:
-        return create_model(family.full_name(variant), **arguments)
+        return _create(family.full_name(variant), **arguments)
 
     signature, ours = inspect.signature(family.builder), inspect.signature(create_model).parameters
     parameters = [*signature.parameters.values(), ours["weights"], ours["preprocessing"]]

@@ -9,6 +9,7 @@ import numpy as np
 from keraslight_serving.startup import quiet
 
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight.graph import compilable
 
 Runner = Callable[[], np.ndarray]
 ENGINES = ("keras", "saved_model", "litert")
@@ -16,7 +17,12 @@ ENGINES = ("keras", "saved_model", "litert")
 
 def keras_runner(model: keras.Model, images: np.ndarray) -> Runner:
     """Keras' compiled inference function, without the data pipeline of `predict`."""
-    return lambda: model.predict_on_batch(images)
+
+    def run() -> np.ndarray:
+        with compilable(model):
+            return model.predict_on_batch(images)
+
+    return run
 
 
 def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Runner:

@@ -19,10 +19,10 @@ def count_parameters(model: keras.Model) -> int:
     Raises:
         InvalidArgumentError: The model has no weights yet because it was never built.
     """
-    if not model.built:
+    if not (isinstance(model, keras.Layer) and model.built):
         raise InvalidArgumentError(
             "Counting needs a model that is built: give a Sequential one an Input, or call it once. "
-            f"Received: {model.name!r}, which is not."
+            f"Received: {getattr(model, 'name', model)!r}, which is not."
         )
     return sum(math.prod(weight.shape) for weight in learned_weights(model))
 

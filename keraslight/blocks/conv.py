@@ -60,6 +60,12 @@ def effective_kernel_size(kernel: int, dilation: int) -> int:
     return kernel + (kernel - 1) * (dilation - 1)
 
 
+def check_activation(activation: str | None) -> None:
+    """Raises InvalidArgumentError unless the activation is None or in `ACTIVATIONS`."""
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
+
+
 def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTensor:
     """Applies an activation as a separate layer, the form that fusing and quantization look for.
 
@@ -71,10 +77,9 @@ def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTenso
     Raises:
         InvalidArgumentError: The name is not in `ACTIVATIONS`.
     """
+    check_activation(activation)
     if activation is None:
         return x
-    if activation not in ACTIVATIONS:
-        raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
     if activation in ("relu", "relu6"):  # quantizers recognize this class, but not Activation("relu6")
         return layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
     return layers.Activation(activation, name=name)(x)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import keras
 from keras import KerasTensor, layers
 
-from keraslight.blocks.conv import ACTIVATIONS, activate
+from keraslight.blocks.conv import activate, check_activation
 from keraslight.errors import InvalidArgumentError
 
 
@@ -28,11 +28,9 @@ class Head(NamedTuple):
 def check_head(classes: int | None, activation: str | None, dropout: float | None) -> None:
     """Raises InvalidArgumentError if one of them is out of range. None: not given."""
     if classes is not None and (not isinstance(classes, numbers.Integral) or classes < 1):
-        raise InvalidArgumentError(f"`classes` must be an integer of at least 1. Received: classes={classes!r}.")
-    if activation is not None and activation not in ACTIVATIONS:
-        raise InvalidArgumentError(
-            f"`classifier_activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}."
-        )
+        kind = "" if isinstance(classes, numbers.Integral) else ", which is not an integer"
+        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes!r}{kind}.")
+    check_activation(activation)
     if dropout is not None and not 0 <= dropout < 1:
         raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
 

@@ -38,7 +38,8 @@ def classify(
     top: Annotated[int, Option(help="Number of classes to show per image.", min=1)] = 5,
     timeout: Timeout = 30.0,
     labels: Annotated[
-        Path | None, Option(help="Text file with one class name per line, for models without labels.")
+        Path | None,
+        Option(help="Text file with one class name per line, for models without labels.", exists=True, dir_okay=False),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object per line instead of a table.")] = False,
     thumbnails: Annotated[bool, Option(help="Show thumbnails, in terminals with color.")] = False,
@@ -167,15 +168,17 @@ def _table(answers: list[Answer], thumbnails: bool) -> Table:
         name = Text(os.path.relpath(answer.source, folder))
         if thumbnails:
             name = Text("\n").join([name, _thumbnail(answer.source)])
-        table.add_row(name, *(f"{found.label} {found.score:.1%}" for found in answer.ranking))
+        # As Text, because "[x]" in a string would be markup.
+        table.add_row(name, *(Text(f"{found.label} {found.score:.1%}") for found in answer.ranking))
     return table
 
 
 def _thumbnail(path: str, columns: int = 16) -> Text:
     """Draws an image with half blocks: each character shows two pixels, one above the other."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
         rows = 2 * max(1, round(columns * image.height / image.width / 2))
         pixels = image.convert("RGB").resize((columns, rows)).tobytes()
 

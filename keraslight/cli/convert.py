@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from keraslight.cli import _common
-from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console, error_console, print_json, table
+from keraslight.cli._common import (
+    Labels,
+    Source,
+    SourceSize,
+    SourceWeights,
+    Task,
+    console,
+    error_console,
+    print_json,
+    table,
+)
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -67,6 +77,8 @@ def litert(
     weights: SourceWeights = None,
     size: SourceSize = None,
     labels: Labels = None,
+    task: Task = None,
+    preprocessing: _common.Given = None,
     report: Annotated[
         bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
     ] = False,
@@ -85,6 +97,7 @@ def litert(
       keraslight litert runs/net --to net.tflite
       keraslight litert runs/net --to net.tflite --quantization int8 --data digits
       keraslight litert resnet18 --weights imagenet --to resnet18.tflite
+      keraslight litert net.keras --preprocessing unit --to net.tflite --quantization int8 --data photos/
       keraslight litert net.tflite --report
     """
     said = error_console if as_json else console
@@ -112,11 +125,12 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    net, names, spec, _ = _common.load_source(model, weights, size, labels, preprocessing=preprocessing)
 
     from keraslight import training
     from keraslight.export import litert_parity, to_litert
 
+    what = None if task is None else task.value
     images = None if data is None else _common.load_images(data, spec)
     representative: Any = None
     if samples:
@@ -133,7 +147,7 @@ def litert(
                 compared = compared.map(lambda pixels, _: pixels)  # accuracy requires the model's classes
         elif not samples:
             compared, which = _noise(net), ", on random pixels"
-        parity = litert_parity(net, file, compared)
+        parity = litert_parity(net, file, compared, task=what)
         parity.require(max_drop=max_drop)
         said.print(f"Against the model, {parity}{which}.")
 
@@ -145,6 +159,7 @@ def litert(
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
         labels=names,
+        task=what,
         xnnpack=xnnpack,
         verify=verify,
     )

@@ -1,4 +1,4 @@
-"""`keraslight list`, `info`, `show`, `compare`, `profile` and `receptive-field`: models by name."""
+"""`keraslight list`, `info`, `show`, `compare`, `profile` and `receptive-field`: models by name. `convolution-cost`."""
 
 from __future__ import annotations
 

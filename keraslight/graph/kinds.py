@@ -477,12 +477,12 @@ def activation_of(layer: Any) -> str | None:
 
 def activation_name(layer: Any) -> str | None:
     """The Keras name of a layer's `activation`; None for a function of the user's own."""
-    name = keras.activations.serialize(layer.activation)
-    if not isinstance(name, str):
-        return None
     try:
+        name = keras.activations.serialize(layer.activation)
+        if not isinstance(name, str):
+            return None
         return name if keras.activations.get(name) is layer.activation else None
-    except ValueError:  # no activation of that name
+    except ValueError:  # a lambda, or no activation of that name
         return None
 
 

@@ -39,6 +39,13 @@ def fill_weights(layer: keras.Layer, name: str, values: list[np.ndarray]) -> Non
         set_weights(layer, values)
 
 
+def copy_frozen(source: keras.Layer, copy: keras.Layer) -> None:
+    """Freezes the weights of a copy whose originals are frozen one by one: configurations only have whole layers."""
+    for ours, theirs in zip(source.weights, copy.weights, strict=True):
+        if theirs.trainable and not ours.trainable:
+            theirs.trainable = False
+
+
 def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """A layer or model and all layers inside it, including those that layers hold as attributes."""
     yield from layer._flatten_layers()
@@ -65,6 +72,13 @@ _STATISTICS: dict[type[keras.Layer], tuple[str, ...]] = {
     keras.layers.Normalization: ("adapt_mean", "adapt_variance", "count"),
     keras.layers.SpectralNormalization: ("vector_u",),
 }
+
+
+def is_frozen(layer: Any) -> bool:
+    """Whether training leaves a layer's kernel alone: `trainable=False` of the layer, or of the kernel's variable."""
+    kernels = (getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
+    flags = [kernel.trainable for kernel in kernels if isinstance(kernel, keras.Variable)]
+    return not getattr(layer, "trainable", True) or (bool(flags) and not any(flags))
 
 
 def is_clustered(kernel: np.ndarray) -> bool:
@@ -94,6 +108,7 @@ def copying(kind: Any, name: str) -> Iterator[None]:
     except (NotImplementedError, TypeError, ValueError) as error:
         kind = kind if isinstance(kind, type) else type(kind)
         raise CompressionError(
-            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
+            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes; functions and "
+            "classes of your own in it must be registered by `@keras.saving.register_keras_serializable()`. "
             f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
         ) from error

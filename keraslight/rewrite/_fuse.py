@@ -91,7 +91,8 @@ def _merge(steps: Steps) -> None:
         first.set_kernel(kernel, np.broadcast_to(first.bias, second.shape[0]) @ second + step.bias)
         config = step.node.config
         size = "units" if dense else "filters"
-        first.node.change(config={size: config[size], "activation": config["activation"]})
+        trainable = first.trainable and step.trainable  # a kernel that holds a frozen one is frozen
+        first.node.change(config={size: config[size], "activation": config["activation"], "trainable": trainable})
         steps.absorb(first, step)
 
 
@@ -110,7 +111,7 @@ def _join_activations(steps: Steps) -> None:
             continue
         scale, shift = folded
         convolution = keras.layers.DepthwiseConv2D(
-            1, data_format="channels_last", dtype=norm.dtype_policy, name=step.call.name
+            1, data_format="channels_last", dtype=norm.dtype_policy, name=step.call.name, trainable=norm.trainable
         )
         step.node.change(
             kind=keras.layers.DepthwiseConv2D,

@@ -1,6 +1,7 @@
 """A strict loader: uses every tensor of the checkpoint and of the model exactly once, or lists the leftovers."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -153,7 +154,11 @@ def _reverse_channels(stem: layers.Layer, slots: dict[str, _Slot]) -> None:
     """Makes a stem that was trained on blue, green, red take red, green, blue."""
     for name, slot in slots.items():
         if slot.variable is stem.kernel:
-            slots[name] = slot._replace(convert=lambda w, convert=slot.convert: convert(w)[:, :, ::-1])
+            slots[name] = slot._replace(convert=functools.partial(_reversed_inputs, slot.convert))
+
+
+def _reversed_inputs(convert: Callable[[np.ndarray], np.ndarray], value: np.ndarray) -> np.ndarray:
+    return convert(value)[:, :, ::-1]
 
 
 def _drop_training_only(

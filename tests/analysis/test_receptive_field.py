@@ -157,7 +157,7 @@ larger = st.tuples(st.sampled_from((*ENLARGED, "skip", "skip")), st.integers(2, 
 window = st.tuples(st.just("window"), st.integers(1, 2))
 
 
-@settings(derandomize=True, max_examples=24, deadline=None, database=None)
+@settings(derandomize=True, max_examples=8, deadline=None, database=None)
 @given(larger, st.lists(st.one_of(window, larger), max_size=2), window)
 def test_what_makes_maps_larger_agrees_with_the_support_of_the_gradient(first, middle, last):
     x = images = keras.Input((20, 16, 1))
@@ -232,7 +232,7 @@ def test_a_u_net_sees_what_its_deepest_layer_sees():
     assert rows["last"].size == (10, 10)  # three pixels lie in two of the low map
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet50", "shufflenet_v2_100", "googlenet", "mobilenet_v3_sample"])
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_100", "mobilenet_v3_sample"])
 def test_backwards_gives_the_same(name):
     model = keraslight.create_model(name, input_shape=(64, 96, 3), width=0.25)
     rows = receptive_field(model)

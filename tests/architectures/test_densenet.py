@@ -3,10 +3,11 @@ import numpy as np
 import pytest
 
 import keraslight
+from tests.nets import of_top
 
 
 def build(variant, **arguments):
-    return keraslight.DenseNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    return keraslight.DenseNet(variant, **{"input_shape": (64, 64, 3), **of_top(arguments)})
 
 
 def test_norm_and_relu_come_before_each_convolution():

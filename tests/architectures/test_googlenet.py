@@ -11,12 +11,13 @@ from keraslight.analysis import count_parameters
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
 from keraslight.layers import LocalResponseNorm
 from tests.golden import golden_rule
+from tests.nets import of_top
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tv__googlenet.npz"
 
 
 def build(variant="googlenet", **arguments):
-    return keraslight.GoogLeNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    return keraslight.GoogLeNet(variant, **{"input_shape": (64, 64, 3), **of_top(arguments)})
 
 
 @pytest.fixture(scope="module")

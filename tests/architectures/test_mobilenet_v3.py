@@ -5,6 +5,7 @@ import pytest
 
 import keraslight
 from keraslight.blocks.conv import TENSORFLOW
+from tests.nets import of_top
 
 MINIMALISTIC = {
     "large_minimalistic": (
@@ -20,7 +21,7 @@ SMALL_SQUEEZED = [8, 24, 64, 64, 32, 40, 72, 144, 144]
 
 @functools.cache  # only looked at
 def build(variant, **arguments):
-    return keraslight.MobileNetV3(variant, input_shape=(64, 64, 3), classes=10, **arguments)
+    return keraslight.MobileNetV3(variant, input_shape=(64, 64, 3), **of_top(arguments))
 
 
 def order(model, *names):

@@ -9,6 +9,7 @@ import keraslight.zoo
 from keraslight import registry
 from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
+from tests.nets import of_top
 
 HEAVY = 60_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
 NAMES = keraslight.list_models()
@@ -30,8 +31,8 @@ def build(name, **arguments):
 def small(name, channels=2, width=0.5, **arguments):
     """A narrow net for an odd, oblong image, large enough for every family."""
     if keraslight.model_info(name).family in FIXED:
-        return {"classes": 10, "width": width, **arguments}
-    return {"classes": 10, "width": width, "input_shape": (97, 75, channels), **arguments}
+        return {"width": width, **of_top(arguments)}
+    return {"width": width, "input_shape": (97, 75, channels), **of_top(arguments)}
 
 
 @pytest.mark.parametrize("name", list(cases()))

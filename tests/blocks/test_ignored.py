@@ -25,12 +25,12 @@ IGNORED = "is for models with a top. Received: "
         ({"dropout": -0.1, **FEATURES}, r"`dropout` must be in \[0, 1\)"),
         ({"dropout": 0.2, **NO_TOP}, f"`dropout` {IGNORED}dropout, with include_top=False"),
         ({"dropout": 0.2, **FEATURES}, f"`dropout` {IGNORED}dropout, with include_top=True, features_only=True"),
-        ({"classes": 0, **NO_TOP}, "`classes` must be an integer of at least 1. Received: classes=0"),
-        ({"classes": 2.5}, "`classes` must be an integer of at least 1. Received: classes=2.5"),
+        ({"classes": 0, **NO_TOP}, "`classes` must be at least 1. Received: classes=0"),
+        ({"classes": 2.5}, "`classes` must be at least 1. Received: classes=2.5, which is not"),
         ({"classes": 10, **NO_TOP}, f"`classes` {IGNORED}classes,"),
         ({"classes": 10, "dropout": 0.1, **FEATURES}, f"`classes` {IGNORED}classes, dropout,"),
-        ({"classifier_activation": "sofmax"}, "`classifier_activation` must be None or one of .* Received: 'sofmax'"),
-        ({"classifier_activation": "sofmax", **NO_TOP}, "`classifier_activation` must be None or one of"),
+        ({"classifier_activation": "sofmax"}, "`activation` must be None or one of .* Received: 'sofmax'"),
+        ({"classifier_activation": "sofmax", **NO_TOP}, "`activation` must be None or one of"),
         ({"classifier_activation": "sigmoid", **NO_TOP}, f"`classifier_activation` {IGNORED}classifier_activation,"),
     ],
 )
@@ -42,17 +42,14 @@ def test_arguments_without_effect_are_refused(name, arguments, text):
 
 @pytest.mark.parametrize("arguments", [{}, {"pooling": "avg"}, {"dropout": 0.0}, {"classifier_activation": None}])
 def test_what_changes_nothing_may_be_given(arguments):
-    model = keraslight.MobileNetV2(width=0.25, input_shape=(32, 32, 3), include_top=False, **arguments)
+    model = keraslight.SqueezeNet("1_1", width=0.25, input_shape=(32, 32, 3), include_top=False, **arguments)
     assert len(model.output_shape) == (2 if "pooling" in arguments else 4)
 
 
 def test_the_familys_own_dropout_stays_the_default():
-    for name, dropout in (("alexnet", 0.5), ("ghostnet_100", 0)):
+    for name, dropout in (("alexnet", {0.5}), ("resnet18", set())):
         model = keraslight.create_model(name, input_shape=(64, 64, 3), width=0.25)
-        assert sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)) in (
-            dropout,
-            2 * dropout,
-        )
+        assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == dropout
 
 
 @pytest.mark.parametrize("stride", [2, 3])
@@ -117,4 +114,6 @@ def test_compound_scaling_is_public():
     depth, width, size = keraslight.compound_scaling(1)
     assert (depth, width, size) == (1.2, 1.1, 258)
     small = keraslight.EfficientNet("b0", depth=depth, width=0.25 * width, input_shape=(32, 32, 3), classes=3)
-    assert len(small.layers) > len(keraslight.EfficientNet("b0", width=0.25, input_shape=(32, 32, 3)).layers)
+    names = [layer.name for layer in small.layers]
+    assert any(name.startswith("stage1_block2_") for name in names)  # ceil(1.2 * 2) blocks
+    assert not any(name.startswith("stage1_block3_") for name in names)

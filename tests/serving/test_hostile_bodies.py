@@ -22,6 +22,7 @@ from keraslight_serving.server.rest import _json
 from keraslight_serving.server.rest._app import RestApp
 from keraslight_serving.server.rest._connections import Connections, ErrorsOfTheLoop
 from keraslight_serving.server.rest._handler import inflate
+from keraslight_serving.server.rpc.arrivals import Arrivals
 from keraslight_serving.server.rpc.handlers import Handlers, shortened
 from keraslight_serving.server.rpc.server import parse_channel_arguments
 from keraslight_serving.server.testing import FakeRepository
@@ -42,7 +43,7 @@ def guarded(version_folder):
         "tiny",
         version_folder.parent,
         rest_api_port=0,
-        rest_api_body_timeout_in_ms=int(1000 * BODY_SECONDS),
+        request_timeout_in_ms=int(1000 * BODY_SECONDS),
         rest_api_idle_timeout_in_ms=int(1000 * IDLE_SECONDS),
         max_request_bytes=MOST,
         max_request_bytes_in_flight=IN_FLIGHT,
@@ -88,6 +89,35 @@ def test_a_body_that_trickles_is_given_up(guarded, size):
                 received += connection.recv(4096)
         assert received.startswith(b"HTTP/1.1 504 ")
         assert BODY_SECONDS - 0.1 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "method", [methods.PREDICT.path, methods.GET_MODEL_STATUS.path, "/grpc.health.v1.Health/Check"]
+)
+def test_a_message_that_never_comes_is_given_up(guarded, method):
+    over = threading.Event()
+
+    def nothing():
+        over.wait(20)
+        yield from ()
+
+    with grpc.insecure_channel(guarded.address) as channel:
+        try:
+            waiting = channel.stream_unary(method, bytes, bytes).future(nothing(), timeout=60)
+            began = time.monotonic()
+            assert waiting.code() is grpc.StatusCode.CANCELLED
+            assert BODY_SECONDS - 0.1 < time.monotonic() - began < 5
+        finally:
+            over.set()
+    assert guarded._arrivals._waiting == {}
+
+
+@pytest.mark.parametrize("method", [methods.PREDICT.path, methods.GET_MODEL_METADATA.path])
+def test_a_call_without_a_message(guarded, method):
+    with grpc.insecure_channel(guarded.address) as channel:
+        found = channel.stream_unary(method, bytes, bytes).future(iter(()), timeout=60)
+        assert found.code() is grpc.StatusCode.UNIMPLEMENTED
+        assert "requires exactly one request message" in found.details()
 
 
 def test_slow_senders_leave_room_for_others_and_give_it_back(guarded):
@@ -157,7 +187,7 @@ def test_large_messages_together_take_no_more_than_the_budget(guarded):
 
 def test_a_message_holds_its_share_until_it_is_gone():
     budget = Budget(100_000)
-    handlers = Handlers(Messages(Service(FakeRepository({}))), budget, lambda: False, None)
+    handlers = Handlers(Messages(Service(FakeRepository({}))), budget, Arrivals(None), lambda: False, None)
     _, handler = handlers._by_path[methods.PREDICT.path]
     received = handler.request_deserializer(bytes(70_000))
     assert budget.held == 70_000

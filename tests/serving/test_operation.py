@@ -380,14 +380,9 @@ def test_numbers_have_a_size(settings):
 
 
 def test_bad_numbers_end_the_process_with_their_rule(monkeypatch, capsys, tmp_path):
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    try:
-        assert main([f"--model_base_path={tmp_path}", "--grace_seconds=nan"]) == 255
-    finally:
-        root.handlers[:], root.level = handlers, level
-        logging.captureWarnings(False)
+    monkeypatch.setattr("keraslight_serving.server.__main__._allow_many_files", lambda: None)
+    assert main([f"--model_base_path={tmp_path}", "--grace_seconds=nan"]) == 255
     assert "Failed to start server. Error: INVALID_ARGUMENT: `grace_seconds` must be" in capsys.readouterr().out
 
 

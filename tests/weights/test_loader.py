@@ -19,12 +19,13 @@ from keraslight.errors import (
 from keraslight.weights import CHECKPOINTS, load_weights
 from keraslight.weights.files import fetch
 from keraslight.weights.loader import layer_slots
+from tests.nets import of_top
 
 SHAPE = (32, 32, 3)
 
 
 def small(classes=5, **arguments):
-    return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, classes=classes, **arguments)
+    return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, **of_top(arguments, classes))
 
 
 def names_of(model):

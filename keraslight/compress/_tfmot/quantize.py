@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
 
-from keraslight import preprocessing
+from keraslight import _tasks, preprocessing
 from keraslight.compress._tfmot import transcribe, twin_layers
 from keraslight.compress._tfmot.int8_graph import Transcriber
 from keraslight.compress._tfmot.int8_steps import Step
@@ -27,7 +27,8 @@ from keraslight.compress._tfmot.quantizers import (
     KernelQuantizer,
     Wrapper,
 )
-from keraslight.graph import Graph
+from keraslight.errors import InvalidArgumentError
+from keraslight.graph import Graph, graph_name, with_graph_names
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
 
@@ -69,6 +70,8 @@ def quantize(
         calibration: Batches of inputs from which the activations' first ranges are taken, or None for -6..6, behind a
             ReLU 0..6.
     """
+    graph, own_names = with_graph_names(graph)
+    skip = tuple(map(graph_name, skip))
     built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
@@ -111,7 +114,8 @@ def quantize(
             new[id(old)] = output
     model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
     kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
-    model.origin = Origin(built.variables, kinds, _floats(built, skip))
+    parts = (built.variables, kinds, _floats(built, skip))
+    model.origin = Origin(*({own_names[layer_name]: value for layer_name, value in part.items()} for part in parts))
     return model
 
 
@@ -180,7 +184,7 @@ def _quantized_input(
         quantizer = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
     else:
         quantizer = ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
-    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{layer.name}"))(tensor)
+    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{graph_name(layer.name)}"))(tensor)
 
 
 def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuantizer]:
@@ -198,22 +202,32 @@ def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuant
     return attribute, KernelQuantizer(limits.max(axis=(0, 1)).ravel() if depthwise else limits.max(axis=(0, 1, 2)))
 
 
-def compile_classifier(model: tf_keras.Model, learning_rate: Any, *, from_logits: bool) -> None:
-    """Compiles for integer labels."""
+def compile_for(model: tf_keras.Model, learning_rate: Any, head: _tasks.Head, *, rows: bool) -> None:
+    """Compiles for a task; `rows`: whether labels of a softmax are rows rather than integers."""
     model.compile(
         optimizer=tf_keras.optimizers.Adam(learning_rate),
-        loss=tf_keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits),
-        metrics=["accuracy"],
+        loss=_tasks.loss(head, rows=rows, losses=tf_keras.losses),
+        metrics=[_tasks.metric(head, metrics=tf_keras.metrics)],
     )
-    if not (isinstance(model.output_shape, tuple) and len(model.output_shape) == 2):
-        return  # no classifier: the user compiles it again with a loss that fits
+    if len(model.output_shape) != 2:
+        return
     # A first training step that has to make the optimizer's and the metrics' variables is traced twice, and for a
     # model of a hundred wrappers each trace takes seconds. So they are made here, on a made-up batch.
     model.optimizer.build(model.trainable_variables)
     guess = tf.fill((1, model.output_shape[-1]), 1.0 / model.output_shape[-1])
-    model.compute_loss(None, tf.zeros((1,)), guess)
-    model.compute_metrics(None, tf.zeros((1,)), guess, None)
+    labels = tf.zeros((1,)) if head.task == "softmax" and not rows else guess
+    model.compute_loss(None, labels, guess)
+    model.compute_metrics(None, labels, guess, None)
     model.reset_metrics()
+
+
+def compile_without_loss(model: tf_keras.Model, learning_rate: Any, reason: str) -> None:
+    """Compiles a model so that training it raises InvalidArgumentError with this reason: there is no loss for it."""
+
+    def loss(_labels: Any, _outputs: Any) -> Any:
+        raise InvalidArgumentError(reason)
+
+    model.compile(optimizer=tf_keras.optimizers.Adam(learning_rate), loss=loss)
 
 
 def cosine(learning_rate: float, steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:

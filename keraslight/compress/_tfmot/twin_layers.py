@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from keraslight import layers as own
+from keraslight.graph import any_names
 from keraslight.rewrite.xnnpack import channel_slice
 
 Config = dict[str, Any]
@@ -262,7 +263,8 @@ class KerasLayer(tf_keras.layers.Layer):
         learned, others = (
             self.variables_of(weights) for weights in (source.trainable_variables, source.non_trainable_variables)
         )
-        outputs, updated = source.stateless_call(learned, others, *args, **kwargs)
+        with any_names():
+            outputs, updated = source.stateless_call(learned, others, *args, **kwargs)
         if training is not False:
             for variable, value in zip(others, updated, strict=True):
                 variable.assign(value)

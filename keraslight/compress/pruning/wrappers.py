@@ -10,7 +10,7 @@ import keras
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import copy as copy_model, graph_name, read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -101,7 +101,7 @@ def strip_pruning(wrapped: tf_keras.Model, model: keras.Model) -> keras.Model:
     for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization) or not getattr(layer, "weights", ()):
             continue  # the twin of a Normalization has constants
-        values = trained.get(name, [])
+        values = trained.get(graph_name(name), [])
         if [value.shape for value in values] != [tuple(weight.shape) for weight in layer.weights]:
             raise CompressionError(
                 "The wrapped model must have been made from this Keras model. "

@@ -10,8 +10,8 @@ import numpy as np
 
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
-from keraslight.graph import Graph, read
-from keraslight.rewrite import fused, joined_slices
+from keraslight.graph import Graph, read, without_auxiliary
+from keraslight.rewrite import fused, in_float32, joined_slices
 
 RANGE_IMAGES = 128
 
@@ -39,8 +39,7 @@ def calibrate(
 
     Args:
         model: A trained functional or sequential Keras 3 image classifier. It is not changed.
-        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays;
-            labels are not read.
+        data: Images in any form that `prune` takes, with or without labels, which are not read.
         path: File to write.
         skip: Name patterns (`fnmatch`) of layers that stay float32. Layers that `fuse` folds into another one follow
             that layer; maximum pooling, padding and the like follow the layer before them.
@@ -59,10 +58,9 @@ def calibrate(
     """
     from keraslight.export.litert.convert import convert_graph
 
+    model = in_float32(without_auxiliary(model))
     images = range_images(model, data, seed)
-    prepared = prepare(
-        model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed
-    )
+    prepared = prepare(model, images, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6)
     if skip:
         layers = Int8Layers(prepared, images, batch_size)
         return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
@@ -82,12 +80,12 @@ def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
 
 
 def prepare(
-    model: keras.Model, data: Any, *, equalize: bool, correct_bias: bool, replace_relu6: bool, seed: int
+    model: keras.Model, images: np.ndarray, *, equalize: bool, correct_bias: bool, replace_relu6: bool
 ) -> Graph:
-    """The graph that `calibrate` converts; the arguments are those of `calibrate`."""
+    """The graph that `calibrate` converts, with its arguments; `images` are `range_images`."""
     graph = fused(read(model))
     if equalize:
         graph = _equalize.equalized(graph, replace_relu6)
     if correct_bias:
-        graph = _equalize.corrected(graph, _equalize.first_images(model, data, _equalize.IMAGES, seed))
+        graph = _equalize.corrected(graph, images[: _equalize.IMAGES])
     return joined_slices(graph)

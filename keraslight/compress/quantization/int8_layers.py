@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keraslight.compress._patterns import chosen
-from keraslight.graph import Graph
+from keraslight.graph import Graph, graph_name
 
 
 class Int8Layers:
@@ -29,6 +29,7 @@ class Int8Layers:
 
         (output,) = keras.tree.flatten(graph.outputs)
         self.kinds = {call.name: call.node.kind.__name__ for call in graph.calls}
+        self._in_file = {graph_name(name): name for name in self.kinds}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
         self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
@@ -73,6 +74,6 @@ class Int8Layers:
     def _layer_of(self, path: str) -> str | None:
         for segment in path.split("/")[1:]:  # the first is the model's name
             for name in (re.sub(r"_\d+$", "", segment), segment):
-                if name in self.kinds:
-                    return name
+                if name in self._in_file:
+                    return self._in_file[name]
         return None

@@ -15,10 +15,19 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keraslight._batches import fits, labelled_batches
+from keraslight._batches import channels_first, fits, labelled_batches
 from keraslight._files import write_file
+from keraslight._tasks import check_task, read_head
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight.export._frozen import (
+    OUTPUT_NAME,
+    VALUES_NAME,
+    Network,
+    check_convertible,
+    convertible,
+    frozen_function,
+    refusals,
+)
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._float16 import halve_weights
@@ -51,12 +60,14 @@ def to_litert(
     batch_size: int | None = 1,
     sparse: bool | None = None,
     labels: Sequence[str] | None = None,
+    task: str | None = None,
     preprocessing: Preprocessing | None = None,
     xnnpack: bool = True,
     verify: Callable[[Path], None] | None = None,
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
 
+    The outputs are the model's, with nothing added to logits; those of a `regression` are called `outputs`.
     Parallel branches, as in RepVGG's training form, are fused, and some layers become other operators: see `xnnpack`.
 
     With `labels`, MediaPipe Tasks' `ImageClassifier` can read the file, if its images have three channels and its input
@@ -69,8 +80,9 @@ def to_litert(
         quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"`, also with None.
-        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or a data set of
-            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
+        representative_data: Data for int8 of a Keras 3 model: images, with or without labels, as the file will take
+            them (raw pixels, if the file normalizes): an array, a list of images, a pair of arrays, a tf.data.Dataset,
+            another iterable, or a function that returns one. The first 128 images are used.
         input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
         output_dtype: Dtype of the output: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
@@ -82,7 +94,10 @@ def to_litert(
             the dense size in float32, 0.49 in float16. It computes the same outputs in the same time (the interpreter
             unpacks it when it starts), and gzips to the same size. Int8 has no such kernels.
         labels: One name per class, in the order of the outputs. They are written to the file with a description of its
-            images (TFLite Metadata); None writes no metadata.
+            images and outputs (TFLite Metadata); None writes no metadata. Of the two names of a `binary` model, the
+            second is written: the score is of that class.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
+            final activation says or what the model remembers; only `labels` need it.
         preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
@@ -97,11 +112,13 @@ def to_litert(
         The path.
 
     Raises:
-        InvalidArgumentError: Arguments can't be combined.
+        InvalidArgumentError: Arguments can't be combined, the model is subclassed or not built, `task` does not fit the
+            model, or `labels` need it.
         DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
         ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
     """
+    model = convertible(model)
     ends = read_ends(model)
     if ends.quantization_aware:
         quantization, representative_data = quantization or "int8", None  # its ranges are trained
@@ -112,6 +129,15 @@ def to_litert(
     network = Network.of_model(model)
     check_convertible(network, several=True)
     options = options.decided(network)
+    check_task(task)
+    if network.outputs not in ([OUTPUT_NAME], [VALUES_NAME]) or isinstance(getattr(model, "output", None), dict):
+        options = dataclasses.replace(options, task=task)  # named by `save_servable`: probabilities, or numbers
+    elif labels is not None or task is not None:
+        head = read_head(model, task)
+        options = dataclasses.replace(options, task=head.task, logits=head.activation is not None)
+        network = dataclasses.replace(network, outputs=[OUTPUT_NAME if head.ranks else VALUES_NAME])
+        if head.task == "binary" and labels is not None and len(labels) == 2:
+            options = dataclasses.replace(options, labels=labels[1:])
     if preprocessing is not None:
         _check_preprocessing(model, preprocessing, ends)
     elif labels is not None and not ends.takes_pixels:
@@ -127,7 +153,8 @@ def to_litert(
                 call, normalization = network.function, ImageNormalization(preprocessing)
                 network = dataclasses.replace(network, function=lambda images: call(normalization(images)))
         else:
-            network = _prepared(graph if preprocessing is None else normalized(graph, preprocessing), options)
+            graph = graph if preprocessing is None else normalized(graph, preprocessing)
+            network = dataclasses.replace(_prepared(graph, options), outputs=network.outputs)
     return _write(network, path, options, takes_pixels=ends.takes_pixels or preprocessing is not None)
 
 
@@ -171,6 +198,8 @@ class _Options:
     labels: Sequence[str] | None = None
     xnnpack: bool = True
     verify: Verify | None = None
+    task: str | None = None
+    logits: bool = False
 
     def check(self, *, quantization_aware: bool) -> None:
         """Raises InvalidArgumentError for arguments that can't be combined."""
@@ -227,8 +256,10 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
         content = add_metadata(
             content,
             name=network.name,
-            description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
-            labels=[str(label) for label in options.labels],
+            numbers=numbers,
+            labels=options.labels,
+            task=options.task or "softmax",
+            logits=options.logits,
         )
     return write_file(Path(path), content, options.verify)
 
@@ -282,16 +313,20 @@ def _samples(
     shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
 ) -> list[npt.NDArray[np.float32]]:
     """Float32 batches of `batch_size` images from `representative_data`."""
-    rows = (image for images, _ in labelled_batches(data) for image in np.asarray(images, np.float32))
+    name = "representative_data"
+    batches = labelled_batches(data, whole=False, rank=len(shape) + 1, name=name)
+    rows = (image for images, _ in batches for image in np.asarray(images, np.float32))
     images = list(itertools.islice(rows, max(_SAMPLES, batch_size)))
     if len(images) < batch_size:
         raise InvalidArgumentError(
-            f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
+            f"`{name}` must hold at least a batch of {batch_size} images. Received: {len(images)}."
         )
-    if not fits(images[0].shape, shape):
-        raise InvalidArgumentError(
-            f"`representative_data` must hold images of the model's shape, {shape}. Received: {images[0].shape}."
-        )
+    for image in images:
+        if not fits(image.shape, shape) or image.shape != images[0].shape:
+            raise InvalidArgumentError(
+                f"`{name}` must hold images of the model's shape, {shape}, all of one size. Received: {image.shape}"
+                f"{channels_first(image.shape, shape)}."
+            )
     if takes_pixels:
         # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
         # image goes in as it is, even if no sample happens to be black and white.

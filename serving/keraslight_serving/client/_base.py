@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
 import grpc
@@ -15,6 +14,7 @@ from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tls import Tls
 from keraslight_serving.client._types import Answer, Classification
 from keraslight_serving.client.errors import ClientClosed, InvalidInput, Unsupported
+from keraslight_serving.labels import check_labels, read_labels
 
 OnError = Literal["raise", "return"]
 Outcome = list[Classification] | InvalidInput
@@ -70,8 +70,11 @@ class BaseClient(Generic[C]):
             addresses = addresses_of(target)
             _check_security(addresses, credentials, token)
             endpoints = Endpoints(addresses, open_channel)
-        if isinstance(labels, str | os.PathLike):
-            labels = Path(labels).read_text(encoding="utf-8").splitlines()
+        if labels is not None:
+            try:
+                labels = read_labels(labels) if isinstance(labels, str | os.PathLike) else check_labels(labels)
+            except ValueError as error:
+                raise InvalidInput(str(error)) from error
         self._own_channel, self._window, self._endpoints = channel is None, window, endpoints
         headers = dict(metadata or {})
         self._calls = Calls(endpoints, model, version, timeout, max_message_bytes, retry, token, headers, hooks)

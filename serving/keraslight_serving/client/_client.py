@@ -93,9 +93,10 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Args:
             images: An image or an iterable of images, of any of these kinds: a path (str or Path), the bytes of a JPEG,
-                PNG, GIF, BMP, WebP or JPEG XL file, a binary file object, a PIL image, or an array of shape (height,
+                PNG, GIF, BMP or WebP file, a binary file object, a PIL image, or an array of shape (height,
                 width) or (height, width, 1|3|4) with whole pixels from 0 to 255. An array of shape (images, height,
-                width, 1|3|4) is a batch. A directory stands for the image files in it, sorted by path.
+                width, 1|3|4) is a batch. A directory stands for the image files in it, sorted by path; hidden files
+                and others than images are logged.
             top_k: Length of each ranking, at least 1. Models may rank fewer classes.
             on_error: "raise" raises the error of the first image that can't be classified; "return" returns an
                 `InvalidInput` instead of that image's ranking.
@@ -106,6 +107,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Raises:
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
+            Unsupported: The model doesn't rank classes, such as a regression: use `predict`.
         """
         self._check_on_error(on_error)
         prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause

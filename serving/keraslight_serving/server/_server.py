@@ -18,6 +18,7 @@ from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.protocols import LoadedVersion
+from keraslight_serving.server.rpc.arrivals import Arrivals
 from keraslight_serving.server.rpc.security import Tokens, ssl_credentials
 from keraslight_serving.server.rpc.server import OPEN_CALLS, Health, listen, make_server
 from keraslight_serving.server.settings import Settings, takes
@@ -55,6 +56,7 @@ class ModelServer:
         self._loader = Loader(settings, self.metrics)
         self._health = Health()
         self._budget = Budget(settings.max_request_bytes_in_flight)
+        self._arrivals = Arrivals(settings.request_timeout_in_ms / 1000 or None)
         self._repository = make_repository(settings, self._loader, self._report_health)
         self._service = Service(
             self._repository,
@@ -139,6 +141,7 @@ class ModelServer:
             ),
             checks=self._health,
             budget=self._budget,
+            arrivals=self._arrivals,
             max_message=settings.max_request_bytes,
             channel_arguments=settings.grpc_channel_arguments or "",
             tokens=tokens,
@@ -150,6 +153,7 @@ class ModelServer:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         unix = [f"unix:{os.fspath(settings.grpc_socket_path)}"] if settings.grpc_socket_path else []
         self.metrics.start()
+        self._arrivals.start()
         self._repository.start()
         try:
             port = listen(server, [f"{settings.host}:{settings.port}", *unix], credentials)[0]
@@ -168,7 +172,8 @@ class ModelServer:
         """Ends everything that `start` began except for the ports, however far it came."""
         self._repository.close()
         self._loader.close()
-        self._health.pool.shutdown(wait=False)
+        self._arrivals.close()
+        self._health.close()
         self._request_log.close()
         self.metrics.close()
 
@@ -187,7 +192,7 @@ class ModelServer:
             authorize=tokens.authorize if tokens else None,
             observe=self.metrics.rest_request,
             max_body=settings.max_request_bytes,
-            body_timeout=settings.rest_api_body_timeout_in_ms / 1000 or None,
+            body_timeout=settings.request_timeout_in_ms / 1000 or None,
             budget=self._budget,
         )
         idle = settings.rest_api_idle_timeout_in_ms / 1000

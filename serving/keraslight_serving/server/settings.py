@@ -118,9 +118,8 @@ class Settings:
     grpc_channel_arguments: str | None = _setting(
         None, "gRPC channel arguments, as key=value,key=value.",
         "`grpc.max_receive_message_length=...` takes precedence over `max_request_bytes`. Connections without calls "
-        "are closed after `grpc.max_connection_idle_ms`, 300000 by default. Clients that open calls and "
-        "never send their request occupy one thread per call; `grpc.max_connection_age_ms=...` together with "
-        "`grpc.max_connection_age_grace_ms=...` closes old connections, and other clients reconnect transparently.")
+        "are closed after `grpc.max_connection_idle_ms`, 300000 by default. `grpc.max_connection_age_ms=...` together "
+        "with `grpc.max_connection_age_grace_ms=...` closes old connections; clients reconnect transparently.")
     ssl_config_file: StrPath | None = _setting(
         None, "Text proto SSLConfig with the server's key and certificate and the CA of its clients.",
         "See `rpc.security.ssl_credentials`. Connections are not encrypted without it.")
@@ -157,12 +156,12 @@ class Settings:
     rest_api_num_threads: int | None = _setting(
         None, "Maximum number of REST requests that are processed or wait for their model at once.",
         "512 by default. See `grpc_max_threads` for those that are processed.", minimum=1)
-    rest_api_body_timeout_in_ms: int = _setting(
-        120_000, "Time in which the body of a REST request must arrive, in milliseconds; 0 for any.",
-        group=OURS, minimum=0)
     rest_api_idle_timeout_in_ms: int = _setting(
         60_000, "Time after which a REST connection without a request is closed, in milliseconds.",
         "So are those that have sent only part of a request's headers.", group=OURS, minimum=1)
+    request_timeout_in_ms: int = _setting(
+        120_000, "Time in which a gRPC message or the body of a REST request must arrive, in milliseconds; 0 for any.",
+        "A gRPC call is cancelled then.", group=OURS, minimum=0)
     max_request_bytes: int = _setting(
         100 * 2**20, "Maximum size of a request over either protocol, as sent and decompressed.",
         "It fits 174 images of 224x224x3 float32 pixels, or 697 of uint8 pixels.", group=OURS, minimum=1)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 logger = logging.getLogger("keraslight_serving.server")
 
-# For each file and folder in a folder: that folder, its path there, size in bytes, and time of the last change in
-# nanoseconds.
+# For each file and folder in a folder: its path, its name relative to that folder, size in bytes, and time of the last
+# change in nanoseconds.
 Files = frozenset[tuple[str, str, int, int]]
 
 
@@ -49,5 +49,5 @@ def files_of(folder: Path) -> Files:
             path = os.path.join(parent, name)
             with contextlib.suppress(OSError):
                 stat = os.stat(path)
-                found.add((os.fspath(folder), os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
+                found.add((path, os.path.relpath(path, folder), stat.st_size, stat.st_mtime_ns))
     return frozenset(found)

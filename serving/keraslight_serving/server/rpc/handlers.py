@@ -13,6 +13,7 @@ from keraslight_serving.server.base.budget import SMALL, Budget, Held
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.calls.messages import AnyMethod, Messages
+from keraslight_serving.server.rpc.arrivals import Arrivals
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, log_request, request_id
 from keraslight_serving.wire import methods
 
@@ -40,11 +41,17 @@ class Handlers(grpc.GenericRpcHandler):
     """The calls, for a grpc server. grpc answers all others with UNIMPLEMENTED.
 
     `full` tells whether the server's threads are all in use; calls are then rejected with RESOURCE_EXHAUSTED, but for
-    those that run in `quick`. The bytes of large messages are taken from `budget` until their call is answered.
+    those that run in `quick`. `arrivals` limits the wait for a message. The bytes of large messages are taken from
+    `budget` until their call is answered.
     """
 
     def __init__(
-        self, messages: Messages, budget: Budget, full: Callable[[], bool], quick: futures.ThreadPoolExecutor
+        self,
+        messages: Messages,
+        budget: Budget,
+        arrivals: Arrivals,
+        full: Callable[[], bool],
+        quick: futures.ThreadPoolExecutor,
     ) -> None:
         self._full = full
         self._by_path: dict[str, tuple[bool, grpc.RpcMethodHandler[Any, Any]]] = {}
@@ -58,10 +65,10 @@ class Handlers(grpc.GenericRpcHandler):
 
         for method in messages.calls:
             # Bytes in and out: grpc itself would log a traceback for each message that it can't parse.
-            handle = _with_status(method, messages)
+            handle = _with_first(_with_status(method, messages), arrivals)
             if method in _QUICK:
                 in_pool(handle, quick)
-            handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
+            handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_unary_rpc_method_handler(
                 handle, request_deserializer=received
             )
             self._by_path[method.path] = method in _QUICK, handler
@@ -76,6 +83,15 @@ class Handlers(grpc.GenericRpcHandler):
             return None
         is_quick, handler = found
         return handler if is_quick or not self._full() else self._refuse
+
+
+def _with_first(
+    handle: "Callable[[_Received, grpc.ServicerContext], bytes]", arrivals: Arrivals
+) -> "Callable[[Iterator[_Received], grpc.ServicerContext], bytes]":
+    def wait_and_handle(received: Iterator[_Received], context: grpc.ServicerContext) -> bytes:
+        return handle(arrivals.first(received, context), context)
+
+    return wait_and_handle
 
 
 def in_pool(behavior: Callable[P, R], pool: futures.ThreadPoolExecutor) -> Callable[P, R]:

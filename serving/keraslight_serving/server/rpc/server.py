@@ -2,17 +2,18 @@
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any, ParamSpec, TypeVar
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from keraslight_serving.server.base.budget import Budget
 from keraslight_serving.server.base.errors import StartError
 from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.rpc import handlers, reflection
+from keraslight_serving.server.rpc.arrivals import Arrivals
 from keraslight_serving.server.rpc.security import TokenInterceptor, Tokens
 
 P = ParamSpec("P")
@@ -24,11 +25,10 @@ _OPTIONS = {"grpc.max_send_message_length": 2**31 - 1}
 IDLE_CONNECTION_MS = 300_000
 
 # grpc gives each call a thread before its message has arrived. With few threads, a few clients that send a byte now and
-# then would block all others; idle threads cost little. Further calls are rejected with RESOURCE_EXHAUSTED. grpc has no
-# deadline for a message that never arrives. Only `max_connection_age_ms` and `.._grace_ms` end such a call, together
-# with all others of its connection, so setting them is left to the operator.
+# then would block all others; idle threads cost little. Further calls are rejected with RESOURCE_EXHAUSTED.
 OPEN_CALLS = 512
 QUICK_CALLS = 64  # further threads, for health checks and questions about models
+QUICK_SECONDS = 5.0  # in which a health check's message must arrive
 MOST_CALLS = 4096  # including those that are about to be rejected
 
 
@@ -58,16 +58,28 @@ class Health(health.HealthServicer):  # type: ignore[misc]  # it is untyped
     def __init__(self) -> None:
         super().__init__()
         self.pool = futures.ThreadPoolExecutor(QUICK_CALLS, thread_name_prefix="quick")
+        self._watching = futures.ThreadPoolExecutor(8, thread_name_prefix="watch")
 
-        def check(request: Any, context: grpc.ServicerContext) -> Any:
-            return health.HealthServicer.Check(self, request, context)
+    def add_to_server(self, server: grpc.Server, arrivals: Arrivals) -> None:
+        """Registers the service. Calls whose message doesn't come can't keep others out for long."""
+
+        def check(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            return self.Check(arrivals.first(requests, context, QUICK_SECONDS), context)
 
         def watch(request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
-            return health.HealthServicer.Watch(self, request, context, send_response_callback)
+            return self.Watch(request, context, send_response_callback)
 
         watch.experimental_non_blocking = True  # type: ignore[attr-defined]
-        self.Check = handlers.in_pool(check, self.pool)
-        self.Watch = handlers.in_pool(watch, self.pool)
+        codec = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
+        by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Check": grpc.stream_unary_rpc_method_handler(handlers.in_pool(check, self.pool), *codec),
+            "Watch": grpc.unary_stream_rpc_method_handler(handlers.in_pool(watch, self._watching), *codec),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", by_name),))
+
+    def close(self) -> None:
+        for pool in (self.pool, self._watching):
+            pool.shutdown(wait=False)
 
 
 def make_server(
@@ -75,6 +87,7 @@ def make_server(
     *,
     checks: Health | None = None,
     budget: Budget | None = None,
+    arrivals: Arrivals | None = None,
     max_message: int = 100 * 2**20,
     channel_arguments: str = "",
     tokens: Tokens | None = None,
@@ -83,6 +96,7 @@ def make_server(
     """Returns a server for the calls, for health checks and for reflection, without a port yet.
 
     Messages have at most `max_message` bytes once they are decompressed, and large ones together those of `budget`.
+    `arrivals`, which the caller starts and closes, limits the wait for them.
     With `shared_port`, servers in other processes may listen on the same port; each then gets some of the connections.
     Raises StartError if `channel_arguments` (see `parse_channel_arguments`) can't be parsed.
     """
@@ -100,9 +114,10 @@ def make_server(
         options=list(options.items()),
         interceptors=[] if tokens is None else [TokenInterceptor(tokens)],
     )
-    calls = handlers.Handlers(messages, budget or Budget(2**30), lambda: pool.open >= OPEN_CALLS, checks.pool)
+    arrivals, budget = arrivals or Arrivals(None), budget or Budget(2**30)
+    calls = handlers.Handlers(messages, budget, arrivals, lambda: pool.open >= OPEN_CALLS, checks.pool)
     server.add_generic_rpc_handlers((calls,))
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    checks.add_to_server(server, arrivals)
     reflection.add_to_server(server)
     return server
 

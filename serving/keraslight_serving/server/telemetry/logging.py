@@ -44,11 +44,13 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
 
 
 def configure_process(log_format: str = "text") -> None:
-    """Sends what libraries log, and Python's warnings, to stderr in this format, from INFO on."""
-    root = logging.getLogger()
-    root.handlers[:] = [handler(log_format)]
-    root.setLevel(logging.INFO)
-    logging.captureWarnings(True)
+    """Sends what libraries log from INFO on, and Python's warnings, to stderr in this format.
+
+    Does nothing in a program that has sent its log elsewhere before.
+    """
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, handlers=[handler(log_format)])
+        logging.captureWarnings(True)
 
 
 def handler(log_format: str = "text") -> logging.Handler:
