@@ -257,21 +257,29 @@ def catalogue_file() -> str:
 def stub(families: Mapping[str, Callable[..., Any]], lines: Sequence[str]) -> str:
     """A type stub: `lines`, then the families' builders with the signatures that they get when they are defined."""
     functions: list[str] = []
-    modules = {"keras"}
+    imports = {"import keras", "import pathlib"}
+
+    def alias(match: re.Match[str]) -> str:
+        """Imports a class under a private name: a function may hide the module that defines it, as `blocks.conv`."""
+        module, name = match.groups()
+        private = f"_{module.rpartition('.')[2]}_{name}"
+        imports.add(f"from {module} import {name} as {private}")
+        return private
+
     for name, builder in sorted(families.items()):
         parameters: list[str] = []
         for parameter in inspect.signature(builder).parameters.values():
             annotation = parameter.annotation
             text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
             text = text.replace("keras.src.backend.common.keras_tensor.", "keras.")
-            modules |= {module.rstrip(".") for module in re.findall(r"\b((?:[a-z_0-9]+\.)+)[A-Z]", text)}
+            text = re.sub(r"\b(keraslight(?:\.[a-z_0-9]+)+)\.(\w+)", alias, text)
             if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
                 parameters.append("*")
             plain = isinstance(parameter.default, str | int | float) or (parameter.default is None and "None" in text)
             parameters.append(f"{parameter.name}: {text} = {repr(parameter.default) if plain else '...'}")
         functions.append(f"def {name}({', '.join(parameters)}) -> keras.Model: ...")
     header = "# Written by docs/generate.py: the lazily loaded names, for type checkers and editors."
-    return "\n".join([header, *(f"import {module}" for module in sorted(modules)), *lines, *functions, ""])
+    return "\n".join([header, *sorted(imports), *lines, *functions, ""])
 
 
 def public_stub() -> str:

@@ -36,6 +36,10 @@ SERVER = {
     "from keraslight_serving.testing import serve_in_process": "server",
     "from keraslight_serving.server.testing import FakeServable": "server",
 }
+ARRAYS = {
+    "from keraslight_serving.client.load_test import load_test": "server",
+    "from keraslight_serving.client.testing import FakeChannel": "server",
+}
 TELEMETRY = "from keraslight_serving.client.telemetry import {0}; {0}()"
 CODE = """
 import json, sys
@@ -62,7 +66,7 @@ print(json.dumps(said))
         (["grpc"], CLIENT),
         (["PIL"], CLIENT),
         (["google.protobuf"], CLIENT),
-        (["numpy"], SERVER | LABELS),
+        (["numpy"], SERVER | LABELS | ARRAYS),
         (["grpc_health"], SERVER),
         (["ai_edge_litert"], SERVER),
         (["uvicorn", "starlette"], SERVER),

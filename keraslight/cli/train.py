@@ -50,8 +50,6 @@ def train(
 
     info = keraslight.model_info(model)
 
-    import keras
-
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
 
@@ -66,6 +64,9 @@ def train(
     if epochs is not None:
         changes["warmup_epochs"] = min(recipe.warmup, epochs - 1)
     distillation = _common.load_teacher(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
+
+    import keras
+
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(
         model,

@@ -17,6 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keraslight_serving.extras import require
+
+require("keraslight_serving.client.load_test", "server", "numpy")
+
 import numpy as np
 from numpy.typing import NDArray
 
