@@ -20,6 +20,7 @@ import numpy as np
 from keras import layers
 
 from keraslight import layers as own
+from keraslight.graph.calls import is_own_function
 
 Shape = tuple[int | None, ...]
 Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
@@ -477,12 +478,14 @@ def activation_of(layer: Any) -> str | None:
 
 def activation_name(layer: Any) -> str | None:
     """The Keras name of a layer's `activation`; None for a function of the user's own."""
+    if is_own_function(layer.activation):
+        return None
+    name = keras.activations.serialize(layer.activation)
+    if not isinstance(name, str):
+        return None
     try:
-        name = keras.activations.serialize(layer.activation)
-        if not isinstance(name, str):
-            return None
         return name if keras.activations.get(name) is layer.activation else None
-    except ValueError:  # a lambda, or no activation of that name
+    except ValueError:  # no activation of that name
         return None
 
 

@@ -152,7 +152,9 @@ class Transcriber:
         if lone and not self.follows(args[0], call.inputs[0], fuses_into or ()):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
-        weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
+        constant = isinstance(made, tf_keras.layers.Normalization)  # its statistics are part of its configuration
+        copied = getattr(layer, "weights", ()) and not (shared or runs_source or constant)
+        weights = layer.get_weights() if copied else None
         output = self.emit(made, kind, call, args, kwargs, weights)
         if parts is not None:  # it folds into each of the pieces, its offset into the last
             scales = [twin_layers.ScaleOf(made, name=self.unique(f"{call.name}_scale")) for _ in parts[:-1]]
