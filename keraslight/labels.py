@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from importlib import resources
 from typing import NamedTuple
 
+from keraslight import _doors
+
+_doors.require("keraslight.labels", "models", "numpy")
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keraslight_serving.startup import quiet
 
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
@@ -71,7 +72,8 @@ def _interpreter(file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
             f"Timing LiteRT needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
         ) from error
     interpreter = Interpreter(str(file), num_threads=threads)
-    interpreter.allocate_tensors()
+    with quiet("litert"):
+        interpreter.allocate_tensors()
     (given,) = interpreter.get_input_details()
     return interpreter, given
 

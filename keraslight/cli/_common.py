@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -21,12 +22,32 @@ if TYPE_CHECKING:
 
 console = Console()
 if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-    console.width = 150  # tables must not be wrapped in a log
+    console.width = 1000  # what is piped to another command or to a log must not be wrapped
 error_console = Console(stderr=True)
 
-Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL")]
+
+def _known(given: Any) -> Any:
+    """Looks up what is neither a file nor a folder before the command runs, so that a typo doesn't wait for Keras."""
+    from keraslight import catalogue
+
+    for source in [given] if isinstance(given, str) else given or ():
+        if not Path(source).exists() and not source.endswith((".keras", ".h5", ".hdf5", ".tflite")):
+            catalogue.find(source)
+    return given
+
+
+Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL", callback=_known)]
 Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
-Source = Annotated[str, Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL")]
+Source = Annotated[
+    str,
+    Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL", callback=_known),
+]
+Sources = Annotated[
+    list[str], Argument(help="Run folders, .keras files, or model names.", metavar="MODEL...", callback=_known)
+]
+Names = Annotated[
+    list[str], Argument(help="Model names or published checkpoint IDs.", metavar="MODEL...", callback=_known)
+]
 SourceSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels; for a model name only.", show_default="the model's own"),
@@ -45,7 +66,10 @@ Data = Annotated[
 Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
 Run = Annotated[Path, Argument(help="Run folder written by `keraslight train`.", metavar="RUN")]
 NewRun = Annotated[Path, Option(help="Run folder to write, as input for `export`, `litert` and `quantize`.")]
-Teacher = Annotated[str | None, Option(help="Trained model to distill: a run folder, a .keras file, or a model name.")]
+Teacher = Annotated[
+    str | None,
+    Option(help="Trained model to distill: a run folder, a .keras file, or a model name.", callback=_known),
+]
 TeacherWeights = Annotated[
     str | None, Option(help='"imagenet" or a weights file; for a teacher given by name only.', show_default="imagenet")
 ]
@@ -53,6 +77,22 @@ Temperature = Annotated[float | None, Option(help="Distillation temperature, abo
 Alpha = Annotated[
     float | None, Option(help="Weight of the true labels in the distillation loss, 0 to 1.", show_default="0.1")
 ]
+
+
+Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
+
+
+def table(*columns: str, **options: Any) -> Table:
+    """An empty table whose first column, of names, is never cut or wrapped; other cells wrap where space is short."""
+    result = Table(**options)
+    for number, column in enumerate(columns):
+        result.add_column(column, no_wrap=number == 0, overflow="fold")
+    return result
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON; named tuples and data classes must be dicts by then."""
+    print(json.dumps(value, indent=2))  # noqa: T201 (not by rich, which would wrap and color it)
 
 
 def save_table(table: Table, file: Path) -> None:
@@ -92,13 +132,14 @@ def load_source(
     preprocessing where the model has no checkpoint that defines one.
     """
     import keraslight
+
+    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
     from keraslight.graph import own_preprocessing
     from keraslight.labels import imagenet_labels
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
     given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
-    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
     if (is_run or is_file) and (weights is not None or size is not None):
         raise InvalidArgumentError(
             "`--weights` and `--size` are for a model's name. "

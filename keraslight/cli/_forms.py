@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from keraslight_serving.startup import quiet
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -55,6 +56,8 @@ def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) 
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file), num_threads=1)
+    with quiet("litert"):
+        interpreter.allocate_tensors()
     run = interpreter.get_signature_runner("serving_default")
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     return np.concatenate([run(images=batch)["probabilities"] for batch in batches])

@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from typer import Argument, Option
 
-from keraslight.cli._common import console
+from keraslight.cli._common import console, error_console
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 CONTAINER = "/models"  # where models.config expects the models: in TensorFlow Serving's container
@@ -80,7 +80,7 @@ def find_models(folder: Path) -> dict[str, Path]:
     if _versions(folder):
         return {folder.name: folder}
     paths = sorted(folder.iterdir()) if folder.is_dir() else ()
-    found = {path.name: path for path in paths if path.is_dir() and _versions(path)}
+    found = {path.name: path for path in paths if _holds_versions(path)}
     if not found:
         raise InvalidArgumentError(
             "A model must be a folder with a version folder that holds saved_model.pb or model.tflite, such as "
@@ -88,6 +88,14 @@ def find_models(folder: Path) -> dict[str, Path]:
             f"Received: {folder}, which {'holds none' if folder.is_dir() else 'is not a folder'}."
         )
     return found
+
+
+def _holds_versions(path: Path) -> bool:
+    try:
+        return path.is_dir() and bool(_versions(path))
+    except OSError as error:  # such as `lost+found`, which belongs to root
+        error_console.print(f"Skipping {path}: {error.strerror}")
+        return False
 
 
 def _versions(base: Path) -> dict[int, Path]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from keraslight.cli import _common
 from keraslight.cli._common import console
 
 
 def train(
-    model: Annotated[str, Argument(help="Model name, such as mobilenet_v4_conv_small.")],
+    model: _common.Name,
     data: _common.Data,
     to: Annotated[Path | None, Option(help="Run folder to write.", show_default="runs/MODEL")] = None,
     weights: Annotated[
@@ -45,15 +45,18 @@ def train(
       keraslight train resnet18 --data photos/ --weights imagenet --epochs 20
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
     """
+    import keraslight
+
+    info = keraslight.model_info(model)
+
     import keras
 
-    import keraslight
     from keraslight import training
 
     if data == "digits":
         spec, recipe = training.DIGITS_PREPROCESSING, training.DIGITS_RECIPE
     else:
-        spec = _common.known_preprocessing(keraslight.model_info(model).preprocessing, "--data")
+        spec = _common.known_preprocessing(info.preprocessing, "--data")
         recipe = training.Recipe()
     images = _common.load_images(data, spec.replace(size=(size, size)) if size else spec)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}

@@ -11,7 +11,10 @@
 Rewrites take and return a `Graph` (`keraslight.rewrite`), so that a model is read once and built once.
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.graph", "models", "numpy", "keras")
+
 from keraslight.graph.calls import (
     Call as Call,
     Graph as Graph,
@@ -42,7 +45,6 @@ from keraslight.graph.weights import (
     is_frozen as is_frozen,
     learned_weights as learned_weights,
     set_weights as set_weights,
-    stored_weights as stored_weights,
 )
 
 __all__ = _faces.public(globals())

@@ -23,12 +23,15 @@ from keraslight import layers as own
 
 Shape = tuple[int | None, ...]
 Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
-"""Multiply-adds of one image from a layer and the shapes that it reads and makes; None where a side is open."""
+"""Multiply-adds of one image from a layer and the shapes that it reads and makes; None where a side is open. A bare
+operation also reads constant arrays."""
 Affine = tuple[np.ndarray, np.ndarray]
 
 Field = Literal[
     "window",  # a window of neighbouring pixels: convolutions, poolings
     "margin",  # padding and cropping
+    "transposed",  # a transposed convolution's
+    "resized",  # interpolated between neighboring pixels
     "adaptive",  # a window of input size / output size pixels
     "all",  # every output depends on every pixel
     "image",  # values keep their places, but depend on every pixel too
@@ -39,7 +42,7 @@ Field = Literal[
     "concatenate",
     "reshape",
     "permute",
-    "fraction",  # does not move by whole pixels: not followed
+    "values",  # depends on the map's values: not followed
 ]
 """How a layer's receptive field follows from its inputs'; see `keraslight.analysis.receptive_field`."""
 
@@ -112,7 +115,7 @@ def _per_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -
 
 def _depthwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
     """(kh, kw, C, multiplier): a window in one channel."""
-    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:2]))
+    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:-2]))
 
 
 def _transposed(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
@@ -144,6 +147,85 @@ def _codes(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int
 
 def _dot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
     return _times(outputs[0][1:], inputs[0][layer.axes[0] if isinstance(layer.axes, tuple | list) else layer.axes])
+
+
+def _einsum(equation: str, shapes: Sequence[Shape], output: Shape) -> int | None:
+    """Each output value costs a product for every combination of the places that are summed over."""
+    terms, made = equation.replace(" ", "").split("->")
+    summed: dict[str, int | None] = {}
+    for term, shape in zip(terms.split(","), shapes, strict=True):
+        before, _, after = term.partition("...")
+        sides = (*zip(before, shape, strict=False), *zip(reversed(after), reversed(shape), strict=False))
+        summed |= {letter: side for letter, side in sides if letter not in made}
+    each = _times(tuple(summed.values()), 1)
+    return _times(output[1:], None if each is None else each * max(len(shapes) - 1, 0))
+
+
+def _einsum_dense(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    return _einsum(layer.equation, (inputs[0], layer.kernel.shape), outputs[0])
+
+
+def _attention(
+    inputs: Sequence[Shape], queries: int, keys: int, heads: int, widths: int, axes: Sequence[int] | None = None
+) -> int | None:
+    """Maps queries and keys, compares them in each head, and sums values. `axes`: those that are attended over.
+
+    Args:
+        inputs: Shapes of query and value; one if they are the same.
+        queries, keys: Products for each place of a query, and of a key with its value.
+        heads: Number of heads.
+        widths: Width of a head's keys plus that of its values.
+        axes: Axes that are attended over. None: all but the first and the last.
+    """
+    query, value = inputs[0], inputs[min(1, len(inputs) - 1)]
+    attended = tuple(value[axis] for axis in axes) if axes else value[1:-1]
+    places = _times(query[1:-1], 1)
+    scores = _times(attended, heads * widths)
+    if places is None or scores is None:
+        return None
+    return places * (queries + scores) + (_times(value[1:-1], keys) or 0)
+
+
+def _multi_head_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    query, key, value, out = (
+        math.prod(part.kernel.shape)
+        for part in (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense)
+    )
+    widths = layer.key_dim + layer.value_dim
+    return _attention(inputs, query + out, key + value, layer.num_heads, widths, layer._attention_axes)
+
+
+def _grouped_query_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    query, key, value, out = (
+        math.prod(part.kernel.shape)
+        for part in (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
+    )
+    return _attention(inputs, query + out, key + value, layer.num_query_heads, 2 * layer.head_dim)
+
+
+def _plain_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Compares widths of query and key, which are equal, and sums values. The additive one scales their sums."""
+    return _attention(inputs, 0, 0, 1, (inputs[0][-1] or 0) + (inputs[1][-1] or 0))
+
+
+def _recurrent(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Both kernels once per step."""
+    return _times(inputs[0][1:2], math.prod(layer.cell.kernel.shape) + math.prod(layer.cell.recurrent_kernel.shape))
+
+
+def _matmul(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    return _times(outputs[0][1:], inputs[0][-1])
+
+
+def _tensordot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    first, axes = inputs[0], layer.axes
+    summed = first[len(first) - axes :] if isinstance(axes, int) else [first[axis] for axis in axes[0]]
+    return _times(outputs[0][1:], _times(summed, 1))
+
+
+def _convolved(kernel: Callable[[Shape], Shape]) -> Macs:
+    """For `keras.ops` whose second argument is a kernel, of which `kernel` gives the sides that are summed over."""
+    return lambda layer, inputs, outputs: _times(outputs[0][1:], _times(kernel(inputs[1]), 1))
 
 
 def scale_and_shift(norm: keras.layers.BatchNormalization) -> Affine:
@@ -202,15 +284,23 @@ KINDS: dict[type, Kind] = {
     layers.Conv1D: Kind(_per_output, kernel="convolution"),
     layers.Conv2D: _CONV,
     layers.Conv3D: Kind(_per_output, kernel="convolution"),
-    layers.DepthwiseConv1D: Kind(kernel="depthwise"),
+    layers.DepthwiseConv1D: Kind(_depthwise, kernel="depthwise"),
     layers.DepthwiseConv2D: Kind(_depthwise, "window", kernel="depthwise", prunes="kernel", convolution=True),
-    layers.SeparableConv1D: Kind(kernel="separable"),
+    layers.SeparableConv1D: Kind(_separable, kernel="separable"),
     layers.SeparableConv2D: Kind(_separable, "window", kernel="separable", prunes="pointwise_kernel", convolution=True),
-    layers.Conv1DTranspose: Kind(kernel="transposed"),
-    layers.Conv2DTranspose: Kind(_transposed, "fraction", kernel="transposed", convolution=True),
-    layers.Conv3DTranspose: Kind(kernel="transposed"),
+    layers.Conv1DTranspose: Kind(_transposed, kernel="transposed"),
+    layers.Conv2DTranspose: Kind(_transposed, "transposed", kernel="transposed", convolution=True),
+    layers.Conv3DTranspose: Kind(_transposed, kernel="transposed"),
     layers.Dense: Kind(_per_output, "features", kernel="dense", prunes="kernel"),
     layers.Dot: Kind(_dot, "all"),
+    layers.EinsumDense: Kind(_einsum_dense),
+    layers.MultiHeadAttention: Kind(_multi_head_attention),
+    layers.GroupQueryAttention: Kind(_grouped_query_attention),
+    layers.Attention: Kind(_plain_attention),
+    layers.AdditiveAttention: Kind(_plain_attention),
+    layers.SimpleRNN: Kind(_recurrent),
+    layers.LSTM: Kind(_recurrent),
+    layers.GRU: Kind(_recurrent),
     own.GroupedConv2D: _CONV,
     own.C4LiftingConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
     own.C4GroupConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
@@ -236,7 +326,7 @@ KINDS: dict[type, Kind] = {
     # The smallest rectangle around a row and a column is the whole image too.
     own.CoordinatePooling: Kind(_none, "all", int8="converted"),
     own.MaxPoolWithIndices2D: Kind(_none, "window", pooling=True, int8="converted"),
-    own.MaxUnpool2D: Kind(_none, "fraction"),
+    own.MaxUnpool2D: Kind(_none, "values"),
     # Normalizations
     layers.BatchNormalization: _BATCH_NORM,
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
@@ -278,9 +368,9 @@ KINDS: dict[type, Kind] = {
     layers.Cropping2D: _MARGIN,
     layers.Cropping3D: Kind(_none),
     layers.UpSampling1D: Kind(_none),
-    layers.UpSampling2D: Kind(_none, "fraction"),
+    layers.UpSampling2D: Kind(_none, "resized"),
     layers.UpSampling3D: Kind(_none),
-    layers.Resizing: Kind(_none, int8="moves"),
+    layers.Resizing: Kind(_none, "resized", int8="moves"),
     layers.CenterCrop: Kind(_none),
     own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
@@ -325,12 +415,20 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(("Stack",), Kind(_none)),
     **dict.fromkeys(
         (
-            *("Flip", "Max", "MaxPool", "AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
+            *("Flip", "Max", "MaxPool", "AveragePool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
             *("Tile", "Repeat"),
         ),
-        Kind(int8="moves"),
+        _MOVES,
     ),
-    **dict.fromkeys(("Mean", "Matmul"), Kind(int8="converted")),
+    "Resize": Kind(_none, "resized", int8="moves"),
+    "Mean": Kind(_none, int8="converted"),
+    "Matmul": Kind(_matmul, int8="converted"),
+    "Dot": Kind(_matmul),
+    "Inner": Kind(_matmul),
+    "Tensordot": Kind(_tensordot),
+    "Einsum": Kind(lambda layer, inputs, outputs: _einsum(layer.subscripts, inputs, outputs[0])),
+    "Conv": Kind(_convolved(lambda kernel: kernel[:-1])),
+    "DepthwiseConv": Kind(_convolved(lambda kernel: kernel[:-2])),
 }
 
 

@@ -52,14 +52,19 @@ def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
 
 
 def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Weights of a layer or model without batch norms' moving statistics and the state of random generators."""
+    """Weights of a layer or model without statistics of the data. Keras leaves out the state of random generators.
+
+    Statistics are batch norms' moving mean and variance, what `Normalization` adapts, and the vector of a
+    `SpectralNormalization`: no gradient reaches them.
+    """
     statistics = {
-        id(variable)
+        id(getattr(part, name, None))
         for part in flat_layers(layer)
-        if isinstance(part, keras.layers.BatchNormalization)
-        for variable in (part.moving_mean, part.moving_variance)
+        for kind, names in _STATISTICS.items()
+        if isinstance(part, kind)
+        for name in names
     }
-    return [weight for weight in stored_weights(layer) if id(weight) not in statistics]
+    return [weight for weight in layer.weights if id(weight) not in statistics]
 
 
 def is_frozen(layer: Any) -> bool:
@@ -69,9 +74,11 @@ def is_frozen(layer: Any) -> bool:
     return not getattr(layer, "trainable", True) or (bool(flags) and not any(flags))
 
 
-def stored_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Weights of a layer or model without the state of random generators."""
-    return [weight for weight in layer.weights if "seed" not in weight.path]
+_STATISTICS: dict[type[keras.Layer], tuple[str, ...]] = {
+    keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
+    keras.layers.Normalization: ("adapt_mean", "adapt_variance", "count"),
+    keras.layers.SpectralNormalization: ("vector_u",),
+}
 
 
 def is_clustered(kernel: np.ndarray) -> bool:

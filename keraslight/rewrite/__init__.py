@@ -8,6 +8,10 @@ _half.py             half precision
 xnnpack.py           forms for which XNNPACK has kernels; _pieces.py cuts large depthwise kernels
 """
 
+from keraslight import _doors
+
+_doors.require("keraslight.rewrite", "models", "numpy", "keras")
+
 from keraslight.rewrite._fuse import fused
 from keraslight.rewrite._half import HALVES, halved
 from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut

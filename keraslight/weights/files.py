@@ -89,11 +89,6 @@ def _learned(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
-def variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns the model's variables, without the seeds of its random layers."""
-    return [variable for variable in model.weights if "seed" not in variable.path]
-
-
 def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
     """Reads a .keras or .weights.h5 file into {variable path: array}."""
     try:
@@ -109,7 +104,7 @@ def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
                 stored.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         raise WeightsMismatchError(f"{path} can't be read into {model.name!r}: {error}") from error
-    return {variable.path: np.asarray(variable) for variable in variables(stored)}
+    return {variable.path: np.asarray(variable) for variable in stored.weights}
 
 
 def _stored_classes(path: Path) -> int | None:

@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import json_format
 from keraslight_serving.server import ModelServer, StartError
+from keraslight_serving.server.base.budget import Budget
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.rest import Handler, RestApp, RestServer
@@ -323,17 +324,22 @@ def test_large_bodies_are_read_one_at_a_time(server, monkeypatch):
         handler.answer(asked, small + b" " * 100, Call())
 
 
-def test_all_bodies_together_are_bounded(serve, monkeypatch):
-    monkeypatch.setattr("keraslight_serving.server.rest._app.MAX_HELD", 5000)
-    server = serve()
+def test_all_bodies_together_are_bounded(serve):
+    budget = Budget(400_000)
+    server = serve(budget=budget)
     with socket.create_connection(("127.0.0.1", server.port)) as slow, at(server) as client:
-        slow.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 4001\r\n\r\n".encode() + b" " * 4000)
-        until(lambda: client.post(PREDICT, content=b" " * 2000).status_code == 429)
-        answer = client.post(PREDICT, content=b" " * 2000)
-        assert "The bodies of all requests must have at most 5000 bytes" in error(answer)
+        head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 300001\r\n\r\n"
+        slow.sendall(head.encode() + b" " * 300_000)
+        until(lambda: client.post(PREDICT, content=b" " * 150_000).status_code == 429)
+        answer = client.post(PREDICT, content=b" " * 150_000)
+        assert "The bodies of one sender must have at most 200000 bytes" in error(answer)
         slow.sendall(b" ")
         assert slow.recv(100).startswith(b"HTTP/1.1 400 ")
-        assert client.post(PREDICT, content=b" " * 2000).status_code == 400  # there is room again
+        assert client.post(PREDICT, content=b" " * 150_000).status_code == 400  # there is room again
+        budget.take(300_000)  # by others
+        answer = client.post(PREDICT, content=b" " * 150_000)
+        assert "The bodies of all requests must have at most 400000 bytes" in error(answer)
+        assert client.post(PREDICT, content=b" " * 50_000).status_code == 400
 
 
 def test_cors(http, serve):
@@ -347,7 +353,7 @@ def test_cors(http, serve):
         for answer in (client.get("/v1/models/tiny"), client.options(PREDICT, headers=origin), client.get("/v1/x")):
             assert answer.headers["access-control-allow-origin"] == "*"
             assert answer.headers["access-control-allow-methods"] == "POST, GET"
-            assert answer.headers["access-control-allow-headers"] == "Content-Type"
+            assert answer.headers["access-control-allow-headers"] == "Content-Type, Authorization"
 
 
 def test_metrics(serve):

@@ -170,7 +170,10 @@ def test_columns_that_do_not_fit(text, dtypes, expected):
         (b'{"a": ' + b"[" * 100_000, "JSON Parse error: The document is nested too deeply"),
         (b'{"a": ' + b"1" * 5000 + b"}", "JSON Parse error: Exceeds the limit"),
         (b'{"a": 1} {}', "JSON Parse error: Extra data at offset: 9"),
-        (b'{"a": [' + b"[]," * 2**22 + b"]}", "must have at most 4194304 lists and objects. Received: 4194306"),
+        (
+            b'{"a": [' + b"[]," * 2**22 + b"]}",
+            "must have at most 8388608 values, lists and objects. Received: 8388610",
+        ),
     ],
 )
 def test_bodies_that_are_no_json(body, expected):

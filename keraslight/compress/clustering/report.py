@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 
 
@@ -35,7 +36,7 @@ class LayerClusters:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusterReport:
+class ClusterReport(Report):
     """The distinct values of a model's kernels; `str()` is a table.
 
     Attributes:

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data, _pictures
+from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import copy as copy_model, read, without_auxiliary
 
 
 @dataclasses.dataclass(frozen=True)
-class SensitivityReport:
+class SensitivityReport(Report):
     """Accuracy against sparsity for each layer; `str()` is a table.
 
     Attributes:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keraslight._notebook import Report
 from keraslight.compress._patterns import chosen
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import is_frozen, read
@@ -43,7 +44,7 @@ class LayerSparsity:
 
 
 @dataclasses.dataclass(frozen=True)
-class SparsityReport:
+class SparsityReport(Report):
     """The zeros of a model's kernels; `str()` is a table.
 
     Attributes:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
+from keraslight._notebook import Report
 from keraslight.compress._fine_tune import check_epochs
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
@@ -44,7 +45,7 @@ class LayerPrecision:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationReport:
+class QuantizationReport(Report):
     """Precision of every layer of a quantization-aware model; `str()` is a summary that names the float layers."""
 
     layers: tuple[LayerPrecision, ...]
@@ -72,8 +73,9 @@ def quantize_aware(
 ) -> tf_keras.Model:
     """Makes a tf_keras model that trains with int8 rounding in its forward pass.
 
-    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel; activations
-    in 8 bits with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel (one for all
+    of a `Dense` or `Conv2DTranspose`, whose kernels the converter can't turn around by channel); activations in 8 bits
+    with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
     become one operator). An input that feeds a layer named `preprocessing` takes raw pixels 0..255, and the
     normalization is part of the int8 graph. Layers without an int8 form in TFLite are no error: they stay float between
     quantized tensors, and `quantization_report` lists them with the reason.

@@ -8,11 +8,12 @@ import keras
 import numpy as np
 
 from keraslight._batches import check_images, is_arrays, labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import InvalidArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationCost:
+class QuantizationCost(Report):
     """How a file's outputs differ from its model's.
 
     Attributes:

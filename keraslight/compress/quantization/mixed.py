@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keraslight import _pictures
+from keraslight._notebook import Report
 from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, range_images
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
@@ -18,7 +19,7 @@ from keraslight.errors import CompressionError, InvalidArgumentError
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationSensitivity:
+class QuantizationSensitivity(Report):
     """Cost of int8 in each layer alone; `str()` is a table, the most costly layer first.
 
     Attributes:
@@ -70,7 +71,7 @@ class QuantizationSensitivity:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixedPrecision:
+class MixedPrecision(Report):
     """An int8 file in which some layers stay float, and how they were chosen; `str()` is a table.
 
     Attributes:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from keraslight._batches import labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import DisagreementError, InvalidArgumentError
 from keraslight.export.litert._run import litert_runner
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteRTParity:
+class LiteRTParity(Report):
     """A file and its model on the same images; `str()` is one line.
 
     Attributes:

@@ -24,6 +24,10 @@ Each module imports only those above it:
     telemetry, load_test, testing hooks, the load test, and fakes for users' tests
 """
 
+from keraslight_serving.extras import require
+
+require("keraslight_serving.client", "client", "grpc", "google.protobuf", "PIL")
+
 from keraslight_serving.client._async_client import AsyncClassifierClient
 from keraslight_serving.client._client import ClassifierClient
 from keraslight_serving.client._retry import CallEvent, Retry

@@ -58,7 +58,7 @@ class BaseClient(Generic[C]):
                 proxies = not is_local(address)
                 return kind(address, context=context, proxies=proxies, max_message_bytes=max_message_bytes)
             api: Any = grpc.aio if self._aio else grpc
-            options = channel_options(max_message_bytes, keepalive)
+            options = channel_options(address, max_message_bytes, keepalive)
             if credentials is None:
                 return api.insecure_channel(address, options=options)
             usable = credentials.for_grpc() if isinstance(credentials, Tls) else credentials

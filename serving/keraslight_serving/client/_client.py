@@ -38,7 +38,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
     Args:
         target: `host:port` of the server. Several, in a list or separated by commas, are used in turn, temporarily
-            skipping any that fail; `dns:///name:port` uses all addresses of a name. URLs, `http://host:port` or
+            skipping any that fail; `dns:///name:port` uses all addresses of a name, and asks for them again when a
+            connection ends (servers' `grpc.max_connection_age_ms`). URLs, `http://host:port` or
             `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), for networks
             without gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
         model: Name of the model on the server.
@@ -53,7 +54,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         credentials: TLS credentials; see `tls`.
         token: Token to send as `authorization: Bearer ...`, or a function that returns it for each call. Tokens are
             sent to other machines only over TLS.
-        metadata: Headers of every call.
+        metadata: Headers of every call: text of printable ASCII characters by name, upper or lower case.
         hooks: Functions that are passed a `CallEvent` after each call; see `keraslight_serving.client.telemetry`.
         keepalive: Seconds without a response after which the connection is checked. Servers close connections that are
             checked more often than every 300 seconds unless configured otherwise.

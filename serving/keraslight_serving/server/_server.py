@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
+from keraslight_serving.server.base.budget import Budget
 from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.calls.observe import Observer
 from keraslight_serving.server.calls.service import Service
@@ -18,7 +19,7 @@ from keraslight_serving.server.models.config import ModelConfig, read_config_fil
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.models.protocols import LoadedVersion
 from keraslight_serving.server.rpc.security import Tokens, ssl_credentials
-from keraslight_serving.server.rpc.server import listen, make_server
+from keraslight_serving.server.rpc.server import OPEN_CALLS, Health, listen, make_server
 from keraslight_serving.server.settings import Settings, takes
 from keraslight_serving.server.telemetry.logging import configure
 from keraslight_serving.server.telemetry.metrics import DEFAULT_PATH, Metrics, path_of
@@ -52,7 +53,8 @@ class ModelServer:
         self.metrics = Metrics(settings.metrics_directory)
         self._request_log = RequestLog(self.metrics)
         self._loader = Loader(settings, self.metrics)
-        self._health = health.HealthServicer()
+        self._health = Health()
+        self._budget = Budget(settings.max_request_bytes_in_flight)
         self._repository = make_repository(settings, self._loader, self._report_health)
         self._service = Service(
             self._repository,
@@ -60,6 +62,7 @@ class ModelServer:
             check_methods=settings.enable_signature_method_name_check,
             # Somewhat more than run at once: while one waits for an interpreter, another is parsed or serialized.
             slots=settings.grpc_max_threads or self._loader.callers,
+            waiting=OPEN_CALLS,
         )
         self._rest: RestServer | None = None
         self._started = False
@@ -123,17 +126,26 @@ class ModelServer:
         metrics_path = path_of(settings.monitoring_config_file) if settings.monitoring_config_file else None
         if metrics_path and settings.rest_api_port is None:
             logger.warning("Metrics are published on the REST port: set `rest_api_port`, too")
-        if tokens and not credentials and settings.host not in ("127.0.0.1", "localhost", "[::1]"):
-            logger.warning("Tokens travel without encryption to %s: set `ssl_config_file`, too", settings.host)
+        if tokens and settings.host not in ("127.0.0.1", "localhost", "[::1]"):
+            if not credentials:
+                logger.warning("Tokens travel without encryption to %s: set `ssl_config_file`, too", settings.host)
+            elif settings.rest_api_port is not None:
+                logger.warning("Tokens travel without encryption to the REST port of %s: use a proxy", settings.host)
         server = make_server(
-            Messages(self._service, tensor_content=settings.enable_serialization_as_tensor_content),
+            Messages(
+                self._service,
+                tensor_content=settings.enable_serialization_as_tensor_content,
+                max_bytes=settings.max_request_bytes,
+            ),
+            checks=self._health,
+            budget=self._budget,
+            max_message=settings.max_request_bytes,
             channel_arguments=settings.grpc_channel_arguments or "",
             tokens=tokens,
             shared_port=settings.shared_port,
         )
         if settings.rest_api_port is not None:
             self._rest = self._make_rest(settings.rest_api_port, tokens, metrics_path)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         for service in ("", "ModelService", "PredictionService"):  # as in TensorFlow Serving
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         unix = [f"unix:{os.fspath(settings.grpc_socket_path)}"] if settings.grpc_socket_path else []
@@ -156,6 +168,7 @@ class ModelServer:
         """Ends everything that `start` began except for the ports, however far it came."""
         self._repository.close()
         self._loader.close()
+        self._health.pool.shutdown(wait=False)
         self._request_log.close()
         self.metrics.close()
 
@@ -167,14 +180,18 @@ class ModelServer:
         app = RestApp(
             Handler(self._service, tensor_content=settings.enable_serialization_as_tensor_content),
             timeout=settings.rest_api_timeout_in_ms / 1000 or None,
-            threads=settings.rest_api_num_threads or self._loader.callers,
+            threads=settings.rest_api_num_threads or OPEN_CALLS,
             cors=settings.rest_api_enable_cors_support,
             metrics=self.metrics.render if metrics_path else None,
             metrics_path=metrics_path or DEFAULT_PATH,
             authorize=tokens.authorize if tokens else None,
             observe=self.metrics.rest_request,
+            max_body=settings.max_request_bytes,
+            body_timeout=settings.rest_api_body_timeout_in_ms / 1000 or None,
+            budget=self._budget,
         )
-        return RestServer(app, settings.host, port, shared_port=settings.shared_port)
+        idle = settings.rest_api_idle_timeout_in_ms / 1000
+        return RestServer(app, settings.host, port, shared_port=settings.shared_port, idle_seconds=idle)
 
     def stop(self, grace: float | None = 5.0) -> None:
         """Rejects new requests, lets those in flight finish, and unloads the models. A second call does nothing.
@@ -233,6 +250,7 @@ def make_repository(
         poll_seconds=settings.file_system_poll_wait_seconds,
         retries=settings.max_num_load_retries,
         retry_seconds=settings.load_retry_interval_micros / 1e6,
+        incomplete_seconds=settings.incomplete_version_wait_seconds,
         on_serving=on_serving,
     )
     return settings.make_repository(

@@ -28,6 +28,8 @@ StrPath = str | os.PathLike[str]
 TENSORFLOW_SERVING = "TensorFlow Serving's flags"
 OURS = "keraslight's own flags"
 
+LARGEST = 2**31  # of numbers, as in TensorFlow Serving, whose flags are int32
+
 GRPC_PORT = 8500  # of a server process; a `ModelServer` in a program or test picks a free port
 
 
@@ -50,6 +52,8 @@ class Setting:
         if self.choices and value not in self.choices:
             raise ValueError(f"`{name}` must be one of {', '.join(self.choices)}. Received: {value!r}")
         low, high = self.minimum, self.maximum
+        if isinstance(value, int | float) and not abs(value) < LARGEST:  # nan and infinity, too
+            raise ValueError(f"`{name}` must be a number below {LARGEST}. Received: {value}")
         if (low is not None and value < low) or (high is not None and value > high):
             limits = f"at least {low}" if high is None else f"between {low} and {high}"
             raise ValueError(f"`{name}` must be {limits}. Received: {value}")
@@ -84,7 +88,13 @@ class Settings:
         "Only this machine can reach the default address.", group=OURS)
     port: int = _setting(0, "gRPC port; 0 picks a free one.", flag_default=GRPC_PORT, minimum=0, maximum=65535)
     file_system_poll_wait_seconds: float = _setting(
-        1, "Seconds between two scans for new versions; 0 scans only at startup.")
+        1, "Seconds between two scans for new versions; 0 scans only at startup.",
+        "A version that appears is loaded once its files are the same in two scans. One whose files change afterwards "
+        "is loaded again.")
+    incomplete_version_wait_seconds: float = _setting(
+        10, "Seconds for which the files of a new version must not change before it is loaded, if it lacks a file that "
+        "the serving version has.",
+        "It may be a version that is still being copied.", group=OURS, minimum=0)
     max_num_load_retries: int = _setting(
         5, "Number of retries for a version that fails to load, as long as its files don't change.")
     load_retry_interval_micros: int = _setting(
@@ -101,12 +111,14 @@ class Settings:
         "That request then doesn't wait for TensorFlow's import. A server that only runs `model.tflite` needs less "
         "memory without this setting.", group=OURS)
     grpc_max_threads: int | None = _setting(
-        None, "Maximum number of gRPC requests processed at once; others wait. Derived from the CPUs if not given.",
-        minimum=1)
+        None, "Maximum number of requests of each model processed at once; others wait. "
+        "Derived from the CPUs if not given.",
+        "Requests that run in LiteRT and in TensorFlow are counted separately.", minimum=1)
     grpc_socket_path: StrPath | None = _setting(None, "UNIX socket on which to listen for gRPC as well.")
     grpc_channel_arguments: str | None = _setting(
         None, "gRPC channel arguments, as key=value,key=value.",
-        "Example: `grpc.max_receive_message_length=4194304` (bytes; 2 GiB by default). Clients that open calls and "
+        "`grpc.max_receive_message_length=...` takes precedence over `max_request_bytes`. Connections without calls "
+        "are closed after `grpc.max_connection_idle_ms`, 300000 by default. Clients that open calls and "
         "never send their request occupy one thread per call; `grpc.max_connection_age_ms=...` together with "
         "`grpc.max_connection_age_grace_ms=...` closes old connections, and other clients reconnect transparently.")
     ssl_config_file: StrPath | None = _setting(
@@ -143,7 +155,21 @@ class Settings:
     rest_api_timeout_in_ms: int = _setting(
         30_000, "Time limit of a REST request, in milliseconds; 0 for none.", minimum=0)
     rest_api_num_threads: int | None = _setting(
-        None, "Maximum number of REST requests processed at once. Derived from the CPUs if not given.", minimum=1)
+        None, "Maximum number of REST requests that are processed or wait for their model at once.",
+        "512 by default. See `grpc_max_threads` for those that are processed.", minimum=1)
+    rest_api_body_timeout_in_ms: int = _setting(
+        120_000, "Time in which the body of a REST request must arrive, in milliseconds; 0 for any.",
+        group=OURS, minimum=0)
+    rest_api_idle_timeout_in_ms: int = _setting(
+        60_000, "Time after which a REST connection without a request is closed, in milliseconds.",
+        "So are those that have sent only part of a request's headers.", group=OURS, minimum=1)
+    max_request_bytes: int = _setting(
+        100 * 2**20, "Maximum size of a request over either protocol, as sent and decompressed.",
+        "It fits 174 images of 224x224x3 float32 pixels, or 697 of uint8 pixels.", group=OURS, minimum=1)
+    max_request_bytes_in_flight: int = _setting(
+        2**30, "Maximum size of all requests of more than 64 KiB that are received or processed at once.",
+        "Further ones are rejected with RESOURCE_EXHAUSTED. One client address may have half of it over REST.",
+        group=OURS, minimum=1)
     rest_api_enable_cors_support: bool = _setting(False, "Allow web pages of other origins to use the REST API.")
     engine: str = _setting(
         "auto", "Engine that runs the signatures: auto, litert or tensorflow.",
@@ -184,7 +210,9 @@ class ProcessSettings:
 
     version: bool = _setting(False, "Show the version and exit.")
     workers: int = _setting(1, "Processes that share the port, for machines with many cores.", group=OURS, minimum=1)
-    grace_seconds: float = _setting(5, "Seconds that requests in flight have to finish at shutdown.", group=OURS)
+    grace_seconds: float = _setting(
+        5, "Seconds that requests in flight have to finish at shutdown.", group=OURS, minimum=0
+    )
 
     def __post_init__(self) -> None:
         _check(self)

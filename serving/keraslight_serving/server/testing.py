@@ -20,6 +20,7 @@ from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
+from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Arrays
 from keraslight_serving.wire import serving_pb2 as pb
 
@@ -73,6 +74,11 @@ class FakeRepository:
         if number is None or number not in versions:
             raise not_served(spec.name, number)
         yield number, versions[number]
+
+    def runs_in(self, spec: ModelSpec) -> str:
+        versions = self._models.get(spec.name, {})
+        number = spec.version or max(versions, default=0)
+        return versions[number].runs_in(spec.signature) if isinstance(versions.get(number), Servable) else ""
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         return chosen_statuses(spec, self.statuses().get(spec.name, []))

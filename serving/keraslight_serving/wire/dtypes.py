@@ -25,6 +25,7 @@ DTYPES: dict[int, Dtype] = {
     pb.DT_UINT64: Dtype("uint64", "uint64_val"),
     pb.DT_BOOL: Dtype("bool", "bool_val"),
     pb.DT_HALF: Dtype("float16", "half_val"),  # as bits in an int32
+    pb.DT_BFLOAT16: Dtype("bfloat16", "half_val"),  # likewise; numpy only has it with ml_dtypes
     pb.DT_STRING: Dtype("string", "string_val"),
 }
 

@@ -16,7 +16,11 @@ from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 # Without a limit, ten bytes of request ("one value, repeated to this shape") could allocate all memory.
 MAX_BYTES = 2**31 - 1
 
-_DTYPES = {enum: np.dtype(object if kind.name == "string" else kind.name) for enum, kind in DTYPES.items()}
+_DTYPES = {
+    enum: np.dtype(object if kind.name == "string" else kind.name)
+    for enum, kind in DTYPES.items()
+    if kind.name != "bfloat16"
+}
 _ENUMS: dict[np.dtype[Any], Any] = {dtype: enum for enum, dtype in _DTYPES.items()}
 _NAMES = ", ".join(map(dtype_name, DTYPES))
 
@@ -32,7 +36,8 @@ class TensorError(ValueError):
 def dtype_enum(dtype: DTypeLike) -> pb.DataType:
     """The DataType of a numpy dtype. Fixed-width strings count as DT_STRING."""
     dtype = np.dtype(dtype)
-    enum = pb.DT_STRING if dtype.kind in "SU" else _ENUMS.get(dtype.newbyteorder("="))
+    enum = pb.DT_STRING if dtype.kind in "SU" else pb.DT_BFLOAT16 if dtype.name == "bfloat16" else None
+    enum = enum or _ENUMS.get(dtype.newbyteorder("="))
     if enum is None:
         raise TensorError(f"A tensor's dtype must be one of {_NAMES}. Received: {dtype}")
     return enum
@@ -43,12 +48,19 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return f"[{','.join(map(str, shape))}]"
 
 
-def to_array(tensor: pb.TensorProto) -> NDArray[Any]:
-    """Reads a tensor. The array may be a read-only view of the message's bytes.
+def to_array(tensor: pb.TensorProto, *, max_bytes: int = MAX_BYTES) -> NDArray[Any]:
+    """Reads a tensor of at most `max_bytes`. The array may be a read-only view of the message's bytes.
 
     As in TensorFlow, a list shorter than the shape repeats its last value, an empty list means zeros, and surplus
-    values are ignored. Strings become an object array of bytes.
+    values are ignored. Strings become an object array of bytes. Where ml_dtypes is not installed, bfloat16 becomes
+    float32, which holds the same values.
     """
+    if tensor.dtype == pb.DT_BFLOAT16:
+        bits = pb.TensorProto()
+        bits.CopyFrom(tensor)
+        bits.dtype = pb.DT_UINT16
+        bits.int_val.extend(tensor.half_val)
+        return _bfloat16(to_array(bits, max_bytes=max_bytes))
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise TensorError(f"A tensor's dtype must be one of {_NAMES}. Received: {dtype_name(tensor.dtype)}")
@@ -56,8 +68,8 @@ def to_array(tensor: pb.TensorProto) -> NDArray[Any]:
     if tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise TensorError(f"A tensor's shape must be fully known. Received: {shape_text(shape)}")
     count = math.prod(shape)
-    if count * dtype.itemsize > MAX_BYTES:
-        raise TensorError(f"A tensor must fit in {MAX_BYTES} bytes. Received: shape {shape_text(shape)}")
+    if count * dtype.itemsize > max_bytes:
+        raise TensorError(f"A tensor must fit in {max_bytes} bytes. Received: shape {shape_text(shape)}")
     if count == 0:
         return np.empty(shape, dtype)
     if tensor.tensor_content:
@@ -93,6 +105,13 @@ def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto |
     if tensor.dtype == pb.DT_STRING:
         tensor.string_val.extend(map(_to_bytes, array.ravel().tolist()))
         return tensor
+    if tensor.dtype == pb.DT_BFLOAT16:
+        bits = np.ascontiguousarray(array).view(np.uint16)
+        if content:
+            tensor.tensor_content = bits.astype("<u2", copy=False).tobytes()
+        else:
+            tensor.half_val.extend(bits.ravel().tolist())
+        return tensor
     little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
     field = DTYPES[tensor.dtype].field
     if content:
@@ -105,6 +124,15 @@ def to_tensor(array: ArrayLike, *, content: bool = False, into: pb.TensorProto |
     else:
         getattr(tensor, field).extend(array.ravel().tolist())
     return tensor
+
+
+def _bfloat16(bits: NDArray[np.uint16]) -> NDArray[Any]:
+    bits = np.ascontiguousarray(bits, np.uint16)  # in the machine's order
+    try:
+        import ml_dtypes
+    except ImportError:
+        return (bits.astype(np.uint32) << 16).view(np.float32)
+    return bits.view(ml_dtypes.bfloat16)
 
 
 def _from_content(content: bytes, dtype: np.dtype[Any], count: int) -> NDArray[Any]:

@@ -3,15 +3,17 @@
 Messages become arrays here, once, and arrays become messages, once.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import grpc
 from google.protobuf.message import Message
 from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
-from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
 from keraslight_serving.server.calls.observe import Observed
@@ -19,19 +21,22 @@ from keraslight_serving.server.calls.service import Service
 from keraslight_serving.server.models.config import model_configs
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, set_text
 from keraslight_serving.wire import methods, serving_pb2 as pb
-from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
+from keraslight_serving.wire.tensors import MAX_BYTES, TensorError, to_array, to_tensor
 
 AnyMethod = methods.Method[Any, Any]
+
+_RUNS = {methods.PREDICT, methods.CLASSIFY, methods.REGRESS, methods.MULTI_INFERENCE}  # the calls that run signatures
 
 
 class Messages:
     """A service that takes and returns messages. `calls` has the handler of each method, for a request being observed.
 
-    `tensor_content`: whether Predict returns raw bytes instead of the lists of the dtypes.
+    `tensor_content`: whether Predict returns raw bytes instead of the lists of the dtypes. `max_bytes`: the largest
+    tensor that a request may describe, as one value repeated to a shape.
     """
 
-    def __init__(self, service: Service, *, tensor_content: bool = False) -> None:
-        self._service, self._tensor_content = service, tensor_content
+    def __init__(self, service: Service, *, tensor_content: bool = False, max_bytes: int = MAX_BYTES) -> None:
+        self._service, self._tensor_content, self._max_bytes = service, tensor_content, max_bytes
         self.calls: dict[AnyMethod, Callable[[Any, Observed], Message]] = {
             methods.PREDICT: self._predict,
             methods.CLASSIFY: self._classify,
@@ -51,12 +56,13 @@ class Messages:
         with self._service.observer.request(method.name, asked, call) as seen:
             if spec is not None and sent is request and not request.HasField("model_spec"):
                 raise invalid("Missing ModelSpec")
-            response = self.calls[method](request, seen)
+            with self._service.slot(asked, call) if method in _RUNS else contextlib.nullcontext():
+                response = self.calls[method](request, seen)
             seen.exchange = lambda: (request, response)
         return response
 
     def _predict(self, request: pb.PredictRequest, seen: Observed) -> pb.PredictResponse:
-        read = functools.partial(read_inputs, tensors=request.inputs)
+        read = functools.partial(read_inputs, tensors=request.inputs, max_bytes=self._max_bytes)
         seen.spec, outputs = self._service.predict(seen.spec, read, seen.call, request.output_filter)
         return predict_response(seen.spec, outputs, content=self._tensor_content)
 
@@ -125,7 +131,7 @@ def read_spec(message: pb.ModelSpec) -> ModelSpec:
     )
 
 
-def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> Outputs:
+def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto], max_bytes: int = MAX_BYTES) -> Outputs:
     """Reads a Predict request's inputs, or their signature's defaults. The order of errors is TensorFlow Serving's."""
     sent, declared, defaults = set(tensors), signature.inputs.keys(), signature.definition.defaults
     if len(sent) > len(declared) or (len(sent) < len(declared) and not defaults):
@@ -143,7 +149,7 @@ def read_inputs(signature: Signature, tensors: Mapping[str, pb.TensorProto]) -> 
                 f"default input alias set: {','.join(sorted(defaults))}"
             )
         try:
-            arrays[alias] = to_array(tensors[alias] if alias in sent else defaults[alias])
+            arrays[alias] = to_array(tensors[alias] if alias in sent else defaults[alias], max_bytes=max_bytes)
         except TensorError:
             raise invalid(f"tensor parsing error: {alias}") from None
     if not sent <= declared:
@@ -183,7 +189,10 @@ def predict_response(spec: ModelSpec, outputs: Arrays, *, content: bool) -> pb.P
     """Writes the response to a Predict request. `content`: as `Messages`' `tensor_content`."""
     response = pb.PredictResponse(model_spec=write_spec(spec))
     for alias, array in outputs.items():
-        to_tensor(array, content=content, into=response.outputs[alias])
+        try:
+            to_tensor(array, content=content, into=response.outputs[alias])
+        except TensorError as error:
+            raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Can't return {alias}: {error}") from None
     return response
 
 

@@ -62,7 +62,7 @@ class Observer:
             if not isinstance(error, StatusError):
                 logger.exception("%s failed", api)
                 error = StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
-            self._end(api, call, spec, error.code.name, time.perf_counter() - began, error.text)
+            self._end(api, call, seen.spec, error.code.name, time.perf_counter() - began, error.text)
             raise error
         self._end(api, call, seen.spec, "OK", time.perf_counter() - began)
         if seen.examples is not None:

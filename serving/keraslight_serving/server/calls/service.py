@@ -4,8 +4,6 @@ Requests of both protocols are a ModelSpec and arrays when they get here: from `
 """
 
 import contextlib
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +16,7 @@ from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls import examples as on_examples
 from keraslight_serving.server.calls.examples import Classes, Examples, Task
 from keraslight_serving.server.calls.observe import Observer
+from keraslight_serving.server.calls.slots import Slots
 from keraslight_serving.server.models.protocols import ServedModels
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, UnknownSignature, choose_outputs
@@ -36,22 +35,41 @@ class Service:
 
     A request acquires its version once, so its signature and its answer belong to the same version. All methods may be
     called from many threads, inside `observer.request(...)`. They return the ModelSpec that answered along with the
-    answer, and raise StatusError for a request that fails.
+    answer, and raise StatusError for a request that fails. Those that run signatures are called inside `slot`.
 
     `check_methods`: whether to run, for each call, only signatures whose `method_name` is made for it. `slots` requests
-    are worked on at once; others wait until their deadline, and expired requests never run.
+    of each model and engine are worked on at once, and `waiting` requests may wait for that; see `Slots`.
     """
 
     def __init__(
-        self, models: ServedModels, *, observer: Observer | None = None, check_methods: bool = False, slots: int = 64
+        self,
+        models: ServedModels,
+        *,
+        observer: Observer | None = None,
+        check_methods: bool = False,
+        slots: int = 64,
+        waiting: int = 512,
     ) -> None:
         self.models, self.observer, self._check_methods = models, observer or Observer(), check_methods
-        self._slots = threading.Semaphore(slots)
+        self._slots = Slots(slots, waiting)
         self._closing = False
 
     def close(self) -> None:
         """Rejects new requests with UNAVAILABLE, upon which clients try another server."""
         self._closing = True
+
+    @contextlib.contextmanager
+    def slot(self, spec: ModelSpec, call: Call) -> Iterator[None]:
+        """Waits until a request may be worked on, inside the `with`: before its message is converted.
+
+        Requests that run in TensorFlow don't hold up those of the same model that run in LiteRT, and no model holds up
+        another. A request whose model isn't there gets that error later, when its turn to be checked comes.
+        """
+        self._check_open()
+        runs_in = self.models.runs_in(spec)
+        with self._slots.take((spec.name, runs_in) if runs_in else None, call):
+            call.check()
+            yield
 
     def predict(
         self, spec: ModelSpec, read_inputs: ReadInputs, call: Call, output_filter: Iterable[str] = ()
@@ -113,18 +131,15 @@ class Service:
 
     @contextlib.contextmanager
     def _acquire(self, spec: ModelSpec, call: Call) -> Iterator[tuple[int, Servable]]:
-        """As `ServedModels.acquire`, once a slot is free."""
+        """As `ServedModels.acquire`, unless the call is over or the server stops."""
+        self._check_open()
+        call.check()
+        with self.models.acquire(spec) as found:
+            yield found
+
+    def _check_open(self) -> None:
         if self._closing:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
-        seconds = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
-        came = self._slots.acquire(timeout=seconds)
-        try:
-            call.check()
-            with self.models.acquire(spec) as found:
-                yield found
-        finally:
-            if came:
-                self._slots.release()
 
     def _check_method(self, servable: Servable, name: str, expected: str) -> None:
         found = servable.signatures.get(name)

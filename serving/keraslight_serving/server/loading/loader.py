@@ -32,6 +32,7 @@ class Loader:
         self._metrics = metrics or Metrics()
         cpus = available_cpus()
         self._threads, self._interpreters = share_cpus(cpus, settings.num_threads, settings.num_interpreters)
+        self._saved_model_runs = min(cpus + 2, 16)  # one waits for a file, say, while others compute
         # More threads than run at once: those that wait for an interpreter must not block GetModelStatus, too.
         self.callers = 4 * max(cpus, self._interpreters) + 4
         self._scheduler: BatchScheduler | None = None
@@ -54,6 +55,7 @@ class Loader:
             interpreters=self._interpreters,
             eager=eager or settings.load_saved_model,
             engine=settings.engine,
+            saved_model_runs=self._saved_model_runs,
             batcher=self._batcher(model, folder),
         )
         try:

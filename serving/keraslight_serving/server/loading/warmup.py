@@ -52,7 +52,10 @@ def warm_up(servable: Servable, folder: Path, iterations: int, metrics: Metrics)
         return
     began = time.monotonic()
     # A repository of one version that nobody else can reach yet; these calls only acquire.
-    alone = SimpleNamespace(acquire=lambda spec: contextlib.nullcontext((0, servable)))
+    alone = SimpleNamespace(
+        acquire=lambda spec: contextlib.nullcontext((0, servable)),
+        runs_in=lambda spec: servable.runs_in(spec.signature),
+    )
     messages = Messages(Service(cast(ServedModels, alone)))
     replayed, skipped, code = 0, 0, "OK"
     try:

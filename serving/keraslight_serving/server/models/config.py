@@ -9,6 +9,8 @@ from keraslight_serving.server.base.text_proto import read_text_proto
 from keraslight_serving.server.telemetry.request_log import check_logging
 from keraslight_serving.wire import serving_pb2 as pb
 
+MOST_MODELS = 1000  # per server: each is followed in a thread of its own
+
 
 @dataclass(frozen=True)
 class VersionPolicy:
@@ -50,6 +52,8 @@ def model_configs(configs: pb.ModelConfigList) -> list[ModelConfig]:
     Raises:
         StatusError: INVALID_ARGUMENT or NOT_FOUND, with TensorFlow Serving's texts.
     """
+    if len(configs.config) > MOST_MODELS:
+        raise invalid(f"A config list must name at most {MOST_MODELS} models; got {len(configs.config)}")
     found: dict[str, ModelConfig] = {}
     for config in configs.config:
         name = config.name

@@ -13,7 +13,7 @@ import grpc
 
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.server.models.config import ModelConfig
-from keraslight_serving.server.models.folders import files_of, find_versions
+from keraslight_serving.server.models.folders import Files, files_of, find_versions, names_in
 from keraslight_serving.server.models.protocols import V
 from keraslight_serving.server.models.versions import Failure, Versions
 
@@ -32,6 +32,8 @@ class LoadPolicy(Generic[V]):
     poll_seconds: float = 1  # between two reads of the folder; 0 or less reads it once
     retries: int = 5  # of a version that failed, as long as its files stay the same
     retry_seconds: float = 60  # before the first retry; each later pause is twice as long
+    settle_seconds: float = 1  # in which the files of a version that appears don't change before it is loaded
+    incomplete_seconds: float = 10  # the same for a version without some file that the serving version has
     on_serving: Callable[[str, bool], None] = lambda name, serving: None
 
 
@@ -40,9 +42,13 @@ class Model(Generic[V]):
 
     A wanted version is loaded next to those that serve. Then new requests go to it, and a version that is no longer
     wanted is unloaded when its last request is done. A version that can't be loaded is skipped (state END, with its
-    error), and the next lower one takes its place. It is retried when its files change, so that a version that is still
-    being copied is served once it is complete, or after a pause. Nothing that serves is unloaded for a version that
-    fails. All of this happens in a thread per model, so that no model ever waits for another.
+    error), and the next lower one takes its place. It is retried when its files change, or after a pause. Nothing that
+    serves is unloaded for a version that fails. All of this happens in a thread per model, so that no model ever waits
+    for another.
+
+    Versions that are copied into the folder, file by file, may load before they are complete, with some of their
+    signatures. So a version that appears is loaded once its files haven't changed for a moment, longer if it lacks a
+    file that the serving version has; and a loaded version whose files change is loaded again, and served until then.
 
     As in TensorFlow Serving, a base path without any wanted version unloads what is loaded, a base path that can't be
     read doesn't, and names that are not whole numbers are ignored. There are three differences, so that a restart leads
@@ -60,7 +66,10 @@ class Model(Generic[V]):
         self._configured = 0  # number of configurations after the first
         self._followed = -1  # the last one that was followed, to its end or its first error
         self._found = False  # whether there were wanted versions
-        self._retry_at = math.inf  # time.monotonic() of the next retry of a version that failed
+        self._retry_at = math.inf  # time.monotonic() of the next retry, or of the next look at files that change
+        self._seen: dict[int, tuple[Files, float]] = {}  # files of versions to load, and since when they are unchanged
+        self._refused: dict[int, Files] = {}  # of loaded versions, that could not be loaded again
+        self._checks: dict[int, tuple[float, float]] = {}  # of loaded versions: when loaded, when to look again
         self._problem: str | None = "its folder has not been read yet"
         self._stopping = False
         self._look_now = False
@@ -124,7 +133,7 @@ class Model(Generic[V]):
         while True:
             with self._changed:
                 config, number, self._look_now = self.config, self._configured, False
-            problem, found = self._follow_once(config)
+            problem, found = self._follow_once(config, at_once=self._followed < number)
             with self._changed:
                 self._problem, self._found, self._followed = problem, found, number
                 self._changed.notify_all()
@@ -136,8 +145,11 @@ class Model(Generic[V]):
                 if self._stopping:
                     return
 
-    def _follow_once(self, config: ModelConfig | None) -> tuple[str | None, bool]:
-        """Follows a configuration. Returns why nothing can be served, if so, and whether there are wanted versions."""
+    def _follow_once(self, config: ModelConfig | None, *, at_once: bool) -> tuple[str | None, bool]:
+        """Follows a configuration. Returns why nothing can be served, if so, and whether there are wanted versions.
+
+        With `at_once`, versions are loaded as they are: someone waits for a new configuration.
+        """
         try:
             if config is None:
                 self._retry_at = math.inf
@@ -147,7 +159,7 @@ class Model(Generic[V]):
                         self.versions.move_labels({})
                         self.versions.retire_all_but(())
                 return None, False
-            if self._follow(config):
+            if self._follow(config, at_once):
                 return None, True
             problem = "`model_base_path` must hold a version folder, named as a whole number, such as 1/. "
             return f"{problem}Received: {config.base_path}, without one that is wanted", False
@@ -168,7 +180,7 @@ class Model(Generic[V]):
         seconds = min(max(self._retry_at - time.monotonic(), 0.01), poll_seconds)
         return None if seconds == math.inf else seconds
 
-    def _follow(self, config: ModelConfig) -> bool:
+    def _follow(self, config: ModelConfig, at_once: bool) -> bool:
         """Loads the wanted versions, then unloads the others. Returns whether there are wanted versions."""
         self._retry_at = math.inf  # even if the folder can't be read and nothing is tried
         folders, wanted = find_versions(config.base_path), config.policy.versions
@@ -180,7 +192,10 @@ class Model(Generic[V]):
                 break
             if self._stopping:
                 return True
-            if self.versions.holds(number, config.base_path) or self._try_to_load(number, folders[number]):
+            holds = self.versions.holds(number, config.base_path)
+            if (
+                self._is_due(number, folders[number], holds, at_once) and self._try_to_load(number, folders[number])
+            ) or (holds):
                 keep.append(number)
         with self._changed:
             # What a configuration that arrived meanwhile wants is seen when it is followed, which is next.
@@ -192,6 +207,33 @@ class Model(Generic[V]):
                     self.versions.retire_all_but(keep)
         return bool(candidates)
 
+    def _is_due(self, number: int, folder: Path, loaded: bool, at_once: bool) -> bool:
+        """Whether a version is to be loaded now; if its files may still change, `_retry_at` is set to the next look."""
+        now = time.monotonic()
+        if loaded:
+            began, again = self._checks.get(number, (now, now))
+            if now < again:
+                return False
+            # Ever less often: most copies end within seconds, and folders may be on slow disks.
+            self._checks[number] = began, now + min(max((now - began) / 10, 0), 30)
+        files, before = files_of(folder), self.versions.files_of(number if loaded else None)
+        if loaded and files in (before, self._refused.get(number)):
+            return False
+        if at_once and not loaded:
+            return True
+        if number not in self._seen or self._seen[number][0] != files:
+            self._seen[number] = files, now
+        pause = self._how.incomplete_seconds
+        if before is None or names_in(before) <= names_in(files):
+            pause = min(self._how.settle_seconds, self._how.poll_seconds)
+        due = self._seen[number][1] + pause
+        if now < due:
+            self._retry_at = min(self._retry_at, due)
+            if loaded:
+                self._checks[number] = self._checks[number][0], due
+            return False
+        return True
+
     def _try_to_load(self, number: int, folder: Path) -> bool:
         """Whether the version could be loaded; if not, `_retry_at` is set to the next retry."""
         files, failed, attempts = files_of(folder), self.versions.failure_of(number), 0
@@ -201,6 +243,7 @@ class Model(Generic[V]):
                 return False
             attempts = failed.attempts
         logger.info("Loading %s version %d from %s", self.name, number, folder)
+        self._seen.pop(number, None)
         self.versions.loads(number)
         # If TensorFlow is in use, the next version must not make its first caller wait for it, nor fail only then.
         eager = self.versions.use_saved_models
@@ -213,8 +256,10 @@ class Model(Generic[V]):
             again = time.monotonic() + self._how.retry_seconds * 2**attempts
             retry_at = again if attempts < self._how.retries else math.inf
             self._retry_at = min(self._retry_at, retry_at)
+            self._refused[number] = files
             self.versions.failed(number, Failure(failure, files, attempts + 1, retry_at))
             return False
         logger.info("Serving %s version %d", self.name, number)
-        self.versions.serve(number, folder.parent, servable)
+        self._checks.pop(number, None)
+        self.versions.serve(number, folder.parent, servable, files)
         return True

@@ -38,6 +38,9 @@ class ServedModels(Protocol):
     def acquire(self, spec: ModelSpec) -> AbstractContextManager[tuple[int, Servable]]:
         """The number of the version that a request means, and the version, which stays loaded inside the `with`."""
 
+    def runs_in(self, spec: ModelSpec) -> str:
+        """What would run the signature of a request now: `tensorflow` or `litert`; empty if nothing would."""
+
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         """The states of one version, or of all versions seen so far, newest first."""
 

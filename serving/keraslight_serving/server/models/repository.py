@@ -16,6 +16,7 @@ from keraslight_serving.server.models.choice import chosen_statuses, chosen_vers
 from keraslight_serving.server.models.config import ModelConfig, read_config_file
 from keraslight_serving.server.models.model import LoadPolicy, Model
 from keraslight_serving.server.models.protocols import V
+from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.wire import serving_pb2 as pb
 
 logger = logging.getLogger("keraslight_serving.server")
@@ -90,6 +91,11 @@ class Repository(Generic[V]):
         if model is None:
             raise not_served(spec.name, chosen_version(spec, {}, ()))
         return model.versions.acquire(spec)
+
+    def runs_in(self, spec: ModelSpec) -> str:
+        model = self._models.get(spec.name)
+        servable = None if model is None else model.versions.peek(spec)
+        return servable.runs_in(spec.signature) if isinstance(servable, Servable) else ""
 
     def status(self, spec: ModelSpec) -> list[pb.ModelVersionStatus]:
         model = self._models.get(spec.name)

@@ -36,6 +36,7 @@ class _Loaded(Generic[V]):
     number: int
     base_path: Path  # in which it was found
     servable: V
+    files: Files  # from which it was loaded
     requests: int = 0  # in flight
     retired: bool = False  # takes no new requests; whoever brings `requests` to 0 unloads it
 
@@ -75,6 +76,14 @@ class Versions(Generic[V]):
                 loaded.requests -= 1
                 if loaded.retired and loaded.requests == 0:
                     self._unload_soon(loaded)
+
+    def peek(self, spec: ModelSpec) -> V | None:
+        """The version that `acquire` would find, without keeping it; None if there is none."""
+        with self.changed, contextlib.suppress(StatusError):
+            number = chosen_version(spec, self._labels, self._loaded)
+            loaded = None if number is None else self._loaded.get(number)
+            return None if loaded is None else loaded.servable
+        return None
 
     def view(self) -> tuple[list[pb.ModelVersionStatus], dict[int, V], dict[str, int]]:
         """The states of all versions seen so far, newest first; the serving versions; the labels: all at one moment."""
@@ -143,6 +152,12 @@ class Versions(Generic[V]):
                 self._failures.pop(number, None)  # of attempts from another folder meanwhile
             return True
 
+    def files_of(self, number: int | None) -> Files | None:
+        """The files from which a version was loaded, by default the highest; None if it isn't loaded."""
+        with self.changed:
+            loaded = self._loaded.get(max(self._loaded, default=0) if number is None else number)
+            return None if loaded is None else loaded.files
+
     def loads(self, number: int) -> None:
         """Notes that a version is being loaded; the same number from another folder serves until then."""
         with self.changed:
@@ -167,11 +182,11 @@ class Versions(Generic[V]):
             for number in self._failures.keys() - set(numbers):
                 self._failures[number].files, self._failures[number].retry_at = frozenset(), math.inf
 
-    def serve(self, number: int, base_path: Path, servable: V) -> None:
-        """Directs new requests to a version, and retires the one with the same number from another folder."""
+    def serve(self, number: int, base_path: Path, servable: V, files: Files = frozenset()) -> None:
+        """Directs new requests to a version, and retires the one with the same number."""
         with self.changed:
             was_serving, replaced = bool(self._loaded), self._loaded.get(number)
-            self._loaded[number] = _Loaded(number, base_path, servable)
+            self._loaded[number] = _Loaded(number, base_path, servable, files)
             self._states[number] = States.AVAILABLE
             self._failures.pop(number, None)
             if not was_serving:

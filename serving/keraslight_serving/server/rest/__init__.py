@@ -1,5 +1,6 @@
 """TensorFlow Serving's REST API, next to gRPC in the server's process.
 
+    _connections.py  idle connections, and too many of them
     _app.py        HTTP: bodies, threads, deadlines, headers
     _handler.py    URLs and JSON -> `Service` -> JSON
     _json.py       parses JSON
@@ -10,6 +11,8 @@
 As in TensorFlow Serving, it is plain HTTP: use a proxy for TLS.
 """
 
+import asyncio
+import math
 import socket
 import threading
 
@@ -17,21 +20,32 @@ import uvicorn
 
 from keraslight_serving.server.base.errors import StartError
 from keraslight_serving.server.rest._app import RestApp
+from keraslight_serving.server.rest._connections import Connections, ErrorsOfTheLoop, most_connections, protocol
 from keraslight_serving.server.rest._handler import Handler
 
 __all__ = ["Handler", "RestApp", "RestServer"]
-
-KEEP_ALIVE = 60  # seconds that a connection may be idle between requests
 
 
 class RestServer:
     """Serves an application, which is closed with it, over HTTP/1.1 from a thread with its own event loop.
 
     `port` 0 stands for any free one. With `shared_port`, servers in other processes may listen on the same port; each
-    then gets some of the connections. The attribute `port` is None unless the server is running.
+    then gets some of the connections. A connection without a request is closed after `idle_seconds`, or at once if
+    there are `connections` (default: half of what the process may open) and another client connects. The attribute
+    `port` is None unless the server is running.
     """
 
-    def __init__(self, app: RestApp, host: str, port: int, *, shared_port: bool = False) -> None:
+    def __init__(
+        self,
+        app: RestApp,
+        host: str,
+        port: int,
+        *,
+        shared_port: bool = False,
+        idle_seconds: float = 60.0,
+        connections: int | None = None,
+    ) -> None:
+        self._idle_seconds, self._connections = idle_seconds, connections or most_connections()
         self._app, self._host, self._wanted_port, self._shared_port = app, host, port, shared_port
         self._socket: socket.socket | None = None
         self._uvicorn: uvicorn.Server | None = None
@@ -43,7 +57,13 @@ class RestServer:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         address = (self._host.strip("[]"), self._wanted_port)
         try:
-            self._socket = socket.create_server(address, family=family, backlog=1024, reuse_port=self._shared_port)
+            self._socket = socket.create_server(
+                address,
+                family=family,
+                backlog=1024,
+                reuse_port=self._shared_port,
+                dualstack_ipv6=address[0] == "::" and socket.has_dualstack_ipv6(),  # all addresses, as for gRPC
+            )
         except OSError as error:
             raise StartError(
                 "The server must be able to listen on its REST address. "
@@ -56,7 +76,8 @@ class RestServer:
         config = uvicorn.Config(
             self._app,
             loop="asyncio",
-            http="h11",  # limits the size of headers; next to a model, its speed doesn't matter
+            # h11 limits the size of headers; next to a model, its speed doesn't matter
+            http=protocol(Connections(self._connections), self._idle_seconds),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -65,11 +86,16 @@ class RestServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=math.ceil(self._idle_seconds),
         )
         self._uvicorn = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._uvicorn.run, args=[[self._socket]], name="rest", daemon=True)
+        serving = self._serve(self._uvicorn, self._socket)
+        self._thread = threading.Thread(target=asyncio.run, args=(serving,), name="rest", daemon=True)
         self._thread.start()
+
+    async def _serve(self, server: uvicorn.Server, listening: socket.socket) -> None:
+        asyncio.get_running_loop().set_exception_handler(ErrorsOfTheLoop())
+        await server.serve([listening])
 
     def stop(self, grace: float | None) -> None:
         """Closes the port if it is open. Requests in flight are cancelled after `grace` seconds (None: at once)."""

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from keraslight_serving.server.base.budget import SMALL, Budget
 from keraslight_serving.server.base.call import Call, expired
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.rest._handler import Asked, TooLarge, http_status, inflate, read_url
@@ -27,13 +28,13 @@ from keraslight_serving.server.telemetry.logging import REQUEST_ID, request_id
 logger = logging.getLogger("keraslight_serving.server")
 
 MAX_BODY = 100 * 2**20  # bytes, as sent and inflated
-MAX_HELD = 2**30  # bytes of all bodies together
 IDLE_SECONDS = 30.0  # pause that a client may make in the middle of a body
+QUICK = ("status", "metadata")  # only look something up, and have threads of their own
 
 _CORS = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "POST, GET",
-    "Access-Control-Allow-Headers": "Content-Type",
+    "Access-Control-Allow-Headers": "Content-Type, Authorization",
 }
 _NOT_FOUND = b"<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
@@ -45,7 +46,7 @@ Observe = Callable[[str, str, grpc.StatusCode, float], None]
 class Answers(Protocol):
     """What answers requests: `Handler`."""
 
-    def answer(self, asked: Asked, body: bytes, call: Call) -> str:
+    def answer(self, asked: Asked, body: bytes | bytearray, call: Call) -> str:
         """Returns the JSON that answers a request with an inflated body; called by several threads at once."""
 
 
@@ -62,7 +63,8 @@ class RestApp:
     limit). `cors`: whether web pages of other origins may send requests. `metrics` returns the text of the page at
     `metrics_path`, which is open to all, as in most installations of Prometheus. `authorize` raises StatusError for an
     Authorization header (empty if there is none) that is not allowed. `observe` is called after each request under
-    /v1/. A body has at most `max_body` bytes, both as sent and inflated.
+    /v1/. A body has at most `max_body` bytes, both as sent and inflated, and arrives within `body_timeout` seconds
+    (None: no limit). Large bodies together have at most the bytes of `budget`, and those of one address half of them.
     """
 
     def __init__(
@@ -77,19 +79,23 @@ class RestApp:
         authorize: Callable[[str], None] | None = None,
         observe: Observe | None = None,
         max_body: int = MAX_BODY,
+        body_timeout: float | None = 120.0,
+        budget: Budget | None = None,
     ) -> None:
         self._handler, self._timeout, self._max_body = handler, timeout, max_body
         self._cors = _CORS if cors else {}
         self._metrics, self._metrics_path = metrics, metrics_path
         self._authorize, self._observe = authorize, observe
-        self._held = 0  # bytes; changed only in the event loop
+        self._body_timeout, self._budget = body_timeout, budget or Budget(2**30)
+        self._of_peers: dict[str, int] = {}  # bytes by address; changed only in the event loop
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rest")
+        self._quick_pool = ThreadPoolExecutor(2, thread_name_prefix="rest-quick")
         # Scrapes must not queue behind requests: metrics matter most when the server is busy.
         self._metrics_pool = ThreadPoolExecutor(1, thread_name_prefix="metrics") if metrics else None
 
     def close(self) -> None:
         """Starts no more requests. Those that are running end unobserved."""
-        for pool in filter(None, (self._pool, self._metrics_pool)):
+        for pool in filter(None, (self._pool, self._quick_pool, self._metrics_pool)):
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -138,53 +144,45 @@ class RestApp:
         return Response(answer.body, answer.status, {**kind, REQUEST_ID: name, **self._cors})
 
     async def _ask(self, request: Request, asked: Asked, name: str) -> _Answer | None:
-        body = await self._read(request)
-        self._held += len(body)
-        try:
+        with _Share(self._budget, self._of_peers, "" if request.client is None else request.client.host) as share:
+            body = await self._read(request, share)
             return await self._in_thread(request, asked, body, name)
-        finally:
-            self._held -= len(body)
 
-    async def _read(self, request: Request) -> bytes:
+    async def _read(self, request: Request, share: "_Share") -> bytearray:
         """Returns the body as it was sent."""
         declared = request.headers.get("content-length", "0")
         if declared.isdecimal() and (len(declared) > 18 or int(declared) > self._max_body):
             raise TooLarge(self._max_body)
-        chunks: list[bytes] = []
-        size, more = 0, True
-        try:
-            while more:
-                async with asyncio.timeout(IDLE_SECONDS):
+        body = bytearray()  # not a list of chunks, whose memory would not be returned to the system
+        more, until = True, None if self._body_timeout is None else time.monotonic() + self._body_timeout
+        while more:
+            seconds = IDLE_SECONDS if until is None else min(IDLE_SECONDS, until - time.monotonic())
+            try:
+                async with asyncio.timeout(seconds):
                     message = await request.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnect
-                more = message.get("more_body", False)
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-                self._held += len(chunks[-1])
-                if size > self._max_body:
-                    raise TooLarge(self._max_body)
-                if self._held > MAX_HELD:
-                    raise StatusError(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED,
-                        f"The bodies of all requests must have at most {MAX_HELD} bytes. Received: more; try again",
-                    )
-        except TimeoutError:
-            raise StatusError(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"A request's body must come without a pause of {IDLE_SECONDS:g} seconds. Received: one",
-            ) from None
-        finally:
-            self._held -= size
-        return b"".join(chunks)
+            except TimeoutError:
+                rule = f"without a pause of {IDLE_SECONDS:g} seconds. Received: one"
+                if seconds < IDLE_SECONDS:
+                    rule = f"within {self._body_timeout:g} seconds. Received: {len(body)} bytes of it"
+                text = f"A request's body must come {rule}"
+                raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            more = message.get("more_body", False)
+            body += message.get("body", b"")
+            if len(body) > self._max_body:
+                raise TooLarge(self._max_body)
+            share.grow_to(len(body))
+        return body
 
-    async def _in_thread(self, request: Request, asked: Asked, body: bytes, name: str) -> _Answer | None:
+    async def _in_thread(self, request: Request, asked: Asked, body: bytearray, name: str) -> _Answer | None:
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         gone = threading.Event()
         peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
         call = Call(name, "REST", deadline, lambda: not gone.is_set(), peer)
         gzip = "gzip" in request.headers.get("content-encoding", "").lower()
-        working = asyncio.get_running_loop().run_in_executor(self._pool, self._answer, asked, body, gzip, call)
+        pool = self._quick_pool if asked.api in QUICK else self._pool
+        working = asyncio.get_running_loop().run_in_executor(pool, self._answer, asked, body, gzip, call)
         leaving = asyncio.ensure_future(request.receive())  # after the body, only a disconnect can come
         waiting: set[asyncio.Future[Any]] = {working, leaving}
         try:
@@ -198,12 +196,19 @@ class RestApp:
             return working.result()
         return None if done else _error(expired())
 
-    def _answer(self, asked: Asked, body: bytes, gzip: bool, call: Call) -> _Answer:
+    def _answer(self, asked: Asked, body: bytearray, gzip: bool, call: Call) -> _Answer:
         """Turns whatever goes wrong into an answer, so that no request can take down its thread or the server."""
+        inflated = 0
+
+        def take(size: int) -> None:
+            nonlocal inflated
+            self._budget.take(size)
+            inflated += size
+
         try:
             call.check()  # it may have waited long for this thread
             if gzip:
-                body = inflate(body, self._max_body)
+                body = inflate(body, self._max_body, take)
             text = self._handler.answer(asked, body, call)
             return _Answer(grpc.StatusCode.OK, 200, text.encode(errors="replace"))
         except StatusError as error:
@@ -213,6 +218,42 @@ class RestApp:
         except Exception as error:
             logger.exception("%s of %s failed", asked.api, asked.spec.name)
             return _error(StatusError(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"))
+        finally:
+            self._budget.give(inflated)
+
+
+class _Share:
+    """What one body takes of the budget, and of its sender's half of it; nothing while it is small."""
+
+    def __init__(self, budget: Budget, of_peers: dict[str, int], peer: str) -> None:
+        self._budget, self._of_peers, self._peer = budget, of_peers, peer
+        self._size = 0
+
+    def __enter__(self) -> "_Share":
+        return self
+
+    def grow_to(self, size: int) -> None:
+        """Raises RESOURCE_EXHAUSTED if that is too much."""
+        more = size - self._size
+        if size < SMALL or not more:
+            return
+        held = self._of_peers.get(self._peer, 0)
+        if held + more > max(self._budget.most // 2, size):  # a body that is allowed can be sent alone
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"The bodies of one sender must have at most {self._budget.most // 2} bytes. Received: more; try again",
+            )
+        self._budget.take(more)
+        self._of_peers[self._peer] = held + more
+        self._size = size
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give(self._size)
+        left = self._of_peers.get(self._peer, 0) - self._size
+        if left:
+            self._of_peers[self._peer] = left
+        else:
+            self._of_peers.pop(self._peer, None)
 
 
 def _metrics_page(metrics: Callable[[], bytes]) -> Response:

@@ -5,7 +5,7 @@ import re
 import threading
 import urllib.parse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
@@ -25,12 +25,16 @@ from keraslight_serving.wire import methods, serving_pb2 as pb
 
 LARGE = 8 * 2**20  # bytes of a body
 
+_PIECE = 2**20  # bytes that are inflated at a time
+
 _WITH_BODY = ("predict", "classify", "regress")
 
 _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _FLAGS = re.IGNORECASE | re.ASCII
 _PREDICTION = re.compile(rf"/v1/models/(?P<name>[^/:]+){_CHOICE}:(?P<api>classify|regress|predict)", _FLAGS)
 _STATUS = re.compile(rf"/v1/models(?:/(?P<name>[^/:]+))?{_CHOICE}(?P<api>/metadata)?", _FLAGS)
+
+_SIGNATURE = re.compile(rb'"signature_name"\s*:\s*"([^"\\]*)"')
 
 _HTTP = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -103,18 +107,22 @@ class Handler:
             "status": (methods.GET_MODEL_STATUS.name, self._status),
         }
 
-    def answer(self, asked: Asked, body: bytes, call: Call) -> str:
+    def answer(self, asked: Asked, body: bytes | bytearray, call: Call) -> str:
         """Returns the JSON that answers a request, or raises StatusError."""
         api, answer = self._calls[asked.api]
-        with contextlib.ExitStack() as reading:
-            sent = reading.enter_context(self._read(body, call)) if asked.api in _WITH_BODY else _Sent({})
-            name = sent.document.get("signature_name", "")
-            if not isinstance(name, str):
-                raise invalid(
-                    f"JSON Value: {quote(sent.document)} not formatted correctly. "
-                    "'signature_name' key must be a string value."
-                )
-            with self._service.observer.request(api, asked.spec._replace(signature=name), call) as seen:
+        with contextlib.ExitStack() as reading, self._service.observer.request(api, asked.spec, call) as seen:
+            if asked.api not in _WITH_BODY:
+                return answer(_Sent({}), seen, reading)
+            # The slot comes first: parsed bodies are much larger, and few should exist at once.
+            with self._service.slot(asked.spec._replace(signature=_probable_signature(body)), call):
+                sent = reading.enter_context(self._read(body, call))
+                name = sent.document.get("signature_name", "")
+                if not isinstance(name, str):
+                    raise invalid(
+                        f"JSON Value: {quote(sent.document)} not formatted correctly. "
+                        "'signature_name' key must be a string value."
+                    )
+                seen.spec = asked.spec._replace(signature=name)
                 return answer(sent, seen, reading)
 
     def _predict(self, sent: "_Sent", seen: Observed, reading: contextlib.ExitStack) -> str:
@@ -165,7 +173,7 @@ class Handler:
         return _text.statuses(self._service.models.status(seen.spec))
 
     @contextlib.contextmanager
-    def _read(self, body: bytes, call: Call) -> "Iterator[_Sent]":
+    def _read(self, body: bytes | bytearray, call: Call) -> "Iterator[_Sent]":
         """Parses a body. Of large bodies, only one at a time exists as lists: until the end of the `with`.
 
         Lists may take twenty times the size of a body (`[[],[],[],...`), so parsing many at once could take all memory.
@@ -186,6 +194,12 @@ class Handler:
             self._one_large.release()
 
 
+def _probable_signature(body: bytes | bytearray) -> str:
+    """The signature that a body names, before it is parsed; a wrong guess only makes its request wait with others."""
+    found = _SIGNATURE.search(body)
+    return found[1].decode(errors="replace") if found else ""
+
+
 class _Sent(NamedTuple):
     """The object in a body, and whether `true` or `false` may occur in it."""
 
@@ -193,17 +207,26 @@ class _Sent(NamedTuple):
     has_booleans: bool = False
 
 
-def inflate(body: bytes, limit: int) -> bytes:
-    """Returns the content of a gzip body. Raises INVALID_ARGUMENT, or TooLarge if that is more than `limit` bytes."""
+def inflate(body: bytes | bytearray, limit: int, take: Callable[[int], None] = lambda size: None) -> bytearray:
+    """Returns the content of a gzip body. Raises INVALID_ARGUMENT, or TooLarge if that is more than `limit` bytes.
+
+    `take` is called with the size of each piece, and raises StatusError if it is too much.
+    """
     reader = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-    try:
-        content = reader.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise invalid(f"A request with Content-Encoding: gzip must have a gzip body. Received: {error}") from None
-    if len(content) > limit:
-        raise TooLarge(limit)
-    if not reader.eof:
-        raise invalid("A request with Content-Encoding: gzip must have a gzip body. Received: one that is cut off")
+    content, rest = bytearray(), bytes(body)
+    while not reader.eof:
+        try:
+            piece = reader.decompress(rest, _PIECE)
+        except zlib.error as error:
+            raise invalid(f"A request with Content-Encoding: gzip must have a gzip body. Received: {error}") from None
+        if not piece and not reader.unconsumed_tail and not reader.eof:
+            text = "A request with Content-Encoding: gzip must have a gzip body. Received: one that is cut off"
+            raise invalid(text)
+        take(len(piece))
+        content += piece
+        rest = reader.unconsumed_tail
+        if len(content) > limit:
+            raise TooLarge(limit)
     return content
 
 

@@ -14,17 +14,17 @@ import numpy as np
 from google.protobuf import json_format
 from numpy.typing import NDArray
 
-from keraslight_serving.server.base.errors import CODES, invalid
+from keraslight_serving.server.base.errors import CODES, StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.calls.examples import Classes
 from keraslight_serving.server.rest._json import string
 from keraslight_serving.server.running.signatures import Arrays, Signature
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.dtypes import dtype_name
-from keraslight_serving.wire.tensors import dtype_enum
+from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
 _SPECIAL = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-_UNWRITABLE = (pb.DT_HALF, pb.DT_UINT16)
+_UNWRITABLE = (pb.DT_HALF, pb.DT_BFLOAT16, pb.DT_UINT16)
 
 
 def predictions(outputs: Arrays) -> str:
@@ -124,7 +124,7 @@ def _values(name: str, array: NDArray[Any], *, keep: int, level: int, one_line: 
 
     `level` is the items' indentation level. Strings become base64 if the output's name says that they are bytes.
     """
-    texts = _leaves(array, name.endswith("_bytes"), level + array.ndim - keep)
+    texts = _leaves(name, array, level + array.ndim - keep)
     for dimension in reversed(range(keep, array.ndim)):
         size, inside = array.shape[dimension], level + dimension - keep
         count = int(np.prod(array.shape[:dimension]))
@@ -139,13 +139,16 @@ def _values(name: str, array: NDArray[Any], *, keep: int, level: int, one_line: 
     return texts
 
 
-def _leaves(array: NDArray[Any], as_bytes: bool, level: int) -> list[str]:
-    dtype = dtype_enum(array.dtype)
+def _leaves(name: str, array: NDArray[Any], level: int) -> list[str]:
+    try:
+        dtype = dtype_enum(array.dtype)
+    except TensorError as error:
+        raise StatusError(grpc.StatusCode.UNIMPLEMENTED, f"Can't return {name}: {error}") from None
     if dtype in _UNWRITABLE:
         raise invalid(f"Failed to write JSON value for tensor type: {dtype_name(dtype)}")
     values = array.ravel().tolist()
     if dtype == pb.DT_STRING:
-        if as_bytes:
+        if name.endswith("_bytes"):
             return [_object({"b64": string(base64.b64encode(value).decode())}, level) for value in values]
         # TensorFlow Serving writes any bytes as they are, and then the answer is not JSON.
         return [string(value.decode(errors="replace")) for value in values]

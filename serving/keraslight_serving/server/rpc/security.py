@@ -15,6 +15,7 @@ import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StartError, StatusError
+from keraslight_serving.server.base.followed import Followed
 from keraslight_serving.server.base.text_proto import read_text_proto
 from keraslight_serving.server.rpc.handlers import header
 from keraslight_serving.server.telemetry.logging import REQUEST_ID, log_request, request_id
@@ -26,7 +27,7 @@ REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the se
 
 
 def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
-    """Reads `--ssl_config_file`, an SSLConfig in protobuf's text format.
+    """Reads `--ssl_config_file`, an SSLConfig in protobuf's text format; again when it changes, except for client_verify.
 
         server_key: "-----BEGIN PRIVATE KEY-----\\n..."
         server_cert: "-----BEGIN CERTIFICATE-----\\n..."
@@ -35,6 +36,30 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
 
     Raises StartError if the file can't be parsed, or if its fields are not PEM texts that belong together.
     """
+    config = Followed(path, lambda: _read_ssl_config(path))
+    verify = config.value.client_verify
+    given = [config.value]  # what grpc has
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        """Called for each connection. Returns None for no change."""
+        if config.value is given[0]:
+            return None
+        given[0] = config.value
+        return _certificates(given[0])
+
+    return grpc.dynamic_ssl_server_credentials(
+        _certificates(config.value),
+        fetch,  # type: ignore[arg-type]  # None is documented
+        require_client_authentication=verify,
+    )
+
+
+def _certificates(config: pb.SSLConfig) -> grpc.ServerCertificateConfiguration:
+    pairs = [(config.server_key.encode(), config.server_cert.encode())]
+    return grpc.ssl_server_certificate_configuration(pairs, config.custom_ca.encode() or None)
+
+
+def _read_ssl_config(path: str | os.PathLike[str]) -> pb.SSLConfig:
     config = read_text_proto("ssl_config_file", path, pb.SSLConfig())
     for field in ("server_key", "server_cert", "custom_ca"):
         text = getattr(config, field)
@@ -65,27 +90,32 @@ def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
         raise StartError(
             f"`server_key` in `ssl_config_file` must be the private key of `server_cert`. Received: {path}, another key"
         ) from error
-    return credentials
+    return config
 
 
 class Tokens:
-    """The tokens of `--auth_token_file`, one per line. Each is valid, so that tokens can be rotated."""
+    """The tokens of `--auth_token_file`, one per line, as it is now. Each is valid, so that tokens can be rotated."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._tokens = Followed(path, lambda: self._read(path))
+
+    @staticmethod
+    def _read(path: str | os.PathLike[str]) -> list[bytes]:
         try:
             lines = Path(path).read_bytes().splitlines()
         except OSError as error:
             raise StartError(f"`auth_token_file` must be a readable file. Received: {path}, {error}") from error
-        self._tokens = [line.strip() for line in lines if line.strip()]
-        if not self._tokens:
+        tokens = [line.strip() for line in lines if line.strip()]
+        if not tokens:
             raise StartError(f"`auth_token_file` must hold one token per line. Received: {path}, without one")
+        return tokens
 
     def allow(self, authorization: str | None) -> bool:
         """Whether an `authorization` header, in HTTP or gRPC, is `Bearer` and one of the tokens."""
         scheme, _, token = (authorization or "").partition(" ")
         sent = token.strip().encode(errors="surrogateescape")
         # All are compared, even after a match: the time taken must not reveal how close a guess is.
-        matches = [hmac.compare_digest(sent, known) for known in self._tokens]
+        matches = [hmac.compare_digest(sent, known) for known in self._tokens.value]
         return scheme.lower() == "bearer" and any(matches)
 
     def authorize(self, authorization: str | None) -> None:

@@ -1,42 +1,114 @@
 """The gRPC server: its options, ports and services."""
 
-from collections.abc import Sequence
+import re
+import threading
+from collections.abc import Callable, Sequence
 from concurrent import futures
+from typing import Any, ParamSpec, TypeVar
 
 import grpc
+from grpc_health.v1 import health, health_pb2_grpc
 
+from keraslight_serving.server.base.budget import Budget
 from keraslight_serving.server.base.errors import StartError
 from keraslight_serving.server.calls.messages import Messages
 from keraslight_serving.server.rpc import handlers, reflection
 from keraslight_serving.server.rpc.security import TokenInterceptor, Tokens
 
-_OPTIONS = {"grpc.max_receive_message_length": 2**31 - 1, "grpc.max_send_message_length": 2**31 - 1}
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OPTIONS = {"grpc.max_send_message_length": 2**31 - 1}
+
+# Milliseconds after which a connection without calls is closed; clients reconnect transparently.
+IDLE_CONNECTION_MS = 300_000
 
 # grpc gives each call a thread before its message has arrived. With few threads, a few clients that send a byte now and
 # then would block all others; idle threads cost little. Further calls are rejected with RESOURCE_EXHAUSTED. grpc has no
 # deadline for a message that never arrives. Only `max_connection_age_ms` and `.._grace_ms` end such a call, together
 # with all others of its connection, so setting them is left to the operator.
 OPEN_CALLS = 512
+QUICK_CALLS = 64  # further threads, for health checks and questions about models
+MOST_CALLS = 4096  # including those that are about to be rejected
+
+
+class CountingPool(futures.ThreadPoolExecutor):
+    """A pool that knows how many tasks it has, `open`."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        super().__init__(threads, thread_name_prefix=name)
+        self._counting = threading.Lock()
+        self.open = 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "futures.Future[T]":
+        with self._counting:
+            self.open += 1
+        found = super().submit(fn, *args, **kwargs)
+        found.add_done_callback(self._one_less)
+        return found
+
+    def _one_less(self, _: object) -> None:
+        with self._counting:
+            self.open -= 1
+
+
+class Health(health.HealthServicer):  # type: ignore[misc]  # it is untyped
+    """`grpc.health.v1`, whose answers never queue behind other calls: they have a pool of threads of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = futures.ThreadPoolExecutor(QUICK_CALLS, thread_name_prefix="quick")
+
+        def check(request: Any, context: grpc.ServicerContext) -> Any:
+            return health.HealthServicer.Check(self, request, context)
+
+        def watch(request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
+            return health.HealthServicer.Watch(self, request, context, send_response_callback)
+
+        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+        self.Check = handlers.in_pool(check, self.pool)
+        self.Watch = handlers.in_pool(watch, self.pool)
 
 
 def make_server(
-    messages: Messages, *, channel_arguments: str = "", tokens: Tokens | None = None, shared_port: bool = False
+    messages: Messages,
+    *,
+    checks: Health | None = None,
+    budget: Budget | None = None,
+    max_message: int = 100 * 2**20,
+    channel_arguments: str = "",
+    tokens: Tokens | None = None,
+    shared_port: bool = False,
 ) -> grpc.Server:
-    """Returns a server for the calls and for reflection, without a port yet.
+    """Returns a server for the calls, for health checks and for reflection, without a port yet.
 
+    Messages have at most `max_message` bytes once they are decompressed, and large ones together those of `budget`.
     With `shared_port`, servers in other processes may listen on the same port; each then gets some of the connections.
     Raises StartError if `channel_arguments` (see `parse_channel_arguments`) can't be parsed.
     """
-    options = _OPTIONS | {"grpc.so_reuseport": int(shared_port)} | parse_channel_arguments(channel_arguments)
+    options: dict[str, int | str] = {
+        **_OPTIONS,
+        "grpc.max_receive_message_length": max_message,
+        "grpc.max_connection_idle_ms": IDLE_CONNECTION_MS,
+        "grpc.so_reuseport": int(shared_port),
+        **parse_channel_arguments(channel_arguments),
+    }
+    pool, checks = CountingPool(OPEN_CALLS, "grpc"), checks or Health()
     server = grpc.server(
-        futures.ThreadPoolExecutor(OPEN_CALLS, thread_name_prefix="grpc"),
-        maximum_concurrent_rpcs=OPEN_CALLS,
+        pool,
+        maximum_concurrent_rpcs=MOST_CALLS,
         options=list(options.items()),
         interceptors=[] if tokens is None else [TokenInterceptor(tokens)],
     )
-    handlers.add_to_server(messages, server)
+    calls = handlers.Handlers(messages, budget or Budget(2**30), lambda: pool.open >= OPEN_CALLS, checks.pool)
+    server.add_generic_rpc_handlers((calls,))
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.add_to_server(server)
     return server
+
+
+# Names of channel arguments whose value is a number.
+_NUMBERS = re.compile(r"_(length|ms|bytes|size|strikes|streams|data)$|max_|min_|permit_|so_reuseport|enable_")
 
 
 def parse_channel_arguments(text: str) -> dict[str, int | str]:
@@ -48,8 +120,16 @@ def parse_channel_arguments(text: str) -> dict[str, int | str]:
             raise StartError(f"`grpc_channel_arguments` must be key=value,key=value. Received: {text}")
         try:
             found[key] = int(value)
-        except ValueError:
+        except ValueError as error:
+            # grpc ignores a text where it expects a number: "16M" would be its default.
+            if re.match(r"\s*[-+.]?\d", value) or _NUMBERS.search(key):
+                rule = f"`{key}` in `grpc_channel_arguments` must be a whole number, without a unit"
+                raise StartError(f"{rule}. Received: {value}") from error
             found[key] = value
+        else:
+            if not -(2**31) <= int(value) < 2**31:
+                rule = f"`{key}` in `grpc_channel_arguments` must be a number from -2147483648 to 2147483647"
+                raise StartError(f"{rule}. Received: {value}")
     return found
 
 

@@ -61,10 +61,7 @@ class Batcher:
         Raises INVALID_ARGUMENT if the inputs differ in their rows, or have too many; UNAVAILABLE if the queue is full;
         RESOURCE_EXHAUSTED if the deadline passed in the queue; or what the engine raises for this request alone.
         """
-        rows = _rows(inputs)
-        limit = self.parameters.max_batch_size
-        if rows > limit:
-            raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
+        rows = self.check(inputs)
         padded = self.parameters.pad_variable_length_inputs
         kinds = tuple(sorted((n, a.dtype.str, a.ndim if padded else a.shape[1:]) for n, a in inputs.items()))
         key = QueueKey(self, engine, signature, kinds, tuple(outputs))
@@ -81,6 +78,13 @@ class Batcher:
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([part[name] for part in parts]) for name in outputs}
+
+    def check(self, inputs: Arrays) -> int:
+        """Returns the number of rows. Raises INVALID_ARGUMENT if the inputs differ in it, or if it is too large."""
+        rows, limit = _rows(inputs), self.parameters.max_batch_size
+        if rows > limit:
+            raise invalid(f"Task size {rows} is larger than maximum input batch size {limit}")
+        return rows
 
     def process(self, key: QueueKey, pieces: Sequence[Piece]) -> None:
         """Runs a batch and gives each request its answer or its error. Called by the scheduler's threads."""

@@ -3,8 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import invalid, not_found
@@ -14,9 +17,12 @@ from keraslight_serving.server.running.engines.litert import LiteRTEngine
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
 from keraslight_serving.server.running.pipelines import Pipeline, read_pipelines
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature, check_arrays
-from keraslight_serving.wire import serving_pb2 as pb
+from keraslight_serving.wire import methods, serving_pb2 as pb
 
 ENGINES = ("auto", "litert", "tensorflow")
+
+# Rows that are decoded and run at a time: decoded images are much larger than the files that were sent.
+PIPELINE_ROWS = 32
 
 
 class Servable:
@@ -49,6 +55,7 @@ class Servable:
         eager: bool,
         engine: str = "auto",
         batcher: Batcher | None = None,
+        saved_model_runs: int = 4,
     ) -> "Servable":
         """Loads a version folder, `<base path>/<version>` with `saved_model.pb`, `model.tflite` or both.
 
@@ -56,7 +63,7 @@ class Servable:
         pipelines. All others run in the SavedModel, which needs TensorFlow and is loaded by the first request for one
         of them, or here if `eager`, or if there is no `model.tflite`. `engine` may also be `litert`, to serve only what
         runs without TensorFlow, or `tensorflow`, to run everything in the SavedModel. LiteRT has `interpreters`
-        (requests that run at once) with `threads` CPU threads each.
+        (requests that run at once) with `threads` CPU threads each, and the SavedModel runs `saved_model_runs` at once.
 
         Whether an image file is too large to decode is for the graph to check: keraslight's exports reject more than
         their `max_pixels`. From outside there is no telling which string of a graph is a picture.
@@ -85,7 +92,7 @@ class Servable:
             pipelines = {name: p for name, p in pipelines.items() if p.decode is None}
             signatures = {name: signatures[name] for name in pipelines}
         elif saved.is_file():
-            saved_model = SavedModelEngine(folder, dict(signatures))
+            saved_model = SavedModelEngine(folder, dict(signatures), runs=saved_model_runs)
             engines |= dict.fromkeys(signatures, saved_model)
         if fast:
             # Here the file's own declaration counts: a quantized one may want int8 where the SavedModel has float.
@@ -106,9 +113,18 @@ class Servable:
             return self._pipelines[signature].decode is not None
         return self._engines[signature] is self._saved_model
 
+    def runs_in(self, signature: str) -> str:
+        """`tensorflow` or `litert`, for the signature of a request; empty if there is no such signature."""
+        name = signature or methods.DEFAULT_SIGNATURE
+        if name not in self.signatures:
+            return ""
+        return "tensorflow" if self.needs_tensorflow(name) else "litert"
+
     def check(self, signature: str, inputs: Arrays) -> None:
-        """Raises INVALID_ARGUMENT for dtypes and shapes that the signature can't take."""
+        """Raises INVALID_ARGUMENT for dtypes, shapes and numbers of rows that the signature can't take."""
         check_arrays(self.signatures[signature], inputs, exact_rank=not self.needs_tensorflow(signature))
+        if self._batcher is not None:
+            self._batcher.check(inputs)
 
     def run(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         """Runs a signature on inputs that `check` has accepted."""
@@ -116,10 +132,12 @@ class Servable:
         pipeline = self._pipelines.get(signature)
         if pipeline is None:
             return self._join(signature, inputs, outputs, call)
-        (array,) = inputs.values()
-        if pipeline.decode is not None:
-            array = self._execute(pipeline.decode, inputs, [pipeline.decoded], call)[pipeline.decoded]
-        answers = self._join(pipeline.network, {pipeline.input: array}, pipeline.needed(outputs), call)
+        ((alias, array),) = inputs.items()
+        if pipeline.decode is None:
+            answers = self._join(pipeline.network, {pipeline.input: array}, pipeline.needed(outputs), call)
+        else:
+            parts = [self._decode_and_run(pipeline, alias, part, outputs, call) for part in _slices(array)]
+            answers = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return pipeline.finish(answers, outputs)
 
     def close(self) -> None:
@@ -127,6 +145,14 @@ class Servable:
         for engine in {*self._engines.values(), self._saved_model}:
             if engine is not None:
                 engine.close()
+
+    def _decode_and_run(
+        self, pipeline: Pipeline, alias: str, rows: NDArray[Any], outputs: Sequence[str], call: Call
+    ) -> Outputs:
+        call.check()
+        assert pipeline.decode is not None  # noqa: S101, for the type checker
+        images = self._execute(pipeline.decode, {alias: rows}, [pipeline.decoded], call)[pipeline.decoded]
+        return self._join(pipeline.network, {pipeline.input: images}, pipeline.needed(outputs), call)
 
     def _join(self, signature: str, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         if self._batcher is None:
@@ -139,6 +165,11 @@ class Servable:
         answers = engine.run(signature, inputs, outputs, call)
         call.on_run(engine.name, time.perf_counter() - began)
         return answers
+
+
+def _slices(array: NDArray[Any]) -> list[NDArray[Any]]:
+    """The rows in slices of `PIPELINE_ROWS`; at least one."""
+    return [array[start : start + PIPELINE_ROWS] for start in range(0, max(1, len(array)), PIPELINE_ROWS)]
 
 
 def _saved_signatures(path: Path) -> dict[str, Signature]:

@@ -25,6 +25,9 @@ REQUEST_ID = "x-request-id"  # in gRPC's metadata, as in HTTP's headers
 _SERVERS_FAULT = {"UNKNOWN", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 _MAX_TEXT = 300
 
+# Controls, line and paragraph separators, and marks that change the direction of text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 _random = random.Random()  # ids are not secret; uuid4 makes a system call for each, which takes 10 us
 
 
@@ -38,6 +41,14 @@ def configure(log_format: str = "text", log_level: str = "info") -> None:
     package.handlers[:] = [handler(log_format)]
     package.setLevel(log_level.upper())
     package.propagate = False  # otherwise a program with its own handlers would show every line twice
+
+
+def configure_process(log_format: str = "text") -> None:
+    """Sends what libraries log, and Python's warnings, to stderr in this format, from INFO on."""
+    root = logging.getLogger()
+    root.handlers[:] = [handler(log_format)]
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(True)
 
 
 def handler(log_format: str = "text") -> logging.Handler:
@@ -94,13 +105,17 @@ class TextFormatter(logging.Formatter):
     """`2026-01-02T03:04:05.678Z INFO [7] Predict NOT_FOUND request_id=ab12 model=digits ...`, one record per line.
 
     The number in brackets is the process id. Values that clients sent are quoted if they contain blanks, quotes or line
-    ends, so that they can't be mistaken for another line.
+    ends, and control characters of messages are escaped, so that they can't be mistaken for another line; the lines of
+    a traceback are indented. No character gets through that changes what a terminal shows.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = (f" {name}={_quoted(str(value))}" for name, value in getattr(record, "request", {}).items())
-        line = f"{_time(record)} {record.levelname} [{record.process}] {record.getMessage()}{''.join(fields)}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        line = f"{_time(record)} {record.levelname} [{record.process}] {escaped(record.getMessage())}{''.join(fields)}"
+        if record.exc_info:
+            traceback = self.formatException(record.exc_info).split("\n")
+            line = "\n  ".join([line, *map(escaped, traceback)])
+        return line
 
 
 class JsonFormatter(logging.Formatter):
@@ -118,6 +133,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return json.dumps(fields, default=str)
+
+
+def escaped(text: str) -> str:
+    """A text on one line: its control characters, line ends among them, as in a Python string."""
+    return text if text.isprintable() else _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _quoted(text: str) -> str:

@@ -38,6 +38,7 @@ _FIELDS = {
 }
 _MAX_HELD = 2**26  # bytes of requests and responses waiting to be written
 _MAX_FILE = 2**28  # bytes after which the next file begins
+_IDLE_SECONDS = 60.0  # after which a file is closed that nothing was written to
 
 
 class _Exchange(NamedTuple):
@@ -109,11 +110,20 @@ class RequestLog:
 
     def _write_all(self) -> None:
         files: dict[str, _RecordFile] = {}
-        while (item := self._queue.get()) is not None:
+        while True:
+            try:
+                item = self._queue.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                _close_idle(files)
+                continue
+            if item is None:
+                break
             prefix = item.config.log_collector_config.filename_prefix
             if prefix not in files:
+                _close_idle(files)  # a configuration may name ever new ones
                 files[prefix] = _RecordFile(prefix)
             file = files[prefix]
+            file.used = time.monotonic()
             try:
                 file.append(_record(item))
                 status, file.failing = "OK", False
@@ -129,11 +139,19 @@ class RequestLog:
             file.close()
 
 
+def _close_idle(files: "dict[str, _RecordFile]") -> None:
+    for prefix, file in list(files.items()):
+        if time.monotonic() - file.used >= _IDLE_SECONDS:
+            file.close()
+            del files[prefix]
+
+
 class _RecordFile:
     """TFRecord files with one prefix. Each process begins a new file: an existing one may end in a torn record."""
 
     def __init__(self, prefix: str) -> None:
         self.failing = False
+        self.used = time.monotonic()
         self._prefix = f"{prefix}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.getpid()}"
         self._number = 0
         self._file: int | None = None

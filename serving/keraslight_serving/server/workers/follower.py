@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from keraslight_serving.server.base.call import Call
-from keraslight_serving.server.base.errors import invalid
+from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.choice import chosen_statuses, chosen_version, not_served
 from keraslight_serving.server.models.config import ModelConfig
@@ -101,6 +101,14 @@ class Follower:
             with self._changed:
                 loaded.requests -= 1
                 self._changed.notify_all()
+
+    def runs_in(self, spec: ModelSpec) -> str:
+        with self._changed, suppress(StatusError):
+            view = self._views.get(spec.name, ModelView())
+            number = chosen_version(spec, view.labels, view.keys)
+            loaded = None if number is None else self._loaded.get(view.keys.get(number, -1))
+            return "" if loaded is None else loaded.servable.runs_in(spec.signature)
+        return ""
 
     def logging(self, name: str) -> pb.LoggingConfig | None:
         config = self._views.get(name, ModelView()).logging

@@ -62,7 +62,8 @@ class Supervisor:
 
     Raises:
         ValueError: `workers` is out of range, or the batching parameters can't be used.
-        StartError: The system's sockets can't share a port, or the model config file can't be read.
+        StartError: The system's sockets can't share a port, the model config file can't be read, or there is no place
+            for temporary files.
     """
 
     def __init__(self, workers: int, settings: Settings) -> None:
@@ -74,7 +75,13 @@ class Supervisor:
         self._settings = settings
         self.repository: Repository[SharedVersion] = make_repository(settings, self._load)
         # Each worker writes its metrics here, and publishes the sum of all.
-        self._metrics = tempfile.TemporaryDirectory(prefix="keraslight-metrics-")
+        try:
+            self._metrics = tempfile.TemporaryDirectory(prefix="keraslight-metrics-")
+        except OSError as error:
+            raise StartError(
+                "Several `workers` need a directory for temporary files that can be written to, such as TMPDIR. "
+                f"Received: {error}"
+            ) from error
         self._keys = itertools.count()
         self._lock = threading.Lock()  # guards the five below
         self._workers: list[Worker] = []

@@ -18,7 +18,7 @@ from keraslight_serving.server.models.config import ModelConfig
 from keraslight_serving.server.models.model import LoadPolicy
 from keraslight_serving.server.running.servable import Servable
 from keraslight_serving.server.settings import Settings
-from keraslight_serving.server.telemetry.logging import handler
+from keraslight_serving.server.telemetry.logging import configure_process
 from keraslight_serving.server.workers.follower import Follower
 from keraslight_serving.server.workers.line import Line
 
@@ -59,9 +59,10 @@ class Worker:
 
 def _work(pipe: "multiprocessing.connection.Connection[Any, Any]", settings: Settings) -> None:
     """In the worker: follows the supervisor's commands until it says stop, or is gone."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches all processes, but the supervisor drains the workers
-    logging.basicConfig(level=logging.INFO, handlers=[handler()])
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if hasattr(signal, name):  # Ctrl-C reaches all processes, but the supervisor drains the workers
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    configure_process(settings.log_format or "text")
 
     def follow(configs: Sequence[ModelConfig], how: LoadPolicy[Servable], **options: Any) -> Follower:
         return Follower(how, reload)

@@ -1,0 +1,190 @@
+"""Runs of a TF1 session that can be stopped: at their deadline, or when nobody waits for them any more.
+
+TensorFlow stops a run at `RunOptions.timeout_in_ms`, but offers nothing to stop one of several runs of a session early.
+So each run has a queue in the graph, and fetches the check of a verdict that it takes from there: true follows its
+outputs, false comes from outside. The failed check then ends the run as any failed operation does. This takes 0.1 ms.
+
+Queues are chosen by number, so that all runs of a signature share one plan of execution: their number is that of the
+runs that the session executes at once, and further ones wait.
+"""
+
+import math
+import queue
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.errors import StatusError
+from keraslight_serving.wire.tensors import varint
+
+LOOK_SECONDS = 0.05  # between two looks whether the callers of runs are still there
+
+
+class StoppableRuns:
+    """Runs in the graph and session of a SavedModel, `count` at once. `tf`: the module `tensorflow`.
+
+    Tensors are `TF_Output`s. Raises TensorFlow's errors, or the StatusError of a call that is over.
+    """
+
+    def __init__(self, tf: Any, session: Any, count: int) -> None:
+        # Session.run casts feeds and compares shapes in Python, with other texts than TensorFlow Serving's and four
+        # times slower, and so does make_callable. TensorFlow Serving, too, calls the function below them.
+        from tensorflow.python.client import pywrap_tf_session
+
+        self._c, self._tf, self._session = pywrap_tf_session, tf, session
+        self._changing = threading.Lock()  # guards changes of the graph
+        self._finishes: dict[tuple[str, ...], Any] = {}  # the operation that follows these tensors, by their names
+        self._places: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for place in range(count):
+            self._places.put(place)
+        self._watch = _Watch()
+        with session.graph.as_default(), tf.name_scope("keraslight_stoppable"):
+            self._place = tf.compat.v1.placeholder(tf.int32, [])
+            self._queue = self._chosen_queue(count)
+            verdict = tf.raw_ops.QueueDequeueV2(handle=self._queue, component_types=[tf.bool])[0]
+            self._check = tf.raw_ops.Assert(condition=verdict, data=[verdict])
+            self._stop = self._enqueue(False)
+            size = tf.raw_ops.QueueSizeV2(handle=self._queue)
+            self._drain = tf.raw_ops.QueueDequeueManyV2(handle=self._queue, n=size, component_types=[tf.bool])[0].op
+
+    def run(self, feeds: Mapping[Any, Any], fetches: Sequence[Any], call: Call) -> list[Any]:
+        """Returns the values of tensors, given those of others."""
+        finish = self._finish(fetches)
+        place = self._wait_for_place(call)
+        options, watched, clean = None, _Watched(call, lambda: self._at(place, self._stop)), False
+        try:
+            if call.deadline is not None:
+                options = self._c.TF_NewBufferFromString(_options(call.deadline))
+            self._watch.add(watched)
+            targets = [self._check._c_op, finish._c_op]
+            feeds = {**feeds, self._place._as_tf_output(): np.int32(place)}
+            outputs = [tensor._as_tf_output() for tensor in fetches]
+            found: list[Any] = self._c.TF_SessionRun_wrapper(
+                self._session._session, options, feeds, outputs, targets, None
+            )
+            clean = not self._watch.remove(watched)
+            return found
+        except self._tf.errors.OpError:
+            if self._watch.remove(watched):
+                call.check()  # raises: that is why it was stopped
+            raise
+        finally:
+            self._watch.remove(watched)
+            if not clean:
+                self._at(place, self._drain)
+            if options is not None:
+                self._c.TF_DeleteBuffer(options)
+            self._places.put(place)
+
+    def close(self) -> None:
+        self._watch.close()
+
+    def _chosen_queue(self, count: int) -> Any:
+        """The queue of the run's place. Only that one is looked up, as the inputs of all others are dead."""
+        tf, queues = self._tf, []
+        for place in range(count):
+            chosen = tf.raw_ops.Switch(data=self._place, pred=tf.equal(self._place, place))[1]
+            with tf.control_dependencies([tf.identity(chosen)]):
+                queues.append(
+                    tf.raw_ops.FIFOQueueV2(
+                        component_types=[tf.bool], shapes=[[]], capacity=2, shared_name=f"keraslight_stoppable_{place}"
+                    )
+                )
+        return tf.raw_ops.Merge(inputs=queues)[0]
+
+    def _enqueue(self, verdict: bool) -> Any:
+        return self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=[self._tf.constant(verdict)])
+
+    def _finish(self, fetches: Sequence[Any]) -> Any:
+        key = tuple(tensor.name for tensor in fetches)
+        if (found := self._finishes.get(key)) is not None:
+            return found
+        with self._changing:
+            if key not in self._finishes:
+                with self._session.graph.as_default(), self._tf.control_dependencies(fetches):
+                    made = self._enqueue(True)
+                self._session._extend_graph()
+                self._finishes[key] = made
+            return self._finishes[key]
+
+    def _wait_for_place(self, call: Call) -> int:
+        while True:
+            seconds = math.inf if call.deadline is None else call.deadline - time.monotonic()
+            try:
+                return self._places.get(timeout=max(0.0, min(seconds, LOOK_SECONDS)))
+            except queue.Empty:
+                call.check()
+
+    def _at(self, place: int, operation: Any) -> None:
+        feeds = {self._place._as_tf_output(): np.int32(place)}
+        self._c.TF_SessionRun_wrapper(self._session._session, None, feeds, [], [operation._c_op], None)
+
+
+class _Watched:
+    """A run in flight, and what stops it."""
+
+    def __init__(self, call: Call, stop: Any) -> None:
+        self.call, self.stop = call, stop
+        self.lock = threading.Lock()  # guards the two below
+        self.stopped = self.over = False
+
+
+class _Watch:
+    """A thread that stops runs whose call is over. It sleeps while there are none."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._runs: set[_Watched] = set()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def add(self, run: _Watched) -> None:
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="watch runs", daemon=True)
+                self._thread.start()
+            self._runs.add(run)
+            if len(self._runs) == 1:
+                self._changed.notify()
+
+    def remove(self, run: _Watched) -> bool:
+        """Returns whether it was stopped; it isn't from now on."""
+        with self._changed:
+            self._runs.discard(run)
+        with run.lock:
+            run.over = True
+            return run.stopped
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._runs or self._closed)
+                if self._closed:
+                    return
+                self._changed.wait_for(lambda: self._closed, LOOK_SECONDS)
+                runs = list(self._runs)
+            for run in runs:
+                try:
+                    run.call.check()
+                except StatusError:
+                    with run.lock:
+                        if not run.over and not run.stopped:
+                            run.stopped = True
+                            run.stop()
+
+
+def _options(deadline: float) -> bytes:
+    """Serialized RunOptions, whose field 2 is `timeout_in_ms`."""
+    milliseconds = max(1, math.ceil((deadline - time.monotonic()) * 1000))
+    return b"\x10" + varint(milliseconds)
