@@ -220,10 +220,10 @@ def _pair(images: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndarray |
     if labels is None:
         return images, None
     labels = _array(labels, name)
-    if len(labels.shape) == 0 or len(labels) != len(images):
+    count = len(labels) if labels.ndim else 0
+    if count != len(images):
         raise InvalidArgumentError(
-            f"`{name}` must hold as many labels as images. Received: {len(images)} images, labels of shape "
-            f"{labels.shape}."
+            f"`{name}` must hold as many labels as images. Received: {len(images)} images, {count} labels."
         )
     return images, labels
 

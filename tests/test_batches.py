@@ -220,7 +220,7 @@ def scale(path):
             tf.data.Dataset.from_tensor_slices(IMAGES).batch(4),
             "`data` must hold labels: .* Received: a data set of Tens",
         ),
-        ((IMAGES, LABELS[:7]), "`data` must hold as many labels as images. Received: 10 images, labels of shape .7,.*"),
+        ((IMAGES, LABELS[:7]), "`data` must hold as many labels as images. Received: 10 images, 7 labels"),
         ([(IMAGES, LABELS[:7])], r"`data` must hold as many labels as images. .*a batch of shapes \[\(10, 4"),
         ([], "`data` must hold at least one batch. Received: an empty data set"),
         (iter(()), "`data` must hold at least one batch. Received: an empty data set"),
