@@ -24,6 +24,7 @@ from keraslight.graph.ends import (
     own_preprocessing as own_preprocessing,
     read_ends as read_ends,
 )
+from keraslight.graph.pixels import takes_pixels as takes_pixels
 from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (

@@ -32,7 +32,8 @@ class Int8Layers:
         self._last = next(call.name for call in graph.calls if output in call.outputs)
         self._calibrated = CalibratedModel(graph, images, batch_size)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
-        changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
+        silent = (*self._calibrated.always_float, *(o.name for o in self._calibrated.operators if o.kind in MOVES))
+        changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.name not in silent}
         self.names = tuple(name for name in self.kinds if name in changed)
 
     def matching(self, patterns: str | Collection[str], argument: str) -> set[str]:

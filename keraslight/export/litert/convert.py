@@ -18,14 +18,15 @@ import tensorflow as tf
 from keraslight._batches import fits, labelled_batches
 from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight.export._frozen import Network, check_convertible, frozen, named, output_paths, refusals
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
+from keraslight.export.litert._calibrated import Calibrated, settled
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
-from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends
+from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
-from keraslight.preprocessing import LAYER_NAME, Preprocessing
+from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import in_forms, reparameterized
 
 log = logging.getLogger(__name__)
@@ -144,18 +145,10 @@ def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) 
     return _write(_prepared(graph, options), path, options, takes_pixels=takes_pixels(graph))
 
 
-def takes_pixels(graph: Graph) -> bool:
-    """Whether a graph normalizes raw pixels itself, as far as its layers or their names tell."""
-    return any(call.name == LAYER_NAME or issubclass(call.node.kind, ImageNormalization) for call in graph.calls)
-
-
-def calibrating_converter(graph: Graph, representative_data: Any, batch_size: int | None, folder: str) -> Any:
-    """TFLite's converter of a graph to int8, with float32 input and output.
-
-    `folder` holds the SavedModel that the converter reads; it must stay until the converter has converted.
-    """
+def calibrated(graph: Graph, representative_data: Any, batch_size: int | None) -> Calibrated:
+    """A graph as `to_litert` converts it to int8, halfway there; the arguments are those of `to_litert`."""
     options = _Options("int8", representative_data, batch_size=batch_size)
-    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph))
+    return _calibrated(_prepared(graph, options), options, takes_pixels(graph))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +207,7 @@ class _Options:
 def _prepared(graph: Graph, options: _Options) -> Network:
     """A graph with parallel branches joined, and in the forms for XNNPACK."""
     graph = reparameterized(graph)
-    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8") if options.xnnpack else graph)
+    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
 
 
 def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, takes_pixels: bool) -> Path:
@@ -235,32 +228,44 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
 
 def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes:
     """The converter's file. A function of its own, so that all it needs is free when it returns."""
+    if options.quantization == "int8" and options.representative_data is not None:
+        calibrated = _calibrated(network, options, takes_pixels)
+        with refusals(network.name):
+            return calibrated.quantized(options.input_dtype, options.output_dtype)
     with tempfile.TemporaryDirectory() as folder:
-        converter = _converter(network, folder, options, takes_pixels)
+        converter = _converter(network, frozen(network, options.batch_size), folder)
+        if options.quantization in ("dynamic", "int8"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if options.sparse:
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+        if options.quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(options.input_dtype)
+            converter.inference_output_type = tf.as_dtype(options.output_dtype)
         with refusals(network.name):
             content: bytes = converter.convert()
         return content
 
 
-def _converter(network: Network, folder: str, options: _Options, takes_pixels: bool) -> tf.lite.TFLiteConverter:
-    serve = frozen_function(network, options.batch_size)
+def _calibrated(network: Network, options: _Options, takes_pixels: bool) -> Calibrated:
+    samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1)
+    function = frozen(network, options.batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        converter = _converter(network, function, folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([sample] for sample in samples)
+        converter._experimental_calibrate_only = True
+        with refusals(network.name):
+            content = converter.convert()
+    return settled(content, output_paths(network, function), pixels=takes_pixels)
+
+
+def _converter(network: Network, function: Any, folder: str) -> tf.lite.TFLiteConverter:
     # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
     # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
     save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    signatures = {SIGNATURE_NAME: named(network, function).get_concrete_function()}
     tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=save_options)
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    if options.quantization in ("dynamic", "int8"):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if options.sparse:
-        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    if options.quantization == "int8":
-        converter.inference_input_type = tf.as_dtype(options.input_dtype)
-        converter.inference_output_type = tf.as_dtype(options.output_dtype)
-        if options.representative_data is not None:
-            samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1, takes_pixels)
-            converter.representative_dataset = lambda: ([sample] for sample in samples)
-    return converter
+    return tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
 def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
@@ -278,9 +283,7 @@ def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
         )
 
 
-def _samples(
-    shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
-) -> list[npt.NDArray[np.float32]]:
+def _samples(shape: tuple[int | None, ...], data: Any, batch_size: int) -> list[npt.NDArray[np.float32]]:
     """Float32 batches of `batch_size` images from `representative_data`."""
     rows = (image for images, _ in labelled_batches(data) for image in np.asarray(images, np.float32))
     images = list(itertools.islice(rows, max(_SAMPLES, batch_size)))
@@ -292,10 +295,5 @@ def _samples(
         raise InvalidArgumentError(
             f"`representative_data` must hold images of the model's shape, {shape}. Received: {images[0].shape}."
         )
-    if takes_pixels:
-        # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
-        # image goes in as it is, even if no sample happens to be black and white.
-        images[0] = images[0].copy()
-        images[0].reshape(-1)[:2] = 0.0, 255.0
     starts = range(0, len(images) - batch_size + 1, batch_size)
     return [np.stack(images[start : start + batch_size]) for start in starts]
