@@ -86,7 +86,9 @@ def check_convertible(network: Network, *, several: bool = False) -> None:
         raise ExportError(
             f"A model to convert must have a fixed image size. Received: image shape {network.image_shape}."
         )
-    unset = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
+    unset = [
+        getattr(weight, "path", weight.name) for weight in network.weights if not np.isfinite(weight.numpy()).all()
+    ]
     if unset:  # the converters would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 

@@ -28,6 +28,7 @@ from keraslight.graph.pixels import takes_pixels as takes_pixels
 from keraslight.graph.reader import UnreadableModelError as UnreadableModelError, read as read
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
+    check_finite as check_finite,
     copying as copying,
     fill_weights as fill_weights,
     flat_layers as flat_layers,

@@ -68,8 +68,8 @@ def final_activation(model: Any) -> str | None:
 def is_quantization_aware(model: Any) -> bool:
     """Whether a model carries tensorflow_model_optimization's quantizers."""
     # By name: the classes can't be imported where tensorflow-model-optimization is not installed.
-    classes = (base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__)
-    return "QuantizeWrapper" in classes
+    classes = {base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__}
+    return not classes.isdisjoint(("QuantizeWrapper", "QuantizeLayer"))
 
 
 def maker(tensor: Any) -> tuple[Any, list[Any]]:

@@ -253,6 +253,10 @@ KINDS: dict[type, Kind] = {
     own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
     own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    # Recurrent layers, whose states go through many steps
+    **dict.fromkeys(
+        (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, layers.Bidirectional), Kind(needs_float=True)
+    ),
     # Activations and sums
     layers.Activation: _ELEMENTWISE,
     layers.ReLU: _ELEMENTWISE,

@@ -199,7 +199,7 @@ def _in_float(function: Form) -> Form:
 
     def form(*args: Any, **kwargs: Any) -> Any:
         with keras.name_scope(FLOAT_SCOPE):
-            return function(*args, **kwargs) * (1 + 2**-20)
+            return keras.tree.map_structure(lambda y: y * (1 + 2**-20), function(*args, **kwargs))
 
     return form
 

@@ -24,7 +24,7 @@ _KERNELS = (
 )
 
 
-TINY = np.float32(1e-12)  # stands for a factor of 0
+STAND_IN_FOR_ZERO = np.float32(1e-12)  # of a factor per channel
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 Window = tuple[slice, slice]
@@ -149,7 +149,7 @@ class Transcriber:
         weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
         if weights and kind == "affine" and getattr(layer, "gamma", None) is not None:
             # The file folds the factors into a kernel's scales, which must not be 0.
-            weights[0] = np.where(weights[0] == 0, TINY, weights[0])
+            weights[0] = np.where(weights[0] == 0, STAND_IN_FOR_ZERO, weights[0])
         output = self.emit(made, kind, call, args, kwargs, weights)
         if parts is not None:  # it folds into each of the pieces, its offset into the last
             scales = [twin_layers.ScaleOf(made, name=self.unique(f"{call.name}_scale")) for _ in parts[:-1]]

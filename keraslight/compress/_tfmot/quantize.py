@@ -28,7 +28,7 @@ from keraslight.compress._tfmot.quantizers import (
 )
 from keraslight.compress._tfmot.ranges import FirstRanges, LeastKernel, kernel_name, kernel_of
 from keraslight.errors import CompressionError
-from keraslight.graph import Graph, takes_pixels
+from keraslight.graph import Graph
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
 _BEYOND = 1e37  # nearly all that float32 holds
@@ -55,6 +55,7 @@ def quantize(
     graph: Graph,
     name: str,
     *,
+    pixels: bool,
     skip: tuple[str, ...],
     keep_zeros: bool,
     keep_clusters: bool,
@@ -66,6 +67,7 @@ def quantize(
     Args:
         graph: The Keras 3 model's graph.
         name: The new model's name.
+        pixels: Whether the inputs are raw pixels 0..255.
         skip: Names of layers that stay float.
         keep_zeros: Whether zeros in kernels stay through training.
         keep_clusters: Whether clustered kernels keep their number of values.
@@ -77,7 +79,6 @@ def quantize(
     quantized = _quantized_outputs(built, skip)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
     inputs = keras.tree.flatten(built.inputs)
-    pixels = takes_pixels(graph, calibration or ())
     input_quantizers = {id(t): _input_quantizer(t, ranges, pixels) for t in inputs if t.dtype.is_floating}
     ends = {key: (q.low, q.high) if q is not _PIXELS else (0.0, 255.0) for key, q in input_quantizers.items()}
     first = FirstRanges(built.steps, ends, quantized, ranges, _RANGE)
@@ -174,7 +175,7 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> di
     probe = tf_keras.Model(built.inputs, tensors)
     found = []
     for batch in calibration:
-        values = probe(batch, training=False)
+        values = keras.tree.flatten(probe(batch, training=False))  # of one output it is no list
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
     names = {id(tensor): step.name for step in built.steps for tensor in step.outputs}

@@ -10,8 +10,8 @@ import numpy as np
 
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
-from keraslight.graph import Graph, read
-from keraslight.rewrite import fused, joined_slices
+from keraslight.graph import Graph, check_finite, read, takes_pixels
+from keraslight.rewrite import float_inputs, fused, joined_slices
 
 RANGE_IMAGES = 128
 
@@ -58,15 +58,16 @@ def calibrate(
     from keraslight.export.litert.convert import convert_graph
 
     images = range_images(model, data, seed)
-    prepared = prepare(
+    prepared, pixels = prepare(
         model, data, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6, seed=seed
     )
     if skip:
-        layers = Int8Layers(prepared, images, batch_size)
+        layers = Int8Layers(prepared, images, batch_size, pixels)
         return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
     return convert_graph(
         prepared,
         path,
+        pixels=pixels,
         quantization="int8",
         representative_data=images,
         input_dtype=input_dtype,
@@ -81,11 +82,15 @@ def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
 
 def prepare(
     model: keras.Model, data: Any, *, equalize: bool, correct_bias: bool, replace_relu6: bool, seed: int
-) -> Graph:
-    """The graph that `calibrate` converts; the arguments are those of `calibrate`."""
-    graph = fused(read(model))
+) -> tuple[Graph, bool]:
+    """The graph that `calibrate` converts, and whether it takes raw pixels; the arguments are those of `calibrate`."""
+    graph = read(model)
+    check_finite(graph.layers())
+    images = _equalize.first_images(model, data, RANGE_IMAGES, seed)
+    pixels = takes_pixels(graph, [images])
+    graph = fused(float_inputs(graph))
     if equalize:
         graph = _equalize.equalized(graph, replace_relu6)
     if correct_bias:
         graph = _equalize.corrected(graph, _equalize.first_images(model, data, _equalize.IMAGES, seed))
-    return joined_slices(graph)
+    return joined_slices(graph), pixels

@@ -9,7 +9,7 @@ from keraslight import _batches as _data
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Call, Graph, build, infer, read, run
 from keraslight.graph.kinds import exact_kind
-from keraslight.rewrite import fused
+from keraslight.rewrite import float_inputs, fused
 from keraslight.rewrite.steps import Step, Steps
 
 _ROUNDED = ("convolution", "depthwise", "dense")
@@ -86,7 +86,7 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
     """
     if len(model.inputs) != 1:
         raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(model.inputs)}.")
-    graph = fused(read(model))
+    graph = fused(float_inputs(read(model)))
     return build(corrected(graph, first_images(model, data, IMAGES, seed)))
 
 

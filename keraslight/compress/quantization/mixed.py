@@ -217,7 +217,8 @@ def calibrate_mixed(
 
 
 def _int8_layers(model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
-    return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
+    graph, pixels = prepare(model, data.images, **how)
+    return Int8Layers(graph, range_images(model, data.images, how["seed"]), batch_size, pixels)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keraslight._batches import fits, labelled_batches
 from keraslight._files import write_file
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import Network, check_convertible, frozen, named, output_paths, refusals
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
@@ -27,7 +27,7 @@ from keraslight.export.litert._metadata import add_metadata
 from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.rewrite import in_forms, reparameterized
+from keraslight.rewrite import float_inputs, in_forms, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ DTYPES = ("float32", "uint8", "int8")
 
 _SPARSE = (None, "float16")  # these have kernels that unpack the sparse form
 _SPARSE_FROM = 0.6  # share of zeros; in float16 an index takes as much as a weight, so half is no gain
+_LOOPS = ("LoopCond", "While", "StatelessWhile", "If", "StatelessIf", "Map")
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
@@ -120,6 +121,7 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
+    pixels = ends.takes_pixels or preprocessing is not None
     if not ends.quantization_aware:
         try:
             graph = read(model)
@@ -128,27 +130,38 @@ def to_litert(
                 call, normalization = network.function, ImageNormalization(preprocessing)
                 network = dataclasses.replace(network, function=lambda images: call(normalization(images)))
         else:
+            pixels = pixels or _takes_pixels(graph, options)
             network = _prepared(graph if preprocessing is None else normalized(graph, preprocessing), options)
-    return _write(network, path, options, takes_pixels=ends.takes_pixels or preprocessing is not None)
+    return _write(network, path, options, pixels=pixels)
 
 
-def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
+def convert_graph(graph: Graph, path: str | os.PathLike[str], *, pixels: bool | None = None, **arguments: Any) -> Path:
     """Does what `to_litert` does, with its arguments except for `preprocessing`: no model is read or built.
 
-    The graph has one input, and one output or a dict of outputs. It is not changed.
+    The graph has one input, and one output or a dict of outputs. It is not changed. `pixels` says whether it takes raw
+    pixels, for a graph whose normalization has been folded away; None looks for it.
     """
     options = _Options(**arguments)
     options.check(quantization_aware=False)
     network = Network.of_graph(graph)
     check_convertible(network, several=True)
     options = options.decided(network)
-    return _write(_prepared(graph, options), path, options, takes_pixels=takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _write(_prepared(graph, options), path, options, pixels=pixels)
 
 
-def calibrated(graph: Graph, representative_data: Any, batch_size: int | None) -> Calibrated:
-    """A graph as `to_litert` converts it to int8, halfway there; the arguments are those of `to_litert`."""
+def calibrated(graph: Graph, representative_data: Any, batch_size: int | None, pixels: bool | None) -> Calibrated:
+    """A graph as `convert_graph` converts it to int8, halfway there; the arguments are those of `convert_graph`."""
     options = _Options("int8", representative_data, batch_size=batch_size)
-    return _calibrated(_prepared(graph, options), options, takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _calibrated(_prepared(graph, options), options, pixels)
+
+
+def _takes_pixels(graph: Graph, options: _Options) -> bool:
+    if options.representative_data is None:
+        return False  # there are no ranges to set
+    shape = graph.input_calls[0].outputs[0].shape[1:]
+    return takes_pixels(graph, _samples(shape, options.representative_data, options.batch_size or 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,12 +219,12 @@ class _Options:
 
 def _prepared(graph: Graph, options: _Options) -> Network:
     """A graph with parallel branches joined, and in the forms for XNNPACK."""
-    graph = reparameterized(graph)
+    graph = reparameterized(float_inputs(graph))
     return Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
 
 
-def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, takes_pixels: bool) -> Path:
-    content = _converted(network, options, takes_pixels)
+def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, pixels: bool) -> Path:
+    content = _converted(network, options, pixels)
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
@@ -226,10 +239,10 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
     return write_file(Path(path), content, options.verify)
 
 
-def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes:
+def _converted(network: Network, options: _Options, pixels: bool) -> bytes:
     """The converter's file. A function of its own, so that all it needs is free when it returns."""
     if options.quantization == "int8" and options.representative_data is not None:
-        calibrated = _calibrated(network, options, takes_pixels)
+        calibrated = _calibrated(network, options, pixels)
         with refusals(network.name):
             return calibrated.quantized(options.input_dtype, options.output_dtype)
     with tempfile.TemporaryDirectory() as folder:
@@ -246,9 +259,10 @@ def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes
         return content
 
 
-def _calibrated(network: Network, options: _Options, takes_pixels: bool) -> Calibrated:
+def _calibrated(network: Network, options: _Options, pixels: bool) -> Calibrated:
     samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1)
     function = frozen(network, options.batch_size)
+    _check_loops(network, function)
     with tempfile.TemporaryDirectory() as folder:
         converter = _converter(network, function, folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -256,7 +270,18 @@ def _calibrated(network: Network, options: _Options, takes_pixels: bool) -> Cali
         converter._experimental_calibrate_only = True
         with refusals(network.name):
             content = converter.convert()
-    return settled(content, output_paths(network, function), pixels=takes_pixels)
+    return settled(content, output_paths(network, function), pixels=pixels)
+
+
+def _check_loops(network: Network, function: Any) -> None:
+    """Raises ExportError for loops: the converter's calibration would end the process at them."""
+    for operation in function.graph.get_operations():
+        if operation.type in _LOOPS:
+            raise ExportError(
+                "A model to quantize by calibration must not have loops. Received: "
+                f"{network.name!r} with {operation.name!r}. Build recurrent layers with `unroll=True`, convert to "
+                "float32 or float16, or use `keraslight.compress.quantize_aware`."
+            )
 
 
 def _converter(network: Network, function: Any, folder: str) -> tf.lite.TFLiteConverter:

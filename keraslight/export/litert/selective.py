@@ -35,6 +35,7 @@ class CalibratedModel:
     Args:
         graph: A graph with one input (B, H, W, C) and one output. It is not changed.
         representative_data, batch_size: As in `to_litert`.
+        pixels: Whether the graph takes raw pixels, for one whose normalization has been folded away; None looks for it.
 
     Attributes:
         operators: The operators in order, all in float.
@@ -44,12 +45,14 @@ class CalibratedModel:
         ExportError: The graph has several inputs or outputs, or the converter does not support it.
     """
 
-    def __init__(self, graph: Graph, representative_data: Any, batch_size: int | None = 1) -> None:
+    def __init__(
+        self, graph: Graph, representative_data: Any, batch_size: int | None = 1, pixels: bool | None = None
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
         check_convertible(Network.of_graph(graph))
         self._name = graph.name
-        self._calibrated = calibrated(graph, representative_data, batch_size)
+        self._calibrated = calibrated(graph, representative_data, batch_size, pixels)
         self.always_float = self._calibrated.floats
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "calibrated.tflite")
