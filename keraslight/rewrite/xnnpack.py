@@ -95,7 +95,7 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
             made, linear = call.outputs, copy.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
             call.node.change(config={"activation": "linear"})
             call.outputs = [linear]
-            form = hard_silu if swish else _in_float(activation)
+            form = hard_silu if swish or activation is None else _in_float(activation)
             calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=form))
         elif int8 and (needs_float(layer) or _divides(call)):
             call.form = _in_float(call.form or layer)
