@@ -125,9 +125,11 @@ def quantize(
                 output = quantize_layer.QuantizeLayer(output_quantizers[id(old)], name=label)(output)
             new[id(old)] = output
     model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
-    kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
-    parts = (built.variables, kinds, _floats(built, skip))
-    model.origin = Origin(*({own_names[layer_name]: value for layer_name, value in part.items()} for part in parts))
+    model.origin = Origin(
+        {own_names[layer]: variables for layer, variables in built.variables.items()},
+        {own_names[label]: type(layer).__name__ for label, layer in graph.layers().items()},
+        {own_names[layer]: reason for layer, reason in _floats(built, skip).items()},
+    )
     return model
 
 
