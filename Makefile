@@ -8,7 +8,7 @@ MEDIAPIPE := $(VENV)/mediapipe/.installed
 # Hides TensorFlow's C++ start-up messages, which bury a run's own output; its errors remain visible.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help install demo test test-all lint format bench docs proto clean
+.PHONY: help install demo test test-all mutate lint format bench docs proto clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ test: $(INSTALLED) $(MEDIAPIPE) ## Run the test suite without the slow sweeps
 
 test-all: $(INSTALLED) $(MEDIAPIPE) ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+mutate: $(INSTALLED) ## Break the code in many ways and print how many the tests notice
+	$(BIN)/python -m tests.mutations
 
 lint: $(INSTALLED) ## Run ruff, the type checker and the import contracts
 	$(BIN)/ruff check .

@@ -13,12 +13,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {  # name -> module that defines it
-    "ModelInfo": "zoo",
+    "ModelInfo": "catalogue",
+    "compound_scaling": "architectures.efficientnet",
     "create_model": "zoo",
     "decode_predictions": "labels",
-    "list_models": "zoo",
+    "list_models": "catalogue",
     "load_model": "zoo",
-    "model_info": "zoo",
+    "model_info": "catalogue",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
 }
@@ -38,25 +39,25 @@ def _families() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name == "__all__":
         return [*_PUBLIC, *_MODULES, *_families()]
-    try:
-        if name in _PUBLIC:
-            value = getattr(importlib.import_module(f"keraslight.{_PUBLIC[name]}"), name)
-        elif name in _MODULES:
-            value = importlib.import_module(f"keraslight.{name}")
-        elif name in _families():
-            value = importlib.import_module("keraslight.zoo").builder(name)
-        else:
-            raise AttributeError(f"module 'keraslight' has no attribute {name!r}")
-    except ModuleNotFoundError as error:
-        if error.name in ("keras", "tensorflow"):
-            from keraslight.errors import MissingDependencyError
-
-            raise MissingDependencyError(
-                f'keraslight.{name} needs {error.name}, which is not installed: pip install "keraslight[models]".'
-            ) from error
-        raise
+    if name in _PUBLIC:
+        if _PUBLIC[name] == "zoo":
+            _require(name)
+        value = getattr(importlib.import_module(f"keraslight.{_PUBLIC[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"keraslight.{name}")
+    elif name in _families():
+        _require(name)
+        value = importlib.import_module("keraslight.zoo").builder(name)
+    else:
+        raise AttributeError(f"module 'keraslight' has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _require(name: str) -> None:
+    from keraslight import _doors
+
+    _doors.require(f"keraslight.{name}", "models", "numpy", "keras")
 
 
 def __dir__() -> list[str]:

@@ -15,9 +15,16 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        _to_disk(temporary)  # or after a power cut the new name may stand for an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def write_file(path: Path, content: bytes | str, verify: Callable[[Path], None] | None = None) -> Path:

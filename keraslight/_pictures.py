@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +32,12 @@ def new_figure(width: float, height: float, extra: str = "analysis") -> Figure:
     If matplotlib is missing, the error names `extra` as the extra of the package that installs it.
     """
     try:
-        module = importlib.import_module("matplotlib.figure")
+        from keraslight._figure import ShownFigure
     except ImportError as error:
         raise MissingDependencyError(
             f"Plots need matplotlib: pip install 'keraslight[{extra}]'. Received: {error}."
         ) from error
-    figure: Figure = module.Figure(figsize=(width, height), layout="constrained")
-    return figure
+    return ShownFigure(figsize=(width, height), layout="constrained")
 
 
 def checked_path(path: StrPath | None) -> Path | None:

@@ -99,24 +99,15 @@ class Preprocessing:
         """Decodes an image to the model's raw input; runs in a TensorFlow graph.
 
         Args:
-            image_bytes: Scalar string: a JPEG (rotated according to its EXIF orientation), PNG, BMP, WebP or GIF file
-                (first frame).
+            image_bytes: Scalar string: a JPEG, PNG, WebP, BMP or GIF file (first frame), which is rotated according to
+                its EXIF orientation. `docs/images.md` has the kinds of each format.
 
         Returns:
             float32 (H, W, C), integers 0..255, in the size of this spec.
         """
-        import tensorflow as tf
+        from keraslight._image_files import decode
 
-        from keraslight._image_files import orientation, upright
-
-        # TensorFlow can't decode all formats to one channel (not BMP, WebP, GIF and CMYK JPEG).
-        channels = 3 if self.channels == 1 else self.channels
-        image = tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
-        image.set_shape((None, None, channels))  # decode_image doesn't set the rank
-        if self.channels == 1:  # ITU-R BT.601 luma, as in Pillow's "L"; gray pixels don't change
-            luma = tf.constant([0.299, 0.587, 0.114])
-            image = tf.round(tf.reduce_sum(tf.cast(image, tf.float32) * luma, axis=-1, keepdims=True))
-        return self.fit(upright(image, orientation(image_bytes)))
+        return self.fit(decode(image_bytes, self.channels))
 
     def fit(self, image: tf.Tensor) -> tf.Tensor:
         """Resizes and crops pixels (h, w, C), 0..255, to float32 (H, W, C), integers 0..255.

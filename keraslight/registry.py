@@ -1,12 +1,12 @@
-"""Families of architectures and their variants by name. Imports no architecture and no Keras."""
+"""Families of architectures, their variants and published weights by name. Imports no architecture and no Keras."""
 
 import dataclasses
-import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from keraslight.errors import InvalidArgumentError, UnknownModelError
+from keraslight.preprocessing import Preprocessing
 
 
 class Variant(NamedTuple):
@@ -59,7 +59,25 @@ class Family:
         raise UnknownModelError(f"`variant` of {self.name} must be one of {choices}. Received: {variant!r}.")
 
 
+class Published(NamedTuple):
+    """What is known about published weights without loading them.
+
+    Args:
+        variant: Full name of the model that they belong to.
+        top1: Reported ImageNet-1k top-1 accuracy, in percent.
+        preprocessing: Preprocessing that they were trained with.
+    """
+
+    variant: str
+    top1: float | None
+    preprocessing: Preprocessing
+
+
 FAMILIES: dict[str, Family] = {}
+"""Name of a builder -> its family. Importing `keraslight.architectures` fills it."""
+
+PUBLISHED: dict[str, Published] = {}
+"""Id of a checkpoint -> what is known about it. Importing `keraslight.weights` fills it."""
 
 
 def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -81,21 +99,3 @@ def register(variants: Mapping[str, Variant], *, prefix: str) -> Callable[[Calla
         return builder
 
     return decorate
-
-
-def find(name: str, aliases: Iterable[str] = ()) -> tuple[Family, str]:
-    """Returns the family and the full name of a model.
-
-    Args:
-        name: Full name of a model, such as `"mobilenet_v4_conv_small"`.
-        aliases: Further names to suggest in the error.
-
-    Raises:
-        UnknownModelError: No model has this name. The text lists the nearest names.
-    """
-    names = {variant: family for family in FAMILIES.values() for variant in family.variants}
-    if name in names:
-        return names[name], name
-    nearest = difflib.get_close_matches(str(name).lower(), [*names, *aliases], n=3, cutoff=0.4)
-    hint = f"The nearest names: {', '.join(nearest)}." if nearest else "`keraslight.list_models()` lists all."
-    raise UnknownModelError(f"No model has this name. {hint} Received: {name!r}.")

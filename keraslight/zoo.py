@@ -1,50 +1,25 @@
 """Models by name: the only place that turns a string into a model."""
 
-import dataclasses
-import fnmatch
 import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from keraslight import _doors
+
+_doors.require("keraslight.zoo", "models", "numpy", "keras")
+
 import keras
 
 import keraslight.architectures  # noqa: F401 (registers every family)
 from keraslight import registry
 from keraslight.blocks.family import argument_lines
+from keraslight.catalogue import ModelInfo as ModelInfo, find, list_models as list_models, model_info as model_info
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.weights import ALIASES, CHECKPOINTS, load_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelInfo:
-    """What is known about a model without building it.
-
-    Attributes:
-        name: Full name, as taken by `create_model`.
-        family: Name of the builder, as in `keraslight.MobileNetV4`.
-        input_size: Side of the square image that the figures refer to, in pixels.
-        parameters: Number of learned parameters with the variant's own classes and channels, without batch-norm
-            statistics.
-        macs: Multiply-adds for one image.
-        top1: Reported ImageNet-1k top-1 accuracy of the checkpoint, in percent. None if none is reported.
-        paper: Title of the architecture's file.
-        checkpoint: Id of the published weights. None if none are published.
-        preprocessing: Preprocessing that the checkpoint was trained with. None without a checkpoint.
-    """
-
-    name: str
-    family: str
-    input_size: int
-    parameters: int
-    macs: int
-    top1: float | None
-    paper: str
-    checkpoint: str | None
-    preprocessing: Preprocessing | None
+from keraslight.weights import CHECKPOINTS, load_weights
 
 
 def create_model(
@@ -87,7 +62,39 @@ def create_model(
         InvalidArgumentError: An argument is out of range.
         WeightsError: The weights don't fit, or can't be fetched.
     """
-    family, full, checkpoint_id = _find(name)
+    return _create(
+        name,
+        weights=weights,
+        include_top=include_top,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        input_shape=input_shape,
+        input_tensor=input_tensor,
+        pooling=pooling,
+        features_only=features_only,
+        preprocessing=preprocessing,
+        **arguments,
+    )
+
+
+def _create(
+    model_name: str,
+    /,
+    *,
+    weights: str | Path | None = None,
+    include_top: bool = True,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    pooling: str | None = None,
+    features_only: bool = False,
+    preprocessing: bool | Preprocessing = False,
+    **arguments: Any,
+) -> keras.Model:
+    """Does what `create_model` does; `name` may be among the builder's arguments."""
+    full, checkpoint_id = find(model_name)
+    family = registry.FAMILIES[model_info(full).family]
     row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
     if checkpoint is not None:
         arguments = {**checkpoint.arguments, **arguments}
@@ -119,19 +126,11 @@ def create_model(
             checkpoint_id=checkpoint_id,
             url=checkpoint.url if checkpoint else None,
             rename=checkpoint.rename if checkpoint else None,
+            bgr=checkpoint is not None and checkpoint.bgr,
             training_only=checkpoint.training_only if checkpoint else (),
             partial=features_only or not include_top,
         )
     return model
-
-
-def _find(name: str) -> tuple[registry.Family, str, str | None]:
-    """Returns the family, full name and checkpoint id of a name or published id."""
-    if name in ALIASES:
-        checkpoint_id = ALIASES[name]
-        return *registry.find(CHECKPOINTS[checkpoint_id].variant), checkpoint_id
-    family, full = registry.find(name, ALIASES)
-    return family, full, family.variants[full].checkpoint
 
 
 def _normalize(
@@ -153,44 +152,23 @@ def _normalize(
     return ImageNormalization(spec.with_channels(channels).replace(size=(height, width)))(images)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Returns the names of all models that match a shell-style pattern such as `"mobilenet*"`, sorted by name."""
-    return sorted(fnmatch.filter((name for family in registry.FAMILIES.values() for name in family.variants), pattern))
-
-
-def model_info(name: str) -> ModelInfo:
-    """Returns what is known about a model, without building it.
-
-    Args:
-        name: Name as for `create_model`.
-
-    Raises:
-        UnknownModelError: No model has this name. The text lists the nearest names.
-    """
-    family, full, checkpoint_id = _find(name)
-    row, checkpoint = family.variants[full], CHECKPOINTS.get(checkpoint_id or "")
-    return ModelInfo(
-        name=full,
-        family=family.name,
-        input_size=row.input_size,
-        parameters=row.parameters,
-        macs=row.macs,
-        top1=checkpoint.top1 if checkpoint else None,
-        paper=family.paper,
-        checkpoint=checkpoint_id,
-        preprocessing=checkpoint.preprocessing if checkpoint else None,
-    )
-
-
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a `.keras` file whose model uses keraslight's layers, in any process.
+    """Loads a `.keras` or `.h5` file whose model may use keraslight's layers, in any process.
+
+    The model isn't compiled, so that its losses and metrics needn't be known; nor is a file of weights alone a model.
 
     Raises:
-        InvalidArgumentError: `path` is not a file.
+        InvalidArgumentError: `path` is not a file, or Keras can't load a model from it.
     """
+    rule = "`path` must be a .keras or .h5 file of a model."
     if not Path(path).is_file():
-        raise InvalidArgumentError(f"`path` must be a .keras file. Received: {str(path)!r}, which is not a file.")
-    return keras.saving.load_model(path)
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which is not a file.")
+    if str(path).endswith(".weights.h5"):
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which has weights alone: pass it as `weights`.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises whatever a damaged file or an unknown layer causes
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}; Keras said: {error}") from error
 
 
 def builder(family_name: str) -> Callable[..., keras.Model]:
@@ -205,7 +183,7 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
 
     @functools.wraps(family.builder)
     def build(variant: str = next(iter(family.variants)), **arguments: Any) -> keras.Model:
-        return create_model(family.full_name(variant), **arguments)
+        return _create(family.full_name(variant), **arguments)
 
     signature, ours = inspect.signature(family.builder), inspect.signature(create_model).parameters
     parameters = [*signature.parameters.values(), ours["weights"], ours["preprocessing"]]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-import keraslight
+import keraslight.zoo
 from keraslight import registry
 
-keraslight.list_models()  # registers the families
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 CHILD = """
 import json, sys

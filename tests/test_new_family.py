@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keraslight_serving
 import pytest
 
 import keraslight
@@ -76,7 +77,8 @@ def found(tmp_path_factory):
     shutil.copytree(Path(keraslight.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "architectures" / "tinynet.py").write_text(ARCHITECTURE)
     (package / "weights" / "tinynet.py").write_text(WEIGHTS)
-    environment = {**os.environ, "PYTHONPATH": str(root)}
+    serving = Path(keraslight_serving.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{serving}"}
     run = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -12,14 +12,32 @@ from sklearn.datasets import load_digits
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/models.md", "README.md", "docs/analysis.md", "docs/serving.md")  # in the order in which they are run
 
+PROSE = (
+    "README.md",
+    *(f"docs/{page}.md" for page in ("models", "training", "compression-guide", "analysis", "serving")),
+)
+
 
 def examples_of(page):
     return re.findall(r"<!-- tested -->\n```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
+def prose_calls(page):
+    """The calls that a page's text shows between backticks, without those that leave something out."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    calls = re.findall(r"`((?:print\()?(?:keraslight|compress|analysis)\.[\w.]+\([^`]*\))`", text)
+    return [call for call in calls if "..." not in call]
+
+
 def test_examples(tmp_path):
     examples = [example for page in PAGES for example in examples_of(page)]
     assert len(examples) == 4 + 1
+    # What the pages' text calls goes on where the README's first example ends.
+    calls = [call for page in PROSE for call in prose_calls(page)]
+    assert "print(compress.quantization_report(quantized))" in calls
+    prelude = ["images = next(iter(data.train(8)))[0]", "model.save('model.keras')"]
+    first = examples.index(examples_of("README.md")[0])
+    examples[first] = "\n".join([examples[first], *prelude, *calls])
     printed = []
     Image.fromarray((load_digits().images[0] * 15.9).astype("uint8")).save(tmp_path / "digit.png")
     for example in examples:

@@ -16,10 +16,37 @@ SOURCES = [
 ]
 
 
-def test_the_type_checker_finds_nothing(tmp_path):
-    run = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path)]
-    checked = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+@pytest.fixture(scope="module")
+def mypy(tmp_path_factory):
+    """Runs the type checker; later runs use what the first one has found out about the packages."""
+    cache = tmp_path_factory.mktemp("mypy")
+
+    def mypy(*files):
+        run = [sys.executable, "-m", "mypy", "--cache-dir", str(cache), *map(str, files)]
+        checked = subprocess.run(run, cwd=ROOT, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    return mypy
+
+
+def test_the_type_checker_finds_nothing(mypy):
+    mypy()
+
+
+def test_it_accepts_a_users_program_and_reports_its_mistakes(mypy):
+    mypy(ROOT / "tests" / "user_program.py")  # an ignored error that it doesn't report would be an error itself
+
+
+def test_it_knows_every_public_name(mypy, tmp_path):
+    public = re.findall(
+        r"^(keraslight[\w.]*)\.(\w+)(?:\(|:)", (ROOT / "tests" / "public_api.txt").read_text(), re.MULTILINE
+    )
+    modules = {module for module, name in public if module.islower()}
+    program = tmp_path / "program.py"
+    names = sorted({f"{module}.{name}" for module, name in public if module in modules})
+    program.write_text("\n".join([*(f"import {module}" for module in sorted(modules)), *(f"_ = [{n}]" for n in names)]))
+    assert len(names) > 300
+    mypy(program)
 
 
 def test_every_ignored_error_has_its_code_and_a_reason():

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import keraslight
+import keraslight.zoo
 from keraslight import registry
 from keraslight.errors import InvalidArgumentError, UnknownModelError
 from keraslight.preprocessing import Preprocessing
 
-keraslight.list_models()  # registers the families
 NAMES = [f"mobilenet_v4_{v}" for v in ("conv_large", "conv_medium", "conv_small", "hybrid_large", "hybrid_medium")]
 
 

@@ -1,12 +1,20 @@
 """Costs of a model, as numbers and pictures from any Keras model."""
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.analysis", "analysis", "numpy", "keras")
+
 from keraslight.analysis.cost import count_macs as count_macs, count_parameters as count_parameters
 from keraslight.analysis.effective_field import (
     EffectiveReceptiveField as EffectiveReceptiveField,
     effective_receptive_field as effective_receptive_field,
 )
-from keraslight.analysis.formulas import ConvolutionCost as ConvolutionCost, convolution_cost as convolution_cost
+from keraslight.analysis.formulas import (
+    ConvolutionComparison as ConvolutionComparison,
+    ConvolutionCost as ConvolutionCost,
+    compare_convolutions as compare_convolutions,
+    convolution_cost as convolution_cost,
+)
 from keraslight.analysis.grad_cam import GradCam as GradCam, grad_cam as grad_cam
 from keraslight.analysis.latency import (
     Latency as Latency,
@@ -26,6 +34,10 @@ from keraslight.analysis.plots import (
     plot_tradeoff as plot_tradeoff,
 )
 from keraslight.analysis.profile import LayerCost as LayerCost, Profile as Profile, profile as profile
-from keraslight.analysis.receptive_field import ReceptiveField as ReceptiveField, receptive_field as receptive_field
+from keraslight.analysis.receptive_field import (
+    ReceptiveField as ReceptiveField,
+    backward_receptive_field as backward_receptive_field,
+    receptive_field as receptive_field,
+)
 
 __all__ = _faces.public(globals())

@@ -6,8 +6,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keraslight_serving.startup import quiet
 
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight.graph import compilable
 
 Runner = Callable[[], np.ndarray]
 ENGINES = ("keras", "saved_model", "litert")
@@ -15,7 +17,12 @@ ENGINES = ("keras", "saved_model", "litert")
 
 def keras_runner(model: keras.Model, images: np.ndarray) -> Runner:
     """Keras' compiled inference function, without the data pipeline of `predict`."""
-    return lambda: model.predict_on_batch(images)
+
+    def run() -> np.ndarray:
+        with compilable(model):
+            return model.predict_on_batch(images)
+
+    return run
 
 
 def saved_model_runner(model: keras.Model, images: np.ndarray, folder: Path) -> Runner:
@@ -71,7 +78,8 @@ def _interpreter(file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
             f"Timing LiteRT needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
         ) from error
     interpreter = Interpreter(str(file), num_threads=threads)
-    interpreter.allocate_tensors()
+    with quiet("litert"):
+        interpreter.allocate_tensors()
     (given,) = interpreter.get_input_details()
     return interpreter, given
 

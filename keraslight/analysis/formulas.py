@@ -1,5 +1,7 @@
 """The cost of a convolution by formula, without building a model."""
 
+import functools
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from keraslight.errors import InvalidArgumentError
@@ -88,3 +90,57 @@ def convolution_cost(
     parameters = by_kind[kind]
     places = -(-height // stride) * -(-width // stride)  # output pixels, each of which uses every value of a kernel
     return ConvolutionCost(places * parameters, parameters, parameters / standard)
+
+
+class ConvolutionComparison(NamedTuple):
+    """Costs of convolutions of the same shapes. See `convolution_cost`.
+
+    Attributes:
+        kernel: Side of the window in pixels.
+        channels: Number of input and of output channels.
+        standard, depthwise_separable, grouped, ghost: Cost of each kind.
+    """
+
+    kernel: int
+    channels: int
+    standard: ConvolutionCost
+    depthwise_separable: ConvolutionCost
+    grouped: ConvolutionCost
+    ghost: ConvolutionCost
+
+
+def compare_convolutions(
+    kernels: Sequence[int] = (3, 5, 7),
+    channels: Sequence[int] = (32, 64, 128, 256, 512),
+    *,
+    size: int = 28,
+    stride: int = 1,
+    groups: int = 4,
+    ghost_ratio: int = 2,
+) -> list[ConvolutionComparison]:
+    """Tabulates what the kinds of convolutions cost, for each kernel and number of channels.
+
+    Args:
+        kernels: Sides of the window in pixels, each at least 1.
+        channels: Numbers of input and of output channels, each at least 1.
+        size: Side of the square input in pixels, at least 1.
+        stride: Distance of neighboring windows in pixels, at least 1.
+        groups: Number of groups of the grouped convolution, a divisor of all `channels`.
+        ghost_ratio: Output maps per map of the ghost module's first convolution, at least 1.
+
+    Raises:
+        InvalidArgumentError: An argument is out of range.
+    """
+
+    def costs(kernel: int, width: int) -> ConvolutionComparison:
+        cost = functools.partial(convolution_cost, size, size, width, width, kernel, stride=stride)
+        return ConvolutionComparison(
+            kernel,
+            width,
+            cost("standard"),
+            cost("depthwise_separable"),
+            cost("grouped", groups=groups),
+            cost("ghost", ghost_ratio=ghost_ratio),
+        )
+
+    return [costs(kernel, width) for kernel in kernels for width in channels]

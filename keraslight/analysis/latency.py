@@ -15,6 +15,7 @@ from keraslight._timing import interleaved
 from keraslight.analysis import _engines
 from keraslight.analysis._engines import Runner
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import check_ends
 
 _WARMUP = 5  # untimed calls: the first one compiles, the next few still fill caches
 
@@ -83,6 +84,7 @@ def latency(
             "`threads`, `batch` and `repeats` must be at least 1. "
             f"Received: threads={tuple(threads)}, batch={batch}, repeats={repeats}."
         )
+    check_ends(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1 or None in model.inputs[0].shape[1:]:
         raise InvalidArgumentError(
             "`model` must have one input of a fixed size and one output. Received: inputs "

@@ -14,7 +14,7 @@ import keras
 from keraslight.analysis._memory import peak, tensor_bytes, variable_bytes
 from keraslight.analysis.cost import call_macs
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
-from keraslight.graph import Graph, Node, learned_weights, read, stored_weights
+from keraslight.graph import Graph, Node, learned_weights, read
 from keraslight.graph.kinds import kind, operation_name
 
 if TYPE_CHECKING:
@@ -129,7 +129,8 @@ class Profile:
 
         table = Table(title=self.name, caption=self._notes())
         for number, column in enumerate(_COLUMNS):
-            table.add_column(column, justify="left" if number < 3 else "right")
+            justify: Literal["left", "right"] = "left" if number < 3 else "right"
+            table.add_column(column, justify=justify, no_wrap=number == 0, overflow="fold")  # names are never cut
         rows = self._by(by)
         for row in (*rows, self.total):
             table.add_row(*_cells(row), end_section=row is rows[-1])
@@ -259,7 +260,7 @@ def profile_graph(graph: Graph) -> Profile:
         moved = sum(map(tensor_bytes, call.inputs)) + made
         own: list[keras.Variable] = []
         if isinstance(layer, keras.Layer):
-            moved += sum(map(variable_bytes, stored_weights(layer)))
+            moved += sum(map(variable_bytes, layer.weights))
             own = [weight for weight in learned_weights(layer) if id(weight) not in counted]
             counted.update(map(id, own))
         before = rows.get(call.node, LayerCost(call.path, layer_type, 0, (), 0, 0, 0, 0))

@@ -2,16 +2,11 @@
 
 import importlib
 import pkgutil
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from keraslight import _doors
 from keraslight.registry import FAMILIES
 
-if TYPE_CHECKING:
-    import keras
-
-    def __getattr__(name: str) -> Callable[..., keras.Model]: ...
-
+_doors.require("keraslight.architectures", "models", "keras")
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,7 +1,7 @@
 """DenseNet: densely connected convolutional networks.
 
 Source: Huang et al., CVPR 2017, https://arxiv.org/abs/1608.06993, Table 1 (DenseNet-BC: bottlenecks of four times the
-growth, transitions that halve the channels). 161 layers with growth 48 and 264 layers are from the authors' code.
+growth, transitions that halve the channels). 161 layers with growth 48 are from the authors' code.
 Batch norm and ReLU precede each convolution, and follow the last block once more. Transitions average without padding,
 so odd sides are rounded down. The paper's dropout of 0.2 after each convolution, used when training without
 augmentation, is left out: `dropout` sits before the classifier. Padding and epsilon as in timm and torchvision.

@@ -6,7 +6,8 @@ preserve, https://github.com/pytorch/vision/issues/906), the last max pool is 2x
 convolution in place of biases and local response normalization. `googlenet_5x5` has the paper's 5x5 kernels and is
 otherwise torchvision's. `googlenet_paper` has biases instead of batch norm, a last max pool of 3x3 and two local
 response normalizations, whose constants the paper leaves open: they are those of Caffe's bvlc_googlenet. The auxiliary
-heads average to 4x4 for every image size. Max pools round odd sides up.
+heads average to 4x4 for every image size, as torchvision's do; the paper's average 5x5 windows with stride 3, which is
+the same at 224 pixels and nowhere else. Max pools round odd sides up.
 Dropout defaults to 0; the paper trains with 0.4, torchvision with 0.2, and both with 0.7 in the auxiliary heads, whose
 losses the paper weights by 0.3.
 """

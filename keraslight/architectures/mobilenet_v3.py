@@ -76,6 +76,19 @@ VARIANTS = {
         ("small_minimalistic", _SMALL_PLAIN, 2_044_736, 52_288_448, "tf_mobilenetv3_small_minimal_100.in1k"),
     )
 }
+# A small network to learn from, without weights: one block for each width of table 1, with that row's kernel,
+# squeeze-and-excitation and activation, and an expansion of 6 throughout.
+SAMPLE = (
+    (Row(3, 96, 16, False, RE),),  # 112
+    (Row(3, 96, 24, False, RE, 2),),  # 56
+    (Row(5, 144, 40, True, RE, 2),),  # 28
+    (Row(3, 240, 80, False, HS, 2),),  # 14
+    (Row(3, 480, 112, True, HS),),  # 14
+    (Row(5, 672, 160, True, HS, 2),),  # 7
+)
+VARIANTS["mobilenet_v3_sample"] = Variant(
+    {"stages": SAMPLE, "head": (960, 1280), "width": 1.0}, 224, 3_377_456, 164_025_056, None
+)
 
 
 @register(VARIANTS, prefix="mobilenet_v3_")

@@ -19,6 +19,7 @@ from keraslight.blocks.mobile_mqa import mobile_mqa
 from keraslight.blocks.model import Head, Network, classifier
 from keraslight.blocks.residual import drop_rates
 from keraslight.blocks.uib import fused_inverted_bottleneck, universal_inverted_bottleneck
+from keraslight.errors import InvalidArgumentError
 from keraslight.registry import Variant
 
 
@@ -269,4 +270,4 @@ def _block(
             return universal_inverted_bottleneck(x, activation=activation, name=name, **settings)
         case MQA():
             return mobile_mqa(x, layer_scale=layer_scale, drop_path=drop_path, name=name, **row._asdict())
-    raise TypeError(f"A row of `stages` must be a Conv, Fused, UIB or MQA. Received: {row!r}.")
+    raise InvalidArgumentError(f"A row of `stages` must be a Conv, Fused, UIB or MQA. Received: {row!r}.")

@@ -3,7 +3,10 @@
 docs/blocks.md documents each of them, with its cost on an example.
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.blocks", "models", "keras")
+
 from keraslight.blocks.attention import (
     cbam as cbam,
     channel_attention as channel_attention,

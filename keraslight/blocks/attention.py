@@ -96,7 +96,8 @@ def spatial_attention(x: KerasTensor, kernel: int = 7, *, style: ConvStyle = TOR
     Args:
         x: (B, H, W, C).
         kernel: Side of the convolution `f` in pixels, odd.
-        style: Batch normalization after `f`, as in the authors' code. `PLAIN` gives `f` a bias instead.
+        style: Batch normalization after `f`, as in the authors' code, but with the style's momentum. The authors' is
+            0.01 in PyTorch's sense: `TORCH._replace(momentum=0.99)`. `PLAIN` gives `f` a bias instead.
         name: The layers are named `{name}_statistics`, `_conv`, `_conv_bn`, `_conv_act` and `_scale`.
 
     Returns:

@@ -60,6 +60,12 @@ def effective_kernel_size(kernel: int, dilation: int) -> int:
     return kernel + (kernel - 1) * (dilation - 1)
 
 
+def check_activation(activation: str | None) -> None:
+    """Raises InvalidArgumentError unless the activation is None or in `ACTIVATIONS`."""
+    if activation is not None and activation not in ACTIVATIONS:
+        raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
+
+
 def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTensor:
     """Applies an activation as a separate layer, the form that fusing and quantization look for.
 
@@ -71,10 +77,9 @@ def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTenso
     Raises:
         InvalidArgumentError: The name is not in `ACTIVATIONS`.
     """
+    check_activation(activation)
     if activation is None:
         return x
-    if activation not in ACTIVATIONS:
-        raise InvalidArgumentError(f"`activation` must be None or one of {ACTIVATIONS}. Received: {activation!r}.")
     if activation in ("relu", "relu6"):  # quantizers recognize this class, but not Activation("relu6")
         return layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
     return layers.Activation(activation, name=name)(x)
@@ -89,9 +94,21 @@ def batch_norm(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> KerasT
 
 def _padded(x: KerasTensor, kernel: int, stride: int, style: ConvStyle, name: str) -> tuple[KerasTensor, str]:
     """Pads `x` if the layer's own padding can't. Returns the tensor and the layer's `padding`."""
+    if kernel % 2 == 0 and style.padding == "symmetric" and stride > 1:  # k // 2 on both sides would be one too many
+        raise InvalidArgumentError(
+            f"`kernel` must be odd with symmetric padding and a stride. Received: kernel={kernel}, stride={stride}, "
+            f"layer {name!r}."
+        )
     if style.padding == "symmetric" and stride > 1 and kernel > 1:  # at stride 1 both paddings are the same
         return layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
     return x, "same"
+
+
+def _check_dilation(stride: int, dilation: int) -> None:
+    if stride > 1 and dilation > 1:  # the limit of Keras' convolutions
+        raise InvalidArgumentError(
+            f"`stride` and `dilation` can't both be above 1. Received: stride={stride}, dilation={dilation}."
+        )
 
 
 def conv(
@@ -111,7 +128,7 @@ def conv(
     Args:
         x: (B, H, W, C).
         filters: Output channels F, at least 1.
-        kernel: Side of the square kernel in pixels, odd.
+        kernel: Side of the square kernel in pixels; odd if `stride` is above 1 and the padding symmetric.
         stride: Stride, at least 1.
         groups: Number of groups, convolved separately. Must divide C and F.
         dilation: Distance between the kernel's values in pixels, at least 1, and 1 if `stride` is above 1. The kernel
@@ -124,17 +141,15 @@ def conv(
         (B, ceil(H / stride), ceil(W / stride), F).
 
     Raises:
-        InvalidArgumentError: `groups` doesn't divide C and F, or `stride` and `dilation` are both above 1.
+        InvalidArgumentError: `groups` doesn't divide C and F, `stride` and `dilation` are both above 1, or the kernel
+            is even.
     """
     if x.shape[-1] % groups or filters % groups:
         raise InvalidArgumentError(
             "`groups` must divide the channels before and after a convolution. "
             f"Received: groups={groups}, channels={x.shape[-1]} and {filters}, layer {name!r}."
         )
-    if stride > 1 and dilation > 1:  # the limit of keras.layers.Conv2D
-        raise InvalidArgumentError(
-            f"`stride` and `dilation` can't both be above 1. Received: stride={stride}, dilation={dilation}."
-        )
+    _check_dilation(stride, dilation)
     x, padding = _padded(x, kernel, stride, style, name)
     settings = {"strides": stride, "padding": padding, "dilation_rate": dilation, "use_bias": use_bias, "name": name}
     # On CPUs, stock Keras needs XLA for groups and is up to 300 times slower; the second case may crash it.
@@ -179,13 +194,15 @@ def depthwise_bn(
     kernel: int,
     *,
     stride: int = 1,
+    dilation: int = 1,
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
 ) -> KerasTensor:
     """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter per channel."""
+    _check_dilation(stride, dilation)
     x, padding = _padded(x, kernel, stride, style, name)
-    use_bias = style.epsilon is None
-    x = layers.DepthwiseConv2D(kernel, strides=stride, padding=padding, use_bias=use_bias, name=name)(x)
+    settings = {"padding": padding, "dilation_rate": dilation, "use_bias": style.epsilon is None}
+    x = layers.DepthwiseConv2D(kernel, strides=stride, name=name, **settings)(x)
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")

@@ -15,7 +15,7 @@ import keras
 from keras import KerasTensor, layers
 
 from keraslight import registry
-from keraslight.blocks.model import Head, Network, image_input
+from keraslight.blocks.model import Head, Network, check_head, image_input
 from keraslight.errors import InvalidArgumentError
 from keraslight.registry import Variant
 
@@ -74,14 +74,15 @@ def register(
             common = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
             row = variants[full_name]
             own = functools.partial(network, **{**row.arguments, **arguments})
-            return _build(own, row, full_name, min_size, **{"dropout": dropout, **common})
+            return _build(own, row, full_name, min_size, dropout, **common)
 
         # What `help` and editors show: the variant, the family's own arguments and, among them, the common ones.
         own = list(inspect.signature(network).parameters.values())[1:]  # without the images
         own = [p.replace(default=None) if p.default is p.empty else p for p in own]  # the variant's row has them
         place = next((i for i, parameter in enumerate(own) if parameter.name == before), len(own))
         defaults = {"classes": first.classes, "dropout": dropout}
-        declared = inspect.signature(_build).parameters
+        declared = dict(inspect.signature(_build).parameters)
+        declared["dropout"] = declared["dropout"].replace(annotation=float)
         *common, name = [declared[n].replace(default=defaults.get(n, declared[n].default)) for n in ARGUMENTS]
         variant = inspect.Parameter("variant", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=short, annotation="str")
         build.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # an attribute that `inspect` looks for
@@ -98,6 +99,7 @@ def _build(
     row: Variant,
     full_name: str,
     min_size: int,
+    own_dropout: float,
     *,
     input_shape: tuple[int | None, int | None, int] | None = None,
     input_tensor: KerasTensor | None = None,
@@ -106,9 +108,29 @@ def _build(
     classifier_activation: str | None = "softmax",
     pooling: str | None = None,
     features_only: bool = False,
-    dropout: float = 0.0,
+    dropout: float | None = None,
     name: str | None = None,
 ) -> keras.Model:
+    check_head(classes, classifier_activation, dropout)
+    if pooling is not None and pooling not in POOLINGS:
+        raise InvalidArgumentError(f"`pooling` must be one of {(None, *POOLINGS)}. Received: {pooling!r}.")
+    top_only = {
+        "classes": classes is not None,
+        "classifier_activation": classifier_activation not in ("softmax", None),
+        "dropout": bool(dropout),
+    }
+    has_top = include_top and not features_only
+    ignored = [name for name, given in top_only.items() if given and not has_top]
+    if ignored:
+        raise InvalidArgumentError(
+            f"`{ignored[0]}` is for models with a top. "
+            f"Received: {', '.join(ignored)}, with include_top={include_top}, features_only={features_only}."
+        )
+    if pooling is not None and (include_top or features_only):
+        raise InvalidArgumentError(
+            "`pooling` is for models without a top: pass include_top=False. "
+            f"Received: pooling={pooling!r}, include_top={include_top}, features_only={features_only}."
+        )
     shape = (row.input_size, row.input_size, row.channels) if input_shape is None else input_shape
     images = image_input(shape, input_tensor, min_size=min_size)
     features, x, top, needs_top = network(images)
@@ -120,10 +142,9 @@ def _build(
     if features_only:
         x = features
     elif include_top:
+        dropout = own_dropout if dropout is None else dropout
         x = top(x, Head(row.classes if classes is None else classes, classifier_activation, dropout))
     elif pooling is not None:
-        if pooling not in POOLINGS:
-            raise InvalidArgumentError(f"`pooling` must be one of {(None, *POOLINGS)}. Received: {pooling!r}.")
         x = POOLINGS[pooling](name="pool")(x)
     # A given input tensor may have been computed from the model's input. As a list, Keras would warn about every call
     # with a bare tensor.

@@ -1,12 +1,13 @@
 """The two ends of every architecture: the image input and what follows the last feature map."""
 
+import numbers
 from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 from keras import KerasTensor, layers
 
-from keraslight.blocks.conv import activate
+from keraslight.blocks.conv import activate, check_activation
 from keraslight.errors import InvalidArgumentError
 
 
@@ -22,6 +23,16 @@ class Head(NamedTuple):
     classes: int
     activation: str | None
     dropout: float
+
+
+def check_head(classes: int | None, activation: str | None, dropout: float | None) -> None:
+    """Raises InvalidArgumentError if one of them is out of range. None: not given."""
+    if classes is not None and (not isinstance(classes, numbers.Integral) or classes < 1):
+        kind = "" if isinstance(classes, numbers.Integral) else ", which is not an integer"
+        raise InvalidArgumentError(f"`classes` must be at least 1. Received: classes={classes!r}{kind}.")
+    check_activation(activation)
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InvalidArgumentError(f"`dropout` must be in [0, 1). Received: dropout={dropout}.")
 
 
 def image_input(

@@ -8,10 +8,18 @@ def main() -> None:
     try:
         from keraslight.cli.app import app
     except ModuleNotFoundError as error:
-        sys.exit(f'The keraslight command needs {error.name}: pip install "keraslight[cli]".')
+        if (error.name or "keraslight").startswith("keraslight"):
+            raise
+        sys.exit(f'The keraslight command needs {str(error.name).partition(".")[0]}: pip install "keraslight[cli]".')
+    from keraslight_serving.extras import MissingDependencyError
+
     from keraslight.errors import KeraslightError
 
     try:
         app()
-    except KeraslightError as error:
+    except (KeraslightError, MissingDependencyError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except ModuleNotFoundError as error:  # a library that no door requires, such as NumPy for a load test
+        if (error.name or "keraslight").startswith("keraslight"):
+            raise
+        sys.exit(f'This command needs {error.name}, which is not installed: pip install "keraslight[all]".')

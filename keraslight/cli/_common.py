@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -19,14 +21,48 @@ if TYPE_CHECKING:
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import Distillation, ImageData
 
-console = Console()
+MODEL_FILES = (".keras", ".h5", ".hdf5")
+
+
+class _Console(Console):
+    """A console that wraps tables, but no text: commands and paths in it can be copied."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        if all(isinstance(item, str) for item in objects):
+            options = {"soft_wrap": True, "markup": False, **options}
+        super().print(*objects, **options)
+
+
+console = _Console()
 if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
-    console.width = 150  # tables must not be wrapped in a log
+    console.width = 1000  # what is piped to another command or to a log must not be wrapped
 error_console = Console(stderr=True)
 
-Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL")]
+
+def _known(given: Any) -> Any:
+    """Looks up what is neither a file nor a folder before the command runs, so that a typo doesn't wait for Keras."""
+    from keraslight import catalogue
+
+    for source in [given] if isinstance(given, str) else given or ():
+        if not Path(source).exists() and not source.lower().endswith((*MODEL_FILES, ".tflite")):
+            catalogue.find(source)
+    return given
+
+
+Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL", callback=_known)]
 Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
-Source = Annotated[str, Argument(help="Run folder of `keraslight train`, .keras file, or model name.", metavar="MODEL")]
+Source = Annotated[
+    str,
+    Argument(
+        help="Run folder of `keraslight train`, .keras or .h5 file, or model name.", metavar="MODEL", callback=_known
+    ),
+]
+Sources = Annotated[
+    list[str], Argument(help="Run folders, .keras files, or model names.", metavar="MODEL...", callback=_known)
+]
+Names = Annotated[
+    list[str], Argument(help="Model names or published checkpoint IDs.", metavar="MODEL...", callback=_known)
+]
 SourceSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels; for a model name only.", show_default="the model's own"),
@@ -43,9 +79,40 @@ Data = Annotated[
     str, Option(help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.')
 ]
 Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
-Run = Annotated[Path, Argument(help="Run folder written by `keraslight train`.", metavar="RUN")]
+Run = Annotated[
+    Path, Argument(help="Run folder written by `keraslight train`, or a .keras or .h5 file.", metavar="RUN")
+]
+FileLabels = Annotated[
+    Path | None,
+    Option(
+        help="Text file with one class name per line, in the order of the outputs; for a .keras or .h5 file.",
+        exists=True,
+        dir_okay=False,
+        show_default="the names of the data, sorted",
+    ),
+]
+Given = Annotated[
+    str | None,
+    Option(
+        "--preprocessing",
+        help="What a .keras or .h5 file without keraslight's normalization takes: pixels as 0..255 (raw), 0..1 (unit), "
+        "-1..1 (symmetric), normalized as for ImageNet (imagenet), or a JSON file as Preprocessing.to_dict() gives it.",
+        show_default="the model's own",
+    ),
+]
 NewRun = Annotated[Path, Option(help="Run folder to write, as input for `export`, `litert` and `quantize`.")]
-Teacher = Annotated[str | None, Option(help="Trained model to distill: a run folder, a .keras file, or a model name.")]
+TaskName = enum.StrEnum("TaskName", ["softmax", "multi-label", "binary", "regression"])  # `_tasks.TASKS` needs Keras
+Task = Annotated[
+    TaskName | None,
+    Option(
+        help="What the outputs are: one of several classes, independent scores, one score, or numbers.",
+        show_default="what the run or the final activation says",
+    ),
+]
+Teacher = Annotated[
+    str | None,
+    Option(help="Trained model to distill: a run folder, a .keras file, or a model name.", callback=_known),
+]
 TeacherWeights = Annotated[
     str | None, Option(help='"imagenet" or a weights file; for a teacher given by name only.', show_default="imagenet")
 ]
@@ -53,6 +120,22 @@ Temperature = Annotated[float | None, Option(help="Distillation temperature, abo
 Alpha = Annotated[
     float | None, Option(help="Weight of the true labels in the distillation loss, 0 to 1.", show_default="0.1")
 ]
+
+
+Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
+
+
+def table(*columns: str, **options: Any) -> Table:
+    """An empty table whose first column, of names, is never cut or wrapped; other cells wrap where space is short."""
+    result = Table(**options)
+    for number, column in enumerate(columns):
+        result.add_column(column, no_wrap=number == 0, overflow="fold")
+    return result
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as JSON; named tuples and data classes must be dicts by then."""
+    print(json.dumps(value, indent=2))  # noqa: T201 (not by rich, which would wrap and color it)
 
 
 def save_table(table: Table, file: Path) -> None:
@@ -85,31 +168,39 @@ def load_source(
     *,
     normalize: bool = True,
     images: ImageData | None = None,
+    preprocessing: str | None = None,
 ) -> Loaded:
-    """Loads the model of a run folder or a .keras file, or creates one by name; `labels` replaces the known names.
+    """Loads the model of a run folder or a .keras or .h5 file, or creates one by name.
+
+    `labels` replaces the known names. `preprocessing`, see `Given`, is for files.
 
     A model created by name takes `weights`, `size`, `normalize` (raw pixels), and the shape of `images`, with their own
     preprocessing where the model has no checkpoint that defines one.
     """
     import keraslight
     from keraslight.graph import own_preprocessing
-    from keraslight.labels import imagenet_labels
+    from keraslight.labels import imagenet_labels, read_labels
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import load_run
 
-    given = None if labels is None else labels.read_text(encoding="utf-8").splitlines()
-    is_run, is_file = Path(source).is_dir(), source.endswith(".keras")
+    given = None if labels is None else read_labels(labels)
+    is_run, is_file = Path(source).is_dir(), source.lower().endswith(MODEL_FILES)
     if (is_run or is_file) and (weights is not None or size is not None):
         raise InvalidArgumentError(
             "`--weights` and `--size` are for a model's name. "
             f"Received: --weights {weights}, --size {size} with {source}."
+        )
+    if preprocessing is not None and not is_file:
+        raise InvalidArgumentError(
+            f"`--preprocessing` is for a .keras or .h5 file. Received: --preprocessing {preprocessing} with {source}."
         )
     if is_run:
         model, details = load_run(source)
         spec = details.get("preprocessing") and Preprocessing.from_dict(details["preprocessing"])
         return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
     if is_file:
-        model, known = keraslight.load_model(source), None
+        model, spec = with_preprocessing(keraslight.load_model(source), preprocessing)
+        return Loaded(model, given, spec, {})
     else:
         spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
         shape = images.image_shape if images else (size, size, 3) if size else None
@@ -118,6 +209,55 @@ def load_source(
         )
         known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
     return Loaded(model, given or known, own_preprocessing(model), {})
+
+
+def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Model, Preprocessing | None]:
+    """A model from a file as one that takes raw pixels, and its preprocessing; None if neither says which.
+
+    `given`: see `Given`.
+    """
+    import keras
+
+    from keraslight.graph import own_preprocessing
+    from keraslight.layers import ImageNormalization
+    from keraslight.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+    own = own_preprocessing(model)
+    if given is None:
+        return model, own
+    if own is not None:
+        raise InvalidArgumentError(
+            f"`--preprocessing` is for models without any. Received: --preprocessing {given}, and a model with {own}."
+        )
+    kinds = {
+        "raw": (0.0, 1 / 255),
+        "unit": (0.0, 1.0),
+        "symmetric": (0.5, 0.5),
+        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+    }
+    shape = tuple(model.inputs[0].shape[1:])
+    if given in kinds:
+        if len(shape) != 3 or None in shape:
+            raise InvalidArgumentError(f"`--preprocessing` needs a model of images of one size. Received: {shape}.")
+        mean, std = (v if isinstance(v, tuple) else (v,) * shape[2] for v in kinds[given])
+        spec = Preprocessing(shape[:2], mean=mean, std=std)
+    else:
+        try:
+            spec = Preprocessing.from_dict(json.loads(Path(given).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InvalidArgumentError(
+                f"`--preprocessing` must be one of {', '.join(kinds)}, or a JSON file of a Preprocessing. "
+                f"Received: {given}: {error}."
+            ) from error
+    if any(size not in (None, wanted) for size, wanted in zip(shape, (*spec.size, spec.channels), strict=True)):
+        raise InvalidArgumentError(
+            f"`--preprocessing` must give the model's images, of shape {shape}. "
+            f"Received: size={spec.size} with {spec.channels} channels."
+        )
+    if given == "raw":
+        return model, spec
+    pixels = keras.Input((*spec.size, spec.channels), name="images")
+    return keras.Model(pixels, model(ImageNormalization(spec)(pixels)), name=model.name), spec
 
 
 def load_images(data: str, spec: Preprocessing | None) -> ImageData:
@@ -131,7 +271,10 @@ def load_images(data: str, spec: Preprocessing | None) -> ImageData:
 def known_preprocessing(spec: Preprocessing | None, option: str) -> Preprocessing:
     """The preprocessing of a model, which an option that reads images must know."""
     if spec is None:
-        raise InvalidArgumentError(f"`{option}` needs a model that defines its preprocessing. Received: one without.")
+        raise InvalidArgumentError(
+            f"`{option}` needs a model that defines its preprocessing, or `--preprocessing` for one from a file. "
+            "Received: neither."
+        )
     return spec
 
 

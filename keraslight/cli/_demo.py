@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import keraslight
 from keraslight import compress
+from keraslight._tasks import read_head
 from keraslight.cli._common import console
 from keraslight.cli._demo_report import Stage, confusion, draw_confusion, draw_images, report
 from keraslight.cli._forms import Form, measure, probabilities
@@ -53,7 +54,7 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> lis
     trained = list(_train(data, to, seed, epochs))
     console.rule("[bold]Export and convert for Android")
     stages = [_export(to, data, *each) for each in trained]
-    measure([stage.form for stage in stages], images, targets)
+    measure([stage.form for stage in stages], images, targets, read_head(stages[0].model))
     for stage in stages:
         if stage.name != "int8":
             answers = probabilities(stage.form.file, images)
@@ -73,7 +74,7 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
     """Yields the name, model, share of zeros and duration of each stage."""
     recipe = DIGITS_RECIPE.replace(seed=seed)
     if epochs is not None:
-        recipe = recipe.replace(epochs=epochs, warmup_epochs=min(recipe.warmup_epochs, epochs - 1))
+        recipe = recipe.replace(epochs=epochs, warmup_epochs=min(recipe.warmup, epochs - 1))
 
     def batches(passes: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the digits shifted and rotated differently.

@@ -6,9 +6,10 @@ import dataclasses
 import gzip
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keraslight_serving.startup import quiet
 from numpy.typing import NDArray
 from rich.table import Table
 
@@ -16,6 +17,8 @@ from keraslight._pictures import finished, new_figure
 
 if TYPE_CHECKING:
     import keras
+
+    from keraslight._tasks import Head
 
 
 @dataclasses.dataclass
@@ -51,24 +54,32 @@ def form(name: str, file: Path, model: keras.Model) -> Form:
 
 
 def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) -> NDArray[np.float32]:
-    """Classifies images (N, H, W, C) with one thread: (N, classes)."""
+    """The outputs of a file for images (N, H, W, C), with one thread: (N, K)."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(file), num_threads=1)
+    with quiet("litert"):
+        interpreter.allocate_tensors()
     run = interpreter.get_signature_runner("serving_default")
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([run(images=batch)["probabilities"] for batch in batches])
+    answers = [run(images=batch) for batch in batches]
+    name = "probabilities" if "probabilities" in answers[0] else "outputs"  # of a regression
+    return np.concatenate([answer[name] for answer in answers])
 
 
-def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[np.int32]) -> None:
-    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved) on images (N, H, W, C)."""
+def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[Any], head: Head) -> None:
+    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved) on images (N, H, W, C).
+
+    `head`: what the files' outputs are.
+    """
+    from keraslight import _tasks
     from keraslight.analysis import file_latency
 
-    answers = [probabilities(each.file, images).argmax(axis=1) for each in forms]
+    answers = [probabilities(each.file, images) for each in forms]
     times = file_latency({each.name: each.file for each in forms})
-    for each, classes in zip(forms, answers, strict=True):
-        each.accuracy = float((classes == targets).mean())
-        each.agreement = float((classes == answers[0]).mean())
+    for each, outputs in zip(forms, answers, strict=True):
+        each.accuracy = _tasks.score(head, outputs, targets)
+        each.agreement = _tasks.agreement(head, outputs, answers[0])
         content = each.file.read_bytes()
         each.megabytes, each.gzip_megabytes = len(content) / 1e6, len(gzip.compress(content, mtime=0)) / 1e6
         each.milliseconds = times[each.name].p50

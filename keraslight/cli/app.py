@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from keraslight import __version__
 from keraslight.cli import client, compression, convert, export, models, plot, serve, speed, train, versions
 
 # TensorFlow's C++ start-up messages would bury the output of a command; its errors still appear.
@@ -26,25 +27,36 @@ app = typer.Typer(
 )
 plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG.", no_args_is_help=True)
 
-COMMANDS: tuple[Callable[..., None], ...] = (  # named as their functions, with dashes
-    *(models.info, models.show, models.compare, models.profile, models.receptive_field),
-    *(speed.latency, speed.lint_model, train.train),
-    *(compression.prune, compression.cluster, compression.fuse, compression.quantize),
-    *(export.export, versions.versions, serve.serve, convert.litert, convert.onnx),
-    *(client.classify, client.load_test, train.demo),
-)
+PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functions, with dashes
+    "Models": (models.list_models, models.info, models.show, models.compare),
+    "Train": (train.train, train.demo),
+    "Make smaller": (compression.prune, compression.cluster, compression.fuse, compression.quantize),
+    "Export": (export.export, convert.litert, convert.onnx),
+    "Serve": (serve.serve, versions.versions, client.classify, client.load_test),
+    "Measure": (models.profile, models.receptive_field, models.convolution_cost, speed.latency, speed.lint_model),
+}
+NAMES = {models.list_models: "list"}  # where the function's own name would hide a builtin
 PLOTS: tuple[Callable[..., None], ...]
 PLOTS = (plot.costs, plot.tradeoff, plot.architecture, plot.features, plot.grad_cam, plot.receptive_field)
-app.add_typer(plots, name="plot")
-app.command("list")(models.list_models)
-for command in COMMANDS:
-    app.command()(command)
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(NAMES.get(command), rich_help_panel=panel)(command)
 for command in PLOTS:
     plots.command()(command)
+app.add_typer(plots, name="plot", rich_help_panel="Measure")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"keraslight {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _logging(
+def _options(
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show log messages of level INFO.")] = False,
+    version: Annotated[
+        bool, Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")

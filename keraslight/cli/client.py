@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
@@ -20,6 +19,7 @@ from keraslight.cli._common import console, error_console
 if TYPE_CHECKING:
     from keraslight_serving.client import Answer
     from keraslight_serving.client.load_test import LoadReport
+    from rich.progress import Progress
 
 Server = Annotated[
     str, Option(help="HOST:PORT for gRPC or http://HOST:PORT for REST; round-robins over several, separated by commas.")
@@ -38,7 +38,8 @@ def classify(
     top: Annotated[int, Option(help="Number of classes to show per image.", min=1)] = 5,
     timeout: Timeout = 30.0,
     labels: Annotated[
-        Path | None, Option(help="Text file with one class name per line, for models without labels.")
+        Path | None,
+        Option(help="Text file with one class name per line, for models without labels.", exists=True, dir_okay=False),
     ] = None,
     as_json: Annotated[bool, Option("--json", help="Print one JSON object per line instead of a table.")] = False,
     thumbnails: Annotated[bool, Option(help="Show thumbnails, in terminals with color.")] = False,
@@ -98,7 +99,11 @@ def load_test(
     was due, even if a stalled server delayed sending it.
 
     Failed requests are counted, not retried; with any, the exit code is 2.
+    Percentiles are of all requests: p99 is "failed" (null in JSON) if more
+    than 1% failed.
     """
+    import asyncio
+
     from keraslight_serving.client import AsyncClassifierClient, Retry, ServingError
     from keraslight_serving.client.load_test import load_test as run
 
@@ -122,13 +127,15 @@ def load_test(
     percentiles = {f"p{percent:g}": 1000 * value for percent, value in report.percentiles().items()}
     if as_json:
         summary = {"loop": loop, "seconds": report.seconds, "answers": len(report.latencies), "rate": report.rate}
-        typer.echo(json.dumps({**summary, "milliseconds": percentiles, "errors": report.errors}))
+        milliseconds = {name: value if math.isfinite(value) else None for name, value in percentiles.items()}
+        typer.echo(json.dumps({**summary, "milliseconds": milliseconds, "errors": report.errors}))
     else:
         table = Table("", "", title=f"{model} at {server}: {loop}", show_header=False)
         table.add_row("answers", f"{len(report.latencies):,} in {report.seconds:.1f} s")
         table.add_row("answers per second", f"{report.rate:,.1f}")
         for name, value in percentiles.items():
-            table.add_row("slowest" if name == "p100" else name, f"{value:,.2f} ms")
+            shown = f"{value:,.2f} ms" if math.isfinite(value) else "failed"
+            table.add_row("slowest" if name == "p100" else name, shown)
         for name, count in report.errors.items():
             table.add_row(name, f"{count:,}", style="bold red")
         console.print(table)
@@ -147,6 +154,8 @@ def _print_error(error: Exception) -> None:
 
 
 def _progress(visible: bool) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=error_console, transient=True, disable=not visible)
 
@@ -159,15 +168,17 @@ def _table(answers: list[Answer], thumbnails: bool) -> Table:
         name = Text(os.path.relpath(answer.source, folder))
         if thumbnails:
             name = Text("\n").join([name, _thumbnail(answer.source)])
-        table.add_row(name, *(f"{found.label} {found.score:.1%}" for found in answer.ranking))
+        # As Text, because "[x]" in a string would be markup.
+        table.add_row(name, *(Text(f"{found.label} {found.score:.1%}") for found in answer.ranking))
     return table
 
 
 def _thumbnail(path: str, columns: int = 16) -> Text:
     """Draws an image with half blocks: each character shows two pixels, one above the other."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with Image.open(path) as file:
+        image = ImageOps.exif_transpose(file)
         rows = 2 * max(1, round(columns * image.height / image.width / 2))
         pixels = image.convert("RGB").resize((columns, rows)).tobytes()
 
@@ -192,7 +203,10 @@ def _plot(report: LoadReport, title: str, path: Path) -> None:
     axes.hist(milliseconds, bins=60, color="0.6")
     values = report.percentiles((50, 90, 99))
     for (percent, value), style in zip(values.items(), ("-", "--", ":"), strict=True):
-        axes.axvline(1000 * value, color="black", linestyle=style, label=f"p{percent}: {1000 * value:.1f} ms")
+        if math.isfinite(value):
+            axes.axvline(1000 * value, color="black", linestyle=style, label=f"p{percent}: {1000 * value:.1f} ms")
+        else:
+            axes.plot([], [], color="black", linestyle=style, label=f"p{percent}: failed")
     axes.set(xlabel="milliseconds", ylabel="requests", title=f"{title}; {report.rate:.1f} answers per second")
     axes.legend()
     figure.savefig(path, dpi=150)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+    from keraslight._tasks import Head
     from keraslight.cli._forms import Form
     from keraslight.training import ImageData, Recipe
 
@@ -64,6 +65,9 @@ def prune(
         bool, Option("--scan", help="First scan each layer's sensitivity; writes scan.txt and scan.png.")
     ] = False,
     seed: Seed = 0,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
 ) -> None:
     """Fine-tune a trained model while pruning its smallest weights.
 
@@ -74,11 +78,11 @@ def prune(
       keraslight prune runs/net --data digits --to runs/pruned --sparsity 0.7
       keraslight prune runs/net --data digits --to runs/pruned --layer "*_e*=0.8"
       keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
+      keraslight prune net.keras --data photos/ --to runs/pruned --preprocessing unit --labels names.txt
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss
 
-    trained = _load(run, data)
+    trained = _load(run, data, labels, preprocessing, task)
     distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
     if distillation is not None:
         trained.details["distillation"] = distillation.to_dict()
@@ -96,10 +100,10 @@ def prune(
         schedule=schedule.value,
         policy=policy.value,
         m_by_n=(2, 4) if two_of_four else None,
-        loss=ClassificationLoss(trained.recipe.label_smoothing) if distillation is None else None,
+        loss=trained.loss() if distillation is None else None,
         distillation=distillation,
         seed=seed,
-        verbose=0,
+        verbose=_verbose(),
     )
     console.print(str(compress.sparsity(pruned, tuple(_shares(layer)) if layer else None, policy.value)))
     _finish_run(trained, pruned, to, "pruned")
@@ -124,6 +128,9 @@ def cluster(
     batch_size: BatchSize = 32,
     learning_rate: LearningRate = 1e-4,
     seed: Seed = 0,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
 ) -> None:
     """Fine-tune a trained model with few distinct weights per kernel.
 
@@ -134,9 +141,8 @@ def cluster(
       keraslight cluster runs/net --data digits --to runs/clustered --clusters 16
     """
     from keraslight import compress
-    from keraslight.training import ClassificationLoss
 
-    trained = _load(run, data)
+    trained = _load(run, data, labels, preprocessing, task)
     clustered = compress.cluster(
         trained.model,
         trained.batches(batch_size, epochs, seed),
@@ -145,22 +151,29 @@ def cluster(
         learning_rate=learning_rate,
         layers=layer or None,
         preserve_sparsity=keep_zeros,
-        loss=ClassificationLoss(trained.recipe.label_smoothing),
+        loss=trained.loss(),
         seed=seed,
-        verbose=0,
+        verbose=_verbose(),
     )
     console.print(str(compress.cluster_report(clustered, layer or None)))
     _finish_run(trained, clustered, to, "clustered")
 
 
-def fuse(run: Run, data: Data, to: NewRun) -> None:
+def fuse(
+    run: Run,
+    data: Data,
+    to: NewRun,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
+) -> None:
     """Fold batch norms, activations and branches into convolutions.
 
     The fused model has fewer layers and gives the same predictions.
     """
     from keraslight import compress
 
-    trained = _load(run, data)
+    trained = _load(run, data, labels, preprocessing, task)
     fused = compress.fuse(trained.model)
     console.print(f"{len(trained.model.layers)} layers became {len(fused.layers)}.")
     _finish_run(trained, fused, to, "fused")
@@ -195,6 +208,9 @@ def quantize(
         ),
     ] = True,
     seed: Seed = 0,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
 ) -> None:
     """Quantize a trained model to an int8 LiteRT file.
 
@@ -214,12 +230,12 @@ def quantize(
             f"`--mixed` must come with `--method ptq` and without `--skip`. Received: --method {method.value}, --skip "
             f"{skip}."
         )
-    trained = _load(run, data)
+    trained = _load(run, data, labels, preprocessing, task)
     model = rounded = trained.model
     if method is Method.qat:
         batches = trained.batches(batch_size, epochs, seed)
         aware = compress.train_quantized(
-            model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=0
+            model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=_verbose()
         )
         to_litert(aware, to)
         rounded = compress.quantized_weights_to_keras(aware, model)
@@ -236,7 +252,7 @@ def quantize(
                 validation_data=trained.images.validation_arrays(),
                 replace_relu6=not keep_relu6,
                 seed=seed,
-                verbose=int(sys.stdout.isatty()),
+                verbose=int(console.is_terminal),
             )
             console.print(str(report))
     _compare(trained, "int8", to, rounded, to.with_suffix(""))
@@ -249,23 +265,88 @@ class _Trained(NamedTuple):
     details: dict[str, Any]
     recipe: Recipe
     images: ImageData
+    head: Head  # what its outputs are
 
     def batches(self, batch_size: int, epochs: int, seed: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the images augmented differently.
         return self.images.train(batch_size, self.recipe.augmentation, seed + 1, epochs=epochs)
 
+    def loss(self) -> keras.losses.Loss:
+        """The loss of its training."""
+        from keraslight import _tasks, training
 
-def _load(run: Path, data: str) -> _Trained:
+        if self.head.task == "softmax":
+            return training.ClassificationLoss(self.recipe.label_smoothing, self.head.activation is not None)
+        return _tasks.loss(self.head, label_smoothing=self.recipe.label_smoothing)
+
+
+def _verbose() -> int:
+    """Keras' progress: a bar on a terminal, one line elsewhere."""
+    return 1 if console.is_terminal else 2
+
+
+def _load(
+    run: Path, data: str, labels: Path | None, preprocessing: str | None, task: _common.TaskName | None
+) -> _Trained:
+    from keraslight._tasks import read_head
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import Recipe, load_run
 
+    if run.suffix.lower() in _common.MODEL_FILES:
+        return _from_file(run, data, labels, preprocessing, task)
+    if labels is not None or preprocessing is not None:
+        raise InvalidArgumentError(
+            f"`--labels` and `--preprocessing` are for a .keras or .h5 file. Received: {run}, whose run has its own."
+        )
     model, details = load_run(run)
     images = _common.load_images(data, Preprocessing.from_dict(details["preprocessing"]))
     if list(images.labels) != list(details["labels"]):
         raise InvalidArgumentError(
             f"`--data` must have the classes of the run, {details['labels']}. Received: {list(images.labels)}."
         )
-    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images)
+    head = read_head(model, None if task is None else task.value)
+    return _trained(model, details, Recipe.from_dict(details["recipe"]), images, head)
+
+
+def _from_file(
+    file: Path, data: str, labels: Path | None, preprocessing: str | None, task: _common.TaskName | None
+) -> _Trained:
+    """A model that keraslight didn't train, with images whose targets are in the order of its outputs."""
+    import numpy as np
+
+    from keraslight._tasks import read_head
+    from keraslight.training import Recipe
+
+    model, names, spec, _ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
+    images = _common.load_images(data, spec)
+    names = list(images.labels) if names is None else names
+    head = read_head(model, None if task is None else task.value)
+    classes = 2 if head.task == "binary" else head.units
+    if sorted(names) != sorted(images.labels) or classes != len(names):
+        raise InvalidArgumentError(
+            f"`--data` must have the classes of the model and of `--labels`. Received: {list(images.labels)} with "
+            f"labels {names} for a model with output shape {model.output_shape}."
+        )
+    places = np.array([names.index(label) for label in images.labels], np.int32)
+    images = dataclasses.replace(images, labels=tuple(names), targets=places[images.targets])
+    details = {
+        "labels": names,
+        "preprocessing": images.preprocessing.to_dict(),
+        "recipe": Recipe().to_dict(),
+        "seed": 0,
+        "distillation": None,
+        "versions": {},
+    }
+    return _trained(model, details, Recipe(), images, head)
+
+
+def _trained(model: keras.Model, details: dict[str, Any], recipe: Recipe, images: ImageData, head: Head) -> _Trained:
+    from keraslight._tasks import check_labels
+    from keraslight.graph import remember_task
+
+    check_labels(head, model.outputs[0].shape, images.targets, "--data")
+    remember_task(model, head.task)
+    return _Trained(model, {**details, "task": head.task}, recipe, images, head)
 
 
 def _shares(layers: list[str]) -> dict[str, float]:
@@ -305,7 +386,7 @@ def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem:
     with tempfile.TemporaryDirectory() as folder:
         before = to_litert(trained.model, Path(folder) / "before.tflite")
         forms = [_forms.form("before", before, trained.model), _forms.form(name, file, model)]
-        _forms.measure(forms, pixels.astype("float32"), targets)
+        _forms.measure(forms, pixels.astype("float32"), targets, trained.head)
     table = _forms.table(forms, title)
     console.print(table)
     text = stem.with_name(f"{stem.name}_table.txt")

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
 from typer import Option
 
 from keraslight.cli import _common
-from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console
+from keraslight.cli._common import (
+    Labels,
+    Source,
+    SourceSize,
+    SourceWeights,
+    Task,
+    console,
+    error_console,
+    print_json,
+    table,
+)
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -67,6 +77,8 @@ def litert(
     weights: SourceWeights = None,
     size: SourceSize = None,
     labels: Labels = None,
+    task: Task = None,
+    preprocessing: _common.Given = None,
     report: Annotated[
         bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
     ] = False,
@@ -74,6 +86,7 @@ def litert(
         int | None,
         Option(help="For --report: largest number of threads to time.", min=1, show_default="number of CPUs"),
     ] = None,
+    as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and all else on stderr.")] = False,
 ) -> None:
     """Convert a model to a LiteRT file for Android, including its labels.
 
@@ -84,11 +97,12 @@ def litert(
       keraslight litert runs/net --to net.tflite
       keraslight litert runs/net --to net.tflite --quantization int8 --data digits
       keraslight litert resnet18 --weights imagenet --to resnet18.tflite
+      keraslight litert net.keras --preprocessing unit --to net.tflite --quantization int8 --data photos/
       keraslight litert net.tflite --report
     """
-    from keraslight import training
-    from keraslight.export import litert_parity, to_litert
-
+    said = error_console if as_json else console
+    if as_json and not report:
+        raise InvalidArgumentError("`--json` must come with `--report`. Received: --json alone.")
     if model.endswith(".tflite"):
         if to is not None:
             raise InvalidArgumentError(
@@ -96,7 +110,7 @@ def litert(
             )
         if not Path(model).is_file():
             raise InvalidArgumentError(f"A report needs a .tflite file. Received: {model}, which is not a file.")
-        _print_report(Path(model), threads)
+        _print_report(Path(model), threads, as_json)
         return
     if threads is not None and not report:
         raise InvalidArgumentError(f"`--threads` must come with `--report`. Received: --threads {threads} alone.")
@@ -111,7 +125,12 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, names, spec, _ = _common.load_source(model, weights, size, labels)
+    net, names, spec, _ = _common.load_source(model, weights, size, labels, preprocessing=preprocessing)
+
+    from keraslight import training
+    from keraslight.export import litert_parity, to_litert
+
+    what = None if task is None else task.value
     images = None if data is None else _common.load_images(data, spec)
     representative: Any = None
     if samples:
@@ -128,9 +147,9 @@ def litert(
                 compared = compared.map(lambda pixels, _: pixels)  # accuracy requires the model's classes
         elif not samples:
             compared, which = _noise(net), ", on random pixels"
-        parity = litert_parity(net, file, compared)
+        parity = litert_parity(net, file, compared, task=what)
         parity.require(max_drop=max_drop)
-        console.print(f"Against the model, {parity}{which}.")
+        said.print(f"Against the model, {parity}{which}.")
 
     written = to_litert(
         net,
@@ -140,12 +159,13 @@ def litert(
         input_dtype=input_dtype.value,
         output_dtype=output_dtype.value,
         labels=names,
+        task=what,
         xnnpack=xnnpack,
         verify=verify,
     )
-    console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
+    said.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
     if report:
-        _print_report(written, threads)
+        _print_report(written, threads, as_json)
 
 
 def onnx(
@@ -160,9 +180,10 @@ def onnx(
 
     The file is only kept if ONNX Runtime reproduces the model's predictions.
     """
+    net = _common.load_source(model, weights, size).model
+
     from keraslight.export import to_onnx
 
-    net = _common.load_source(model, weights, size).model
     written = to_onnx(net, to, opset=opset, check_images=_noise(net, seed))
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB. ONNX Runtime gives the model's answers.")
 
@@ -174,10 +195,23 @@ def _noise(net: keras.Model, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")
 
 
-def _print_report(file: Path, threads: int | None) -> None:
+def _print_report(file: Path, threads: int | None, as_json: bool) -> None:
     from keraslight.export import litert_latency, litert_report
 
     report = litert_report(file)
+    most = threads or os.cpu_count() or 1
+    times = litert_latency(file, range(1, most + 1))
+    if as_json:
+        operators = [
+            dataclasses.asdict(operator)
+            | {f"on_{name.lower()}": not operator.problem(name) for name in ("GPU", "NNAPI")}
+            for operator in report.operators
+        ]
+        sizes = {"file": str(file), "bytes": report.size, "arena_bytes": report.arena}
+        labels = None if report.metadata is None else list(report.metadata.labels)
+        summary = {"signatures": report.signatures, "labels": labels, "milliseconds": times}
+        print_json({**sizes, **summary, "operators": operators})
+        return
     console.print(f"{file}: {report.size:,} bytes, tensor arena {report.arena:,} bytes")
     for name, (inputs, outputs) in report.signatures.items():
         console.print(f"signature {name}: {', '.join(inputs)} -> {', '.join(outputs)}")
@@ -186,15 +220,13 @@ def _print_report(file: Path, threads: int | None) -> None:
 
     floats = Counter(operator.kind for operator in report.float_operators)
     left = {name: Counter(operator.kind for operator in report.left_to_cpu(name)) for name in ("GPU", "NNAPI")}
-    table = Table("operator", "count", "in float", "not on GPU", "not on NNAPI")
+    operations = table("operator", "count", "in float", "not on GPU", "not on NNAPI")
     for kind, count in sorted(Counter(operator.kind for operator in report.operators).items()):
         numbers = (count, floats[kind], left["GPU"][kind], left["NNAPI"][kind])
-        table.add_row(kind, *(str(number or "") for number in numbers))
-    console.print(table)
+        operations.add_row(kind, *(str(number or "") for number in numbers))
+    console.print(operations)
 
-    most = threads or os.cpu_count() or 1
-    times = litert_latency(file, range(1, most + 1))
-    table = Table("threads", "milliseconds here", "against one")
+    speeds = table("threads", "milliseconds here", "against one")
     for count, milliseconds in times.items():
-        table.add_row(str(count), f"{milliseconds:.2f}", f"{milliseconds / times[1]:.2f}")
-    console.print(table)
+        speeds.add_row(str(count), f"{milliseconds:.2f}", f"{milliseconds / times[1]:.2f}")
+    console.print(speeds)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from keraslight.cli._common import Labels, Source, SourceSize, SourceWeights, console, load_source
+from keraslight.cli._common import Given, Labels, Source, SourceSize, SourceWeights, Task, console, load_source
 from keraslight.errors import InvalidArgumentError
 
 Dtype = enum.StrEnum("Dtype", ["float32", "float16", "bfloat16"])
@@ -27,6 +28,8 @@ def export(
     weights: SourceWeights = None,
     size: SourceSize = None,
     labels: Labels = None,
+    task: Task = None,
+    preprocessing: Given = None,
 ) -> None:
     """Export a model as the next version of a servable.
 
@@ -41,13 +44,15 @@ def export(
     """
     from keraslight.export import save_servable
 
-    source = load_source(model, weights, size, labels)
-    if source.labels is None:
+    source = load_source(model, weights, size, labels, preprocessing=preprocessing)
+    if source.labels is None and task != "regression":
         raise InvalidArgumentError(f"A servable needs the names of its classes. Received: {model}, no --labels.")
     written = save_servable(
         source.model,
         to,
-        labels=source.labels,
+        labels=source.labels or (),
+        task=None if task is None else task.value,
+        preprocessing=source.preprocessing if preprocessing == "raw" else None,  # others are in the model
         version=version,
         overwrite=overwrite,
         quantization=None if quantization is Lite.float32 else quantization.value,
@@ -57,4 +62,5 @@ def export(
         metrics=source.metrics,
     )
     console.print(f"Wrote {written}. Serve it:")
-    console.print(f"  python -m keraslight_serving.server --model_name={to.name} --model_base_path={to}", style="bold")
+    name, folder = (shlex.quote(text) for text in (to.absolute().name, str(to)))
+    console.print(f"  python -m keraslight_serving.server --model_name={name} --model_base_path={folder}", style="bold")

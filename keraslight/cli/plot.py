@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from keraslight.cli._common import Source, SourceSize, SourceWeights, load_source
+from keraslight.cli._common import Source, Sources, SourceSize, SourceWeights, load_source
 from keraslight.cli.models import Grouping
 from keraslight.errors import InvalidArgumentError
 
@@ -23,7 +23,7 @@ To = Annotated[Path, Option(help="Figure to write, .png or .svg.")]
 
 
 def costs(
-    models: Annotated[list[str], Argument(help="Run folders, .keras files, or model names.", metavar="MODEL...")],
+    models: Sources,
     to: To,
     size: SourceSize = None,
     by: Annotated[Grouping, Option(help="Unit shown as one bar.")] = Grouping.stage,

@@ -6,10 +6,9 @@ import enum
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from typer import Option
 
-from keraslight.cli._common import Name, Size, console, create
+from keraslight.cli._common import Json, Name, Size, console, create, error_console, print_json, table
 
 Engine = enum.StrEnum("Engine", ["keras", "saved_model", "litert"])
 Guideline = enum.StrEnum("Guideline", {"G1": "G1", "G2": "G2", "G3": "G3", "G4": "G4"})
@@ -24,6 +23,7 @@ def latency(
     batch: Annotated[int, Option(help="Images per call.", min=1)] = 1,
     repeats: Annotated[int, Option(help="Timed calls per runtime.", min=1)] = 100,
     seed: Annotated[int, Option(help="Random seed for the images and the order of the calls.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Measure a model's latency in Keras, as a SavedModel and in LiteRT.
 
@@ -31,24 +31,28 @@ def latency(
     """
     from rich.progress import Progress
 
+    model = create(name, size)
+
     from keraslight import analysis
 
-    model = create(name, size)
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=error_console, transient=True, disable=not error_console.is_terminal) as bar:
         task = bar.add_task("Building the engines", total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total, description="Timing")
 
         rows = analysis.latency(model, [each.value for each in engine], threads, batch, repeats, seed, show)
+    if as_json:
+        print_json([row._asdict() for row in rows])
+        return
     title = f"{model.name}, {batch} x {model.input_shape[1]} px"
     caption = f"{repeats} interleaved calls each, after a warm-up. TensorFlow uses its own thread pools."
-    table = Table("engine", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", title=title, caption=caption)
+    times_table = table("engine", "threads", "p50 ms", "p90 ms", "p99 ms", "images/s", title=title, caption=caption)
     for row in rows:
         threads_of = "TensorFlow's" if row.threads is None else str(row.threads)
         times = (f"{value:,.2f}" for value in (row.p50, row.p90, row.p99))
-        table.add_row(row.engine, threads_of, *times, f"{1000 * row.batch / row.p50:,.0f}")
-    console.print(table)
+        times_table.add_row(row.engine, threads_of, *times, f"{1000 * row.batch / row.p50:,.0f}")
+    console.print(times_table)
 
 
 def lint_model(
@@ -56,27 +60,36 @@ def lint_model(
     size: Size = None,
     select: Annotated[list[Guideline], Option(help="Guideline to check; repeatable.")] = GUIDELINES,
     exit_zero: Annotated[bool, Option("--exit-zero", help="Exit 0 even if there are findings.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a model against ShuffleNet V2's four guidelines for speed.
 
     Estimates the cost of each violation on this machine. Exits with code 1 if
     there are findings.
     """
+    model = create(name, size)
+
     from keraslight import analysis
 
-    model = create(name, size)
     findings = analysis.lint_model(model, select=[each.value for each in select])
     bandwidth, overhead = analysis.memory_bandwidth(), analysis.operation_overhead()
     moved = analysis.profile(model).access_bytes
+    if as_json:
+        print_json(
+            [finding._asdict() | {"milliseconds": finding.milliseconds(bandwidth, overhead)} for finding in findings]
+        )
+        if findings and not exit_zero:
+            raise typer.Exit(1)
+        return
     for code in select:
         own = [finding for finding in findings if finding.guideline == code.value]
         console.print(f"{code.value} {analysis.GUIDELINES[code.value]}", markup=False)
         if not own:
             console.print("  Kept.")
             continue
-        table = Table("where", "what", "MACs", "moved KiB", "least KiB", "ratio", "extra ms")
+        found = table("where", "what", "MACs", "moved KiB", "least KiB", "ratio", "extra ms")
         for finding in own:
-            table.add_row(
+            found.add_row(
                 finding.where,
                 finding.detail,
                 f"{finding.macs:,}",
@@ -85,12 +98,12 @@ def lint_model(
                 f"{finding.ratio:.2f}" if finding.excess_bytes and finding.least_bytes else "",
                 f"{finding.milliseconds(bandwidth, overhead):.3f}",
             )
-        table.add_section()
+        found.add_section()
         extra = sum(finding.excess_bytes for finding in own)
         share = f"{extra / moved:.1%} of the model's memory access" if extra else ""
         took = sum(finding.milliseconds(bandwidth, overhead) for finding in own)
-        table.add_row(f"{len(own)} findings", share, *[""] * 4, f"{took:.3f}")
-        console.print(table)
+        found.add_row(f"{len(own)} findings", share, *[""] * 4, f"{took:.3f}")
+        console.print(found)
     console.print(
         f"Extra ms is an estimate: memory access above the minimum at {bandwidth / 1e9:.1f} GB/s that one thread "
         f"copies here (less if feature maps stay in a cache), plus {1000 * overhead:.2f} microseconds for each start "

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from keraslight.cli import _common
 from keraslight.cli._common import console
+from keraslight.errors import InvalidArgumentError
 
 
 def train(
-    model: Annotated[str, Argument(help="Model name, such as mobilenet_v4_conv_small.")],
+    model: _common.Name,
     data: _common.Data,
     to: Annotated[Path | None, Option(help="Run folder to write.", show_default="runs/MODEL")] = None,
     weights: Annotated[
@@ -45,22 +46,27 @@ def train(
       keraslight train resnet18 --data photos/ --weights imagenet --epochs 20
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
     """
-    import keras
-
     import keraslight
+
+    info = keraslight.model_info(model)
+
     from keraslight import training
+    from keraslight.training.run_folder import START_OVER
 
     if data == "digits":
         spec, recipe = training.DIGITS_PREPROCESSING, training.DIGITS_RECIPE
     else:
-        spec = _common.known_preprocessing(keraslight.model_info(model).preprocessing, "--data")
+        spec = _common.known_preprocessing(info.preprocessing, "--data")
         recipe = training.Recipe()
     images = _common.load_images(data, spec.replace(size=(size, size)) if size else spec)
     given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if epochs is not None:
-        changes["warmup_epochs"] = min(recipe.warmup_epochs, epochs - 1)
+        changes["warmup_epochs"] = min(recipe.warmup, epochs - 1)
     distillation = _common.load_teacher(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
+
+    import keras
+
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(
         model,
@@ -70,13 +76,19 @@ def train(
         preprocessing=images.preprocessing,
     )
     recipe, run_dir = recipe.replace(**changes), to or Path("runs", net.name)
-    result = training.train(net, images, recipe, run_dir=run_dir, resume=not fresh, distillation=distillation)
+    try:
+        result = training.train(net, images, recipe, run_dir=run_dir, resume=not fresh, distillation=distillation)
+    except InvalidArgumentError as error:  # in the words of the command line
+        text = str(error).replace(START_OVER, "pass another `--to` or `--fresh`, which overwrites the run")
+        raise InvalidArgumentError(text) from error
     console.print(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
         f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"
     )
     if images.skipped:
         console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
+    if images.ignored:
+        console.print(f"Ignored {len(images.ignored)} other files and folders; see the log for their names.")
 
 
 def demo(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.table import Table
+from rich.measure import Measurement
+from rich.table import Column, Table
+from rich.text import Text
 from typer import Argument, Option
 
 from keraslight.cli._common import console
@@ -50,12 +52,13 @@ def versions(
         found = read_versions(path)
     labels = version_labels(path)
     figures = sorted({figure for version in found for figure in version.info.get("metrics", ())})
-    table = Table("version", "labels", "model", "weights", "created", "MB", *figures, title=str(path))
+    names = ("version", "labels", "model", "weights", "created", "MB", *figures)
+    columns: dict[str, list[str]] = {column: [] for column in names}
     before: dict[str, float] = {}
     for version in found:
         info, metrics = version.info, version.info.get("metrics", {})
         kind = " ".join(filter(None, (info.get("model"), info.get("dtype"), info.get("quantization"))))
-        table.add_row(
+        cells = (
             str(version.number),
             ", ".join(known for known, number in labels.items() if number == version.number),
             kind,
@@ -64,8 +67,32 @@ def versions(
             f"{version.size / 1e6:.2f}",
             *(_with_change(metrics.get(figure), before.get(figure)) for figure in figures),
         )
+        for column, cell in zip(columns.values(), cells, strict=True):
+            column.append(cell)
         before = metrics
-    console.print(table)
+    console.print(str(path), style="italic")
+    for table in _tables(columns, console.width):
+        console.print(table)
+
+
+def _tables(columns: dict[str, list[str]], width: int) -> list[Table]:
+    """Tables that together have all columns, each within a width if possible, and with the first column in each."""
+    key, *rest = columns
+
+    def table(names: list[str]) -> Table:
+        made = Table(*(Column(name, no_wrap=True) for name in names))
+        for cells in zip(*(columns[name] for name in names), strict=True):
+            made.add_row(*map(Text, cells))
+        return made
+
+    wide = console.options.update(width=10_000)  # a measurement is limited to the width
+    groups: list[list[str]] = []
+    for name in rest:
+        if groups and Measurement.get(console, wide, table([key, *groups[-1], name])).maximum <= width:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return [table([key, *group]) for group in groups]
 
 
 def _with_change(figure: float | None, before: float | None) -> str:

@@ -12,7 +12,10 @@ them.
     _rewrites.py     fusing, reparameterization, half precision
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.compress", "compress", "numpy", "keras", "tensorflow")
+
 from keraslight.compress._batch_norm import settle_batch_norms as settle_batch_norms
 from keraslight.compress._bridge import run_in_keras as run_in_keras, to_tf_keras as to_tf_keras
 from keraslight.compress._registered import register_twin as register_twin

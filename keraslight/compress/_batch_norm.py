@@ -1,13 +1,14 @@
 """Batch-norm statistics, measured again after the weights have changed."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keraslight import _batches as _data
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import read
+from keraslight.graph import settle
 
 
 def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, batch_size: int = 64) -> None:
@@ -15,14 +16,14 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
 
     Moving averages with a momentum of 0.99 lag hundreds of steps behind weights that change, for instance in pruning:
     an EfficientNet fine-tuned for 220 steps classified 52% of the digits correctly before and 99% after. Frozen batch
-    norms (`trainable=False`) keep their statistics, and no other weight changes.
+    norms (`trainable=False`) and those in a part that the model calls with `training=False` keep their statistics, and
+    no other weight changes.
 
     Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", https://arxiv.org/abs/2105.07576, section 3.
 
     Args:
         model: A functional or sequential Keras 3 model. Its batch norms are changed in place.
-        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays,
-            used in order.
+        data: Images in any form that `prune` takes, with or without labels, used in order.
         batches: Maximum number of batches, at least 1.
         batch_size: Images per batch if `data` is arrays.
 
@@ -37,18 +38,10 @@ def settle_batch_norms(model: keras.Model, data: Any, *, batches: int = 100, bat
             "`settle_batch_norms` needs Keras' TensorFlow backend, on which a call in training mode assigns the "
             f"statistics. Received: backend={keras.backend.backend()!r}."
         )
-    layers = read(model).layers().values()
-    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    seen = 0
-    try:
+
+    def checked() -> Iterator[Any]:
         for images in itertools.islice(_data.image_batches(data, batch_size), batches):
-            for norm in norms:
-                norm.momentum = seen / (seen + 1)  # all batches so far have the same weight
-            model(images, training=True)
-            seen += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+            _data.check_images(images, model)
+            yield images
+
+    settle(model, checked())

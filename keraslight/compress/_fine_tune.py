@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight import _batches as _data
+from keraslight import _batches as _data, _tasks
 from keraslight.compress._batch_norm import settle_batch_norms
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph.ends import final_activation
+from keraslight.graph import compilable, keeping_modes, remember_task
 
 if TYPE_CHECKING:
+    import tensorflow as tf
+
     from keraslight.training import Distillation
 
 
@@ -40,6 +43,11 @@ def check_epochs(epochs: int) -> None:
         raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
 
 
+def labelled(data: Any, dataset: tf.data.Dataset | None) -> Any:
+    """What shows the labels of data: arrays show their values, too, other forms only what their data set says."""
+    return data if _data.is_arrays(data) else dataset
+
+
 def fine_tune(
     model: keras.Model,
     data: Any,
@@ -53,36 +61,56 @@ def fine_tune(
     seed: int,
     verbose: int | str,
     distillation: Distillation | None = None,
+    task: str | None = None,
 ) -> None:
     """Compiles a model, trains it (AdamW, a cosine-decayed learning rate) and settles its batch norms.
 
     Args:
-        model: A classifier with its own weights; it is changed.
-        data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose, distillation: As in
-            `prune`. The global seeds are left to the caller: building a model may draw numbers, too.
+        model: A model with its own weights; it is changed.
+        data, epochs, validation_data, learning_rate, callbacks, loss, batch_size, seed, verbose, distillation, task: As
+            in `prune`. The global seeds are left to the caller: building a model may draw numbers, too.
     """
-    train = _data.batches(data, batch_size, seed)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
+        validation = _data.counted(validation, "validation_data")
+    metric: Any = "accuracy"
+    _tasks.check_task(task)
+    if loss is None:
+        head = _tasks.read_head(model, task)
+        if distillation is not None and head.task != "softmax":
+            raise InvalidArgumentError(
+                f"`distillation` is for models of task 'softmax'. Received: {model.name!r} of task {head.task!r}."
+            )
+        rows = _tasks.check_training(head, model, labelled(data, train), labelled(validation_data, validation))
+        if distillation is not None:
+            head = dataclasses.replace(head, activation="softmax")  # the distiller's outputs are logits
+        loss, metric, task = _tasks.loss(head, rows=rows), _tasks.metric(head), head.task
+    remember_task(model, task)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
 
     def compile_(trained: keras.Model, loss: Any) -> keras.Model:
         trained.compile(
             optimizer=keras.optimizers.AdamW(rate, weight_decay=1e-4),
             loss=loss,
-            metrics=["accuracy"],
+            metrics=[metric],
             jit_compile=False,  # "auto" means XLA, which makes convolutions several times slower on a CPU
         )
         return trained
 
-    cross_entropy = keras.losses.SparseCategoricalCrossentropy
-    trained = compile_(model, loss or cross_entropy(from_logits=final_activation(model) != "softmax"))
+    trained = compile_(model, loss)
     if distillation is not None:
-        trained = compile_(distillation.distiller(model), cross_entropy(from_logits=True))
-    trained.fit(
-        train,
-        epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
-        callbacks=list(callbacks),
-        shuffle=False,  # a data set shuffles itself; Keras warns otherwise
-        verbose=verbose,
-    )
+        trained = compile_(distillation.distiller(model), loss)
+    elif (keeping := keeping_modes(model)) is not model:
+        trained = compile_(keeping, loss)
+    with compilable(trained):
+        trained.fit(
+            train,
+            epochs=epochs,
+            validation_data=validation,
+            callbacks=list(callbacks),
+            shuffle=False,  # a data set shuffles itself; Keras warns otherwise
+            verbose=verbose,
+        )
     settle_batch_norms(model, train)

@@ -1,6 +1,9 @@
 """Exports trained models: SavedModels for TensorFlow Serving, LiteRT files for phones, ONNX files."""
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.export", "export", "numpy", "keras", "tensorflow")
+
 from keraslight.export._repository import (
     label_version as label_version,
     prune_versions as prune_versions,

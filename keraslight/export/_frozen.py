@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,10 +13,21 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from keraslight.errors import ExportError, InvalidArgumentError
-from keraslight.graph import Graph, run
+from keraslight.errors import ExportError
+from keraslight.graph import (
+    Graph,
+    UnreadableModelError,
+    any_names,
+    check_ends,
+    flat_layers,
+    graph_name,
+    remembered_task,
+    run,
+)
+from keraslight.rewrite import HALVES, in_float32
 
-INPUT_NAME, OUTPUT_NAME = "images", "probabilities"
+INPUT_NAME, OUTPUT_NAME, VALUES_NAME = "images", "probabilities", "outputs"
+"""Of images, of scores of classes, and of the numbers of a regression (as TensorFlow Serving's Regress calls them)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +50,7 @@ class Network:
             model.name,
             lambda images: model(images, training=False),
             [tuple(tensor.shape) for tensor in model.inputs],
-            _names(structure if isinstance(structure, dict) else model.outputs),
+            _names(structure if isinstance(structure, dict) else model.outputs, remembered_task(model)),
             model.weights,
             model.trainable_weights,
         )
@@ -48,7 +60,7 @@ class Network:
         """A graph, run call by call under its model's name."""
 
         def function(images: tf.Tensor) -> Any:
-            with keras.name_scope(graph.name):
+            with keras.name_scope(graph_name(graph.name)):
                 return run(graph, [tf.cast(images, graph.input_calls[0].outputs[0].dtype)])
 
         layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
@@ -56,7 +68,7 @@ class Network:
             graph.name,
             function,
             [call.outputs[0].shape for call in graph.input_calls],
-            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs)),
+            _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs), graph.task),
             [weight for layer in layers for weight in layer.weights],
             [weight for layer in layers for weight in layer.trainable_weights],
         )
@@ -67,8 +79,27 @@ class Network:
         return self.inputs[0][1:]
 
 
-def _names(outputs: Any) -> list[str]:
-    return sorted(outputs) if isinstance(outputs, dict) else [OUTPUT_NAME] * len(outputs)
+def convertible(model: Any) -> Any:
+    """A model, or where it computes in 16 bits its float32 twin.
+
+    Raises:
+        UnreadableModelError: The model does not know its inputs and outputs, or computes in 16 bits and has no graph.
+        CompressionError: A layer of it can't be made again in float32.
+    """
+    check_ends(model, foreign=True)
+    if not isinstance(model, keras.Model):
+        return model  # of tf_keras
+    try:
+        return in_float32(model)
+    except UnreadableModelError:
+        if any(layer.compute_dtype in HALVES for layer in flat_layers(model)):
+            raise
+        return model
+
+
+def _names(outputs: Any, task: str | None) -> list[str]:
+    name = VALUES_NAME if task == "regression" else OUTPUT_NAME
+    return sorted(outputs) if isinstance(outputs, dict) else [name] * len(outputs)
 
 
 def check_convertible(network: Network, *, several: bool = False) -> None:
@@ -86,19 +117,31 @@ def check_convertible(network: Network, *, several: bool = False) -> None:
         raise ExportError(
             f"A model to convert must have a fixed image size. Received: image shape {network.image_shape}."
         )
-    unset = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
+    unset = [
+        getattr(weight, "path", weight.name) for weight in network.weights if not np.isfinite(weight.numpy()).all()
+    ]
     if unset:  # the converters would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 
 
-def check_labels(labels: Sequence[str], classes: int) -> None:
-    """Raises InvalidArgumentError unless the labels fit the classes and a file of one label per line."""
-    if len(labels) != classes:
-        raise InvalidArgumentError(
-            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
-        )
-    if any("\n" in label for label in labels):
-        raise InvalidArgumentError("`labels` are written one per line. Received: a label with a line break.")
+_RUNNING_EAGERLY = threading.RLock()
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Put around what a function does while TensorFlow traces it: makes the graph one that converters can read.
+
+    - Layers may have any name; see `keraslight.graph.any_names`.
+    - Functions inside it are traced in place. Keras compiles grouped convolutions with XLA, in functions that can't
+      be inlined afterwards and that tf2onnx and other runtimes don't know.
+    """
+    with _RUNNING_EAGERLY, any_names():
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
 
 
 @contextlib.contextmanager
@@ -110,23 +153,48 @@ def refusals(name: str) -> Iterator[None]:
         raise ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}") from error
 
 
-def frozen_function(network: Network, batch_size: int | None) -> Any:
-    """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that returns a dict of the outputs.
+def frozen_function(network: Network, batch_size: int | None, *, loops: bool = False) -> Any:
+    """`named` of `frozen`."""
+    return named(network, frozen(network, batch_size, loops=loops))
+
+
+def frozen(network: Network, batch_size: int | None, *, loops: bool = False) -> Any:
+    """The inference graph as a concrete function of images, float32 (B, H, W, C), without variables.
 
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
     17 seconds where constants take one, and a Keras 3 model keeps its variables (unset). So they become constants
-    first. That drops the outputs' names, so a second function restores them. A `batch_size` of None leaves it open.
+    first. A `batch_size` of None leaves it open.
+
+    With `loops`, recurrent layers stay loops, as tf2onnx reads them; otherwise they become single steps that jump.
     """
     spec = tf.TensorSpec((batch_size, *network.image_shape), tf.float32, name=INPUT_NAME)
 
     @tf.function(input_signature=[spec])
     def infer(images: tf.Tensor) -> list[tf.Tensor]:
-        return list(tf.nest.flatten(network.function(images)))
+        with tracing():
+            return list(tf.nest.flatten(network.function(images)))
 
-    frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
+    return convert_variables_to_constants_v2(infer.get_concrete_function(), lower_control_flow=not loops)
+
+
+def named(network: Network, function: Any) -> Any:
+    """A frozen function as a `tf.function` of `images` that returns a dict of the outputs: freezing drops names."""
+    (images,) = function.inputs
+    spec = tf.TensorSpec(images.shape, images.dtype, name=INPUT_NAME)
 
     @tf.function(input_signature=[spec])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(network.outputs, tf.nest.flatten(frozen(images)), strict=True))
+        return dict(zip(network.outputs, tf.nest.flatten(function(images)), strict=True))
 
     return serve
+
+
+def output_paths(network: Network, function: Any) -> dict[str, str]:
+    """Output of a frozen function -> the path of the operation that makes it."""
+
+    def path(tensor: Any) -> str:
+        while tensor.op.type == "Identity":
+            (tensor,) = tensor.op.inputs
+        return str(tensor.op.name)
+
+    return {name: path(tensor) for name, tensor in zip(network.outputs, function.outputs, strict=True)}

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keraslight._tasks import Head, probabilities as probabilities_of
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import INPUT_NAME, OUTPUT_NAME
-from keraslight.graph import Call, Ends, Graph, Node, Tensor
+from keraslight.export._frozen import INPUT_NAME, OUTPUT_NAME, VALUES_NAME
+from keraslight.graph import Call, Graph, Node, Tensor
 from keraslight.graph.ends import keeps_values, lone_activation, maker
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
@@ -25,6 +26,15 @@ log = logging.getLogger(__name__)
 DTYPES = ("float32", "float16", "bfloat16")
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
 _TINY = 1e-30  # a float32 probability that is still a normal number; its logarithm is -69
+_EPSILON = 2.0**-24  # 1 minus this is the largest float32 below 1
+_LOGIT = (
+    lambda x: keras.ops.clip(x, _TINY, 1 - _EPSILON),
+    keras.ops.reciprocal,
+    lambda x: keras.ops.subtract(x, 1.0),
+    keras.ops.log,
+    keras.ops.negative,
+)
+_DISTRIBUTION = Head("softmax", 0, None)  # probabilities
 
 
 def raw_pixels(shape: tuple[int, int, int]) -> Preprocessing:
@@ -58,33 +68,20 @@ def shapes(model: Any) -> tuple[tuple[int, int, int], int]:
 Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 
 
-def predictor(model: Any, spec: Preprocessing | None, *, softmax: bool = False) -> Predict:
-    """The model, with the normalization of `spec` in front of it, as a function of raw pixels (B, H, W, C).
+def predictor(model: Any, spec: Preprocessing | None, head: Head, *, pair: bool = False) -> Predict:
+    """What the servable of a model must return for raw pixels (B, H, W, C), with the normalization of `spec` in front.
 
-    It is called as it is: `predict` would compile it.
+    The model is called as it is: `predict` would compile it. `pair`: see `inference_graph`.
     """
     normalize = None if spec is None else ImageNormalization(spec)
 
     def predict(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         pixels = images.astype(np.float32)
         outputs = model(pixels if normalize is None else normalize(pixels), training=False)
-        if softmax:
-            outputs = tf.nn.softmax(tf.cast(outputs, tf.float32))
-        return np.asarray(keras.ops.convert_to_numpy(outputs), np.float32)
+        values = probabilities_of(head, keras.ops.convert_to_numpy(outputs))
+        return np.concatenate([1 - values, values], axis=1) if pair else values
 
     return predict
-
-
-def gives_probabilities(model: Any, ends: Ends, spec: Preprocessing | None, images: npt.NDArray[Any]) -> bool:
-    """Whether the outputs are probabilities.
-
-    Where the layers don't tell, the outputs do: if those of `images`, raw pixels, are all distributions, a softmax is
-    in a layer that can't be inspected.
-    """
-    if ends.gives_probabilities or ends.quantization_aware:
-        return ends.gives_probabilities
-    outputs = predictor(model, spec)(images)
-    return bool((outputs >= 0).all()) and np.allclose(outputs.sum(axis=1), 1, atol=0.01)
 
 
 def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
@@ -102,27 +99,42 @@ def normalized(graph: Graph, spec: Preprocessing | None) -> Graph:
     return copy
 
 
-def with_softmax(graph: Graph) -> Graph:
-    """A graph with a softmax behind its logits."""
-    copy = normalized(graph, None)
-    copy.outputs = copy.append(keras.layers.Softmax(name=OUTPUT_NAME), keras.tree.flatten(copy.outputs)[0])
-    return copy
-
-
-def inference_graph(graph: Graph, *, embed: bool = False) -> Graph:
-    """What the signatures compute, from a graph of raw pixels -> probabilities.
+def inference_graph(graph: Graph, head: Head = _DISTRIBUTION, *, pair: bool = False, embed: bool = False) -> Graph:
+    """What the signatures compute, from a graph of raw pixels -> (B, K).
 
     Batch norms are folded and parallel branches fused. The result is a graph float32 (B, H, W, C) ->
-    {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}, with the penultimate features if `embed`.
+    {"probabilities": (B, K), "logits": (B, K)[, "embedding": (B, D)]}, or {"outputs": (B, K)[, ...]} of a regression.
+
+    Args:
+        graph: The model's graph.
+        head: What its outputs are.
+        pair: Whether the one score of a `binary` model becomes a row for two classes, of which it is the second.
+        embed: Whether to return the penultimate features.
     """
     copy = reparameterized(graph).copy()
     embedding = {"embedding": _embedding(copy)} if embed else {}  # before fusing, which joins linear layers
-    copy.outputs = {**_with_logits(copy), **embedding}
+    copy.outputs = {**_named(copy, head, pair), **embedding}
     copy.drop_unused()
     return fused(copy)
 
 
-def _with_logits(graph: Graph) -> dict[str, Tensor]:
+def _named(graph: Graph, head: Head, pair: bool) -> dict[str, Tensor]:
+    """The outputs by name; appends what is missing."""
+    (output,) = keras.tree.flatten(graph.outputs)
+    if not head.ranks:
+        return {VALUES_NAME: output}
+    if head.activation is None:
+        outputs = _with_logits(graph, head)
+    else:
+        layer = keras.layers.Activation(head.activation, name=OUTPUT_NAME)
+        outputs = {OUTPUT_NAME: graph.append(layer, output), "logits": output}
+    if pair:  # softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)]
+        logits = graph.append(lambda x: keras.ops.pad(x, [[0, 0], [1, 0]]), outputs["logits"])
+        outputs = {OUTPUT_NAME: graph.append(keras.layers.Softmax(name="pair"), logits), "logits": logits}
+    return outputs
+
+
+def _with_logits(graph: Graph, head: Head) -> dict[str, Tensor]:
     """Appends the logits, before the last activation, to a graph of probabilities, and returns both."""
     makers = graph.makers()
     (probabilities,) = keras.tree.flatten(graph.outputs)
@@ -141,10 +153,15 @@ def _with_logits(graph: Graph) -> dict[str, Tensor]:
         logits = _call_again(graph, [dataclasses.replace(last, node=node)], last.inputs[0])
         probabilities = graph.append(keras.layers.Activation(layer.activation, name=OUTPUT_NAME), logits)
         probabilities = _call_again(graph, tail, probabilities)
-    else:  # such as an average of softmaxes: the logarithm is their logits except for one number per image
+    elif head.task == "softmax":  # such as an average: the logarithm is the logits except for one number per image
         floor = graph.append(lambda x: keras.ops.maximum(x, _TINY), probabilities)
-        return {"probabilities": probabilities, "logits": graph.append(keras.ops.log, floor)}
-    return {"probabilities": probabilities, "logits": _call_again(graph, tail, logits)}
+        return {OUTPUT_NAME: probabilities, "logits": graph.append(keras.ops.log, floor)}
+    else:  # p = sigmoid(z), so z = -log(1 / p - 1)
+        odds: Any = probabilities
+        for step in _LOGIT:
+            odds = graph.append(step, odds)
+        return {OUTPUT_NAME: probabilities, "logits": odds}
+    return {OUTPUT_NAME: probabilities, "logits": _call_again(graph, tail, logits)}
 
 
 def _call_again(graph: Graph, calls: Sequence[Call], tensor: Tensor) -> Tensor:
@@ -174,23 +191,34 @@ def _embedding(graph: Graph) -> Tensor:
     )
 
 
-def quantized_with_softmax(model: Any) -> Any:
-    """A quantization-aware model with a softmax behind its logits; it shares all layers."""
-    tf_keras = sys.modules[type(model).__module__.partition(".")[0]]  # loaded with the model; Keras 3 can't extend it
-    probabilities = tf_keras.layers.Softmax(name=OUTPUT_NAME)(model.outputs[0])
-    return type(model)(model.inputs, probabilities, name=model.name)
+def quantized_named(model: Any, head: Head, *, pair: bool = False) -> Any:
+    """A quantization-aware model with the outputs of `inference_graph`; it shares all layers."""
+    outputs = model.outputs[0]
+    if not head.ranks:
+        return type(model)(model.inputs, {VALUES_NAME: outputs}, name=model.name)
+    if head.activation is not None:
+        tf_keras = sys.modules[
+            type(model).__module__.partition(".")[0]
+        ]  # loaded with the model; Keras 3 can't extend it
+        activated = tf_keras.layers.Activation(head.activation, name=OUTPUT_NAME)(outputs)
+        named = {OUTPUT_NAME: activated, "logits": outputs}
+    else:
+        named = {OUTPUT_NAME: outputs, "logits": _quantized_logits(outputs, head)}
+    if pair:
+        logits = tf.pad(named["logits"], [[0, 0], [1, 0]])
+        named = {OUTPUT_NAME: tf.nn.softmax(logits), "logits": logits}
+    return type(model)(model.inputs, named, name=model.name)
 
 
-def quantized_with_logits(model: Any) -> Any:
-    """A quantization-aware model of probabilities that returns its logits, too; it shares all layers."""
-    probabilities = model.outputs[0]
+def _quantized_logits(probabilities: Any, head: Head) -> Any:
+    """The logits of a quantization-aware model of probabilities."""
     tail = []  # what only gives the probabilities another shape
     last, inputs = maker(probabilities)
     while keeps_values(last):
         tail.append(last)
         last, inputs = maker(inputs[0])
     if lone_activation(last) in _PROBABILITY_ACTIVATIONS:
-        logits = functools.reduce(lambda tensor, layer: layer(tensor), reversed(tail), inputs[0])
-    else:
-        logits = tf.math.log(tf.maximum(probabilities, _TINY))
-    return type(model)(model.inputs, {"probabilities": probabilities, "logits": logits}, name=model.name)
+        return functools.reduce(lambda tensor, layer: layer(tensor), reversed(tail), inputs[0])
+    if head.task == "softmax":
+        return tf.math.log(tf.maximum(probabilities, _TINY))
+    return -tf.math.log(1 / tf.clip_by_value(probabilities, _TINY, 1 - _EPSILON) - 1)

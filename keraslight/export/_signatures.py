@@ -9,48 +9,70 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keraslight._image_files import image_size
+from keraslight._image_files import DECODED, image_size
+from keraslight._tasks import Head
+from keraslight.export._frozen import VALUES_NAME, tracing
+from keraslight.labels import label_lines
 from keraslight.preprocessing import Preprocessing
 
 CLASSIFY_METHOD = "tensorflow/serving/classify"
 
-PIPELINES = {
-    "serving_uint8": {"network": "serving_default"},
-    "encoded": {"decode": "decode", "network": "serving_default", "rank": "probabilities"},
-    "classify": {"decode": "decode_examples", "network": "serving_default", "rank": "probabilities"},
-}
-"""Signatures that are compositions of others, so that a server may run the network elsewhere, such as in model.tflite.
+REGRESS_METHOD = "tensorflow/serving/regress"
 
-`decode` is the signature that returns the images and `network` the one that takes them. The network's output `rank` is
-sorted, best first, into `scores`, `indices` and `classes`. Without `decode` the images are cast to float32.
-"""
+
+def pipelines(head: Head) -> dict[str, dict[str, str]]:
+    """Signatures that are compositions of others, so that a server may run the network elsewhere, as in model.tflite.
+
+    `decode` is the signature that returns the images and `network` the one that takes them. The network's output `rank`
+    is sorted, best first, into `scores`, `indices` and `classes`. Without `decode` the images are cast to float32.
+    """
+    rank = {"rank": "probabilities"} if head.ranks else {}
+    found = {
+        "serving_uint8": {"network": "serving_default"},
+        "encoded": {"decode": "decode", "network": "serving_default", **rank},
+    }
+    if (name := examples_signature(head)) is not None:
+        found[name] = {"decode": "decode_examples", "network": "serving_default", **rank}
+    return found
+
+
+def examples_signature(head: Head) -> str | None:
+    """The signature for TensorFlow Serving's Classify or Regress; None for a regression of several numbers."""
+    if head.ranks:
+        return "classify"
+    return "regress" if head.units == 1 else None
+
 
 _DECODED, _TOO_LARGE = 0, 1
 _PARALLEL_DECODES = 4
 
 
 def write_saved_model(
-    model: Any, directory: Path, labels: list[str], spec: Preprocessing, *, embed: bool, max_pixels: int
+    model: Any, directory: Path, labels: list[str], spec: Preprocessing, head: Head, *, embed: bool, max_pixels: int
 ) -> None:
-    """Writes `saved_model.pb`, `variables/` and `assets/labels.txt`."""
-    signatures = _signatures(model, labels, spec, embed, max_pixels)
+    """Writes `saved_model.pb`, `variables/` and, with labels, `assets/labels.txt`."""
+    signatures = _signatures(model, labels, spec, head, embed, max_pixels)
     with tempfile.TemporaryDirectory() as scratch:
         labels_file = Path(scratch, "labels.txt")  # an asset keeps its file's name
-        labels_file.write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
+        labels_file.write_text(label_lines(labels), encoding="utf-8", newline="\n")
         module = tf.Module()
         # TensorFlow's variables, not the model: tracking a Keras model writes each variable twice.
         keras_3 = isinstance(model, keras.Model)
         module.weights = [variable.value if keras_3 else variable for variable in model.variables]
-        module.labels = tf.saved_model.Asset(str(labels_file))
+        if labels:
+            module.labels = tf.saved_model.Asset(str(labels_file))
         tf.saved_model.save(module, str(directory), signatures=signatures)
     # TensorFlow 2 writes the predict method for every signature.
+    if (examples := examples_signature(head)) is None:
+        return
+    method = CLASSIFY_METHOD if head.ranks else REGRESS_METHOD
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
-    updater.replace_method_name(signature_key="classify", method_name=CLASSIFY_METHOD, tags="serve")
+    updater.replace_method_name(signature_key=examples, method_name=method, tags="serve")
     updater.save()
 
 
 def _signatures(
-    model: Any, labels: list[str], spec: Preprocessing, with_embed: bool, max_pixels: int
+    model: Any, labels: list[str], spec: Preprocessing, head: Head, with_embed: bool, max_pixels: int
 ) -> dict[str, Callable[..., Any]]:
     """Name -> function; see `save_servable` for inputs and outputs."""
     names = tf.constant(labels)
@@ -59,11 +81,13 @@ def _signatures(
     # All signatures call one function, so that the graph is traced and written once.
     @tf.function(input_signature=[tf.TensorSpec((None, *shape), tf.float32)], autograph=False)
     def infer(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {name: tf.cast(output, tf.float32) for name, output in model(images, training=False).items()}
+        with tracing():
+            outputs = model(images, training=False)
+        return {name: tf.cast(output, tf.float32) for name, output in outputs.items()}
 
     def scores(images: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = infer(images)
-        return {name: outputs[name] for name in ("probabilities", "logits")}
+        return {name: outputs[name] for name in (("probabilities", "logits") if head.ranks else (VALUES_NAME,))}
 
     def ranked(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         best, indices = tf.math.top_k(probabilities, k=len(labels))
@@ -93,13 +117,19 @@ def _signatures(
 
     @signature(tf.TensorSpec((None,), tf.string, name="image_bytes"))
     def encoded(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = infer(decode(image_bytes)["images"])["probabilities"]
-        return {"probabilities": probabilities, **ranked(probabilities)}
+        outputs = infer(decode(image_bytes)["images"])
+        if not head.ranks:
+            return {VALUES_NAME: outputs[VALUES_NAME]}
+        return {"probabilities": outputs["probabilities"], **ranked(outputs["probabilities"])}
 
     @signature(tf.TensorSpec((None,), tf.string, name="inputs"))
     def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = ranked(infer(decode_examples(inputs)["images"])["probabilities"])
         return {"classes": outputs["classes"], "scores": outputs["scores"]}
+
+    @signature(tf.TensorSpec((None,), tf.string, name="inputs"))
+    def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {VALUES_NAME: infer(decode_examples(inputs)["images"])[VALUES_NAME]}
 
     @signature(tf.TensorSpec((None, *shape), tf.float32, name="images"))
     def embed(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -109,7 +139,7 @@ def _signatures(
         "serving_default": serving_default,
         "serving_uint8": serving_uint8,
         "encoded": encoded,
-        "classify": classify,
+        **{name: {"classify": classify, "regress": regress}[name] for name in (examples_signature(head),) if name},
         "decode": decode,
         "decode_examples": decode_examples,
     }
@@ -164,7 +194,7 @@ def _decode(files: tf.Tensor, raw: tf.Tensor | None, spec: Preprocessing, max_pi
     indices, states, pixels = images.concatenate(end).batch(count + 1).with_options(options).get_single_element()
     missing = tf.sets.difference(tf.range(count)[None], indices[None]).values
     large = tf.boolean_mask(indices, tf.equal(states, _TOO_LARGE))
-    kinds = "a JPEG, PNG, WebP, BMP or GIF file"
+    kinds = f"a {', '.join(list(DECODED)[:-1])} or {list(DECODED)[-1]} file"
     if raw is not None:
         kinds += f" in image/encoded or {math.prod(shape)} bytes in image/pixels"
     undecodable = f"`{alias}` must each be {kinds} that can be decoded. Received: others at index"

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from keraslight._tasks import Head
 from keraslight.errors import ExportError
+from keraslight.export._frozen import OUTPUT_NAME, VALUES_NAME
 from keraslight.export._inference import Predict
 from keraslight.export.litert import litert_runner
 from keraslight.preprocessing import Preprocessing
@@ -35,11 +37,12 @@ def verify(
     directory: Path,
     images: npt.NDArray[np.uint8],
     spec: Preprocessing,
+    head: Head,
     *,
     dtype: str,
     quantization: str | None,
 ) -> dict[str, Any]:
-    """Compares every signature of a version's directory that returns classes with the source model, `predict`.
+    """Compares every signature of a version's directory that runs the network with the source model, `predict`.
 
     Returns:
         `{"images": B, "signatures": {name: {"largest_difference": ..., "same_top1": share}}}`; `model.tflite` counts
@@ -52,9 +55,12 @@ def verify(
     decoded = np.stack([np.asarray(spec.decode(tf.constant(file))) for file in files])
     pixels, from_files = np.split(predict(np.concatenate([images.astype(np.float32), decoded])), 2)
     signatures = tf.saved_model.load(str(directory)).signatures
-    tolerance = TOLERANCES[dtype]
+    # Probabilities are at most 1, a regression's numbers may be anything.
+    size = 1.0 if head.ranks else max(1.0, float(np.abs(pixels).max()), float(np.abs(from_files).max()))
+    tolerance, lite_tolerance = TOLERANCES[dtype] * size, LITERT_TOLERANCES.get(quantization)
+    main = OUTPUT_NAME if head.ranks else VALUES_NAME
 
-    def compared(name: str, wanted: npt.NDArray[np.float32], output: str = "probabilities", **inputs: Any) -> Any:
+    def compared(name: str, wanted: npt.NDArray[np.float32], output: str = main, **inputs: Any) -> Any:
         return _compare(name, signatures[name](**inputs)[output].numpy(), wanted, tolerance)
 
     lite = litert_runner(directory / "model.tflite")(images)
@@ -63,10 +69,14 @@ def verify(
         "serving_default": compared("serving_default", pixels, images=tf.cast(images, tf.float32)),
         "serving_uint8": compared("serving_uint8", pixels, images=tf.constant(images)),
         "encoded": compared("encoded", from_files, image_bytes=tf.constant(files)),
-        # Names may stand for several classes, so the scores are compared, in the order of the ranking.
-        "classify": compared("classify", -np.sort(-from_files, axis=1), "scores", inputs=examples),
-        "model.tflite": _compare("model.tflite", lite, pixels, LITERT_TOLERANCES.get(quantization)),
     }
+    if head.ranks:
+        # Names may stand for several classes, so the scores are compared, in the order of the ranking.
+        results["classify"] = compared("classify", -np.sort(-from_files, axis=1), "scores", inputs=examples)
+    elif head.units == 1:
+        results["regress"] = compared("regress", from_files, inputs=examples)
+    limit = None if lite_tolerance is None else lite_tolerance * size
+    results["model.tflite"] = _compare("model.tflite", lite, pixels, limit)
     return {"images": len(images), "signatures": results}
 
 

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
 import os
 import shutil
@@ -12,10 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from keraslight.errors import ExportError, InvalidArgumentError
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows, which locks files but not directories
+    fcntl = None  # type: ignore[assignment] # mypy checks for Linux
+
 INFO = Path("assets.extra", "keraslight.json")
-_WRITING, _REPLACED = ".writing-", ".replaced-"  # no server takes these for a number
+_WRITING, _REPLACED, _LOCK = ".writing-", ".replaced-", ".lock"  # no server takes these for a number
 
 
 def list_versions(path: str | Path) -> list[int]:
@@ -105,8 +111,19 @@ def atomic_version(path: Path, number: int, *, overwrite: bool) -> Iterator[Path
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Waits until no other process is in a block for the same directory. A process that dies releases it."""
+    with _lock(directory, wait=True):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(directory: Path, *, wait: bool) -> Iterator[None]:
+    """Holds a directory's lock. OSError if another process holds it and `wait` is false."""
+    if fcntl is None:
+        with filelock.FileLock(directory / _LOCK).acquire(blocking=wait):  # filelock.Timeout is an OSError
+            yield
+        return
     with _opened(directory) as descriptor:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
 
 
@@ -125,8 +142,8 @@ def _owned(path: Path, prefix: str) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         with locked(path):  # else `_clear` could find it before it is locked
             hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=path))
+            stack.callback(shutil.rmtree, hidden, ignore_errors=True)
             stack.enter_context(locked(hidden))
-        stack.callback(shutil.rmtree, hidden, ignore_errors=True)
         hidden.chmod(0o755)  # mkdtemp gives 0700; a server often runs as another user
         yield hidden
 
@@ -140,14 +157,16 @@ def _clear(path: Path) -> None:
         else:
             old.rename(final)
     for left in path.glob(f"{_WRITING}*"):
-        with contextlib.suppress(OSError), _opened(left) as descriptor:  # locked: its process is alive
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
+            with _lock(left, wait=False):  # else its process is alive
+                pass
             shutil.rmtree(left)
 
 
 def _fsync(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
+    if os.name == "posix":  # elsewhere directories can't be opened, and files only for writing
+        with _opened(path) as descriptor:
+            os.fsync(descriptor)
 
 
 def check_number(number: int) -> int:

@@ -11,14 +11,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
+from keraslight._tasks import Head
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight.export._signatures import examples_signature
 
 MOST_RECORDS = 1000
 """Loading fails if a file has more (`saved_model_warmup_util.cc`)."""
 
 
 def write_warmup(
-    file: Path, name: str, shape: tuple[int, int, int], *, embed: bool, batch_sizes: Sequence[int]
+    file: Path, name: str, shape: tuple[int, int, int], head: Head, *, embed: bool, batch_sizes: Sequence[int]
 ) -> None:
     """Writes one request per signature and batch size; InvalidArgumentError if TensorFlow Serving accepts fewer."""
     try:
@@ -27,7 +29,7 @@ def write_warmup(
         raise MissingDependencyError(
             'Warmup requests need tensorflow-serving-api: pip install "keraslight[export]".'
         ) from error
-    logs = [log for size in batch_sizes for log in _logs(prediction_log_pb2, name, shape, size, embed)]
+    logs = [log for size in batch_sizes for log in _logs(prediction_log_pb2, name, shape, head, size, embed)]
     if len(logs) > MOST_RECORDS:
         raise InvalidArgumentError(
             f"Warmup requests must be at most {MOST_RECORDS}, or TensorFlow Serving rejects the version. Received: "
@@ -38,7 +40,7 @@ def write_warmup(
             writer.write(log.SerializeToString())
 
 
-def _logs(pb: Any, name: str, shape: tuple[int, int, int], size: int, embed: bool) -> Iterator[Any]:
+def _logs(pb: Any, name: str, shape: tuple[int, int, int], head: Head, size: int, embed: bool) -> Iterator[Any]:
     def predict(signature: str, alias: str, tensor: Any) -> Any:
         log = pb.PredictionLog()
         request = log.predict_log.request
@@ -52,9 +54,11 @@ def _logs(pb: Any, name: str, shape: tuple[int, int, int], size: int, embed: boo
         yield predict("embed", "images", _grey(size, shape, tf.float32))
     png = tf.io.encode_png(np.full(shape, 128, np.uint8)).numpy()
     yield predict("encoded", "image_bytes", tf.make_tensor_proto([png] * size))
+    if (signature := examples_signature(head)) is None:
+        return
     log = pb.PredictionLog()
-    request = log.classify_log.request
-    request.model_spec.name, request.model_spec.signature_name = name, "classify"
+    request = (log.classify_log if head.ranks else log.regress_log).request
+    request.model_spec.name, request.model_spec.signature_name = name, signature
     for _ in range(size):
         example = request.input.example_list.examples.add()
         example.features.feature["image/encoded"].bytes_list.value.append(png)

@@ -1,7 +1,9 @@
 """ONNX files for ONNX Runtime, OpenVINO, TensorRT and others."""
 
+import contextlib
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from keraslight._files import write_file
 from keraslight.errors import DisagreementError, InvalidArgumentError, MissingDependencyError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight.export._frozen import Network, check_convertible, convertible, frozen_function, refusals
 
 OPSETS = (13, 18)
 """Lowest and highest operator set that tf2onnx 1.17 writes."""
@@ -23,7 +25,7 @@ def to_onnx(
     check_images: np.ndarray | None = None,
     tolerance: float = 1e-4,
 ) -> Path:
-    """Converts a model to an ONNX file: `images` -> `probabilities`, float32, open batch.
+    """Converts a model to an ONNX file: `images` -> `probabilities` (of a `regression` `outputs`), float32, open batch.
 
     Images are (B, H, W, C): ONNX Runtime transposes them where its kernels need it.
 
@@ -39,7 +41,7 @@ def to_onnx(
         The path.
 
     Raises:
-        InvalidArgumentError: An argument is out of range.
+        InvalidArgumentError: An argument is out of range, or the model is subclassed or not built.
         ExportError: The model has several inputs or outputs, an open image size or NaN weights, or the converter does
             not support it.
         DisagreementError: ONNX Runtime's outputs differ by more than `tolerance`. An older file at `path` is kept.
@@ -56,12 +58,13 @@ def to_onnx(
         raise MissingDependencyError(
             f"Conversion to ONNX needs tf2onnx: pip install 'keraslight[onnx]'. Received: {error}."
         ) from error
+    model = convertible(model)
     network = Network.of_model(model)
     check_convertible(network)
-    serve = frozen_function(network, None)
-    with refusals(model.name):
+    with refusals(model.name), _quiet("tf2onnx"):
+        serve = frozen_function(network, None, loops=True)
         file, _ = tf2onnx.convert.from_function(
-            serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_erfc, [])}
+            serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers=_handlers()
         )
         onnx.checker.check_model(file)  # tf2onnx only logs operators that it does not know, and writes them unchanged
 
@@ -100,6 +103,24 @@ def onnx_runner(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarr
     return lambda images: session.run(None, {name: images})[0]
 
 
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silences a logger: tf2onnx logs each optimization that it tries in vain, with its traceback."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _handlers() -> dict[str, tuple[Callable[..., None], list[Any]]]:
+    """What tf2onnx does not know, or does wrong: TensorFlow's operator -> how it is written."""
+    handlers = {"Erfc": _erfc, "Expm1": _expm1, "Conv3D": _conv3d, "Add": _add, "AddV2": _add}
+    return {name: (handler, []) for name, handler in handlers.items()}
+
+
 def _erfc(graph: Any, node: Any, *_: Any) -> None:
     """Writes TensorFlow's Erfc, which exact GELU uses and tf2onnx does not know, as 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
@@ -109,3 +130,34 @@ def _erfc(graph: Any, node: Any, *_: Any) -> None:
     graph.make_node(
         "Sub", [one.output[0], erf.output[0]], name=node.name, outputs=list(node.output), shapes=shapes, dtypes=dtypes
     )
+
+
+def _expm1(graph: Any, node: Any, *_: Any) -> None:
+    """Writes TensorFlow's Expm1, as in celu, as Exp - 1."""
+    shapes, dtypes = node.output_shapes, node.output_dtypes
+    graph.remove_node(node.name)
+    exp = graph.make_node("Exp", list(node.input), shapes=shapes, dtypes=dtypes)
+    one = graph.make_const(f"{node.name}_one", np.ones((), np.float32))
+    graph.make_node(
+        "Sub", [exp.output[0], one.output[0]], name=node.name, outputs=list(node.output), shapes=shapes, dtypes=dtypes
+    )
+
+
+def _conv3d(graph: Any, node: Any, *_: Any) -> None:
+    """Writes Conv3D with its groups, which tf2onnx leaves at 1."""
+    from tf2onnx.onnx_opset.nn import ConvOp
+
+    axis = -1 if node.get_attr_value("data_format", b"NDHWC").decode() == "NDHWC" else 1
+    groups = graph.get_shape(node.input[0])[axis] // graph.get_shape(node.input[1])[-2]
+    ConvOp.any_version(graph.opset, graph, node)
+    node.set_attr("group", groups)
+
+
+def _add(graph: Any, node: Any, *_: Any) -> None:
+    """Writes an addition of a number as one of a vector of one: tf2onnx's optimizer of transpositions stops at it."""
+    node.type = "Add"
+    for place, source in enumerate(list(node.inputs)):
+        other = graph.get_shape(node.input[1 - place])
+        if source.is_const() and source.get_tensor_value(as_list=False).ndim == 0 and other:
+            one = graph.make_const(f"{node.name}_number_{place}", source.get_tensor_value(as_list=False)[None])
+            graph.replace_input(node, node.input[place], one.output[0], place)

@@ -1,8 +1,8 @@
 """Servables: versioned SavedModel directories for TensorFlow Serving and for keraslight's own server.
 
 <path>/<version>/
-    saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify, decode,
-                                        decode_examples, and embed on request
+    saved_model.pb, variables/          signatures serving_default, serving_uint8, encoded, classify (of a regression
+                                        regress), decode, decode_examples, and embed on request
     model.tflite                        serving_default for LiteRT, with the labels for Android
     assets/labels.txt                   one label per line
     assets.extra/keraslight.json        origin of the version, and differences from the source model
@@ -19,28 +19,27 @@ from typing import Any
 
 import numpy as np
 
+from keraslight._tasks import Head, read_head
 from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import check_labels
+from keraslight.export._frozen import convertible
 from keraslight.export._inference import (
     DTYPES,
-    gives_probabilities,
     inference_graph,
     normalized,
     predictor,
-    quantized_with_logits,
-    quantized_with_softmax,
+    quantized_named,
     raw_pixels,
     shapes,
-    with_softmax,
 )
 from keraslight.export._repository import batch_sizes, check_config, update_config
-from keraslight.export._signatures import PIPELINES, write_saved_model
+from keraslight.export._signatures import pipelines, write_saved_model
 from keraslight.export._verify import sample_images, verify, weights_hash
 from keraslight.export._versions import INFO, atomic_version, check_number, list_versions
 from keraslight.export._warmup import write_warmup
 from keraslight.export.litert import to_litert
 from keraslight.export.litert.convert import convert_graph
-from keraslight.graph import Ends, Graph, build, read, read_ends
+from keraslight.graph import Ends, Graph, build, read, read_ends, with_graph_names
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
 
@@ -51,7 +50,8 @@ def save_servable(
     model: Any,
     path: str | Path,
     *,
-    labels: Sequence[str],
+    labels: Sequence[str] = (),
+    task: str | None = None,
     preprocessing: Preprocessing | None = None,
     version: int | None = None,
     overwrite: bool = False,
@@ -82,13 +82,21 @@ def save_servable(
     - `decode`: `image_bytes` as for `encoded`, and `decode_examples`: `inputs` as for `classify`, -> `images` float32
       (B, H, W, C), as `serving_default` takes them. They split the string signatures into two steps: keraslight's
       server runs the second step in model.tflite; keraslight.json lists which signatures belong together.
+    - `regress` in place of `classify` for a `regression` with one output: `inputs` -> `outputs` float32 (B, 1), for
+      TensorFlow Serving's Regress. In a regression's other signatures, `outputs` float32 (B, K), the model's numbers,
+      takes the place of `probabilities`, `logits`, `classes`, `scores` and `indices`.
     - `embed`: `images` float32 (B, H, W, C) -> `embedding` float32 (B, D), the inputs of the classifier layer.
 
     Args:
-        model: A classifier (B, H, W, C) -> (B, K): a functional or sequential `keras.Model`, or a quantization-aware
-            model. A softmax is added to logits.
+        model: A model (B, H, W, C) -> (B, K): a functional or sequential `keras.Model`, or a quantization-aware one. A
+            softmax or sigmoid, as the task says, is added to logits.
         path: The servable's directory; its last part is usually the model's name.
-        labels: K names, in the order of the outputs.
+        labels: K names, in the order of the outputs. For `binary` either the name of the class that the score is of, or
+            two names, of which it is the second: then the signatures return rows of two classes. A `regression` needs
+            no names.
+        task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores, which the
+            rankings sort), `"binary"` (one score from 0 to 1) or `"regression"`. None takes what the final activation
+            says (softmax, sigmoid, or several logits) or what the model remembers.
         preprocessing: How the model's images are resized, cropped and normalized. Pass it for a model that takes
             normalized images: the normalization becomes part of the servable's graph. None uses the model's own (built
             with `preprocessing=`); a model without any gets raw pixels 0..255, and a warning is logged.
@@ -110,52 +118,56 @@ def save_servable(
         The version's directory.
 
     Raises:
-        InvalidArgumentError: Labels, preprocessing, samples, version or dtype don't fit the model, or the model is not
-            a classifier or has no graph (it is subclassed).
+        InvalidArgumentError: Labels, task, preprocessing, samples, version or dtype don't fit the model, the task must
+            be said, or the model has other outputs or no graph (it is subclassed).
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
-            1e-4; float16 1e-2, bfloat16 5e-2); or a file of the repository can't be read. Existing files are kept.
+            1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the
+            repository can't be read. Existing files are kept.
         CompressionError: A nested model is subclassed, or a layer can't be created from its configuration.
         MissingDependencyError: The extra `export` is not installed.
     """
-    path, labels = Path(path), [str(label) for label in labels]
+    path = Path(path)
+    source, model = model, convertible(model)
     input_shape, classes = shapes(model)
-    ends = read_ends(model)
+    head, ends = read_head(model, task), read_ends(model)
+    pair = head.task == "binary" and len(labels) == 2
     if quantization is None and ends.quantization_aware:
         quantization = "int8"
     spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
-    _check(labels, classes, spec, input_shape, dtype, max_pixels)
+    labels = check_labels(labels, 2 if pair else classes) if head.ranks or labels else []
+    _check(spec, input_shape, dtype, max_pixels)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)
     check_config(path)
     sizes = batch_sizes(path)
 
     before = None if ends.preprocessing or ends.quantization_aware else preprocessing
-    softmax = not gives_probabilities(model, ends, before, images)
-    served, lite = _forms(model, ends, before, softmax=softmax, dtype=dtype, embed=embed)
+    served, lite = _forms(model, ends, before, head, pair=pair, dtype=dtype, embed=embed)
     with atomic_version(path, number, overwrite=overwrite) as directory:
-        write_saved_model(served, directory, labels, spec, embed=embed, max_pixels=max_pixels)
+        write_saved_model(served, directory, labels, spec, head, embed=embed, max_pixels=max_pixels)
         file = directory / "model.tflite"
         if isinstance(lite, Graph):
-            convert_graph(lite, file, quantization=quantization, batch_size=None, labels=labels)
+            convert_graph(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
         else:
             lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
-            to_litert(lite, file, quantization=quantization, batch_size=None, labels=labels)
-        predict = predictor(model, before, softmax=softmax)
-        parity = verify(predict, directory, images, spec, dtype=dtype, quantization=quantization)
+            to_litert(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
+        predict = predictor(model, before, head, pair=pair)
+        parity = verify(predict, directory, images, spec, head, dtype=dtype, quantization=quantization)
         extra = (directory / INFO).parent
         extra.mkdir()
         warmup = extra / "tf_serving_warmup_requests"
-        write_warmup(warmup, path.absolute().name, input_shape, embed=embed, batch_sizes=sizes)
+        write_warmup(warmup, path.absolute().name, input_shape, head, embed=embed, batch_sizes=sizes)
         origin = {
             "model": model.name,
-            "weights_sha256": weights_hash(model),
-            "classes": len(labels),
+            "task": head.task,
+            "weights_sha256": weights_hash(source),
+            "classes": len(labels) if head.ranks else classes,
             "preprocessing": spec.to_dict(),
             "dtype": dtype,
             "quantization": quantization,
             "max_pixels": max_pixels,
             "batch_sizes": sizes,
-            "pipelines": PIPELINES,
+            "pipelines": pipelines(head),
             "metrics": metrics or {},
             "parity": parity,
             "versions": {name: metadata.version(name) for name in ("keraslight", "keras", "tensorflow")},
@@ -167,7 +179,7 @@ def save_servable(
 
 
 def _forms(
-    model: Any, ends: Ends, before: Preprocessing | None, *, softmax: bool, dtype: str, embed: bool
+    model: Any, ends: Ends, before: Preprocessing | None, head: Head, *, pair: bool, dtype: str, embed: bool
 ) -> tuple[Any, Any]:
     """The model to serve, and the source of model.tflite: a graph, or the quantization-aware model itself.
 
@@ -179,19 +191,16 @@ def _forms(
                 "A quantization-aware model must be exported in float32 and without `embed`. "
                 f"Received: dtype={dtype!r}, embed={embed}."
             )
-        served = quantized_with_logits(quantized_with_softmax(model) if softmax else model)
+        served = quantized_named(model, head, pair=pair)
         return served, served
     graph = read(model) if before is None else normalized(read(model), before)
-    graph = with_softmax(graph) if softmax else graph
-    lite = inference_graph(graph)
-    served = inference_graph(graph, embed=True) if embed else lite
-    return build(served if dtype == "float32" else halved(served, dtype)), lite
+    lite = inference_graph(graph, head, pair=pair)
+    served = inference_graph(graph, head, pair=pair, embed=True) if embed else lite
+    served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
+    return build(served), lite
 
 
-def _check(
-    labels: list[str], classes: int, spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int
-) -> None:
-    check_labels(labels, classes)
+def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:
     if (*spec.size, spec.channels) != shape:
         raise InvalidArgumentError(
             "`preprocessing` must give images of the model's input shape. Received: "

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import types
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight.graph.weights import copying
+from keraslight.graph.weights import copying, is_frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +62,11 @@ class Node:
             CompressionError: The layer has no configuration.
         """
         if self._config is None:
-            with copying(self._source, self.name):
-                self._config = {**self._source.get_config(), "name": self.name}
+            with copying(self._source, self.name), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # replaced here
+                self._config = {**self._source.get_config(), **_functions(self._source), "name": self.name}
+            if self._config.get("trainable") and is_frozen(self._source):
+                self._config["trainable"] = False
         return self._config
 
     @property
@@ -89,16 +94,51 @@ class Node:
             inputs: What the layer reads; its first shape builds a new layer.
         """
         if self._layer is None:
-            self._layer = self.kind.from_config(self.config)  # type: ignore[attr-defined]  # a Keras class
+            self._layer = self.make()
             self._layer.build(inputs[0].shape)
             self._layer.set_weights(self.weights)
         return self._layer
+
+    def make(self) -> Any:
+        """A new layer or operation of `kind` and `config`, without weights.
+
+        Raises:
+            CompressionError: The configuration does not make it.
+        """
+        with copying(self.kind, self.name):
+            if self.kind is keras.layers.Lambda:
+                return keras.layers.Lambda(**self.config)
+            return self.kind.from_config(self.config)  # type: ignore[attr-defined]  # a Keras class
+
+    def rename(self, name: str) -> None:
+        """Gives the node another name; the model's own layer keeps its own."""
+        self.name = name
+        if self._config is not None:
+            self._config = {**self._config, "name": name}
 
     def copy(self) -> Node:
         """A node that can be changed without changing this one."""
         node = Node(self._source, self.name)
         node.kind, node._layer, node._config, node._weights = self.kind, self._layer, self._config, self._weights
         return node
+
+
+def is_own_function(activation: Any) -> bool:
+    """Whether an activation is a function of the user's own."""
+    return isinstance(activation, types.FunctionType) and not activation.__module__.startswith("keras.")
+
+
+def _functions(source: Any) -> dict[str, Any]:
+    """The functions of the user's own in a layer's configuration, as they are: Keras reloads only registered ones."""
+    if type(source) is keras.layers.Lambda:
+        return {
+            "function": source.function,
+            "output_shape": source._output_shape,
+            "mask": source.mask,
+            "arguments": source.arguments,
+        }
+    activation = getattr(source, "activation", None)
+    return {"activation": activation} if is_own_function(activation) else {}
 
 
 @dataclasses.dataclass(eq=False)
@@ -108,7 +148,8 @@ class Call:
     Attributes:
         node: What is called.
         path: Name of the layer; inside a nested model with the model's name in front, such as `inner/conv`.
-        args, kwargs: Arguments of the call: nested structures with `Tensor` leaves.
+        args, kwargs: Arguments of the call: nested structures with `Tensor` leaves. The `training` of a nested model
+            is that of its calls.
         outputs: Tensors that the call makes, flattened.
         form: Function to run in place of the layer, from the same arguments; None runs the layer. See
             `keraslight.rewrite.xnnpack`.
@@ -139,6 +180,11 @@ class Call:
         return [leaf for leaf in keras.tree.flatten((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
 
     @property
+    def in_inference(self) -> bool:
+        """Whether the layer, or a nested model around it, is called with `training=False`: also while training."""
+        return self.kwargs.get("training") is False
+
+    @property
     def in_training(self) -> bool:
         """Whether the layer is called with `training=True`, whatever the model is called with."""
         return bool(self.kwargs.get("training"))
@@ -153,6 +199,7 @@ class Graph:
         inputs, outputs: Structures with `Tensor` leaves, as the model's own inputs and outputs.
         input_calls: The calls that make the inputs, flattened: their layers are `InputLayer`s.
         calls: All other calls, with nested models opened up.
+        task: What the model remembers of its outputs; see `keraslight._tasks`.
     """
 
     name: str
@@ -160,6 +207,7 @@ class Graph:
     outputs: Any
     input_calls: list[Call]
     calls: list[Call]
+    task: str | None = None
 
     @property
     def input_layers(self) -> list[keras.layers.InputLayer]:

@@ -20,15 +20,19 @@ import numpy as np
 from keras import layers
 
 from keraslight import layers as own
+from keraslight.graph.calls import is_own_function
 
 Shape = tuple[int | None, ...]
 Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
-"""Multiply-adds of one image from a layer and the shapes that it reads and makes; None where a side is open."""
+"""Multiply-adds of one image from a layer and the shapes that it reads and makes; None where a side is open. A bare
+operation also reads constant arrays."""
 Affine = tuple[np.ndarray, np.ndarray]
 
 Field = Literal[
     "window",  # a window of neighbouring pixels: convolutions, poolings
     "margin",  # padding and cropping
+    "transposed",  # a transposed convolution's
+    "resized",  # interpolated between neighboring pixels
     "adaptive",  # a window of input size / output size pixels
     "all",  # every output depends on every pixel
     "image",  # values keep their places, but depend on every pixel too
@@ -39,7 +43,7 @@ Field = Literal[
     "concatenate",
     "reshape",
     "permute",
-    "fraction",  # does not move by whole pixels: not followed
+    "values",  # depends on the map's values: not followed
 ]
 """How a layer's receptive field follows from its inputs'; see `keraslight.analysis.receptive_field`."""
 
@@ -70,6 +74,8 @@ class Kind:
         scales_through: A positive factor per channel goes through it unchanged.
         keeps_float32: Computes in float32 in a half-precision model: sums over many values, and variances as small as
             their epsilon, need more than 16 bits.
+        needs_float: Computed with 8-bit steps inside, its outputs would be wrong: squares, roots, or differences of
+            nearly equal values. An int8 file computes it in float, between int8 layers.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
     """
@@ -90,6 +96,7 @@ class Kind:
     augmentation: bool = False
     scales_through: bool = False
     keeps_float32: bool = False
+    needs_float: bool = False
     int8: Literal["moves", "converted"] | None = None
 
 
@@ -112,7 +119,7 @@ def _per_output(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -
 
 def _depthwise(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
     """(kh, kw, C, multiplier): a window in one channel."""
-    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:2]))
+    return _times(outputs[0][1:], math.prod(layer.kernel.shape[:-2]))
 
 
 def _transposed(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
@@ -144,6 +151,85 @@ def _codes(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int
 
 def _dot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
     return _times(outputs[0][1:], inputs[0][layer.axes[0] if isinstance(layer.axes, tuple | list) else layer.axes])
+
+
+def _einsum(equation: str, shapes: Sequence[Shape], output: Shape) -> int | None:
+    """Each output value costs a product for every combination of the places that are summed over."""
+    terms, made = equation.replace(" ", "").split("->")
+    summed: dict[str, int | None] = {}
+    for term, shape in zip(terms.split(","), shapes, strict=True):
+        before, _, after = term.partition("...")
+        sides = (*zip(before, shape, strict=False), *zip(reversed(after), reversed(shape), strict=False))
+        summed |= {letter: side for letter, side in sides if letter not in made}
+    each = _times(tuple(summed.values()), 1)
+    return _times(output[1:], None if each is None else each * max(len(shapes) - 1, 0))
+
+
+def _einsum_dense(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    return _einsum(layer.equation, (inputs[0], layer.kernel.shape), outputs[0])
+
+
+def _attention(
+    inputs: Sequence[Shape], queries: int, keys: int, heads: int, widths: int, axes: Sequence[int] | None = None
+) -> int | None:
+    """Maps queries and keys, compares them in each head, and sums values. `axes`: those that are attended over.
+
+    Args:
+        inputs: Shapes of query and value; one if they are the same.
+        queries, keys: Products for each place of a query, and of a key with its value.
+        heads: Number of heads.
+        widths: Width of a head's keys plus that of its values.
+        axes: Axes that are attended over. None: all but the first and the last.
+    """
+    query, value = inputs[0], inputs[min(1, len(inputs) - 1)]
+    attended = tuple(value[axis] for axis in axes) if axes else value[1:-1]
+    places = _times(query[1:-1], 1)
+    scores = _times(attended, heads * widths)
+    if places is None or scores is None:
+        return None
+    return places * (queries + scores) + (_times(value[1:-1], keys) or 0)
+
+
+def _multi_head_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    query, key, value, out = (
+        math.prod(part.kernel.shape)
+        for part in (layer.query_dense, layer.key_dense, layer.value_dense, layer.output_dense)
+    )
+    widths = layer.key_dim + layer.value_dim
+    return _attention(inputs, query + out, key + value, layer.num_heads, widths, layer._attention_axes)
+
+
+def _grouped_query_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    query, key, value, out = (
+        math.prod(part.kernel.shape)
+        for part in (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
+    )
+    return _attention(inputs, query + out, key + value, layer.num_query_heads, 2 * layer.head_dim)
+
+
+def _plain_attention(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Compares widths of query and key, which are equal, and sums values. The additive one scales their sums."""
+    return _attention(inputs, 0, 0, 1, (inputs[0][-1] or 0) + (inputs[1][-1] or 0))
+
+
+def _recurrent(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    """Both kernels once per step."""
+    return _times(inputs[0][1:2], math.prod(layer.cell.kernel.shape) + math.prod(layer.cell.recurrent_kernel.shape))
+
+
+def _matmul(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    return _times(outputs[0][1:], inputs[0][-1])
+
+
+def _tensordot(layer: Any, inputs: Sequence[Shape], outputs: Sequence[Shape]) -> int | None:
+    first, axes = inputs[0], layer.axes
+    summed = first[len(first) - axes :] if isinstance(axes, int) else [first[axis] for axis in axes[0]]
+    return _times(outputs[0][1:], _times(summed, 1))
+
+
+def _convolved(kernel: Callable[[Shape], Shape]) -> Macs:
+    """For `keras.ops` whose second argument is a kernel, of which `kernel` gives the sides that are summed over."""
+    return lambda layer, inputs, outputs: _times(outputs[0][1:], _times(kernel(inputs[1]), 1))
 
 
 def scale_and_shift(norm: keras.layers.BatchNormalization) -> Affine:
@@ -190,27 +276,34 @@ _MERGE = Kind(_none, "merge", elementwise=True)
 _MARGIN = Kind(_none, "margin")
 _IDLE = Kind(_none, "pixel", view=True, training_only=True)
 _AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
-_NORM = Kind(_none, "axis", elementwise=True)
+_NORM = Kind(_none, "axis", elementwise=True, needs_float=True)
 _BATCH_NORM = Kind(_none, "pixel", affine=_batch_norm, batch_norm=True, elementwise=True, keeps_float32=True)
 _CONV = Kind(_per_output, "window", kernel="convolution", prunes="kernel", convolution=True)
 _POOL = Kind(_none, "window", pooling=True, scales_through=True)
 _GLOBAL_POOL = Kind(_none, "all", pooling=True, scales_through=True)
-_ADAPTIVE_POOL = Kind(_none, "adaptive", pooling=True)
 
 KINDS: dict[type, Kind] = {
     # Convolutions and products
     layers.Conv1D: Kind(_per_output, kernel="convolution"),
     layers.Conv2D: _CONV,
     layers.Conv3D: Kind(_per_output, kernel="convolution"),
-    layers.DepthwiseConv1D: Kind(kernel="depthwise"),
+    layers.DepthwiseConv1D: Kind(_depthwise, kernel="depthwise"),
     layers.DepthwiseConv2D: Kind(_depthwise, "window", kernel="depthwise", prunes="kernel", convolution=True),
-    layers.SeparableConv1D: Kind(kernel="separable"),
+    layers.SeparableConv1D: Kind(_separable, kernel="separable"),
     layers.SeparableConv2D: Kind(_separable, "window", kernel="separable", prunes="pointwise_kernel", convolution=True),
-    layers.Conv1DTranspose: Kind(kernel="transposed"),
-    layers.Conv2DTranspose: Kind(_transposed, "fraction", kernel="transposed", convolution=True),
-    layers.Conv3DTranspose: Kind(kernel="transposed"),
+    layers.Conv1DTranspose: Kind(_transposed, kernel="transposed"),
+    layers.Conv2DTranspose: Kind(_transposed, "transposed", kernel="transposed", convolution=True),
+    layers.Conv3DTranspose: Kind(_transposed, kernel="transposed"),
     layers.Dense: Kind(_per_output, "features", kernel="dense", prunes="kernel"),
     layers.Dot: Kind(_dot, "all"),
+    layers.EinsumDense: Kind(_einsum_dense),
+    layers.MultiHeadAttention: Kind(_multi_head_attention),
+    layers.GroupQueryAttention: Kind(_grouped_query_attention),
+    layers.Attention: Kind(_plain_attention),
+    layers.AdditiveAttention: Kind(_plain_attention),
+    layers.SimpleRNN: Kind(_recurrent),
+    layers.LSTM: Kind(_recurrent),
+    layers.GRU: Kind(_recurrent),
     own.GroupedConv2D: _CONV,
     own.C4LiftingConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
     own.C4GroupConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
@@ -230,17 +323,17 @@ KINDS: dict[type, Kind] = {
     layers.GlobalMaxPooling1D: Kind(_none),
     layers.GlobalMaxPooling2D: _GLOBAL_POOL,
     layers.GlobalMaxPooling3D: Kind(_none),
-    layers.AdaptiveAveragePooling2D: _ADAPTIVE_POOL,
-    layers.AdaptiveMaxPooling2D: _ADAPTIVE_POOL,
+    layers.AdaptiveAveragePooling2D: Kind(_none, "adaptive", pooling=True, needs_float=True),
+    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True),
     own.C4GroupPooling: Kind(_none, "pixel"),
     # The smallest rectangle around a row and a column is the whole image too.
     own.CoordinatePooling: Kind(_none, "all", int8="converted"),
     own.MaxPoolWithIndices2D: Kind(_none, "window", pooling=True, int8="converted"),
-    own.MaxUnpool2D: Kind(_none, "fraction"),
+    own.MaxUnpool2D: Kind(_none, "values"),
     # Normalizations
     layers.BatchNormalization: _BATCH_NORM,
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
-    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True),
+    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
     layers.RMSNormalization: _NORM,
     layers.UnitNormalization: _NORM,
     layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
@@ -251,13 +344,17 @@ KINDS: dict[type, Kind] = {
     own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
     own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    # Recurrent layers, whose states go through many steps
+    **dict.fromkeys(
+        (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, layers.Bidirectional), Kind(needs_float=True)
+    ),
     # Activations and sums
     layers.Activation: _ELEMENTWISE,
     layers.ReLU: _ELEMENTWISE,
     layers.LeakyReLU: _ELEMENTWISE,
     layers.PReLU: _ELEMENTWISE,
     layers.ELU: _ELEMENTWISE,
-    layers.Softmax: _NORM,
+    layers.Softmax: Kind(_none, "axis", elementwise=True),
     layers.Add: _MERGE,
     layers.Subtract: _MERGE,
     layers.Multiply: _MERGE,
@@ -278,9 +375,9 @@ KINDS: dict[type, Kind] = {
     layers.Cropping2D: _MARGIN,
     layers.Cropping3D: Kind(_none),
     layers.UpSampling1D: Kind(_none),
-    layers.UpSampling2D: Kind(_none, "fraction"),
+    layers.UpSampling2D: Kind(_none, "resized"),
     layers.UpSampling3D: Kind(_none),
-    layers.Resizing: Kind(_none, int8="moves"),
+    layers.Resizing: Kind(_none, "resized", int8="moves"),
     layers.CenterCrop: Kind(_none),
     own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
@@ -325,13 +422,38 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(("Stack",), Kind(_none)),
     **dict.fromkeys(
         (
-            *("Flip", "Max", "MaxPool", "AveragePool", "Resize", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
+            *("Flip", "Max", "MaxPool", "AveragePool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
             *("Tile", "Repeat"),
         ),
-        Kind(int8="moves"),
+        _MOVES,
     ),
-    **dict.fromkeys(("Mean", "Matmul"), Kind(int8="converted")),
+    "Resize": Kind(_none, "resized", int8="moves"),
+    "Mean": Kind(_none, int8="converted"),
+    "Matmul": Kind(_matmul, int8="converted"),
+    "Dot": Kind(_matmul),
+    "Inner": Kind(_matmul),
+    "Tensordot": Kind(_tensordot),
+    "Einsum": Kind(lambda layer, inputs, outputs: _einsum(layer.subscripts, inputs, outputs[0])),
+    "Conv": Kind(_convolved(lambda kernel: kernel[:-1])),
+    "DepthwiseConv": Kind(_convolved(lambda kernel: kernel[:-2])),
+    **dict.fromkeys(("Selu", "Celu", "Softplus", "LogSigmoid"), dataclasses.replace(_MERGE, needs_float=True)),
+    **dict.fromkeys(
+        (
+            *("Squareplus", "SparsePlus", "SparseSigmoid", "HardShrink", "TanhShrink", "Threshold"),
+            *("Sparsemax", "AdaptiveAveragePool", "Normalize", "LayerNorm", "RMSNorm"),
+        ),
+        Kind(needs_float=True),
+    ),
 }
+
+
+INT8_ACTIVATIONS = frozenset(
+    (
+        *("linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "tanh", "softmax", "log_softmax", "gelu", "silu"),
+        *("hard_sigmoid", "hard_silu", "hard_tanh", "exponential", "softsign", "soft_shrink", "glu"),
+    )
+)
+"""Keras' activations that the converter's int8 operators compute to the last step or nearly so."""
 
 
 def kind(layer: Any) -> Kind:
@@ -379,11 +501,18 @@ def activation_of(layer: Any) -> str | None:
 
 def activation_name(layer: Any) -> str | None:
     """The Keras name of a layer's `activation`; None for a function of the user's own."""
-    name = keras.activations.serialize(layer.activation)
+    return function_name(layer.activation)
+
+
+def function_name(activation: Any) -> str | None:
+    """The name of one of Keras' activation functions; None for a function of the user's own."""
+    if is_own_function(activation):
+        return None
+    name = keras.activations.serialize(activation)
     if not isinstance(name, str):
         return None
     try:
-        return name if keras.activations.get(name) is layer.activation else None
+        return name if keras.activations.get(name) is activation else None
     except ValueError:  # no activation of that name
         return None
 

@@ -13,6 +13,7 @@ import keras
 
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
+from keraslight.graph.ends import remembered_task
 
 
 class UnreadableModelError(CompressionError, InvalidArgumentError):
@@ -36,6 +37,8 @@ def read(
         UnreadableModelError: The model, or one nested in it, has no graph.
         InvalidArgumentError: `input_shape` does not fit the model's inputs.
     """
+    if not isinstance(model, keras.Model):
+        raise _unreadable(model)
     return _Reader(opaque, open_nested).read(model, input_shape)
 
 
@@ -78,33 +81,48 @@ class _Reader:
             keras.tree.map_structure(lambda tensor: known[id(tensor)], structure)
             for structure in (functional._inputs_struct, functional._outputs_struct)
         )
-        return Graph(model.name, inputs, outputs, input_calls, self.calls)
+        return Graph(model.name, inputs, outputs, input_calls, self.calls, remembered_task(model))
 
-    def open(self, functional: Any, known: dict[int, Tensor], path: str) -> None:
-        """Appends the calls of a model. `known`: id of Keras' tensor -> ours, with the inputs in it; it is filled."""
+    def open(self, functional: Any, known: dict[int, Tensor], path: str, training: bool | None = None) -> None:
+        """Appends the calls of a model.
+
+        Args:
+            functional: The model.
+            known: Id of Keras' tensor -> ours, with the inputs in it; it is filled.
+            path: In front of the layers' names.
+            training: What a nested model is called with: the mode of its calls that don't give their own.
+        """
         for node in _nodes(functional):
             if node.is_input:
                 continue
             layer = node.operation
             args, kwargs = node.arguments.fill_in(known)
+            kwargs = {key: value for key, value in kwargs.items() if value is not None}
             nested = _functional(layer) if self.open_nested else None
             if nested is None and isinstance(layer, keras.Model) and not self.opaque:
                 raise _unreadable(layer)
             if nested is None:
-                made = self.call(functional, node, args, kwargs, path)
+                made = self.call(functional, node, args, kwargs, path, training)
             else:
                 inner = dict(zip(map(id, nested.inputs), _fed(nested, args, kwargs), strict=True))
-                self.open(nested, inner, f"{path}{layer.name}/")
+                self.open(nested, inner, f"{path}{layer.name}/", kwargs.get("training", training))
                 made = [inner[id(tensor)] for tensor in nested.outputs]
             known.update((id(own), tensor) for own, tensor in zip(node.output_tensors, made, strict=True))
 
     def call(
-        self, functional: Any, node: Any, args: tuple[Any, ...], kwargs: dict[str, Any], path: str
+        self,
+        functional: Any,
+        node: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        path: str,
+        training: bool | None,
     ) -> list[Tensor]:
         layer = node.operation
-        kwargs = {key: value for key, value in kwargs.items() if value is not None}
         if "training" in kwargs and isinstance(layer, keras.layers.Layer) and _trains_by_default(layer):
             del kwargs["training"]
+        if training is not None and "training" not in kwargs and takes_training(layer):
+            kwargs["training"] = training
         call = Call(self.node(layer, functional), f"{path}{layer.name}", args, kwargs, [])
         specs = node.output_tensors
         if [tensor.shape for tensor in call.inputs] != [tuple(tensor.shape) for tensor in node.input_tensors]:
@@ -122,12 +140,15 @@ class _Reader:
 def _functional(model: Any) -> Any:
     """The model that holds the graph: itself, or what a Sequential model keeps; None where there is none.
 
-    A class of models whose `call` is its own may do other things than its graph.
+    A class of models whose `call` is its own may do other things than its graph, unless it says `RUNS_ITS_GRAPH`.
     """
     if isinstance(model, keras.Sequential):
         model = model._functional if type(model).call is keras.Sequential.call else None
     base = next((kind for kind in type(model).__mro__ if kind.__name__ == "Functional"), None)
-    return model if base is not None and type(model).call is base.call else None  # type: ignore[attr-defined]  # Keras'
+    if base is None or not isinstance(model, keras.Model):  # tf_keras has a class of this name, too
+        return None
+    own = type(model).call is not base.call  # type: ignore[attr-defined]  # Keras'
+    return None if own and not getattr(type(model), "RUNS_ITS_GRAPH", False) else model
 
 
 def _nodes(functional: Any) -> Iterator[Any]:
@@ -166,6 +187,11 @@ def _specs(functional: Any, input_shape: Sequence[Any] | None) -> list[keras.Ker
     ]
 
 
+def takes_training(layer: Any) -> bool:
+    """Whether the `call` of a layer has an argument `training`."""
+    return isinstance(layer, keras.layers.Layer) and "training" in inspect.signature(layer.call).parameters
+
+
 def _trains_by_default(layer: Any) -> bool:
     """Whether a layer is called with `training=True` unless told otherwise, like Keras' random layers for images.
 
@@ -175,8 +201,29 @@ def _trains_by_default(layer: Any) -> bool:
     return training is not None and training.default is True
 
 
+def check_ends(model: Any, *, foreign: bool = False) -> None:
+    """Raises UnreadableModelError for a model that does not know its inputs and outputs.
+
+    Functional and built Sequential models know them, and so do classes derived from them.
+
+    Args:
+        model: The model.
+        foreign: Whether models of tf_keras are accepted.
+    """
+    if not (foreign or isinstance(model, keras.Model)):
+        raise _unreadable(model)
+    if not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise _unreadable(model)
+
+
 def _unreadable(model: Any) -> UnreadableModelError:
+    if any(kind.__module__.partition(".")[0] == "tf_keras" for kind in type(model).__mro__):
+        return UnreadableModelError(
+            "`model` must be a model of Keras 3, built from `keras.layers`. `tf.keras` is Keras 2 where "
+            "TF_USE_LEGACY_KERAS=1 is set or tensorflow_model_optimization was imported before `tf.keras` was used. "
+            f"Received: {model.name!r} of class {type(model).__name__} of tf_keras (Keras 2)."
+        )
     return UnreadableModelError(
-        "`model` must be a functional model or a Sequential one with an Input: only these have a graph that can be "
-        f"read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
+        "`model` must be a functional Keras 3 model or a Sequential one with an Input: only these have a graph that "
+        f"can be read. Received: {getattr(model, 'name', model)!r} of class {type(model).__name__}."
     )

@@ -1,6 +1,5 @@
 """Runs a graph call by call, on any tensors: symbolic ones, arrays of any backend, or what stands for them."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,8 +7,9 @@ import keras
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph.calls import Call, Graph, Node, Tensor
-from keraslight.graph.reader import read
-from keraslight.graph.weights import copying, fill_weights
+from keraslight.graph.ends import remember_task, remembered_task
+from keraslight.graph.reader import read, takes_training
+from keraslight.graph.weights import copy_frozen, copying, fill_weights
 
 CallLayer = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 """Makes a call's output(s) from the call, and its arguments with values in place of the `Tensor` leaves."""
@@ -20,11 +20,11 @@ def infer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     `training=False` replaces what the layer was called with in the graph, as in Keras' `model(x, training=False)`.
     """
-    if call.form is not None:
+    layer = call.layer if call.form is None else call.form
+    if not isinstance(layer, keras.Layer):  # a layer opens a scope itself
         with keras.name_scope(call.name):
-            return call.form(*args, **kwargs)
-    layer = call.layer
-    if isinstance(layer, keras.Layer) and "training" in inspect.signature(layer.call).parameters:
+            return layer(*args, **kwargs)
+    if takes_training(layer):
         kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
@@ -70,9 +70,9 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
             raise InvalidArgumentError(
                 f"A graph in XNNPACK's forms can be run, not built. Received: {graph.name!r}, call {call.name!r}."
             )
+        if node not in made:
+            made[node] = node.make()
         with copying(node.kind, node.name):
-            if node not in made:
-                made[node] = node.kind.from_config(node.config)  # type: ignore[attr-defined]  # a Keras class
             return made[node](*args, **kwargs)
 
     inputs = [
@@ -85,7 +85,14 @@ def build(graph: Graph, name: str | None = None) -> keras.Model:
     for node, layer in made.items():
         if node.weights:
             fill_weights(layer, node.name, node.weights)
+    remember_task(model, graph.task)
     return model
+
+
+def ends_of(model: keras.Model) -> tuple[Any, Any]:
+    """The inputs and outputs of a functional or Sequential model, in their structure."""
+    sequential = isinstance(model, keras.Sequential)  # its `input` is there only once it was called
+    return (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
 
 
 def copy(model: keras.Model) -> keras.Model:
@@ -101,11 +108,17 @@ def copy(model: keras.Model) -> keras.Model:
         CompressionError: A layer's configuration does not make it again.
     """
     read(model)
-    sequential = isinstance(model, keras.Sequential)  # its `input` is there only once it was called
-    ends = (model.inputs[0], model.outputs[0]) if sequential else (model.input, model.output)
-    original = keras.Model(*ends, name=model.name)
+    original = keras.Model(*ends_of(model), name=model.name)
     with copying(type(model), model.name):
-        clone = keras.models.clone_model(original)
+        clone = keras.models.clone_model(original, clone_function=_made_again)
     for layer, again in zip(original.layers, clone.layers, strict=True):
         fill_weights(again, layer.name, layer.get_weights())
+        copy_frozen(layer, again)
+    remember_task(clone, remembered_task(model))
     return clone
+
+
+def _made_again(layer: Any) -> Any:
+    if isinstance(layer, keras.Model):
+        return type(layer).from_config(layer.get_config())
+    return Node(layer, layer.name).make()

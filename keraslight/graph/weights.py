@@ -1,7 +1,7 @@
 """Weights of copies: filling them, and saying of a layer that can't be copied what a copy needs."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -39,25 +39,61 @@ def fill_weights(layer: keras.Layer, name: str, values: list[np.ndarray]) -> Non
         set_weights(layer, values)
 
 
+def copy_frozen(source: keras.Layer, copy: keras.Layer) -> None:
+    """Freezes the weights of a copy whose originals are frozen one by one: configurations only have whole layers."""
+    for ours, theirs in zip(source.weights, copy.weights, strict=True):
+        if theirs.trainable and not ours.trainable:
+            theirs.trainable = False
+
+
+def check_finite(layers: Mapping[str, Any]) -> None:
+    """Raises CompressionError for NaN or infinity in a weight of layers by their names.
+
+    Such values spread through everything that compression computes, and end the converters' process.
+    """
+    bad = [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, keras.Layer)
+        and not all(np.isfinite(np.asarray(w, np.float64)).all() for w in layer.get_weights())
+    ]
+    if bad:
+        raise CompressionError(f"Every weight must be finite. Received: NaN or infinity in the layers {bad[:5]}.")
+
+
 def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     """A layer or model and all layers inside it, including those that layers hold as attributes."""
     yield from layer._flatten_layers()
 
 
 def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Weights of a layer or model without batch norms' moving statistics and the state of random generators."""
+    """Weights of a layer or model without statistics of the data. Keras leaves out the state of random generators.
+
+    Statistics are batch norms' moving mean and variance, what `Normalization` adapts, and the vector of a
+    `SpectralNormalization`: no gradient reaches them.
+    """
     statistics = {
-        id(variable)
+        id(getattr(part, name, None))
         for part in flat_layers(layer)
-        if isinstance(part, keras.layers.BatchNormalization)
-        for variable in (part.moving_mean, part.moving_variance)
+        for kind, names in _STATISTICS.items()
+        if isinstance(part, kind)
+        for name in names
     }
-    return [weight for weight in stored_weights(layer) if id(weight) not in statistics]
+    return [weight for weight in layer.weights if id(weight) not in statistics]
 
 
-def stored_weights(layer: keras.Layer) -> list[keras.Variable]:
-    """Weights of a layer or model without the state of random generators."""
-    return [weight for weight in layer.weights if "seed" not in weight.path]
+_STATISTICS: dict[type[keras.Layer], tuple[str, ...]] = {
+    keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
+    keras.layers.Normalization: ("adapt_mean", "adapt_variance", "count"),
+    keras.layers.SpectralNormalization: ("vector_u",),
+}
+
+
+def is_frozen(layer: Any) -> bool:
+    """Whether training leaves a layer's kernel alone: `trainable=False` of the layer, or of the kernel's variable."""
+    kernels = (getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel"))
+    flags = [kernel.trainable for kernel in kernels if isinstance(kernel, keras.Variable)]
+    return not getattr(layer, "trainable", True) or (bool(flags) and not any(flags))
 
 
 def is_clustered(kernel: np.ndarray) -> bool:
@@ -87,6 +123,7 @@ def copying(kind: Any, name: str) -> Iterator[None]:
     except (NotImplementedError, TypeError, ValueError) as error:
         kind = kind if isinstance(kind, type) else type(kind)
         raise CompressionError(
-            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes. "
+            "Every layer must be made again by `from_config(layer.get_config())`, with the same shapes; functions and "
+            "classes of your own in it must be registered by `@keras.saving.register_keras_serializable()`. "
             f"Received: {name!r} of class {kind.__module__}.{kind.__qualname__}, of which Keras says: {error}"
         ) from error

@@ -4,7 +4,10 @@ A layer whose variables have other names in PyTorch checkpoints says which in `c
 checkpoint's parameter. `keraslight.weights` reads it.
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.layers", "models", "keras")
+
 from keraslight.layers.batch_norm import BatchNorm as BatchNorm
 from keraslight.layers.channel_slice import ChannelSlice as ChannelSlice
 from keraslight.layers.code_distance import CodeDistance as CodeDistance

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keraslight.graph import Call, Graph, Tensor
+from keraslight.graph import Call, Graph, Tensor, is_frozen
 from keraslight.graph.kinds import scale_and_shift
 
 
@@ -64,7 +64,8 @@ def reparameterized(graph: Graph) -> Graph:
         main = block.main.conv
         assert main is not None  # noqa: S101 - `_blocks` gives none without
         fused = copies[id(main)]
-        fused.node.change(config={"use_bias": True}, weights=_fused_weights(block, main.layer))
+        frozen = any(is_frozen(branch.conv.layer) for branch in block.branches if branch.conv is not None)
+        fused.node.change(config={"use_bias": True, "trainable": not frozen}, weights=_fused_weights(block, main.layer))
         fused.outputs = copies[id(block.additions[0])].outputs
         parts = itertools.chain.from_iterable((branch.conv, branch.norm) for branch in block.branches)
         gone |= {id(copies[id(call)]) for call in (*block.additions, *parts) if call is not None and call is not main}

@@ -39,6 +39,11 @@ class Step:
         )
 
     @property
+    def trainable(self) -> bool:
+        """Whether it is not frozen."""
+        return bool(self.node.config.get("trainable", True))
+
+    @property
     def linear(self) -> bool:
         """Whether it has no activation."""
         return self.node.config["activation"] == "linear"

@@ -6,7 +6,11 @@ model, info = load_run("runs/digits")
 result = train(small, data, DIGITS_RECIPE, run_dir="runs/small", distillation=Distillation(teacher=model))
 """
 
-from keraslight import _faces
+from keraslight import _doors, _faces
+
+_doors.require("keraslight.training", "train", "numpy", "keras", "tensorflow")
+
+from keraslight.graph import without_auxiliary as without_auxiliary
 from keraslight.training._augmentation import Augmentation as Augmentation
 from keraslight.training._data import ImageData as ImageData
 from keraslight.training._distillation import Distillation as Distillation

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from keraslight.errors import DataError, InvalidArgumentError
+from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.training._augmentation import Augmentation
 
@@ -23,27 +24,30 @@ class ImageData:
     """Labeled images of one size. Created by `load_digits`, `load_directory` or `ImageData.from_arrays`.
 
     Attributes:
-        labels: Class names, indexed by the targets.
+        labels: Class names, indexed by the targets; or names of the columns of targets that are rows.
         preprocessing: How image files are decoded to the model's raw pixels.
-        targets: int32 (N,), the class of each image, in 0..len(labels) - 1.
+        targets: int32 (N,), the class of each image, in 0..len(labels) - 1; or float32 (N, len(labels)), the numbers of
+            each image: of a `multi-label` model zeros and ones, of a `regression` what it is to predict.
         train_indices: int64, the images used for training.
         validation_indices: int64, the held-out images; disjoint from `train_indices`.
         pixels: uint8 (N, H, W, C), or None if the images don't fit into memory; they are then decoded from `files`
             each time.
         files: N paths, or empty if the images don't come from files.
         originals: uint8 (validation_count, h, w), the validation images before resizing. Only set by `load_digits`.
-        skipped: Number of unreadable files.
+        skipped: Number of image files that can't be read: damaged, or of a format that isn't supported.
+        ignored: Paths, relative to the folder, of other files and of folders that hold no images; folders end in "/".
     """
 
     labels: tuple[str, ...]
     preprocessing: Preprocessing
-    targets: NDArray[np.int32]
+    targets: NDArray[Any]
     train_indices: NDArray[np.int64]
     validation_indices: NDArray[np.int64]
     pixels: NDArray[np.uint8] | None = None
     files: tuple[str, ...] = ()
     originals: NDArray[np.uint8] | None = None
     skipped: int = 0
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -60,22 +64,24 @@ class ImageData:
 
         Args:
             pixels: uint8 (N, H, W, C), with H, W and C of `preprocessing`.
-            targets: Integers (N,), in 0..len(labels) - 1.
-            labels: Class names, at least two.
+            targets: Integers (N,), in 0..len(labels) - 1; or numbers (N, len(labels)), also (N,) for a single label.
+            labels: Class names, at least two; or names of the columns.
             preprocessing: How image files are decoded to such pixels.
             validation_split: Share of each class to hold out, in (0, 1); both parts get at least one image per class.
+                Of targets that are rows, the share of all images.
             seed: Random seed for the split.
 
         Raises:
             InvalidArgumentError: The arrays don't fit each other or `preprocessing`.
             DataError: There are fewer than two classes, or a class has fewer than two images.
         """
-        pixels, targets = np.asarray(pixels), np.asarray(targets, np.int32)
+        pixels, targets = np.asarray(pixels), _targets(np.asarray(targets), len(labels))
         shape = (len(targets), *preprocessing.size, preprocessing.channels)
         if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise InvalidArgumentError(
                 f"`pixels` must be uint8 of shape {shape}. Received: {pixels.dtype} of shape {pixels.shape}."
             )
+        labels = check_labels(labels)
         train, validation = split(targets, labels, validation_split, seed)
         return cls(tuple(labels), preprocessing, targets, train, validation, pixels)
 
@@ -154,8 +160,8 @@ class ImageData:
         _check_batch(batch_size)
         return _parallel(tf.data.Dataset.from_tensor_slices(self.validation_indices).batch(batch_size), self._reader())
 
-    def validation_arrays(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """The held-out images as arrays: uint8 (N, H, W, C) raw pixels and int32 (N,) targets, as in `validation`."""
+    def validation_arrays(self) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        """The held-out images as in `validation`: uint8 (N, H, W, C) raw pixels, and the targets as in `targets`."""
         targets = self.targets[self.validation_indices]
         if self.pixels is not None:
             return self.pixels[self.validation_indices], targets
@@ -208,31 +214,64 @@ class ImageData:
 
 
 def split(
-    targets: NDArray[np.int32], labels: Sequence[str], validation_split: float, seed: int
+    targets: NDArray[Any], labels: Sequence[str], validation_split: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Holds out the same share of each class: the sorted indices of the training and of the validation images."""
+    """Holds out the same share of each class: the sorted indices of the training and of the validation images.
+
+    Targets (N, K) have no classes: of those, a share of all images is held out.
+    """
     if not 0 < validation_split < 1:
         raise InvalidArgumentError(
             f"`validation_split` must be in (0, 1). Received: validation_split={validation_split}."
         )
+    # RandomState, not default_rng: NumPy guarantees that its stream never changes, and results quote this split.
+    random = np.random.RandomState(seed)
+    if targets.ndim == 2:
+        if len(targets) < 2:
+            raise DataError(f"There must be at least two images, one for each part. Received: {len(targets)}.")
+        held = min(max(round(len(targets) * validation_split), 1), len(targets) - 1)
+        validation = np.sort(random.permutation(len(targets))[:held])
+        return np.setdiff1d(np.arange(len(targets)), validation), validation
     if len(labels) < 2:
         raise DataError(f"A classifier needs at least two classes. Received: {len(labels)}, {list(labels)}.")
     if len(targets) and not 0 <= targets.min() <= targets.max() < len(labels):
         raise InvalidArgumentError(
             f"`targets` must be in 0..{len(labels) - 1}. Received: {targets.min()}..{targets.max()}."
         )
-    counts = np.bincount(targets, minlength=len(labels))
-    if counts.min() < 2:
-        small = ", ".join(f"{label!r} has {count}" for label, count in zip(labels, counts, strict=True) if count < 2)
-        raise DataError(f"Every class needs at least two readable images, one for each part. Received: {small}.")
-    # RandomState, not default_rng: NumPy guarantees that its stream never changes, and results quote this split.
-    random = np.random.RandomState(seed)
+    check_counts(targets, labels, 2, "two readable images, one for each part")
     held_out = []
     for label in range(len(labels)):
         members = random.permutation(np.flatnonzero(targets == label))
         held_out.append(members[: min(max(round(len(members) * validation_split), 1), len(members) - 1)])
     validation = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(targets)), validation), validation
+
+
+def _targets(given: NDArray[Any], columns: int) -> NDArray[Any]:
+    """int32 (N,), or float32 (N, columns)."""
+    if given.ndim == 1 and columns != 1:
+        classes = given.astype(np.int32)
+        if given.dtype.kind not in "biuf" or not (classes == given).all():
+            raise InvalidArgumentError(
+                f"`targets` of one dimension must be integers with several labels. Received: {given.dtype} of shape "
+                f"{given.shape}."
+            )
+        return classes
+    rows = given[:, None] if given.ndim == 1 else given
+    if rows.dtype.kind not in "biuf" or rows.shape[1:] != (columns,) or not np.isfinite(rows).all():
+        raise InvalidArgumentError(
+            f"`targets` must be integers (N,), or finite numbers (N, {columns}), one column per label. "
+            f"Received: {given.dtype} of shape {given.shape}."
+        )
+    return rows.astype(np.float32)
+
+
+def check_counts(targets: NDArray[np.int32], labels: Sequence[str], least: int, what: str) -> None:
+    """Raises DataError, which names the classes, unless each has at least that many images."""
+    counts = np.bincount(targets, minlength=len(labels))
+    if counts.min() < least:
+        small = ", ".join(f"{label!r} has {n}" for label, n in zip(labels, counts, strict=True) if n < least)
+        raise DataError(f"Every class needs at least {what}. Received: {small}.")
 
 
 def _check_batch(batch_size: int) -> None:

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import keeping_modes
 from keraslight.graph.ends import lone_activation, maker
 from keraslight.graph.weights import set_weights
 from keraslight.training._loss import check_ends, gives_logits
@@ -74,7 +75,7 @@ class Distillation:
         set_weights(teacher, self.teacher.get_weights())
         return keras.distillation.Distiller(
             teacher=_to_logits(teacher),
-            student=_to_logits(student),
+            student=keeping_modes(_to_logits(student)),
             # Given the name "kl_divergence", Keras 3.15 uses the function without softmax and temperature: it
             # compares the logits themselves, clipped to 0..1.
             distillation_losses=keras.distillation.LogitsDistillation(self.temperature, keras.losses.KLDivergence()),

@@ -51,11 +51,11 @@ def check_ends(model: keras.Model, name: str) -> None:
 
 
 def gives_logits(model: keras.Model) -> bool:
-    """Whether a model returns logits; False for probabilities. Others would silently train with the wrong loss."""
-    activation = final_activation(model)
-    if activation not in ("softmax", None):
+    """Whether a classifier returns logits; False for probabilities of a softmax. Raises for any other model."""
+    activation, units = final_activation(model), model.outputs[0].shape[-1]
+    if activation not in ("softmax", "log_softmax", None) or (activation != "softmax" and units == 1):
         raise InvalidArgumentError(
-            "`model` must end in a softmax (probabilities) or without an activation (logits). "
-            f"Received: {activation} at the end of {model.name!r}."
+            "`model` must end in a softmax (probabilities) or without an activation in several logits. "
+            f"Received: {activation or 'one output'} at the end of {model.name!r}."
         )
-    return activation is None
+    return activation != "softmax"

@@ -9,11 +9,21 @@ from typing import Any
 
 import keras
 
+from keraslight._notebook import Bar, in_notebook
 from keraslight.training._extras import require
 
 
 def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[Any]:
-    """Yields `items`, with a progress bar if `shown` is set and stderr is a terminal."""
+    """Yields `items`, with a progress bar if `shown` is set and this is a terminal or a notebook."""
+    if shown and in_notebook():
+        bar = Bar(total)
+        try:
+            for done, item in enumerate(items):
+                bar.update(done, text)
+                yield item
+        finally:
+            bar.stop()
+        return
     console = require("rich.console", "rich").Console(stderr=True) if shown else None
     if console is None or not console.is_terminal:
         yield from items
@@ -22,13 +32,17 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 
 
 class TrainingProgress(keras.callbacks.Callback):
-    """Prints a line per finished epoch, and on a terminal shows a bar over all steps. `first_epoch` counts from 0."""
+    """Prints a line per finished epoch, and shows a bar over all steps on a terminal or in a notebook.
+
+    `first_epoch` counts from 0.
+    """
 
     def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
         super().__init__()
         self._epochs, self._steps, self._first_epoch = epochs, steps, first_epoch
         self._console = require("rich.console", "rich").Console(stderr=True, quiet=not shown)
-        self._bar: Any = None
+        self._bar: Any = None  # rich's
+        self._notebook_bar = Bar(epochs * steps) if shown and in_notebook() else None
         self._epoch = first_epoch
         self._started = 0.0
 
@@ -51,6 +65,8 @@ class TrainingProgress(keras.callbacks.Callback):
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self._notebook_bar is not None:
+            self._notebook_bar.stop()
         if self._bar is not None:  # even after an error, or the terminal's cursor stays hidden
             self._bar.stop()
 
@@ -58,6 +74,9 @@ class TrainingProgress(keras.callbacks.Callback):
         self._epoch, self._started = epoch, time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+        if self._notebook_bar is not None:
+            text = f"epoch {self._epoch + 1}/{self._epochs}, loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.2%}"
+            self._notebook_bar.update(self._epoch * self._steps + batch + 1, text)
         if self._bar is not None:
             done = self._epoch * self._steps + batch + 1
             self._bar.update(

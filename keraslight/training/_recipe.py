@@ -18,10 +18,12 @@ class Recipe:
         epochs: Passes over the training images, at least 1.
         batch_size: Images per step, at least 1.
         learning_rate: Peak learning rate, above 0.
-        warmup_epochs: Epochs until the peak, in 0..epochs - 1.
+        warmup_epochs: Epochs until the peak, in 0..epochs - 1; None for 3, or all but the last one of fewer.
         weight_decay: Decoupled weight decay, relative to the learning rate, at least 0. Not applied to vectors: biases,
             normalization and layer scales.
         label_smoothing: Share of the target to distribute over all classes, in [0, 1).
+        auxiliary_weight: Weight of the loss of each auxiliary head, as those of `GoogLeNet(auxiliary=True)`, at least
+            0.
         augmentation: Random changes to the training images, or None.
         seed: Random seed for shuffling, augmentation and dropout.
         patience: Number of epochs without improvement after which training stops, at least 1; None for all epochs.
@@ -34,9 +36,10 @@ class Recipe:
     epochs: int = 30
     batch_size: int = 32
     learning_rate: float = 1e-3
-    warmup_epochs: int = 3
+    warmup_epochs: int | None = None
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
+    auxiliary_weight: float = 0.3
     augmentation: Augmentation | None = None
     seed: int = 0
     patience: int | None = None
@@ -47,16 +50,22 @@ class Recipe:
             ("batch_size", self.batch_size >= 1, "at least 1"),
             ("learning_rate", self.learning_rate > 0, "positive"),
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("auxiliary_weight", self.auxiliary_weight >= 0, "at least 0"),
             ("label_smoothing", 0 <= self.label_smoothing < 1, "in [0, 1)"),
             ("patience", self.patience is None or self.patience >= 1, "at least 1 or None"),
         ):
             if not valid:
                 raise InvalidArgumentError(f"`{field}` must be {rule}. Received: {field}={getattr(self, field)}.")
-        if not 0 <= self.warmup_epochs < self.epochs:
+        if not 0 <= self.warmup < self.epochs:
             raise InvalidArgumentError(
                 "`warmup_epochs` must be at least 0 and less than `epochs`. "
                 f"Received: warmup_epochs={self.warmup_epochs}, epochs={self.epochs}."
             )
+
+    @property
+    def warmup(self) -> int:
+        """Epochs until the peak."""
+        return min(3, self.epochs - 1) if self.warmup_epochs is None else self.warmup_epochs
 
     def replace(self, **changes: Any) -> Recipe:
         """A copy with some fields changed."""

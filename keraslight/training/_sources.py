@@ -5,21 +5,21 @@ import logging
 import multiprocessing.pool
 import os
 import pathlib
-import re
 from collections.abc import Iterable
 
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keraslight._image_files import DECODED, failure
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
-from keraslight.training._data import ImageData, split
+from keraslight.training._data import ImageData, check_counts, split
 from keraslight.training._extras import require
+from keraslight.training._folders import find_classes, find_images, unsupported
 from keraslight.training._progress import track
 
 StrPath = str | os.PathLike[str]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif")
 MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch
 
 log = logging.getLogger("keraslight.training")
@@ -55,51 +55,84 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
 
 
 def load_directory(
-    path: StrPath, preprocessing: Preprocessing, *, validation_split: float = 0.2, seed: int = 0, progress: bool = True
+    path: StrPath,
+    preprocessing: Preprocessing,
+    *,
+    validation_split: float | None = None,
+    seed: int = 0,
+    progress: bool = True,
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
-    All images are decoded once in advance. Unreadable ones are logged and skipped, so that they don't stop the
-    training hours later. The decoded images stay in memory if they need at most 1 GiB; otherwise they are decoded in
-    each epoch. Hidden files, other file types and folders within a class folder are ignored.
+    The class folders may be in a folder train/ (or training/) beside val/ (or valid/, validation/), whose images are
+    then those held out; without one of these, test/ (or testing/) is. Images may be in folders within a class folder.
+
+    Images are recognized by their first bytes, whatever their names; `docs/images.md` lists the formats. All are
+    decoded once in advance. Images that can't be read are logged and skipped, so that they don't stop the training
+    hours later. Other files, hidden ones, and folders such as __MACOSX are logged and ignored. The decoded images stay
+    in memory if they need at most 1 GiB; otherwise they are decoded in each epoch.
 
     Args:
-        path: Folder with one subfolder per class that contains JPEG, PNG, BMP, WebP or GIF files (first frame).
+        path: Folder with one subfolder per class that contains JPEG, PNG, BMP, WebP or GIF files (first frame), or with
+            train/ and val/ that have such subfolders.
         preprocessing: Input of the model.
-        validation_split: Share of each class to hold out, in (0, 1).
+        validation_split: Share of each class to hold out, in (0, 1); None is 0.2. Only without val/ or test/.
         seed: Random seed for the split.
         progress: Whether to show a progress bar if stderr is a terminal.
 
     Raises:
-        DataError: The folder doesn't exist, has fewer than two class folders, or a class has fewer than two readable
-            images.
-        InvalidArgumentError: `validation_split` isn't in (0, 1).
+        DataError: The folder doesn't exist, has fewer than two class folders, a class has fewer than two readable
+            images (with val/, fewer than one in each part), the parts have different classes, or a folder's name can't
+            be a label, for example because it isn't UTF-8.
+        InvalidArgumentError: `validation_split` isn't in (0, 1), or is given for a folder with val/ or test/.
         MissingDependencyError: `progress` is set and rich isn't installed.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
         raise DataError(f"The data must be a folder with one folder per class. Received: {root}, not a folder.")
-    labels = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if len(labels) < 2:
-        raise DataError(
-            f"The data must be a folder with at least two class folders. Received: {root} with {len(labels)}, {labels}."
+    classes = find_classes(root)
+    if classes.names and validation_split is not None:
+        raise InvalidArgumentError(
+            f"`validation_split` is for a folder without images to hold out. Received: {validation_split} for {root}, "
+            f"which has {' and '.join(f'{name}/' for name in classes.names)}."
         )
-    files, targets = [], []
-    for target, label in enumerate(labels):
-        members = sorted(str(file) for file in (root / label).iterdir() if _is_image(file, root / label))
-        files += members
-        targets += [target] * len(members)
+    files, targets, parts, ignored, broken = [], [], [], list(classes.ignored), []
+    for part, members in enumerate(classes.parts):
+        for target, found in enumerate(members):
+            files += found.files
+            targets += [target] * len(found.files)
+            parts += [part] * len(found.files)
+            ignored += found.ignored
+            broken += found.unsupported
+    _report_ignored(root, ignored)
+    for file, reason in broken:
+        log.warning("Skipped %s: %s", file, reason)
 
     pixels, readable = _decode_all(files, preprocessing, progress)
-    skipped = len(files) - len(readable)
+    skipped, total = len(files) - len(readable) + len(broken), len(files) + len(broken)
     if skipped:
-        log.warning("Skipped %d of %d images in %s: they can't be read.", skipped, len(files), root)
+        log.warning("Skipped %d of %d images in %s: they can't be read.", skipped, total, root)
         if pixels is not None:
             pixels = pixels[readable]
-    kept = np.asarray(targets, np.int32)[readable]
-    train, validation = split(kept, labels, validation_split, seed)
+    kept, of_part = np.asarray(targets, np.int32)[readable], np.asarray(parts, np.int64)[readable]
+    if classes.names:
+        train, validation = np.flatnonzero(of_part == 0), np.flatnonzero(of_part == 1)
+        for name, indices in zip(classes.names, (train, validation), strict=True):
+            check_counts(kept[indices], classes.labels, 1, f"one readable image in {name}/")
+        log.info("Holding out the images in %s.", root / classes.names[1])
+    else:
+        train, validation = split(kept, classes.labels, 0.2 if validation_split is None else validation_split, seed)
     names = tuple(files[index] for index in readable)
-    return ImageData(tuple(labels), preprocessing, kept, train, validation, pixels, names, skipped=skipped)
+    labels = tuple(classes.labels)
+    return ImageData(
+        labels, preprocessing, kept, train, validation, pixels, names, skipped=skipped, ignored=tuple(ignored)
+    )
+
+
+def _report_ignored(root: pathlib.Path, ignored: list[str]) -> None:
+    if ignored:
+        count = f"{len(ignored)} {'entry' if len(ignored) == 1 else 'entries'}"
+        log.warning("Ignored %s of %s that are no images of a class: %s.", count, root, ", ".join(ignored))
 
 
 def load_images(
@@ -109,7 +142,7 @@ def load_images(
 
     Args:
         paths: One or several JPEG, PNG, BMP, WebP or GIF files or folders. Folders are searched recursively, except
-            for hidden files and folders.
+            for hidden files and folders. What they hold besides images, and images of other formats, is logged.
         preprocessing: Input of the model.
         limit: Largest number of images to read, at least 1, spread evenly over the sorted files; None for all.
 
@@ -134,25 +167,26 @@ def load_images(
         try:
             images.append(preprocessing.decode(tf.io.read_file(os.fsencode(file))).numpy().astype(np.uint8))
         except tf.errors.OpError as error:
-            raise DataError(f"An image file must be readable. Received: {file}: {_reason(error)}") from error
+            raise DataError(f"An image file must be readable. Received: {file}: {failure(error)}") from error
     return np.stack(images)
 
 
 def _image_files(path: pathlib.Path) -> list[pathlib.Path]:
     """The file itself, whatever its name, or the sorted image files in a folder."""
     if path.is_file():
+        if reason := unsupported(path):
+            raise DataError(f"An image file must be readable. Received: {path}: {reason}")
         return [path]
     if not path.is_dir():
         raise DataError(f"Images must be in files or folders that exist. Received: {path}.")
-    files = sorted(file for file in path.rglob("*") if _is_image(file, path))
-    if not files:
-        raise DataError(f"A folder of images must hold at least one {', '.join(SUFFIXES)} file. Received: {path}.")
-    return files
-
-
-def _is_image(file: pathlib.Path, folder: pathlib.Path) -> bool:
-    hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return file.suffix.lower() in SUFFIXES and not hidden and file.is_file()
+    found = find_images(path, path)
+    _report_ignored(path, found.ignored)
+    for file, reason in found.unsupported:
+        log.warning("Skipped %s: %s", file, reason)
+    if not found.files:
+        kinds = ", ".join(f".{name.lower()}" for name in ("jpg", *DECODED))
+        raise DataError(f"A folder of images must hold at least one {kinds} file. Received: {path}.")
+    return [pathlib.Path(file) for file in found.files]
 
 
 def _decode_all(
@@ -167,7 +201,7 @@ def _decode_all(
         try:
             image = preprocessing.decode(tf.io.read_file(os.fsencode(files[index])))
         except tf.errors.OpError as error:
-            return _reason(error)
+            return failure(error)
         if pixels is not None:
             pixels[index] = image.numpy()
         return None
@@ -183,8 +217,3 @@ def _decode_all(
             else:
                 log.warning("Skipped %s: %s", files[index], reason)
     return pixels, np.asarray(readable, np.int64)
-
-
-def _reason(error: tf.errors.OpError) -> str:
-    """TensorFlow's message without node names."""
-    return re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", error.message).strip()

@@ -17,8 +17,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keraslight import _tasks
 from keraslight.errors import InvalidArgumentError, TrainingError
-from keraslight.graph import own_preprocessing
+from keraslight.graph import (
+    following_batch_norms,
+    keeping_modes,
+    own_preprocessing,
+    remember_task,
+    settle,
+    without_auxiliary,
+)
+from keraslight.training._auxiliary import AuxiliaryTraining
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
@@ -29,6 +38,11 @@ from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
 
+# Moving averages with a momentum of 0.99 lag hundreds of steps behind the weights: a net that had learned half of its
+# classes was at 7% by them, and a worse epoch was kept as the best.
+_SETTLED = 0.01  # share of an average that is older than the epoch, below which it is as good as measured again
+_SETTLING_BATCHES = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
@@ -36,10 +50,12 @@ class TrainingResult:
 
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
-        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds.
+        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds. The
+            accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
+            the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
-        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The epoch was selected on these
-            images, so accuracy on new ones may be slightly lower.
+        best_accuracy: Accuracy of the best epoch on the held-out images, 0 to 1. The choice of the epoch is tuned on
+            these images, so accuracy on new ones may be slightly lower.
         epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
         seconds: Duration of all epochs, including those before a resume.
         run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.
@@ -61,50 +77,76 @@ def train(
     *,
     run_dir: str | os.PathLike[str],
     resume: bool = True,
+    save_every: int = 1,
     distillation: Distillation | None = None,
+    task: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
 ) -> TrainingResult:
-    """Trains an image classifier and keeps its best epoch, by validation accuracy and then by validation loss.
+    """Trains a model of images and keeps its best epoch, by validation accuracy and then by validation loss.
 
-    The state is saved in the run folder after each epoch. Called again with the same arguments, `train` resumes an
-    interrupted run, with the same result as if it had never stopped. A finished run isn't trained again. For
-    reproducible results across processes, also call `keras.utils.set_random_seed` before you build the model.
+    Where an epoch is too short for the moving averages of batch norms to follow the weights, they are measured again
+    before each validation, on up to 16 batches of training images.
+
+    The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments,
+    `train` resumes an interrupted run, with the same result as if it had never stopped. A finished run isn't trained
+    again. For reproducible results across processes, also call `keras.utils.set_random_seed` before you build the
+    model.
 
     Args:
-        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, classes), either probabilities
-            (a final softmax) or logits. Trained in place.
+        model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place. One that
+            returns a dict with these outputs as `classifier` has auxiliary heads, such as `GoogLeNet(auxiliary=True)`:
+            their losses are added by the recipe's weight, except with `distillation`. What is validated, saved and
+            returned is the model without them.
         data: Images of the model's input size, with labels for all of its classes.
         recipe: Hyperparameters.
         run_dir: Run folder; created if missing.
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
+        save_every: Epochs from one saved state to the next, at least 1: the state is three times as large as the model.
+            A run resumes after the last saved one. The best model and the metrics are written after each epoch.
         distillation: Teacher to learn from in addition to the labels; `loss` and `val_loss` then have both terms. The
             structure of the model doesn't change.
+        task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores), `"binary"`
+            (one score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
+            several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
+            written to model.json.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
             would need.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
-        InvalidArgumentError: The model doesn't fit the data or the teacher, or the run to resume began with another
-            recipe, other data, another model or another teacher.
+        InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
+            to resume began with another recipe, other data, another model or another teacher.
         TrainingError: The loss is no longer finite.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
-    _check(model, data)
+    if save_every < 1:
+        raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    if not isinstance(data, ImageData):
+        raise InvalidArgumentError(
+            "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "
+            f"read files with `load_directory`. Received: {type(data).__name__}."
+        )
+    whole, model = model, without_auxiliary(model)
+    check_ends(model, "model")
+    head = _tasks.read_head(model, task)
+    _check(model, data, head)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
-    from_logits = gives_logits(model)
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
-    if distillation is None:
-        trained = keras.Model(model.inputs[0], model.outputs[0])
+    if distillation is None and whole is not model:
+        trained = AuxiliaryTraining.of(whole, recipe.auxiliary_weight)
+    elif distillation is None:
+        trained = keeping_modes(keras.Model(model.inputs[0], model.outputs[0]))
     else:
-        trained, from_logits = distillation.distiller(model), True
+        gives_logits(model)  # raises where distillation isn't possible
+        trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
     keras.utils.set_random_seed(recipe.seed)
     steps = data.steps_per_epoch(recipe.batch_size)
     trained.compile(
         optimizer=_optimizer(trained, recipe, steps),
-        loss=ClassificationLoss(recipe.label_smoothing, from_logits),
-        metrics=["accuracy"],
+        loss=_loss(head, data, recipe),
+        metrics=[keras.metrics.R2Score(name="accuracy") if head.task == "regression" else _tasks.metric(head)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
     trained.optimizer.build(trained.trainable_variables)
@@ -112,11 +154,14 @@ def train(
     folder = RunFolder(run_dir)
     if not resume:
         folder.clear()
-    identity = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    identity: dict[str, Any] = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
+    if head.task != "softmax":
+        identity["task"] = head.task
     history = folder.load_state(trained, identity)
-    keeper = _Keeper(model, data, recipe, folder, identity, history)
+    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every, head.task)
+    remember_task(model, head.task)
     if not keeper.finished:
         first = len(history)
         if first:
@@ -153,8 +198,11 @@ class _Keeper(keras.callbacks.Callback):
         folder: RunFolder,
         identity: dict[str, Any],
         history: list[Row],
+        save_every: int,
+        task: str,
     ) -> None:
         super().__init__()
+        self._save_every, self._task = save_every, task
         self._plain, self._data, self._recipe = plain, data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started = 0.0
@@ -175,12 +223,21 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._started = time.perf_counter()
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Before the validation: an epoch must not be judged by averages that lag behind its weights."""
+        batch_size, seed = self._recipe.batch_size, self._recipe.seed
+        steps, epoch = self._data.steps_per_epoch(batch_size), len(self._history)
+        if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
+            return
+        batches = self._data.train(batch_size, self._recipe.augmentation, seed, first_epoch=epoch)
+        settle(self._plain, (images for images, _ in batches.take(_SETTLING_BATCHES)))
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
                 f"Received: loss={logs['loss']} in epoch {len(self._history) + 1}, step {batch + 1}, with "
-                f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup_epochs}."
+                f"learning_rate={self._recipe.learning_rate}, warmup_epochs={self._recipe.warmup}."
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
@@ -192,12 +249,14 @@ class _Keeper(keras.callbacks.Callback):
             self._folder.save_best(self._plain)
         self._folder.save_history(self._history)
         self._folder.save_info(self._info())
-        self._folder.save_state(self.model, self._history, self._identity)
+        if self.finished or (epoch + 1) % self._save_every == 0:
+            self._folder.save_state(self.model, self._history, self._identity)
         if self.finished:
             self.model.stop_training = True
 
     def _info(self) -> dict[str, Any]:
         return {
+            "task": self._task,
             "labels": list(self._data.labels),
             "preprocessing": self._data.preprocessing.to_dict(),
             "recipe": self._recipe.to_dict(),
@@ -223,19 +282,27 @@ class _Keeper(keras.callbacks.Callback):
         }
 
 
-def _check(model: keras.Model, data: ImageData) -> None:
+def _loss(head: _tasks.Head, data: ImageData, recipe: Recipe) -> keras.losses.Loss:
+    rows = data.targets.ndim == 2
+    if head.task == "softmax" and not rows:
+        return ClassificationLoss(recipe.label_smoothing, from_logits=head.activation is not None)
+    return _tasks.loss(head, rows=rows, label_smoothing=recipe.label_smoothing)
+
+
+def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
     """Raises for what would fail later, or silently train the wrong thing."""
-    check_ends(model, "model")
     got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):
         raise InvalidArgumentError(
             f"`model` must take images of `data.preprocessing`'s size, {want}. Received: a model for {got}."
         )
-    if tuple(model.outputs[0].shape[1:]) != (len(data.labels),):
+    wanted = 1 if head.task == "binary" and len(data.labels) == 2 else len(data.labels)
+    if tuple(model.outputs[0].shape[1:]) != (wanted,):
         raise InvalidArgumentError(
             f"`model` must give one score for each of the {len(data.labels)} labels. "
             f"Received: a model with output shape {tuple(model.outputs[0].shape)}."
         )
+    _tasks.check_labels(head, model.outputs[0].shape, data.targets)
     own = own_preprocessing(model)
     if own is None:
         log.warning("The model has no ImageNormalization layer: it must accept raw pixels in 0..255 without one.")
@@ -251,7 +318,7 @@ def _check(model: keras.Model, data: ImageData) -> None:
 
 
 def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    warmup = recipe.warmup_epochs * steps
+    warmup = recipe.warmup * steps
     schedule = keras.optimizers.schedules.CosineDecay(
         # Not from 0, which would waste the first step. Without a warm-up, this is the peak itself.
         initial_learning_rate=recipe.learning_rate / (warmup + 1),

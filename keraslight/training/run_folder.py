@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -15,10 +16,14 @@ import numpy as np
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
 from keraslight._files import replacing, write_file
 from keraslight._pictures import new_figure
+from keraslight._tasks import check_task
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import remember_task
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
 FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
+
+START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the run"
 
 Row = dict[str, float]
 """Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
@@ -31,9 +36,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
         path: The `run_dir` passed to `train`.
 
     Returns:
-        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, classes); and the content of
-        model.json: "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`),
-        "seed", "distillation" (None without a teacher), "metrics" and "versions".
+        The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the
+            content
+        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for
+        `Recipe.from_dict`), "seed", "distillation" (None without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` isn't a run folder.
@@ -49,7 +55,10 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
         info = json.loads((folder / INFO).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidArgumentError(f"{INFO} must be JSON as `train` writes it. Received: {folder}, {error}.") from error
-    return keras.saving.load_model(folder / BEST, compile=False), info
+    model = keras.saving.load_model(folder / BEST, compile=False)
+    check_task(info.get("task"))
+    remember_task(model, info.get("task"))
+    return model, info
 
 
 class RunFolder:
@@ -101,10 +110,13 @@ class RunFolder:
 
     def save_state(self, model: keras.Model, history: list[Row], identity: dict[str, Any]) -> None:
         """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete."""
-        arrays: dict[str, Any] = {f"{index:05d}": np.asarray(value) for index, value in enumerate(_variables(model))}
-        meta = json.dumps({"history": history, "identity": identity})
-        with replacing(self.path / STATE) as temporary:
-            np.savez(temporary, meta=np.asarray(meta), **arrays)
+        meta = np.asarray(json.dumps({"history": history, "identity": identity}))
+        # As np.savez, which would take a copy of every array into memory first.
+        with replacing(self.path / STATE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for name, value in itertools.chain([("meta", meta)], enumerate(_variables(model))):
+                label = name if isinstance(name, str) else f"{name:05d}"
+                with archive.open(f"{label}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
 
     def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
         """Restores a compiled model and its optimizer to the last finished epoch; returns the history so far.
@@ -123,8 +135,7 @@ class RunFolder:
         if differences:
             raise InvalidArgumentError(
                 "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
-                f"pass another `run_dir` or `resume=False`, which overwrites the run. Received: {self.path}, where "
-                f"{'; '.join(differences)}."
+                f"{START_OVER}. Received: {self.path}, where {'; '.join(differences)}."
             )
         for variable, array in zip(_variables(model), arrays, strict=True):
             variable.assign(array)
@@ -148,6 +159,5 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _damaged(path: pathlib.Path, what: str) -> InvalidArgumentError:
     return InvalidArgumentError(
-        "A run to resume must be complete. To start over, pass another `run_dir` or `resume=False`, which overwrites "
-        f"the run. Received: {path}, {what}."
+        f"A run to resume must be complete. To start over, {START_OVER}. Received: {path}, {what}."
     )

@@ -1,19 +1,20 @@
 """Published weights: where they are, their preprocessing, and how their names map to our layers.
 
-Each file of this package that defines `CHECKPOINTS` is found and added to the tables below.
+Each file of this package that defines `CHECKPOINTS` is found and added to the table below.
 """
 
 import importlib
 import pkgutil
 
+from keraslight import _doors, registry
 from keraslight.errors import InvalidArgumentError
+
+_doors.require("keraslight.weights", "models", "numpy", "keras")
+
 from keraslight.weights.loader import Checkpoint, load_weights
 
 CHECKPOINTS: dict[str, Checkpoint] = {}
 """Published id, `source/architecture[.recipe]` -> checkpoint. The first of an architecture is its default recipe."""
-
-ALIASES: dict[str, str] = {}
-"""What users may write for an id, with and without the recipe -> the id."""
 
 for _module in pkgutil.iter_modules(__path__):
     _table = getattr(importlib.import_module(f"{__name__}.{_module.name}"), "CHECKPOINTS", {})
@@ -21,7 +22,6 @@ for _module in pkgutil.iter_modules(__path__):
         if _id in CHECKPOINTS:
             raise InvalidArgumentError(f"Checkpoint ids must be unique. Received again: {_id!r}.")
         CHECKPOINTS[_id] = _checkpoint
-        ALIASES[_id] = _id
-        ALIASES.setdefault(_id.partition(".")[0], _id)
+        registry.PUBLISHED[_id] = registry.Published(_checkpoint.variant, _checkpoint.top1, _checkpoint.preprocessing)
 
-__all__ = ["ALIASES", "CHECKPOINTS", "Checkpoint", "load_weights"]
+__all__ = ["CHECKPOINTS", "Checkpoint", "load_weights"]

@@ -89,11 +89,6 @@ def _learned(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
 
 
-def variables(model: keras.Model) -> list[keras.Variable]:
-    """Returns the model's variables, without the seeds of its random layers."""
-    return [variable for variable in model.weights if "seed" not in variable.path]
-
-
 def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
     """Reads a .keras or .weights.h5 file into {variable path: array}."""
     try:
@@ -102,38 +97,41 @@ def read_keras(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
         else:
             # A weights file has no structure of its own, so it is read into a copy of this model that has the file's
             # number of classes.
-            stored = _with_classes(model, _stored_classes(path))
+            stored = _with_classes(model, _stored_classes(path, model))
             with warnings.catch_warnings():
                 # For layers that the file lacks, Keras only warns and leaves them random.
                 warnings.filterwarnings("error", message="Skipping|.*could not be loaded")
                 stored.load_weights(path)
     except (ValueError, OSError, KeyError, TypeError, UserWarning) as error:
         raise WeightsMismatchError(f"{path} can't be read into {model.name!r}: {error}") from error
-    return {variable.path: np.asarray(variable) for variable in variables(stored)}
+    return {variable.path: np.asarray(variable) for variable in stored.weights}
 
 
-def _stored_classes(path: Path) -> int | None:
-    """Returns the number of classes in a .weights.h5 file: the width of its last dense layer, or None without one."""
+def _stored_classes(path: Path, model: keras.Model) -> int | None:
+    """Returns the number of classes in a .weights.h5 file of this architecture; None if that can't be told.
+
+    The file has no names of layers: Keras counts the layers of each class.
+    """
     import h5py
 
-    widths: list[int] = []
-
-    def visit(name: str, item: object) -> None:
-        if "dense" in name and isinstance(item, h5py.Dataset) and len(item.shape) == 2:
-            widths.append(item.shape[1])
-
+    kinds = [type(layer).__name__ for layer in model.layers]
+    place = next((n for n, layer in enumerate(model.layers) if layer.name == HEAD), None)
+    if place is None:
+        return None
+    kind = kinds[place].lower()  # Dense or Conv2D
+    number = kinds[:place].count(kinds[place])
     with h5py.File(path) as file:
-        file.visititems(visit)
-    return widths[-1] if widths else None
+        kernel = file.get(f"layers/{kind}{f'_{number}' if number else ''}/vars/0")
+        return int(kernel.shape[-1]) if isinstance(kernel, h5py.Dataset) else None
 
 
 def _with_classes(model: keras.Model, classes: int | None) -> keras.Model:
-    """Copies the model, with `classes` outputs of the classifier."""
+    """Copies the model, with `classes` outputs of the classifier and of auxiliary ones."""
 
     def clone(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
-        if layer.name == HEAD and classes is not None:
-            config["units"] = classes
+        if layer.name.endswith(HEAD) and classes is not None:
+            config["filters" if "filters" in config else "units"] = classes
         return type(layer).from_config(config)
 
     return keras.models.clone_model(model, clone_function=clone)

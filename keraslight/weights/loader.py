@@ -1,6 +1,7 @@
 """A strict loader: uses every tensor of the checkpoint and of the model exactly once, or lists the leftovers."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from keras import layers
 
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
 from keraslight.preprocessing import Preprocessing
-from keraslight.weights.files import HEAD, fetch, read_keras, read_safetensors, read_torch, variables
+from keraslight.weights.files import HEAD, fetch, read_keras, read_safetensors, read_torch
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Checkpoint:
         arguments: Arguments of the builder in addition to the variant's own, such as the source's padding.
         url: Address of the file, for sources other than the Hugging Face hub.
         rename: Function from the name of a stored tensor to the name in the map, for files of older code.
+        bgr: Whether the weights take pixels in the order blue, green, red. The stem's kernel is then reversed along its
+            input channels when it is loaded, which is exact, so that the model takes red, green, blue like all others.
         training_only: Modules that are not needed for inference, such as auxiliary classifiers. If the map leaves one
             out, the loader ignores its tensors and logs that.
     """
@@ -43,6 +46,7 @@ class Checkpoint:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     url: str | None = None
     rename: Callable[[str], str] | None = None
+    bgr: bool = False
     training_only: tuple[str, ...] = ()
 
 
@@ -61,6 +65,7 @@ def load_weights(
     checkpoint_id: str | None = None,
     url: str | None = None,
     rename: Callable[[str], str] | None = None,
+    bgr: bool = False,
     training_only: tuple[str, ...] = (),
     partial: bool = False,
 ) -> None:
@@ -73,7 +78,7 @@ def load_weights(
         torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
         checkpoint_id: Checkpoint to fetch for `"imagenet"`.
         url: Its address, for sources other than the Hugging Face hub.
-        rename, training_only: See `Checkpoint`, for PyTorch names.
+        rename, bgr, training_only: See `Checkpoint`, for PyTorch names.
         partial: Whether the model was built without its top. Weights of layers that it lacks are then ignored, which is
             logged.
 
@@ -95,11 +100,14 @@ def load_weights(
         tensors = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
         if rename is not None:
             tensors = {rename(name): value for name, value in tensors.items()}
+        torch_names = list(torch_names)
         slots = _torch_slots(model, torch_names, tensors, partial=partial)
+        if bgr:
+            _reverse_channels(model.get_layer(torch_names[0][0]), slots)
         _drop_training_only(tensors, slots, training_only, model.name)
     elif path.name.endswith((".keras", ".weights.h5")):
         tensors = read_keras(path, model)
-        slots = {variable.path: _Slot(variable) for variable in variables(model)}
+        slots = {variable.path: _Slot(variable) for variable in model.weights}
         if partial:
             unknown = [name for name in tensors if name not in slots]
             for name in unknown:
@@ -140,6 +148,17 @@ def _torch_slots(
     if left_out:
         log.info("%s is built without its top: left out %d tensors of the checkpoint.", model.name, len(left_out))
     return slots
+
+
+def _reverse_channels(stem: layers.Layer, slots: dict[str, _Slot]) -> None:
+    """Makes a stem that was trained on blue, green, red take red, green, blue."""
+    for name, slot in slots.items():
+        if slot.variable is stem.kernel:
+            slots[name] = slot._replace(convert=functools.partial(_reversed_inputs, slot.convert))
+
+
+def _reversed_inputs(convert: Callable[[np.ndarray], np.ndarray], value: np.ndarray) -> np.ndarray:
+    return convert(value)[:, :, ::-1]
 
 
 def _drop_training_only(

@@ -1,6 +1,6 @@
 """ShuffleNet V1's published weights: the authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV1).
 
-They take unscaled pixels 0..255, in the order blue, green, red.
+They take unscaled pixels 0..255. The authors' order is blue, green, red: the loader reverses the stem.
 """
 
 from typing import Any
@@ -28,7 +28,9 @@ _TOP1 = {  # groups: at 0.5x, 1x, 1.5x, 2x, from the repository's page
     8: (58.8, 68.0, 71.0, 72.9),
 }
 CHECKPOINTS = {
-    f"ref/shufflenet_v1_g{groups}_x{scale}": Checkpoint(f"shufflenet_v1_g{groups}_{percent}", torch_names, RAW, top1)
+    f"ref/shufflenet_v1_g{groups}_x{scale}": Checkpoint(
+        f"shufflenet_v1_g{groups}_{percent}", torch_names, RAW, top1, bgr=True
+    )
     for groups, row in _TOP1.items()
     for scale, percent, top1 in zip(("0_5", "1_0", "1_5", "2_0"), ("050", "100", "150", "200"), row, strict=True)
 }

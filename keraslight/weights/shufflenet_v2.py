@@ -1,6 +1,6 @@
 """ShuffleNet V2's published weights: torchvision's, https://github.com/pytorch/vision (shufflenetv2.py), and the
-authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2), which take unscaled pixels 0..255, in the
-order blue, green, red.
+authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2), which take unscaled pixels 0..255.
+The authors' order is blue, green, red: the loader reverses the stem.
 """
 
 from typing import Any
@@ -49,7 +49,7 @@ CHECKPOINTS = {  # IMAGENET1K_V1 of torchvision 0.28
         ("x2_0", "shufflenet_v2_200", 232, 76.230, "shufflenetv2_x2_0-8be3c8ee"),
     )
 } | {  # top-1 from the repository's page
-    f"ref/shufflenet_v2_{size}": Checkpoint(f"shufflenet_v2_{width}_megvii", _megvii_names, RAW, top1)
+    f"ref/shufflenet_v2_{size}": Checkpoint(f"shufflenet_v2_{width}_megvii", _megvii_names, RAW, top1, bgr=True)
     for size, width, top1 in (
         ("x0_5", "050", 61.1),
         ("x1_0", "100", 69.4),

@@ -1,6 +1,6 @@
 """ShuffleNet V2+'s published weights: the authors', https://github.com/megvii-model/ShuffleNet-Series (ShuffleNetV2+).
 
-They take unscaled pixels 0..255, in the order blue, green, red.
+They take unscaled pixels 0..255. The authors' order is blue, green, red: the loader reverses the stem.
 """
 
 from typing import Any
@@ -39,6 +39,6 @@ def _attention(ours: str, theirs: str) -> Names:
 
 
 CHECKPOINTS = {  # top-1 from the repository's page
-    f"ref/shufflenet_v2_plus_{size}": Checkpoint(f"shufflenet_v2_plus_{size}", torch_names, RAW, top1)
+    f"ref/shufflenet_v2_plus_{size}": Checkpoint(f"shufflenet_v2_plus_{size}", torch_names, RAW, top1, bgr=True)
     for size, top1 in (("small", 74.1), ("medium", 75.7), ("large", 77.1))
 }

@@ -1,6 +1,7 @@
 import keras
+import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
@@ -74,3 +75,116 @@ def test_open_sizes_are_refused():
     model = keras.Model(images, layers.Conv2D(4, 3, name="stem")(images))
     with pytest.raises(InvalidArgumentError, match="fixed input size. Received: layer 'stem'"):
         count_macs(model)
+
+
+@pytest.mark.parametrize("name", ["seedling_conv", "seed", "birdseed", "seed_generator", "my_seed_generator_state"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_seeds_in_names_are_no_random_generators(name, nested):
+    kernel = layers.Conv2D(4, 3, name="conv" if nested else name)
+    images = keras.Input((8, 8, 3))
+    inner = keras.Model(images, layers.Dropout(0.1)(kernel(layers.GaussianNoise(0.1)(images))), name=name)
+    model = keras.Sequential([images, inner]) if nested else inner
+    assert count_parameters(model) == profile(model).parameters == 3 * 9 * 4 + 4
+    assert profile(model).access_bytes >= 4 * 112
+
+
+def test_generators_are_no_parameters():
+    class Noisy(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.listed = [keras.random.SeedGenerator(1), keras.random.SeedGenerator(2)]
+            self.scale = self.add_weight(shape=(3,), name="seed_scale")
+
+        def call(self, x):
+            return x + self.scale
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.RandomFlip(), layers.RandomRotation(0.1), Noisy()])
+    assert count_parameters(model) == 3
+
+
+def test_statistics_of_the_data_are_not_learned():
+    normalization = layers.Normalization()
+    normalization.adapt(np.arange(48.0).reshape(4, 2, 2, 3))
+    spectral = layers.SpectralNormalization(layers.Conv2D(2, 3))
+    model = keras.Sequential([keras.Input((8, 8, 3)), normalization, layers.Conv2D(4, 3), spectral])
+    model.trainable = False  # frozen weights were learned all the same
+    assert count_parameters(model) == profile(model).parameters == 112 + 3 * 3 * 4 * 2 + 2
+
+
+def product(shapes, function):
+    """A model of that many inputs, each of a shape with the batch in front."""
+    inputs = [keras.Input(shape) for shape in shapes]
+    return keras.Model(inputs, function(*inputs))
+
+
+CONSTANT = np.ones((4, 7), "float32")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "function", "macs"),
+    [
+        ([(5, 4), (4, 7)], lambda a, b: ops.matmul(a, b), 5 * 4 * 7),
+        ([(5, 4)], lambda a: a @ CONSTANT, 5 * 4 * 7),
+        ([(7, 5)], lambda a: ops.matmul(CONSTANT, a), 4 * 7 * 5),
+        ([(3, 5, 4), (3, 4, 7)], lambda a, b: ops.matmul(a, b), 3 * 5 * 4 * 7),
+        ([(5, 4), (7, 4)], lambda a, b: ops.einsum("bik,bjk->bij", a, b), 5 * 4 * 7),
+        ([(2, 5, 4), (2, 7, 4)], lambda a, b: ops.einsum("...ik,...jk->...ij", a, b), 2 * 5 * 4 * 7),
+        ([(5, 4)], lambda a: ops.tensordot(a, CONSTANT, 1), 5 * 4 * 7),
+        ([(5, 7)], lambda a: ops.tensordot(a, CONSTANT, axes=([2], [1])), 5 * 4 * 7),
+        ([(5, 4)], lambda a: ops.dot(a, CONSTANT), 5 * 4 * 7),
+        ([(8, 8, 4)], lambda a: ops.conv(a, np.ones((3, 3, 4, 6), "float32")), 36 * 9 * 4 * 6),
+        ([(8, 8, 4)], lambda a: ops.depthwise_conv(a, np.ones((3, 3, 4, 2), "float32")), 36 * 9 * 8),
+        ([(5, 4)], layers.EinsumDense("abc,cd->abd", (5, 6)), 5 * 4 * 6),
+        ([(5, 4)], layers.EinsumDense("abc,bcd->ad", 6), 5 * 4 * 6),
+        ([(3, 5, 4)], layers.EinsumDense("...x,xy->...y", 6), 3 * 5 * 4 * 6),
+        ([(5, 4)], layers.LSTM(6), 5 * (4 * 24 + 6 * 24)),
+        ([(5, 4)], layers.GRU(6, return_sequences=True), 5 * (4 * 18 + 6 * 18)),
+        ([(8, 4)], layers.DepthwiseConv1D(3, depth_multiplier=2), 6 * 3 * 8),
+        ([(8, 4)], layers.SeparableConv1D(5, 3), 6 * (3 * 4 + 4 * 5)),
+        ([(8, 4)], layers.Conv1DTranspose(5, 3), 8 * 3 * 4 * 5),
+        ([(5, 4), (7, 4)], lambda a, b: layers.Attention()([a, b]), 5 * 7 * (4 + 4)),
+        ([(5, 4), (7, 4)], lambda a, b: layers.AdditiveAttention()([a, b]), 5 * 7 * (4 + 4)),
+        # 2 heads of 3 keys and 5 values: maps of queries, keys and values, scores, sums and the last map
+        (
+            [(5, 4), (7, 6)],
+            lambda a, b: layers.MultiHeadAttention(2, 3, 5)(a, b),
+            5 * 4 * 6 + 7 * 6 * 6 + 7 * 6 * 10 + 2 * 5 * 7 * (3 + 5) + 5 * 10 * 4,
+        ),
+        (
+            [(3, 5, 4)],  # each row attends to itself
+            lambda a: layers.MultiHeadAttention(2, 3, attention_axes=(2,))(a, a),
+            15 * 4 * 6 * 4 + 3 * 2 * 5 * 5 * 6,
+        ),
+        (
+            [(5, 6), (7, 6)],  # 4 heads of queries, 2 of keys and values
+            lambda a, b: layers.GroupQueryAttention(3, 4, 2)(a, b),
+            5 * 6 * 12 + 2 * 7 * 6 * 6 + 4 * 5 * 7 * 6 + 5 * 12 * 6,
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:NotImplemented should not be used")  # Keras 3.15, of an open batch in tensordot
+def test_products(shapes, function, macs):
+    model = product(shapes, function)
+    assert count_macs(model) == macs
+    assert profile(model).macs == macs
+    assert profile(model).unknown == ()
+
+
+def test_layers_that_can_not_be_counted_are_named():
+    class Mystery(layers.Layer):
+        def build(self, shape):
+            self.kernel = self.add_weight(shape=(shape[-1], 5))
+
+        def call(self, x):
+            return x @ self.kernel
+
+    model = keras.Sequential([keras.Input((4,)), Mystery(), layers.Dense(3), Mystery()])
+    with pytest.warns(UserWarning, match="unknown and not counted: Mystery$"):
+        assert count_macs(model) == 15
+
+
+def test_models_that_are_not_built():
+    model = keras.Sequential([layers.Dense(3)], name="later")
+    for count in (count_parameters, count_macs, profile):
+        with pytest.raises(InvalidArgumentError, match="Received: 'later'"):
+            count(model)

@@ -26,6 +26,21 @@ def test_one_convolution():
     assert field.extent(0.3) == (1, 1)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_signs_do_not_cancel_out(channels):
+    """A pixel that makes the output smaller counts as one that makes it larger, in each channel."""
+    kernel = np.ones((3, 3, channels, 1))
+    kernel[0] = -1  # a row
+    kernel[:, :, 1:] *= -1  # a channel
+    images = keras.Input((9, 9, channels))
+    layer = layers.Conv2D(1, 3, padding="same", use_bias=False)
+    model = keras.Model(images, layer(images))
+    layer.set_weights([kernel])
+    expected = np.zeros((9, 9))
+    expected[3:6, 3:6] = 1
+    np.testing.assert_array_equal(effective_receptive_field(model).map, expected)
+
+
 def test_a_stack_counts_its_paths():
     """Luo et al., section 2.2: the map of equal weights is a convolution of boxes, a Gaussian of variance n * 2 / 3."""
     paths = np.ones(1)

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import keras
 import pytest
 from keras import layers
 
-from keraslight.analysis import convolution_cost, count_macs, count_parameters
+from keraslight.analysis import compare_convolutions, convolution_cost, count_macs, count_parameters
 from keraslight.errors import InvalidArgumentError
 
 
@@ -49,3 +51,29 @@ def test_agrees_with_the_count_of_a_model(kind, stride):
 def test_bad_arguments(change, text):
     with pytest.raises(InvalidArgumentError, match=text):
         convolution_cost(**{"height": 8, "width": 8, "channels": 6, "filters": 8, "kernel": 3, **change})
+
+
+def test_a_table_of_costs():
+    rows = compare_convolutions((1, 3), (8, 16), size=5, stride=2, groups=8, ghost_ratio=4)
+    assert [(row.kernel, row.channels) for row in rows] == [(1, 8), (1, 16), (3, 8), (3, 16)]
+    for row in rows:
+        shapes = (5, 5, row.channels, row.channels, row.kernel)
+        assert row.standard == convolution_cost(*shapes, stride=2)
+        assert row.standard.macs == 9 * row.channels**2 * row.kernel**2
+        assert row.depthwise_separable.ratio == pytest.approx(1 / row.channels + 1 / row.kernel**2)
+        assert row.grouped.ratio == 1 / 8
+        assert row.ghost == convolution_cost(*shapes, "ghost", stride=2, ghost_ratio=4)
+
+
+@pytest.mark.parametrize("change", [{"kernels": (0,)}, {"channels": (30,)}, {"size": 0}, {"groups": 3}])
+def test_a_table_of_what_does_not_exist(change):
+    with pytest.raises(InvalidArgumentError):
+        compare_convolutions(**change)
+
+
+def test_the_table_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "analysis.md").read_text(encoding="utf-8")
+    for row in compare_convolutions((3, 5, 7), (32, 128, 512)):
+        ratios = " | ".join(f"{cost.ratio:.1%}" for cost in (row.depthwise_separable, row.grouped, row.ghost))
+        macs = f"{row.standard.macs / 1e6:,.2f} M"
+        assert f"| {row.kernel}x{row.kernel} | {row.channels} | {macs} | {ratios} |\n" in page

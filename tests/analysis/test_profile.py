@@ -195,11 +195,11 @@ def test_unknown_types_are_listed():
     x = layers.Conv2DTranspose(4, 3, padding="same")(images)
     x = layers.EinsumDense("abcd,de->abce", (4, 4, 4))(x)
     x = Square()(x)
-    x = ops.matmul(x, x)
+    x = ops.matmul(x, ops.sort(x))
     x = ops.relu(x + 1)
     result = profile(keras.Model(images, x))
-    assert result.unknown == ("EinsumDense", "Square", "ops.Matmul")
-    assert "Unknown multiply-adds, not counted: EinsumDense, Square, ops.Matmul." in str(result)
+    assert result.unknown == ("Square", "ops.Sort")
+    assert "Unknown multiply-adds, not counted: Square, ops.Sort." in str(result)
 
 
 def test_a_nested_model_without_a_graph_is_one_unknown_layer():
@@ -215,7 +215,8 @@ def test_a_nested_model_without_a_graph_is_one_unknown_layer():
     result = profile(keras.Model(images, Own()(images)))
     assert result.unknown == ("Own",)
     assert result.parameters == 8
-    assert count_macs(keras.Model(images, Own()(images))) == 0
+    with pytest.warns(UserWarning, match="not counted: Own"):
+        assert count_macs(keras.Model(images, Own()(images))) == 0
     with pytest.raises(InvalidArgumentError, match="must be a functional model .* of class Own"):
         profile(Own())
 

@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, assume, given, settings, strategies as st
 from keras import layers
 
 import keraslight
-from keraslight.analysis import receptive_field
+from keraslight.analysis import backward_receptive_field, receptive_field
 from keraslight.analysis._gradient import gradient
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import C4GroupConv2D, C4GroupPooling, C4LiftingConv2D, ConditionalConv2D, GroupedConv2D
@@ -131,6 +131,126 @@ def test_agrees_with_the_support_of_the_gradient(stack):
                 assert (first, last) == (pixels[0], pixels[-1])
 
 
+def enlarged(x, kind, number):
+    """A layer that makes maps larger, with kernels of ones."""
+    ones = {"kernel_initializer": "ones"}
+    match kind:
+        case "transposed":
+            return layers.Conv2DTranspose(2, number, strides=2, padding="same", **ones)(x)
+        case "transposed thrice":
+            return layers.Conv2DTranspose(2, number, strides=3, padding="valid", **ones)(x)
+        case "resized":
+            return layers.Resizing(x.shape[1] * 3 // 2, x.shape[2] + number, interpolation="bilinear")(x)
+        case "resized to nearest":
+            return layers.Resizing(x.shape[1] + number, x.shape[2] * 4 // 3, interpolation="nearest")(x)
+        case "operation":
+            return keras.ops.image.resize(x, (x.shape[1] * 2, x.shape[2] * 2), interpolation="bilinear")
+        case "skip":  # down, up again, and both added, as in a U-Net
+            down = layers.Conv2D(2, number, strides=2, padding="same", **ones)(x)
+            up = layers.UpSampling2D(2)(down)
+            return layers.Add()([layers.Conv2D(2, 1, **ones)(x), up])
+    return layers.UpSampling2D(number, interpolation=kind)(x)
+
+
+ENLARGED = ("nearest", "bilinear", "transposed", "transposed thrice", "resized", "resized to nearest", "operation")
+larger = st.tuples(st.sampled_from((*ENLARGED, "skip", "skip")), st.integers(2, 4))
+window = st.tuples(st.just("window"), st.integers(1, 2))
+
+
+@settings(derandomize=True, max_examples=8, deadline=None, database=None)
+@given(larger, st.lists(st.one_of(window, larger), max_size=2), window)
+def test_what_makes_maps_larger_agrees_with_the_support_of_the_gradient(first, middle, last):
+    x = images = keras.Input((20, 16, 1))
+    for kind, number in (first, *middle, last):
+        if kind == "window":
+            x = layers.Conv2D(2, 3, strides=number, padding="same", kernel_initializer="ones")(x)
+        elif kind != "skip" or not (x.shape[1] % 2 or x.shape[2] % 2):
+            x = enlarged(x, kind, number)
+        assume(x.shape[1] <= 90)
+    model = keras.Model(images, x)
+    field = receptive_field(model)[-1]
+    assert backward_receptive_field(model)[-1] == field.size
+    for axis, side in enumerate((20, 16)):
+        count, span = x.shape[1 + axis], field.size[axis]
+        other = x.shape[2 - axis] // 2
+        middles = [field.center[axis] + place * field.stride[axis] for place in range(count)]
+        inside = [n for n, at in enumerate(middles) if span / 2 + 1 <= at <= side - span / 2 - 2]
+        if field.stride[axis] == 0 or len(inside) * field.stride[axis] < 2:
+            continue  # no whole period that sees nothing of the borders
+        places = [(n, other) if axis == 0 else (other, n) for n in inside]
+        _, slopes = gradient(
+            lambda batch, places=places: sum(model(batch, training=False)[n, i, j] for n, (i, j) in enumerate(places)),
+            np.ones((len(places), 20, 16, 1)),
+        )
+        seen = [np.flatnonzero((slope[..., 0] > 0).any(axis=1 - axis)) for slope in slopes]
+        assert max(pixels[-1] - pixels[0] + 1 for pixels in seen if len(pixels)) <= span
+        for n, pixels in zip(inside, seen, strict=True):
+            if len(pixels):
+                assert abs((pixels[0] + pixels[-1]) / 2 - middles[n]) <= max(1, field.stride[axis])
+        if len(inside) * field.stride[axis] >= 6:
+            assert max(pixels[-1] - pixels[0] + 1 for pixels in seen if len(pixels)) == span
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "stride", "center"),
+    [
+        (layers.UpSampling2D(2), 1, 0.5, -0.25),
+        (layers.UpSampling2D(4), 1, 0.25, -0.375),
+        (layers.UpSampling2D(2, interpolation="bilinear"), 2, 0.5, -0.25),
+        (layers.UpSampling2D(3, interpolation="bilinear"), 2, 1 / 3, -1 / 3),
+        (layers.UpSampling2D(2, interpolation="bicubic"), 4, 0.5, -0.25),
+        (layers.Resizing(12, 12), 2, 2 / 3, -1 / 6),
+        (layers.Resizing(4, 4), 2, 2, 0.5),
+        (layers.Resizing(4, 4, interpolation="nearest"), 1, 2, 1),
+        (layers.Resizing(8, 8), 1, 1, 0),
+        (layers.Conv2DTranspose(2, 2, strides=2), 1, 0.5, -0.25),
+        (layers.Conv2DTranspose(2, 4, strides=2, padding="same"), 2, 0.5, -0.25),
+        (layers.Conv2DTranspose(2, 3, strides=1, padding="same"), 3, 1, 0),
+        (layers.Conv2DTranspose(2, 3, strides=1), 3, 1, -1),
+        (layers.Conv2DTranspose(2, 3, dilation_rate=2), 5, 1, -2),
+    ],
+)
+def test_layers_that_make_maps_larger(layer, size, stride, center):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, layer(images))
+    row = receptive_field(model)[-1]
+    assert row.size == (size, size)
+    assert row.stride == pytest.approx((stride, stride))
+    assert row.center == pytest.approx((center, center))
+    assert backward_receptive_field(model)[-1] == (size, size)
+
+
+def test_a_u_net_sees_what_its_deepest_layer_sees():
+    """conv 3, pool 2, conv 3, up 2, add: the deep branch sees 3 + 1 + 2 * 2 pixels, the convolution after it more."""
+    images = keras.Input((32, 32, 3))
+    high = layers.Conv2D(4, 3, padding="same")(images)
+    low = layers.Conv2D(4, 3, padding="same", name="low")(layers.MaxPooling2D(2)(high))
+    x = layers.Add(name="add")([high, layers.UpSampling2D(2)(low)])
+    rows = fields(keras.Model(images, layers.Conv2D(2, 3, padding="same", name="last")(x)))
+    assert rows["low"].size == rows["add"].size == (8, 8)
+    assert rows["add"].stride == (1, 1)
+    assert rows["last"].size == (10, 10)  # three pixels lie in two of the low map
+
+
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_100", "mobilenet_v3_sample"])
+def test_backwards_gives_the_same(name):
+    model = keraslight.create_model(name, input_shape=(64, 96, 3), width=0.25)
+    rows = receptive_field(model)
+    assert backward_receptive_field(model) == [row.size for row in rows]
+    assert sum(not row.whole for row in rows) > 10
+
+
+def test_backwards_gives_the_same_for_open_sizes_shared_layers_and_cropping():
+    images = keras.Input((None, None, 3))
+    shared = layers.Conv2D(3, 3, dilation_rate=2, name="shared")
+    x = layers.Cropping2D(1)(shared(layers.ZeroPadding2D(2)(shared(images))))
+    x = layers.MaxPooling2D(3, strides=2)(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, x)
+    assert backward_receptive_field(model) == [row.size for row in receptive_field(model)]
+    assert [size[0] for size in backward_receptive_field(model)] == [1, 5, 5, 9, 9, 11, None]
+
+
 def test_branches_padding_and_cropping():
     images = keras.Input((32, 32, 3))
     wide = layers.Conv2D(4, 5, strides=2, padding="same", name="wide")(images)
@@ -208,8 +328,10 @@ def test_sizes_left_open():
 @pytest.mark.parametrize(
     ("layer", "text"),
     [
-        (layers.Conv2DTranspose(2, 3, strides=2, name="it"), "do not move by whole pixels"),
-        (layers.UpSampling2D(name="it"), "do not move by whole pixels"),
+        (layers.Conv2DTranspose(2, 3, strides=2, output_padding=1, name="it"), "followed without `output_padding`"),
+        (layers.UpSampling2D(interpolation="lanczos3", name="it"), "must be nearest, bilinear or bicubic"),
+        (layers.Resizing(4, 4, antialias=True, name="it"), "without anti-aliasing"),
+        (layers.Resizing(6, 9, crop_to_aspect_ratio=True, name="it"), "to an aspect ratio"),
         (layers.Lambda(lambda x: x[:, ::-1], output_shape=(8, 8, 3), name="it"), "type of layer is not known"),
         (layers.Concatenate(axis=1, name="it"), "along their channels"),
     ],

@@ -18,7 +18,11 @@ def test_groups_and_normalization_are_those_of_2012():
     assert [model.get_layer(f"conv{c}").groups for c in range(1, 6)] == [1, 2, 1, 2, 2]
     assert model.get_layer("conv2_norm").input is model.get_layer("conv2_act").output
     assert model.get_layer("conv2_pool").input is model.get_layer("conv2_norm").output
-    assert kinds("2012").count("LocalResponseNorm") == 2
+    norms = [layer for layer in model.layers if isinstance(layer, LocalResponseNorm)]
+    assert [(x.name, x.bias, x.size, x.alpha, x.beta) for x in norms] == [  # k, n, alpha and beta of section 3.3
+        ("conv1_norm", 2.0, 5, 1e-4, 0.75),
+        ("conv2_norm", 2.0, 5, 1e-4, 0.75),
+    ]
     assert not {"LocalResponseNorm", "GroupedConv2D"} & set(kinds("alexnet"))
 
 

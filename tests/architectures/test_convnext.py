@@ -6,11 +6,12 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.layers import LayerNorm, LayerScale
 from keraslight.weights import CHECKPOINTS
+from tests.nets import of_top
 
 
 def net(variant="tiny", **arguments):
-    small = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.1}
-    return keraslight.ConvNeXt(variant, **{**small, **arguments})
+    small = {"input_shape": (32, 32, 3), "width": 0.1}
+    return keraslight.ConvNeXt(variant, **{**small, **of_top(arguments)})
 
 
 def test_patches_without_padding():
@@ -100,10 +101,12 @@ def shapes(layer, theirs):
 @pytest.mark.parametrize("source", ["timm", "torchvision"])
 def test_loads_linears_and_bare_layer_scales(source, tmp_path):
     names = CHECKPOINTS[f"{source}/convnext_tiny{'.fb_in1k' if source == 'timm' else ''}"].torch_names
-    small = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.1}
+    small = {"input_shape": (32, 32, 3), "width": 0.1}
     tensors = reference(names(blocks=(3, 3, 9, 3)), net(), shapes)
     save_file(tensors, tmp_path / "reference.safetensors")
-    model = keraslight.create_model(f"{source}/convnext_tiny", weights=tmp_path / "reference.safetensors", **small)
+    model = keraslight.create_model(
+        f"{source}/convnext_tiny", weights=tmp_path / "reference.safetensors", classes=10, **small
+    )
     block = {"timm": "stages.2.blocks.4", "torchvision": "features.5.4"}[source]
     linear = tensors[f"{block}.{'mlp.fc1' if source == 'timm' else 'block.3'}.weight"]
     np.testing.assert_array_equal(np.asarray(model.get_layer("stage2_block4_expand").kernel)[0, 0], linear.T)

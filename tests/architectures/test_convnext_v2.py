@@ -4,11 +4,12 @@ import pytest
 import keraslight
 from keraslight.layers import GRN, LayerNorm, LayerScale
 from keraslight.weights import CHECKPOINTS
+from tests.nets import of_top
 
 
 def net(variant="atto", **arguments):
-    small = {"input_shape": (32, 32, 3), "classes": 10, "width": 0.2}
-    return keraslight.ConvNeXtV2(variant, **{**small, **arguments})
+    small = {"input_shape": (32, 32, 3), "width": 0.2}
+    return keraslight.ConvNeXtV2(variant, **{**small, **of_top(arguments)})
 
 
 def test_a_blocks_layers():

@@ -1,11 +1,13 @@
 import keras
 import numpy as np
+import pytest
 
 import keraslight
+from tests.nets import of_top
 
 
 def build(variant, **arguments):
-    return keraslight.DenseNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    return keraslight.DenseNet(variant, **{"input_shape": (64, 64, 3), **of_top(arguments)})
 
 
 def test_norm_and_relu_come_before_each_convolution():
@@ -23,6 +25,21 @@ def test_growth_and_stem():
     assert {layer.filters for layer in model.layers if layer.name.endswith("_grow")} == {48}
     assert model.get_layer("stage1_transition").filters == (96 + 6 * 48) // 2
     assert model.output.shape[-1] == 2208
+
+
+@pytest.mark.parametrize(("variant", "repeats"), [("201", [6, 12, 48, 32]), ("264", [6, 12, 64, 48])])
+def test_blocks_have_the_layers_of_table_1(variant, repeats):
+    """Table 1 of https://arxiv.org/abs/1608.06993; growth 32, bottlenecks of 4 x 32, transitions that halve."""
+    model = build(variant)
+    grown = [layer for layer in model.layers if layer.name.endswith("_grow")]
+    assert [sum(x.name.startswith(f"stage{s}_") for x in grown) for s in range(4)] == repeats
+    assert {(x.filters, x.kernel_size) for x in grown} == {(32, (3, 3))}
+    reduced = [layer for layer in model.layers if layer.name.endswith("_reduce")]
+    assert {(x.filters, x.kernel_size) for x in reduced} == {(128, (1, 1))}
+    channels = 64
+    for s, count in enumerate(repeats[:3], start=1):
+        channels = (channels + 32 * count) // 2
+        assert model.get_layer(f"stage{s}_transition").filters == channels
 
 
 def test_layers_in_the_name_are_convolutions_and_the_classifier():

@@ -5,10 +5,11 @@ import keraslight
 from keraslight.architectures.efficientnet import compound_scaling
 from keraslight.blocks.conv import TORCH
 from keraslight.errors import InvalidArgumentError
+from tests.nets import of_top
 
 
 def layer_names(variant="b0", **arguments):
-    model = keraslight.EfficientNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    model = keraslight.EfficientNet(variant, **{"input_shape": (64, 64, 3), **of_top(arguments)})
     return [layer.name for layer in model.layers]
 
 

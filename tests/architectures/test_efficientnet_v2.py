@@ -3,10 +3,11 @@ import pytest
 
 import keraslight
 from keraslight.blocks.conv import make_divisible
+from tests.nets import of_top
 
 
 def net(variant="b0", **arguments):
-    return keraslight.EfficientNetV2(variant, **{"input_shape": (32, 32, 3), "classes": 10, **arguments})
+    return keraslight.EfficientNetV2(variant, **{"input_shape": (32, 32, 3), **of_top(arguments)})
 
 
 def parts(model, block):

@@ -9,13 +9,15 @@ from safetensors.numpy import save_file
 import keraslight
 from keraslight.analysis import count_parameters
 from keraslight.errors import InvalidArgumentError, WeightsMismatchError
+from keraslight.layers import LocalResponseNorm
 from tests.golden import golden_rule
+from tests.nets import of_top
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "tv__googlenet.npz"
 
 
 def build(variant="googlenet", **arguments):
-    return keraslight.GoogLeNet(variant, **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    return keraslight.GoogLeNet(variant, **{"input_shape": (64, 64, 3), **of_top(arguments)})
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +75,48 @@ def test_the_papers_net_has_biases_and_response_norms_but_no_batch_norm():
     model = build("paper")
     kinds = [type(layer).__name__ for layer in model.layers]
     assert "BatchNormalization" not in kinds
-    assert kinds.count("LocalResponseNorm") == 2
+    norms = [layer for layer in model.layers if isinstance(layer, LocalResponseNorm)]
+    # bvlc_googlenet: local_size 5, alpha 0.0001, beta 0.75, k 1. Caffe divides the sum of squares by the size.
+    assert [(x.bias, x.size, 5 * x.alpha, x.beta) for x in norms] == 2 * [(1.0, 5, pytest.approx(1e-4), 0.75)]
+    assert norms[0].input is model.get_layer("stem_pool").output
+    assert norms[1].input is model.get_layer("stem_expand_act").output
     assert all(layer.use_bias for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
     assert model.get_layer("stage2_pool").pool_size == (3, 3)
+
+
+@pytest.mark.parametrize("variant", ["5x5", "paper"])
+def test_modules_have_the_channels_of_table_1(variant):
+    """Columns: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj."""
+    table = (
+        (64, 96, 128, 16, 32, 32),  # 3a
+        (128, 128, 192, 32, 96, 64),
+        (192, 96, 208, 16, 48, 64),  # 4a
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+        (256, 160, 320, 32, 128, 128),  # 5a
+        (384, 192, 384, 48, 128, 128),
+    )
+    model = build(variant)
+    blocks = [f"stage{s}_block{b}" for s, n in enumerate((2, 5, 2)) for b in range(n)]
+    parts = ("pointwise", "middle_reduce", "middle", "wide_reduce", "wide", "project")
+    for block, row in zip(blocks, table, strict=True):
+        assert tuple(model.get_layer(f"{block}_{part}").filters for part in parts) == row
+        assert model.get_layer(f"{block}_wide").kernel_size == (5, 5)
+
+
+def test_auxiliary_heads_follow_4a_and_4d():
+    """Section 5: a 1x1 convolution with 128 filters, 1024 units, and 70 % dropout."""
+    model = build("paper", auxiliary=True)
+    for name, block, channels in (("aux1", "stage1_block0", 512), ("aux2", "stage1_block3", 528)):
+        inner = [layer for layer in model.layers if layer.name.startswith(name)]
+        assert model.get_layer(f"{block}_concat").output.shape[-1] == channels
+        assert inner[0].input is model.get_layer(f"{block}_concat").output
+        kernels = [x.kernel.shape for x in inner if isinstance(x, keras.layers.Conv2D | keras.layers.Dense)]
+        assert [shape[-1] for shape in kernels] == [128, 1024, 10]
+        assert kernels[0] == (1, 1, channels, 128)
+        assert [layer.rate for layer in inner if isinstance(layer, keras.layers.Dropout)] == [0.7]
 
 
 def test_max_pools_round_up_and_the_last_is_2x2():

@@ -7,6 +7,48 @@ from keraslight.architectures.lenet import TABLE_I
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import CodeDistance
 
+PRINTED_TABLE_I = (
+    "X...XXX..XXXX.XX",
+    "XX...XXX..XXXX.X",
+    "XXX...XXX..X.XXX",
+    ".XXX..XXXX..X.XX",
+    "..XXX..XXXX.XX.X",
+    "...XXX..XXXX.XXX",
+)
+
+
+def subsampled(maps):
+    """(H, W, C) -> (H // 2, W // 2, C)"""
+    return (maps[::2, ::2] + maps[1::2, ::2] + maps[::2, 1::2] + maps[1::2, 1::2]) / 4
+
+
+def convolved(maps, kernel, bias):
+    """(H, W, C) and (k, k, C, N) -> (H - k + 1, W - k + 1, N)"""
+    windows = np.lib.stride_tricks.sliding_window_view(maps, kernel.shape[:2], axis=(0, 1))
+    return np.einsum("hwcij,ijcn->hwn", windows, kernel) + bias
+
+
+def test_the_papers_network_written_in_numpy_gives_the_same_distances():
+    model = keraslight.LeNet5("paper", classifier_activation=None)
+    random = np.random.default_rng(0)
+    model.set_weights([random.normal(0, 0.3, w.shape) for w in model.get_weights()])
+    weights = {layer.name: layer.get_weights() for layer in model.layers}
+    image = random.normal(size=(32, 32, 1)).astype("float32")
+
+    def learned(maps, name):
+        factor, bias = weights[name]
+        return np.tanh(subsampled(maps) * factor.ravel() + bias)
+
+    s2 = learned(np.tanh(convolved(image, *weights["c1"])), "s2")
+    for i, row in enumerate(TABLE_I):
+        assert sorted(row) == [c for c in range(6) if PRINTED_TABLE_I[c][i] == "X"]
+    c3 = np.concatenate([convolved(s2[..., row], *weights[f"c3_map{i}"]) for i, row in enumerate(TABLE_I)], axis=-1)
+    s4 = learned(np.tanh(c3), "s4")
+    c5 = np.tanh(convolved(s4, *weights["c5"]))
+    f6 = np.tanh(convolved(c5, *weights["f6"]))[0, 0]
+    distances = ((f6[:, None] - model.get_layer("classifier").codes) ** 2).sum(axis=0)
+    np.testing.assert_allclose(np.asarray(model(image[None]))[0], -distances, rtol=1e-4)
+
 
 def test_layers_have_the_papers_parameters():
     model = keraslight.LeNet5("paper")

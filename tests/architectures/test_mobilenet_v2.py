@@ -4,11 +4,12 @@ import keras
 import pytest
 
 import keraslight
+from tests.nets import of_top
 
 
 @functools.cache  # only looked at
 def build(variant="100", **arguments):
-    return keraslight.MobileNetV2(variant, input_shape=(64, 64, 3), classes=10, **arguments)
+    return keraslight.MobileNetV2(variant, input_shape=(64, 64, 3), **of_top(arguments))
 
 
 def test_the_first_block_has_no_expansion_and_projections_are_linear():

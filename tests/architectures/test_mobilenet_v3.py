@@ -5,13 +5,23 @@ import pytest
 
 import keraslight
 from keraslight.blocks.conv import TENSORFLOW
+from tests.nets import of_top
 
+MINIMALISTIC = {
+    "large_minimalistic": (
+        "16-16/1, 64-24/2, 72-24/1, 72-40/2, 120-40/1, 120-40/1, 240-80/2, 200-80/1, 184-80/1, 184-80/1, "
+        "480-112/1, 672-112/1, 672-160/2, 960-160/1, 960-160/1"
+    ),
+    "small_minimalistic": (
+        "16-16/2, 72-24/2, 88-24/1, 96-40/2, 240-40/1, 240-40/1, 120-48/1, 144-48/1, 288-96/2, 576-96/1, 576-96/1"
+    ),
+}
 SMALL_SQUEEZED = [8, 24, 64, 64, 32, 40, 72, 144, 144]
 
 
 @functools.cache  # only looked at
 def build(variant, **arguments):
-    return keraslight.MobileNetV3(variant, input_shape=(64, 64, 3), classes=10, **arguments)
+    return keraslight.MobileNetV3(variant, input_shape=(64, 64, 3), **of_top(arguments))
 
 
 def order(model, *names):
@@ -73,6 +83,13 @@ def test_minimalistic_has_kernels_of_3_relu_and_no_squeeze(variant):
     model = build(variant)
     assert not any("_se_" in layer.name for layer in model.layers)
     assert {x.kernel_size for x in model.layers if isinstance(x, keras.layers.DepthwiseConv2D)} == {(3, 3)}
+    rows = [  # expanded and output channels and stride, as printed in tables 1 and 2
+        (model.get_layer(x.name.replace("_depthwise", "_project")), x)
+        for x in model.layers
+        if isinstance(x, keras.layers.DepthwiseConv2D)
+    ]
+    printed = ", ".join(f"{x.input.shape[-1]}-{project.filters}/{x.strides[0]}" for project, x in rows)
+    assert printed == MINIMALISTIC[variant]
     activations = [layer.activation for layer in model.layers if isinstance(layer, keras.layers.Activation)]
     assert activations == [keras.activations.softmax]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import keraslight
-from keraslight import registry
 from keraslight.analysis import count_macs, count_parameters, profile
 
 TABLE = Path(__file__).parent / "reference_table.csv"
@@ -124,7 +123,7 @@ def rows_to_build():
 
 @pytest.mark.parametrize(("row", "name", "arguments", "side"), list(rows_to_build()))
 def test_rows_of_other_sizes_and_forms(row, name, arguments, side):
-    channels = 1 if registry.find(name)[0].name == "LeNet5" else 3
+    channels = 1 if keraslight.model_info(name).family == "LeNet5" else 3
     model = keraslight.create_model(name, input_shape=(side, side, channels), **arguments)
     result = profile(model)
     assert count_parameters(model) == result.parameters == int(row["parameters"])

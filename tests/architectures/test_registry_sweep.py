@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 import keraslight
+import keraslight.zoo
 from keraslight import registry
 from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
+from tests.nets import of_top
 
 HEAVY = 60_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
-NAMES = keraslight.list_models()  # registers the families
+NAMES = keraslight.list_models()
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 FIXED = {"LeNet5"}  # families whose paper fixes the image size
 
@@ -28,14 +30,14 @@ def build(name, **arguments):
 
 def small(name, channels=2, width=0.5, **arguments):
     """A narrow net for an odd, oblong image, large enough for every family."""
-    if registry.find(name)[0].name in FIXED:
-        return {"classes": 10, "width": width, **arguments}
-    return {"classes": 10, "width": width, "input_shape": (97, 75, channels), **arguments}
+    if keraslight.model_info(name).family in FIXED:
+        return {"width": width, **of_top(arguments)}
+    return {"width": width, "input_shape": (97, 75, channels), **of_top(arguments)}
 
 
 @pytest.mark.parametrize("name", list(cases()))
 def test_parameters_and_macs_are_the_tables(name):
-    family, _ = registry.find(name)
+    family = registry.FAMILIES[keraslight.model_info(name).family]
     row = family.variants[name]
     model = build(name)
     assert model.input_shape[1] == row.input_size

@@ -5,10 +5,11 @@ import pytest
 import keraslight
 from keraslight.blocks.conv import TENSORFLOW, TORCH
 from keraslight.blocks.pool import max_pool_signed
+from tests.nets import of_top
 
 
 def build(**arguments):
-    return keraslight.Xception("xception", **{"input_shape": (64, 64, 3), "classes": 10, **arguments})
+    return keraslight.Xception("xception", **{"input_shape": (64, 64, 3), **of_top(arguments)})
 
 
 def test_nothing_between_depthwise_and_pointwise():

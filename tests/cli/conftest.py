@@ -29,10 +29,11 @@ def run():
 
 @pytest.fixture(scope="session")
 def row():
-    """The cells of the table row in `text` that begins with `name`."""
+    """The cells of the table row in `text` that begins with `name`; with `number`, of that one of several."""
 
-    def row(text, name):
-        (line,) = (line for line in text.splitlines() if line.startswith(f"│ {name} "))
+    def row(text, name, number=None):
+        lines = [line for line in text.splitlines() if line.startswith(f"│ {name} ")]
+        (line,) = lines if number is None else [lines[number]]
         return [cell.strip() for cell in line[1:-1].split("│")]
 
     return row

@@ -1,5 +1,7 @@
 """`keraslight profile`, `receptive-field`, `latency` and `lint-model`; what they call is tested elsewhere."""
 
+import json
+
 import pytest
 
 from keraslight.errors import UnknownModelError
@@ -21,14 +23,28 @@ def test_profile_lists_stages_or_layers_at_another_size(run, row):
 
 def test_receptive_field_leaves_out_layers_that_see_the_same(run, row):
     text = run("receptive-field", "resnet18", "--size", 64)
-    assert row(text, "images")[1:] == ["1x1", "1x1", "0, 0"]
-    assert row(text, "stem")[1:] == ["7x7", "2x2", "0, 0"]
-    assert row(text, "pool")[1:] == ["the whole image", "", ""]
+    assert row(text, "images")[1:] == ["1x1", "1x1", "0, 0", "1x1"]
+    assert row(text, "stem")[1:] == ["7x7", "2x2", "0, 0", "7x7"]
+    assert row(text, "pool")[1:] == ["the whole image", "", "", ""]
     assert "stem_bn" not in text
 
 
 def test_receptive_field_of_all_layers(run, row):
-    assert row(run("receptive-field", "resnet18", "--size", 64, "--all"), "stem_bn")[1:] == ["7x7", "2x2", "0, 0"]
+    assert row(run("receptive-field", "resnet18", "--size", 64, "--all"), "stem_bn")[1:] == [
+        "7x7",
+        "2x2",
+        "0, 0",
+        "7x7",
+    ]
+
+
+def test_convolution_cost_by_hand(run, row):
+    text = run("convolution-cost", "--kernel", 3, "--channels", 8, "--channels", 64, "--size", 10, "--groups", 2)
+    assert row(text, "3x3", 0) == ["3x3", "8", "0.06 M", "23.6%", "50.0%", "56.2%"]  # 1 / 8 + 1 / 9
+    assert row(text, "3x3", 1)[1:4] == ["64", "3.69 M", "12.7%"]
+    shown = json.loads(run("convolution-cost", "--kernel", 5, "--channels", 4, "--size", 3, "--json"))
+    assert shown[0]["standard"] == {"macs": 9 * 4 * 4 * 25, "parameters": 400, "ratio": 1.0}
+    assert len(json.loads(run("convolution-cost", "--json"))) == 15
 
 
 def test_latency_of_all_engines(run, row):

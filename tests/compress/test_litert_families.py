@@ -13,13 +13,14 @@ import keras
 import pytest
 
 from keraslight.export import LiteRTParity, litert_parity, to_litert
-from tests.compress import digit_models
+from tests.compress import digit_models, digits_page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "litert.md"
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
-QUICK = ("LeNet5",)  # `make test-all` runs the others
+QUICK = ("LeNet5", "ResNet", "VGG")  # `make test-all` runs the others
 FLOAT32, FLOAT16 = 1e-4, 2e-3
+FACTOR, POINTS, SIZE = 10, 1.0, 0.01  # how far the page may be from what is measured now
 FAMILIES = tuple(digit_models.RECIPES)
 COLUMNS = ("family", "net", "float32", "float16", "same top-1", "float32 file", "float16 file")
 
@@ -48,18 +49,30 @@ def measure(family: str, model: keras.Model, folder: Path) -> Figures:
     "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 )
 def test_the_files_answer_as_the_model_does(family, tmp_path, request):
-    print(measure(family, digit_models.trained(family, request.config.cache.mkdir("digit_models")), tmp_path))
+    figures = measure(family, digit_models.trained(family, request.config.cache.mkdir("digit_models")), tmp_path)
+    print(family, figures)
+    now, page = _row(family, figures), _rows(PAGE.read_text(encoding="utf-8"))[family]
+    for column in (2, 3):  # rounding errors of a net trained anew, perhaps on another processor
+        assert float(now[column]) / FACTOR <= float(page[column]) <= float(now[column]) * FACTOR, COLUMNS[column]
+    assert float(page[4]) == pytest.approx(float(now[4]), abs=POINTS)
+    for column in (5, 6):
+        sizes = [float(row[column].split(" KiB")[0]) for row in (page, now)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=SIZE, abs=1), COLUMNS[column]
 
 
 def test_the_page_has_every_family():
     text = PAGE.read_text(encoding="utf-8")
-    rows = _rows(text)
+    rows, (costs, _) = _rows(text), digits_page.read()
     assert list(rows) == sorted(FAMILIES), "run `python -m tests.compress.test_litert_families`"
     assert text == page(rows)
     for family, row in rows.items():
         assert row[1] == _net(family), "run `python -m tests.compress.test_litert_families`"
         assert float(row[2]) <= FLOAT32
         assert float(row[3]) <= FLOAT16
+        assert float(row[4]) >= 99
+        assert row[5] == costs[family]["float32 file"], "docs/compression.md has another size"
+        sizes = [float(cell.split(" KiB")[0]) for cell in row[5:]]
+        assert float(row[6].split("(")[1].rstrip(")")) == pytest.approx(sizes[1] / sizes[0], abs=0.6 / sizes[0] + 5e-4)
 
 
 def _rows(page: str) -> dict[str, list[str]]:
@@ -76,11 +89,9 @@ def _net(family: str) -> str:
     return f"`{variant}`, width {recipe.width or width:g}, {side}x{side}"
 
 
-def measured(family: str, rows: dict[str, list[str]]) -> str:
-    """The page with the row of `family` measured now, and the others as they are."""
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(family, digit_models.trained(family, TRAINED), Path(folder))
-    row = [
+def _row(family: str, figures: Figures) -> list[str]:
+    """The family's row of the table."""
+    return [
         family,
         _net(family),
         f"{figures.float32.largest_difference:.0e}",
@@ -89,7 +100,13 @@ def measured(family: str, rows: dict[str, list[str]]) -> str:
         f"{figures.sizes[0] / 1024:.0f} KiB",
         f"{figures.sizes[1] / 1024:.0f} KiB ({figures.sizes[1] / figures.sizes[0]:.3f})",
     ]
-    return page({**rows, family: row})
+
+
+def measured(family: str, rows: dict[str, list[str]]) -> str:
+    """The page with the row of `family` measured now, and the others as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(family, digit_models.trained(family, TRAINED), Path(folder))
+    return page({**rows, family: _row(family, figures)})
 
 
 def page(rows: dict[str, list[str]]) -> str:
@@ -100,8 +117,10 @@ def page(rows: dict[str, list[str]]) -> str:
         "A small net of each family, trained on scikit-learn's digits, is converted with `to_litert`. `float32` and",
         "`float16` give the largest difference of a probability from the Keras model, over 397 test images and ten",
         f"classes: at most {FLOAT32:g} and {FLOAT16:g}. `same top-1` is the percentage of images for which the",
-        "float16 file predicts the same class. `make test-all` repeats the measurements and fails if a bound",
-        "doesn't hold.",
+        "float16 file predicts the same class. `make test-all` measures every row again, `make test` those of",
+        f"{', '.join(QUICK)}. They fail if a bound doesn't hold, if a difference here is more than {FACTOR} times",
+        f"the new one or less than a tenth of it, if a percentage is more than {POINTS:g} point off, or if a size is",
+        f"off by more than {SIZE:.0%}.",
         "",
         "A float16 file of a net for phones has 0.54 of the float32 file's size. In small nets, operators and names",
         "take a larger share. [compression.md](compression.md) has the results for int8.",

@@ -69,6 +69,21 @@ def test_final_sparsity_is_reached_whatever_the_frequency(frequency):
     assert compress.sparsity(model).total >= 0.6
 
 
+def test_sparsity_grows_by_the_papers_cube():
+    """Zhu and Gupta, equation 1: final * (1 - (1 - t) ** 3) at t = 0, 1/4, 1/2, 3/4 and 1 of the schedule."""
+    images = keras.Input((40,))
+    model, seen = keras.Model(images, keras.layers.Dense(50, name="dense")(images)), []
+    model.compile("sgd", "mse", jit_compile=False)
+    callback = compress.Pruning(0.8, begin_step=3, end_step=11, frequency=1)
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda *_, **__: seen.append(compress.sparsity(model, "dense").total)
+    )
+    x = np.random.default_rng(0).normal(size=(14, 40)).astype("float32")
+    model.fit(x, x @ np.ones((40, 50), "float32"), batch_size=1, epochs=1, callbacks=[callback, watch], verbose=0)
+    assert seen[:3] == [0, 0, 0]  # step 3 begins with t = 0
+    assert [seen[step - 1] for step in (5, 7, 9, 11, 14)] == pytest.approx([0.4625, 0.7, 0.7875, 0.8, 0.8], abs=1e-3)
+
+
 def test_constant_schedule_prunes_at_once():
     model, seen = small(), []
     callback = compress.Pruning(0.5, "constant", begin_step=3, end_step=3)

@@ -293,3 +293,27 @@ def _files(folder):
         for file in folder.rglob("*")
         if file.is_file()
     }
+
+
+def test_versions_are_written_where_directories_cant_be_locked(tmp_path):
+    """As on Windows, which has no fcntl."""
+    code = f"""
+import sys; sys.modules["fcntl"] = None
+from pathlib import Path
+import keraslight.export
+from keraslight.export import _versions
+path = Path({str(tmp_path / "net")!r})
+left = path / ".writing-7-left"
+left.mkdir(parents=True)
+with _versions.atomic_version(path, 1, overwrite=False) as version:
+    (version / "file").write_text("first")
+    (own,) = path.glob(".writing-1-*")
+    with _versions.locked(path):
+        _versions._clear(path)  # by another writer
+    assert own.exists()
+with _versions.atomic_version(path, 1, overwrite=True) as version:
+    (version / "file").write_text("second")
+print(sorted(p.name for p in path.iterdir() if p.name != ".lock"), (path / "1" / "file").read_text())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "['1'] second\n", done.stderr

@@ -49,7 +49,7 @@ ENDS = {
         "softmax",
     ),
     "average": (lambda: averaged("softmax", "softmax"), "softmax"),
-    "average that disagrees": (lambda: averaged("softmax", None), None),
+    "average that disagrees": (lambda: averaged("softmax", None), "Average of no activation and softmax"),
     "relu": (lambda: classifier("relu"), "relu"),
     "only an input": (lambda: behind(layers.Flatten()), None),
 }

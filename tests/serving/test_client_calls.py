@@ -1,11 +1,15 @@
 """What surrounds a call: retries, deadline, hedging, endpoints, batches in flight, headers, hooks, forks, TLS."""
 
 import asyncio
+import contextlib
 import io
 import itertools
 import multiprocessing
 import os
 import random
+import re
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -31,7 +35,7 @@ from keraslight_serving.client import (
     Unsupported,
     tls,
 )
-from keraslight_serving.client._endpoints import Endpoints, addresses_of, is_local
+from keraslight_serving.client._endpoints import Endpoints, addresses_of, channel_options, is_local
 from keraslight_serving.client._retry import Attempt, Budget, Caller, CallFailed, Ended, Wait
 from keraslight_serving.client.telemetry import opentelemetry_hook, prometheus_hook
 from keraslight_serving.client.testing import AsyncFakeChannel, FakeChannel, FakeRpcError
@@ -58,7 +62,7 @@ class World:
 
     def __init__(self, script, addresses=("a:1", "b:1", "c:1"), retry=Retry()):  # noqa: B008
         self.now, self.script, self.sent, self.stopped = 0.0, list(script), [], []
-        self.events = []
+        self.events, self.hanging = [], frozenset()
         self.endpoints = Endpoints(addresses, lambda _: None, clock=lambda: self.now)
         self.caller = Caller(
             self.endpoints, retry, [self.events.append], clock=lambda: self.now, random_state=random.Random(0)
@@ -82,7 +86,7 @@ class World:
             return end.value
 
     def _start(self, attempt: Attempt) -> tuple[float, grpc.StatusCode | None]:
-        seconds, code = self.script.pop(0)
+        seconds, code = (999, None) if attempt.endpoint.address in self.hanging else self.script.pop(0)
         if seconds > attempt.timeout:
             seconds, code = attempt.timeout, CODE.DEADLINE_EXCEEDED
         self.sent.append((attempt.endpoint.address, round(self.now, 3), round(attempt.timeout, 3)))
@@ -107,7 +111,7 @@ class World:
 def test_an_answer_at_once():
     world = World([(0.1, None)])
     assert world.call() == "answer"
-    assert world.sent == [("a:1", 0, 2.5)]  # a quarter of the time, as there are others to ask
+    assert world.sent == [("a:1", 0, 10)]
     (event,) = world.events
     assert (event.method, event.address, event.attempts, event.code) == ("Predict", "a:1", 1, "OK")
     assert event.seconds == pytest.approx(0.1)
@@ -160,17 +164,94 @@ def test_attempts_end():
     assert (failed.attempts, failed.error.code()) == (3, CODE.UNAVAILABLE)
 
 
-def test_a_server_that_never_answers_gets_its_share_of_the_time():
-    world = World([(99, None), (0.1, None)])
+@pytest.mark.parametrize(
+    "retry", [Retry(), Retry(attempts=1), Retry(budget=0), Retry(hedge_after=2), Retry(attempts=9)]
+)
+@pytest.mark.parametrize("addresses", [["a:1", "b:1"], ["a:1", "b:1", "c:1"]])
+@pytest.mark.parametrize("part", [0.2, 0.3, 0.45, 0.6, 0.75, 0.9, 0.99])
+def test_healthy_servers_that_need_most_of_the_time_answer_as_one_does(part, addresses, retry):
+    world = World([], addresses, retry)
+    for _ in range(30):
+        began, world.script = world.now, [(10 * part, None)] * 9
+        world.sent.clear()
+        assert world.call(timeout=10) == "answer"
+        assert world.now - began == pytest.approx(10 * part)
+        sent = [address for address, *_ in world.sent]
+        assert len(set(sent)) == len(sent) <= retry.attempts
+    assert [endpoint.ejected_until for endpoint in world.endpoints] == [0] * len(addresses)
+    # Half of the extra requests come from the budget's start, the others are refilled by the answers.
+    assert sum(event.attempts - 1 for event in world.events) <= retry.budget + 30 * retry.refill
+
+
+def test_slow_servers_are_all_used():
+    """Requests to others don't take the turns of first requests."""
+    first = []
+    for addresses in (["a:1", "b:1"], ["a:1", "b:1", "c:1"]):
+        world = World([(4, None)] * 99, addresses)
+        for _ in range(6):
+            world.sent.clear()
+            world.call(timeout=10)
+            first.append(world.sent[0][0][0])
+    assert "".join(first) == "ababab" + "abcabc"
+
+
+@pytest.mark.parametrize("timeout", [1, 2, 10])
+def test_a_server_that_never_answers_keeps_only_a_quarter_of_the_time_for_itself(timeout):
+    world = World([(999, None), (0.01, None)])
+    assert world.call(timeout) == "answer"
+    assert world.sent == [("a:1", 0, timeout), ("b:1", timeout / 4, 0.75 * timeout)]
+    assert world.now == pytest.approx(timeout / 4 + 0.01)
+    assert world.stopped == [0]
+
+
+def test_each_quarter_of_the_time_another_server_is_tried():
+    world = World([(99, None), (99, None), (1, None)])
     assert world.call(timeout=10) == "answer"
-    assert [address for address, *_ in world.sent] == ["a:1", "b:1"]
-    assert 2.6 < world.now < 2.7
+    assert world.sent == [("a:1", 0, 10), ("b:1", 2.5, 7.5), ("c:1", 5, 5)]
+    assert world.now == 6
+
+
+def test_a_server_that_fails_next_to_one_that_hangs_leads_to_the_third_at_once():
+    world = World([(99, None), (0.5, CODE.UNAVAILABLE), (1, None)])
+    assert world.call(timeout=10) == "answer"
+    assert [address for address, *_ in world.sent] == ["a:1", "b:1", "c:1"]
+    assert 3 < world.sent[2][1] <= 3.1
+
+
+def test_a_server_that_fails_next_to_one_that_hangs_is_tried_again():
+    world = World([(99, None), (0.5, CODE.UNAVAILABLE), (1, None)], ["a:1", "b:1"])
+    assert world.call(timeout=10) == "answer"
+    assert [address for address, *_ in world.sent] == ["a:1", "b:1", "b:1"]
+    assert 4 <= world.sent[2][1] <= 6  # not while it is skipped
+
+
+def test_one_that_hangs_is_skipped_after_three_requests_that_another_answered():
+    world = World([(0.01, None)] * 99)
+    world.hanging = {"a:1"}
+    for _ in range(14):
+        world.call(timeout=10)
+    a, *others = world.endpoints
+    assert [event.attempts for event in world.events] == [2, 1, 1] * 3 + [1] * 5
+    assert a.ejections == 1
+    assert [endpoint.ejections for endpoint in others] == [0, 0]
+    world.now += 1
+    for _ in range(3):
+        world.call(timeout=10)
+    assert a.ejected_until == pytest.approx(world.now + 2, abs=0.1)
 
 
 def test_the_deadline_covers_all_attempts():
     world = World([(99, None)] * 9, retry=Retry(attempts=9))
     assert world.fail(timeout=10).error.code() == CODE.DEADLINE_EXCEEDED
-    assert world.now <= 10
+    assert world.now == 10
+    assert len(world.sent) == 3  # none twice at the same time
+
+
+def test_the_time_for_an_attempt_is_the_callers_choice():
+    world = World([(99, None), (99, None), (0.1, None)], ["a:1", "b:1"], Retry(attempt_timeout=2))
+    assert world.call(timeout=10) == "answer"
+    assert [(address, left) for address, _, left in world.sent] == [("a:1", 2), ("b:1", 2), ("a:1", 2)]
+    assert world.stopped == []
 
 
 def test_a_single_server_has_all_of_the_time():
@@ -336,7 +417,7 @@ def test_endpoints_are_used_in_turn(endpoints):
 
 def test_an_endpoint_that_fails_is_skipped_for_a_second(endpoints, clock):
     _, b, _ = endpoints
-    endpoints.failed(b, CODE.UNAVAILABLE, False)
+    endpoints.failed(b, CODE.UNAVAILABLE, clock.now)
     assert b not in [endpoints.pick() for _ in range(6)]
     clock.now = 1.0
     assert b in [endpoints.pick() for _ in range(3)]
@@ -344,53 +425,85 @@ def test_an_endpoint_that_fails_is_skipped_for_a_second(endpoints, clock):
 
 def test_an_endpoint_that_fails_again_is_skipped_for_longer(endpoints, clock):
     _, b, _ = endpoints
-    for _ in range(2):
-        endpoints.failed(b, CODE.UNAVAILABLE, False)
-    clock.now = 1.9
-    assert b not in [endpoints.pick() for _ in range(6)]
-    clock.now = 2.0
-    assert b in [endpoints.pick() for _ in range(3)]
+    clock.now = 5.0
+    for seconds in (1, 2, 4, 8, 16, 30, 30, 30):
+        endpoints.failed(b, CODE.UNAVAILABLE, clock.now)
+        clock.now += seconds - 0.1
+        assert b not in [endpoints.pick() for _ in range(6)]
+        clock.now += 0.1
+        assert b in [endpoints.pick() for _ in range(3)]
+
+
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.RESOURCE_EXHAUSTED, CODE.DEADLINE_EXCEEDED])
+@pytest.mark.parametrize("calls", [6, 7, 100])
+@pytest.mark.parametrize("spread", [0.0, 0.1])
+def test_an_outage_with_many_calls_in_flight_counts_once(endpoints, clock, code, calls, spread):
+    a, _, _ = endpoints
+    clock.now = 10.0
+    for _ in range(calls):
+        endpoints.failed(a, code, began=9.5)
+        clock.now += spread
+    needed = 1 if code == CODE.UNAVAILABLE else 3
+    assert a.ejected_until == pytest.approx(11.0 + (needed - 1) * spread)
+    clock.now = 30.0
+    endpoints.failed(a, code, began=29.0)
+    assert a.ejected_until == 32.0
+
+
+def test_a_request_sent_while_all_are_skipped_is_part_of_the_outage(endpoints, clock):
+    for endpoint in endpoints:
+        endpoints.failed(endpoint, CODE.UNAVAILABLE, clock.now)
+    clock.now = 0.5
+    endpoints.failed(endpoints.pick(), CODE.UNAVAILABLE, clock.now)
+    assert [endpoint.ejected_until for endpoint in endpoints] == [1.0] * 3
 
 
 def test_a_success_ends_the_series_of_failures(endpoints, clock):
     _, b, _ = endpoints
-    for _ in range(2):
-        endpoints.failed(b, CODE.UNAVAILABLE, False)
+    for now in (0.0, 1.0):
+        clock.now = now
+        endpoints.failed(b, CODE.UNAVAILABLE, now)
     endpoints.succeeded(b)
-    endpoints.failed(b, CODE.UNAVAILABLE, False)
-    clock.now = 1.0
-    assert b in [endpoints.pick() for _ in range(3)]
+    endpoints.failed(b, CODE.UNAVAILABLE, clock.now)
+    assert b.ejected_until == 2.0
 
 
-def test_an_endpoint_is_never_skipped_for_more_than_30_seconds(endpoints, clock):
-    a, _, _ = endpoints
-    clock.now = 4.0
-    for _ in range(20):
-        endpoints.failed(a, CODE.UNAVAILABLE, False)
-    assert a.ejected_until == 34.0
-
-
-def test_an_endpoint_is_skipped_after_three_overloads(endpoints, clock):
+@pytest.mark.parametrize("code", [CODE.RESOURCE_EXHAUSTED, CODE.DEADLINE_EXCEEDED])
+def test_an_endpoint_is_skipped_after_three_troubles(endpoints, clock, code):
     _, _, c = endpoints
     clock.now = 4.0
     for _ in range(2):
-        endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
+        endpoints.failed(c, code, clock.now)
     assert c.ejected_until == 0
-    endpoints.failed(c, CODE.RESOURCE_EXHAUSTED, False)
+    endpoints.succeeded(c)
+    for _ in range(2):
+        endpoints.failed(c, code, clock.now)
+    assert c.ejected_until == 0
+    endpoints.failed(c, code, clock.now)
     assert c.ejected_until == 5.0
 
 
-def test_the_deadline_of_the_caller_is_no_failure_of_the_endpoint(endpoints):
+def test_one_that_was_unreachable_is_skipped_at_its_first_trouble(endpoints, clock):
+    _, _, c = endpoints
+    endpoints.failed(c, CODE.UNAVAILABLE, clock.now)
+    clock.now = 4.0
+    endpoints.failed(c, CODE.DEADLINE_EXCEEDED, clock.now)
+    assert c.ejected_until == 6.0
+
+
+@pytest.mark.parametrize("code", [CODE.INVALID_ARGUMENT, CODE.INTERNAL, CODE.CANCELLED])
+def test_an_answer_is_no_failure_of_the_endpoint(endpoints, clock, code):
     a, _, _ = endpoints
-    endpoints.failed(a, CODE.DEADLINE_EXCEEDED, False)
+    for _ in range(9):
+        endpoints.failed(a, code, clock.now)
     assert endpoints.pick() is a
 
 
-def test_if_all_are_skipped_the_one_that_returns_first_is_used(endpoints):
+def test_if_all_are_skipped_the_one_that_returns_first_is_used(endpoints, clock):
     a, b, c = endpoints
-    for endpoint, times in ((a, 3), (b, 1), (c, 2)):
-        for _ in range(times):
-            endpoints.failed(endpoint, CODE.DEADLINE_EXCEEDED, True)
+    for now, endpoint in ((0.3, a), (0.1, b), (0.2, c)):
+        clock.now = now
+        endpoints.failed(endpoint, CODE.UNAVAILABLE, now)
     assert endpoints.pick() is b
 
 
@@ -401,20 +514,67 @@ def test_if_all_are_skipped_the_one_that_returns_first_is_used(endpoints):
         ("a:1, b:2", ["a:1", "b:2"]),
         (["a:1", "b:2"], ["a:1", "b:2"]),
         ("dns:///name:8500", ["dns:///name:8500"]),
+        ("localhost:65535,[::1]:1", ["localhost:65535", "[::1]:1"]),
+        ("dns:name, dns://8.8.8.8:53/name:8500", ["dns:name", "dns://8.8.8.8:53/name:8500"]),
+        (["ipv4:10.0.0.1:1,10.0.0.2:2"], ["ipv4:10.0.0.1:1,10.0.0.2:2"]),
+        (["ipv6:[::1]:8500", "unix:/tmp/a:b", "xds:///x"], ["ipv6:[::1]:8500", "unix:/tmp/a:b", "xds:///x"]),
     ],
 )
 def test_addresses(target, addresses):
     assert addresses_of(target) == addresses
 
 
-@pytest.mark.parametrize("address", ["localhost:1", "127.0.0.1:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1"])
+@pytest.mark.parametrize("port", ["99999", "65536", "70000", "0", "00", "131072", "999999999"])
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:{}", "10.0.0.1:{}", "[::1]:{}", "dns:///name:{}", "ipv4:1.2.3.4:5,1.2.3.4:{}", "ipv6:[::1]:{}"],
+)
+def test_ports_that_there_are_not(make, address, port):
+    target = address.format(port)
+    with pytest.raises(InvalidInput, match=re.escape(f"must have a port from 1 to 65535. Received: {target!r}")):
+        make([target])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "name",
+        "localhost:",
+        ":8500",
+        "a:b",
+        "a:1:2",
+        "::1:8500",
+        "[::1]",
+        "a:-1",
+        "a: 1",
+        "a b:1",
+        "a/b:1",
+        "u@a:1",
+        "a:¹",
+        "ftp://a:1",
+    ],
+)
+def test_what_is_not_the_address_of_a_server(make, address):
+    with pytest.raises(InvalidInput, match=re.escape(f"must be host:port, or several. Received: {address!r}")):
+        make([address])
+
+
+LOCAL = ["localhost:1", "LocalHost:1", "127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "unix:/tmp/x", "dns:///localhost:1"]
+LOCAL += ["dns:localhost:1", "ipv4:127.0.0.1:1", "ipv4:127.0.0.1:1,127.0.0.2:1", "ipv6:[::1]:1", "dns:127.0.0.1"]
+OTHERS = ["example.org:1", "10.0.0.1:1", "dns:///models:1", "ipv4:127.0.0.1:1,10.0.0.1:1", "localhost.org:1", "[::2]:1"]
+OTHERS += ["dns://10.0.0.1/localhost:1", "xds:///localhost:1", "0.0.0.0:1"]
+
+
+@pytest.mark.parametrize("address", LOCAL)
 def test_local_addresses(address):
     assert is_local(address)
+    assert ("grpc.enable_http_proxy", 0) in channel_options(address, 9, 300)
 
 
-@pytest.mark.parametrize("address", ["example.org:1", "10.0.0.1:1", "dns:///models:1"])
+@pytest.mark.parametrize("address", OTHERS)
 def test_addresses_of_other_machines(address):
     assert not is_local(address)
+    assert ("grpc.enable_http_proxy", 1) in channel_options(address, 9, 300)
 
 
 # ---------------------------------------------------------------- images
@@ -627,6 +787,48 @@ def test_headers_and_tokens(make):
     ]
 
 
+@pytest.mark.parametrize("name", ["X-Team", "x-team", "X-TEAM", "x_Team.1"])
+def test_upper_and_lower_case_headers_are_the_same(make, listen, name):
+    seen = []
+
+    def asks(request, context):
+        seen.append(dict(context.invocation_metadata()))
+        return good(request, context)
+
+    with make(listen(asks), metadata={name: "zoo", "Authorization": "me"}) as client:
+        client.classify(jpegs(1))
+        client.classify(jpegs(1), metadata={name.swapcase(): "shop"})
+    assert [(headers[name.lower()], headers["authorization"]) for headers in seen] == [("zoo", "me"), ("shop", "me")]
+
+
+NAMES = ["", "x a", "x/y", "x:", ":path", "é", "x\n", "x-bin", "X-Bin", "grpc-timeout", "TE", "Host", "content-length"]
+VALUES = ["a\nb", "a\0", "é", " a", "a ", "\t", "\N{SNOWMAN}", b"bytes", 3, None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        *[({name: "a"}, f"Names in `metadata` must .* Received: {re.escape(repr(name))}") for name in (*NAMES, 3)],
+        *[({"x": value}, "Values in `metadata` must .* Received: something else for 'x'") for value in VALUES],
+        ({"x-a": "1", "X-A": "2"}, "must be different without regard to case.* Received: 'X-A'"),
+    ],
+)
+def test_headers_that_can_not_be_sent(make, headers, text):
+    """The same as over REST: see test_client_rest."""
+    channel = make.fake()
+    with pytest.raises(InvalidInput, match=text):
+        make(channel=channel, metadata=headers).status()
+    with pytest.raises(InvalidInput, match=text):
+        make(channel=channel).classify(jpegs(1), metadata=headers)
+    assert channel.requests == []
+
+
+@pytest.mark.parametrize("token", ["a\nb", "é", " a", b"bytes", None])
+def test_tokens_that_can_not_be_sent_are_not_shown(make, token):
+    with pytest.raises(InvalidInput, match="^`token` must be text of printable ASCII .* Received: something else"):
+        make(channel=make.fake(), token=lambda: token).status()
+
+
 def test_tokens_are_sent_to_other_machines_only_over_tls(make):
     with pytest.raises(InvalidInput, match="sent to another machine only over TLS.* Received: example.org:443 without"):
         make("example.org:443", token="secret")
@@ -738,17 +940,15 @@ def listen():
     """Servers that answer as told."""
     servers = []
 
-    def start(answer, credentials=None):
-        server = grpc.server(futures.ThreadPoolExecutor(4))
+    def start(answer, credentials=None, *, own="127.0.0.1:0", options=()):
+        server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
         server.add_generic_rpc_handlers((handler(answer),))
         port = (
-            server.add_insecure_port("127.0.0.1:0")
-            if credentials is None
-            else server.add_secure_port("localhost:0", credentials)
+            server.add_insecure_port(own) if credentials is None else server.add_secure_port("localhost:0", credentials)
         )
         server.start()
         servers.append(server)
-        return f"{'127.0.0.1' if credentials is None else 'localhost'}:{port}"
+        return f"{own.partition(':')[0] if credentials is None else 'localhost'}:{port}"
 
     yield start
     for server in servers:
@@ -757,6 +957,74 @@ def listen():
 
 def good(request, context):
     return FakeChannel([("yes", 1.0)])._predict(request)
+
+
+def test_two_slow_servers_answer_as_one_does(make, listen):
+    def slow(request, context):
+        time.sleep(0.9)
+        return good(request, context)
+
+    with make([listen(slow), listen(slow)], timeout=1.5, labels=["yes"]) as client:
+        assert client.predict({"image_bytes": [b""]}, "encoded")["classes"].tolist() == [[b"yes"]]
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy"])
+def test_no_proxy_between_a_client_and_its_own_machine(make, listen, monkeypatch, variable):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:  # which never answers
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for address in (listen(good), listen(good).replace("127.0.0.1", "localhost")):
+            with make(address, timeout=5) as client:
+                assert client.classify(jpegs(1))[0][0].label == "yes"
+
+
+class Names:
+    """A DNS server with one name."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def _answer(self) -> None:
+        while True:
+            data, client = self._socket.recvfrom(512)
+            if not data:
+                return
+            end = data.index(0, 12) + 5
+            found = self.addresses if data[end - 4 : end - 2] == b"\0\1" else []  # A, not AAAA
+            record = b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 0, 4)
+            head = data[:2] + b"\x85\x80" + struct.pack(">HHHH", 1, len(found), 0, 0)
+            answers = [record + socket.inet_aton(address) for address in found]
+            self._socket.sendto(head + data[12:end] + b"".join(answers), client)
+
+    def close(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
+            end.sendto(b"", ("127.0.0.1", self.port))
+        self._thread.join()
+        self._socket.close()
+
+
+@pytest.mark.parametrize(("age", "noticed"), [(300, True), (0, False)])
+def test_connections_that_end_make_new_servers_of_a_name_known(listen, age, noticed):
+    """What the files of serving/deploy set."""
+    asked = []
+    options = [("grpc.max_connection_age_ms", age), ("grpc.max_connection_age_grace_ms", 5000)] if age else []
+    address = listen(good, options=options)
+    second = listen(lambda *call: asked.append(1) or good(*call), own=address.replace("127.0.0.1", "127.0.0.2"))
+    with contextlib.closing(Names("127.0.0.1")) as names:
+        target = f"dns://127.0.0.1:{names.port}/models.test:{address.rpartition(':')[2]}"
+        fast = [*channel_options(target, 2**20, 300), ("grpc.dns_min_time_between_resolutions_ms", 100)]
+        with grpc.insecure_channel(target, fast) as channel, ClassifierClient(channel=channel) as client:
+            client.classify(jpegs(1))
+            names.addresses.append(second.partition(":")[0])
+            until = time.monotonic() + (10 if noticed else 0.8)
+            while not asked and time.monotonic() < until:
+                client.classify(jpegs(1))
+                time.sleep(0.02)
+    assert bool(asked) is noticed
 
 
 def test_hedging_between_real_servers(make, listen):

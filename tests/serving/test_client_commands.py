@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 
 import numpy as np
@@ -106,6 +107,47 @@ def test_failed_requests_are_counted():
 
     report = measure(Fails(), concurrency=2, seconds=0.1)
     assert report.errors["InternalError"] == pytest.approx(len(report.latencies), abs=2)
+
+
+@pytest.mark.parametrize(
+    ("failures", "expected"),
+    [
+        ({}, {0: 0.01, 25: 0.2575, 50: 0.505, 90: 0.901, 99: 0.9901, 100: 1.0}),
+        ({"DeadlineExceeded": 1}, {50: 0.51, 90: 0.91, 99: 1.0, 99.9: np.inf, 100: np.inf}),
+        ({"DeadlineExceeded": 20, "Unavailable": 5}, {50: 0.63, 80: 1.0, 80.1: np.inf, 90: np.inf, 100: np.inf}),
+        ({"Overloaded": 300}, {25: 1.0, 25.1: np.inf, 50: np.inf}),
+    ],
+)
+def test_percentiles_of_a_hundred_known_latencies_and_failures(failures, expected):
+    latencies = np.random.default_rng(0).permutation(np.arange(1, 101) / 100)
+    report = LoadReport(10.0, latencies, failures)
+    assert report.percentiles(tuple(expected)) == pytest.approx(expected)
+    assert report.rate == 10
+
+
+def test_percentiles_if_all_fail():
+    assert LoadReport(1.0, np.array([]), {"Unavailable": 3}).percentiles((0.1, 50)) == {0.1: np.inf, 50: np.inf}
+
+
+def test_the_command_shows_percentiles_that_failed(monkeypatch, png, tmp_path):
+    (tmp_path / "a.png").write_bytes(png)
+    reports = iter([{"Unavailable": 2}, {"Unavailable": 2}, {"Unavailable": 98}])
+
+    async def run(*_, **options):
+        errors = next(reports)
+        return LoadReport(1.0, np.arange(1.0, 101 - sum(errors.values())) / 1000, errors)
+
+    monkeypatch.setattr("keraslight_serving.client.load_test.load_test", run)
+    plot = tmp_path / "latencies.png"
+    done = ask("load-test", tmp_path / "a.png", "--json")
+    assert done.exit_code == 2
+    found = json.loads(done.stdout, parse_constant=pytest.fail)["milliseconds"]
+    assert found == {"p50": 50.5, "p90": 90.1, "p95": 95.05, "p99": None, "p99.9": None, "p100": None}
+    table = ask("load-test", tmp_path / "a.png", "--plot", plot).stdout
+    assert re.search(r"p95 +│ 95\.05 ms", table)
+    assert re.search(r"p99 +│ failed", table)
+    assert re.search(r"slowest +│ failed", table)
+    assert ask("load-test", tmp_path / "a.png", "--plot", plot).exit_code == 2
 
 
 def test_load_test_arguments():

@@ -400,6 +400,21 @@ def test_paths_and_headers(make, told):
     assert seen[1][1] == "/v1/models/default/versions/7"
 
 
+@pytest.mark.parametrize("name", ["X-Team", "x-team", "X-TEAM"])
+def test_upper_and_lower_case_headers_are_the_same(make, told, name):
+    seen = []
+    url = told(lambda method, path, body, headers: seen.append(headers.get_all("x-team")) or (200, GOOD))
+    with make(url, metadata={name: "zoo"}) as client:
+        client.status()
+    assert seen == [["zoo"]]
+
+
+@pytest.mark.parametrize("headers", [{"x a": "b"}, {"Content-Length": "7"}, {"x-bin": "a"}, {"x": None}, {"x": " a"}])
+def test_headers_that_grpc_can_not_carry(make, told, headers):
+    with make(told(lambda *_: (200, GOOD)), metadata=headers) as client, pytest.raises(InvalidInput, match="metadata"):
+        client.status()
+
+
 @pytest.mark.parametrize("header", ["a\nb", "\N{SNOWMAN}"])
 def test_headers_that_http_can_not_carry(make, told, header):
     with make(told(lambda *_: (200, GOOD)), metadata={"x": header}) as client, pytest.raises(InvalidInput):

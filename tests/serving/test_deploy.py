@@ -10,6 +10,7 @@ import pytest
 import yaml
 from keraslight_serving.server import ModelServer
 from keraslight_serving.server._flags import IGNORED
+from keraslight_serving.server.rpc.server import parse_channel_arguments
 from keraslight_serving.server.settings import OURS, TENSORFLOW_SERVING, flags
 from keraslight_serving.server.telemetry.metrics import DEFAULT_PATH, METRICS
 
@@ -213,3 +214,15 @@ def test_the_readme_names_every_file():
         ):
             name = str(path.relative_to(DEPLOY))
             assert name in text or f"{path.parent.name}/*.yaml" in text, name
+
+
+@pytest.mark.parametrize("name", ["kubernetes/keraslight.yaml", "kubernetes/tensorflow-serving.yaml"])
+def test_clients_of_headless_services_notice_new_pods(name):
+    """gRPC looks a name up again only when a connection ends."""
+    (service,) = (part for part in read(name) if part["kind"] == "Service")
+    assert service["spec"]["clusterIP"] == "None"
+    (args,) = (container["args"] for file, container in containers() if file == name)
+    arguments = next(arg for arg in args if arg.startswith("--grpc_channel_arguments=")).partition("=")[2]
+    parsed = parse_channel_arguments(arguments)
+    assert 0 < parsed["grpc.max_connection_age_ms"] <= 600_000
+    assert parsed["grpc.max_connection_age_grace_ms"] >= 10_000

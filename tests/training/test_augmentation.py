@@ -49,6 +49,68 @@ def test_rotation_and_zoom_keep_the_centre_and_shift_stays_in_range():
         assert abs(centre.mean()) < 0.8
 
 
+def centres(images):
+    """Centre of each image's light, as (x, y) from the middle."""
+    rows, columns = (axis - (axis.max() / 2) for axis in np.mgrid[: images.shape[1], : images.shape[2]])
+    light = images[..., 0].sum((1, 2))
+    return np.stack([(images[..., 0] * axis).sum((1, 2)) / light for axis in (columns, rows)], 1)
+
+
+def test_rotation_takes_a_dot_along_its_circle():
+    dot = np.zeros((64, 41, 41, 1), np.float32)
+    dot[:, 14:17, 30:33] = 255  # at (11, -5) from the centre
+    seed = [3, 4]
+    turned = centres(Augmentation(rotate_degrees=60, edges="constant")(tf.constant(dot), seed).numpy())
+    angles = np.radians(60) * tf.random.stateless_uniform([64, 6], seed, minval=-1, maxval=1).numpy()[:, 0]
+    # The transform maps the output to the input, with y downwards.
+    x, y = np.cos(angles) * 11 + np.sin(angles) * -5, -np.sin(angles) * 11 + np.cos(angles) * -5
+    np.testing.assert_allclose(turned, np.stack([x, y], 1), atol=0.15)
+    assert np.ptp(angles) > np.radians(90)
+
+
+def test_zoom_scales_the_radius_of_a_ring():
+    rows, columns = np.mgrid[:61, :61] - 30
+    radius = np.hypot(rows, columns)
+    ring = np.broadcast_to((np.abs(radius - 18) < 1.5)[None, ..., None] * 255.0, (32, 61, 61, 1)).astype(np.float32)
+    seed = [1, 2]
+    zoomed = Augmentation(zoom=0.4, edges="constant")(tf.constant(ring), seed).numpy()[..., 0]
+    found = (zoomed * radius).sum((1, 2)) / zoomed.sum((1, 2))
+    wanted = 18 * (1 + 0.4 * tf.random.stateless_uniform([32, 6], seed, minval=-1, maxval=1).numpy()[:, 1])
+    np.testing.assert_allclose(found, wanted, rtol=0.02)
+    assert np.ptp(wanted) > 10
+
+
+def gray(images):
+    return (images @ np.array([0.299, 0.587, 0.114]))[..., None]
+
+
+def factors(seed, column):
+    return 1 + tf.random.stateless_uniform([8, 1, 1, 1, 2], np.add(seed, 1), minval=-1, maxval=1).numpy()[..., column]
+
+
+def test_contrast_scales_around_the_mean_gray(images):
+    pixels, seed = images.numpy(), [5, 6]
+    middle = gray(pixels).mean((1, 2), keepdims=True)
+    wanted = np.clip(middle + (pixels - middle) * (1 + 0.8 * (factors(seed, 0) - 1)), 0, 255)
+    np.testing.assert_allclose(Augmentation(contrast=0.8)(images, seed), wanted, atol=1e-2)
+    assert np.abs(wanted - pixels).max() > 30
+    single = pixels[..., :1]
+    middle = single.mean((1, 2), keepdims=True)
+    wanted = np.clip(middle + (single - middle) * (1 + 0.8 * (factors(seed, 0) - 1)), 0, 255)
+    np.testing.assert_allclose(Augmentation(contrast=0.8)(tf.constant(single), seed), wanted, atol=1e-2)
+
+
+def test_saturation_scales_around_each_pixels_gray(images):
+    pixels, seed = images.numpy(), [5, 6]
+    wanted = np.clip(gray(pixels) + (pixels - gray(pixels)) * factors(seed, 1), 0, 255)
+    np.testing.assert_allclose(Augmentation(saturation=1.0)(images, seed), wanted, atol=1e-2)
+    assert np.abs(wanted - pixels).max() > 30
+    unclipped = gray(np.clip(wanted, 0, 255))[np.all((wanted > 0) & (wanted < 255), -1)]
+    np.testing.assert_allclose(unclipped, gray(pixels)[np.all((wanted > 0) & (wanted < 255), -1)], atol=1e-2)
+    with pytest.raises(InvalidArgumentError, match=r"three channels. Received: saturation=0.5, images of 1 channels"):
+        Augmentation(saturation=0.5)(images[..., :1], seed)
+
+
 @pytest.mark.parametrize(("edges", "lowest"), [("constant", 0), ("nearest", 200), ("reflect", 200)])
 def test_edges_decide_what_comes_in(edges, lowest):
     white = tf.fill((16, 10, 10, 1), 200.0)
@@ -73,6 +135,8 @@ def test_brightness_adds_one_amount_per_image_and_clips():
         ({"zoom": -0.1}, r"`zoom` must be in \[0, 1\)\. Received: zoom=-0\.1\."),
         ({"rotate_degrees": 181}, r"`rotate_degrees` must be in \[0, 180\]\. Received: rotate_degrees=181\."),
         ({"brightness": 2}, r"`brightness` must be in \[0, 1\]\. Received: brightness=2\."),
+        ({"contrast": 1.5}, r"`contrast` must be in \[0, 1\]\. Received: contrast=1\.5\."),
+        ({"saturation": -1}, r"`saturation` must be in \[0, 1\]\. Received: saturation=-1\."),
         ({"edges": "wrap"}, r"`edges` must be one of \('reflect', 'nearest', 'constant'\)\. Received: 'wrap'\."),
     ],
 )

@@ -246,7 +246,8 @@ def test_progress_shows_a_bar_on_a_terminal(build, data, recipe, tmp_path, capsy
     [
         ({"classes": 4}, r"one score for each of the 3 labels\. Received: .*\(None, 4\)\."),
         ({"size": 16}, r"size, \(12, 12, 1\)\. Received: a model for \(16, 16, 1\)\."),
-        ({"activation": "sigmoid"}, r"must end in a softmax .*Received: sigmoid at the end of '"),
+        ({"activation": "sigmoid"}, r"labels for task='multi-label', rows of 3 numbers .* of shape \(120,\), int32"),
+        ({"activation": "tanh"}, r"`task` must say what the outputs are: 'softmax' .* tanh at the end"),
     ],
 )
 def test_models_that_do_not_fit_the_data(build, data, recipe, tmp_path, arguments, text):

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import keraslight
+import keraslight.zoo
 from keraslight import registry
 from keraslight.errors import (
     InvalidArgumentError,
@@ -18,24 +19,26 @@ from keraslight.errors import (
 from keraslight.weights import CHECKPOINTS, load_weights
 from keraslight.weights.files import fetch
 from keraslight.weights.loader import layer_slots
+from tests.nets import of_top
 
 SHAPE = (32, 32, 3)
 
 
 def small(classes=5, **arguments):
-    return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, classes=classes, **arguments)
+    return keraslight.create_model("mobilenet_v4_conv_small", input_shape=SHAPE, **of_top(arguments, classes))
 
 
 def names_of(model):
-    family, full = registry.find(model.name)
+    full = model.name
+    family = registry.FAMILIES[keraslight.model_info(full).family]
     row = family.variants[full]
     return CHECKPOINTS[row.checkpoint].torch_names(**row.arguments)
 
 
-def torch_tensors(model) -> dict[str, np.ndarray]:
+def torch_tensors(model, names=None) -> dict[str, np.ndarray]:
     """The model's weights under timm's names and in PyTorch's layout: the loader's inverse, written the other way."""
     tensors = {}
-    for ours, theirs in names_of(model):
+    for ours, theirs in names or names_of(model):
         layer = model.get_layer(ours)
         for suffix, slot in layer_slots(layer):
             value = np.asarray(slot.variable)
@@ -202,6 +205,40 @@ def test_another_number_of_channels_adapts_the_first_convolution(channels, check
     if channels == 1:
         grey = np.random.default_rng(0).random((2, 32, 32, 1), np.float32)
         np.testing.assert_allclose(other(grey), model(grey.repeat(3, axis=3)), atol=1e-5)
+
+
+BGR = ["ref/shufflenet_v1_g8_x0_5", "ref/shufflenet_v2_x0_5", "ref/shufflenet_v2_plus_small"]
+
+
+@pytest.mark.parametrize("name", BGR)
+def test_weights_for_blue_green_red_take_red_green_blue(name, tmp_path):
+    """The authors' network, which reads images with OpenCV, and ours on the same pictures, coloured and grey."""
+    shape = {"input_shape": (32, 32, 3), "classifier_activation": None}
+    theirs = keraslight.create_model(name, **shape)  # with its stem as it is: blue, green, red
+    names = list(CHECKPOINTS[name].torch_names(**registry.find(theirs.name)[0].variants[theirs.name].arguments))
+    path = tmp_path / "authors.safetensors"
+    save_file(torch_tensors(theirs, names), path)
+    ours = keraslight.create_model(name, weights=path, **shape)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(ours(images), theirs(images[..., ::-1]), rtol=1e-4, atol=1e-4)
+    assert np.abs(ours(images) - theirs(images)).max() > 1e-3
+    kernels = [np.asarray(model.get_layer("stem").kernel) for model in (ours, theirs)]
+    np.testing.assert_array_equal(kernels[0], kernels[1][:, :, ::-1])
+    kept = tmp_path / "ours.weights.h5"
+    ours.save_weights(kept)  # in our own files they are red, green, blue already
+    again = keraslight.create_model(name, weights=kept, **shape)
+    np.testing.assert_array_equal(again.get_layer("stem").kernel, kernels[0])
+    grey = keraslight.create_model(name, weights=path, **{**shape, "input_shape": (32, 32, 1)})
+    np.testing.assert_allclose(grey(images[..., :1]), theirs(images[..., [0, 0, 0]]), rtol=1e-3, atol=1e-3)
+    four = keraslight.create_model(name, weights=path, **{**shape, "input_shape": (32, 32, 4)})
+    wanted = kernels[0][:, :, [0, 1, 2, 0]] * np.float32(0.75)
+    np.testing.assert_allclose(four.get_layer("stem").kernel, wanted, rtol=1e-6)
+
+
+def test_only_the_authors_shufflenets_are_blue_green_red():
+    found = {name for name, checkpoint in CHECKPOINTS.items() if checkpoint.bgr}
+    assert found == {name for name in CHECKPOINTS if name.startswith("ref/shufflenet")}
+    assert set(BGR) < found
 
 
 def test_pth_files_need_pytorch(tmp_path, monkeypatch):

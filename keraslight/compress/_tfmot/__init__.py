@@ -1,8 +1,9 @@
 """The only package that imports tensorflow_model_optimization and tf_keras.
 
 Importing tensorflow_model_optimization sets `TF_USE_LEGACY_KERAS=1` in the environment, which child processes would
-inherit, and makes `tf.keras` mean tf_keras if that attribute has not been used yet. Both are undone here: `tf.keras`
-stays Keras 3, and tf_keras is available under its own name.
+inherit, and makes `tf.keras` mean tf_keras if that attribute has not been used yet. Neither happens here: `tf.keras`
+stays what it is, and tf_keras is available under its own name. Nothing here uses `tf.keras`, so that it may as well be
+Keras 2 already: where the variable is set, or where the library was imported before.
 """
 
 import os
@@ -15,7 +16,7 @@ _before = os.environ.get(_VARIABLE)
 try:
     import tensorflow as tf
 
-    tf.keras.__version__  # noqa: B018 - settles what the lazy attribute means before the next import
+    tf.keras.layers  # noqa: B018 - settles what the lazy attribute means before the next import
     import tensorflow_model_optimization.python.core.keras.compat  # noqa: F401
     import tf_keras  # noqa: F401
 except ImportError as error:

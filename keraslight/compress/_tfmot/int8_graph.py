@@ -13,7 +13,7 @@ from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import UnmappableLayerError
-from keraslight.graph import Call, Graph, Tensor, is_clustered, run
+from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, is_frozen, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import cut, is_cut
 from keraslight.rewrite.xnnpack import average_kernel, is_convolution
@@ -24,6 +24,7 @@ _KERNELS = (
 )
 
 
+STAND_IN_FOR_ZERO = np.float32(1e-12)  # of a factor per channel
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 Window = tuple[slice, slice]
@@ -52,6 +53,13 @@ class Assembled:
 _CONSTANT_AFFINE = (keras.layers.Rescaling, keras.layers.Normalization, own.ImageNormalization)
 
 
+def _is_per_channel(layer: Any) -> bool:
+    """Whether a constant `x * scale + offset` has one number for all or one for each channel, not for each pixel."""
+    if isinstance(layer, keras.layers.Normalization):
+        return tuple(layer.axis) in ((), (-1,), (3,))
+    return max(np.ndim(layer.scale), np.ndim(layer.offset)) < 2
+
+
 class Transcriber:
     """Builds the int8-friendly float twin of a graph and records every step.
 
@@ -72,7 +80,7 @@ class Transcriber:
         self.keep_zeros, self.keep_clusters = keep_zeros, keep_clusters
         self.steps: list[Step] = []
         self.variables: dict[str, list[tf.Variable]] = {}
-        self.names = {layer.name for layer in graph.input_layers} | set(graph.layers())
+        self.names = {graph_name(layer.name) for layer in graph.input_layers} | set(graph.layers())
         self.made: dict[str, tf_keras.layers.Layer] = {}
         self.called: set[str] = set()
         self.parts: dict[Tensor, list[Any]] = {}  # for a batch norm to fold into: what sums up to a tensor of the graph
@@ -121,7 +129,7 @@ class Transcriber:
                     "A model to quantize must not have MaxUnpool2D layers: the converter refuses their scatter between "
                     f"int8 tensors. Received: layer {layer.name!r}. Use UpSampling2D, or convert the model in float."
                 )
-            if type(layer) in _CONSTANT_AFFINE and len(args[0].shape) == 4:
+            if type(layer) in _CONSTANT_AFFINE and len(args[0].shape) == 4 and _is_per_channel(layer):
                 return self.constant_affine(call, args)
             if type(layer) is keras.layers.Add and len(args[0]) > 2:
                 return self.binary_adds(call, args)
@@ -145,7 +153,12 @@ class Transcriber:
         if lone and not self.follows(args[0], call.inputs[0], fuses_into or ()):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
-        weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
+        constant = isinstance(made, tf_keras.layers.Normalization)  # its statistics are part of its configuration
+        copied = getattr(layer, "weights", ()) and not (shared or runs_source or constant)
+        weights = layer.get_weights() if copied else None
+        if weights and kind == "affine" and getattr(layer, "gamma", None) is not None:
+            # The file folds the factors into a kernel's scales, which must not be 0.
+            weights[0] = np.where(weights[0] == 0, STAND_IN_FOR_ZERO, weights[0])
         output = self.emit(made, kind, call, args, kwargs, weights)
         if parts is not None:  # it folds into each of the pieces, its offset into the last
             scales = [twin_layers.ScaleOf(made, name=self.unique(f"{call.name}_scale")) for _ in parts[:-1]]
@@ -194,7 +207,8 @@ class Transcriber:
         if isinstance(layer, keras.layers.Rescaling):  # or our ImageNormalization, which is one
             scale, offset = layer.scale, layer.offset
         else:
-            mean, std = (np.asarray(v).ravel() for v in (layer.mean, np.sqrt(layer.variance)))
+            mean = np.asarray(layer.mean).ravel()
+            std = np.maximum(np.sqrt(np.asarray(layer.variance).ravel()), keras.config.epsilon())
             scale, offset = (std, mean) if layer.invert else (1 / std, -mean / std)
         made = tf_keras.layers.DepthwiseConv2D(1, trainable=False, name=self.name_of(call))
         kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))
@@ -245,7 +259,7 @@ class Transcriber:
                 weights = layer.get_weights()
                 if isinstance(layer, keras.layers.Dense) and len(args[0].shape) == 4:
                     made = tf_keras.layers.Conv2D(
-                        layer.units, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
+                        layer.units, 1, use_bias=layer.use_bias, trainable=not is_frozen(layer), name=call.name,
                         kernel_constraint=self.constraint(layer.kernel),
                     )  # fmt: skip
                     weights[0] = weights[0][None, None]  # a Dense on maps is a 1x1 convolution, which is int8
@@ -283,7 +297,7 @@ class Transcriber:
                     dilation_rate=layer.dilation_rate,
                     depth_multiplier=layer.depth_multiplier,
                     use_bias=False,
-                    trainable=layer.trainable,
+                    trainable=not is_frozen(layer),
                     depthwise_constraint=self.constraint(depthwise),
                     name=self.unique(f"{call.name}_depthwise"),
                 )
@@ -293,7 +307,7 @@ class Transcriber:
         if second not in self.made:
             weights = rest
             self.made[second] = tf_keras.layers.Conv2D(
-                layer.filters, 1, use_bias=layer.use_bias, trainable=layer.trainable, name=call.name,
+                layer.filters, 1, use_bias=layer.use_bias, trainable=not is_frozen(layer), name=call.name,
                 kernel_constraint=self.constraint(layer.pointwise_kernel),
             )  # fmt: skip
         output = self.emit(self.made[second], "conv", call, (output,), weights=weights)
@@ -326,7 +340,7 @@ class Transcriber:
                     strides=layer.strides,
                     depth_multiplier=layer.depth_multiplier,
                     use_bias=len(weights) > 1,
-                    trainable=layer.trainable,
+                    trainable=not is_frozen(layer),
                     depthwise_constraint=self.constraint(kernel[taps]),
                     name=self.unique(f"{call.name}_piece"),
                 )

@@ -17,7 +17,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras import (
 )
 
 from keraslight.compress._tfmot import transcribe
-from keraslight.graph import Graph
+from keraslight.graph import Graph, graph_name
 
 
 def make_schedule(
@@ -123,6 +123,7 @@ def wrap(
     Args:
         schedules: Layer name -> its schedule; the others stay as they are.
     """
+    schedules = {graph_name(layer): schedule for layer, schedule in schedules.items()}
 
     def around(layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
         schedule = schedules.get(layer.name)
@@ -139,6 +140,6 @@ def step_callback() -> tf_keras.callbacks.Callback:
 
 
 def strip(wrapped: tf_keras.Model) -> dict[str, list[np.ndarray]]:
-    """The weights of every layer inside its wrapper, by the layer's own name."""
+    """The weights of every layer inside its wrapper, by the name of the layer, which is a `graph_name`."""
     layers = prune.strip_pruning(wrapped).layers
     return {layer.name: layer.get_weights() for layer in layers if layer.weights}

@@ -6,13 +6,13 @@ import keras
 import tf_keras
 
 from keraslight.compress._tfmot import twin_layers, twins
-from keraslight.graph import Call, Graph, run
+from keraslight.graph import Call, Graph, graph_name, run, with_graph_names
 
 
 def inputs_of(graph: Graph) -> list[Any]:
     """A tf_keras input for each input of the graph."""
     return [
-        tf_keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)
+        tf_keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=graph_name(layer.name))
         for layer in graph.input_layers
     ]
 
@@ -21,7 +21,7 @@ def as_model(graph: Graph, inputs: list[Any], outputs: Any, name: str) -> tf_ker
     """A tf_keras model whose inputs and outputs have the structure of the Keras 3 model's."""
     structured = isinstance(graph.inputs, dict | list | tuple)
     return tf_keras.Model(
-        keras.tree.pack_sequence_as(graph.inputs, inputs) if structured else inputs[0], outputs, name=name
+        keras.tree.pack_sequence_as(graph.inputs, inputs) if structured else inputs[0], outputs, name=graph_name(name)
     )
 
 
@@ -33,6 +33,7 @@ def to_tf_keras(graph: Graph, name: str, around: twins.Around = lambda layer: la
         name: The twin's name.
         around: Put around each twin of a layer.
     """
+    graph, _ = with_graph_names(graph)
     made: dict[str, tf_keras.layers.Layer] = {}
 
     def call_layer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,7 @@ from keraslight import layers as own
 from keraslight.compress import _registered
 from keraslight.compress._tfmot import twin_layers
 from keraslight.errors import UnmappableLayerError
-from keraslight.graph import kinds
+from keraslight.graph import is_frozen, kinds
 
 # Classes that mean the same in both libraries, once the arguments that only one of them knows are left out. A class
 # that is not listed runs as it is, even if tf_keras has one of that name: some differ (hard sigmoid) without any error.
@@ -71,9 +71,10 @@ def activation_name(layer: Any) -> str:
     """
     name = kinds.activation_name(layer)
     if name is None:
+        own = getattr(layer.activation, "__name__", layer.activation)
         raise UnmappableLayerError(
             "An activation must be one of keras.activations to have a tf_keras twin. Received: "
-            f"{keras.activations.serialize(layer.activation)!r} in layer {layer.name!r}. Write it as a layer of its "
+            f"{own!r} in layer {layer.name!r}. Write it as a layer of its "
             "own and give that a twin with `keraslight.compress.register_twin`."
         )
     return name
@@ -169,8 +170,10 @@ def twin(layer: Any, name: str, **changes: Any) -> tf_keras.layers.Layer:
     if kind is keras.layers.LeakyReLU:
         return tf_keras.layers.LeakyReLU(layer.negative_slope, name=name)
     if kind is keras.layers.Normalization:
-        mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))
-        return tf_keras.layers.Normalization(layer.axis, mean.ravel(), variance.ravel(), layer.invert, name=name)
+        mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))  # with sides of 1 for other axes
+        kept = [mean.shape[axis] for axis in layer.axis]
+        mean, variance = mean.reshape(kept), variance.reshape(kept)
+        return tf_keras.layers.Normalization(layer.axis, mean, variance, layer.invert, name=name)
     if kind is keras.layers.Dot and not layer.normalize and _plain_axes(layer.axes):
         return twin_layers.MatMul(layer.axes, name=name)
     stock = kind is getattr(keras.layers, kind.__name__, None) and kind is not keras.layers.Lambda
@@ -202,7 +205,7 @@ def _same(layer: Any, name: str, changes: dict[str, Any]) -> tf_keras.layers.Lay
     }
     if "activation" in config:
         config["activation"] = _activation(activation_name(layer))
-    config["trainable"] = layer.trainable
+    config["trainable"] = not is_frozen(layer)
     if cls is tf_keras.layers.Conv2D and _overruns_memory(layer):
         cls = twin_layers.PointwiseConv2D
     return cls(name=name, **{**config, **changes})

@@ -10,6 +10,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress._rewrites import fuse
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import without_auxiliary
 
 INITIALIZATIONS = ("kmeans", "kmeans++", "density", "linear")
 
@@ -34,7 +35,7 @@ class Clustering(keras.callbacks.Callback):
             equal shares of the weights) or `"linear"` (evenly from the smallest to the largest weight).
         layers: Name patterns (`fnmatch`) of the layers to cluster; None clusters every Conv2D, SeparableConv2D (its
             1x1 kernel) and Dense except the first convolution, because depthwise kernels lose the most and have the
-            fewest weights.
+            fewest weights. Frozen layers (`trainable=False`) are not clustered.
         preserve_sparsity: Keep the zeros of pruned kernels: one of their values is then zero, and `clusters` must be at
             least 3.
 
@@ -104,6 +105,7 @@ def cluster(
     preserve_sparsity: bool = True,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
+    task: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -114,17 +116,22 @@ def cluster(
     look-up tables for weights can use it. The model is fused first, because folding a batch norm into a kernel
     afterwards would give each output channel its own values.
 
+    Frozen layers (`trainable=False`) are neither clustered nor trained, and a layer that one of them was merged with
+    neither.
+
     Args:
         model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled; None
-            clusters without training.
+        data: Images and labels, in any form that `prune` takes; None clusters without training.
         clusters, initialization, layers, preserve_sparsity: As in `Clustering`.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
         learning_rate: Initial (highest) learning rate; low, because the fused model has no batch norms.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
-            model's last layer.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
+        task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
+            `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
+            several logits) or what the model remembers. The result remembers it.
         batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and everything else.
         verbose: As in `fit`.
@@ -133,14 +140,15 @@ def cluster(
         The clustered model, as `fuse` gives it; compiled, if it was trained.
 
     Raises:
-        InvalidArgumentError: An argument is out of range or a pattern matches no layer of the fused model.
+        InvalidArgumentError: An argument is out of range, a pattern matches no layer of the fused model, the task must
+            be said, or the labels don't fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     clustering = Clustering(clusters, initialization=initialization, layers=layers, preserve_sparsity=preserve_sparsity)
     check_epochs(epochs)
     keras.utils.set_random_seed(seed)
-    fused = fuse(model)
+    fused = fuse(without_auxiliary(model))
     if data is None:
         clustering.apply(fused)
         return fused
@@ -152,6 +160,7 @@ def cluster(
         learning_rate=learning_rate,
         callbacks=[clustering, *callbacks],
         loss=loss,
+        task=task,
         batch_size=batch_size,
         seed=seed,
         verbose=verbose,

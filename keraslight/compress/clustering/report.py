@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 
 
@@ -35,7 +36,7 @@ class LayerClusters:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusterReport:
+class ClusterReport(Report):
     """The distinct values of a model's kernels; `str()` is a table.
 
     Attributes:
@@ -82,7 +83,7 @@ def cluster_report(model: keras.Model, layers: str | Sequence[str] | None = None
         CompressionError: The model is subclassed.
     """
     entries = []
-    for name, layer in prunable_layers(model, layers).items():
+    for name, layer in prunable_layers(model, layers, frozen=True).items():
         kernel = np.asarray(kernel_of(layer), np.float32)
         packed = len(gzip.compress(kernel.tobytes(), mtime=0))
         entries.append(LayerClusters(name, kernel.shape, np.unique(kernel).size, int((kernel == 0).sum()), packed))

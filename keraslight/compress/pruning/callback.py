@@ -11,7 +11,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model
+from keraslight.graph import check_finite, copy as copy_model, read, without_auxiliary
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -25,6 +25,7 @@ class Pruning(keras.callbacks.Callback):
     sparse model; a later update of the masks may restore a weight. After `end_step` the masks stay fixed and the
     remaining weights (and batch norms) settle: leave at least a quarter of the training for that, and call
     `settle_batch_norms` afterwards if momenta are long. In a `keras.distillation.Distiller` it prunes the student.
+    Frozen layers (`trainable=False`) are not pruned.
 
     Source: Zhu and Gupta, "To prune, or not to prune", https://arxiv.org/abs/1710.01878.
 
@@ -139,6 +140,7 @@ def prune(
     m_by_n: tuple[int, int] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
+    task: str | None = None,
     distillation: Distillation | None = None,
     batch_size: int = 32,
     seed: int = 0,
@@ -150,9 +152,16 @@ def prune(
     the batch norms get the statistics of the sparse model (`settle_batch_norms`), which the metrics of the epochs don't
     reflect yet. `seed` sets the global seeds of Python, NumPy and TensorFlow, so that a run can be repeated.
 
+    Frozen layers (`trainable=False`) are left as they are, and so are the statistics of batch norms that are frozen or
+    in a part that the model calls with `training=False`, which stays in inference mode.
+
     Args:
-        model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        model: A trained functional or sequential image classifier. It is not changed. Auxiliary heads are left out.
+        data: Images and labels: a pair of arrays, which are shuffled, or a tf.data.Dataset, a keras.utils.PyDataset, a
+            PyTorch DataLoader, or another iterable or generator of such pairs, of one image or of a batch. It must end,
+            but its length need not be known. A generator is read once and kept in memory. Labels are integers, or rows
+            of one number per class; for `multi-label` rows of zeros and ones, for `binary` 0 or 1, and for `regression`
+            numbers.
         sparsity: Share of zeros in each pruned kernel, in (0, 1), or shares by name pattern.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None.
@@ -162,8 +171,11 @@ def prune(
             3.3, but at most 1.3 in twice as many steps with half the batch size.
         schedule, layers, policy, m_by_n: As in `Pruning`.
         callbacks: Additional Keras callbacks.
-        loss: A Keras loss; None uses the cross-entropy of integer labels, on probabilities or logits depending on the
-            model's last layer.
+        loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
+            each score by itself, or for `regression` the mean squared error.
+        task: What the outputs are: `"softmax"` (one of several classes), `"multi-label"` (independent scores),
+            `"binary"` (one score) or `"regression"`. None takes what the final activation says (softmax, sigmoid, or
+            several logits) or what the model remembers. The result remembers it.
         distillation: A teacher to distill in addition to learning the labels, usually `model` itself:
             `keraslight.training.Distillation(model)`. It determines the loss.
         batch_size: Images per batch if `data` is arrays.
@@ -175,11 +187,13 @@ def prune(
 
     Raises:
         InvalidArgumentError: An argument is out of range, a pattern matches no layer, the teacher has other classes or
-            another image shape, or both `distillation` and `loss` are given.
+            another image shape, both `distillation` and `loss` are given, the task must be said, or the labels don't
+            fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization is not installed.
     """
     check_epochs(epochs)
+    model = without_auxiliary(model)
     if distillation is not None and loss is not None:
         raise InvalidArgumentError(
             f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."
@@ -187,6 +201,7 @@ def prune(
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern fails before the copy is made
     keras.utils.set_random_seed(seed)
+    check_finite(read(model).layers())
     copy = copy_model(model)
     fine_tune(
         copy,
@@ -196,6 +211,7 @@ def prune(
         learning_rate=learning_rate,
         callbacks=[pruning, *callbacks],
         loss=loss,
+        task=task,
         distillation=distillation,
         batch_size=batch_size,
         seed=seed,

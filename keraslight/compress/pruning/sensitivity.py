@@ -9,14 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight import _batches as _data, _pictures
+from keraslight import _batches as _data, _pictures, _tasks
+from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
+from keraslight.graph import compilable, copy as copy_model, read, without_auxiliary
 
 
 @dataclasses.dataclass(frozen=True)
-class SensitivityReport:
+class SensitivityReport(Report):
     """Accuracy against sparsity for each layer; `str()` is a table.
 
     Attributes:
@@ -86,6 +87,7 @@ def sensitivity(
     layers: str | Sequence[str] | None = None,
     policy: str = "default",
     batch_size: int = 64,
+    task: str | None = None,
 ) -> SensitivityReport:
     """Measures the accuracy with each layer pruned in turn, without any training.
 
@@ -93,51 +95,57 @@ def sensitivity(
     single weights in place of filters.
 
     Args:
-        model: A trained functional or sequential image classifier with one output. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays. All of it is kept in memory
-            and run through the model once per layer and sparsity: a thousand images are enough.
+        model: A trained functional or sequential model. It is not changed. Auxiliary heads are left out.
+        data: Images and labels, in any form that `prune` takes. All of it is kept in memory and run through the model
+            once per layer and sparsity: a thousand images are enough.
         sparsities: Shares of zeros to try, each in (0, 1), in ascending order.
         layers, policy: Layers to prune, as in `Pruning`.
         batch_size: Images per batch if `data` is arrays.
+        task: What the outputs are, as in `prune`. The accuracy of `multi-label` and `binary` is the share of right
+            decisions; that of `regression` is the coefficient of determination, 1 at best.
 
     Returns:
         The report.
 
     Raises:
-        InvalidArgumentError: An argument is out of range, `data` can't be used, or a pattern matches nothing.
+        InvalidArgumentError: An argument is out of range, `data` can't be used, a pattern matches nothing, the task
+            must be said, or the labels don't fit it.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     sparsities = tuple(sparsities)
     if not sparsities or list(sparsities) != sorted(set(sparsities)) or not 0 < sparsities[0] <= sparsities[-1] < 1:
         raise InvalidArgumentError(f"`sparsities` must rise and lie in (0, 1). Received: {sparsities}.")
+    model = without_auxiliary(model)
+    head = _tasks.read_head(model, task)
     names = list(prunable_layers(model, layers, policy))
     copy = copy_model(model)
     kernels = {name: kernel_of(layer) for name, layer in read(copy).layers().items() if name in names}
-    batches = [(images.numpy(), labels.numpy().reshape(-1)) for images, labels in _data.batches(data, batch_size)]
+    _data.check_ends(data)
+    batches = [(images.numpy(), labels.numpy()) for images, labels in _data.batches(data, batch_size)]
     if not batches or any(len(images) != len(labels) for images, labels in batches):
         raise InvalidArgumentError(
-            "`data` must hold at least one batch, with one integer label per image. "
+            "`data` must hold at least one batch, with one label per image. "
             f"Received: batches of {[(len(images), len(labels)) for images, labels in batches]} images and labels."
         )
+    targets = np.concatenate([labels for _, labels in batches])
+    _tasks.check_labels(head, model.outputs[0].shape, targets)
+
+    def accuracy() -> float:
+        with compilable(copy):
+            outputs = np.concatenate([np.asarray(copy.predict_on_batch(images)) for images, _ in batches])
+        return _tasks.score(head, outputs, targets)
+
     accuracies = {}
-    baseline = accuracy(copy, batches)
+    baseline = accuracy()
     for name, kernel in kernels.items():
         dense = kernel.numpy()
         found = []
         for sparsity in sparsities:
             kernel.assign(without_smallest(dense, sparsity))
-            found.append(accuracy(copy, batches))
+            found.append(accuracy())
         kernel.assign(dense)
         accuracies[name] = tuple(found)
     return SensitivityReport(baseline, sparsities, accuracies)
-
-
-def accuracy(model: keras.Model, batches: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The share of images whose highest output is their label's."""
-    right = sum(
-        int((np.asarray(model.predict_on_batch(images)).argmax(-1) == labels).sum()) for images, labels in batches
-    )
-    return right / sum(len(labels) for _, labels in batches)
 
 
 def without_smallest(kernel: np.ndarray, sparsity: float) -> np.ndarray:

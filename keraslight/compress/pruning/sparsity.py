@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
+from keraslight._notebook import Report
 from keraslight.compress._patterns import chosen
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import read
+from keraslight.graph import is_frozen, read
 from keraslight.graph.kinds import base_kind
 
 POLICIES = ("default", "xnnpack")
@@ -43,7 +44,7 @@ class LayerSparsity:
 
 
 @dataclasses.dataclass(frozen=True)
-class SparsityReport:
+class SparsityReport(Report):
     """The zeros of a model's kernels; `str()` is a table.
 
     Attributes:
@@ -72,8 +73,9 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
 
     Args:
         model: A functional or sequential Keras 3 model.
-        layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `prune` prunes by default,
-            `"*"` every Conv2D, DepthwiseConv2D and Dense. Of a SeparableConv2D the 1x1 kernel counts.
+        layers: Name patterns (`fnmatch`) of the layers to list; None lists those that `prune` prunes by default, or
+            would prune if they were not frozen, `"*"` every Conv2D, DepthwiseConv2D and Dense. Of a SeparableConv2D
+            the 1x1 kernel counts.
         policy: As in `Pruning`.
 
     Returns:
@@ -83,7 +85,8 @@ def sparsity(model: keras.Model, layers: str | Sequence[str] | None = None, poli
         InvalidArgumentError: A pattern matches no layer that has a kernel.
         CompressionError: The model is subclassed.
     """
-    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in prunable_layers(model, layers, policy).items()]
+    listed = prunable_layers(model, layers, policy, frozen=True)
+    entries = [(name, np.asarray(kernel_of(layer))) for name, layer in listed.items()]
     return SparsityReport(tuple(LayerSparsity(name, k.shape, int((k == 0).sum())) for name, k in entries))
 
 
@@ -93,18 +96,24 @@ def kernel_of(layer: keras.Layer) -> keras.Variable:
 
 
 def prunable_layers(
-    model: keras.Model, patterns: str | Sequence[str] | None = None, policy: str = "default"
+    model: keras.Model,
+    patterns: str | Sequence[str] | None = None,
+    policy: str = "default",
+    *,
+    frozen: bool = False,
 ) -> dict[str, keras.Layer]:
-    """The layers to prune, by name, in the model's order.
+    """The layers to prune, by name, in the model's order: no frozen ones, which training must not change.
 
     Args:
         model: A functional or sequential model.
         patterns: Name patterns (`fnmatch`) of layers with a kernel to prune; None uses those of `policy`.
         policy: As in `Pruning`. By default depthwise kernels and the first convolution are skipped: together they hold
             a few percent of the weights, and zeros there cost the most accuracy.
+        frozen: Whether to return frozen ones, too: for reports.
 
     Raises:
-        InvalidArgumentError: A pattern matches nothing, the policy is unknown or chooses nothing, or both are given.
+        InvalidArgumentError: A pattern matches nothing or only frozen layers, the policy is unknown or chooses nothing,
+            or both are given.
         CompressionError: The model is subclassed.
     """
     if policy not in POLICIES:
@@ -127,11 +136,22 @@ def prunable_layers(
             raise InvalidArgumentError(
                 f"A model to compress must have {kind}. Received: {model.name!r} with the kernels {list(kernels)}."
             )
-        return wanted
+        free = {name: layer for name, layer in wanted.items() if frozen or not _is_frozen(layer)}
+        if not free:
+            raise InvalidArgumentError(
+                "A model to compress must have a layer to compress with `trainable=True`: frozen kernels stay as they "
+                f"are. Received: {model.name!r}, which has frozen {list(wanted)}."
+            )
+        return free
     if not patterns:
         raise InvalidArgumentError("`layers` must be None or name at least one pattern. Received: none.")
     rule = "Each pattern of `layers` must match a Conv2D, SeparableConv2D, DepthwiseConv2D or Dense by name"
-    return {name: kernels[name] for name in chosen(kernels, patterns, rule, list(kernels))}
+    names = chosen(kernels, patterns, rule, list(kernels))
+    if not frozen:
+        free = {name: layer for name, layer in kernels.items() if not _is_frozen(layer)}
+        rule = "Each pattern of `layers` must match a layer with `trainable=True`: frozen kernels stay as they are"
+        names = chosen(free, patterns, rule, list(free))
+    return {name: kernels[name] for name in names}
 
 
 def targets(
@@ -163,6 +183,10 @@ def check_sparsity(name: str, sparsity: float | Mapping[str, float]) -> None:
     shares = tuple(sparsity.values()) if isinstance(sparsity, Mapping) else (sparsity,)
     if not shares or not all(0 < share < 1 for share in shares):
         raise InvalidArgumentError(f"`{name}` must be in (0, 1). Received: {sparsity}.")
+
+
+def _is_frozen(layer: keras.Layer) -> bool:
+    return is_frozen(layer) or not kernel_of(layer).trainable
 
 
 def _runs_sparse(layer: keras.Layer) -> bool:

@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from keraslight import _batches as _data
-from keraslight.compress._fine_tune import check_epochs
+from keraslight import _batches as _data, _tasks
+from keraslight._notebook import Report
+from keraslight.compress._fine_tune import check_epochs, labelled
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model, read
-from keraslight.graph.ends import final_activation, own_preprocessing
-from keraslight.rewrite import joined_slices
+from keraslight.graph import (
+    check_finite,
+    copy as copy_model,
+    final_activation,
+    own_preprocessing,
+    read,
+    remember_task,
+    takes_pixels,
+    without_auxiliary,
+)
+from keraslight.rewrite import float_inputs, joined_slices
 
 if TYPE_CHECKING:
     import tf_keras
@@ -44,7 +53,7 @@ class LayerPrecision:
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationReport:
+class QuantizationReport(Report):
     """Precision of every layer of a quantization-aware model; `str()` is a summary that names the float layers."""
 
     layers: tuple[LayerPrecision, ...]
@@ -69,17 +78,20 @@ def quantize_aware(
     batch_norm_steps: int = 0,
     calibration_data: Any = None,
     learning_rate: Any = 1e-4,
+    task: str | None = None,
 ) -> tf_keras.Model:
     """Makes a tf_keras model that trains with int8 rounding in its forward pass.
 
-    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel; activations
-    in 8 bits with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
+    The rounding is that of the int8 file: kernels in 8 bits, symmetric, with one range per output channel (one for all
+    of a `Dense` or `Conv2DTranspose`, whose kernels the converter can't turn around by channel); activations in 8 bits
+    with one range per tensor, and only for tensors that exist in the file (convolution, batch norm and ReLU
     become one operator). An input that feeds a layer named `preprocessing` takes raw pixels 0..255, and the
     normalization is part of the int8 graph. Layers without an int8 form in TFLite are no error: they stay float between
     quantized tensors, and `quantization_report` lists them with the reason.
 
-    The model is compiled (Adam, cross-entropy of integer labels, accuracy) and trains with its own `fit`, whose
-    optimizers and callbacks must come from tf_keras. `to_litert(..., quantization="int8")` converts it.
+    The model is compiled (Adam, the loss of its task with integer labels for `softmax`, accuracy) and trains with its
+    own `fit`, whose optimizers and callbacks must come from tf_keras. If its task has to be said and isn't, it is made
+    all the same, but must be compiled again to be trained. `to_litert(..., quantization="int8")` converts it.
 
     Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3.
 
@@ -93,38 +105,85 @@ def quantize_aware(
         batch_norm_steps: Training steps in which batch norms normalize by the batch and update their statistics.
             Afterwards, or from the start at 0, the moving statistics are frozen, as in the file; gamma and beta keep
             training.
-        calibration_data: Inputs (or batches of inputs and labels) that set the initial range of every activation; four
-            batches are used. Without them ranges start at -6..6 (0..6 after a ReLU), and training needs a few hundred
-            steps to adapt them.
+        calibration_data: Images that set the initial range of every activation, in any form that `prune` takes, with or
+            without labels; four batches of 32 are used. Without them ranges start at -6..6 (0..6 after a ReLU), and
+            training needs a few hundred steps to adapt them.
         learning_rate: Learning rate of the compiled optimizer: a float or a tf_keras schedule.
+        task: What the outputs are, as in `prune`.
 
     Returns:
         The tf_keras model. Layers with a quantizer are called `quant_<name>`.
 
     Raises:
         UnmappableLayerError: A layer has no tf_keras twin.
-        InvalidArgumentError: A pattern of `skip` matches no layer, or `batch_norm_steps` is negative.
+        InvalidArgumentError: A pattern of `skip` matches no layer, `batch_norm_steps` is negative, or `task` is unknown
+            or does not fit the model.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
     """
+    model = without_auxiliary(model)
+    try:
+        head = _tasks.read_head(model, task)
+        reason = ""
+    except InvalidArgumentError as error:
+        if task is not None:
+            raise
+        head, reason = None, str(error)
+    quantized = _quantized(
+        model,
+        skip=skip,
+        preserve_sparsity=preserve_sparsity,
+        preserve_clusters=preserve_clusters,
+        batch_norm_steps=batch_norm_steps,
+        calibration_data=calibration_data,
+    )
+    from keraslight.compress._tfmot import quantize
+
+    if head is None:
+        quantize.compile_without_loss(quantized, learning_rate, reason)
+    else:
+        _compile(quantized, learning_rate, head, rows=False)
+    return quantized
+
+
+def _compile(quantized: tf_keras.Model, learning_rate: Any, head: _tasks.Head, *, rows: bool) -> None:
+    from keraslight.compress._tfmot import quantize
+
+    quantize.compile_for(quantized, learning_rate, head, rows=rows)
+    remember_task(quantized, head.task)
+
+
+def _quantized(
+    model: keras.Model,
+    *,
+    skip: str | Sequence[str],
+    preserve_sparsity: bool,
+    preserve_clusters: bool,
+    batch_norm_steps: int,
+    calibration_data: Any,
+) -> tf_keras.Model:
+    """The model that `quantize_aware` returns, not compiled."""
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
-    graph = joined_slices(read(model))
+    graph = read(model)
+    check_finite(graph.layers())
     names = list(graph.layers())
     skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
-    calibration = None if calibration_data is None else _calibration_batches(calibration_data)
+    calibration = None if calibration_data is None else _calibration_batches(calibration_data, model)
     from keraslight.compress._tfmot import quantize
 
     quantized = quantize.quantize(
-        graph,
+        joined_slices(float_inputs(graph)),
         model.name,
+        pixels=takes_pixels(graph, calibration or ()),
         skip=skip,
         keep_zeros=preserve_sparsity,
         keep_clusters=preserve_clusters,
         batch_norm_steps=batch_norm_steps,
         calibration=calibration,
     )
-    quantize.compile_classifier(quantized, learning_rate, from_logits=final_activation(model) != "softmax")
+    if len(model.outputs) == 1:
+        quantized.keraslight_activation = final_activation(model)  # wrappers hide it
     if (own := own_preprocessing(model)) is not None:
         quantized.preprocessing = own  # the twin of its layer is a plain convolution; export needs this
     return quantized
@@ -142,6 +201,7 @@ def train_quantized(
     preserve_clusters: bool = True,
     batch_norm_steps: int = 0,
     callbacks: Iterable[Any] = (),
+    task: str | None = None,
     batch_size: int = 32,
     seed: int = 0,
     verbose: int | str = "auto",
@@ -151,13 +211,14 @@ def train_quantized(
     Uses Adam with a cosine-decayed learning rate. `seed` sets the global seeds of Python, NumPy and TensorFlow.
 
     Args:
-        model: A trained functional or sequential image classifier. It is not changed.
-        data: A tf.data.Dataset of (images, integer labels) batches, or a pair of arrays, which are shuffled.
+        model: A trained functional or sequential model. It is not changed. Auxiliary heads are left out.
+        data: Images and labels, in any form that `prune` takes.
         epochs: Passes over `data`, at least 1.
         validation_data: As `data`, or None. It requires tracing a second graph.
         learning_rate: Initial (highest) learning rate.
         skip, preserve_sparsity, preserve_clusters, batch_norm_steps: As in `quantize_aware`.
         callbacks: tf_keras callbacks.
+        task: What the outputs are, as in `prune`.
         batch_size: Images per batch if `data` is arrays.
         seed: Seed of the shuffling and dropout.
         verbose: As in `fit`.
@@ -166,7 +227,8 @@ def train_quantized(
         The trained quantization-aware tf_keras model, ready for `to_litert`.
 
     Raises:
-        InvalidArgumentError: `epochs`, `data` or `callbacks` can't be used, or as `quantize_aware`.
+        InvalidArgumentError: `epochs`, `data` or `callbacks` can't be used, the task must be said, the labels don't fit
+            it, or as `quantize_aware`.
         UnmappableLayerError, CompressionError, MissingDependencyError: As `quantize_aware`.
     """
     check_epochs(epochs)
@@ -177,24 +239,30 @@ def train_quantized(
                 "`callbacks` must be those of tf_keras, whose `fit` trains the model. "
                 f"Received: {type(callback).__name__} of Keras 3."
             )
-    train = _data.batches(data, batch_size, seed)
+    model = without_auxiliary(model)
+    train = _data.counted(_data.batches(data, batch_size, seed))
+    validation = None
+    if validation_data is not None:
+        validation = _data.batches(validation_data, batch_size, name="validation_data")
+    head = _tasks.read_head(model, task)
+    rows = _tasks.check_training(head, model, labelled(data, train), labelled(validation_data, validation))
     steps = epochs * _data.steps_in(train)
     from keraslight.compress._tfmot import quantize
 
     quantize.set_seed(seed)
-    quantized = quantize_aware(
+    quantized = _quantized(
         model,
         skip=skip,
         preserve_sparsity=preserve_sparsity,
         preserve_clusters=preserve_clusters,
         batch_norm_steps=batch_norm_steps,
         calibration_data=train,
-        learning_rate=quantize.cosine(learning_rate, steps),
     )
+    _compile(quantized, quantize.cosine(learning_rate, steps), head, rows=rows)
     quantized.fit(
         train,
         epochs=epochs,
-        validation_data=None if validation_data is None else _data.batches(validation_data, batch_size),
+        validation_data=validation,
         callbacks=callbacks,
         verbose=verbose,
     )
@@ -216,8 +284,10 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
     Raises:
         CompressionError: The two models do not belong together.
     """
+    from keraslight.compress._tfmot.int8_graph import STAND_IN_FOR_ZERO
+
     origin = _origin(quantized)
-    copy = copy_model(model)  # weights without a twin (a Normalization's statistics) stay
+    copy = copy_model(without_auxiliary(model))  # weights without a twin (a Normalization's statistics) stay
     for name, layer in read(copy).layers().items():
         if isinstance(layer, keras.layers.Normalization):
             continue
@@ -230,7 +300,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
                     "The quantized model must have been made from this Keras model. Received: layer "
                     f"{name!r}, whose weight {weight.name!r} of shape {tuple(weight.shape)} has no match."
                 )
-            weight.assign(value.reshape(weight.shape))
+            weight.assign(np.where(value == STAND_IN_FOR_ZERO, 0, value).reshape(weight.shape))
     return copy
 
 
@@ -262,16 +332,10 @@ def _origin(quantized: Any) -> Origin:
     return origin
 
 
-def _calibration_batches(data: Any) -> list[Any]:
-    import tensorflow as tf
-
-    if isinstance(data, np.ndarray):
-        data = tf.data.Dataset.from_tensor_slices(data).batch(32)
-    elif isinstance(data, tuple | list) and all(isinstance(part, np.ndarray) for part in data):
-        data = _data.batches(data, 32)
-    batches = [
-        batch[0] if isinstance(batch, tuple) else batch for batch in itertools.islice(data, _CALIBRATION_BATCHES)
-    ]
-    if not batches:
-        raise InvalidArgumentError("`calibration_data` must hold at least one batch. Received: nothing.")
+def _calibration_batches(data: Any, model: keras.Model) -> list[np.ndarray]:
+    rank = len(model.inputs[0].shape)
+    found = _data.image_batches(data, 32, rank=rank, name="calibration_data")
+    batches = list(itertools.islice(found, _CALIBRATION_BATCHES))
+    for batch in batches:
+        _data.check_images(batch, model, "calibration_data")
     return batches

@@ -9,7 +9,7 @@ from keraslight import _batches as _data
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Call, Graph, build, infer, read, run
 from keraslight.graph.kinds import exact_kind
-from keraslight.rewrite import fused
+from keraslight.rewrite import float_inputs, fused
 from keraslight.rewrite.steps import Step, Steps
 
 _ROUNDED = ("convolution", "depthwise", "dense")
@@ -74,7 +74,7 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
 
     Args:
         model: A functional or sequential model. It is not changed.
-        data: A tf.data.Dataset of batches of images or of (images, labels), an array of images, or a pair of arrays.
+        data: Images, with or without labels, in any form that `calibrate` takes.
         seed: Seed of the choice of images from arrays.
 
     Returns:
@@ -84,9 +84,10 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
-    if len(model.inputs) != 1:
-        raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(model.inputs)}.")
-    graph = fused(read(model))
+    graph = read(model)
+    if len(graph.input_calls) != 1:
+        raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(graph.input_calls)}.")
+    graph = fused(float_inputs(graph))
     return build(corrected(graph, first_images(model, data, IMAGES, seed)))
 
 
@@ -126,9 +127,9 @@ def corrected(graph: Graph, images: np.ndarray) -> Graph:
 def first_images(model: keras.Model, data: Any, count: int, seed: int) -> np.ndarray:
     """The first images of a data set, or some of an array's, as float32, for a model that takes them."""
     parts: list[np.ndarray] = []
-    for images in _data.image_batches(data, count, seed):
+    for images in _data.image_batches(data, count, seed, rank=len(model.inputs[0].shape)):
         _data.check_images(images, model)
-        parts.append(images.numpy())
+        parts.append(images)
         if sum(map(len, parts)) >= count:
             break
     return np.concatenate(parts)[:count].astype("float32")

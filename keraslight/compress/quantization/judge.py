@@ -7,17 +7,21 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight._batches import check_images, labelled_batches
+from keraslight import _tasks
+from keraslight._batches import check_images, is_arrays, labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import InvalidArgumentError
+from keraslight.graph import compilable
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationCost:
+class QuantizationCost(Report):
     """How a file's outputs differ from its model's.
 
     Attributes:
-        accuracy: Accuracy of the file, 0..1; None without labels.
-        agreement: Share of images with the same top-1 class, 0..1.
+        accuracy: Accuracy of the file, 0..1; None without labels. As `LiteRTParity.file_accuracy` for other tasks than
+            softmax.
+        agreement: Share of images with the same top-1 class, 0..1. As `LiteRTParity.agreement` for other tasks.
         difference: Mean absolute difference of the outputs; of probabilities, 0..1.
     """
 
@@ -47,8 +51,8 @@ class Images:
 
     def __init__(self, data: Any, enough: int | None = None) -> None:
         parts = []
-        arrays = isinstance(data, np.ndarray | tuple | list)
-        for part in labelled_batches(data):
+        arrays = is_arrays(data)
+        for part in labelled_batches(data, whole=enough is None):
             parts.append(part)
             if enough is not None and not arrays and sum(len(images) for images, _ in parts) >= enough:
                 break
@@ -58,8 +62,7 @@ class Images:
                 f"`data` must hold at least one image. Received: {given or 'an empty data set'}."
             )
         self.images: np.ndarray = np.concatenate([images for images, _ in parts]).astype(np.float32)
-        labels = [labels.reshape(-1) for _, labels in parts if labels is not None]
-        self.labels: np.ndarray | None = np.concatenate(labels) if labels else None
+        self.labels: np.ndarray | None = _tasks.joined_labels([labels for _, labels in parts])
 
 
 class Judge:
@@ -68,16 +71,21 @@ class Judge:
     Args:
         model: The model.
         data: Images to compare on.
+        task: What the outputs are; see `keraslight._tasks`.
 
     Attributes:
         data: These images.
         baseline: The model's accuracy, 0..1; None without labels.
     """
 
-    def __init__(self, model: keras.Model, data: Images):
+    def __init__(self, model: keras.Model, data: Images, task: str | None = None):
         check_images(data.images, model)
+        self._head = _tasks.read_head(model, task)
+        if data.labels is not None:
+            _tasks.check_labels(self._head, model.outputs[0].shape, data.labels)
         self.data = data
-        self._wanted = model.predict(data.images, batch_size=64, verbose=0)
+        with compilable(model):
+            self._wanted = model.predict(data.images, batch_size=64, verbose=0)
         self.baseline = self._accuracy(self._wanted)
 
     def cost(self, file: Path) -> QuantizationCost:
@@ -87,10 +95,10 @@ class Judge:
         found = litert_runner(file)(self.data.images)
         return QuantizationCost(
             self._accuracy(found),
-            float((found.argmax(-1) == self._wanted.argmax(-1)).mean()),
+            _tasks.agreement(self._head, found, self._wanted),
             float(np.abs(found - self._wanted).mean()),
         )
 
     def _accuracy(self, outputs: np.ndarray) -> float | None:
         labels = self.data.labels
-        return None if labels is None else float((outputs.argmax(-1) == labels).mean())
+        return None if labels is None else _tasks.score(self._head, outputs, labels)

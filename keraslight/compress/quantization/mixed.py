@@ -11,14 +11,16 @@ import keras
 import numpy as np
 
 from keraslight import _pictures
+from keraslight._notebook import Report
 from keraslight.compress.quantization.calibrate import RANGE_IMAGES, prepare, range_images
 from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
 from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.rewrite import in_float32
 
 
 @dataclasses.dataclass(frozen=True)
-class QuantizationSensitivity:
+class QuantizationSensitivity(Report):
     """Cost of int8 in each layer alone; `str()` is a table, the most costly layer first.
 
     Attributes:
@@ -70,7 +72,7 @@ class QuantizationSensitivity:
 
 
 @dataclasses.dataclass(frozen=True)
-class MixedPrecision:
+class MixedPrecision(Report):
     """An int8 file in which some layers stay float, and how they were chosen; `str()` is a table.
 
     Attributes:
@@ -107,6 +109,7 @@ def quantization_sensitivity(
     equalize: bool = True,
     correct_bias: bool = True,
     replace_relu6: bool = False,
+    task: str | None = None,
     seed: int = 0,
     verbose: int = 1,
 ) -> QuantizationSensitivity:
@@ -117,12 +120,13 @@ def quantization_sensitivity(
 
     Args:
         model: A trained functional or sequential Keras 3 model with one input and one output. It is not changed.
-        data: Images, or images and integer labels, as arrays or as a tf.data.Dataset of batches. All of it is kept in
-            memory: a few hundred images are enough.
+        data: Images, or images and labels as in `prune`, as arrays or as a tf.data.Dataset of batches. All of it is
+            kept in memory: a few hundred images are enough.
         calibration_data: Images that set the ranges, in the same forms; None uses `data`.
         layers: Name patterns (`fnmatch`) of the layers to try. Layers that `fuse` folds into another one follow that
             layer.
         equalize, correct_bias, replace_relu6: As in `calibrate`.
+        task: What the outputs are, as in `prune`.
         seed: Seed of the choice of images from arrays.
         verbose: 1 shows a progress bar, 0 nothing.
 
@@ -130,15 +134,16 @@ def quantization_sensitivity(
         The report.
 
     Raises:
-        InvalidArgumentError: The data can't be used, or a pattern matches nothing.
+        InvalidArgumentError: The data can't be used, a pattern matches nothing, or the task must be said.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
         ExportError: The converter fails.
         MissingDependencyError: ai-edge-litert is not installed.
     """
-    judge = Judge(model, Images(data))
+    model = in_float32(model)
+    judge = Judge(model, Images(data), task)
     images = judge.data if calibration_data is None else Images(calibration_data, RANGE_IMAGES)
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, 1, how)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, 1, how, seed, task)
     return _scan(parts, judge, parts.matching(layers, "layers"), verbose)
 
 
@@ -154,6 +159,7 @@ def calibrate_mixed(
     replace_relu6: bool = False,
     input_dtype: str = "float32",
     batch_size: int | None = 1,
+    task: str | None = None,
     seed: int = 0,
     verbose: int = 1,
 ) -> MixedPrecision:
@@ -164,14 +170,15 @@ def calibrate_mixed(
 
     Args:
         model: A trained functional or sequential Keras 3 model with one input and one output. It is not changed.
-        data: Images that set the ranges: images, or images and integer labels, as arrays or as a tf.data.Dataset of
-            batches.
+        data: Images that set the ranges: images, or images and labels as in `prune`, as arrays or as a
+            tf.data.Dataset of batches.
         path: File to write.
         max_drop: Largest loss, 0..1: of accuracy against `model`, or without labels the share of images whose top-1
-            class changes.
+            class changes. For other tasks as `LiteRTParity.drop`.
         validation_data: Images to measure the loss on, in the same forms; None uses `data`. All of it is kept in memory
             and run through a file once per layer: a few hundred images are enough.
         equalize, correct_bias, replace_relu6, input_dtype, batch_size: As in `calibrate`.
+        task: What the outputs are, as in `prune`.
         seed: Seed of the choice of images from arrays.
         verbose: 1 shows a progress bar, 0 nothing.
 
@@ -179,7 +186,7 @@ def calibrate_mixed(
         The report, which names the float layers.
 
     Raises:
-        InvalidArgumentError: An argument or the data can't be used.
+        InvalidArgumentError: An argument or the data can't be used, or the task must be said.
         CompressionError: The bound does not hold with every layer in float (equalizing over a ReLU6 changes a model;
             with an integer input the first layer can't be float), the model is subclassed, or a layer's configuration
             does not make it again. Nothing is written.
@@ -188,10 +195,11 @@ def calibrate_mixed(
     """
     if not 0 <= max_drop < 1:
         raise InvalidArgumentError(f"`max_drop` must be in [0, 1). Received: {max_drop}.")
+    model = in_float32(model)
     images = Images(data, None if validation_data is None else RANGE_IMAGES)
-    judge = Judge(model, images if validation_data is None else Images(validation_data))
-    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6, "seed": seed}
-    parts = _int8_layers(model, images, batch_size, how)
+    judge = Judge(model, images if validation_data is None else Images(validation_data), task)
+    how = {"equalize": equalize, "correct_bias": correct_bias, "replace_relu6": replace_relu6}
+    parts = _int8_layers(model, images, batch_size, how, seed, task)
     floats: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = parts.write(Path(folder) / "mixed.tflite", floats, input_dtype=input_dtype)
@@ -216,8 +224,13 @@ def calibrate_mixed(
     return MixedPrecision(path, judge.baseline, tuple(steps), tuple(floats))
 
 
-def _int8_layers(model: keras.Model, data: Images, batch_size: int | None, how: dict[str, Any]) -> Int8Layers:
-    return Int8Layers(prepare(model, data.images, **how), range_images(model, data.images, how["seed"]), batch_size)
+def _int8_layers(
+    model: keras.Model, data: Images, batch_size: int | None, how: dict[str, bool], seed: int, task: str | None
+) -> Int8Layers:
+    images = range_images(model, data.images, seed)
+    graph, pixels = prepare(model, images, **how)
+    graph.task = task or graph.task  # names the output
+    return Int8Layers(graph, images, batch_size, pixels)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:

@@ -20,8 +20,9 @@ import flatbuffers
 import numpy as np
 
 from keraslight.errors import ExportError
-from keraslight.export._frozen import OUTPUT_NAME, check_labels
+from keraslight.export._frozen import OUTPUT_NAME
 from keraslight.export.litert._flatbuffer import attach, read_model, write_model
+from keraslight.labels import check_labels, label_lines
 
 BUFFER_NAME = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
@@ -30,6 +31,13 @@ _PARSER_VERSION = "1.0.0"  # the first version of the schema has all that is wri
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType: RGB, GRAYSCALE
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # members of the union ContentProperties
+_TASK = "task: "  # in front of the task in the description of the graph; without one it is a softmax
+_DESCRIPTIONS = {
+    "softmax": "An image classifier with {} classes",
+    "multi-label": "An image classifier with {} independent labels",
+    "binary": "A binary image classifier",
+    "regression": "A regression of {} numbers from images",
+}
 _NORMALIZATION_OPTIONS = 1  # member of the union ProcessUnitOptions
 
 
@@ -45,6 +53,7 @@ class LiteRTMetadata(NamedTuple):
         labels: Class names, in the order of the outputs; empty if the file has none.
         mean, std: A float32 input is `(pixel - mean) / std` of pixels 0..255; one value per channel.
         color_space: `"RGB"` or `"GRAYSCALE"`, or `"UNKNOWN"`.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`.
     """
 
     name: str
@@ -53,28 +62,32 @@ class LiteRTMetadata(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     color_space: str
+    task: str = "softmax"
 
 
-def add_metadata(content: bytes, *, name: str, description: str, labels: Sequence[str]) -> bytes:
-    """Writes metadata into a .tflite file that takes raw pixels 0..255 and returns one score per class.
+def add_metadata(
+    content: bytes, *, name: str, numbers: str, labels: Sequence[str], task: str = "softmax", logits: bool = False
+) -> bytes:
+    """Writes metadata into a .tflite file that takes raw pixels 0..255 and returns one score or number per label.
 
     If a file has several outputs, the probabilities become the first one, where MediaPipe looks for scores; the
     signature does not change. The others are described by their names only.
 
-    The file must not have metadata yet.
+    The file must not have metadata yet. `numbers` is its number format, and `logits` says that its scores are logits.
     """
     model = read_model(content)
     graph = model.subgraphs[0]
     names = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
     graph.outputs = np.asarray(sorted(graph.outputs, key=lambda index: names.get(index) != OUTPUT_NAME), np.int32)
     others = [names.get(index, "") for index in graph.outputs[1:]]
-    check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
+    labels = check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
     channels = int(graph.tensors[graph.inputs[0]].shape[-1])
-    attach(model, BUFFER_NAME, _metadata(name, description, channels, others))
+    description = f"{_DESCRIPTIONS[task].format(len(labels))}, {numbers}, made with keraslight."
+    attach(model, BUFFER_NAME, _metadata(name, description, channels, others, task, logits))
     file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model always makes the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), "".join(f"{label}\n" for label in labels))
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), label_lines(labels))
     return file.getvalue()
 
 
@@ -102,8 +115,9 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     if names:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                labels = tuple(archive.read(names[0]).decode().splitlines())
-        except (zipfile.BadZipFile, KeyError) as error:
+                # Only at line feeds: names may contain the other characters at which `str.splitlines` splits.
+                labels = tuple(archive.read(names[0]).decode().removesuffix("\n").split("\n"))
+        except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
             raise ExportError(
                 f"The metadata of a LiteRT file must bring its label file. Received: {path}: {error}."
             ) from error
@@ -114,10 +128,11 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
         units[0].floats(0) if units else (),
         units[0].floats(1) if units else (),
         ("UNKNOWN", "RGB", "GRAYSCALE")[properties.byte(0)],
+        graph.text(1).removeprefix(_TASK) if graph.text(1).startswith(_TASK) else "softmax",
     )
 
 
-def _metadata(name: str, description: str, channels: int, others: Sequence[str]) -> bytes:
+def _metadata(name: str, description: str, channels: int, others: Sequence[str], task: str, logits: bool) -> bytes:
     properties = {0: _IMAGE_PROPERTIES, 1: {0: _COLOR_SPACES.get(channels, 0)}}
     pixels = {0: [0.0] * channels, 1: [1.0] * channels}
     image = {
@@ -130,8 +145,12 @@ def _metadata(name: str, description: str, channels: int, others: Sequence[str])
     labels = {0: LABELS_FILE, 1: "One class per line.", 2: _TENSOR_AXIS_LABELS}
     features: _Table = {0: _FEATURE_PROPERTIES, 1: {}}
     stats = {0: [1.0], 1: [0.0]}
-    scores = {0: "probability", 1: "One score per class.", 3: features, 5: stats, 6: [labels]}
-    graph = {2: [image], 3: [scores, *({0: other, 3: features} for other in others)]}
+    what = "value" if task == "regression" else "logit" if logits else "probability"
+    each = "One number per name." if task == "regression" else "One score per class."
+    scores = {0: what, 1: each, 3: features, 5: stats, 6: [labels]}
+    graph: _Table = {2: [image], 3: [scores, *({0: other, 3: features} for other in others)]}
+    if task != "softmax":
+        graph[1] = f"{_TASK}{task}"
     builder = flatbuffers.Builder()
     builder.Finish(_write(builder, {0: name, 1: description, 3: [graph], 7: _PARSER_VERSION}), _IDENTIFIER)
     return bytes(builder.Output())

@@ -5,21 +5,35 @@ import os
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from keraslight import _tasks
 from keraslight._batches import labelled_batches
+from keraslight._notebook import Report
 from keraslight.errors import DisagreementError, InvalidArgumentError
-from keraslight.export.litert._run import litert_runner
+from keraslight.export.litert._run import Run, litert_runner
+
+_AGREEMENTS = {
+    "softmax": "top-1 agreement",
+    "multi-label": "agreement of the scores' sides",
+    "binary": "agreement of the scores' sides",
+    "regression": "R2 against the model",
+}
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteRTParity:
+class LiteRTParity(Report):
     """A file and its model on the same images; `str()` is one line.
 
     Attributes:
         images: Number of images.
-        largest_difference: Largest difference of a probability, 0 to 1.
-        agreement: Share of images whose top-1 class is the same, 0 to 1.
-        model_accuracy, file_accuracy: Accuracy, 0 to 1; None without labels.
+        largest_difference: Largest difference of an output; of a probability 0 to 1.
+        agreement: Share of images whose top-1 class is the same, 0 to 1. For `multi-label` and `binary` the share of
+            scores that are on the same side of one half, and for `regression` the coefficient of determination of the
+            file's outputs against the model's: 1 if they are the same, 0 if the model's mean would be as close.
+        model_accuracy, file_accuracy: Accuracy, 0 to 1; None without labels. For `multi-label` and `binary` the share
+            of right scores, and for `regression` the coefficient of determination against the labels.
+        task: What the outputs are.
     """
 
     images: int
@@ -27,6 +41,7 @@ class LiteRTParity:
     agreement: float
     model_accuracy: float | None = None
     file_accuracy: float | None = None
+    task: str = "softmax"
 
     @property
     def drop(self) -> float:
@@ -60,45 +75,68 @@ class LiteRTParity:
 
     def __str__(self) -> str:
         known = self.model_accuracy is not None
-        accuracy = f", accuracy {self.model_accuracy:.2%} -> {self.file_accuracy:.2%}" if known else ""
+        name = "R2" if self.task == "regression" else "accuracy"
+        accuracy = f", {name} {self.model_accuracy:.2%} -> {self.file_accuracy:.2%}" if known else ""
         return (
-            f"{self.images} images: top-1 agreement {self.agreement:.2%}, largest difference of a probability "
-            f"{self.largest_difference:.2g}{accuracy}"
+            f"{self.images} images: {_AGREEMENTS[self.task]} {self.agreement:.2%}, largest difference of "
+            f"{'an output' if self.task == 'regression' else 'a probability'} {self.largest_difference:.2g}{accuracy}"
         )
 
 
-def litert_parity(model: Any, path: str | os.PathLike[str], data: Any, *, num_threads: int = 1) -> LiteRTParity:
+def litert_parity(
+    model: Any, path: str | os.PathLike[str], data: Any, *, task: str | None = None, num_threads: int = 1
+) -> LiteRTParity:
     """Runs a model and its .tflite file on the same images and compares the outputs.
 
     Args:
-        model: The `keras.Model`, or quantization-aware model, that was converted: (B, H, W, C) -> (B, classes).
+        model: The `keras.Model`, or quantization-aware model, that was converted: (B, H, W, C) -> (B, K).
         path: The file, with one input and one output of any dtype; integers are scaled as the file says.
-        data: Images as the model takes them, or images and integer labels, as arrays or as a data set of batches. At
-            least one image.
+        data: Images as the model takes them, or images and labels as in `keraslight.compress.prune`, as arrays or as a
+            data set of batches. At least one image.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
+            final activation says or what the model remembers. Where neither does, and there are no labels, several
+            outputs are compared as scores of classes, and a single one as a number.
         num_threads: Threads of the interpreter, at least 1.
 
     Returns:
         The comparison.
 
     Raises:
-        InvalidArgumentError: `data` has no image.
+        InvalidArgumentError: `data` has no image, the labels don't fit the task or come with a part of the images only,
+            the task must be said, or the file has outputs of another shape.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
     run = litert_runner(path, num_threads=num_threads)
-    largest, agree, images, right_model, right_file, labelled = 0.0, 0, 0, 0, 0, True
-    for batch, labels in labelled_batches(data):
-        pixels = np.asarray(batch, np.float32)
-        wanted, found = np.asarray(model(pixels, training=False)), run(pixels)
-        images += len(pixels)
-        # np.maximum passes a NaN on; Python's max may drop it.
-        largest = float(np.maximum(largest, np.abs(wanted - found).max()))
-        agree += int((wanted.argmax(-1) == found.argmax(-1)).sum())
-        if labels is None:
-            labelled = False
-        else:
-            right_model += int((wanted.argmax(-1) == labels.reshape(-1)).sum())
-            right_file += int((found.argmax(-1) == labels.reshape(-1)).sum())
-    if not images:
+    batches = [_compared(model, run, *batch) for batch in labelled_batches(data)]
+    batches = [batch for batch in batches if len(batch[0])]
+    if not batches:
         raise InvalidArgumentError("`data` must hold at least one image. Received: none.")
-    accuracies = (right_model / images, right_file / images) if labelled else (None, None)
-    return LiteRTParity(images, largest, agree / images, *accuracies)
+    wanted, found = (np.concatenate([batch[n] for batch in batches]) for n in range(2))
+    targets = _tasks.joined_labels([labels for *_, labels in batches])
+    try:
+        head = _tasks.read_head(model, task)
+    except InvalidArgumentError:
+        if task is not None or targets is not None:
+            raise
+        units = wanted.shape[-1]
+        head = _tasks.Head("regression" if units == 1 else "softmax", units, None)
+    # Not Python's max, which may drop a NaN.
+    largest, agreement = float(np.abs(wanted - found).max()), _tasks.agreement(head, found, wanted)
+    if targets is None:
+        return LiteRTParity(len(wanted), largest, agreement, task=head.task)
+    _tasks.check_labels(head, wanted.shape, targets)
+    right, file_right = (_tasks.score(head, outputs, targets) for outputs in (wanted, found))
+    return LiteRTParity(len(wanted), largest, agreement, right, file_right, head.task)
+
+
+def _compared(
+    model: Any, run: Run, images: npt.NDArray[Any], labels: npt.NDArray[Any] | None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[Any] | None]:
+    """The outputs of model and file, and the labels."""
+    pixels = np.asarray(images, np.float32)
+    wanted, found = np.asarray(model(pixels, training=False), np.float32), run(pixels)
+    if wanted.shape != found.shape:
+        raise InvalidArgumentError(
+            f"`path` must be a file of the model. Received: outputs of shape {found.shape}, not {wanted.shape}."
+        )
+    return wanted, found, labels

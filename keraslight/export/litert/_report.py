@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keraslight._notebook import Report
 from keraslight._timing import interleaved
 from keraslight.errors import InvalidArgumentError
 from keraslight.export.litert._arena import plan_arena
@@ -45,7 +46,7 @@ class LiteRTOperator:
 
 
 @dataclasses.dataclass(frozen=True)
-class LiteRTReport:
+class LiteRTReport(Report):
     """Contents of a .tflite file; `str()` is a table.
 
     Attributes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from keraslight_serving.startup import quiet
 
 from keraslight.errors import MissingDependencyError
 from keraslight.export._frozen import OUTPUT_NAME
@@ -30,7 +31,6 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
         MissingDependencyError: Ai-edge-litert is not installed.
     """
     interpreter = new_interpreter(path, num_threads)
-    interpreter.allocate_tensors()
     (source,), sinks = interpreter.get_input_details(), interpreter.get_output_details()
     if len(sinks) > 1:
         sinks = [interpreter.get_signature_runner().get_output_details()[OUTPUT_NAME]]
@@ -51,14 +51,17 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
 
 
 def new_interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
-    """LiteRT's interpreter of a file, with XNNPACK."""
+    """LiteRT's interpreter of a file, with XNNPACK and with memory for its tensors."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise MissingDependencyError(
             f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
         ) from error
-    return Interpreter(str(Path(path)), num_threads=num_threads)
+    interpreter = Interpreter(str(Path(path)), num_threads=num_threads)
+    with quiet("litert"):
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _quantized(values: npt.NDArray[np.float32], details: dict[str, Any]) -> npt.NDArray[Any]:

@@ -15,18 +15,30 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from keraslight._batches import fits, labelled_batches
+from keraslight._batches import channels_first, fits, labelled_batches
 from keraslight._files import write_file
-from keraslight.errors import InvalidArgumentError
-from keraslight.export._frozen import Network, check_convertible, frozen_function, refusals
+from keraslight._tasks import check_task, read_head
+from keraslight.errors import ExportError, InvalidArgumentError
+from keraslight.export._frozen import (
+    OUTPUT_NAME,
+    VALUES_NAME,
+    Network,
+    check_convertible,
+    convertible,
+    frozen,
+    named,
+    output_paths,
+    refusals,
+)
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
+from keraslight.export.litert._calibrated import Calibrated, settled
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
-from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends
+from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
-from keraslight.preprocessing import LAYER_NAME, Preprocessing
-from keraslight.rewrite import in_forms, reparameterized
+from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import float_inputs, in_forms, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +49,7 @@ DTYPES = ("float32", "uint8", "int8")
 
 _SPARSE = (None, "float16")  # these have kernels that unpack the sparse form
 _SPARSE_FROM = 0.6  # share of zeros; in float16 an index takes as much as a weight, so half is no gain
+_LOOPS = ("LoopCond", "While", "StatelessWhile", "If", "StatelessIf", "Map")
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
@@ -51,12 +64,14 @@ def to_litert(
     batch_size: int | None = 1,
     sparse: bool | None = None,
     labels: Sequence[str] | None = None,
+    task: str | None = None,
     preprocessing: Preprocessing | None = None,
     xnnpack: bool = True,
     verify: Callable[[Path], None] | None = None,
 ) -> Path:
     """Converts a model to a .tflite file with one signature, `serving_default`: `images` -> `probabilities`.
 
+    The outputs are the model's, with nothing added to logits; those of a `regression` are called `outputs`.
     Parallel branches, as in RepVGG's training form, are fused, and some layers become other operators: see `xnnpack`.
 
     With `labels`, MediaPipe Tasks' `ImageClassifier` can read the file, if its images have three channels and its input
@@ -69,8 +84,9 @@ def to_litert(
         quantization: None (float32), `"float16"` weights (except for the smallest constants, 8% of the bytes, where
             rounding would do most harm), `"dynamic"` (int8 weights, activations quantized at run time) or `"int8"`
             (weights and activations). A quantization-aware model is always `"int8"`, also with None.
-        representative_data: Data for int8 of a Keras 3 model: images, or images and labels, as arrays or a data set of
-            batches, as the file will take them (raw pixels, if the file normalizes). The first 128 are used.
+        representative_data: Data for int8 of a Keras 3 model: images, with or without labels, as the file will take
+            them (raw pixels, if the file normalizes): an array, a list of images, a pair of arrays, a tf.data.Dataset,
+            another iterable, or a function that returns one. The first 128 images are used.
         input_dtype: Dtype of the input: `"float32"`, or for int8 also `"uint8"` or `"int8"`. A model that normalizes
             in its graph takes raw pixels 0..255 in each case (int8: pixel - 128).
         output_dtype: Dtype of the output: `"float32"`, or for int8 also `"uint8"` (probability * 256, for a softmax)
@@ -82,7 +98,10 @@ def to_litert(
             the dense size in float32, 0.49 in float16. It computes the same outputs in the same time (the interpreter
             unpacks it when it starts), and gzips to the same size. Int8 has no such kernels.
         labels: One name per class, in the order of the outputs. They are written to the file with a description of its
-            images (TFLite Metadata); None writes no metadata.
+            images and outputs (TFLite Metadata); None writes no metadata. Of the two names of a `binary` model, the
+            second is written: the score is of that class.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
+            final activation says or what the model remembers; only `labels` need it.
         preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
@@ -97,11 +116,13 @@ def to_litert(
         The path.
 
     Raises:
-        InvalidArgumentError: Arguments can't be combined.
+        InvalidArgumentError: Arguments can't be combined, the model is subclassed or not built, `task` does not fit the
+            model, or `labels` need it.
         DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
         ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
     """
+    model = convertible(model)
     ends = read_ends(model)
     if ends.quantization_aware:
         quantization, representative_data = quantization or "int8", None  # its ranges are trained
@@ -112,6 +133,15 @@ def to_litert(
     network = Network.of_model(model)
     check_convertible(network, several=True)
     options = options.decided(network)
+    check_task(task)
+    if network.outputs not in ([OUTPUT_NAME], [VALUES_NAME]) or isinstance(getattr(model, "output", None), dict):
+        options = dataclasses.replace(options, task=task)  # named by `save_servable`: probabilities, or numbers
+    elif labels is not None or task is not None:
+        head = read_head(model, task)
+        options = dataclasses.replace(options, task=head.task, logits=head.activation is not None)
+        network = dataclasses.replace(network, outputs=[OUTPUT_NAME if head.ranks else VALUES_NAME])
+        if head.task == "binary" and labels is not None and len(labels) == 2:
+            options = dataclasses.replace(options, labels=labels[1:])
     if preprocessing is not None:
         _check_preprocessing(model, preprocessing, ends)
     elif labels is not None and not ends.takes_pixels:
@@ -119,6 +149,7 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
+    pixels = ends.takes_pixels or preprocessing is not None
     if not ends.quantization_aware:
         try:
             graph = read(model)
@@ -127,35 +158,39 @@ def to_litert(
                 call, normalization = network.function, ImageNormalization(preprocessing)
                 network = dataclasses.replace(network, function=lambda images: call(normalization(images)))
         else:
-            network = _prepared(graph if preprocessing is None else normalized(graph, preprocessing), options)
-    return _write(network, path, options, takes_pixels=ends.takes_pixels or preprocessing is not None)
+            pixels = pixels or _takes_pixels(graph, options)
+            graph = graph if preprocessing is None else normalized(graph, preprocessing)
+            network = dataclasses.replace(_prepared(graph, options), outputs=network.outputs)
+    return _write(network, path, options, pixels=pixels)
 
 
-def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
+def convert_graph(graph: Graph, path: str | os.PathLike[str], *, pixels: bool | None = None, **arguments: Any) -> Path:
     """Does what `to_litert` does, with its arguments except for `preprocessing`: no model is read or built.
 
-    The graph has one input, and one output or a dict of outputs. It is not changed.
+    The graph has one input, and one output or a dict of outputs. It is not changed. `pixels` says whether it takes raw
+    pixels, for a graph whose normalization has been folded away; None looks for it.
     """
     options = _Options(**arguments)
     options.check(quantization_aware=False)
     network = Network.of_graph(graph)
     check_convertible(network, several=True)
     options = options.decided(network)
-    return _write(_prepared(graph, options), path, options, takes_pixels=takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _write(_prepared(graph, options), path, options, pixels=pixels)
 
 
-def takes_pixels(graph: Graph) -> bool:
-    """Whether a graph normalizes raw pixels itself, as far as its layers or their names tell."""
-    return any(call.name == LAYER_NAME or issubclass(call.node.kind, ImageNormalization) for call in graph.calls)
-
-
-def calibrating_converter(graph: Graph, representative_data: Any, batch_size: int | None, folder: str) -> Any:
-    """TFLite's converter of a graph to int8, with float32 input and output.
-
-    `folder` holds the SavedModel that the converter reads; it must stay until the converter has converted.
-    """
+def calibrated(graph: Graph, representative_data: Any, batch_size: int | None, pixels: bool | None) -> Calibrated:
+    """A graph as `convert_graph` converts it to int8, halfway there; the arguments are those of `convert_graph`."""
     options = _Options("int8", representative_data, batch_size=batch_size)
-    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _calibrated(_prepared(graph, options), options, pixels)
+
+
+def _takes_pixels(graph: Graph, options: _Options) -> bool:
+    if options.representative_data is None:
+        return False  # there are no ranges to set
+    shape = graph.input_calls[0].outputs[0].shape[1:]
+    return takes_pixels(graph, _samples(shape, options.representative_data, options.batch_size or 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +206,8 @@ class _Options:
     labels: Sequence[str] | None = None
     xnnpack: bool = True
     verify: Verify | None = None
+    task: str | None = None
+    logits: bool = False
 
     def check(self, *, quantization_aware: bool) -> None:
         """Raises InvalidArgumentError for arguments that can't be combined."""
@@ -213,12 +250,12 @@ class _Options:
 
 def _prepared(graph: Graph, options: _Options) -> Network:
     """A graph with parallel branches joined, and in the forms for XNNPACK."""
-    graph = reparameterized(graph)
-    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8") if options.xnnpack else graph)
+    graph = reparameterized(float_inputs(graph))
+    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
 
 
-def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, takes_pixels: bool) -> Path:
-    content = _converted(network, options, takes_pixels)
+def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, pixels: bool) -> Path:
+    content = _converted(network, options, pixels)
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
@@ -227,40 +264,66 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
         content = add_metadata(
             content,
             name=network.name,
-            description=f"An image classifier with {len(options.labels)} classes, {numbers}, made with keraslight.",
-            labels=[str(label) for label in options.labels],
+            numbers=numbers,
+            labels=options.labels,
+            task=options.task or "softmax",
+            logits=options.logits,
         )
     return write_file(Path(path), content, options.verify)
 
 
-def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes:
+def _converted(network: Network, options: _Options, pixels: bool) -> bytes:
     """The converter's file. A function of its own, so that all it needs is free when it returns."""
+    if options.quantization == "int8" and options.representative_data is not None:
+        calibrated = _calibrated(network, options, pixels)
+        with refusals(network.name):
+            return calibrated.quantized(options.input_dtype, options.output_dtype)
     with tempfile.TemporaryDirectory() as folder:
-        converter = _converter(network, folder, options, takes_pixels)
+        converter = _converter(network, frozen(network, options.batch_size), folder)
+        if options.quantization in ("dynamic", "int8"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if options.sparse:
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+        if options.quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(options.input_dtype)
+            converter.inference_output_type = tf.as_dtype(options.output_dtype)
         with refusals(network.name):
             content: bytes = converter.convert()
         return content
 
 
-def _converter(network: Network, folder: str, options: _Options, takes_pixels: bool) -> tf.lite.TFLiteConverter:
-    serve = frozen_function(network, options.batch_size)
+def _calibrated(network: Network, options: _Options, pixels: bool) -> Calibrated:
+    samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1)
+    function = frozen(network, options.batch_size)
+    _check_loops(network, function)
+    with tempfile.TemporaryDirectory() as folder:
+        converter = _converter(network, function, folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([sample] for sample in samples)
+        converter._experimental_calibrate_only = True
+        with refusals(network.name):
+            content = converter.convert()
+    return settled(content, output_paths(network, function), pixels=pixels)
+
+
+def _check_loops(network: Network, function: Any) -> None:
+    """Raises ExportError for loops: the converter's calibration would end the process at them."""
+    for operation in function.graph.get_operations():
+        if operation.type in _LOOPS:
+            raise ExportError(
+                "A model to quantize by calibration must not have loops. Received: "
+                f"{network.name!r} with {operation.name!r}. Build recurrent layers with `unroll=True`, convert to "
+                "float32 or float16, or use `keraslight.compress.quantize_aware`."
+            )
+
+
+def _converter(network: Network, function: Any, folder: str) -> tf.lite.TFLiteConverter:
     # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
     # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
     save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    signatures = {SIGNATURE_NAME: named(network, function).get_concrete_function()}
     tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=save_options)
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    if options.quantization in ("dynamic", "int8"):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if options.sparse:
-        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    if options.quantization == "int8":
-        converter.inference_input_type = tf.as_dtype(options.input_dtype)
-        converter.inference_output_type = tf.as_dtype(options.output_dtype)
-        if options.representative_data is not None:
-            samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1, takes_pixels)
-            converter.representative_dataset = lambda: ([sample] for sample in samples)
-    return converter
+    return tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
 def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
@@ -278,24 +341,21 @@ def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
         )
 
 
-def _samples(
-    shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
-) -> list[npt.NDArray[np.float32]]:
+def _samples(shape: tuple[int | None, ...], data: Any, batch_size: int) -> list[npt.NDArray[np.float32]]:
     """Float32 batches of `batch_size` images from `representative_data`."""
-    rows = (image for images, _ in labelled_batches(data) for image in np.asarray(images, np.float32))
+    name = "representative_data"
+    batches = labelled_batches(data, whole=False, rank=len(shape) + 1, name=name)
+    rows = (image for images, _ in batches for image in np.asarray(images, np.float32))
     images = list(itertools.islice(rows, max(_SAMPLES, batch_size)))
     if len(images) < batch_size:
         raise InvalidArgumentError(
-            f"`representative_data` must hold at least a batch of {batch_size} images. Received: {len(images)}."
+            f"`{name}` must hold at least a batch of {batch_size} images. Received: {len(images)}."
         )
-    if not fits(images[0].shape, shape):
-        raise InvalidArgumentError(
-            f"`representative_data` must hold images of the model's shape, {shape}. Received: {images[0].shape}."
-        )
-    if takes_pixels:
-        # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
-        # image goes in as it is, even if no sample happens to be black and white.
-        images[0] = images[0].copy()
-        images[0].reshape(-1)[:2] = 0.0, 255.0
+    for image in images:
+        if not fits(image.shape, shape) or image.shape != images[0].shape:
+            raise InvalidArgumentError(
+                f"`{name}` must hold images of the model's shape, {shape}, all of one size. Received: {image.shape}"
+                f"{channels_first(image.shape, shape)}."
+            )
     starts = range(0, len(images) - batch_size + 1, batch_size)
     return [np.stack(images[start : start + batch_size]) for start in starts]

@@ -15,6 +15,7 @@ Each module imports only those above it:
     _retry                        one request until it is answered: retries, hedging, deadline
     _calls                        calls to one model: headers, and errors
     _model                        predict, metadata and statuses of the model
+    _pixels                       PIL images -> the pixels that servables decode
     _arrays, _images              predict and classify with numpy arrays; images of all kinds
     _rankings                     classify
     _rest_messages, _rest         channels that use REST
@@ -23,6 +24,10 @@ Each module imports only those above it:
     _async_client                 the asyncio client
     telemetry, load_test, testing hooks, the load test, and fakes for users' tests
 """
+
+from keraslight_serving.extras import require
+
+require("keraslight_serving.client", "client", "grpc", "google.protobuf", "PIL")
 
 from keraslight_serving.client._async_client import AsyncClassifierClient
 from keraslight_serving.client._client import ClassifierClient

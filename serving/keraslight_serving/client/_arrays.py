@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 
 from keraslight_serving.client._calls import Calls, Metadata
 from keraslight_serving.client._model import Model, PixelInput
+from keraslight_serving.client._pixels import decoded
 from keraslight_serving.client._retry import Steps
 from keraslight_serving.client._types import Classification, ModelMetadata, TensorSpec
-from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound
+from keraslight_serving.client.errors import InvalidInput, ServingError, SignatureNotFound, Unsupported
 from keraslight_serving.wire import methods, serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, to_array, to_tensor
 
@@ -142,7 +143,7 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
     else:
         try:
             image = Image.open(io.BytesIO(data)) if isinstance(data, bytes) else to_image(data)
-            image = ImageOps.exif_transpose(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
+            image = decoded(image).convert({1: "L", 4: "RGBA"}.get(spec.channels, "RGB"))
         except (OSError, ValueError, Image.DecompressionBombError) as error:
             raise InvalidInput(f"{which} must be an image that can be decoded. Received: {error}") from error
         if spec.height is not None and spec.width is not None and image.size != (spec.width, spec.height):
@@ -152,10 +153,18 @@ def _fitted(data: bytes | NDArray[np.uint8], spec: PixelInput, which: str) -> ND
 
 
 def rank(outputs: Mapping[str, NDArray[Any]], labels: Sequence[str] | None, top_k: int) -> list[list[Classification]]:
-    """The rankings of a model that returns scores. Raises ValueError if none have the shape (images, classes)."""
+    """The rankings of a model that returns scores.
+
+    Raises ValueError if none have the shape (images, classes), and Unsupported for a single logit.
+    """
     if "probabilities" in outputs:
         scores = outputs["probabilities"]
     elif "logits" in outputs:
+        if outputs["logits"].shape[-1:] == (1,):  # a softmax would give 1 whatever it is
+            raise Unsupported(
+                "To classify images the model must return `probabilities`, or `logits` of at least two classes. "
+                f"Received: logits of shape {outputs['logits'].shape}"
+            )
         powers = np.exp(outputs["logits"] - outputs["logits"].max(axis=-1, keepdims=True))
         scores = powers / powers.sum(axis=-1, keepdims=True)
     elif len(outputs) == 1:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal
 
 import grpc
@@ -15,6 +14,7 @@ from keraslight_serving.client._retry import CallEvent, Retry
 from keraslight_serving.client._tls import Tls
 from keraslight_serving.client._types import Answer, Classification
 from keraslight_serving.client.errors import ClientClosed, InvalidInput, Unsupported
+from keraslight_serving.labels import check_labels, read_labels
 
 OnError = Literal["raise", "return"]
 Outcome = list[Classification] | InvalidInput
@@ -58,7 +58,7 @@ class BaseClient(Generic[C]):
                 proxies = not is_local(address)
                 return kind(address, context=context, proxies=proxies, max_message_bytes=max_message_bytes)
             api: Any = grpc.aio if self._aio else grpc
-            options = channel_options(max_message_bytes, keepalive)
+            options = channel_options(address, max_message_bytes, keepalive)
             if credentials is None:
                 return api.insecure_channel(address, options=options)
             usable = credentials.for_grpc() if isinstance(credentials, Tls) else credentials
@@ -70,8 +70,11 @@ class BaseClient(Generic[C]):
             addresses = addresses_of(target)
             _check_security(addresses, credentials, token)
             endpoints = Endpoints(addresses, open_channel)
-        if isinstance(labels, str | os.PathLike):
-            labels = Path(labels).read_text(encoding="utf-8").splitlines()
+        if labels is not None:
+            try:
+                labels = read_labels(labels) if isinstance(labels, str | os.PathLike) else check_labels(labels)
+            except ValueError as error:
+                raise InvalidInput(str(error)) from error
         self._own_channel, self._window, self._endpoints = channel is None, window, endpoints
         headers = dict(metadata or {})
         self._calls = Calls(endpoints, model, version, timeout, max_message_bytes, retry, token, headers, hooks)

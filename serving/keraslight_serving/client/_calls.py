@@ -3,6 +3,7 @@
 `call` and all that is built on it are generators that yield the steps of `_retry` and return the result.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar, dataclass
 from typing import Any, TypeVar
@@ -17,6 +18,13 @@ from keraslight_serving.wire.methods import Method, Request, Response
 
 Metadata = Mapping[str, str]
 E = TypeVar("E", bound=ServingError)
+
+# What describes the message and the connection belongs to the transport; gRPC would ignore it, and HTTP break.
+_HEADER_NAME = re.compile(
+    r"(?!grpc-|(?:te|host|connection|keep-alive|proxy-connection|upgrade|transfer-encoding|user-agent|accept-encoding|"
+    r"content-(?:type|length|encoding))$)[a-z0-9_.-]+(?<!-bin)"
+)
+_HEADER_VALUE = re.compile(r"(?! )[ -~]*(?<! )")
 
 
 @dataclass(eq=False, repr=False)  # the token must not be printed
@@ -67,9 +75,12 @@ class Calls:
         small, most = payload is not None and payload <= self.room, self.max_message_bytes
         if not small and (size := request.ByteSize()) > most:
             raise self.invalid(f"A request must fit in `max_message_bytes`, {most}. Received: {size} bytes")
-        headers = tuple({**self.headers, **(metadata or {})}.items())
+        headers = tuple({**self._checked(self.headers), **self._checked(metadata or {})}.items())
         if self.token is not None:
-            headers += (("authorization", f"Bearer {self.token() if callable(self.token) else self.token}"),)
+            token = self.token() if callable(self.token) else self.token
+            if not isinstance(token, str) or not _HEADER_VALUE.fullmatch(token):
+                raise self.invalid("`token` must be text of printable ASCII characters. Received: something else")
+            headers += (("authorization", f"Bearer {token}"),)
         if timeout is not None and timeout <= 0:
             raise self.invalid(f"`timeout` must be above 0 seconds. Received: {timeout}")
         steps = self._caller.call(method, request, self.model, timeout or self.timeout, headers, wait_for_ready)
@@ -82,6 +93,23 @@ class Calls:
             raise from_rpc_error(
                 error, target=target, model=self.model, version=self.version, attempts=tries
             ) from error
+
+    def _checked(self, metadata: Metadata) -> dict[str, str]:
+        """Headers that gRPC, asyncio's gRPC and HTTP send in the same way. Upper and lower case mean the same."""
+        headers: dict[str, str] = {}
+        for name, value in metadata.items():
+            if not isinstance(name, str) or not _HEADER_NAME.fullmatch(lower := name.lower()) or lower in headers:
+                raise self.invalid(
+                    "Names in `metadata` must consist of letters, digits, -, _ and ., must be different without regard "
+                    f"to case, and must not end in -bin or be the transport's own. Received: {name!r}"
+                )
+            if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+                raise self.invalid(
+                    "Values in `metadata` must be text of printable ASCII characters, without spaces at the ends. "
+                    f"Received: something else for {name!r}"  # which may be a secret
+                )
+            headers[lower] = value
+        return headers
 
     def error(self, kind: type[E], text: str, code: grpc.StatusCode | None = None) -> E:
         return kind(text, model=self.model, version=self.version, code=code)

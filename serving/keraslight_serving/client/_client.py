@@ -38,7 +38,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
     Args:
         target: `host:port` of the server. Several, in a list or separated by commas, are used in turn, temporarily
-            skipping any that fail; `dns:///name:port` uses all addresses of a name. URLs, `http://host:port` or
+            skipping any that fail; `dns:///name:port` uses all addresses of a name, and asks for them again when a
+            connection ends (servers' `grpc.max_connection_age_ms`). URLs, `http://host:port` or
             `https://host:port`, use TensorFlow Serving's REST API (`pip install 'keraslight[rest]'`), for networks
             without gRPC: arrays are much slower, and a new version is noticed only when it rejects an input.
         model: Name of the model on the server.
@@ -53,7 +54,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         credentials: TLS credentials; see `tls`.
         token: Token to send as `authorization: Bearer ...`, or a function that returns it for each call. Tokens are
             sent to other machines only over TLS.
-        metadata: Headers of every call.
+        metadata: Headers of every call: text of printable ASCII characters by name, upper or lower case.
         hooks: Functions that are passed a `CallEvent` after each call; see `keraslight_serving.client.telemetry`.
         keepalive: Seconds without a response after which the connection is checked. Servers close connections that are
             checked more often than every 300 seconds unless configured otherwise.
@@ -92,9 +93,10 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Args:
             images: An image or an iterable of images, of any of these kinds: a path (str or Path), the bytes of a JPEG,
-                PNG, GIF, BMP, WebP or JPEG XL file, a binary file object, a PIL image, or an array of shape (height,
+                PNG, GIF, BMP or WebP file, a binary file object, a PIL image, or an array of shape (height,
                 width) or (height, width, 1|3|4) with whole pixels from 0 to 255. An array of shape (images, height,
-                width, 1|3|4) is a batch. A directory stands for the image files in it, sorted by path.
+                width, 1|3|4) is a batch. A directory stands for the image files in it, sorted by path; hidden files
+                and others than images are logged.
             top_k: Length of each ranking, at least 1. Models may rank fewer classes.
             on_error: "raise" raises the error of the first image that can't be classified; "return" returns an
                 `InvalidInput` instead of that image's ranking.
@@ -105,6 +107,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Raises:
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
+            Unsupported: The model doesn't rank classes, such as a regression: use `predict`.
         """
         self._check_on_error(on_error)
         prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause

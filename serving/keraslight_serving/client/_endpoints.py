@@ -3,6 +3,7 @@
 import ipaddress
 import itertools
 import logging
+import re
 import threading
 import time
 import urllib.parse
@@ -18,8 +19,9 @@ from keraslight_serving.wire.methods import Method
 
 logger = logging.getLogger("keraslight_serving.client")
 
+_HOST_AND_PORT = re.compile(r"(?P<host>\[[^\s\[\]/@]+\]|[^\s:\[\]/@]+)(?::(?P<port>[0-9]{1,9}))?", re.ASCII)
 LONGEST_EJECTION = 30.0  # seconds
-_OVERLOADS = 3  # consecutive ones after which a server is ejected
+_TROUBLES = 3  # overloads and overtaken requests in a row after which a server is ejected
 
 C = TypeVar("C", bound=Channel[Any])
 
@@ -34,7 +36,8 @@ class Endpoint(Generic[C]):
         self._calls: dict[str, Any] = {}  # making a callable costs as much as a tenth of a call
         self._lock = threading.Lock()
         self.closed: Callable[[], Exception] | None = None  # makes the error of calls after `close`
-        self.failures = 0
+        self.troubles = 0  # since the last response, as are the ejections
+        self.ejections = 0
         self.ejected_until = 0.0
 
     def call(self, method: Method[Any, Any]) -> Any:
@@ -65,15 +68,17 @@ class Endpoint(Generic[C]):
 class Endpoints(Generic[C]):
     """The addresses of a client, used in turn. Threads may share it.
 
-    An address that can't be reached or lets an attempt time out is ejected for 1, 2, 4 ... 30 seconds, and so is one
-    that was overloaded three times in a row. If all are ejected, the one that returns first is used.
+    An address that can't be reached is ejected for 1, 2, 4 ... 30 seconds, and so is one that three times in a row was
+    overloaded, exceeded the time for an attempt, or was overtaken by another address that got the same request later.
+    Requests that were in flight when an address was ejected belong to the same outage and don't count again. If all
+    are ejected, the one that returns first is used.
     """
 
     def __init__(
         self, addresses: Sequence[str], open_channel: Callable[[str], C], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._all = [Endpoint(address, open_channel) for address in addresses]
-        self._turns = itertools.count()
+        self._turns, self._retry_turns = itertools.count(), itertools.count()
         self.closed: Callable[[], Exception] | None = None  # as in Endpoint
         self._clock = clock
         self._lock = threading.Lock()
@@ -92,33 +97,36 @@ class Endpoints(Generic[C]):
         self.closed = error
         return [channel for endpoint in self._all if (channel := endpoint.close(error)) is not None]
 
-    def pick(self, avoid: Sequence[Endpoint[C]] = ()) -> Endpoint[C]:
-        """The next endpoint in turn that is not ejected and, if possible, not in `avoid`."""
+    def pick(self, avoid: Sequence[Endpoint[C]] = (), busy: Sequence[Endpoint[C]] = ()) -> Endpoint[C]:
+        """The next endpoint in turn that is not ejected and, if possible, in neither list; rather in `avoid`."""
         if len(self._all) == 1:
             return self._all[0]
-        now, turn = self._clock(), next(self._turns) % len(self._all)
-        in_turn = self._all[turn:] + self._all[:turn]
+        # Retries take turns of their own. With two endpoints, one retry per call would send all calls to the first.
+        turn = next(self._retry_turns if avoid else self._turns) % len(self._all)
+        in_turn, now = self._all[turn:] + self._all[:turn], self._clock()
         usable = [endpoint for endpoint in in_turn if endpoint.ejected_until <= now]
         if not usable:
             return min(in_turn, key=lambda endpoint: endpoint.ejected_until)
-        return next((endpoint for endpoint in usable if endpoint not in avoid), usable[0])
+        return min(usable, key=lambda endpoint: 2 * (endpoint in busy) + (endpoint in avoid))
 
     def succeeded(self, endpoint: Endpoint[C]) -> None:
-        if endpoint.failures:
+        if endpoint.troubles or endpoint.ejections:
             with self._lock:
-                endpoint.failures, endpoint.ejected_until = 0, 0.0
+                endpoint.troubles, endpoint.ejections, endpoint.ejected_until = 0, 0, 0.0
 
-    def failed(self, endpoint: Endpoint[C], code: grpc.StatusCode, cut_short: bool) -> None:
-        """Records a failed attempt. `cut_short`: it used up its share of the time, not the caller's deadline."""
-        unreachable = code == grpc.StatusCode.UNAVAILABLE or (code == grpc.StatusCode.DEADLINE_EXCEEDED and cut_short)
-        if not unreachable and code != grpc.StatusCode.RESOURCE_EXHAUSTED:
+    def failed(self, endpoint: Endpoint[C], code: grpc.StatusCode, began: float) -> None:
+        """Records the failure of an attempt that began then. DEADLINE_EXCEEDED: the server was too slow."""
+        unreachable = code == grpc.StatusCode.UNAVAILABLE
+        if not unreachable and code not in (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED):
             return
         with self._lock:
-            endpoint.failures += 1
-            strikes = endpoint.failures if unreachable else endpoint.failures - _OVERLOADS + 1
-            if strikes < 1 or len(self._all) == 1:
+            if len(self._all) == 1 or began < endpoint.ejected_until:
                 return
-            seconds = min(2.0 ** (strikes - 1), LONGEST_EJECTION)
+            endpoint.troubles += not unreachable
+            if not unreachable and not endpoint.ejections and endpoint.troubles < _TROUBLES:
+                return
+            seconds = min(2.0**endpoint.ejections, LONGEST_EJECTION)
+            endpoint.ejections += 1
             endpoint.ejected_until = self._clock() + seconds
         logger.warning("%s is skipped for %g s: %s", endpoint.address, seconds, code.name)
 
@@ -131,10 +139,13 @@ def addresses_of(target: str | Sequence[str]) -> list[str]:
     for address in addresses:
         if is_url(address):
             _check_url(address)
-        elif not (
-            address.startswith(("unix:", "dns:", "ipv4:", "ipv6:", "xds:")) or address.rpartition(":")[2].isdigit()
-        ):
-            raise InvalidInput(f"`target` must be host:port, or several. Received: {address!r}")
+            continue
+        scheme, hosts = _hosts_and_ports(address)
+        for found in hosts:
+            if found is None or (not scheme and found["port"] is None):
+                raise InvalidInput(f"`target` must be host:port, or several. Received: {address!r}")
+            if found["port"] is not None and not 1 <= int(found["port"]) <= 65535:  # gRPC would use it modulo 65536
+                raise InvalidInput(f"`target` must have a port from 1 to 65535. Received: {address!r}")
     return addresses
 
 
@@ -151,21 +162,38 @@ def _check_url(address: str) -> None:
     raise InvalidInput(f"`target` must be http://host:port or https://host:port. Received: {address!r}")
 
 
+def _hosts_and_ports(address: str) -> tuple[str, list[re.Match[str] | None]]:
+    """The scheme of a gRPC address, such as `dns:`, and matches with `host` and `port`; None for what is neither."""
+    if address.startswith(("unix:", "unix-abstract:", "xds:")):
+        return address.partition(":")[0] + ":", []
+    found = re.match(r"(?:(?:dns|ipv4|ipv6):(?://[^/]*)?/?)?", address)
+    scheme, rest = (found[0], address[found.end() :]) if found else ("", address)
+    parts = rest.split(",") if scheme.startswith("ipv") else [rest]
+    return scheme, [_HOST_AND_PORT.fullmatch(part) for part in parts]
+
+
 def is_local(address: str) -> bool:
     """Whether requests to this address stay on this machine."""
     if is_url(address):
-        host = urllib.parse.urlsplit(address).hostname or ""
-    else:
-        host = address.rpartition(":")[0].strip("[]").rpartition("/")[2]
+        return _is_loopback(urllib.parse.urlsplit(address).hostname or "")
+    scheme, hosts = _hosts_and_ports(address)
+    if scheme == "xds:" or scheme.strip("/").count("/"):  # `dns://authority/`: whatever that tells
+        return False
+    return all(found is not None and _is_loopback(found["host"].strip("[]")) for found in hosts)
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        return address.startswith("unix:") or host == "localhost" or ipaddress.ip_address(host).is_loopback
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:  # a name, such as 127.example.org
         return False
 
 
-def channel_options(max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
+def channel_options(address: str, max_message_bytes: int, keepalive: float) -> list[tuple[str, Any]]:
     """Options of a gRPC channel. Servers treat more than one ping in five minutes as an attack ("too_many_pings")."""
     return [
+        # `http_proxy` and the like are for other machines; a proxy's localhost is another one.
+        ("grpc.enable_http_proxy", int(not is_local(address))),
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.keepalive_time_ms", round(1000 * keepalive)),

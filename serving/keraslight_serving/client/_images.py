@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 
+from keraslight_serving.client._pixels import decoded
 from keraslight_serving.client.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -21,10 +23,17 @@ if TYPE_CHECKING:
 
 _KINDS = "a path, the bytes of an image file, a file object, a PIL image or a numpy array"
 
-# The first bytes of formats that TensorFlow graphs decode: JPEG, PNG, GIF, BMP, and JPEG XL, bare and in a container.
-# Checking them is free; the server has the final say.
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"\xff\x0a", b"\0\0\0\x0cJXL ")
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".jxl", ".png", ".webp")
+# The first bytes of the formats that servables decode, as in keraslight: JPEG, PNG, GIF and BMP; for WebP,
+# see `_is_decoded`. Checking them is free; the server has the final say.
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM")
+_SUFFIXES = frozenset({
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".psd", ".ico", ".dds", ".exr", ".svg", ".tga"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".pcx", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2"),
+})  # fmt: skip
+_NOT_DATA = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+
+log = logging.getLogger("keraslight_serving.client")
 
 
 class Prepared(NamedTuple):
@@ -74,9 +83,43 @@ def _files(items: Iterable[Any]) -> Iterator[Any]:
     for item in items:
         is_path = not isinstance(item, bytes) and isinstance(item, str | os.PathLike)  # `bytes` first: it is faster
         if is_path and "\0" not in os.fspath(item) and os.path.isdir(item):
-            yield from sorted(p for p in Path(item).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            yield from _in_folder(Path(item))
         else:
             yield item
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """The images in a folder and in those within it, sorted; also those that can't be decoded, which raise later."""
+    images: list[Path] = []
+    ignored: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        here = Path(parent)
+        skipped = {name for name in folders if name.startswith(".") or name.lower() in _NOT_DATA}
+        folders[:] = [name for name in folders if name not in skipped]
+        ignored += [f"{here / name}/" for name in skipped]
+        for name in files:
+            if not name.startswith(".") and _may_be_image(here / name):
+                images.append(here / name)
+            else:
+                ignored.append(str(here / name))
+    if ignored:
+        names = ", ".join(sorted(ignored))
+        log.warning("Ignored %d files and folders in %s that are no images: %s.", len(ignored), folder, names)
+    return sorted(images)
+
+
+def _may_be_image(path: Path) -> bool:
+    if path.suffix.lower() in _SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return _is_decoded(file.read(16))
+    except OSError:
+        return False
+
+
+def _is_decoded(data: bytes) -> bool:
+    return data.startswith(_SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def _data(item: Any, which: str) -> bytes | NDArray[np.uint8]:
@@ -102,10 +145,9 @@ def _data(item: Any, which: str) -> bytes | NDArray[np.uint8]:
 def _checked(data: Any, which: str) -> bytes:
     if not isinstance(data, bytes):
         raise InvalidInput(f"{which} must give bytes (open files with 'rb'). Received: {type(data).__name__}")
-    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
-    if not is_webp and not data.startswith(_SIGNATURES):
+    if not _is_decoded(data):
         start = f"{len(data)} bytes that start with {data[:8]!r}" if data else "no bytes"
-        raise InvalidInput(f"{which} must be a JPEG, PNG, GIF, BMP, WebP or JPEG XL file. Received: {start}")
+        raise InvalidInput(f"{which} must be a JPEG, PNG, GIF, BMP or WebP file. Received: {start}")
     return data
 
 
@@ -119,9 +161,7 @@ def _from_pil(image: Image.Image, which: str) -> bytes | NDArray[np.uint8]:
     if image.mode in ("I", "F"):  # 32 bits: converting would clip
         return _pixels(image, which)
     try:  # PIL reads opened files only now
-        if image.mode not in ("1", "L", "RGB", "RGBA", "I;16"):  # which PNG stores as they are
-            image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-        return _png(image)
+        return _png(decoded(image))
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{which} must be an image that can be read. Received: {error}") from error
 

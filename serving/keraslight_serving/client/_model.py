@@ -86,6 +86,20 @@ class Model:
             )
         return None
 
+    def check_ranks(self) -> None:
+        """Raises Unsupported if the model is known to return numbers rather than classes."""
+        encoded = self._known.signatures.get("encoded") if self._known else None
+        if encoded is not None and "classes" not in encoded.outputs:
+            raise self.ranks_nothing()
+
+    def ranks_nothing(self) -> Unsupported:
+        """The error for a model whose `encoded` has no ranking, such as a regression."""
+        return self._calls.error(
+            Unsupported,
+            "To classify images the model must rank classes: `encoded` must return `classes`, `scores` and `indices`. "
+            f"Received: model {self._calls.model!r}, which doesn't. A regression returns numbers: use `predict`",
+        )
+
     def forget(self) -> None:
         """Makes the next call request the metadata again."""
         self._known = self.decodes = None

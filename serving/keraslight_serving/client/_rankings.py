@@ -101,12 +101,15 @@ class Rankings:
         raw = self._labels is not None and not any(isinstance(item.data, bytes) for item in items)
         if raw or model.decodes is False:
             spec = yield from model.pixel_input(metadata)
+            model.check_ranks()
             images = [item.data for item in items]
             if spec is not None and (model.decodes is False or all(map(spec.takes, images))):
                 return (yield from self.arrays.rank(images, first, spec, self._labels, top_k, metadata))
         try:
             return (yield from self._rank_files(items, top_k, metadata))
         except (SignatureNotFound, InvalidInput) as error:
+            if "output tensor alias not found in signature" in error.details:
+                raise model.ranks_nothing() from error
             # Old versions of TensorFlow Serving use INVALID_ARGUMENT for missing signatures.
             if again or '"encoded" not found' not in error.details:
                 raise

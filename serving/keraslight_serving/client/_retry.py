@@ -23,10 +23,12 @@ logger = logging.getLogger("keraslight_serving.client")
 
 T = TypeVar("T")
 
+_SHARES = 4  # of the call's timeout: an unanswered request goes to another endpoint after each
+
 
 @dataclass(eq=False, slots=True)
 class Attempt:
-    """A request to one endpoint. `cut_short`: its timeout is a share of the time, not all that is left."""
+    """A request to one endpoint, sent at `began`. `cut_short`: its timeout is not all the time that is left."""
 
     endpoint: Endpoint[Any]
     method: Method[Any, Any]
@@ -35,6 +37,7 @@ class Attempt:
     metadata: Headers
     wait_for_ready: bool
     cut_short: bool
+    began: float = 0.0
 
     def send(self, by: Callable[..., T]) -> T:
         """Sends the request by a `Call`, its `future`, or an `AsyncCall`."""
@@ -73,21 +76,25 @@ class Retry:
         Retry(attempts=50, budget=1000)  # keep trying through a long outage
 
     Requests are retried, on another endpoint if there is one, after UNAVAILABLE and RESOURCE_EXHAUSTED, and if an
-    attempt used up its own share of the time. The pause before attempt n is drawn uniformly from 0 to
-    `min(longest_pause, first_pause * 2 ** (n - 2))` seconds ("full jitter"), so that clients that failed together
-    don't return together. The budget keeps retries from overwhelming a server that is down: it starts with `budget`
-    retries, each retry takes one, and each success returns `refill`.
+    attempt used up its `attempt_timeout`. With several endpoints and no `attempt_timeout`, a request that is unanswered
+    after a quarter of the call's timeout is also sent to another endpoint, and so on after each further quarter. None
+    of them is cancelled before the first response, so servers may take most of the timeout.
+
+    The pause before attempt n is drawn uniformly from 0 to `min(longest_pause, first_pause * 2 ** (n - 2))` seconds
+    ("full jitter"), so that clients that failed together don't return together. The budget keeps retries from
+    overwhelming a server that is down: it starts with `budget` retries, each retry takes one, and each success returns
+    `refill`.
 
     Attributes:
-        attempts: Times a request is sent at most, at least 1, which turns retries off.
+        attempts: Times a request is sent at most, at least 1, which turns retries and hedging off.
         first_pause: Longest pause before the second attempt, in seconds (above 0).
         longest_pause: Limit of all pauses, in seconds (at least `first_pause`).
         budget: Retries that all calls of a client may use in advance, at least 0.
         refill: Part of a retry that a success returns to the budget, 0 to 1.
-        attempt_timeout: Seconds per attempt. None: a quarter of the call's timeout with several endpoints, all of it
-            with one.
+        attempt_timeout: Seconds per attempt, after which it is cancelled. None: all that is left of the call's timeout.
         hedge_after: Seconds after which an unanswered request is also sent to a second endpoint; the first response
-            wins. Counts as an attempt and uses the budget. None: never.
+            wins. Counts as an attempt and uses the budget. None: a quarter of the call's timeout with several
+            endpoints and no `attempt_timeout`, otherwise never.
 
     Raises:
         InvalidInput: A number is out of range.
@@ -197,7 +204,7 @@ class Caller:
         sent: list[Attempt] = []
         code = "CANCELLED"  # unless it ends
         try:
-            steps = self._attempts(sent, began + timeout, method, request, metadata, wait_for_ready)
+            steps = self._attempts(sent, timeout, method, request, metadata, wait_for_ready)
             response: Response = yield from steps
             code = "OK"
             return response
@@ -215,44 +222,72 @@ class Caller:
                         logger.exception("A hook of the client failed")
 
     def _attempts(
-        self, sent: list[Attempt], deadline: float, method: Method[Any, Any], request: Any, headers: Headers, wait: bool
+        self, sent: list[Attempt], timeout: float, method: Method[Any, Any], request: Any, headers: Headers, wait: bool
     ) -> Steps[Any]:
-        retry, others = self.retry, len(self.endpoints) - 1
-        flying: list[Attempt] = []
+        """Keeps at most one attempt in flight per endpoint, and returns the first response.
 
-        def start() -> None:
-            left = max(deadline - self.clock(), 0.001)
-            timeout = min(retry.attempt_timeout or (left / 4 if others else left), left)
-            endpoint = self.endpoints.pick(avoid=[attempt.endpoint for attempt in sent[-others:]])
-            sent.append(Attempt(endpoint, method, request, timeout, headers, wait, timeout < left))
+        An attempt has a share of the time for itself, a quarter of the call's. Cancelling it then would fail all calls
+        to servers that need longer, so another endpoint is tried next to it. The share is none of the endpoint's
+        failures either, unless the other endpoint, which got the request later, answers first.
+        """
+        retry, others = self.retry, len(self.endpoints) - 1
+        deadline = self.clock() + timeout
+        share = timeout / _SHARES if others and retry.attempt_timeout is None else None
+        flying: list[Attempt] = []
+        due: float | None = None  # when an attempt starts next to those in flight
+
+        def start(endpoint: Endpoint[Any]) -> None:
+            nonlocal due
+            now = self.clock()
+            left = max(deadline - now, 0.001)
+            seconds = min(retry.attempt_timeout or left, left)
+            alone = [alone for alone in (None if flying else retry.hedge_after, share) if alone is not None]
+            due = now + min(alone) if alone else None
+            sent.append(Attempt(endpoint, method, request, seconds, headers, wait, seconds < left, now))
             flying.append(sent[-1])
 
+        def pick() -> Endpoint[Any]:
+            recent = [attempt.endpoint for attempt in sent[-others:]]
+            return self.endpoints.pick(avoid=recent, busy=[attempt.endpoint for attempt in flying])
+
+        start(pick())
         while True:
-            start()
-            hedge = retry.hedge_after if retry.attempts > len(sent) else None
-            while flying:
-                ended = yield Wait(tuple(flying), hedge)
-                if ended is None:
-                    hedge = None
-                    if self._budget.take():
-                        start()
-                    continue
-                attempt, response, error = ended
-                flying.remove(attempt)
-                if error is None:
-                    self.endpoints.succeeded(attempt.endpoint)
-                    self._budget.succeeded()
-                    return response
-                failure = error, attempt.endpoint.address
-                self.endpoints.failed(attempt.endpoint, error.code(), attempt.cut_short)
-                logger.debug("%s at %s: attempt %d: %s", method.name, failure[1], len(sent), error.code().name)
-                if not _worth_retrying(error, attempt.cut_short):
-                    raise CallFailed(*failure, len(sent))
+            if len(sent) >= retry.attempts:
+                due = None
+            ended = yield Wait(tuple(flying), None if due is None else max(due - self.clock(), 0.0))
+            if ended is None:
+                due = None if share is None else self.clock() + share
+                endpoint = pick()
+                # If all others are ejected or in flight: none gets a request twice at the same time.
+                busy = others and any(attempt.endpoint is endpoint for attempt in flying)
+                if not busy and self._budget.take():
+                    start(endpoint)
+                continue
+            attempt, response, error = ended
+            flying.remove(attempt)
+            if error is None:
+                self.endpoints.succeeded(attempt.endpoint)
+                self._budget.succeeded()
+                for slow in flying:
+                    if share is not None and attempt.began - slow.began > share / 2:  # not merely hedged
+                        self.endpoints.failed(slow.endpoint, grpc.StatusCode.DEADLINE_EXCEEDED, slow.began)
+                return response
+            code, address = error.code(), attempt.endpoint.address
+            logger.debug("%s at %s: attempt %d: %s", method.name, address, len(sent), code.name)
+            if code != grpc.StatusCode.DEADLINE_EXCEEDED or attempt.cut_short:
+                self.endpoints.failed(attempt.endpoint, code, attempt.began)
+            if not _worth_retrying(error, attempt.cut_short):
+                raise CallFailed(error, address, len(sent))
             pause = self.random_state.uniform(0, min(retry.longest_pause, retry.first_pause * 2 ** (len(sent) - 1)))
+            if flying:  # their shares first
+                if share is not None:
+                    due = max(self.clock() + pause, *(other.began + share for other in flying))
+                continue
             late = self.clock() + pause >= deadline
             if len(sent) >= retry.attempts or late or not self._budget.take():
-                raise CallFailed(*failure, len(sent))
+                raise CallFailed(error, address, len(sent))
             yield Wait((), pause)
+            start(pick())
 
 
 def _worth_retrying(error: grpc.RpcError, cut_short: bool) -> bool:

@@ -7,7 +7,7 @@ from keraslight_serving.client.errors import InvalidInput
 
 
 class Classification(NamedTuple):
-    """One class of a ranking.
+    """One class of a ranking: a tuple that can be unpacked. `index` is the class's, not the method of tuples.
 
     Attributes:
         label: Name of the class.

@@ -17,6 +17,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from keraslight_serving.extras import require
+
+require("keraslight_serving.client.load_test", "server", "numpy")
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,10 +52,18 @@ class LoadReport:
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
     def percentiles(self, percents: Sequence[float] = (50, 90, 95, 99, 99.9, 100)) -> dict[float, float]:
-        """Percentiles of the latency, in seconds; NaN if no request succeeded."""
-        if not len(self.latencies):
-            return dict.fromkeys(percents, float("nan"))
-        return dict(zip(percents, np.percentile(self.latencies, percents).tolist(), strict=True))
+        """Seconds within which so many percent of the requests succeeded.
+
+        A failed request never does: infinity if fewer than so many percent succeeded. NaN if there were no requests.
+        """
+        succeeded, failed = len(self.latencies), sum(self.errors.values())
+        if not succeeded:
+            return dict.fromkeys(percents, float("inf" if failed else "nan"))
+        slowest_last = np.append(self.latencies, np.full(failed, self.latencies.max()))
+        values = np.percentile(slowest_last, percents).tolist()
+        # Rounded, as 0.9 * 100 could be more than 90.
+        enough = [round(percent * (succeeded + failed), 6) <= 100 * succeeded for percent in percents]
+        return {p: value if fits else float("inf") for p, value, fits in zip(percents, values, enough, strict=True)}
 
 
 async def load_test(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from keraslight_serving.client._retry import CallEvent
+from keraslight_serving.extras import require
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -27,8 +28,10 @@ def prometheus_hook(registry: CollectorRegistry | None = None) -> Callable[[Call
             all clients of a process must share one hook.
 
     Raises:
-        ImportError: prometheus-client is not installed.
+        MissingDependencyError: prometheus-client is not installed.
     """
+    require("prometheus_hook", "telemetry", "prometheus_client")
+
     from prometheus_client import REGISTRY, Counter, Histogram
 
     prefix, by_code, registry = "keraslight_client", ("model", "method", "code"), registry or REGISTRY
@@ -54,8 +57,10 @@ def opentelemetry_hook(tracer: Tracer | None = None) -> Callable[[CallEvent], No
         tracer: Tracer for the spans. None: one of the global provider.
 
     Raises:
-        ImportError: opentelemetry-api is not installed.
+        MissingDependencyError: opentelemetry-api is not installed.
     """
+    require("opentelemetry_hook", "telemetry", "opentelemetry.trace")
+
     from opentelemetry import trace
 
     tracer = tracer or trace.get_tracer("keraslight_serving.client")

@@ -12,6 +12,11 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import grpc
+
+from keraslight_serving.extras import require
+
+require("keraslight_serving.client.testing", "server", "numpy")
+
 import numpy as np
 from google.protobuf.message import Message
 from numpy.typing import ArrayLike

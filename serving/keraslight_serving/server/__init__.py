@@ -25,6 +25,15 @@ A request enters through `rpc` or `rest`, which convert it and hand it to `calls
 `models` and runs it in `running`.
 """
 
+from keraslight_serving.extras import require
+
+require(
+    "keraslight_serving.server",
+    "server",
+    *("grpc", "google.protobuf", "PIL", "numpy", "ai_edge_litert", "flatbuffers", "grpc_health.v1", "grpc_reflection"),
+    *("starlette", "uvicorn", "google_crc32c"),
+)
+
 from keraslight_serving.server._server import ModelServer
 from keraslight_serving.server.base.errors import StartError
 

@@ -27,7 +27,7 @@ REFUSAL = "The call needs `authorization: Bearer TOKEN` with a token that the se
 
 
 def ssl_credentials(path: str | os.PathLike[str]) -> grpc.ServerCredentials:
-    """Reads `--ssl_config_file`, an SSLConfig in protobuf's text format; again when it changes, but for client_verify.
+    """Reads `--ssl_config_file`, an SSLConfig in protobuf's text format; again when it changes, except `client_verify`.
 
         server_key: "-----BEGIN PRIVATE KEY-----\\n..."
         server_cert: "-----BEGIN CERTIFICATE-----\\n..."

@@ -13,6 +13,7 @@ from keraslight_serving.server.base.call import Call, expired
 from keraslight_serving.server.base.errors import invalid
 from keraslight_serving.server.running.engines._undeclared import Details, undeclared_signatures
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
+from keraslight_serving.startup import quiet
 from keraslight_serving.wire import serving_pb2 as pb
 from keraslight_serving.wire.tensors import TensorError, dtype_enum
 
@@ -51,7 +52,8 @@ class LiteRTEngine:
             name: {alias for alias, (_, shape) in s.inputs.items() if shape is not None and shape[1:] == (1,)}
             for name, s in self.signatures.items()
         }
-        self._slice_rows = {name: self._most_rows(first, name) for name in self.signatures}
+        with quiet("litert"):
+            self._slice_rows = {name: self._most_rows(first, name) for name in self.signatures}
         # One thread per interpreter: threads of the pool stay on their CPUs. In the callers' threads, which sleep and
         # wake up on another CPU, the same network takes a quarter longer when all CPUs are busy.
         self._pool = ThreadPoolExecutor(interpreters, thread_name_prefix="litert")

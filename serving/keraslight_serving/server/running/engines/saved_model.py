@@ -12,6 +12,7 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import CODES, StatusError, invalid
 from keraslight_serving.server.running.engines._stoppable import LOOK_SECONDS, StoppableRuns, session_config
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
+from keraslight_serving.startup import quiet
 from keraslight_serving.wire import serving_pb2 as pb
 
 
@@ -78,7 +79,10 @@ class SavedModelEngine:
 
     def _open(self) -> "_Session":
         try:
-            import tensorflow as tf
+            with quiet("tensorflow"):
+                import tensorflow as tf
+
+                tf.config.list_physical_devices()  # looks for GPUs now, while the lines about it are left out
         except ImportError as error:
             raise StatusError(
                 grpc.StatusCode.UNIMPLEMENTED,

@@ -1,0 +1,27 @@
+"""What each public package does first: it imports Keras and TensorFlow without their start-up lines, or says which
+extra installs them."""
+
+import os
+import sys
+
+from keraslight_serving.extras import require as _require
+from keraslight_serving.startup import LEVEL, quiet
+
+from keraslight.errors import MissingDependencyError
+
+
+def require(needed_by: str, extra: str, *modules: str) -> None:
+    """Imports modules that `needed_by` needs.
+
+    Raises:
+        MissingDependencyError: One is not installed. The text gives the command that installs `extra`.
+    """
+    if all(sys.modules.get(module) for module in modules):
+        return
+    os.environ.setdefault(LEVEL, "2")  # later messages: errors only
+    with quiet("tensorflow"):
+        _require(needed_by, extra, *modules, error=MissingDependencyError)
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is not None:
+            # Looks for GPUs now, while the lines about it are left out, and sets none of them up.
+            tensorflow.config.list_physical_devices()

@@ -1,0 +1,8 @@
+"""`make mutate` must be able to make all of its mutations."""
+
+from tests.mutations import MUTATIONS, problems
+
+
+def test_every_mutation_can_be_made():
+    assert problems() == []
+    assert len(set(MUTATIONS)) == len(MUTATIONS)
