@@ -36,6 +36,7 @@ class Faulty:
         self.expected = self._answers()
         # Threads come with the first requests: more of them at once than any test has in flight.
         waiting = [connect(self) for _ in range(120)]
+        waiting += [connect(self, methods.GET_MODEL_STATUS.path) for _ in range(64)]  # these have a pool of their own
         until = time.monotonic() + 60
         while self.usage()[0] < len(waiting):
             assert time.monotonic() < until, f"{len(waiting)} open calls have made {self.usage()} threads and files"
@@ -135,10 +136,10 @@ def opening(path):
     return PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, headers)
 
 
-def connect(faulty):
+def connect(faulty, path=methods.PREDICT.path):
     host, port = faulty.address.split(":")
     connection = socket.create_connection((host, int(port)), timeout=30)
-    connection.sendall(opening(methods.PREDICT.path))
+    connection.sendall(opening(path))
     return connection
 
 

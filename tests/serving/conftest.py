@@ -372,7 +372,7 @@ def launch(tmp_path_factory):
 @pytest.fixture(scope="module")
 def attacked(launch, version_folder, png):
     """A server process with all it can do, to be attacked."""
-    return Faulty(launch(version_folder.parent, "--load_saved_model", rest=True), png)
+    return Faulty(launch(version_folder.parent, "--load_saved_model", "--rest_api_num_threads=12", rest=True), png)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from keraslight_serving.wire import methods, serving_pb2 as pb
 from tests.serving.helpers import refused, until
 from tests.serving_attack import IMAGES, answer, predict
 
-BODY_SECONDS, IDLE_SECONDS = 0.6, 0.4
+BODY_SECONDS, IDLE_SECONDS = 1.2, 0.4
 MOST, IN_FLIGHT = 2**20, 2**19  # bytes
 PATH = "/v1/models/tiny:predict"
 
@@ -109,7 +109,7 @@ def test_a_message_that_never_comes_is_given_up(guarded, method):
             assert BODY_SECONDS - 0.1 < time.monotonic() - began < 5
         finally:
             over.set()
-    assert guarded._arrivals._waiting == {}
+    until(lambda: guarded._arrivals._waiting == {})
 
 
 @pytest.mark.parametrize("method", [methods.PREDICT.path, methods.GET_MODEL_METADATA.path])
@@ -128,8 +128,8 @@ def test_slow_senders_leave_room_for_others_and_give_it_back(guarded):
                 connection.sendall(head(900_000) + b" " * 120_000)
         until(lambda: guarded._budget.held > IN_FLIGHT / 3, 5)
         assert guarded._budget.held <= IN_FLIGHT / 2  # all of one sender
+        large = httpx.post(guarded.rest_address + PATH, content=b" " * 200_000, timeout=20)
         assert post_image(guarded).status_code == 200
-        large = httpx.post(guarded.rest_address + PATH, content=b" " * 100_000, timeout=20)
         assert large.status_code == 429
         assert "The bodies of one sender must have at most" in large.text
         until(lambda: guarded._budget.held == 0, 10)
@@ -357,7 +357,7 @@ def test_halves_of_surrogate_pairs(text, is_valid):
 # ---------------------------------------------------------------- connections
 
 
-@pytest.mark.parametrize("sent", [b"", b"G", b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-", b"\r\n"])
+@pytest.mark.parametrize("sent", [b"", b"G", b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-"])
 def test_a_connection_without_a_request_is_closed(guarded, sent):
     with connect(guarded) as connection:
         connection.sendall(sent)
