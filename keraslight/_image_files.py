@@ -2,7 +2,7 @@
 
 One table for training, calibration samples and servables; clients and `docs/images.md` repeat it. TensorFlow has a
 decoder for each format, but not for every file of it: BMP files with a palette get wrong colors, WebP files with
-transparency or an animation and BMP files of 1, 4, 16 and 32 bits are refused, nothing but PNG becomes RGBA, and no
+transparency or an animation and BMP files of 1, 4, 16 and 32 bits are refused, only PNG becomes RGBA, and no
 decoder knows the EXIF orientation. `decode` fills these gaps. All functions of tensors run in a graph, so that
 servables can use them, and accept any bytes; those beyond the end are read as zeros.
 """

@@ -64,7 +64,7 @@ def load_directory(
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
-    The class folders may be in a folder train/ (or training/) beside val/ (or valid/, validation/), whose images are
+    The class folders may be in a folder train/ (or training/) next to val/ (or valid/, validation/), whose images are
     then those held out; without one of these, test/ (or testing/) is. Images may be in folders within a class folder.
 
     Images are recognized by their first bytes, whatever their names; `docs/images.md` lists the formats. All are
