@@ -2,7 +2,7 @@
 
 One table for training, calibration samples and servables; clients and `docs/images.md` repeat it. TensorFlow has a
 decoder for each format, but not for every file of it: BMP files with a palette get wrong colors, WebP files with
-transparency or an animation and BMP files of 1, 4, 16 and 32 bits are refused, nothing but PNG becomes RGBA, and no
+transparency or an animation and BMP files of 1, 4, 16 and 32 bits are refused, only PNG becomes RGBA, and no
 decoder knows the EXIF orientation. `decode` fills these gaps. All functions of tensors run in a graph, so that
 servables can use them, and accept any bytes; those beyond the end are read as zeros.
 """
@@ -73,41 +73,46 @@ def decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: The file is of another format, damaged, or a run-length-encoded BMP.
     """
-    return _decoder(channels)(image_bytes)
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
+    # A function is compiled in a second: worth it once for all signatures of a servable, but not for a single image.
+    return _decode(image_bytes, channels) if tf.executing_eagerly() else _decoder(channels)(image_bytes)
 
 
 @functools.cache
 def _decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    # Traced once per process, because a servable decodes in four signatures.
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
     def decode(image_bytes: tf.Tensor) -> tf.Tensor:
-        read = 4 if channels == 4 else 3
-
-        def starts(format: str) -> tf.Tensor:
-            head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
-            return tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED[format]]))
-
-        def jpeg_or_gif() -> tf.Tensor:
-            known = tf.debugging.Assert(starts("JPEG") | starts("GIF"), [_UNKNOWN])  # TensorFlow could read more
-            with tf.control_dependencies([known]):
-                image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-            return _with_opacity(image, read)
-
-        pixels = tf.case(
-            [
-                (starts("PNG"), lambda: _png(image_bytes, read)),
-                (starts("BMP"), lambda: _bmp(image_bytes)[..., :read]),
-                (starts("WebP"), lambda: _webp(image_bytes)[..., :read]),
-            ],
-            default=jpeg_or_gif,
-        )
-        pixels = upright(tf.ensure_shape(pixels, (None, None, read)), orientation(image_bytes))
-        if channels == 1:
-            luma = tf.reduce_sum(tf.cast(pixels, tf.float32) * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
-            pixels = tf.cast(tf.round(luma), tf.uint8)
-        return pixels
+        return _decode(image_bytes, channels)
 
     return decode
+
+
+def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    read = 4 if channels == 4 else 3
+
+    def starts(format: str) -> tf.Tensor:
+        head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
+        return tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED[format]]))
+
+    def jpeg_or_gif() -> tf.Tensor:
+        known = tf.debugging.Assert(starts("JPEG") | starts("GIF"), [_UNKNOWN])  # TensorFlow could read more
+        with tf.control_dependencies([known]):
+            image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+        return _with_opacity(image, read)
+
+    pixels = tf.case(
+        [
+            (starts("PNG"), lambda: _png(image_bytes, read)),
+            (starts("BMP"), lambda: _bmp(image_bytes)[..., :read]),
+            (starts("WebP"), lambda: _webp(image_bytes)[..., :read]),
+        ],
+        default=jpeg_or_gif,
+    )
+    pixels = upright(tf.ensure_shape(pixels, (None, None, read)), orientation(image_bytes))
+    if channels == 1:
+        luma = tf.reduce_sum(tf.cast(pixels, tf.float32) * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
+        pixels = tf.cast(tf.round(luma), tf.uint8)
+    return pixels
 
 
 def failure(error: tf.errors.OpError) -> str:

@@ -33,7 +33,7 @@ class Classes:
     labels: list[str]
     parts: list[list[Found]]  # for each part, by class
     names: list[str]  # of the parts' folders; empty without parts
-    ignored: list[str]  # beside the classes
+    ignored: list[str]  # next to the classes
 
 
 def find_classes(root: pathlib.Path) -> Classes:

@@ -64,7 +64,7 @@ def load_directory(
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
 
-    The class folders may be in a folder train/ (or training/) beside val/ (or valid/, validation/), whose images are
+    The class folders may be in a folder train/ (or training/) next to val/ (or valid/, validation/), whose images are
     then those held out; without one of these, test/ (or testing/) is. Images may be in folders within a class folder.
 
     Images are recognized by their first bytes, whatever their names; `docs/images.md` lists the formats. All are
@@ -196,10 +196,14 @@ def _decode_all(
     shape = (len(files), *preprocessing.size, preprocessing.channels)
     pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT_BYTES else None
 
+    read = preprocessing.decode
+    if len(files) > 100:  # compiling it takes as long as decoding a hundred images without
+        read = tf.function(read, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+
     def decode(index: int) -> str | None:
         """Decodes one image; returns the reason for a failure."""
         try:
-            image = preprocessing.decode(tf.io.read_file(os.fsencode(files[index])))
+            image = read(tf.io.read_file(os.fsencode(files[index])))
         except tf.errors.OpError as error:
             return failure(error)
         if pixels is not None:
