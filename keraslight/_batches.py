@@ -195,7 +195,7 @@ def _arrays(data: Any, name: str) -> tuple[np.ndarray, np.ndarray | None] | None
         return _array(data, name), None
     if not isinstance(data, tuple | list):
         return None
-    if len(data) == 2 and _are_labels(data[1]) and not _are_labels(data[0]):
+    if len(data) == 2 and _are_labels(data[1]):
         return _pair(data[0], data[1], name)
     if data and all(map(_is_array, data)) and not any(map(_are_labels, data)):
         return _stacked(data, name), None  # images, or batches of them
@@ -215,14 +215,15 @@ def _stacked(parts: Any, name: str) -> np.ndarray:
 
 
 def _pair(images: Any, labels: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    images = _stacked(images, name) if isinstance(images, tuple | list) and images else _array(images, name)
+    apart = isinstance(images, tuple | list) and len(images) and np.ndim(images[0]) >= _RANK - 1
+    images = _stacked(images, name) if apart else _array(images, name)
     if labels is None:
         return images, None
     labels = _array(labels, name)
-    if len(labels.shape) == 0 or len(labels) != len(images):
+    count = len(labels) if labels.ndim else 0
+    if count != len(images):
         raise InvalidArgumentError(
-            f"`{name}` must hold as many labels as images. Received: {len(images)} images, labels of shape "
-            f"{labels.shape}."
+            f"`{name}` must hold as many labels as images. Received: {len(images)} images, {count} labels."
         )
     return images, labels
 

@@ -183,22 +183,43 @@ def _png(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
 
 def _webp(image_bytes: tf.Tensor) -> tf.Tensor:
     """RGBA of a WebP file, or of the first frame of an animated one."""
-    length = tf.strings.length(image_bytes)
-
-    def frame_end() -> tf.Tensor:
-        start = _find_chunk(image_bytes, b"ANMF", 12, webp=True)
-        size = _big(_part(image_bytes, start + 4, 4)[::-1])
-        return start + 8 + tf.cast(tf.minimum(size, 2**30), tf.int32)
-
-    # TensorFlow would decode all frames, and a small file can have thousands. So what follows the first one is cut off.
     head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=21)
     animated = _matches(head[12:], b"VP8X") & (head[20] // 2 % 2 > 0)
-    end = tf.cond(animated, lambda: tf.minimum(frame_end(), length), lambda: length)
-    digits = tf.gather([bytes([value]) for value in range(256)], (end - 8) // [1, 2**8, 2**16, 2**24] % 256)
-    parts = [b"RIFF", tf.strings.reduce_join(digits), tf.strings.substr(image_bytes, 8, end - 8)]
-    first = tf.cond(animated, lambda: tf.strings.join(parts), lambda: image_bytes)
-    frame = tf.io.decode_webp(first, channels=0)[0]
-    return tf.pad(frame, [(0, 0), (0, 0), (0, 4 - tf.shape(frame)[-1])], constant_values=255)
+
+    def still(file: tf.Tensor) -> tf.Tensor:
+        pixels = tf.io.decode_webp(file, channels=0)[0]
+        return tf.pad(pixels, [(0, 0), (0, 0), (0, 4 - tf.shape(pixels)[-1])], constant_values=255)
+
+    def first_frame() -> tf.Tensor:
+        # Not by TensorFlow, which decodes all frames, of which a small file can have thousands, and whose code writes
+        # beyond the end of its memory if an animation is opaque (2.21).
+        file, place = _first_frame(image_bytes)
+        size, canvas = image_size(file), image_size(image_bytes)
+        fits = tf.reduce_all((size > 0) & (place + size <= canvas))
+        with tf.control_dependencies([tf.debugging.Assert(fits, ["A WebP file's frames must be within its size."])]):
+            pixels = still(tf.identity(file))
+        return tf.pad(pixels, tf.concat([tf.stack([place, canvas - place - size], axis=1), [[0, 0]]], axis=0))
+
+    return tf.cond(animated, first_frame, lambda: still(image_bytes))
+
+
+def _first_frame(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """An animated WebP file's first frame as a file of its own, and its place: the first row and column, int64.
+
+    Source: WebP Container Specification (RFC 9649), sections 2.7.1.1 and 2.7.1.2.
+    """
+    length = tf.strings.length(image_bytes)
+    start = _find_chunk(image_bytes, b"ANMF", 12, webp=True)
+    head = _part(image_bytes, start, 24)
+    size = tf.cast(tf.minimum(_little(head, 4, 4), 2**30), tf.int32)
+    chunks = tf.strings.substr(image_bytes, tf.minimum(start + 24, length), tf.maximum(size - 16, 0))
+    sides = tf.strings.substr(image_bytes, tf.minimum(start + 14, length), 6)
+    transparent = tf.strings.substr(chunks, 0, 4) == b"ALPH"  # needs a header that announces it
+    body = tf.cond(transparent, lambda: tf.strings.join([b"VP8X\x0a\0\0\0\x10\0\0\0", sides, chunks]), lambda: chunks)
+    digits = (tf.strings.length(body) + 4) // [1, 2**8, 2**16, 2**24] % 256
+    count = tf.strings.reduce_join(tf.gather([bytes([value]) for value in range(256)], digits))
+    place = tf.stack([_little(head, 11, 3), _little(head, 8, 3)]) * 2
+    return tf.strings.join([b"RIFF", count, b"WEBP", body]), place
 
 
 def _bmp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

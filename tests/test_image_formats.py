@@ -81,6 +81,8 @@ FILES = {
     "webp turned": file(NOISE, "WEBP", lossless=True, exif=turned(8)),
     "webp turned, transparent": file(CLEAR, "WEBP", lossless=True, exact=True, exif=turned(3)),
     "webp animated": file(NOISE, "WEBP", lossless=True, save_all=True, append_images=[PALETTE.convert("RGB")] * 3),
+    "webp animated, transparent": file(CLEAR, "WEBP", save_all=True, append_images=[NOISE]),
+    "webp animated, transparent, lossless": file(CLEAR, "WEBP", lossless=True, save_all=True, append_images=[NOISE]),
     "bmp": file(NOISE, "BMP"),
     "bmp 1 bit": file(NOISE.convert("1"), "BMP"),
     "bmp gray": file(NOISE.convert("L"), "BMP"),
@@ -162,6 +164,28 @@ def test_an_animation_costs_one_frame():
     second = frames.index(b"ANMF", frames.index(b"ANMF") + 4)
     broken = frames[: second + 8] + b"\xff" * (len(frames) - second - 8)  # whatever comes after it isn't read
     np.testing.assert_array_equal(decode(broken, 3), np.asarray(NOISE))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_first_frame_may_be_smaller_than_the_animation(channels):
+    # The encoder crops a frame to what differs from a transparent canvas.
+    image = Image.new("RGBA", (SIDE, SIDE))
+    image.paste(NOISE.crop((0, 0, 6, 4)), (4, 8))
+    frames = bytearray(file(image, "WEBP", lossless=True, save_all=True, append_images=[CLEAR]))
+    frame = frames.index(b"ANMF") + 8
+    assert frames[frame : frame + 12] == bytes([2, 0, 0, 4, 0, 0, 5, 0, 0, 3, 0, 0])
+    np.testing.assert_array_equal(decode(bytes(frames), channels), as_client(bytes(frames), channels))
+    frames[frame] = 8  # beyond the right edge
+    with pytest.raises(tf.errors.InvalidArgumentError, match="frames must be within"):
+        decode(bytes(frames), channels)
+
+
+def test_damaged_animations_are_refused():
+    frames = file(NOISE, "WEBP", lossless=True, save_all=True, append_images=[CLEAR.convert("RGB")])
+    start = frames.index(b"ANMF")
+    for broken in (frames[:start], frames[: start + 20], frames[: start + 60], frames.replace(b"VP8L", b"VP9L")):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(broken, 3)
 
 
 TIFF, TEXT = file(NOISE, "TIFF"), b"BM is no picture"

@@ -66,6 +66,7 @@ def prune(
     ] = False,
     seed: Seed = 0,
     labels: _common.FileLabels = None,
+    task: _common.Task = None,
     preprocessing: _common.Given = None,
 ) -> None:
     """Fine-tune a trained model while pruning its smallest weights.
@@ -81,7 +82,7 @@ def prune(
     """
     from keraslight import compress
 
-    trained = _load(run, data, labels, preprocessing)
+    trained = _load(run, data, labels, preprocessing, task)
     distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
     if distillation is not None:
         trained.details["distillation"] = distillation.to_dict()
@@ -128,6 +129,7 @@ def cluster(
     learning_rate: LearningRate = 1e-4,
     seed: Seed = 0,
     labels: _common.FileLabels = None,
+    task: _common.Task = None,
     preprocessing: _common.Given = None,
 ) -> None:
     """Fine-tune a trained model with few distinct weights per kernel.
@@ -140,7 +142,7 @@ def cluster(
     """
     from keraslight import compress
 
-    trained = _load(run, data, labels, preprocessing)
+    trained = _load(run, data, labels, preprocessing, task)
     clustered = compress.cluster(
         trained.model,
         trained.batches(batch_size, epochs, seed),
@@ -162,6 +164,7 @@ def fuse(
     data: Data,
     to: NewRun,
     labels: _common.FileLabels = None,
+    task: _common.Task = None,
     preprocessing: _common.Given = None,
 ) -> None:
     """Fold batch norms, activations and branches into convolutions.
@@ -170,7 +173,7 @@ def fuse(
     """
     from keraslight import compress
 
-    trained = _load(run, data, labels, preprocessing)
+    trained = _load(run, data, labels, preprocessing, task)
     fused = compress.fuse(trained.model)
     console.print(f"{len(trained.model.layers)} layers became {len(fused.layers)}.")
     _finish_run(trained, fused, to, "fused")
@@ -206,6 +209,7 @@ def quantize(
     ] = True,
     seed: Seed = 0,
     labels: _common.FileLabels = None,
+    task: _common.Task = None,
     preprocessing: _common.Given = None,
 ) -> None:
     """Quantize a trained model to an int8 LiteRT file.
@@ -226,7 +230,7 @@ def quantize(
             f"`--mixed` must come with `--method ptq` and without `--skip`. Received: --method {method.value}, --skip "
             f"{skip}."
         )
-    trained = _load(run, data, labels, preprocessing)
+    trained = _load(run, data, labels, preprocessing, task)
     model = rounded = trained.model
     if method is Method.qat:
         batches = trained.batches(batch_size, epochs, seed)
@@ -281,13 +285,15 @@ def _verbose() -> int:
     return 1 if console.is_terminal else 2
 
 
-def _load(run: Path, data: str, labels: Path | None, preprocessing: str | None) -> _Trained:
-    from keraslight._tasks import check_labels, read_head
+def _load(
+    run: Path, data: str, labels: Path | None, preprocessing: str | None, task: _common.TaskName | None
+) -> _Trained:
+    from keraslight._tasks import read_head
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import Recipe, load_run
 
     if run.suffix.lower() in _common.MODEL_FILES:
-        return _from_file(run, data, labels, preprocessing)
+        return _from_file(run, data, labels, preprocessing, task)
     if labels is not None or preprocessing is not None:
         raise InvalidArgumentError(
             f"`--labels` and `--preprocessing` are for a .keras or .h5 file. Received: {run}, whose run has its own."
@@ -298,22 +304,25 @@ def _load(run: Path, data: str, labels: Path | None, preprocessing: str | None) 
         raise InvalidArgumentError(
             f"`--data` must have the classes of the run, {details['labels']}. Received: {list(images.labels)}."
         )
-    head = read_head(model)
-    check_labels(head, model.outputs[0].shape, images.targets, "--data")
-    return _Trained(model, details, Recipe.from_dict(details["recipe"]), images, head)
+    head = read_head(model, None if task is None else task.value)
+    return _trained(model, details, Recipe.from_dict(details["recipe"]), images, head)
 
 
-def _from_file(file: Path, data: str, labels: Path | None, preprocessing: str | None) -> _Trained:
+def _from_file(
+    file: Path, data: str, labels: Path | None, preprocessing: str | None, task: _common.TaskName | None
+) -> _Trained:
     """A model that keraslight didn't train, with images whose targets are in the order of its outputs."""
     import numpy as np
 
-    from keraslight._tasks import check_labels, read_head
+    from keraslight._tasks import read_head
     from keraslight.training import Recipe
 
     model, names, spec, _ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
     images = _common.load_images(data, spec)
     names = list(images.labels) if names is None else names
-    if sorted(names) != sorted(images.labels) or model.output_shape[-1] != len(names):
+    head = read_head(model, None if task is None else task.value)
+    classes = 2 if head.task == "binary" else head.units
+    if sorted(names) != sorted(images.labels) or classes != len(names):
         raise InvalidArgumentError(
             f"`--data` must have the classes of the model and of `--labels`. Received: {list(images.labels)} with "
             f"labels {names} for a model with output shape {model.output_shape}."
@@ -328,9 +337,16 @@ def _from_file(file: Path, data: str, labels: Path | None, preprocessing: str | 
         "distillation": None,
         "versions": {},
     }
-    head = read_head(model)
+    return _trained(model, details, Recipe(), images, head)
+
+
+def _trained(model: keras.Model, details: dict[str, Any], recipe: Recipe, images: ImageData, head: Head) -> _Trained:
+    from keraslight._tasks import check_labels
+    from keraslight.graph import remember_task
+
     check_labels(head, model.outputs[0].shape, images.targets, "--data")
-    return _Trained(model, details, Recipe(), images, head)
+    remember_task(model, head.task)
+    return _Trained(model, {**details, "task": head.task}, recipe, images, head)
 
 
 def _shares(layers: list[str]) -> dict[str, float]:

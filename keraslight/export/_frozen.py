@@ -117,7 +117,9 @@ def check_convertible(network: Network, *, several: bool = False) -> None:
         raise ExportError(
             f"A model to convert must have a fixed image size. Received: image shape {network.image_shape}."
         )
-    unset = [weight.name for weight in network.weights if not np.isfinite(weight.numpy()).all()]
+    unset = [
+        getattr(weight, "path", weight.name) for weight in network.weights if not np.isfinite(weight.numpy()).all()
+    ]
     if unset:  # the converters would crash the process
         raise ExportError(f"A model to convert must have finite weights. Received: NaN or infinity in {unset[:5]}.")
 
@@ -152,11 +154,16 @@ def refusals(name: str) -> Iterator[None]:
 
 
 def frozen_function(network: Network, batch_size: int | None, *, loops: bool = False) -> Any:
-    """The inference graph as a `tf.function` of `images`, float32 (B, H, W, C), that returns a dict of the outputs.
+    """`named` of `frozen`."""
+    return named(network, frozen(network, batch_size, loops=loops))
+
+
+def frozen(network: Network, batch_size: int | None, *, loops: bool = False) -> Any:
+    """The inference graph as a concrete function of images, float32 (B, H, W, C), without variables.
 
     With variables, the TFLite converter writes and restores a SavedModel and then looks for what is never assigned to:
     17 seconds where constants take one, and a Keras 3 model keeps its variables (unset). So they become constants
-    first. That drops the outputs' names, so a second function restores them. A `batch_size` of None leaves it open.
+    first. A `batch_size` of None leaves it open.
 
     With `loops`, recurrent layers stay loops, as tf2onnx reads them; otherwise they become single steps that jump.
     """
@@ -167,10 +174,27 @@ def frozen_function(network: Network, batch_size: int | None, *, loops: bool = F
         with tracing():
             return list(tf.nest.flatten(network.function(images)))
 
-    frozen = convert_variables_to_constants_v2(infer.get_concrete_function(), lower_control_flow=not loops)
+    return convert_variables_to_constants_v2(infer.get_concrete_function(), lower_control_flow=not loops)
+
+
+def named(network: Network, function: Any) -> Any:
+    """A frozen function as a `tf.function` of `images` that returns a dict of the outputs: freezing drops names."""
+    (images,) = function.inputs
+    spec = tf.TensorSpec(images.shape, images.dtype, name=INPUT_NAME)
 
     @tf.function(input_signature=[spec])
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(zip(network.outputs, tf.nest.flatten(frozen(images)), strict=True))
+        return dict(zip(network.outputs, tf.nest.flatten(function(images)), strict=True))
 
     return serve
+
+
+def output_paths(network: Network, function: Any) -> dict[str, str]:
+    """Output of a frozen function -> the path of the operation that makes it."""
+
+    def path(tensor: Any) -> str:
+        while tensor.op.type == "Identity":
+            (tensor,) = tensor.op.inputs
+        return str(tensor.op.name)
+
+    return {name: path(tensor) for name, tensor in zip(network.outputs, function.outputs, strict=True)}

@@ -25,7 +25,7 @@ def to_onnx(
     check_images: np.ndarray | None = None,
     tolerance: float = 1e-4,
 ) -> Path:
-    """Converts a model to an ONNX file: `images` -> `probabilities`, float32, open batch.
+    """Converts a model to an ONNX file: `images` -> `probabilities` (of a `regression` `outputs`), float32, open batch.
 
     Images are (B, H, W, C): ONNX Runtime transposes them where its kernels need it.
 

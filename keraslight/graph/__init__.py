@@ -44,6 +44,7 @@ from keraslight.graph.names import (
     graph_name as graph_name,
     with_graph_names as with_graph_names,
 )
+from keraslight.graph.pixels import takes_pixels as takes_pixels
 from keraslight.graph.reader import (
     UnreadableModelError as UnreadableModelError,
     check_ends as check_ends,
@@ -51,6 +52,7 @@ from keraslight.graph.reader import (
 )
 from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
 from keraslight.graph.weights import (
+    check_finite as check_finite,
     copying as copying,
     fill_weights as fill_weights,
     flat_layers as flat_layers,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import types
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -61,7 +62,8 @@ class Node:
             CompressionError: The layer has no configuration.
         """
         if self._config is None:
-            with copying(self._source, self.name):
+            with copying(self._source, self.name), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")  # replaced here
                 self._config = {**self._source.get_config(), **_functions(self._source), "name": self.name}
             if self._config.get("trainable") and is_frozen(self._source):
                 self._config["trainable"] = False
@@ -121,6 +123,11 @@ class Node:
         return node
 
 
+def is_own_function(activation: Any) -> bool:
+    """Whether an activation is a function of the user's own."""
+    return isinstance(activation, types.FunctionType) and not activation.__module__.startswith("keras.")
+
+
 def _functions(source: Any) -> dict[str, Any]:
     """The functions of the user's own in a layer's configuration, as they are: Keras reloads only registered ones."""
     if type(source) is keras.layers.Lambda:
@@ -131,8 +138,7 @@ def _functions(source: Any) -> dict[str, Any]:
             "arguments": source.arguments,
         }
     activation = getattr(source, "activation", None)
-    own = isinstance(activation, types.FunctionType) and not activation.__module__.startswith("keras.")
-    return {"activation": activation} if own else {}
+    return {"activation": activation} if is_own_function(activation) else {}
 
 
 @dataclasses.dataclass(eq=False)

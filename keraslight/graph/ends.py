@@ -121,8 +121,8 @@ def remember_task(model: Any, task: str | None) -> None:
 def is_quantization_aware(model: Any) -> bool:
     """Whether a model carries tensorflow_model_optimization's quantizers."""
     # By name: the classes can't be imported where tensorflow-model-optimization is not installed.
-    classes = (base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__)
-    return "QuantizeWrapper" in classes
+    classes = {base.__name__ for layer in getattr(model, "layers", ()) for base in type(layer).__mro__}
+    return not classes.isdisjoint(("QuantizeWrapper", "QuantizeLayer"))
 
 
 def maker(tensor: Any) -> tuple[Any, list[Any]]:

@@ -20,6 +20,7 @@ import numpy as np
 from keras import layers
 
 from keraslight import layers as own
+from keraslight.graph.calls import is_own_function
 
 Shape = tuple[int | None, ...]
 Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
@@ -73,6 +74,8 @@ class Kind:
         scales_through: A positive factor per channel goes through it unchanged.
         keeps_float32: Computes in float32 in a half-precision model: sums over many values, and variances as small as
             their epsilon, need more than 16 bits.
+        needs_float: Computed with 8-bit steps inside, its outputs would be wrong: squares, roots, or differences of
+            nearly equal values. An int8 file computes it in float, between int8 layers.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
     """
@@ -93,6 +96,7 @@ class Kind:
     augmentation: bool = False
     scales_through: bool = False
     keeps_float32: bool = False
+    needs_float: bool = False
     int8: Literal["moves", "converted"] | None = None
 
 
@@ -272,12 +276,11 @@ _MERGE = Kind(_none, "merge", elementwise=True)
 _MARGIN = Kind(_none, "margin")
 _IDLE = Kind(_none, "pixel", view=True, training_only=True)
 _AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
-_NORM = Kind(_none, "axis", elementwise=True)
+_NORM = Kind(_none, "axis", elementwise=True, needs_float=True)
 _BATCH_NORM = Kind(_none, "pixel", affine=_batch_norm, batch_norm=True, elementwise=True, keeps_float32=True)
 _CONV = Kind(_per_output, "window", kernel="convolution", prunes="kernel", convolution=True)
 _POOL = Kind(_none, "window", pooling=True, scales_through=True)
 _GLOBAL_POOL = Kind(_none, "all", pooling=True, scales_through=True)
-_ADAPTIVE_POOL = Kind(_none, "adaptive", pooling=True)
 
 KINDS: dict[type, Kind] = {
     # Convolutions and products
@@ -320,8 +323,8 @@ KINDS: dict[type, Kind] = {
     layers.GlobalMaxPooling1D: Kind(_none),
     layers.GlobalMaxPooling2D: _GLOBAL_POOL,
     layers.GlobalMaxPooling3D: Kind(_none),
-    layers.AdaptiveAveragePooling2D: _ADAPTIVE_POOL,
-    layers.AdaptiveMaxPooling2D: _ADAPTIVE_POOL,
+    layers.AdaptiveAveragePooling2D: Kind(_none, "adaptive", pooling=True, needs_float=True),
+    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True),
     own.C4GroupPooling: Kind(_none, "pixel"),
     # The smallest rectangle around a row and a column is the whole image too.
     own.CoordinatePooling: Kind(_none, "all", int8="converted"),
@@ -330,7 +333,7 @@ KINDS: dict[type, Kind] = {
     # Normalizations
     layers.BatchNormalization: _BATCH_NORM,
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
-    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True),
+    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
     layers.RMSNormalization: _NORM,
     layers.UnitNormalization: _NORM,
     layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
@@ -341,13 +344,17 @@ KINDS: dict[type, Kind] = {
     own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
     own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    # Recurrent layers, whose states go through many steps
+    **dict.fromkeys(
+        (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, layers.Bidirectional), Kind(needs_float=True)
+    ),
     # Activations and sums
     layers.Activation: _ELEMENTWISE,
     layers.ReLU: _ELEMENTWISE,
     layers.LeakyReLU: _ELEMENTWISE,
     layers.PReLU: _ELEMENTWISE,
     layers.ELU: _ELEMENTWISE,
-    layers.Softmax: _NORM,
+    layers.Softmax: Kind(_none, "axis", elementwise=True),
     layers.Add: _MERGE,
     layers.Subtract: _MERGE,
     layers.Multiply: _MERGE,
@@ -429,7 +436,24 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     "Einsum": Kind(lambda layer, inputs, outputs: _einsum(layer.subscripts, inputs, outputs[0])),
     "Conv": Kind(_convolved(lambda kernel: kernel[:-1])),
     "DepthwiseConv": Kind(_convolved(lambda kernel: kernel[:-2])),
+    **dict.fromkeys(("Selu", "Celu", "Softplus", "LogSigmoid"), dataclasses.replace(_MERGE, needs_float=True)),
+    **dict.fromkeys(
+        (
+            *("Squareplus", "SparsePlus", "SparseSigmoid", "HardShrink", "TanhShrink", "Threshold"),
+            *("Sparsemax", "AdaptiveAveragePool", "Normalize", "LayerNorm", "RMSNorm"),
+        ),
+        Kind(needs_float=True),
+    ),
 }
+
+
+INT8_ACTIVATIONS = frozenset(
+    (
+        *("linear", "relu", "relu6", "leaky_relu", "elu", "sigmoid", "tanh", "softmax", "log_softmax", "gelu", "silu"),
+        *("hard_sigmoid", "hard_silu", "hard_tanh", "exponential", "softsign", "soft_shrink", "glu"),
+    )
+)
+"""Keras' activations that the converter's int8 operators compute to the last step or nearly so."""
 
 
 def kind(layer: Any) -> Kind:
@@ -477,12 +501,19 @@ def activation_of(layer: Any) -> str | None:
 
 def activation_name(layer: Any) -> str | None:
     """The Keras name of a layer's `activation`; None for a function of the user's own."""
+    return function_name(layer.activation)
+
+
+def function_name(activation: Any) -> str | None:
+    """The name of one of Keras' activation functions; None for a function of the user's own."""
+    if is_own_function(activation):
+        return None
+    name = keras.activations.serialize(activation)
+    if not isinstance(name, str):
+        return None
     try:
-        name = keras.activations.serialize(layer.activation)
-        if not isinstance(name, str):
-            return None
-        return name if keras.activations.get(name) is layer.activation else None
-    except ValueError:  # a lambda, or no activation of that name
+        return name if keras.activations.get(name) is activation else None
+    except ValueError:  # no activation of that name
         return None
 
 

@@ -20,10 +20,10 @@ def infer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
     `training=False` replaces what the layer was called with in the graph, as in Keras' `model(x, training=False)`.
     """
-    if call.form is not None:
+    layer = call.layer if call.form is None else call.form
+    if not isinstance(layer, keras.Layer):  # a layer opens a scope itself
         with keras.name_scope(call.name):
-            return call.form(*args, **kwargs)
-    layer = call.layer
+            return layer(*args, **kwargs)
     if takes_training(layer):
         kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)

@@ -1,7 +1,7 @@
 """Weights of copies: filling them, and saying of a layer that can't be copied what a copy needs."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -44,6 +44,21 @@ def copy_frozen(source: keras.Layer, copy: keras.Layer) -> None:
     for ours, theirs in zip(source.weights, copy.weights, strict=True):
         if theirs.trainable and not ours.trainable:
             theirs.trainable = False
+
+
+def check_finite(layers: Mapping[str, Any]) -> None:
+    """Raises CompressionError for NaN or infinity in a weight of layers by their names.
+
+    Such values spread through everything that compression computes, and end the converters' process.
+    """
+    bad = [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, keras.Layer)
+        and not all(np.isfinite(np.asarray(w, np.float64)).all() for w in layer.get_weights())
+    ]
+    if bad:
+        raise CompressionError(f"Every weight must be finite. Received: NaN or infinity in the layers {bad[:5]}.")
 
 
 def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:

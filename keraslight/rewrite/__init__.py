@@ -3,6 +3,7 @@
 steps.py             a graph that is being rewritten: kernels, makers and readers of each tensor
 _fuse.py             fewer layers that compute the same
 _reparameterize.py   parallel convolutions that are added, as one
+floats.py            float32 images in place of uint8 ones
 slices.py            slices that are concatenated again, as a convolution
 _half.py             half precision, and back
 xnnpack.py           forms for which XNNPACK has kernels; _pieces.py cuts large depthwise kernels
@@ -16,6 +17,7 @@ from keraslight.rewrite._fuse import fused
 from keraslight.rewrite._half import HALVES, halved, in_float32
 from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut
 from keraslight.rewrite._reparameterize import reparameterized
+from keraslight.rewrite.floats import float_inputs
 from keraslight.rewrite.slices import joined_slices
 from keraslight.rewrite.xnnpack import in_forms
 
@@ -23,6 +25,7 @@ __all__ = [
     "HALVES",
     "MAX_TAPS",
     "cut",
+    "float_inputs",
     "fused",
     "halved",
     "in_float32",

@@ -39,7 +39,7 @@ def _drop_training_only(steps: Steps) -> None:
             continue
         if step.call.inputs[0] in inputs and None in steps.readers(step):
             continue  # a model whose output is its input
-        if row.augmentation and not floats:
+        if not floats and (row.augmentation or "float" not in step.call.inputs[0].dtype):
             continue  # it also makes floats of whole numbers
         steps.remove(step)
 
@@ -57,6 +57,8 @@ def _fold_forward(steps: Steps) -> None:
         folded = _affine(step)
         if folded is None or len(step.call.inputs) != 1 or step.call.in_training:
             continue
+        if "float" not in step.call.inputs[0].dtype:
+            continue  # it makes floats of whole numbers, too
         if step.call.name == LAYER_NAME:  # exporting looks for it, to know that a model takes raw pixels
             continue
         readers = steps.readers(step)
@@ -108,6 +110,8 @@ def _join_activations(steps: Steps) -> None:
         norm = step.call.layer
         folded = affine(norm)
         if folded is None or rank(norm) != 4 or readers[0] is None or _foldable(readers[0]) is None:
+            continue
+        if "float" not in step.call.inputs[0].dtype:
             continue
         scale, shift = folded
         convolution = keras.layers.DepthwiseConv2D(

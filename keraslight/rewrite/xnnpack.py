@@ -1,4 +1,4 @@
-"""Forms of layers for which XNNPACK, which runs .tflite files on CPUs, has kernels; LiteRT's own are many times slower.
+"""Forms of layers in .tflite files, where LiteRT computes the layer's own operations slowly or otherwise than Keras.
 
 Each form computes what the layer does by other operations. `in_forms` puts them into a graph that is about to be
 converted; the quantization-aware twins use the same functions.
@@ -8,23 +8,40 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keraslight.graph import Call, Graph
-from keraslight.graph.kinds import activation_of, base_kind, exact_kind
+from keraslight.graph import Call, Graph, Tensor
+from keraslight.graph.kinds import (
+    INT8_ACTIVATIONS,
+    activation_of,
+    base_kind,
+    exact_kind,
+    function_name,
+    kind,
+    operation_name,
+)
 from keraslight.layers import GRN
 from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut
 
 Form = Callable[..., Any]
+_TINY = 1e-37  # above 0 by all that float32 can be
+FLOAT_SCOPE = "in_float"
+"""Part of the names of the operations that an int8 file computes in float."""
 
 
-def in_forms(graph: Graph, *, int8: bool) -> Graph:
-    """Gives every call that XNNPACK has no kernels for a form that it has.
+def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
+    """Gives calls a form that a .tflite file computes as Keras does, and that XNNPACK has kernels for.
+
+    - L2 normalizations take the root of a number above 0: of zeros XNNPACK's reciprocal root makes NaN.
+    - In int8, what needs float gets names with `FLOAT_SCOPE`, and activations with a kernel before them that need float
+      become calls of their own.
+
+    XNNPACK runs .tflite files on CPUs; LiteRT's own kernels are many times slower. For it:
 
     - Depthwise convolutions of more than 25 taps, such as ConvNeXt's, are sums of smaller ones.
     - Every other channel, as ShuffleNetV2 takes it, is half of a transposed map: slices with steps are unsupported.
@@ -40,6 +57,7 @@ def in_forms(graph: Graph, *, int8: bool) -> Graph:
     Args:
         graph: The graph. It is not changed.
         int8: Whether the file is quantized.
+        xnnpack: Whether to give calls the forms that are there for XNNPACK's sake.
 
     Returns:
         A graph to run; `keraslight.graph.build` makes no model of it.
@@ -58,32 +76,71 @@ def in_forms(graph: Graph, *, int8: bool) -> Graph:
         sums = keras.layers.Add | keras.layers.Subtract | keras.layers.Multiply
         return row.kernel is None and not row.batch_norm and not isinstance(before.layer, sums)
 
+    # Before any layer is changed: a shared one has several calls.
+    activations = {call.node: getattr(call.layer, "activation", None) for call in copy.calls}
     calls = []
     for call in copy.calls:
         calls.append(call)
         layer, row = call.layer, exact_kind(call.node.kind)
-        swish = int8 and getattr(layer, "activation", None) is keras.activations.hard_silu
-        if call.inputs and is_cut(layer, call.inputs[0]):
+        activation = activations[call.node]
+        swish = int8 and xnnpack and activation is keras.activations.hard_silu
+        call.form = safe_form(layer)
+        if xnnpack and call.inputs and is_cut(layer, call.inputs[0]):
             call.form = _in_pieces(layer, hard_silu if swish else layer.activation)
-        elif row.channels is not None:
+        elif xnnpack and row.channels is not None:
             call.form = functools.partial(channel_slice, channels=row.channels(layer))
         elif swish and type(layer) is keras.layers.Activation:
             call.form = hard_silu
-        elif swish and row.kernel is not None:
+        elif row.kernel is not None and (swish or (int8 and not _in_int8(activation))):
             made, linear = call.outputs, copy.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
             call.node.change(config={"activation": "linear"})
             call.outputs = [linear]
-            calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=hard_silu))
-        elif int8 and is_lone_relu(call):
+            form = hard_silu if swish or activation is None else _in_float(activation)
+            calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=form))
+        elif int8 and (needs_float(layer) or _divides(call)):
+            call.form = _in_float(call.form or layer)
+        elif int8 and xnnpack and is_lone_relu(call):
             call.form = _as_product(keras.activations.get(activation_of(layer)))
-        elif int8 and type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
+        elif int8 and xnnpack and type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
             call.form = functools.partial(_average, size=tuple(layer.pool_size), strides=layer.strides)
-        elif int8 and type(layer) is GRN:
+        elif int8 and xnnpack and type(layer) is GRN:
             call.form = functools.partial(
                 grn_without_division, gamma=layer.gamma, beta=layer.beta, epsilon=layer.epsilon
             )
     copy.calls = calls
     return copy
+
+
+def safe_form(layer: Any) -> Form | None:
+    """What computes the same as a layer or bare operation and is safe in LiteRT; None where the layer itself is."""
+    if type(layer) is keras.layers.UnitNormalization:
+        return functools.partial(unit_norm, axis=layer.axis, epsilon=1e-12)
+    if operation_name(layer) == "ops.Normalize" and layer.order == 2:
+        epsilon = keras.config.epsilon() if layer.epsilon is None else layer.epsilon
+        return functools.partial(unit_norm, axis=layer.axis, epsilon=epsilon)
+    if type(layer) is keras.layers.Dot and layer.normalize:
+        return functools.partial(_cosine, axes=layer.axes)
+    return None
+
+
+def needs_float(layer: Any) -> bool:
+    """Whether an int8 file computes a layer or bare operation in float."""
+    if kind(layer).needs_float or (type(layer) is keras.layers.Dot and layer.normalize):
+        return True
+    return type(layer) is keras.layers.Activation and not _in_int8(layer.activation)
+
+
+def unit_norm(x: Any, axis: Any, epsilon: float) -> Any:
+    """`x / max(norm(x), epsilon)` along an axis or axes."""
+    squares = ops.sum(x * x, axis=axis, keepdims=True)
+    return x * ops.rsqrt(ops.maximum(squares, max(epsilon * epsilon, _TINY)))
+
+
+def _cosine(inputs: Sequence[Any], axes: int | Sequence[int]) -> Any:
+    """`keras.layers.Dot(axes, normalize=True)`."""
+    sides = (axes, axes) if isinstance(axes, int) else axes
+    epsilon = keras.config.epsilon()
+    return keras.layers.Dot(axes)([unit_norm(x, axis, epsilon) for x, axis in zip(inputs, sides, strict=True)])
 
 
 def hard_silu(x: Any) -> Any:
@@ -118,6 +175,33 @@ def grn_without_division(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 def average_kernel(size: tuple[int, int], channels: int) -> np.ndarray:
     """The depthwise kernel (h, w, C, 1) that averages."""
     return np.full((*size, channels, 1), 1 / math.prod(size), np.float32)
+
+
+def _divides(call: Call) -> bool:
+    """Whether a call divides by values: the interpreter stops at an int8 division by what rounds to 0."""
+    name = operation_name(call.layer)
+    divisor = call.args[1] if len(call.args) > 1 else call.kwargs.get("x2")
+    return (name in ("ops.Divide", "ops.TrueDivide") and isinstance(divisor, Tensor)) or name == "ops.Reciprocal"
+
+
+def _in_int8(activation: Form | None) -> bool:
+    if activation is None or isinstance(activation, keras.Layer):
+        return activation is None or not needs_float(activation)
+    return function_name(activation) in INT8_ACTIVATIONS
+
+
+def _in_float(function: Form) -> Form:
+    """A function whose operations stay float; a product by nearly 1 ends it.
+
+    Without the product, where the last operation chooses among its inputs' values, the converter would give the int8
+    tensor before the function the scale of the one behind it.
+    """
+
+    def form(*args: Any, **kwargs: Any) -> Any:
+        with keras.name_scope(FLOAT_SCOPE):
+            return keras.tree.map_structure(lambda y: y * (1 + 2**-20), function(*args, **kwargs))
+
+    return form
 
 
 def is_convolution(pooling: keras.layers.AveragePooling2D) -> bool:

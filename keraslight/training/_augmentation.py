@@ -91,13 +91,11 @@ class Augmentation:
         draws = tf.random.stateless_uniform(
             [tf.shape(images)[0], 1, 1, 1, 2], tf.convert_to_tensor(seed) + 1, minval=-1.0, maxval=1.0
         )
-        for amount, draw, middle in (
-            (self.contrast, draws[..., 0], lambda x: tf.reduce_mean(_gray(x), axis=(1, 2), keepdims=True)),
-            (self.saturation, draws[..., 1], _gray),
-        ):
-            if amount:
-                gray = middle(images)
-                images = tf.clip_by_value(gray + (images - gray) * (1.0 + draw * amount), 0.0, 255.0)
+        if self.contrast:
+            mean = tf.reduce_mean(_gray(images), axis=(1, 2), keepdims=True)
+            images = _spread(images, mean, 1.0 + draws[..., 0] * self.contrast)
+        if self.saturation:
+            images = _spread(images, _gray(images), 1.0 + draws[..., 1] * self.saturation)
         return images
 
     def _warp(self, images: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -129,3 +127,8 @@ def _gray(images: tf.Tensor) -> tf.Tensor:
     if images.shape[-1] != 3:
         return tf.reduce_mean(images, axis=-1, keepdims=True)
     return tf.reduce_sum(images * tf.constant(_GRAY), axis=-1, keepdims=True)
+
+
+def _spread(images: tf.Tensor, middle: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Moves pixels away from `middle`, or towards it."""
+    return tf.clip_by_value(middle + (images - middle) * factor, 0.0, 255.0)

@@ -4,7 +4,9 @@ import gzip
 import json
 
 import keras
+import numpy as np
 import pytest
+from PIL import Image
 
 from keraslight import compress
 from keraslight.cli._forms import form
@@ -154,3 +156,32 @@ def test_data_must_have_the_classes_of_the_run(run, trained, tmp_path):
     text = r"must have the classes of the run, \['cat', 'dog'\]. Received: \['0'"
     with pytest.raises(InvalidArgumentError, match=text):
         run("fuse", other, "--data", "digits", "--to", tmp_path / "fused")
+
+
+def test_a_binary_model_of_a_file(run, cells, tmp_path):
+    """A single logit, of which nothing but `--task` says what it is: accuracy, labels and file are of two classes."""
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(level - 30, level + 30, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{number}.png")
+    images = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, strides=8, name="conv")(images))
+    net = keras.Model(images, keras.layers.Dense(1, name="head")(x), name="net")
+    kernel, bias = net.get_layer("conv").get_weights()
+    net.get_layer("conv").set_weights([np.full_like(kernel, 1 / 27), bias])
+    net.get_layer("head").set_weights([np.full((4, 1), 1.0, "float32"), np.array([-1.9], "float32")])
+    net.save(tmp_path / "net.keras")
+    source = (tmp_path / "net.keras", "--data", tmp_path / "photos", "--preprocessing", "unit")
+    with pytest.raises(InvalidArgumentError, match="`task` must say what the outputs are"):
+        run("fuse", *source, "--to", tmp_path / "fused")
+    text = run("fuse", *source, "--to", tmp_path / "fused", "--task", "binary")
+    assert cells(text, "before")[1] == cells(text, "fused")[1] == "100.00%"
+    details = load_run(tmp_path / "fused")[1]
+    assert details["task"] == "binary"
+    run("export", tmp_path / "fused", "--to", tmp_path / "served" / "light")
+    labels = (tmp_path / "served" / "light" / "1" / "assets" / "labels.txt").read_text()
+    assert labels == "dark\nlight\n"
+    pruned = run("prune", tmp_path / "fused", "--data", tmp_path / "photos", "--to", tmp_path / "pruned", "--epochs", 1)
+    assert cells(pruned, "before")[1] == "100.00%"

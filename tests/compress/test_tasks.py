@@ -134,7 +134,8 @@ def test_a_quantization_aware_model_of_an_unknown_task_is_made_but_not_trained()
 def test_sensitivity_of_one_output_notices():
     model = net(1, "sigmoid")
     bias = np.median(
-        np.asarray(keras.Model(model.input, model.get_layer("head").input)(IMAGES)) @ model.layers[-1].kernel
+        np.asarray(keras.Model(model.input, model.get_layer("head").input)(IMAGES))
+        @ np.asarray(model.layers[-1].kernel)
     )
     model.layers[-1].bias.assign([-bias])
     labels = (np.asarray(model(IMAGES))[:, 0] > 0.5).astype(int)

@@ -164,7 +164,7 @@ def test_regress_over_both_protocols(number):
         np.testing.assert_allclose([each.value for each in found], wanted, atol=1e-5)
         examples = [{"image/encoded": {"b64": base64.b64encode(data).decode()}} for data in FILES]
         body = {"signature_name": "regress", "examples": examples}
-        url = f"http://{server.rest_address}/v1/models/m:regress"
+        url = f"{server.rest_address}/v1/models/m:regress"
         np.testing.assert_allclose(httpx.post(url, json=body, timeout=60).json()["results"], wanted, atol=1e-5)
 
 

@@ -130,6 +130,8 @@ def test_a_surprise_is_an_internal_error_however_it_came_in(surprise, caplog):
         def acquire(self, spec):
             raise surprise
 
+        runs_in = acquire
+
     service = Service(Broken())
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
     with pytest.raises(StatusError) as caught:

@@ -141,6 +141,9 @@ class Swapping:
         self._next = 3 - self._next
         yield self._next, self._versions[self._next]
 
+    def runs_in(self, spec):
+        return "litert"
+
 
 @pytest.mark.parametrize(("swaps", "expected"), [(0, {"outputs": [7.0]}), (1, {"outputs": [8]})])
 def test_a_rest_answer_is_of_one_version(swaps, expected):

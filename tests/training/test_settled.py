@@ -15,7 +15,8 @@ from keraslight.training import Recipe, load_run, train, without_auxiliary
 def lagging(small, momentum=0.99):
     keras.utils.set_random_seed(1)
     images = keras.Input((12, 12, 1))
-    x = layers.Conv2D(8, 3, use_bias=False)(ImageNormalization(small)(images))
+    x = layers.Rescaling(20.0, 60.0)(ImageNormalization(small)(images))  # far from what a new batch norm assumes
+    x = layers.Conv2D(8, 3, use_bias=False)(x)
     x = layers.ReLU()(layers.BatchNormalization(momentum=momentum, name="norm")(x))
     x = layers.Conv2D(8, 3, strides=2, use_bias=False)(x)
     x = layers.Flatten()(layers.ReLU()(layers.BatchNormalization(momentum=momentum, name="second")(x)))
@@ -34,13 +35,14 @@ class Steps(keras.callbacks.Callback):
 
 
 def test_the_best_epoch_is_chosen_by_settled_batch_norms(small, data, tmp_path):
-    """Sixteen steps with a momentum of 0.999: by its moving averages the net is no better than chance."""
+    """Four steps an epoch with a momentum of 0.999: by its moving averages, the first epoch is at chance."""
     steps = Steps()
     recipe = Recipe(epochs=3, batch_size=24, learning_rate=0.02, label_smoothing=0.0)
     result = train(
         lagging(small, 0.999), data, recipe, run_dir=tmp_path, progress=False, callbacks=[steps], save_every=2
     )
-    assert result.best_accuracy >= 0.8
+    assert result.best_accuracy >= 0.9
+    assert min(row["val_accuracy"] for row in result.history) >= 0.7
     images, targets = data.validation_arrays()
     answers = load_run(tmp_path)[0].predict(images.astype("float32"), verbose=0).argmax(-1)
     assert (answers == targets).mean() == pytest.approx(result.best_accuracy)

@@ -24,6 +24,7 @@ _KERNELS = (
 )
 
 
+STAND_IN_FOR_ZERO = np.float32(1e-12)  # of a factor per channel
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 Window = tuple[slice, slice]
@@ -152,7 +153,12 @@ class Transcriber:
         if lone and not self.follows(args[0], call.inputs[0], fuses_into or ()):
             args = (self.identity(call, args[0]), *args[1:])
         runs_source = isinstance(made, twin_layers.KerasLayer)
-        weights = layer.get_weights() if getattr(layer, "weights", ()) and not shared and not runs_source else None
+        constant = isinstance(made, tf_keras.layers.Normalization)  # its statistics are part of its configuration
+        copied = getattr(layer, "weights", ()) and not (shared or runs_source or constant)
+        weights = layer.get_weights() if copied else None
+        if weights and kind == "affine" and getattr(layer, "gamma", None) is not None:
+            # The file folds the factors into a kernel's scales, which must not be 0.
+            weights[0] = np.where(weights[0] == 0, STAND_IN_FOR_ZERO, weights[0])
         output = self.emit(made, kind, call, args, kwargs, weights)
         if parts is not None:  # it folds into each of the pieces, its offset into the last
             scales = [twin_layers.ScaleOf(made, name=self.unique(f"{call.name}_scale")) for _ in parts[:-1]]
@@ -201,7 +207,8 @@ class Transcriber:
         if isinstance(layer, keras.layers.Rescaling):  # or our ImageNormalization, which is one
             scale, offset = layer.scale, layer.offset
         else:
-            mean, std = (np.asarray(v).ravel() for v in (layer.mean, np.sqrt(layer.variance)))
+            mean = np.asarray(layer.mean).ravel()
+            std = np.maximum(np.sqrt(np.asarray(layer.variance).ravel()), keras.config.epsilon())
             scale, offset = (std, mean) if layer.invert else (1 / std, -mean / std)
         made = tf_keras.layers.DepthwiseConv2D(1, trainable=False, name=self.name_of(call))
         kernel, bias = (np.broadcast_to(np.asarray(v, np.float32), (channels,)) for v in (scale, offset))

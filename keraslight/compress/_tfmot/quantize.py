@@ -15,7 +15,7 @@ import tensorflow as tf
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
 
-from keraslight import _tasks, preprocessing
+from keraslight import _tasks
 from keraslight.compress._tfmot import transcribe, twin_layers
 from keraslight.compress._tfmot.int8_graph import Transcriber
 from keraslight.compress._tfmot.int8_steps import Step
@@ -27,10 +27,14 @@ from keraslight.compress._tfmot.quantizers import (
     KernelQuantizer,
     Wrapper,
 )
-from keraslight.errors import InvalidArgumentError
+from keraslight.compress._tfmot.ranges import FirstRanges, LeastKernel, kernel_name, kernel_of
+from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import Graph, graph_name, with_graph_names
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
+_BEYOND = 1e37  # nearly all that float32 holds
+# Raw pixels: scale 1 and no rounding, so that a uint8 image goes in as it is.
+_PIXELS = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
 
 
 @dataclasses.dataclass
@@ -52,6 +56,7 @@ def quantize(
     graph: Graph,
     name: str,
     *,
+    pixels: bool,
     skip: tuple[str, ...],
     keep_zeros: bool,
     keep_clusters: bool,
@@ -63,6 +68,7 @@ def quantize(
     Args:
         graph: The Keras 3 model's graph.
         name: The new model's name.
+        pixels: Whether the inputs are raw pixels 0..255.
         skip: Names of layers that stay float.
         keep_zeros: Whether zeros in kernels stay through training.
         keep_clusters: Whether clustered kernels keep their number of values.
@@ -75,27 +81,34 @@ def quantize(
     built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
     quantized = _quantized_outputs(built, skip)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
+    inputs = keras.tree.flatten(built.inputs)
+    input_quantizers = {id(t): _input_quantizer(t, ranges, pixels) for t in inputs if t.dtype.is_floating}
+    ends = {key: (q.low, q.high) if q is not _PIXELS else (0.0, 255.0) for key, q in input_quantizers.items()}
+    first = FirstRanges(built.steps, ends, quantized, ranges, _RANGE)
+    output_quantizers = {key: value.quantizer() for key, value in first.first.items()}
+    sources = {**input_quantizers, **output_quantizers}
     new: dict[int, Any] = {}
-    for tensor, layer in zip(keras.tree.flatten(built.inputs), graph.input_layers, strict=True):
-        new[id(tensor)] = _quantized_input(built, tensor, layer, ranges)
+    for tensor in inputs:
+        new[id(tensor)] = tensor
+        if id(tensor) in input_quantizers:
+            label = built.unique(f"{PREFIX}{tensor.name}")
+            new[id(tensor)] = quantize_layer.QuantizeLayer(input_quantizers[id(tensor)], name=label)(tensor)
 
     def moved(structure: Any) -> Any:
         return keras.tree.map_structure(lambda v: new.get(id(v), v), structure)
 
     # What a batch norm or layer scale reads: the file folds them into the kernel before.
-    folded = {id(step.args[0]) for step in built.steps if step.kind == "affine"}
+    folded = {id(step.args[0]): step for step in built.steps if step.kind == "affine"}
     wrappers: dict[int, tf_keras.layers.Layer] = {}
     for step in built.steps:
         layer = step.layer
         # The library's wrapper takes one input and one output.
         wrapped = not isinstance(layer, twin_layers.KerasLayer) and step.output is step.outputs[0]
         if id(layer) not in wrappers:
-            quantizer = None
-            if wrapped and id(step.output) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(step.output), _RANGE), step.kind == "relu")
+            quantizer = output_quantizers.get(id(step.output)) if wrapped else None
             weight = None
             if step.kind == "conv" and step.name not in skip:
-                weight = _weight(layer, folds=id(step.output) in folded)
+                weight = _weight(layer, _folds_of(step, folded), sources.get(first.source(step.args[0])))
             wrappers[id(layer)] = (
                 Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
             )
@@ -108,9 +121,8 @@ def quantize(
         outputs = keras.tree.flatten(wrappers[id(layer)](*moved(step.args), **moved(kwargs)))
         for n, (old, output) in enumerate(zip(step.outputs, outputs, strict=True)):
             if not wrapped and id(old) in quantized:
-                quantizer = ActivationQuantizer(*ranges.get(id(old), _RANGE))
                 label = built.unique(f"{PREFIX}{layer.name}_output_{n}")
-                output = quantize_layer.QuantizeLayer(quantizer, name=label)(output)
+                output = quantize_layer.QuantizeLayer(output_quantizers[id(old)], name=label)(output)
             new[id(old)] = output
     model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
     kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
@@ -167,39 +179,57 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> di
     probe = tf_keras.Model(built.inputs, tensors)
     found = []
     for batch in calibration:
-        values = probe(batch, training=False)
+        values = keras.tree.flatten(probe(batch, training=False))  # of one output it is no list
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
+    names = {id(tensor): step.name for step in built.steps for tensor in step.outputs}
+    for tensor, value in zip(tensors, means, strict=True):
+        if not (np.abs(value) < _BEYOND).all():
+            where = f"of layer {names[id(tensor)]!r}" if id(tensor) in names else "in the data"
+            raise CompressionError(
+                "Every layer of a model to quantize must give finite values for the calibration data. Received: "
+                f"values from {value[0]:g} to {value[1]:g} {where}."
+            )
     return {id(tensor): (low, high) for tensor, (low, high) in zip(tensors, means, strict=True)}
 
 
-def _quantized_input(
-    built: Transcriber, tensor: Any, layer: keras.layers.InputLayer, ranges: dict[int, tuple[float, float]]
-) -> Any:
-    if not tf.as_dtype(layer.dtype).is_floating:
-        return tensor
-    readers = [step for step in built.steps if any(v is tensor for v in keras.tree.flatten(step.args))]
-    if readers and all(step.name == preprocessing.LAYER_NAME for step in readers):
-        # Raw pixels: scale 1 and no rounding, so that a uint8 image goes in as it is.
-        quantizer = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
-    else:
-        quantizer = ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
-    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{graph_name(layer.name)}"))(tensor)
+def _input_quantizer(tensor: Any, ranges: dict[int, tuple[float, float]], pixels: bool) -> Any:
+    return _PIXELS if pixels else ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
 
 
-def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuantizer]:
-    """The name of a layer's kernel and its quantizer; `folds` says that the file scales the kernel's channels."""
+def _folds_of(step: Step, folded: dict[int, Step]) -> list[tf_keras.layers.Layer]:
+    """The batch norms and factors that the file folds into a convolution, in order."""
+    folds = []
+    while (behind := folded.get(id(step.output))) is not None:
+        folds.append(behind.layer)
+        step = behind
+    return folds
+
+
+def _weight(
+    layer: tf_keras.layers.Layer, folds: list[tf_keras.layers.Layer], source: Any
+) -> tuple[str, KernelQuantizer]:
+    """The name of a layer's kernel and its quantizer.
+
+    Args:
+        layer: The layer.
+        folds: What the file folds into the kernel.
+        source: Quantizer of what the layer reads, or None.
+    """
     depthwise = isinstance(layer, tf_keras.layers.DepthwiseConv2D)
-    attribute = "depthwise_kernel" if depthwise else "kernel"
-    limits = np.abs(getattr(layer, attribute).numpy())
+    limits = np.abs(kernel_of(layer))
     constraint = layer.depthwise_constraint if depthwise else layer.kernel_constraint
-    if isinstance(constraint, KeepClusters) and not folds:
-        # One range for all: with one per channel, each channel would write the same few values as different bytes.
-        return attribute, KernelQuantizer(limits.max())
-    if isinstance(layer, tf_keras.layers.Dense | tf_keras.layers.Conv2DTranspose):
-        # One range for all: the converter can't turn ranges by channel around with a transposed kernel.
-        return attribute, KernelQuantizer(limits.max())
-    return attribute, KernelQuantizer(limits.max(axis=(0, 1)).ravel() if depthwise else limits.max(axis=(0, 1, 2)))
+    # One range for all:
+    # - for clusters: with one per channel, each channel would write the same few values as different bytes,
+    # - the converter can't turn ranges by channel around with a transposed kernel.
+    by_channel = not (isinstance(constraint, KeepClusters) and not folds) and not isinstance(
+        layer, tf_keras.layers.Dense | tf_keras.layers.Conv2DTranspose
+    )
+    if by_channel:
+        limits = limits.max(axis=(0, 1)).ravel() if depthwise else limits.max(axis=(0, 1, 2))
+    else:
+        limits = limits.max()
+    return kernel_name(layer), KernelQuantizer(limits, LeastKernel(layer, folds, source, by_channel))
 
 
 def compile_for(model: tf_keras.Model, learning_rate: Any, head: _tasks.Head, *, rows: bool) -> None:

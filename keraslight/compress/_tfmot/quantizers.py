@@ -22,12 +22,16 @@ class KernelQuantizer(quantizers.Quantizer):
 
     Args:
         limit: Upper limit of the first range: a float, or an array with one per channel.
+        least: Returns the least upper limits that the file can hold, in the form of `limit`; None for no such limit.
     """
 
     SMALLEST = 1e-6
 
-    def __init__(self, limit: np.typing.ArrayLike) -> None:
+    def __init__(self, limit: np.typing.ArrayLike, least: Callable[[], tf.Tensor] | None = None) -> None:
         self.limit = np.maximum(np.asarray(limit, np.float32), self.SMALLEST)
+        self.least = least
+        if least is not None:
+            self.limit = np.maximum(self.limit, least().numpy())
 
     def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
         return {
@@ -46,7 +50,7 @@ class KernelQuantizer(quantizers.Quantizer):
         low, high = weights["min_var"], weights["max_var"]
         if training:
             limit = tf.reduce_max(tf.abs(kernel), axis=(0, 1, 2) if by_channel else None)
-            limit = tf.maximum(limit, self.SMALLEST)
+            limit = tf.maximum(limit, self.SMALLEST if self.least is None else self.least())
             low.assign(-limit)
             high.assign(limit)
             return tf.reshape(_rounded(kernel, limit / 127), inputs.shape)
@@ -82,22 +86,28 @@ class ActivationQuantizer(quantizers.Quantizer):
     Args:
         low, high: First range; it is widened to include 0, because padding writes zeros.
         positive: Whether no input is below 0, as after a ReLU; the minimum is then not computed.
+        least: The least upper limit. The interpreter prepares no operator whose output is too fine for its inputs.
     """
 
     DECAY = 0.99
     SMALLEST = 1e-6
 
-    def __init__(self, low: float = -6.0, high: float = 6.0, positive: bool = False) -> None:
-        self.positive = positive
-        self.low, self.high = 0.0 if positive else min(float(low), 0.0), max(float(high), self.SMALLEST)
+    def __init__(self, low: float = -6.0, high: float = 6.0, positive: bool = False, least: float = SMALLEST) -> None:
+        self.positive, self.least = positive, max(float(least), self.SMALLEST)
+        self.low, self.high = 0.0 if positive else min(float(low), 0.0), max(float(high), self.least)
 
     def build(self, tensor_shape: Any, name: str, layer: tf_keras.layers.Layer) -> dict[str, tf.Variable]:
-        return {
+        self.ends = {
             f"{end}_var": layer.add_weight(
                 f"{name}_{end}", initializer=tf_keras.initializers.Constant(value), trainable=False
             )
             for end, value in (("min", self.low), ("max", self.high))
         }
+        return self.ends
+
+    def step(self) -> tf.Tensor:
+        """The width of the present range's steps."""
+        return (self.ends["max_var"] - self.ends["min_var"]) / 255
 
     def __call__(self, inputs: Any, training: Any, weights: dict[str, tf.Variable], **kwargs: Any) -> tf.Tensor:
         low, high = weights["min_var"], weights["max_var"]
@@ -105,12 +115,12 @@ class ActivationQuantizer(quantizers.Quantizer):
             if not self.positive:
                 batch_low = tf.minimum(tf.reduce_min(inputs), 0.0)
                 low = low.assign_sub((1 - self.DECAY) * (low - batch_low))
-            batch_high = tf.maximum(tf.reduce_max(inputs), self.SMALLEST)
+            batch_high = tf.maximum(tf.reduce_max(inputs), self.least)
             high = high.assign_sub((1 - self.DECAY) * (high - batch_high))
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high, num_bits=8)
 
     def get_config(self) -> dict[str, Any]:
-        return {"low": self.low, "high": self.high, "positive": self.positive}
+        return {"low": self.low, "high": self.high, "positive": self.positive, "least": self.least}
 
 
 class Wrapper(quantize_wrapper.QuantizeWrapperV2):

@@ -12,7 +12,7 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.graph import any_names
-from keraslight.rewrite.xnnpack import channel_slice
+from keraslight.rewrite.xnnpack import channel_slice, safe_form
 
 Config = dict[str, Any]
 _register = tf_keras.utils.register_keras_serializable
@@ -63,10 +63,14 @@ class ScaleOf(tf_keras.layers.Layer):
         super().__init__(**kwargs)
         self._norm: Callable[[], Any] = lambda: norm  # hidden: its variables are counted where it is called
 
-    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+    def factor(self) -> tf.Tensor:
+        """What it multiplies by, (C,)."""
         norm = self._norm()
         scale = tf.math.rsqrt(norm.moving_variance + norm.epsilon)
-        return inputs * (scale if norm.gamma is None else scale * norm.gamma)
+        return scale if norm.gamma is None else scale * norm.gamma
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return inputs * self.factor()
 
 
 class Norm(tf_keras.layers.Layer):
@@ -263,6 +267,9 @@ class KerasLayer(tf_keras.layers.Layer):
         learned, others = (
             self.variables_of(weights) for weights in (source.trainable_variables, source.non_trainable_variables)
         )
+        form = safe_form(source)
+        if form is not None:
+            return form(*args)
         with any_names():
             outputs, updated = source.stateless_call(learned, others, *args, **kwargs)
         if training is not False:
@@ -307,7 +314,7 @@ class KerasOperation(tf_keras.layers.Layer):
             return holes.get(leaf, leaf) if isinstance(leaf, str) else leaf
 
         args, kwargs = keras.tree.map_structure(fill, template)
-        return source.call(*args, **kwargs)
+        return (safe_form(source) or source.call)(*args, **kwargs)
 
     def get_config(self) -> Config:
         source, template = (keras.saving.serialize_keras_object(part) for part in self._parts())

@@ -170,8 +170,10 @@ def twin(layer: Any, name: str, **changes: Any) -> tf_keras.layers.Layer:
     if kind is keras.layers.LeakyReLU:
         return tf_keras.layers.LeakyReLU(layer.negative_slope, name=name)
     if kind is keras.layers.Normalization:
-        mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))
-        return tf_keras.layers.Normalization(layer.axis, mean.ravel(), variance.ravel(), layer.invert, name=name)
+        mean, variance = (np.asarray(v) for v in (layer.mean, layer.variance))  # with sides of 1 for other axes
+        kept = [mean.shape[axis] for axis in layer.axis]
+        mean, variance = mean.reshape(kept), variance.reshape(kept)
+        return tf_keras.layers.Normalization(layer.axis, mean, variance, layer.invert, name=name)
     if kind is keras.layers.Dot and not layer.normalize and _plain_axes(layer.axes):
         return twin_layers.MatMul(layer.axes, name=name)
     stock = kind is getattr(keras.layers, kind.__name__, None) and kind is not keras.layers.Lambda

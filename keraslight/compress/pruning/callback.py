@@ -11,7 +11,7 @@ from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tu
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import copy as copy_model, without_auxiliary
+from keraslight.graph import check_finite, copy as copy_model, read, without_auxiliary
 
 if TYPE_CHECKING:
     from keraslight.training import Distillation
@@ -201,6 +201,7 @@ def prune(
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern fails before the copy is made
     keras.utils.set_random_seed(seed)
+    check_finite(read(model).layers())
     copy = copy_model(model)
     fine_tune(
         copy,

@@ -10,7 +10,7 @@ import keras
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import targets
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import copy as copy_model, graph_name, read
+from keraslight.graph import check_finite, copy as copy_model, graph_name, read
 
 if TYPE_CHECKING:
     import tf_keras
@@ -50,6 +50,7 @@ def wrap_pruning(
     _settings.check(final_sparsity, schedule, policy, block_size, m_by_n)
     _settings.check_steps(begin_step, end_step, frequency)
     graph = read(model)
+    check_finite(graph.layers())
     chosen = targets(model, final_sparsity, layers, policy)
     _settings.check_blocks(chosen, block_size)
     depthwise = [name for name, (layer, _) in chosen.items() if isinstance(layer, keras.layers.DepthwiseConv2D)]

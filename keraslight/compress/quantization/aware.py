@@ -16,14 +16,16 @@ from keraslight.compress._fine_tune import check_epochs, labelled
 from keraslight.compress._patterns import chosen
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import (
+    check_finite,
     copy as copy_model,
     final_activation,
     own_preprocessing,
     read,
     remember_task,
+    takes_pixels,
     without_auxiliary,
 )
-from keraslight.rewrite import joined_slices
+from keraslight.rewrite import float_inputs, joined_slices
 
 if TYPE_CHECKING:
     import tf_keras
@@ -163,15 +165,17 @@ def _quantized(
     """The model that `quantize_aware` returns, not compiled."""
     if batch_norm_steps < 0:
         raise InvalidArgumentError(f"`batch_norm_steps` must be at least 0. Received: {batch_norm_steps}.")
-    graph = joined_slices(read(model))
+    graph = read(model)
+    check_finite(graph.layers())
     names = list(graph.layers())
     skip = tuple(chosen(names, skip, "Each pattern of `skip` must match a layer's name", names))
     calibration = None if calibration_data is None else _calibration_batches(calibration_data, model)
     from keraslight.compress._tfmot import quantize
 
     quantized = quantize.quantize(
-        graph,
+        joined_slices(float_inputs(graph)),
         model.name,
+        pixels=takes_pixels(graph, calibration or ()),
         skip=skip,
         keep_zeros=preserve_sparsity,
         keep_clusters=preserve_clusters,
@@ -280,6 +284,8 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
     Raises:
         CompressionError: The two models do not belong together.
     """
+    from keraslight.compress._tfmot.int8_graph import STAND_IN_FOR_ZERO
+
     origin = _origin(quantized)
     copy = copy_model(without_auxiliary(model))  # weights without a twin (a Normalization's statistics) stay
     for name, layer in read(copy).layers().items():
@@ -294,7 +300,7 @@ def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) ->
                     "The quantized model must have been made from this Keras model. Received: layer "
                     f"{name!r}, whose weight {weight.name!r} of shape {tuple(weight.shape)} has no match."
                 )
-            weight.assign(value.reshape(weight.shape))
+            weight.assign(np.where(value == STAND_IN_FOR_ZERO, 0, value).reshape(weight.shape))
     return copy
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from keraslight.compress.quantization import equalize as _equalize
 from keraslight.compress.quantization.int8_layers import Int8Layers
-from keraslight.graph import Graph, read, without_auxiliary
-from keraslight.rewrite import fused, in_float32, joined_slices
+from keraslight.graph import Graph, check_finite, read, takes_pixels, without_auxiliary
+from keraslight.rewrite import float_inputs, fused, in_float32, joined_slices
 
 RANGE_IMAGES = 128
 
@@ -60,13 +60,14 @@ def calibrate(
 
     model = in_float32(without_auxiliary(model))
     images = range_images(model, data, seed)
-    prepared = prepare(model, images, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6)
+    prepared, pixels = prepare(model, images, equalize=equalize, correct_bias=correct_bias, replace_relu6=replace_relu6)
     if skip:
-        layers = Int8Layers(prepared, images, batch_size)
+        layers = Int8Layers(prepared, images, batch_size, pixels)
         return layers.write(path, layers.matching(skip, "skip"), input_dtype=input_dtype)
     return convert_graph(
         prepared,
         path,
+        pixels=pixels,
         quantization="int8",
         representative_data=images,
         input_dtype=input_dtype,
@@ -81,11 +82,17 @@ def range_images(model: keras.Model, data: Any, seed: int) -> np.ndarray:
 
 def prepare(
     model: keras.Model, images: np.ndarray, *, equalize: bool, correct_bias: bool, replace_relu6: bool
-) -> Graph:
-    """The graph that `calibrate` converts, with its arguments; `images` are `range_images`."""
-    graph = fused(read(model))
+) -> tuple[Graph, bool]:
+    """The graph that `calibrate` converts, with its arguments, and whether it takes raw pixels.
+
+    `images` are `range_images`.
+    """
+    graph = read(model)
+    check_finite(graph.layers())
+    pixels = takes_pixels(graph, [images])
+    graph = fused(float_inputs(graph))
     if equalize:
         graph = _equalize.equalized(graph, replace_relu6)
     if correct_bias:
         graph = _equalize.corrected(graph, images[: _equalize.IMAGES])
-    return joined_slices(graph)
+    return joined_slices(graph), pixels

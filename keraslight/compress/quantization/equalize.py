@@ -9,7 +9,7 @@ from keraslight import _batches as _data
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Call, Graph, build, infer, read, run
 from keraslight.graph.kinds import exact_kind
-from keraslight.rewrite import fused
+from keraslight.rewrite import float_inputs, fused
 from keraslight.rewrite.steps import Step, Steps
 
 _ROUNDED = ("convolution", "depthwise", "dense")
@@ -84,9 +84,10 @@ def correct_bias(model: keras.Model, data: Any, *, seed: int = 0) -> keras.Model
         InvalidArgumentError: `data` can't be used, has images of another shape, or the model has several inputs.
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
-    graph = fused(read(model))
+    graph = read(model)
     if len(graph.input_calls) != 1:
         raise InvalidArgumentError(f"A model to correct must have one input. Received: {len(graph.input_calls)}.")
+    graph = fused(float_inputs(graph))
     return build(corrected(graph, first_images(model, data, IMAGES, seed)))
 
 

@@ -19,21 +19,25 @@ class Int8Layers:
         graph: A fused graph with one input and one output, so that each layer is one operator or a few.
         images: (N, H, W, C) images from which the ranges are taken, as the model takes them.
         batch_size: Batch size of the files; None leaves it open.
+        pixels: As of `CalibratedModel`.
 
     Attributes:
         names: The layers that int8 makes a difference to, in the model's order.
     """
 
-    def __init__(self, graph: Graph, images: np.ndarray, batch_size: int | None = 1) -> None:
+    def __init__(
+        self, graph: Graph, images: np.ndarray, batch_size: int | None = 1, pixels: bool | None = None
+    ) -> None:
         from keraslight.export.litert.selective import MOVES, CalibratedModel
 
         (output,) = keras.tree.flatten(graph.outputs)
         self.kinds = {call.name: call.node.kind.__name__ for call in graph.calls}
         self._in_file = {graph_name(name): name for name in self.kinds}
         self._last = next(call.name for call in graph.calls if output in call.outputs)
-        self._calibrated = CalibratedModel(graph, images, batch_size)
+        self._calibrated = CalibratedModel(graph, images, batch_size, pixels)
         self._owners = {operator.name: self._owners_of(operator.name) for operator in self._calibrated.operators}
-        changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.kind not in MOVES}
+        silent = (*self._calibrated.always_float, *(o.name for o in self._calibrated.operators if o.kind in MOVES))
+        changed = {self._owners[o.name][-1] for o in self._calibrated.operators if o.name not in silent}
         self.names = tuple(name for name in self.kinds if name in changed)
 
     def matching(self, patterns: str | Collection[str], argument: str) -> set[str]:

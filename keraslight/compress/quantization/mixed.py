@@ -228,9 +228,9 @@ def _int8_layers(
     model: keras.Model, data: Images, batch_size: int | None, how: dict[str, bool], seed: int, task: str | None
 ) -> Int8Layers:
     images = range_images(model, data.images, seed)
-    graph = prepare(model, images, **how)
+    graph, pixels = prepare(model, images, **how)
     graph.task = task or graph.task  # names the output
-    return Int8Layers(graph, images, batch_size)
+    return Int8Layers(graph, images, batch_size, pixels)
 
 
 def _scan(parts: Int8Layers, judge: Judge, names: set[str], verbose: int) -> QuantizationSensitivity:

@@ -18,24 +18,27 @@ import tensorflow as tf
 from keraslight._batches import channels_first, fits, labelled_batches
 from keraslight._files import write_file
 from keraslight._tasks import check_task, read_head
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import (
     OUTPUT_NAME,
     VALUES_NAME,
     Network,
     check_convertible,
     convertible,
-    frozen_function,
+    frozen,
+    named,
+    output_paths,
     refusals,
 )
 from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
+from keraslight.export.litert._calibrated import Calibrated, settled
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
-from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends
+from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
-from keraslight.preprocessing import LAYER_NAME, Preprocessing
-from keraslight.rewrite import in_forms, reparameterized
+from keraslight.preprocessing import Preprocessing
+from keraslight.rewrite import float_inputs, in_forms, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ DTYPES = ("float32", "uint8", "int8")
 
 _SPARSE = (None, "float16")  # these have kernels that unpack the sparse form
 _SPARSE_FROM = 0.6  # share of zeros; in float16 an index takes as much as a weight, so half is no gain
+_LOOPS = ("LoopCond", "While", "StatelessWhile", "If", "StatelessIf", "Map")
 _SAMPLES = 128  # representative images; ranges hardly move beyond a hundred
 
 
@@ -145,6 +149,7 @@ def to_litert(
             "The model carries no preprocessing (no ImageNormalization layer), so an app will give it raw pixels "
             "0..255. If it was trained on normalized images, pass that Preprocessing."
         )
+    pixels = ends.takes_pixels or preprocessing is not None
     if not ends.quantization_aware:
         try:
             graph = read(model)
@@ -153,36 +158,39 @@ def to_litert(
                 call, normalization = network.function, ImageNormalization(preprocessing)
                 network = dataclasses.replace(network, function=lambda images: call(normalization(images)))
         else:
+            pixels = pixels or _takes_pixels(graph, options)
             graph = graph if preprocessing is None else normalized(graph, preprocessing)
             network = dataclasses.replace(_prepared(graph, options), outputs=network.outputs)
-    return _write(network, path, options, takes_pixels=ends.takes_pixels or preprocessing is not None)
+    return _write(network, path, options, pixels=pixels)
 
 
-def convert_graph(graph: Graph, path: str | os.PathLike[str], **arguments: Any) -> Path:
+def convert_graph(graph: Graph, path: str | os.PathLike[str], *, pixels: bool | None = None, **arguments: Any) -> Path:
     """Does what `to_litert` does, with its arguments except for `preprocessing`: no model is read or built.
 
-    The graph has one input, and one output or a dict of outputs. It is not changed.
+    The graph has one input, and one output or a dict of outputs. It is not changed. `pixels` says whether it takes raw
+    pixels, for a graph whose normalization has been folded away; None looks for it.
     """
     options = _Options(**arguments)
     options.check(quantization_aware=False)
     network = Network.of_graph(graph)
     check_convertible(network, several=True)
     options = options.decided(network)
-    return _write(_prepared(graph, options), path, options, takes_pixels=takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _write(_prepared(graph, options), path, options, pixels=pixels)
 
 
-def takes_pixels(graph: Graph) -> bool:
-    """Whether a graph normalizes raw pixels itself, as far as its layers or their names tell."""
-    return any(call.name == LAYER_NAME or issubclass(call.node.kind, ImageNormalization) for call in graph.calls)
-
-
-def calibrating_converter(graph: Graph, representative_data: Any, batch_size: int | None, folder: str) -> Any:
-    """TFLite's converter of a graph to int8, with float32 input and output.
-
-    `folder` holds the SavedModel that the converter reads; it must stay until the converter has converted.
-    """
+def calibrated(graph: Graph, representative_data: Any, batch_size: int | None, pixels: bool | None) -> Calibrated:
+    """A graph as `convert_graph` converts it to int8, halfway there; the arguments are those of `convert_graph`."""
     options = _Options("int8", representative_data, batch_size=batch_size)
-    return _converter(_prepared(graph, options), folder, options, takes_pixels(graph))
+    pixels = _takes_pixels(graph, options) if pixels is None else pixels
+    return _calibrated(_prepared(graph, options), options, pixels)
+
+
+def _takes_pixels(graph: Graph, options: _Options) -> bool:
+    if options.representative_data is None:
+        return False  # there are no ranges to set
+    shape = graph.input_calls[0].outputs[0].shape[1:]
+    return takes_pixels(graph, _samples(shape, options.representative_data, options.batch_size or 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,12 +250,12 @@ class _Options:
 
 def _prepared(graph: Graph, options: _Options) -> Network:
     """A graph with parallel branches joined, and in the forms for XNNPACK."""
-    graph = reparameterized(graph)
-    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8") if options.xnnpack else graph)
+    graph = reparameterized(float_inputs(graph))
+    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
 
 
-def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, takes_pixels: bool) -> Path:
-    content = _converted(network, options, takes_pixels)
+def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, pixels: bool) -> Path:
+    content = _converted(network, options, pixels)
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
@@ -264,34 +272,58 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
     return write_file(Path(path), content, options.verify)
 
 
-def _converted(network: Network, options: _Options, takes_pixels: bool) -> bytes:
+def _converted(network: Network, options: _Options, pixels: bool) -> bytes:
     """The converter's file. A function of its own, so that all it needs is free when it returns."""
+    if options.quantization == "int8" and options.representative_data is not None:
+        calibrated = _calibrated(network, options, pixels)
+        with refusals(network.name):
+            return calibrated.quantized(options.input_dtype, options.output_dtype)
     with tempfile.TemporaryDirectory() as folder:
-        converter = _converter(network, folder, options, takes_pixels)
+        converter = _converter(network, frozen(network, options.batch_size), folder)
+        if options.quantization in ("dynamic", "int8"):
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if options.sparse:
+            converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
+        if options.quantization == "int8":
+            converter.inference_input_type = tf.as_dtype(options.input_dtype)
+            converter.inference_output_type = tf.as_dtype(options.output_dtype)
         with refusals(network.name):
             content: bytes = converter.convert()
         return content
 
 
-def _converter(network: Network, folder: str, options: _Options, takes_pixels: bool) -> tf.lite.TFLiteConverter:
-    serve = frozen_function(network, options.batch_size)
+def _calibrated(network: Network, options: _Options, pixels: bool) -> Calibrated:
+    samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1)
+    function = frozen(network, options.batch_size)
+    _check_loops(network, function)
+    with tempfile.TemporaryDirectory() as folder:
+        converter = _converter(network, function, folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: ([sample] for sample in samples)
+        converter._experimental_calibrate_only = True
+        with refusals(network.name):
+            content = converter.convert()
+    return settled(content, output_paths(network, function), pixels=pixels)
+
+
+def _check_loops(network: Network, function: Any) -> None:
+    """Raises ExportError for loops: the converter's calibration would end the process at them."""
+    for operation in function.graph.get_operations():
+        if operation.type in _LOOPS:
+            raise ExportError(
+                "A model to quantize by calibration must not have loops. Received: "
+                f"{network.name!r} with {operation.name!r}. Build recurrent layers with `unroll=True`, convert to "
+                "float32 or float16, or use `keraslight.compress.quantize_aware`."
+            )
+
+
+def _converter(network: Network, function: Any, folder: str) -> tf.lite.TFLiteConverter:
     # Saved here rather than by the converter, which can't leave out the custom gradients. Those of silu hold a
     # tensor of the first function: with them its own saving fails, silently, and the file has no signature.
     save_options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    signatures = {SIGNATURE_NAME: serve.get_concrete_function()}
+    signatures = {SIGNATURE_NAME: named(network, function).get_concrete_function()}
     tf.saved_model.save(tf.Module(), folder, signatures=signatures, options=save_options)
-    converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-    if options.quantization in ("dynamic", "int8"):
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if options.sparse:
-        converter.optimizations = [*converter.optimizations, tf.lite.Optimize.EXPERIMENTAL_SPARSITY]
-    if options.quantization == "int8":
-        converter.inference_input_type = tf.as_dtype(options.input_dtype)
-        converter.inference_output_type = tf.as_dtype(options.output_dtype)
-        if options.representative_data is not None:
-            samples = _samples(network.image_shape, options.representative_data, options.batch_size or 1, takes_pixels)
-            converter.representative_dataset = lambda: ([sample] for sample in samples)
-    return converter
+    return tf.lite.TFLiteConverter.from_saved_model(folder)
 
 
 def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
@@ -309,9 +341,7 @@ def _check_preprocessing(model: Any, spec: Preprocessing, ends: Ends) -> None:
         )
 
 
-def _samples(
-    shape: tuple[int | None, ...], data: Any, batch_size: int, takes_pixels: bool
-) -> list[npt.NDArray[np.float32]]:
+def _samples(shape: tuple[int | None, ...], data: Any, batch_size: int) -> list[npt.NDArray[np.float32]]:
     """Float32 batches of `batch_size` images from `representative_data`."""
     name = "representative_data"
     batches = labelled_batches(data, whole=False, rank=len(shape) + 1, name=name)
@@ -327,10 +357,5 @@ def _samples(
                 f"`{name}` must hold images of the model's shape, {shape}, all of one size. Received: {image.shape}"
                 f"{channels_first(image.shape, shape)}."
             )
-    if takes_pixels:
-        # Two pixels of one image pin the input's range to 0..255, so that its scale is exactly 1 and a raw uint8
-        # image goes in as it is, even if no sample happens to be black and white.
-        images[0] = images[0].copy()
-        images[0].reshape(-1)[:2] = 0.0, 255.0
     starts = range(0, len(images) - batch_size + 1, batch_size)
     return [np.stack(images[start : start + batch_size]) for start in starts]

@@ -14,7 +14,7 @@ from keraslight.export._frozen import Network, check_convertible, refusals
 from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._report import litert_report
 from keraslight.export.litert._run import new_interpreter
-from keraslight.export.litert.convert import DTYPES, calibrating_converter
+from keraslight.export.litert.convert import DTYPES, calibrated
 from keraslight.graph import Graph
 
 # Operators that only move or choose values. Int8 is exact there, but only if their input is int8 anyway: rounding a
@@ -35,28 +35,30 @@ class CalibratedModel:
     Args:
         graph: A graph with one input (B, H, W, C) and one output. It is not changed.
         representative_data, batch_size: As in `to_litert`.
+        pixels: Whether the graph takes raw pixels, for one whose normalization has been folded away; None looks for it.
 
     Attributes:
         operators: The operators in order, all in float.
+        always_float: Names of those that stay float in every file.
 
     Raises:
         ExportError: The graph has several inputs or outputs, or the converter does not support it.
     """
 
-    def __init__(self, graph: Graph, representative_data: Any, batch_size: int | None = 1) -> None:
+    def __init__(
+        self, graph: Graph, representative_data: Any, batch_size: int | None = 1, pixels: bool | None = None
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise InvalidArgumentError(f"`batch_size` must be at least 1, or None. Received: {batch_size}.")
         check_convertible(Network.of_graph(graph))
         self._name = graph.name
+        self._calibrated = calibrated(graph, representative_data, batch_size, pixels)
+        self.always_float = self._calibrated.floats
         with tempfile.TemporaryDirectory() as folder:
-            converter = calibrating_converter(graph, representative_data, batch_size, folder)
-            converter._experimental_calibrate_only = True
-            with refusals(graph.name):
-                self._content: bytes = converter.convert()
             file = Path(folder, "calibrated.tflite")
-            file.write_bytes(self._content)
+            file.write_bytes(self._calibrated.content)
             self.operators = litert_report(file).operators
-        self._sources = _sources(self._content)
+        self._sources = _sources(self._calibrated.content)
 
     def write(
         self,
@@ -74,18 +76,13 @@ class CalibratedModel:
             InvalidArgumentError: A dtype is unknown, or not available because the operator there stays float.
             ExportError: The converter does not support the mix.
         """
-        import tensorflow as tf
-        from tensorflow.lite.python.convert import mlir_quantize
-        from tensorflow.lite.python.util import modify_model_io_type
-
         dtypes = {"input_dtype": input_dtype, "output_dtype": output_dtype}
         for argument, dtype in dtypes.items():
             if dtype not in DTYPES:
                 raise InvalidArgumentError(f"`{argument}` must be one of {DTYPES}. Received: {dtype!r}.")
         floats = self._with_moves(set(floats))
         with refusals(self._name):
-            content = mlir_quantize(self._content, denylisted_nodes=sorted(floats) or None)
-            content = modify_model_io_type(content, *map(tf.as_dtype, dtypes.values()))
+            content = self._calibrated.quantized(input_dtype, output_dtype, floats)
 
         def check(file: Path) -> None:
             # If an end is float, the converter leaves it so and only logs a note.

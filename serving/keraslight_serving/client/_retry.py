@@ -252,15 +252,14 @@ class Caller:
 
         start(pick())
         while True:
-            everywhere = others and len(flying) > others  # an endpoint gets no request twice at the same time
-            if due is None or everywhere or len(sent) >= retry.attempts:
-                ended = yield Wait(tuple(flying), None)
-            else:
-                ended = yield Wait(tuple(flying), max(due - self.clock(), 0.0))
+            if len(sent) >= retry.attempts:
+                due = None
+            ended = yield Wait(tuple(flying), None if due is None else max(due - self.clock(), 0.0))
             if ended is None:
                 due = None if share is None else self.clock() + share
                 endpoint = pick()
-                busy = others and any(attempt.endpoint is endpoint for attempt in flying)  # all others are ejected
+                # If all others are ejected or in flight: none gets a request twice at the same time.
+                busy = others and any(attempt.endpoint is endpoint for attempt in flying)
                 if not busy and self._budget.take():
                     start(endpoint)
                 continue

@@ -16,6 +16,9 @@ from keraslight_serving.wire.dtypes import DTYPES, dtype_name
 # Without a limit, ten bytes of request ("one value, repeated to this shape") could allocate all memory.
 MAX_BYTES = 2**31 - 1
 
+# Nor should a few bytes be millions of files to decode.
+MAX_REPEATED_STRINGS = 2**16
+
 _DTYPES = {
     enum: np.dtype(object if kind.name == "string" else kind.name)
     for enum, kind in DTYPES.items()
@@ -76,6 +79,10 @@ def to_array(tensor: pb.TensorProto, *, max_bytes: int = MAX_BYTES) -> NDArray[A
         return _from_content(tensor.tensor_content, dtype, count).reshape(shape)
     field = DTYPES[tensor.dtype].field
     values = getattr(tensor, field)
+    if dtype.kind == "O" and count - len(values) > MAX_REPEATED_STRINGS:
+        raise TensorError(
+            f"A string may be repeated {MAX_REPEATED_STRINGS} times. Received: {len(values)} for {shape_text(shape)}"
+        )
     if not values:
         return np.full(shape, b"" if dtype.kind == "O" else 0, dtype)
     flat = np.array(values, np.int32 if field in ("int_val", "half_val") else dtype)[:count]

@@ -25,8 +25,8 @@ def _quotas(root: Path) -> list[float]:
     """The CPUs that Linux' control groups grant: the process's own group and those around it, of both versions."""
     found: list[float] = []
     groups = [("", "")]  # controllers and path; in a container, its own group is the root of what it sees
-    with contextlib.suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
+    with contextlib.suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().split():
             _, controllers, path = line.split(":", 2)
             groups.append((controllers, path.strip("/")))
     base = root / "sys/fs/cgroup"

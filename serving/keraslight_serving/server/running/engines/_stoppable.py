@@ -1,11 +1,12 @@
 """Runs of a TF1 session that can be stopped: at their deadline, or when nobody waits for them any more.
 
 TensorFlow stops a run at `RunOptions.timeout_in_ms`, but offers nothing to stop one of several runs of a session early.
-So each run has a queue in the graph, and fetches the check of a verdict that it takes from there: true follows its
-outputs, false comes from outside. The failed check then ends the run as any failed operation does. This takes 0.1 ms.
+So each run also takes an element from a queue of its own. Its outputs are followed by an operation that adds one; to
+stop the run, the queue is closed, and it ends like any run in which an operation fails. This takes 0.1 ms per run.
 
-Queues are chosen by number, so that all runs of a signature share one plan of execution: their number is that of the
-runs that the session executes at once, and further ones wait.
+Runs are numbered, as many as the session executes at once; further ones wait for a number. All share one plan of
+execution per signature, in which the number chooses the queue. Each number also has its own threads: a loop may keep
+those of its run busy, and then no other run, nor the queue's operations, would have any.
 """
 
 import math
@@ -18,14 +19,27 @@ from typing import Any
 import numpy as np
 
 from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.cpus import available_cpus
 from keraslight_serving.server.base.errors import StatusError
 from keraslight_serving.wire.tensors import varint
 
+MOST_THREADS = 8  # per run, of those that schedule operations; convolutions use threads that all runs share
 LOOK_SECONDS = 0.05  # between two looks whether the callers of runs are still there
+
+
+def session_config(tf: Any, count: int) -> Any:
+    """The ConfigProto of a session for `StoppableRuns`."""
+    config = tf.compat.v1.ConfigProto()
+    for _ in range(count):
+        config.session_inter_op_thread_pool.add(num_threads=min(max(available_cpus(), 2), MOST_THREADS))
+    config.experimental.disable_thread_spinning = True  # most of them are idle
+    return config
 
 
 class StoppableRuns:
     """Runs in the graph and session of a SavedModel, `count` at once. `tf`: the module `tensorflow`.
+
+    The session was made with `session_config`.
 
     Tensors are `TF_Output`s. Raises TensorFlow's errors, or the StatusError of a call that is over.
     """
@@ -45,22 +59,20 @@ class StoppableRuns:
         with session.graph.as_default(), tf.name_scope("keraslight_stoppable"):
             self._place = tf.compat.v1.placeholder(tf.int32, [])
             self._queue = self._chosen_queue(count)
-            verdict = tf.raw_ops.QueueDequeueV2(handle=self._queue, component_types=[tf.bool])[0]
-            self._check = tf.raw_ops.Assert(condition=verdict, data=[verdict])
-            self._stop = self._enqueue(False)
-            size = tf.raw_ops.QueueSizeV2(handle=self._queue)
-            self._drain = tf.raw_ops.QueueDequeueManyV2(handle=self._queue, n=size, component_types=[tf.bool])[0].op
+            self._end = tf.raw_ops.QueueDequeueV2(handle=self._queue, component_types=[tf.bool])[0].op
+            self._stop = tf.raw_ops.QueueCloseV2(handle=self._queue, cancel_pending_enqueues=True)
+            # The next operation with the queue makes a new one.
+            self._reset = tf.raw_ops.DestroyResourceOp(resource=self._queue, ignore_lookup_error=True)
 
     def run(self, feeds: Mapping[Any, Any], fetches: Sequence[Any], call: Call) -> list[Any]:
         """Returns the values of tensors, given those of others."""
         finish = self._finish(fetches)
         place = self._wait_for_place(call)
-        options, watched, clean = None, _Watched(call, lambda: self._at(place, self._stop)), False
+        watched, clean = _Watched(call, lambda: self._at(place, self._stop)), False
+        options = self._c.TF_NewBufferFromString(_options(place, call.deadline))
         try:
-            if call.deadline is not None:
-                options = self._c.TF_NewBufferFromString(_options(call.deadline))
             self._watch.add(watched)
-            targets = [self._check._c_op, finish._c_op]
+            targets = [self._end._c_op, finish._c_op]
             feeds = {**feeds, self._place._as_tf_output(): np.int32(place)}
             outputs = [tensor._as_tf_output() for tensor in fetches]
             found: list[Any] = self._c.TF_SessionRun_wrapper(
@@ -75,9 +87,8 @@ class StoppableRuns:
         finally:
             self._watch.remove(watched)
             if not clean:
-                self._at(place, self._drain)
-            if options is not None:
-                self._c.TF_DeleteBuffer(options)
+                self._at(place, self._reset)
+            self._c.TF_DeleteBuffer(options)
             self._places.put(place)
 
     def close(self) -> None:
@@ -96,17 +107,18 @@ class StoppableRuns:
                 )
         return tf.raw_ops.Merge(inputs=queues)[0]
 
-    def _enqueue(self, verdict: bool) -> Any:
-        return self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=[self._tf.constant(verdict)])
-
     def _finish(self, fetches: Sequence[Any]) -> Any:
         key = tuple(tensor.name for tensor in fetches)
         if (found := self._finishes.get(key)) is not None:
             return found
         with self._changing:
             if key not in self._finishes:
-                with self._session.graph.as_default(), self._tf.control_dependencies(fetches):
-                    made = self._enqueue(True)
+                with self._session.graph.as_default():
+                    # Not the outputs themselves: what follows a call of a function doesn't wait for its values.
+                    values = [self._tf.identity(tensor) for tensor in fetches]
+                    with self._tf.control_dependencies(values):
+                        done = [self._tf.constant(True)]
+                        made = self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=done)
                 self._session._extend_graph()
                 self._finishes[key] = made
             return self._finishes[key]
@@ -121,7 +133,11 @@ class StoppableRuns:
 
     def _at(self, place: int, operation: Any) -> None:
         feeds = {self._place._as_tf_output(): np.int32(place)}
-        self._c.TF_SessionRun_wrapper(self._session._session, None, feeds, [], [operation._c_op], None)
+        options = self._c.TF_NewBufferFromString(_IN_THIS_THREAD)
+        try:
+            self._c.TF_SessionRun_wrapper(self._session._session, options, feeds, [], [operation._c_op], None)
+        finally:
+            self._c.TF_DeleteBuffer(options)
 
 
 class _Watched:
@@ -184,7 +200,12 @@ class _Watch:
                             run.stop()
 
 
-def _options(deadline: float) -> bytes:
-    """Serialized RunOptions, whose field 2 is `timeout_in_ms`."""
-    milliseconds = max(1, math.ceil((deadline - time.monotonic()) * 1000))
-    return b"\x10" + varint(milliseconds)
+# Serialized RunOptions: field 2 is `timeout_in_ms`, and field 3 `inter_op_thread_pool`, here -1.
+_IN_THIS_THREAD = b"\x18" + varint(2**64 - 1)
+
+
+def _options(place: int, deadline: float | None) -> bytes:
+    options = b"\x18" + varint(place)
+    if deadline is not None:
+        options += b"\x10" + varint(max(1, math.ceil((deadline - time.monotonic()) * 1000)))
+    return options

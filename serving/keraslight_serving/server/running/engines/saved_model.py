@@ -10,7 +10,7 @@ import grpc
 
 from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import CODES, StatusError, invalid
-from keraslight_serving.server.running.engines._stoppable import LOOK_SECONDS, StoppableRuns
+from keraslight_serving.server.running.engines._stoppable import LOOK_SECONDS, StoppableRuns, session_config
 from keraslight_serving.server.running.signatures import Arrays, Outputs, Signature
 from keraslight_serving.startup import quiet
 from keraslight_serving.wire import serving_pb2 as pb
@@ -104,7 +104,7 @@ class _Session:
         self._graph = tf.Graph()
         self._errors = tf.errors
         with self._graph.as_default():
-            self._session = tf.compat.v1.Session(graph=self._graph)
+            self._session = tf.compat.v1.Session(graph=self._graph, config=session_config(tf, runs))
             try:
                 tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(folder))
                 self._runs = StoppableRuns(tf, self._session, runs)
