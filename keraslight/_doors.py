@@ -1,6 +1,7 @@
 """What each public package does first: it imports Keras and TensorFlow without their start-up lines, or says which
 extra installs them."""
 
+import logging
 import os
 import sys
 
@@ -23,5 +24,8 @@ def require(needed_by: str, extra: str, *modules: str) -> None:
         _require(needed_by, extra, *modules, error=MissingDependencyError)
         tensorflow = sys.modules.get("tensorflow")
         if tensorflow is not None:
+            logger = logging.getLogger("tensorflow")
+            if logger.level == logging.INFO and os.environ[LEVEL] not in ("0", "1"):
+                logger.setLevel(logging.WARNING)  # as in scripts; in notebooks TensorFlow reports every file it writes
             # Looks for GPUs now, while the lines about it are left out, and sets none of them up.
             tensorflow.config.list_physical_devices()

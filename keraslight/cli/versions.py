@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer import Argument, Option
 
-from keraslight.cli._common import console
+from keraslight.cli._common import Json, console, error_console, print_json
 from keraslight.errors import InvalidArgumentError
 
 
@@ -26,6 +26,7 @@ def versions(
             help="Remove old versions, except this many of the highest and all labeled ones.", min=1, show_default=False
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """List and compare the versions of a servable; label or prune them.
 
@@ -48,9 +49,25 @@ def versions(
         label_version(path, known, int(number) if number else None)
     if prune is not None:
         removed = prune_versions(path, prune)
-        console.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
+        said = error_console if as_json else console
+        said.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
         found = read_versions(path)
     labels = version_labels(path)
+    if as_json:
+        print_json(
+            [
+                {
+                    "version": version.number,
+                    "labels": [known for known, number in labels.items() if number == version.number],
+                    "path": str(version.path),
+                    "created": version.created.isoformat(),
+                    "bytes": version.size,
+                    "info": version.info,
+                }
+                for version in found
+            ]
+        )
+        return
     figures = sorted({figure for version in found for figure in version.info.get("metrics", ())})
     names = ("version", "labels", "model", "weights", "created", "MB", *figures)
     columns: dict[str, list[str]] = {column: [] for column in names}

@@ -62,3 +62,10 @@ def test_a_folder_without_versions(run, repository):
 def test_labels_need_a_version(run, repository, text):
     with pytest.raises(InvalidArgumentError, match=f"must be LABEL=VERSION or LABEL=. Received: '{text}'"):
         run("versions", repository / "digits", "--label", text)
+
+
+def test_json_has_the_versions_and_their_labels(run, repository):
+    found = json.loads(run("versions", repository / "digits", "--label", "stable=2", "--json"))
+    assert [(each["version"], each["labels"]) for each in found] == [(1, []), (2, ["stable"]), (5, [])]
+    assert found[1]["info"]["metrics"] == {"accuracy": 0.925}
+    assert found[2]["info"] == {}
