@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import keraslight
-from keraslight.weights import ALIASES, CHECKPOINTS
+from keraslight.weights import CHECKPOINTS
 from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -58,7 +58,7 @@ def compare(fixture, cases, tmp_path):
         )
         images = golden_rule.make_input(case["seed"], case["shape"])
         assert golden_rule.input_crc32(images) == case["input_crc32"]
-        if CHECKPOINTS[ALIASES.get(checkpoint, checkpoint)].bgr:
+        if CHECKPOINTS[keraslight.model_info(checkpoint).checkpoint].bgr:
             images = images[..., ::-1]  # the reference's channels are blue, green, red
         difference = np.abs(np.asarray(model(images, training=False)) - wanted[case["array"]]).max()
         assert difference / case["std"] < TOLERANCE.get(meta["id"], 5e-5), case["case"]

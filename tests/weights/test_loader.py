@@ -215,13 +215,22 @@ def test_weights_for_blue_green_red_take_red_green_blue(name, tmp_path):
     """The authors' network, which reads images with OpenCV, and ours on the same pictures, coloured and grey."""
     shape = {"input_shape": (32, 32, 3), "classifier_activation": None}
     theirs = keraslight.create_model(name, **shape)  # with its stem as it is: blue, green, red
-    names = list(CHECKPOINTS[name].torch_names(**registry.find(theirs.name)[0].variants[theirs.name].arguments))
+    names = list(
+        CHECKPOINTS[name].torch_names(
+            **registry.FAMILIES[keraslight.model_info(name).family].variants[theirs.name].arguments
+        )
+    )
     path = tmp_path / "authors.safetensors"
     save_file(torch_tensors(theirs, names), path)
     ours = keraslight.create_model(name, weights=path, **shape)
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
-    np.testing.assert_allclose(ours(images), theirs(images[..., ::-1]), rtol=1e-4, atol=1e-4)
-    assert np.abs(ours(images) - theirs(images)).max() > 1e-3
+
+    def apart(one, other):
+        """Largest difference of logits, relative to their spread."""
+        return np.abs(one - other).max() / np.std(other)
+
+    assert apart(ours(images), theirs(images[..., ::-1])) < 1e-3
+    assert apart(ours(images), theirs(images)) > 1e-2
     kernels = [np.asarray(model.get_layer("stem").kernel) for model in (ours, theirs)]
     np.testing.assert_array_equal(kernels[0], kernels[1][:, :, ::-1])
     kept = tmp_path / "ours.weights.h5"
@@ -229,7 +238,7 @@ def test_weights_for_blue_green_red_take_red_green_blue(name, tmp_path):
     again = keraslight.create_model(name, weights=kept, **shape)
     np.testing.assert_array_equal(again.get_layer("stem").kernel, kernels[0])
     grey = keraslight.create_model(name, weights=path, **{**shape, "input_shape": (32, 32, 1)})
-    np.testing.assert_allclose(grey(images[..., :1]), theirs(images[..., [0, 0, 0]]), rtol=1e-3, atol=1e-3)
+    assert apart(grey(images[..., :1]), theirs(images[..., [0, 0, 0]])) < 1e-3
     four = keraslight.create_model(name, weights=path, **{**shape, "input_shape": (32, 32, 4)})
     wanted = kernels[0][:, :, [0, 1, 2, 0]] * np.float32(0.75)
     np.testing.assert_allclose(four.get_layer("stem").kernel, wanted, rtol=1e-6)
