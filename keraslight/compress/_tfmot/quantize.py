@@ -6,14 +6,13 @@ and ranges start where the data puts them. The library's wrappers do the work. T
 directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
 """
 
-import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
+from tensorflow_model_optimization.python.core.quantization.keras import quantizers
 
 from keraslight import preprocessing
 from keraslight.compress._tfmot import transcribe, twin_layers
@@ -25,26 +24,13 @@ from keraslight.compress._tfmot.quantizers import (
     Config,
     KeepClusters,
     KernelQuantizer,
+    Quantize,
     Wrapper,
 )
+from keraslight.compress._tfmot.saved import Origin, QuantizationAware
 from keraslight.graph import Graph, graph_name, with_graph_names
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
-
-
-@dataclasses.dataclass
-class Origin:
-    """Where a quantization-aware model comes from; its attribute `origin`.
-
-    Attributes:
-        variables: Keras 3 layer -> the variables that stand for its weights, in their order.
-        kinds: Keras 3 layer -> its class, for every layer.
-        floats: Keras 3 layer -> why the file computes it in float.
-    """
-
-    variables: dict[str, list[tf.Variable]]
-    kinds: dict[str, str]
-    floats: dict[str, str]
 
 
 def quantize(
@@ -109,9 +95,9 @@ def quantize(
             if not wrapped and id(old) in quantized:
                 quantizer = ActivationQuantizer(*ranges.get(id(old), _RANGE))
                 label = built.unique(f"{PREFIX}{layer.name}_output_{n}")
-                output = quantize_layer.QuantizeLayer(quantizer, name=label)(output)
+                output = Quantize(quantizer, name=label)(output)
             new[id(old)] = output
-    model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
+    model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name, QuantizationAware)
     kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
     parts = (built.variables, kinds, _floats(built, skip))
     model.origin = Origin(*({own_names[layer_name]: value for layer_name, value in part.items()} for part in parts))
@@ -183,7 +169,7 @@ def _quantized_input(
         quantizer = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
     else:
         quantizer = ActivationQuantizer(*ranges.get(id(tensor), _RANGE))
-    return quantize_layer.QuantizeLayer(quantizer, name=built.unique(f"{PREFIX}{graph_name(layer.name)}"))(tensor)
+    return Quantize(quantizer, name=built.unique(f"{PREFIX}{graph_name(layer.name)}"))(tensor)
 
 
 def _weight(layer: tf_keras.layers.Layer, folds: bool) -> tuple[str, KernelQuantizer]:
