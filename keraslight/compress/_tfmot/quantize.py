@@ -99,8 +99,11 @@ def quantize(
             new[id(old)] = output
     model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name, QuantizationAware)
     kinds = {layer_name: type(layer).__name__ for layer_name, layer in graph.layers().items()}
-    parts = (built.variables, kinds, _floats(built, skip))
-    model.origin = Origin(*({own_names[layer_name]: value for layer_name, value in part.items()} for part in parts))
+    model.origin = Origin(
+        {own_names[layer_name]: variables for layer_name, variables in built.variables.items()},
+        {own_names[layer_name]: kind for layer_name, kind in kinds.items()},
+        {own_names[layer_name]: reason for layer_name, reason in _floats(built, skip).items()},
+    )
     return model
 
 
