@@ -41,6 +41,7 @@ from keraslight.compress.pruning.wrappers import (
 from keraslight.compress.quantization.aware import (
     LayerPrecision as LayerPrecision,
     QuantizationReport as QuantizationReport,
+    load_quantized as load_quantized,
     quantization_report as quantization_report,
     quantize_aware as quantize_aware,
     quantized_weights_to_keras as quantized_weights_to_keras,

@@ -6,14 +6,13 @@ and ranges start where the data puts them. The library's wrappers do the work. T
 directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
 """
 
-import dataclasses
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantizers
+from tensorflow_model_optimization.python.core.quantization.keras import quantizers
 
 from keraslight import _tasks
 from keraslight.compress._tfmot import transcribe, twin_layers
@@ -25,9 +24,11 @@ from keraslight.compress._tfmot.quantizers import (
     Config,
     KeepClusters,
     KernelQuantizer,
+    Quantize,
     Wrapper,
 )
 from keraslight.compress._tfmot.ranges import FirstRanges, LeastKernel, kernel_name, kernel_of
+from keraslight.compress._tfmot.saved import Origin, QuantizationAware
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import Graph, graph_name, with_graph_names
 
@@ -35,21 +36,6 @@ _RANGE = (-6.0, 6.0)  # of an activation without calibration data
 _BEYOND = 1e37  # nearly all that float32 holds
 # Raw pixels: scale 1 and no rounding, so that a uint8 image goes in as it is.
 _PIXELS = quantizers.FixedQuantizer(num_bits=8, init_min=0.0, init_max=255.0, narrow_range=False)
-
-
-@dataclasses.dataclass
-class Origin:
-    """Where a quantization-aware model comes from; its attribute `origin`.
-
-    Attributes:
-        variables: Keras 3 layer -> the variables that stand for its weights, in their order.
-        kinds: Keras 3 layer -> its class, for every layer.
-        floats: Keras 3 layer -> why the file computes it in float.
-    """
-
-    variables: dict[str, list[tf.Variable]]
-    kinds: dict[str, str]
-    floats: dict[str, str]
 
 
 def quantize(
@@ -92,7 +78,7 @@ def quantize(
         new[id(tensor)] = tensor
         if id(tensor) in input_quantizers:
             label = built.unique(f"{PREFIX}{tensor.name}")
-            new[id(tensor)] = quantize_layer.QuantizeLayer(input_quantizers[id(tensor)], name=label)(tensor)
+            new[id(tensor)] = Quantize(input_quantizers[id(tensor)], name=label)(tensor)
 
     def moved(structure: Any) -> Any:
         return keras.tree.map_structure(lambda v: new.get(id(v), v), structure)
@@ -122,9 +108,9 @@ def quantize(
         for n, (old, output) in enumerate(zip(step.outputs, outputs, strict=True)):
             if not wrapped and id(old) in quantized:
                 label = built.unique(f"{PREFIX}{layer.name}_output_{n}")
-                output = quantize_layer.QuantizeLayer(output_quantizers[id(old)], name=label)(output)
+                output = Quantize(output_quantizers[id(old)], name=label)(output)
             new[id(old)] = output
-    model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name)
+    model = transcribe.as_model(graph, built.inputs, moved(built.outputs), name, QuantizationAware)
     model.origin = Origin(
         {own_names[layer]: variables for layer, variables in built.variables.items()},
         {own_names[label]: type(layer).__name__ for label, layer in graph.layers().items()},

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing
 import tensorflow as tf
 import tf_keras
-from tensorflow_model_optimization.python.core.quantization.keras import quantize_wrapper, quantizers
+from tensorflow_model_optimization.python.core.quantization.keras import quantize_layer, quantize_wrapper, quantizers
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_config import QuantizeConfig
 
 PREFIX = "quant_"
@@ -127,6 +127,11 @@ class Wrapper(quantize_wrapper.QuantizeWrapperV2):
     """The library's wrapper, for frozen layers too: it lists every kernel that it quantizes as trainable."""
 
     @property
+    def kernel(self) -> tf.Variable | None:
+        """The kernel before rounding; its attribute of the layer holds the rounded one."""
+        return self._weight_vars[0][0] if self._weight_vars else None
+
+    @property
     def trainable_weights(self) -> list[tf.Variable]:
         return super().trainable_weights if self.layer.trainable else []
 
@@ -134,6 +139,29 @@ class Wrapper(quantize_wrapper.QuantizeWrapperV2):
     def non_trainable_weights(self) -> list[tf.Variable]:
         frozen = [] if self.layer.trainable else super().trainable_weights
         return [*frozen, *super().non_trainable_weights]
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Leaves building to the first call: the library's class would build again there."""
+
+    # By name: around a layer that is built, as in a new model, the wrapper lists other weights as its own than around
+    # one that it builds, as in a model that is read from a file.
+    def save_own_variables(self, store: Any) -> None:
+        for name, weight in self._named_weights().items():
+            store[name] = weight.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        for name, weight in self._named_weights().items():
+            weight.assign(store[name])
+
+    def _named_weights(self) -> dict[str, tf.Variable]:
+        return {weight.name.rpartition("/")[2].partition(":")[0]: weight for weight in self.weights}
+
+
+class Quantize(quantize_layer.QuantizeLayer):
+    """The library's layer that rounds what it reads; it is built once where a file is read."""
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Leaves building to the first call."""
 
 
 class Config(QuantizeConfig):
@@ -166,7 +194,18 @@ class Config(QuantizeConfig):
         return [self.output] if self.output else []
 
     def get_config(self) -> dict[str, Any]:
-        return {}
+        return {
+            "weight": [self.weight[0], self.weight[1].get_config()] if self.weight else None,
+            "output": self.output.get_config() if self.output else None,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Config":
+        weight, output = config["weight"], config["output"]
+        return cls(
+            (weight[0], KernelQuantizer(**weight[1])) if weight else None,
+            ActivationQuantizer(**output) if output else None,
+        )
 
 
 class KeepZeros(tf_keras.constraints.Constraint):
@@ -175,7 +214,12 @@ class KeepZeros(tf_keras.constraints.Constraint):
     A constraint, not a callback, so that it holds in any `fit` and in custom loops.
     """
 
-    def __init__(self, kernel: np.ndarray) -> None:
+    def __init__(self, kernel: np.ndarray | None = None) -> None:
+        if kernel is not None:
+            self.hold(kernel)
+
+    def hold(self, kernel: np.ndarray) -> None:
+        """Holds the zeros of this kernel. A file has none of them: its weights do."""
         self.mask = tf.constant(kernel != 0, tf.float32)
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
@@ -190,10 +234,16 @@ class KeepClusters(tf_keras.constraints.Constraint):
         keep_zeros: Whether the weights that are zero stay so.
     """
 
-    def __init__(self, kernel: np.ndarray, keep_zeros: bool) -> None:
+    def __init__(self, kernel: np.ndarray | None = None, keep_zeros: bool = True) -> None:
+        self.keep_zeros = keep_zeros
+        if kernel is not None:
+            self.hold(kernel)
+
+    def hold(self, kernel: np.ndarray) -> None:
+        """Holds the clusters of this kernel. A file has none of them: its weights do."""
         values, firsts, places = np.unique(kernel, return_index=True, return_inverse=True)
         self.firsts, self.places = tf.constant(firsts, tf.int32), tf.constant(places.reshape(-1), tf.int32)
-        self.free = tf.constant((values != 0) | (not keep_zeros), tf.float32)
+        self.free = tf.constant((values != 0) | (not self.keep_zeros), tf.float32)
 
     def __call__(self, w: tf.Tensor) -> tf.Tensor:
         flat = tf.reshape(w, [-1])
@@ -203,3 +253,6 @@ class KeepClusters(tf_keras.constraints.Constraint):
         moves = tf.math.unsorted_segment_mean(flat - tf.gather(anchors, self.places), self.places, len(self.free))
         means = (anchors + moves) * self.free
         return tf.reshape(tf.gather(means, self.places), w.shape)  # a Dense's kernel has become a 1x1 convolution's
+
+    def get_config(self) -> dict[str, Any]:
+        return {"keep_zeros": self.keep_zeros}

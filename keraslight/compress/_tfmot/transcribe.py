@@ -17,10 +17,12 @@ def inputs_of(graph: Graph) -> list[Any]:
     ]
 
 
-def as_model(graph: Graph, inputs: list[Any], outputs: Any, name: str) -> tf_keras.Model:
+def as_model(
+    graph: Graph, inputs: list[Any], outputs: Any, name: str, kind: type[tf_keras.Model] = tf_keras.Model
+) -> tf_keras.Model:
     """A tf_keras model whose inputs and outputs have the structure of the Keras 3 model's."""
     structured = isinstance(graph.inputs, dict | list | tuple)
-    return tf_keras.Model(
+    return kind(
         keras.tree.pack_sequence_as(graph.inputs, inputs) if structured else inputs[0], outputs, name=graph_name(name)
     )
 

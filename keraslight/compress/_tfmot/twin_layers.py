@@ -59,13 +59,28 @@ class ScaleOf(tf_keras.layers.Layer):
         norm: A built tf_keras batch norm.
     """
 
-    def __init__(self, norm: tf_keras.layers.BatchNormalization, **kwargs: Any) -> None:
+    def __init__(self, norm: tf_keras.layers.BatchNormalization | str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.link(norm)
+
+    def link(self, norm: tf_keras.layers.BatchNormalization | str) -> None:
+        """Sets the batch norm; a file has its name."""
         self._norm: Callable[[], Any] = lambda: norm  # hidden: its variables are counted where it is called
 
-    def factor(self) -> tf.Tensor:
-        """What it multiplies by, (C,)."""
+    @property
+    def norm_name(self) -> str:
+        """Name of the batch norm."""
         norm = self._norm()
+        return norm if isinstance(norm, str) else norm.name
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "norm": self.norm_name}
+
+    def factor(self) -> tf.Tensor:
+        """What it multiplies by, (C,); 1 while a file is read."""
+        norm = self._norm()
+        if isinstance(norm, str):
+            return tf.constant(1.0)
         scale = tf.math.rsqrt(norm.moving_variance + norm.epsilon)
         return scale if norm.gamma is None else scale * norm.gamma
 
@@ -308,7 +323,9 @@ class KerasOperation(tf_keras.layers.Layer):
 
     def call(self, inputs: Sequence[tf.Tensor]) -> Any:
         source, template = self._parts()
-        holes = {hole(n): tensor for n, tensor in enumerate(inputs)}
+        # A model that is read or copied calls with a bare tensor what was called with a list of one.
+        tensors = inputs if isinstance(inputs, list | tuple) else [inputs]
+        holes = {hole(n): tensor for n, tensor in enumerate(tensors)}
 
         def fill(leaf: Any) -> Any:
             return holes.get(leaf, leaf) if isinstance(leaf, str) else leaf

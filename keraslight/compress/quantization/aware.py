@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -19,6 +21,7 @@ from keraslight.graph import (
     check_finite,
     copy as copy_model,
     final_activation,
+    is_quantization_aware,
     own_preprocessing,
     read,
     remember_task,
@@ -30,7 +33,7 @@ from keraslight.rewrite import float_inputs, joined_slices
 if TYPE_CHECKING:
     import tf_keras
 
-    from keraslight.compress._tfmot.quantize import Origin
+    from keraslight.compress._tfmot.saved import Origin
 
 _CALIBRATION_BATCHES = 4
 
@@ -269,6 +272,38 @@ def train_quantized(
     return quantized
 
 
+def load_quantized(path: str | os.PathLike[str]) -> tf_keras.Model:
+    """Loads a quantization-aware model that its own `save` wrote, compiled as it was, to train on or to convert.
+
+    A file of a model from `quantize_aware` also holds where its layers come from, so that `quantization_report` and
+    `quantized_weights_to_keras` take the loaded model.
+
+    Args:
+        path: A .keras or .h5 file.
+
+    Raises:
+        InvalidArgumentError: `path` is not a file, or not one of a quantization-aware model.
+        CompressionError: A class of the user's own in the file is not registered with tf_keras.
+        MissingDependencyError: tensorflow-model-optimization or tf_keras is not installed.
+    """
+    path = Path(path)
+    rule = "`path` must be a .keras or .h5 file of a quantization-aware model."
+    if not path.is_file():
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r}, which is not a file.")
+    from keraslight.compress._tfmot import saved
+
+    try:
+        model = saved.load(path)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError, ImportError) as error:
+        raise CompressionError(
+            f"{rule} Own classes in it must be registered by `@tf_keras.utils.register_keras_serializable()`. "
+            f"Received: {str(path)!r}, of which tf_keras says: {error}"
+        ) from error
+    if not is_quantization_aware(model):
+        raise InvalidArgumentError(f"{rule} Received: {str(path)!r} with a {type(model).__name__} without quantizers.")
+    return model
+
+
 def quantized_weights_to_keras(quantized: tf_keras.Model, model: keras.Model) -> keras.Model:
     """Copies the weights of a quantization-aware model into a copy of the Keras 3 model that it was made from.
 
@@ -326,8 +361,8 @@ def _origin(quantized: Any) -> Origin:
     origin = getattr(quantized, "origin", None)
     if origin is None:
         raise InvalidArgumentError(
-            "`quantized` must be the model that `quantize_aware` or `train_quantized` returned, not a copy or a loaded "
-            f"one. Received: {quantized!r}."
+            "`quantized` must be the model that `quantize_aware` or `train_quantized` returned, or one of "
+            f"`load_quantized`. Received: {quantized!r}."
         )
     return origin
 
