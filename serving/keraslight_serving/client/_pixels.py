@@ -8,7 +8,7 @@ def decoded(image: Image.Image) -> Image.Image:
     is_gif = image.format == "GIF"
     image = ImageOps.exif_transpose(image)
     if image.mode == "I;16":
-        return image.point(lambda value: value / 256, "L")
+        return image.point(lambda value: value / 256).convert("L")  # its mode stays "I;16" until then
     if image.mode in ("1", "L", "RGB", "RGBA"):
         return image
     image = image.convert("RGBA" if image.has_transparency_data else "RGB")
