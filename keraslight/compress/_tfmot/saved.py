@@ -113,7 +113,7 @@ def load(path: Path) -> Any:
     """Reads a .keras or .h5 file of any tf_keras model, and links what only the weights tell."""
     with tf_keras.utils.custom_object_scope({**_SCOPE, "QuantizationAware": QuantizationAware}):
         model = tf_keras.models.load_model(str(path))
-    layers = {layer.name: layer for layer in model._flatten_layers()}
+    layers = {layer.name: layer for layer in model.submodules if isinstance(layer, tf_keras.layers.Layer)}
     kernels = {id(layer.layer): layer.kernel for layer in layers.values() if isinstance(layer, Wrapper)}
     for layer in layers.values():
         if isinstance(layer, twin_layers.ScaleOf):
