@@ -18,6 +18,7 @@ def dead_channels():
     """A model whose kernels, batch norms and factors are zero in one channel or in all, with biases around 3."""
     keras.utils.set_random_seed(0)
     three = keras.initializers.RandomUniform(2.5, 3.5)
+    equal = keras.initializers.Constant(3.0)  # the converter takes a constant of equal values for a single one
     images = keras.Input((8, 8, 6), name="images")
     outputs = {
         "probabilities": layers.Conv2D(4, 3, bias_initializer=three, name="conv")(images),
@@ -25,10 +26,12 @@ def dead_channels():
         "transposed": layers.Conv2DTranspose(4, 3, kernel_initializer="zeros", bias_initializer=three)(images),
         "dense": layers.Dense(4, kernel_initializer="zeros", bias_initializer=three)(layers.Flatten()(images)),
         "tiny": layers.Conv2D(4, 3, bias_initializer=three, name="tiny")(images),
+        "equal": layers.Conv2D(4, 3, bias_initializer=equal, name="equal")(images),
+        "equal_norm": layers.BatchNormalization(beta_initializer=equal)(layers.Conv2D(4, 3, name="dead")(images)),
         "norm": layers.BatchNormalization(beta_initializer=three, name="norm")(layers.Conv2D(4, 3)(images)),
     }
     model = keras.Model(images, outputs, name="net")
-    for name, factor in (("conv", 0.0), ("tiny", 1e-9)):
+    for name, factor in (("conv", 0.0), ("tiny", 1e-9), ("equal", 0.0), ("dead", 0.0)):
         kernel = model.get_layer(name).kernel
         kernel.assign(np.concatenate([factor * kernel[..., :1], kernel[..., 1:]], axis=-1))
     kernel = model.get_layer("depthwise").kernel

@@ -30,6 +30,16 @@ Kwargs = dict[str, Any]
 Window = tuple[slice, slice]
 
 
+def _told_apart(offsets: np.ndarray) -> np.ndarray:
+    """Offsets per channel, of which one differs in the last digits if all were the same number.
+
+    The converter takes a constant of equal values for a single one, and rounds it with the first channel's scale.
+    """
+    if offsets.size < 2 or offsets[0] == 0 or (offsets != offsets[0]).any():
+        return offsets
+    return np.concatenate([offsets[:-1], offsets[-1:] * np.float32(1 + 1e-6)])
+
+
 class Assembled:
     """A kernel whose pieces are variables.
 
@@ -102,6 +112,9 @@ class Transcriber:
         output = layer(*args, **(kwargs or {}))
         if weights:
             layer.set_weights([*weights, *layer.get_weights()[len(weights) :]])
+            for offset in (getattr(layer, "bias", None), getattr(layer, "beta", None)):
+                if isinstance(offset, tf.Variable):
+                    offset.assign(_told_apart(offset.numpy()))
         self.steps.append(Step(layer, kind, call.name, args, kwargs or {}, output))
         return output
 
