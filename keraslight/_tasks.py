@@ -7,7 +7,7 @@
     regression   numbers                                   numbers, (B, K), or (B,) for K = 1
 
 `read_head` decides it for every part of the package: a final softmax or sigmoid says it, and several linear outputs are
-the logits of a softmax. In any other case the caller has to say it. Outputs may also be maps, (B, H, W, K), with labels
+the logits of a softmax. In any other case the caller must specify it. Outputs may also be maps, (B, H, W, K), with labels
 for each pixel.
 """
 
@@ -111,7 +111,7 @@ def loss(head: Head, *, rows: bool = False, label_smoothing: float = 0.0, losses
 
     Args:
         head: The model's outputs.
-        rows: For softmax, whether labels are rows (B, K) rather than integers.
+        rows: Whether labels of a softmax are rows (B, K) rather than integers.
         label_smoothing: Share of the target to distribute over all classes, in [0, 1).
         losses: `keras.losses`, or tf_keras'.
     """

@@ -375,6 +375,7 @@ def test_no_figure_is_left_in_pyplot():
 def test_without_matplotlib(monkeypatch, name):
     for module in [module for module in sys.modules if module.partition(".")[0] == "matplotlib"]:
         monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "keraslight._figure", raising=False)
     with pytest.raises(
         MissingDependencyError, match=r"Plots need matplotlib: pip install 'keraslight\[analysis\]'. Rec"
     ):

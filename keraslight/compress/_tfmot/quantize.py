@@ -167,7 +167,7 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> di
     probe = tf_keras.Model(built.inputs, tensors)
     found = []
     for batch in calibration:
-        values = keras.tree.flatten(probe(batch, training=False))  # of one output it is no list
+        values = keras.tree.flatten(probe(batch, training=False))  # a tensor if there is one output
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
     names = {id(tensor): step.name for step in built.steps for tensor in step.outputs}

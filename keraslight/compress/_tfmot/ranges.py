@@ -1,7 +1,7 @@
 """First and least ranges of a quantization-aware model's tensors and kernels.
 
 XNNPACK prepares no operator whose output is too fine for its inputs, and a bias that is large for the steps of its
-input and kernel overflows 32 bits. Both happen where values are zero: a channel that pruning took away, a batch norm
+input and kernel overflows 32 bits. Both happen where values are zero: a channel that pruning removed, a batch norm
 without a factor, a ReLU that is zero on all images. So ranges have lower limits. They come from what a tensor or kernel
 is used with, and are so low that no value that matters loses a step.
 """

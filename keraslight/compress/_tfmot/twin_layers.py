@@ -77,7 +77,7 @@ class ScaleOf(tf_keras.layers.Layer):
         return {**super().get_config(), "norm": self.norm_name}
 
     def factor(self) -> tf.Tensor:
-        """What it multiplies by, (C,); 1 while a file is read."""
+        """What it multiplies by, (C,). While a file is read, that is one."""
         norm = self._norm()
         if isinstance(norm, str):
             return tf.constant(1.0)

@@ -93,8 +93,8 @@ def quantize_aware(
     quantized tensors, and `quantization_report` lists them with the reason.
 
     The model is compiled (Adam, the loss of its task with integer labels for `softmax`, accuracy) and trains with its
-    own `fit`, whose optimizers and callbacks must come from tf_keras. If its task has to be said and isn't, it is made
-    all the same, but must be compiled again to be trained. `to_litert(..., quantization="int8")` converts it.
+    own `fit`, whose optimizers and callbacks must come from tf_keras. Without a `task` where one is needed, the model
+    must be compiled again before it can be trained. `to_litert(..., quantization="int8")` converts it.
 
     Source of the maths: Jacob et al., https://arxiv.org/abs/1712.05877, section 3.
 

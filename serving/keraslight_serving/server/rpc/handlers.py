@@ -40,7 +40,7 @@ _QUICK = {methods.GET_MODEL_STATUS, methods.LIST_MODELS, methods.GET_MODEL_METAD
 class Handlers(grpc.GenericRpcHandler):
     """The calls, for a grpc server. grpc answers all others with UNIMPLEMENTED.
 
-    `full` tells whether the server's threads are all in use; calls are then rejected with RESOURCE_EXHAUSTED, but for
+    `full` tells whether the server's threads are all in use; calls are then rejected with RESOURCE_EXHAUSTED, except
     those that run in `quick`. `arrivals` limits the wait for a message. The bytes of large messages are taken from
     `budget` until their call is answered.
     """

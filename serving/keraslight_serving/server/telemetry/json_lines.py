@@ -70,7 +70,7 @@ def redirect_stderr() -> Callable[[], None]:
 
 
 if __name__ == "__main__":
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Ctrl-C reaches all processes, but the server still has to say things
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # Ctrl-C reaches all processes, but the server still writes to the log
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     copy(sys.stdin.buffer, sys.stderr)
