@@ -7,8 +7,8 @@
     regression   numbers                                   numbers, (B, K), or (B,) for K = 1
 
 `read_head` decides it for every part of the package: a final softmax or sigmoid says it, and several linear outputs are
-the logits of a softmax. In any other case the caller must specify it. Outputs may also be maps, (B, H, W, K), with labels
-for each pixel.
+the logits of a softmax. In any other case the caller must specify it. Outputs may also be maps, (B, H, W, K), with
+labels for each pixel.
 """
 
 import dataclasses

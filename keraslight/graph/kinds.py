@@ -301,9 +301,9 @@ KINDS: dict[type, Kind] = {
     layers.GroupQueryAttention: Kind(_grouped_query_attention),
     layers.Attention: Kind(_plain_attention),
     layers.AdditiveAttention: Kind(_plain_attention),
-    layers.SimpleRNN: Kind(_recurrent),
-    layers.LSTM: Kind(_recurrent),
-    layers.GRU: Kind(_recurrent),
+    # States go through many steps, so that rounding adds up.
+    **dict.fromkeys((layers.SimpleRNN, layers.LSTM, layers.GRU), Kind(_recurrent, needs_float=True)),
+    **dict.fromkeys((layers.RNN, layers.Bidirectional), Kind(needs_float=True)),
     own.GroupedConv2D: _CONV,
     own.C4LiftingConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
     own.C4GroupConv2D: Kind(_per_output, "window", convolution=True, int8="converted"),
@@ -344,10 +344,6 @@ KINDS: dict[type, Kind] = {
     own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
     own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
-    # Recurrent layers, whose states go through many steps
-    **dict.fromkeys(
-        (layers.LSTM, layers.GRU, layers.SimpleRNN, layers.RNN, layers.Bidirectional), Kind(needs_float=True)
-    ),
     # Activations and sums
     layers.Activation: _ELEMENTWISE,
     layers.ReLU: _ELEMENTWISE,

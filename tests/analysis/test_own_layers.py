@@ -10,7 +10,7 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
 
 WHOLE = "whole"
-UNPOOLED = "do not move by whole pixels"
+UNPOOLED = "depend on the map's values"
 
 # Layer -> arguments, inputs, multiply-adds, and what it sees at stride 1: a window's (first, last) pixel relative to
 # the output's own, everything, or the text of the refusal.

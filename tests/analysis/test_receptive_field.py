@@ -377,5 +377,5 @@ def test_a_model_of_two_images_is_rejected():
 
 
 def test_a_model_without_a_graph_is_rejected():
-    with pytest.raises(InvalidArgumentError, match="must be a functional model"):
+    with pytest.raises(InvalidArgumentError, match="must be a functional Keras 3 model"):
         receptive_field(keras.Sequential([layers.Conv2D(2, 3)]))

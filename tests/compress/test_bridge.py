@@ -238,7 +238,7 @@ def test_subclassed_models_have_no_graph():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(CompressionError, match="must be a functional model"):
+    with pytest.raises(CompressionError, match="must be a functional Keras 3 model"):
         compress.to_tf_keras(Own())
 
 
