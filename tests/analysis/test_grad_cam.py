@@ -291,5 +291,5 @@ def test_the_model_must_take_an_image():
 
 
 def test_the_model_must_have_a_graph():
-    with pytest.raises(InvalidArgumentError, match="must be a functional model"):
+    with pytest.raises(InvalidArgumentError, match="must be a functional Keras 3 model"):
         grad_cam(keras.Sequential([layers.Dense(2)]), photo())

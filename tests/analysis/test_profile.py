@@ -217,7 +217,7 @@ def test_a_nested_model_without_a_graph_is_one_unknown_layer():
     assert result.parameters == 8
     with pytest.warns(UserWarning, match="not counted: Own"):
         assert count_macs(keras.Model(images, Own()(images))) == 0
-    with pytest.raises(InvalidArgumentError, match="must be a functional model .* of class Own"):
+    with pytest.raises(InvalidArgumentError, match="must be a functional Keras 3 model .* of class Own"):
         profile(Own())
 
 

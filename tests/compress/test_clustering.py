@@ -278,5 +278,5 @@ def test_errors_say_what_came():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(CompressionError, match=r"must be a functional model.*of class Own"):
+    with pytest.raises(CompressionError, match=r"must be a functional Keras 3 model.*of class Own"):
         compress.cluster(Own(name="own"), DATA)

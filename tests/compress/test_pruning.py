@@ -228,5 +228,5 @@ def test_subclassed_models_are_refused():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(CompressionError, match=r"must be a functional model.*of class Own"):
+    with pytest.raises(CompressionError, match=r"must be a functional Keras 3 model.*of class Own"):
         compress.prune(Own(name="own"), DATA)
