@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import final_activation, remembered_task
+from keraslight.graph import check_ends, final_activation, remembered_task
 
 TASKS = ("softmax", "multi-label", "binary", "regression")
 _SQUASHED = ("sigmoid", "hard_sigmoid")
@@ -51,24 +51,24 @@ class Head:
         return self.task != "regression"
 
 
-def read_head(model: Any, task: str | None = None, *, name: str = "model") -> Head:
+def read_head(model: Any, task: str | None = None) -> Head:
     """Decides what a model's outputs are.
 
     Args:
         model: A functional or sequential model, or a quantization-aware one of tf_keras.
         task: What the caller says; None asks the model, which may remember it from an earlier call.
-        name: Name of the argument, for the text of errors.
 
     Raises:
         InvalidArgumentError: The task is unknown, contradicts the final activation, or is needed; or the model has no
             graph or several outputs.
     """
     check_task(task)
-    outputs = getattr(model, "outputs", None) or []
+    check_ends(model, foreign=True)
+    outputs = model.outputs
     if len(outputs) != 1 or len(outputs[0].shape) < 2:
         shapes = [tuple(output.shape) for output in outputs]
         raise InvalidArgumentError(
-            f"`{name}` must be a functional or sequential model with one output, (B, K). "
+            "`model` must be a functional or sequential model with one output, (B, K). "
             f"Received: {type(model).__name__} with {len(outputs)} outputs, {shapes}."
         )
     task, units, end = task or remembered_task(model), outputs[0].shape[-1], final_activation(model)

@@ -127,5 +127,7 @@ def test_load_model_reads_own_layers_in_a_fresh_process(tmp_path):
 
 
 def test_load_model_needs_a_file():
-    with pytest.raises(InvalidArgumentError, match=r"must be a \.keras or \.h5 file of a model. Received: 'nowhere.keras'"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"must be a \.keras or \.h5 file of a model. Received: 'nowhere.keras'"
+    ):
         keraslight.load_model("nowhere.keras")
