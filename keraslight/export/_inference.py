@@ -197,9 +197,7 @@ def quantized_named(model: Any, head: Head, *, pair: bool = False) -> Any:
     if not head.ranks:
         return type(model)(model.inputs, {VALUES_NAME: outputs}, name=model.name)
     if head.activation is not None:
-        tf_keras = sys.modules[
-            type(model).__module__.partition(".")[0]
-        ]  # loaded with the model; Keras 3 can't extend it
+        tf_keras = sys.modules["tf_keras"]  # loaded with the model; Keras 3 can't extend it
         activated = tf_keras.layers.Activation(head.activation, name=OUTPUT_NAME)(outputs)
         named = {OUTPUT_NAME: activated, "logits": outputs}
     else:
