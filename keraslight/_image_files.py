@@ -118,7 +118,9 @@ def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
 def failure(error: tf.errors.OpError) -> str:
     """TensorFlow's message, without names of nodes and the lines of code that built them."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*?\]\]", "", error.message)
-    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", text.strip().rpartition("\n\n")[2].strip())
+    text = text.strip().rpartition("\n\n")[2].strip()
+    text = re.sub(r"^assertion failed: \[(.*)\]$", r"\1", text)  # in a graph; eagerly:
+    return re.sub(r"^Expected '.*' to be true. Summarized data: b?(['\"])(.*)\1$", r"\2", text, flags=re.DOTALL)
 
 
 def image_size(image_bytes: tf.Tensor) -> tf.Tensor:
