@@ -107,9 +107,9 @@ def receptive_field(model: keras.Model, input_shape: Sequence[int | None] | None
 
     A window of `k` pixels, `d` apart, on a map whose pixels are `s` image pixels apart adds `(k - 1) * d * s` pixels; a
     stride multiplies `s`. Where branches meet, the field is the smallest rectangle around theirs. After the first
-    squeeze-and-excitation, GRN, attention or deformable convolution (whose window may lie anywhere), every output sees
-    the whole image. So does everything after `Flatten`, which gives up the positions of pixels (border pixels that no
-    window reaches are not excluded). What makes maps larger, a transposed convolution or a resizing, divides `s`.
+    squeeze-and-excitation, global response normalization, attention or deformable convolution (whose window may lie
+    anywhere), every output sees the whole image. So does everything after `Flatten`, which gives up the positions of
+    pixels (border pixels that no window reaches are not excluded). What makes maps larger, a transposed convolution or a resizing, divides `s`.
     Source: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
     https://distill.pub/2019/computing-receptive-fields, equations 2 to 5.
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keraslight.graph.kinds import base_kind
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import LAYER_NAME, Preprocessing
 
@@ -27,13 +28,12 @@ _AVERAGE, _LARGEST = ("Average", "Mean"), ("Maximum", "Minimum", "Max", "Min")
 _MIX = ("Dense", "EinsumDense", "CodeDistance", "Matmul", "MatMul", "Dot", "Einsum", "Tensordot", "PointwiseConv2D")
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel")
 _LINEAR = (
-    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "Sum", "Rescaling", "LayerScale", "ScaledAdd"),
+    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative", "Sum", "Rescaling", "ScaledAdd"),
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "Normalization"),
     *(
         "UnitNormalization",
         "LayerNorm",
         "Norm",
-        "ChannelSlice",
         "Channels",
         "ChannelScale",
         "Cropping2D",
@@ -191,7 +191,8 @@ def _activation_of(tensor: Any, around: tuple[list[Any], ...], units: int | None
             return behind
         maps = not _is(operation, "Clip") and len(read) == 1 and len(read[0].shape) > 2
         return None if maps and behind not in ("softmax", "log_softmax") else f"{kind} of {behind}"
-    if _is(operation, *_LINEAR):
+    row = base_kind(type(operation))
+    if _is(operation, *_LINEAR) or row.affine is not None or row.channels is not None:
         return None if behind is None else f"{kind} of {behind}"
     return _snake(kind)
 

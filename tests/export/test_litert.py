@@ -139,10 +139,6 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
             {"quantization": "int8", "representative_data": PIXELS[:3], "batch_size": 4},
             "at least a batch of 4 images. Received: 3",
         ),
-        (
-            {"quantization": "int8", "representative_data": list(PIXELS)},  # of the first one the rows
-            "must hold images of the model's shape, .* Received: ",
-        ),
         ({"quantization": "int8", "representative_data": PIXELS[:, :5]}, "images of the model's shape"),
     ],
 )
@@ -162,7 +158,7 @@ def test_models_that_cannot_be_converted(model, tmp_path):
         to_litert(two, tmp_path / "model.tflite")
     broken = keras.models.clone_model(model)
     broken.get_layer("answer").bias.assign(np.full(5, np.nan))
-    with pytest.raises(ExportError, match=r"finite weights. Received: NaN or infinity in \['bias'\]"):
+    with pytest.raises(ExportError, match=r"finite weights. Received: NaN or infinity in \['answer/bias'\]"):
         to_litert(broken, tmp_path / "model.tflite")
 
 

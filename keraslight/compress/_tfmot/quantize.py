@@ -28,8 +28,8 @@ from keraslight.compress._tfmot.quantizers import (
     Wrapper,
 )
 from keraslight.compress._tfmot.ranges import FirstRanges, LeastKernel, kernel_name, kernel_of
-from keraslight.compress._tfmot.saved import Origin, QuantizationAware
-from keraslight.errors import CompressionError, InvalidArgumentError
+from keraslight.compress._tfmot.saved import NoLoss, Origin, QuantizationAware
+from keraslight.errors import CompressionError
 from keraslight.graph import Graph, graph_name, with_graph_names
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
@@ -241,11 +241,7 @@ def compile_for(model: tf_keras.Model, learning_rate: Any, head: _tasks.Head, *,
 
 def compile_without_loss(model: tf_keras.Model, learning_rate: Any, reason: str) -> None:
     """Compiles a model so that training it raises InvalidArgumentError with this reason: there is no loss for it."""
-
-    def loss(_labels: Any, _outputs: Any) -> Any:
-        raise InvalidArgumentError(reason)
-
-    model.compile(optimizer=tf_keras.optimizers.Adam(learning_rate), loss=loss)
+    model.compile(optimizer=tf_keras.optimizers.Adam(learning_rate), loss=NoLoss(reason))
 
 
 def cosine(learning_rate: float, steps: int) -> tf_keras.optimizers.schedules.LearningRateSchedule:

@@ -23,6 +23,7 @@ from keraslight.compress._tfmot.quantizers import (
     Quantize,
     Wrapper,
 )
+from keraslight.errors import InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
 
 _SCOPE = {  # without their package, as .h5 files and the library's wrappers name them
@@ -51,9 +52,29 @@ class Origin:
     floats: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class NoLoss:
+    """In place of a loss where there is none for a model: training it raises InvalidArgumentError with this reason."""
+
+    reason: str
+
+    def __call__(self, _labels: Any, _outputs: Any) -> Any:
+        raise InvalidArgumentError(self.reason)
+
+
 @tf_keras.utils.register_keras_serializable(package="keraslight")
 class QuantizationAware(tf_keras.Model):
     """A functional model whose files keep its `origin`, `preprocessing`, task and final activation."""
+
+    def make_train_function(self, force: bool = False) -> Any:
+        if isinstance(self.loss, NoLoss):  # raised here, an error is not one of TensorFlow's tracing
+            raise InvalidArgumentError(self.loss.reason)
+        return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        if isinstance(self.loss, NoLoss):
+            raise InvalidArgumentError(self.loss.reason)
+        return super().make_test_function(force)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

@@ -106,9 +106,9 @@ def to_litert(
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
             depthwise convolutions of more than 25 taps, slices with steps, and in int8 hard swish, lone ReLUs, average
-            pooling and GRN's division. With them a ConvNeXt in int8 takes a quarter of its float file's time, without
-            them three times that. Use False for GPU delegates, which support the plain operators. A quantization-aware
-            model always has these forms.
+            pooling and the division in ConvNeXt V2. With them a ConvNeXt in int8 takes a quarter of its float file's
+            time, without them three times that. Use False for GPU delegates, which support the plain operators. A
+            quantization-aware model always has these forms.
         verify: Called with the complete file before it replaces `path`; what it raises stops the conversion. For
             example `lambda file: litert_parity(model, file, held_out).require(max_drop=0.01)`.
 
