@@ -109,7 +109,8 @@ def receptive_field(model: keras.Model, input_shape: Sequence[int | None] | None
     stride multiplies `s`. Where branches meet, the field is the smallest rectangle around theirs. After the first
     squeeze-and-excitation, global response normalization, attention or deformable convolution (whose window may lie
     anywhere), every output sees the whole image. So does everything after `Flatten`, which gives up the positions of
-    pixels (border pixels that no window reaches are not excluded). What makes maps larger, a transposed convolution or a resizing, divides `s`.
+    pixels (border pixels that no window reaches are not excluded). What makes maps larger, a transposed
+    convolution or a resizing, divides `s`.
     Source: Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019,
     https://distill.pub/2019/computing-receptive-fields, equations 2 to 5.
 
