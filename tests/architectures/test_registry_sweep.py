@@ -122,20 +122,6 @@ class TestArguments:
         first = model.train_on_batch(images, targets)
         assert any(model.train_on_batch(images, targets) < 0.95 * first for _ in range(20))
 
-    def test_litert_agrees(self, name, tmp_path):
-        from ai_edge_litert.interpreter import Interpreter
-
-        from keraslight.export import litert_report, to_litert
-
-        model = build(name, **small(name))
-        file = to_litert(model, tmp_path / "model.tflite")
-        kinds = {operator.kind for operator in litert_report(file).operators}
-        assert not kinds & {"SHAPE", "PACK"}, "a fixed batch needs no operators that work out shapes"
-        images = np.random.default_rng(3).normal(size=(1, *model.input_shape[1:])).astype("float32")
-        runner = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
-        answer = runner(images=images)["probabilities"]
-        np.testing.assert_allclose(answer, model(images, training=False), atol=1e-4)
-
     def test_builds_in_half_precision(self, name):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy("mixed_float16")
@@ -145,3 +131,29 @@ class TestArguments:
             keras.config.set_dtype_policy(before)
         assert model.output_shape == (None, 10)
         assert model.outputs[0].dtype == "float16"
+
+
+# tests/export/test_family_servables.py compares the .tflite files of the other families in `make test`.
+LITERT = ("AlexNet", "ConvNeXt", "DenseNet", "EfficientNetV2", "GoogLeNet", "VGG", "Xception")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if keraslight.model_info(name).family in LITERT else pytest.mark.slow)
+        for name in DEFAULTS
+    ],
+)
+def test_litert_agrees(name, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    from keraslight.export import litert_report, to_litert
+
+    model = build(name, **small(name))
+    file = to_litert(model, tmp_path / "model.tflite")
+    kinds = {operator.kind for operator in litert_report(file).operators}
+    assert not kinds & {"SHAPE", "PACK"}, "a fixed batch needs no operators that work out shapes"
+    images = np.random.default_rng(3).normal(size=(1, *model.input_shape[1:])).astype("float32")
+    runner = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
+    answer = runner(images=images)["probabilities"]
+    np.testing.assert_allclose(answer, model(images, training=False), atol=1e-4)

@@ -113,7 +113,7 @@ def _ensemble(build_net):
     ],
     ids=["nested", "logits", "sigmoid", "operation", "reshaped", "cast", "unknown layer", "ensemble"],
 )
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
 def test_probabilities_get_no_second_softmax(build_net, pixels, tmp_path, build, dtype, request):
     model = build(build_net)
     raw = np.asarray(model(pixels, training=False))

@@ -243,10 +243,10 @@ EXPORTER = """
         _, status = os.waitpid(child, 0)
         print("killed" if os.WIFSIGNALED(status) else "done", flush=True)
 """
-KILLS = 50
 
 
-def test_a_killed_export_never_leaves_an_incomplete_version(photos):
+@pytest.mark.parametrize("wanted", [10, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_killed_export_never_leaves_an_incomplete_version(photos, wanted):
     """Every export replaces version 1 or adds version 2, in turns, and is killed at a random moment of its time."""
     rng = np.random.default_rng(0)
     command = [sys.executable, "-c", textwrap.dedent(EXPORTER), str(photos)]
@@ -267,7 +267,7 @@ def test_a_killed_export_never_leaves_an_incomplete_version(photos):
         assert outcome == "done"
         complete = _files(photos / "1")
         kills = 0
-        while kills < KILLS:
+        while kills < wanted:
             outcome, seconds = export(1 + kills % 2, rng.uniform(0, duration))
             if outcome == "killed":
                 kills += 1
