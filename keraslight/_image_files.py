@@ -17,9 +17,9 @@ import tensorflow as tf
 DECODED = {
     "JPEG": (b"\xff\xd8\xff",),
     "PNG": (b"\x89PNG\r\n\x1a\n",),
-    "GIF": (b"GIF87a", b"GIF89a"),
-    "BMP": (b"BM",),
     "WebP": (b"RIFF....WEBP",),
+    "BMP": (b"BM",),
+    "GIF": (b"GIF87a", b"GIF89a"),
 }
 """Formats that are decoded, with the first bytes of their files; a dot stands for any byte."""
 
