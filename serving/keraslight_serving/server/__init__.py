@@ -31,7 +31,8 @@ require(
     "keraslight_serving.server",
     "server",
     *("grpc", "google.protobuf", "PIL", "numpy", "ai_edge_litert", "flatbuffers", "grpc_health.v1", "grpc_reflection"),
-    *("starlette", "uvicorn", "google_crc32c"),
+    "google_crc32c",
+    later=("starlette", "uvicorn"),  # by servers with a REST port
 )
 
 from keraslight_serving.server._server import ModelServer
