@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keraslight.errors import CompressionError, InvalidArgumentError
-from keraslight.graph import Call, Graph, Node, build, flat_layers, read
+from keraslight.graph import Call, Graph, Node, build, check_ends, flat_layers, read
 from keraslight.graph.kinds import base_kind
 
 HALVES = ("float16", "bfloat16")
@@ -51,9 +51,14 @@ def in_float32(model: keras.Model) -> keras.Model:
         The model itself if it computes in float32; else a new functional model with the same weights and names.
 
     Raises:
-        UnreadableModelError: The model has no graph.
+        UnreadableModelError: The model does not know its inputs and outputs, or computes in 16 bits and has no graph.
         CompressionError: A layer's configuration does not make it again.
     """
+    check_ends(model)
+    parts = list(flat_layers(model))
+    bare = (operation for part in parts for operation in getattr(part, "operations", ()))
+    if all(part.compute_dtype not in HALVES for part in parts) and all(isinstance(one, keras.Layer) for one in bare):
+        return model  # without reading it; bare operations don't say what they compute in
     graph = read(model)
     if not any(map(_computes_in_half, (*graph.input_calls, *graph.calls))):
         return model

@@ -96,7 +96,7 @@ def _with_first(
 
 def in_pool(behavior: Callable[P, R], pool: futures.ThreadPoolExecutor) -> Callable[P, R]:
     """Makes grpc run a function that answers calls in a thread of this pool."""
-    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]  # grpc reads it
     return behavior
 
 

@@ -69,7 +69,7 @@ class Health(health.HealthServicer):  # type: ignore[misc]  # it is untyped
         def watch(request: Any, context: grpc.ServicerContext, send_response_callback: Any = None) -> Any:
             return self.Watch(request, context, send_response_callback)
 
-        watch.experimental_non_blocking = True  # type: ignore[attr-defined]
+        watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # grpc reads it
         codec = health_pb2.HealthCheckRequest.FromString, health_pb2.HealthCheckResponse.SerializeToString
         by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "Check": grpc.stream_unary_rpc_method_handler(handlers.in_pool(check, self.pool), *codec),
