@@ -26,7 +26,7 @@ from tests.compress import digit_models, digits_page
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
-QUICK = ("LeNet5", "ResNet", "VGG")  # `make test-all` runs the others
+QUICK = ("LeNet5", "ResNet")  # `make test-all` runs the others
 SPARSITY, PRUNING_EPOCHS, QUANTIZED_EPOCHS = 0.7, 10, 3
 FLOAT = 0.97  # what a recipe must reach
 # What each way may cost, in points of accuracy, and the share of images on which calibrated int8 and float agree.
@@ -221,10 +221,10 @@ def test_the_page_has_every_family():
     for family, row in costs.items():
         assert row.items() >= _start(family).items(), RUN
         assert not missed({column: float(row[column]) for column in PERCENTAGES}), family
-        # 1, 2 or 4 bytes a parameter, and at most half as much again for the operators and names of these small nets.
+        # 1 or 4 bytes per parameter, fewer where branches are fused, and operators and names of these small nets.
         count = int(row["parameters"].replace(",", ""))
         for column, least in (("float32 file", 4 * count), ("int8 file", count)):
-            assert 0.9 * least <= 1024 * _kilobytes(row[column]) <= 1.5 * least + 500_000, f"{family}, {column}"
+            assert 0.8 * least <= 1024 * _kilobytes(row[column]) <= 1.5 * least + 500_000, f"{family}, {column}"
         times = [float(row[column].split(" ms")[0]) for column in ("float32 latency", "int8 latency")]
         ratio = float(row["int8 latency"].split("(")[1].rstrip(")"))
         # The times are rounded to 0.01 ms, the ratio was computed before.
