@@ -84,8 +84,6 @@ def fine_tune(
                 f"`distillation` is for models of task 'softmax'. Received: {model.name!r} of task {head.task!r}."
             )
         rows = _tasks.check_training(head, model, labelled(data, train), labelled(validation_data, validation))
-        if distillation is not None:
-            head = dataclasses.replace(head, activation="softmax")  # the distiller's outputs are logits
         loss, metric, task = _tasks.loss(head, rows=rows), _tasks.metric(head), head.task
     remember_task(model, task)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * _data.steps_in(train), alpha=0.01)
@@ -101,7 +99,8 @@ def fine_tune(
 
     trained = compile_(model, loss)
     if distillation is not None:
-        trained = compile_(distillation.distiller(model), loss)
+        logits = dataclasses.replace(head, activation="softmax")  # which the distiller's outputs are
+        trained = compile_(distillation.distiller(model), _tasks.loss(logits, rows=rows))
     elif (keeping := keeping_modes(model)) is not model:
         trained = compile_(keeping, loss)
     with compilable(trained):

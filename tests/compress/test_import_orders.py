@@ -54,11 +54,11 @@ def run(first, before="", after="", **environment):
     ],
 )
 def test_every_import_order_works(first, before, environment):
-    assert run(first, before, **environment) == ["tf_keras 3"]
+    assert run(first, before, **environment) == ["keraslight 3"]
 
 
 def test_models_of_a_forced_keras_2_are_an_error_that_says_so():
     done, *errors = run("import tensorflow_model_optimization", after=FOREIGN, TF_USE_LEGACY_KERAS="1")
-    assert done == "tf_keras 3"  # models of Keras 3 are compressed all the same
+    assert done == "keraslight 3"  # models of Keras 3 are compressed all the same
     assert len(errors) == 3
     assert all("must be a model of Keras 3" in error and "of tf_keras (Keras 2)" in error for error in errors)
