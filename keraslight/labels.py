@@ -2,16 +2,14 @@
 
 Names are kept exactly as they are, from a folder or a list to the client's answer, or refused. Files hold one per line
 and are only split at line feeds: U+0085, U+2028, vertical tabs and form feeds, at which `str.splitlines` splits too,
-are characters of a name. `keraslight_serving.labels` has the same rules for clients.
+are characters of a name. The rules are those of `keraslight_serving.labels`, which clients use.
 """
 
+import contextlib
 import functools
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 from keraslight import _doors
@@ -19,6 +17,7 @@ from keraslight import _doors
 _doors.require("keraslight.labels", "models", "numpy")
 
 import numpy as np
+from keraslight_serving import labels as rules
 from numpy.typing import ArrayLike
 
 from keraslight.errors import InvalidArgumentError
@@ -60,23 +59,8 @@ def check_labels(labels: Iterable[str], classes: int | None = None) -> list[str]
     Raises:
         InvalidArgumentError: A name breaks a rule, and the text says at which index; or their number is another.
     """
-    labels = list(labels)
-    for index, label in enumerate(labels):
-        if not isinstance(label, str):
-            raise InvalidArgumentError(f"`labels` must be strings. Received: {label!r} at index {index}.")
-        if fault := _fault(label):
-            rule, what = fault
-            raise InvalidArgumentError(f"`labels` {rule}. Received: {what}, {label!r} at index {index}.")
-    if classes is not None and len(labels) != classes:
-        raise InvalidArgumentError(
-            f"`labels` must name every class once. Received: {len(labels)} labels for {classes} classes."
-        )
-    if repeated := _repeated(labels):
-        first, second = repeated
-        raise InvalidArgumentError(
-            f"`labels` must differ. Received: {labels[first]!r} at index {first} and at index {second}."
-        )
-    return labels
+    with _as_own_errors():
+        return rules.check_labels(labels, classes)
 
 
 def read_labels(path: str | os.PathLike[str]) -> list[str]:
@@ -88,71 +72,21 @@ def read_labels(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         InvalidArgumentError: The file isn't UTF-8 text, or a line breaks a rule of `check_labels`; the text says which.
     """
-    rule = "A label file must be UTF-8 text with one class name per line."
-    content = Path(path).read_bytes()
+    with _as_own_errors():
+        return rules.read_labels(path)
+
+
+@contextlib.contextmanager
+def _as_own_errors() -> Iterator[None]:
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = content.count(b"\n", 0, error.start) + 1
-        line = content.split(b"\n")[number - 1]
-        raise InvalidArgumentError(f"{rule} Received: {path}, line {number}: {line!r}.") from error
-    labels = [line.removesuffix("\r") for line in text.split("\n")]
-    while labels and not labels[-1].strip():
-        del labels[-1]
-    if not labels:
-        raise InvalidArgumentError(f"{rule} Received: {path}, which is empty.")
-    for number, label in enumerate(labels, 1):
-        if fault := _fault(label):
-            raise InvalidArgumentError(f"{rule} Received: {path}, line {number}: {fault[1]}, {label!r}.")
-    indexed = [re.fullmatch(r"(\d+)(?:\s*[:,;\t]\s*|\s+)(\S.*)", label, re.DOTALL) for label in labels]
-    if [found and int(found[1]) for found in indexed] == list(range(len(labels))):
-        labels = [found[2] for found in indexed if found]
-    elif all(indexed) and sorted(int(found[1]) for found in indexed if found) == list(range(len(labels))):
-        place = next(i for i, found in enumerate(indexed) if found and int(found[1]) != i)
-        raise InvalidArgumentError(
-            f"{rule} Indices must be in order. Received: {path}, line {place + 1}: {labels[place]!r}."
-        )
-    if repeated := _repeated(labels):
-        first, second = repeated
-        raise InvalidArgumentError(
-            f"{rule} Names must differ. Received: {path}, lines {first + 1} and {second + 1}: {labels[first]!r}."
-        )
-    return labels
+        yield
+    except ValueError as error:
+        raise InvalidArgumentError(str(error)) from error
 
 
 def label_lines(labels: Iterable[str]) -> str:
     """The content of a label file."""
     return "".join(f"{label}\n" for label in labels)
-
-
-def _fault(label: str) -> tuple[str, str] | None:
-    """The rule that a name breaks, and what it is."""
-    if not label.strip():
-        return "must hold more than spaces", "a blank label"
-    if "\n" in label or "\r" in label:
-        return "are written one per line", "a label with a line break"
-    if label.startswith("\ufeff"):
-        return "must be names alone", "a label with a byte order mark"
-    if any("\ud800" <= character <= "\udfff" for character in label):
-        return "must be text that UTF-8 can encode", "a label that is not"
-    return None
-
-
-def _repeated(labels: Sequence[str]) -> tuple[int, int] | None:
-    """The places of a name's first repetition."""
-    allowed = _imagenet_counts() if len(labels) == len(imagenet_labels()) else Counter[str]()
-    places: dict[str, list[int]] = {}
-    for place, label in enumerate(labels):
-        found = places.setdefault(label, [])
-        found.append(place)
-        if len(found) > max(allowed[label], 1):
-            return found[-2], place
-    return None
-
-
-@functools.cache
-def _imagenet_counts() -> Counter[str]:
-    return Counter(imagenet_labels())
 
 
 def decode_predictions(

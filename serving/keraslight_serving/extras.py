@@ -1,4 +1,4 @@
-"""Optional dependencies: whoever lacks one reads the command that installs it, at the first import that needs it."""
+"""Optional dependencies: the first import that needs a missing one raises an error with the pip command for it."""
 
 import importlib
 import importlib.util

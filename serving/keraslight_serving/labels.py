@@ -1,6 +1,6 @@
 """Names of classes: the rules that they follow, and the files that hold them.
 
-The same as in `keraslight.labels`, which this package doesn't import: files hold one name per line and are only split
+`keraslight.labels` raises its own errors for them. Files hold one name per line and are only split
 at line feeds, because the other characters at which `str.splitlines` splits may be part of a name.
 """
 

@@ -148,7 +148,7 @@ def far(model, path, batch_size=1):
     return {name: n for name, n in steps.items() if not n <= 3}
 
 
-# Faults that are known and not mended: quantization-aware files round these more coarsely (by 6.5 and 130 steps).
+# Known faults, not fixed yet: quantization-aware files round these more coarsely (by 6.5 and 130 steps).
 KNOWN = {("merging", "quantize_aware"): {"cosine", "quotient"}}
 FAST = [("pooling", "to_litert", 1), ("merging", "quantize_aware", 1), ("normalizations", "to_litert", None)]
 
