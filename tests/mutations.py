@@ -1,23 +1,6 @@
-"""Breaks the code in many ways, one at a time, and checks that the named test notices.
+"""Changes that break the code, each with the test that must notice it; `tests/mutate.py` makes them."""
 
-`make mutate` makes all of them, `python -m tests.mutations TEXT ...` those whose file or test contains a text. Each
-mutation is made in a copy of the packages, so the working tree stays as it is.
-"""
-
-import argparse
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 from typing import NamedTuple
-
-from rich.progress import Progress
-
-ROOT = Path(__file__).parents[1]
-COPIED = ("keraslight", "serving", "tests", "docs", "savedmodels", "pyproject.toml", "README.md", "Makefile")
 
 
 class Mutation(NamedTuple):
@@ -206,62 +189,3 @@ MUTATIONS = (
     ),
     Mutation(S + "client/_endpoints.py", "_TROUBLES = 3", "_TROUBLES = 4", TS + "test_client_calls.py"),
 )
-
-
-def problems() -> list[str]:
-    """Why mutations can't be made: a text that is missing or ambiguous, or a test that doesn't exist."""
-    found = []
-    for file, old, _, test in MUTATIONS:
-        path, _, function = test.partition("::")
-        count = (ROOT / file).read_text(encoding="utf-8").count(old)
-        if count != 1:
-            found.append(f"{file} contains {old!r} {count} times")
-        if not (ROOT / path).is_file() or f"def {function.partition('[')[0]}" not in (ROOT / path).read_text():
-            found.append(f"{test} does not exist")
-    return found
-
-
-def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
-    """Runs pytest in a copy of the repository."""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
-    path = f"{folder}:{folder / 'serving'}"
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def main(chosen: list[Mutation]) -> int:
-    """Prints each mutation that no test notices, and the score; returns the number of those mutations."""
-    survived, began = 0, time.monotonic()
-    with tempfile.TemporaryDirectory() as name, Progress() as progress:
-        folder = Path(name)
-        for item in COPIED:
-            copy = shutil.copytree if (ROOT / item).is_dir() else shutil.copy
-            copy(ROOT / item, folder / item)
-        task = progress.add_task("Mutations", total=len(chosen) + 1)
-        plain = run_tests(folder, sorted({mutation.test for mutation in chosen}))
-        if plain.returncode:
-            print(plain.stdout[-3000:])
-            sys.exit("The tests must pass without a mutation.")
-        progress.advance(task)
-        for mutation in chosen:
-            file = folder / mutation.file
-            text = file.read_text(encoding="utf-8")
-            file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-            run = run_tests(folder, [mutation.test])
-            file.write_text(text, encoding="utf-8")
-            if run.returncode != 1:  # pytest's code for failed tests
-                survived += 1
-                what = "survives" if run.returncode == 0 else f"pytest ended with {run.returncode}"
-                progress.console.print(f"{mutation.file}: {mutation.new!r} {what}: {mutation.test}", markup=False)
-            progress.advance(task)
-    print(f"{len(chosen) - survived} of {len(chosen)} mutations caught in {time.monotonic() - began:.0f} s")
-    return survived
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="part of a file's or a test's name")
-    texts = parser.parse_args().texts
-    if found := problems():
-        sys.exit("\n".join(found))
-    sys.exit(bool(main([m for m in MUTATIONS if not texts or any(text in m.file + m.test for text in texts)])))

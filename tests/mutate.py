@@ -1,0 +1,106 @@
+"""Breaks the code in many ways, one at a time, and checks that the named test notices.
+
+`make mutate` makes all mutations of `tests/mutations.py`, `python -m tests.mutate TEXT ...` those whose file, test or
+new text contains a text; `--skip N` leaves out the first N of them, to resume a run. Each mutation is made in a copy of
+the packages, so the working tree stays as it is. The tests run in forks of a process that has imported TensorFlow.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.mutations import MUTATIONS
+
+ROOT = Path(__file__).parents[1]
+COPIED = ("keraslight", "serving", "tests", "docs", "savedmodels", "pyproject.toml", "README.md", "Makefile")
+LIMIT = 600  # seconds for each test; what hangs longer counts as caught
+
+
+def problems() -> list[str]:
+    """Why mutations can't be made: a text that is missing or ambiguous, or a test that doesn't exist."""
+    found = []
+    for file, old, _, test in MUTATIONS:
+        path, _, function = test.partition("::")
+        count = (ROOT / file).read_text(encoding="utf-8").count(old)
+        if count != 1:
+            found.append(f"{file} contains {old!r} {count} times")
+        if not (ROOT / path).is_file() or f"def {function.partition('[')[0]}" not in (ROOT / path).read_text():
+            found.append(f"{test} does not exist")
+    return found
+
+
+def run_test(folder: Path, test: str) -> int:
+    """Runs pytest in a fork, in a copy of the repository; its output goes to `folder/output`.
+
+    Returns:
+        pytest's exit code, or minus the number of the signal that ended the process.
+    """
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = 3
+    try:
+        signal.alarm(LIMIT)
+        os.chdir(folder)
+        sys.path[:0] = [str(folder), str(folder / "serving")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+            del sys.modules[name]  # the copy's are imported
+        output = os.open(folder / "output", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", test])
+        sys.stdout.flush()
+    finally:
+        os._exit(code)
+
+
+def main(texts: list[str], skip: int) -> int:
+    """Prints what became of each mutation, and the score; returns the number of mutations that weren't caught."""
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    import tests.conftest  # noqa: F401, PLC0415 (TensorFlow, as the tests import it)
+
+    chosen = [m for m in MUTATIONS if not texts or any(text in m.file + m.test + m.new for text in texts)][skip:]
+    missed, began = 0, time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for item in COPIED:
+            copy = shutil.copytree if (ROOT / item).is_dir() else shutil.copy
+            copy(ROOT / item, folder / item)
+        plain = cache(lambda test: run_test(folder, test))
+        for index, mutation in enumerate(chosen, start=skip + 1):
+            file = folder / mutation.file
+            text = file.read_text(encoding="utf-8")
+            if plain(mutation.test):
+                what = "the test fails without it"
+            else:
+                file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+                code = run_test(folder, mutation.test)
+                file.write_text(text, encoding="utf-8")
+                # pytest's code for failed tests
+                caught = code in (1, -signal.SIGALRM)
+                what = "caught" if caught else "SURVIVES" if code == 0 else f"pytest ended with {code}"
+            missed += what != "caught"
+            print(f"{index:3} {mutation.file}: {mutation.new!r} {what}: {mutation.test}", flush=True)
+            if what not in ("caught", "SURVIVES"):
+                print((folder / "output").read_text(encoding="utf-8", errors="replace")[-2000:])
+    print(f"{len(chosen) - missed} of {len(chosen)} mutations caught in {time.monotonic() - began:.0f} s")
+    return missed
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="part of a file's or a test's name, or of the new text")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N of the mutations")
+    arguments = parser.parse_args()
+    if found := problems():
+        sys.exit("\n".join(found))
+    sys.exit(bool(main(arguments.texts, arguments.skip)))
