@@ -1,12 +1,14 @@
 """Breaks the code in many ways, one at a time, and checks that the named test notices.
 
 `make mutate` makes all mutations of `tests/mutations.py`, `python -m tests.mutate TEXT ...` those whose file, test or
-new text contains a text; `--skip N` leaves out the first N of them, to resume a run. Each mutation is made in a copy of
-the packages, so the working tree stays as it is. The tests run in forks of a process that has imported TensorFlow.
+new text contains a text. `--skip N` and `--take N` choose a range of them, to resume a run or to divide it. Each
+mutation is made in a copy of the packages, so the working tree stays as it is. The tests run in forks of a process that
+has imported TensorFlow; the one that fails is run once more without the mutation, where it must pass.
 """
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import sys
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutations import MUTATIONS
+from tests.mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[1]
 COPIED = ("keraslight", "serving", "tests", "docs", "savedmodels", "pyproject.toml", "README.md", "Makefile")
@@ -37,70 +39,83 @@ def problems() -> list[str]:
     return found
 
 
-def run_test(folder: Path, test: str) -> int:
-    """Runs pytest in a fork, in a copy of the repository; its output goes to `folder/output`.
+def run_test(folder: Path, test: str) -> tuple[int, str]:
+    """Runs pytest in a fork, in a copy of the repository.
 
     Returns:
-        pytest's exit code, or minus the number of the signal that ended the process.
+        pytest's exit code, or minus the number of the signal that ended the process; and what was printed.
     """
-    if child := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    code = 3
-    try:
-        signal.alarm(LIMIT)
-        os.chdir(folder)
-        sys.path[:0] = [str(folder), str(folder / "serving")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
-            del sys.modules[name]  # the copy's are imported
-        output = os.open(folder / "output", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", test])
-        sys.stdout.flush()
-    finally:
-        os._exit(code)
+    printed = folder / "output"
+    if not (child := os.fork()):
+        code = 3
+        try:
+            signal.alarm(LIMIT)
+            os.chdir(folder)
+            sys.path[:0] = [str(folder), str(folder / "serving")]
+            os.environ["PYTHONPATH"] = os.pathsep.join(sys.path[:2])
+            for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                del sys.modules[name]  # the copy's are imported
+            output = os.open(printed, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", test])
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code, printed.read_text(encoding="utf-8", errors="replace")
 
 
-def main(texts: list[str], skip: int) -> int:
+def main(chosen: list[tuple[int, Mutation]]) -> int:
     """Prints what became of each mutation, and the score; returns the number of mutations that weren't caught."""
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     sys.dont_write_bytecode = True
-    import tests.conftest  # noqa: F401, PLC0415 (TensorFlow, as the tests import it)
+    import tests.conftest  # noqa: F401 (TensorFlow, as the tests import it)
 
-    chosen = [m for m in MUTATIONS if not texts or any(text in m.file + m.test + m.new for text in texts)][skip:]
     missed, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for item in COPIED:
             copy = shutil.copytree if (ROOT / item).is_dir() else shutil.copy
             copy(ROOT / item, folder / item)
-        plain = cache(lambda test: run_test(folder, test))
-        for index, mutation in enumerate(chosen, start=skip + 1):
+        passes = cache(lambda test: run_test(folder, test)[0] == 0)
+        for number, mutation in chosen:
             file = folder / mutation.file
             text = file.read_text(encoding="utf-8")
-            if plain(mutation.test):
+            file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+            code, printed = run_test(folder, mutation.test)
+            file.write_text(text, encoding="utf-8")
+            failed = re.search(r"^FAILED (\S+?)(?:\[|\s|$)", printed, re.MULTILINE)
+            if code == 0:
+                what = "SURVIVES"
+            elif code not in (1, -signal.SIGALRM):
+                what = f"pytest ended with {code}"
+            elif not passes(failed[1] if failed else mutation.test):
                 what = "the test fails without it"
             else:
-                file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
-                code = run_test(folder, mutation.test)
-                file.write_text(text, encoding="utf-8")
-                # pytest's code for failed tests
-                caught = code in (1, -signal.SIGALRM)
-                what = "caught" if caught else "SURVIVES" if code == 0 else f"pytest ended with {code}"
+                what = "caught"
             missed += what != "caught"
-            print(f"{index:3} {mutation.file}: {mutation.new!r} {what}: {mutation.test}", flush=True)
+            print(f"{number:3} {mutation.file}: {mutation.new!r} {what}: {mutation.test}", flush=True)
             if what not in ("caught", "SURVIVES"):
-                print((folder / "output").read_text(encoding="utf-8", errors="replace")[-2000:])
+                print(printed[-3000:])
     print(f"{len(chosen) - missed} of {len(chosen)} mutations caught in {time.monotonic() - began:.0f} s")
     return missed
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="part of a file's or a test's name, or of the new text")
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="part of a file's or a test's name, or of the new text"
+    )
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N of the mutations")
+    parser.add_argument("--take", type=int, metavar="N", help="then make N mutations")
     arguments = parser.parse_args()
     if found := problems():
         sys.exit("\n".join(found))
-    sys.exit(bool(main(arguments.texts, arguments.skip)))
+    texts, skip, take = arguments.texts, arguments.skip, arguments.take
+    numbered = [
+        (number, mutation)
+        for number, mutation in enumerate(MUTATIONS, 1)
+        if not texts or any(text in mutation.file + mutation.test + mutation.new for text in texts)
+    ]
+    sys.exit(bool(main(numbered[skip:][:take])))
