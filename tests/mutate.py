@@ -7,6 +7,7 @@ has imported TensorFlow; the one that fails is run once more without the mutatio
 """
 
 import argparse
+import itertools
 import os
 import re
 import shutil
@@ -68,8 +69,6 @@ def run_test(folder: Path, test: str) -> tuple[int, str]:
 
 def main(chosen: list[tuple[int, Mutation]]) -> int:
     """Prints what became of each mutation, and the score; returns the number of mutations that weren't caught."""
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    sys.dont_write_bytecode = True
     import tests.conftest  # noqa: F401 (TensorFlow, as the tests import it)
 
     missed, began = 0, time.monotonic()
@@ -79,12 +78,19 @@ def main(chosen: list[tuple[int, Mutation]]) -> int:
             copy = shutil.copytree if (ROOT / item).is_dir() else shutil.copy
             copy(ROOT / item, folder / item)
         passes = cache(lambda test: run_test(folder, test)[0] == 0)
+        seconds = itertools.count(time.time(), 2)
+
+        def write(file: Path, text: str) -> None:
+            file.write_text(text, encoding="utf-8")
+            moment = next(seconds)
+            os.utime(file, (moment, moment))  # Python compiles a file again if its time in seconds is another
+
         for number, mutation in chosen:
             file = folder / mutation.file
             text = file.read_text(encoding="utf-8")
-            file.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+            write(file, text.replace(mutation.old, mutation.new))
             code, printed = run_test(folder, mutation.test)
-            file.write_text(text, encoding="utf-8")
+            write(file, text)
             failed = re.search(r"^FAILED (\S+?)(?:\[|\s|$)", printed, re.MULTILINE)
             if code == 0:
                 what = "SURVIVES"

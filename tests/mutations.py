@@ -1238,7 +1238,7 @@ MUTATIONS = (
         S + "client/_retry.py",
         "attempt.began - slow.began > share / 2",
         "attempt.began - slow.began > 0",
-        TS + "test_client_calls.py::test_the_hedge_wins",
+        TS + "test_client_calls.py::test_a_hedge_that_wins_is_no_trouble_of_the_other",
     ),
     Mutation(
         S + "client/_retry.py",
