@@ -783,7 +783,7 @@ MUTATIONS = (
         C + "pruning/callback.py",
         "max(int(self.begin_fraction * steps * epochs), 1)",
         "1",
-        TC + "test_pruning.py::test_sparsity_grows_by_the_papers_cube",
+        TC + "test_pruning.py::test_fractions_are_shares_of_all_steps",
     ),
     Mutation(
         C + "pruning/callback.py",
@@ -1170,7 +1170,7 @@ MUTATIONS = (
         "keraslight/_image_files.py",
         "& (place + size <= canvas)",
         "",
-        "tests/test_image_formats.py::test_damaged_animations_are_refused",
+        "tests/test_image_formats.py::test_a_first_frame_may_be_smaller_than_the_animation",
     ),
     Mutation(
         "keraslight/_image_files.py",
@@ -1382,7 +1382,7 @@ MUTATIONS = (
         S + "client/_arrays.py",
         ".max(axis=-1, keepdims=True))\n        scores",
         ".max())\n        scores",
-        TS + "test_client_calls.py",
+        TS + "test_client.py::test_logits_become_probabilities_image_by_image",
     ),
     Mutation(
         S + "client/_arrays.py", "(array == np.floor(array))", "True", TS + "test_client.py::test_what_can_not_be_sent"

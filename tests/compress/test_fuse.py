@@ -126,6 +126,15 @@ def test_merges_linear_layers_where_that_saves_work():
     assert [layer.name for layer in compress.fuse(model).layers[1:]] == ["project", "expand"]
 
 
+def test_grouped_convolutions_are_not_merged():
+    images = keras.Input((8, 8, 6))
+    x = layers.Conv2D(6, 3, groups=2, name="a")(images)
+    model = keras.Model(images, layers.Conv2D(2, 1, name="b")(x))
+    fused = compress.fuse(model)
+    assert [layer.name for layer in fused.layers[1:]] == ["a", "b"]
+    assert_same(model, fused, IMAGES)
+
+
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}])
 def test_a_norm_before_an_activation_becomes_one_layer_with_it(options):
     images = keras.Input((8, 8, 6))
