@@ -1412,7 +1412,7 @@ MUTATIONS = (
         S + "client/_rankings.py",
         "waiting += [places[half:], places[:half]]",
         "waiting += [places[half:]]",
-        TS + "test_client.py::test_a_mixed_batch_keeps_its_order",
+        TS + "test_client_calls.py::test_an_image_that_can_not_be_decoded_here",
     ),
     Mutation(
         S + "client/_rest_messages.py",
@@ -1424,7 +1424,7 @@ MUTATIONS = (
         S + "client/_rest_messages.py",
         'if status == 400 and text.startswith("Serving signature name: "):',
         "if False:",
-        TS + "test_client_rest.py::test_errors_are_those_of_grpc",
+        TS + "test_client_rest.py::test_every_status_has_its_error",
     ),
     Mutation(
         S + "client/_rest_messages.py",
@@ -1436,7 +1436,7 @@ MUTATIONS = (
         S + "client/_rest_messages.py",
         "self._outputs.pop(model, None)  # may be outdated",
         "pass",
-        TS + "test_client_rest.py::test_a_new_version",
+        TS + "test_client_rest.py::test_a_failure_while_others_wait",
     ),
     Mutation(S + "wire/tensors.py", "flat[-1], dtype)", "0, dtype)", TS + "test_wire.py"),
     Mutation(
