@@ -65,19 +65,24 @@ MUTATIONS = (
     Mutation(L + "unpooling.py", "better = value > best", "better = value >= best", TL + "test_unpooling.py"),
     Mutation(B + "inception.py", "AdaptiveAveragePooling2D(4", "AdaptiveAveragePooling2D(3", TA + "test_googlenet.py"),
     # Analysis
-    Mutation(N + "receptive_field.py", "(v.size, h.size)", "(h.size, v.size)", TN + "test_receptive_field.py"),
+    Mutation(
+        N + "receptive_field.py",
+        "(v.size, h.size)",
+        "(h.size, v.size)",
+        "tests/analysis/test_receptive_field.py::test_branches_padding_and_cropping",
+    ),
     Mutation(N + "receptive_field.py", "margin = span // 2", "margin = span", TN + "test_receptive_field.py"),
     Mutation(
         N + "receptive_field.py",
         "+ span + 1 - side, 0) // 2",
         "+ span + 1 - side + 1, 0) // 2",
-        TN + "test_receptive_field.py",
+        "tests/analysis/test_receptive_field.py::test_branches_padding_and_cropping",
     ),
     Mutation(
         N + "receptive_field.py",
         "max(span + 1 - stride, 0) // 2 if",
         "max(span + 1 - stride, 0) if",
-        TN + "test_receptive_field.py",
+        "tests/analysis/test_receptive_field.py::test_layers_that_make_maps_larger",
     ),
     Mutation(N + "formulas.py", "-(-filters // ghost_ratio)", "filters // ghost_ratio", TN + "test_formulas.py"),
     Mutation(
@@ -99,30 +104,50 @@ MUTATIONS = (
         R + "_fuse.py",
         "second.shape[0]) @ second + step.bias)",
         "second.shape[0]) @ second)",
-        TC + "test_fuse_graph.py",
+        "tests/compress/test_fuse.py::test_merges_linear_layers_where_that_saves_work",
     ),
-    Mutation(R + "_fuse.py", "(reader.unpadded or not np.any(folded[1]))", "True", TC + "test_fuse_graph.py"),
-    Mutation(R + "_fuse.py", "> first.kernel.size + second.size", "> 1e9", TC + "test_fuse_graph.py"),
-    Mutation(C + "_tfmot/pruning.py", "power=3", "power=1", TC + "test_pruning.py"),
-    Mutation(C + "_tfmot/pruning.py", "power=3", "power=2", TC + "test_pruning.py"),
+    Mutation(
+        R + "_fuse.py",
+        "(reader.unpadded or not np.any(folded[1]))",
+        "True",
+        "tests/compress/test_fuse.py::test_a_factor_alone_may_meet_padding_and_an_offset_may_not",
+    ),
+    Mutation(
+        R + "_fuse.py",
+        "> first.kernel.size + second.size",
+        "> 1e9",
+        "tests/compress/test_fuse.py::test_merges_linear_layers_where_that_saves_work",
+    ),
+    Mutation(
+        C + "_tfmot/pruning.py",
+        "power=3",
+        "power=1",
+        "tests/compress/test_pruning.py::test_sparsity_grows_by_the_papers_cube",
+    ),
+    Mutation(
+        C + "_tfmot/pruning.py",
+        "power=3",
+        "power=2",
+        "tests/compress/test_pruning.py::test_sparsity_grows_by_the_papers_cube",
+    ),
     Mutation(
         C + "pruning/callback.py",
         "end = max(int(self.end_fraction",
         "end = max(int(0.5 * self.end_fraction",
-        TC + "test_pruning.py",
+        "tests/compress/test_pruning.py::test_fractions_are_shares_of_all_steps",
     ),
     Mutation(
         C + "pruning/settings.py",
         "min(share + min(0.5 / count, 0.01), max(share, 0.9999))",
         "share",
-        TC + "test_pruning.py",
+        "tests/compress/test_pruning.py::test_final_sparsity_is_reached_whatever_the_frequency",
     ),
     Mutation(C + "_tfmot/quantizers.py", "DECAY = 0.99", "DECAY = 0.9", TC + "test_quantizers.py"),
     Mutation(
         C + "clustering/callback.py",
         "keep_zero = self.preserve_sparsity and zeros > 0",
         "keep_zero = False",
-        TC + "test_clustering.py",
+        "tests/compress/test_clustering.py::test_every_epoch_ends_clustered_and_zeros_stay",
     ),
     # Pages of measured figures
     Mutation(
@@ -146,16 +171,29 @@ MUTATIONS = (
     ),
     Mutation("docs/litert.md", "4241 KiB", "1 KiB", TC + "test_litert_families.py::test_the_page_has_every_family"),
     # Training and images
-    Mutation(T + "_trainer.py", "if len(v.shape) <= 1]", "if len(v.shape) <= 4]", TT + "test_trainer.py"),
+    Mutation(
+        T + "_trainer.py",
+        "if len(v.shape) <= 1]",
+        "if len(v.shape) <= 4]",
+        "tests/training/test_trainer.py::test_weight_decay_spares_vectors",
+    ),
     Mutation(
         T + "_trainer.py",
         "ClassificationLoss(recipe.label_smoothing,",
         "ClassificationLoss(0.0,",
-        TT + "test_trainer.py",
+        "tests/training/test_trainer.py::test_probabilities_and_logits_give_the_same_loss",
     ),
-    Mutation(T + "_data.py", "seed=tf.stack([seed, epoch])", "seed=tf.stack([seed, seed])", TT + "test_data.py"),
     Mutation(
-        T + "_data.py", "tf.stack([tf.constant(seed, tf.int64), step])", "tf.stack([step, step])", TT + "test_data.py"
+        T + "_data.py",
+        "seed=tf.stack([seed, epoch])",
+        "seed=tf.stack([seed, seed])",
+        "tests/training/test_data.py::test_training_batches_repeat_for_a_seed_and_differ_between_epochs",
+    ),
+    Mutation(
+        T + "_data.py",
+        "tf.stack([tf.constant(seed, tf.int64), step])",
+        "tf.stack([step, step])",
+        "tests/training/test_data.py::test_training_batches_repeat_for_a_seed_and_differ_between_epochs",
     ),
     Mutation("keraslight/preprocessing.py", "/ self.crop_pct)", "* self.crop_pct)", "tests/test_preprocessing.py"),
     Mutation("keraslight/preprocessing.py", "antialias=True", "antialias=False", "tests/test_preprocessing.py"),
@@ -170,24 +208,48 @@ MUTATIONS = (
         "tests/weights/test_loader.py",
     ),
     Mutation(
-        "keraslight/weights/loader.py", "np.float32(3 / channels)", "np.float32(1.0)", "tests/weights/test_loader.py"
+        "keraslight/weights/loader.py",
+        "np.float32(3 / channels)",
+        "np.float32(1.0)",
+        "tests/weights/test_loader.py::test_another_number_of_channels_adapts_the_first_convolution",
     ),
     # Server and client
     Mutation(
-        S + "server/telemetry/tfrecord.py", "crc >> 15 | crc << 17", "crc >> 17 | crc << 15", TS + "test_request_log.py"
+        S + "server/telemetry/tfrecord.py",
+        "crc >> 15 | crc << 17",
+        "crc >> 17 | crc << 15",
+        "tests/serving/test_request_log.py::test_tensorflow_reads_the_log",
     ),
-    Mutation(S + "server/running/batching.py", "array[end - size : end]", "array[:size]", TS + "test_batching.py"),
     Mutation(
-        S + "server/running/batching.py", "if size >= rows), rows)", "if size > rows), rows)", TS + "test_batching.py"
+        S + "server/running/batching.py",
+        "array[end - size : end]",
+        "array[:size]",
+        "tests/serving/test_batching.py::test_those_that_wait_run_together",
     ),
-    Mutation(S + "client/_retry.py", "2 ** (len(sent) - 1)", "2 ** len(sent)", TS + "test_client_calls.py"),
+    Mutation(
+        S + "server/running/batching.py",
+        "if size >= rows), rows)",
+        "if size > rows), rows)",
+        "tests/serving/test_batching.py::test_batches_are_filled_up_to_an_allowed_size",
+    ),
+    Mutation(
+        S + "client/_retry.py",
+        "2 ** (len(sent) - 1)",
+        "2 ** len(sent)",
+        "tests/serving/test_client_calls.py::test_pauses_are_drawn_from_the_whole_range",
+    ),
     Mutation(
         S + "client/_retry.py",
         "min(self._left + self._refill, self._most)",
         "self._left + self._refill",
-        TS + "test_client_calls.py",
+        "tests/serving/test_client_calls.py::test_the_budget_never_exceeds_its_start",
     ),
-    Mutation(S + "client/_endpoints.py", "_TROUBLES = 3", "_TROUBLES = 4", TS + "test_client_calls.py"),
+    Mutation(
+        S + "client/_endpoints.py",
+        "_TROUBLES = 3",
+        "_TROUBLES = 4",
+        "tests/serving/test_client_calls.py::test_an_endpoint_is_skipped_after_three_troubles",
+    ),
     # Augmentation
     Mutation(T + "_augmentation.py", "math.radians(self.rotate_degrees)", "0.0", TT + "test_augmentation.py"),
     Mutation(
