@@ -380,7 +380,12 @@ MUTATIONS = (
         "min(2, self.epochs - 1)",
         TT + "test_settled.py::test_a_short_recipe_warms_up_in_all_but_its_last_epoch",
     ),
-    Mutation(T + "_data.py", "return min(batch_size, self.train_count)", "return batch_size", TT + "test_data.py"),
+    Mutation(
+        T + "_data.py",
+        "return min(batch_size, self.train_count)",
+        "return batch_size",
+        "tests/training/test_data.py::test_a_batch_has_an_image",
+    ),
     Mutation(
         T + "_data.py",
         "round(len(members) * validation_split)",
@@ -397,7 +402,7 @@ MUTATIONS = (
         T + "_data.py",
         "round(len(targets) * validation_split), 1)",
         "round(len(targets) * validation_split), 0)",
-        TT + "test_data.py",
+        "tests/training/test_data.py::test_rows_of_numbers_are_divided_so_that_both_parts_have_one",
     ),
     Mutation(
         T + "_sources.py",
@@ -446,13 +451,13 @@ MUTATIONS = (
         "keraslight/_tasks.py",
         "threshold=0.5 if head.activation is None else 0.0",
         "threshold=0.5",
-        "tests/test_tasks.py",
+        "tests/test_tasks.py::test_scores",
     ),
     Mutation(
         "keraslight/_tasks.py",
         "np.exp(values - values.max(-1, keepdims=True))",
         "np.exp(values)",
-        "tests/test_tasks.py",
+        "tests/test_tasks.py::test_scores",
     ),
     Mutation(
         "keraslight/_tasks.py",
@@ -488,7 +493,7 @@ MUTATIONS = (
         "keraslight/graph/ends.py",
         '("softmax", "sigmoid", "hard_sigmoid")\n        if behind',
         '("softmax", "sigmoid")\n        if behind',
-        "tests/test_tasks.py",
+        "tests/test_tasks.py::test_a_task_is_read_off_the_end",
     ),
     Mutation("keraslight/labels.py", "np.argsort(-scores, axis=1", "np.argsort(scores, axis=1", "tests/test_labels.py"),
     Mutation("keraslight/labels.py", '.split("\\n"))[\n        :-1\n    ]', '.split("\\n"))', "tests/test_labels.py"),
@@ -593,7 +598,12 @@ MUTATIONS = (
         TL + "test_channel_slice.py",
     ),
     # Blocks
-    Mutation(B + "attention.py", "// 2 * 2 + 1", "// 2 * 2 - 1", "tests/blocks/test_attention.py"),
+    Mutation(
+        B + "attention.py",
+        "// 2 * 2 + 1",
+        "// 2 * 2 - 1",
+        "tests/blocks/test_attention.py::test_eca_kernel_size_is_equation_12",
+    ),
     Mutation(B + "attention.py", '("rows", "columns")', '("columns", "rows")', "tests/blocks/test_attention.py"),
     Mutation(
         B + "attention.py",
@@ -786,7 +796,12 @@ MUTATIONS = (
         TN + "test_latency.py::test_memory_bandwidth",
     ),
     # Compression
-    Mutation("keraslight/graph/modes.py", "seen / (seen + 1)", "0.5", TC + "test_batch_norm.py"),
+    Mutation(
+        "keraslight/graph/modes.py",
+        "seen / (seen + 1)",
+        "0.5",
+        "tests/compress/test_batch_norm.py::test_statistics_are_those_of_all_batches",
+    ),
     Mutation(
         "keraslight/graph/modes.py",
         "if call.in_inference or not",
@@ -797,7 +812,7 @@ MUTATIONS = (
         "keraslight/graph/modes.py",
         "isinstance(layer, keras.layers.BatchNormalization) and layer.trainable",
         "isinstance(layer, keras.layers.BatchNormalization)",
-        TC + "test_batch_norm.py",
+        "tests/compress/test_batch_norm.py::test_frozen_batch_norms_keep_theirs",
     ),
     Mutation(
         "keraslight/graph/modes.py",
@@ -820,7 +835,12 @@ MUTATIONS = (
     Mutation(
         C + "_fine_tune.py", 'dataclasses.replace(head, activation="softmax")', "head", TC + "test_pruning_distilled.py"
     ),
-    Mutation(C + "_fine_tune.py", "remember_task(model, task)", "pass", TC + "test_tasks.py"),
+    Mutation(
+        C + "_fine_tune.py",
+        "remember_task(model, task)",
+        "pass",
+        "tests/compress/test_tasks.py::test_pruning_trains_with_the_loss_of_the_task",
+    ),
     Mutation(
         C + "_tfmot/pruning.py",
         "begin = end - (end - begin) // frequency * frequency\n",
@@ -882,14 +902,19 @@ MUTATIONS = (
         C + "pruning/sensitivity.py",
         "accuracy < self.baseline - loss",
         "accuracy <= self.baseline - loss",
-        TC + "test_sensitivity.py",
+        "tests/compress/test_sensitivity.py::test_a_loss_of_just_the_limit_is_within_it",
     ),
-    Mutation(C + "pruning/sensitivity.py", "kernel.assign(dense)\n", "pass\n", TC + "test_sensitivity.py"),
+    Mutation(
+        C + "pruning/sensitivity.py",
+        "kernel.assign(dense)\n",
+        "pass\n",
+        "tests/compress/test_sensitivity.py::test_one_entry_is_what_pruning_that_layer_alone_gives",
+    ),
     Mutation(
         C + "pruning/sensitivity.py",
         "int(np.ceil(kernel.size * sparsity))",
         "int(kernel.size * sparsity)",
-        TC + "test_sensitivity.py",
+        "tests/compress/test_sensitivity.py::test_at_least_the_share_is_zero",
     ),
     Mutation(
         C + "_tfmot/clustering.py",
@@ -919,9 +944,14 @@ MUTATIONS = (
         C + "_tfmot/quantizers.py",
         "tf.minimum(tf.reduce_min(inputs), 0.0)",
         "tf.reduce_min(inputs)",
-        TC + "test_quantizers.py",
+        "tests/compress/test_quantizers.py::test_a_range_holds_zero_even_if_no_value_is_below_it",
     ),
-    Mutation(C + "_tfmot/quantizers.py", "else min(float(low), 0.0)", "else float(low)", TC + "test_quantizers.py"),
+    Mutation(
+        C + "_tfmot/quantizers.py",
+        "else min(float(low), 0.0)",
+        "else float(low)",
+        "tests/compress/test_quantizers.py::test_a_range_holds_zero_even_if_no_value_is_below_it",
+    ),
     Mutation(C + "_tfmot/quantizers.py", "limit / 127)", "limit / 128)", TC + "test_quantizers.py"),
     Mutation(C + "_tfmot/quantizers.py", "narrow_range=True", "narrow_range=False", TC + "test_quantizers.py"),
     Mutation(
@@ -980,7 +1010,12 @@ MUTATIONS = (
         TC + "test_mixed.py::test_the_costly_layers_stay_float_until_the_bound_holds",
     ),
     # Rewrites
-    Mutation(R + "_fuse.py", "idle or step.call.in_training or len", "idle or len", TC + "test_fuse.py"),
+    Mutation(
+        R + "_fuse.py",
+        "idle or step.call.in_training or len",
+        "idle or len",
+        "tests/compress/test_fuse.py::test_a_norm_before_an_activation_becomes_one_layer_with_it",
+    ),
     Mutation(
         R + "_fuse.py",
         "trainable = first.trainable and step.trainable",
@@ -993,27 +1028,32 @@ MUTATIONS = (
         "if False:",
         TC + "test_fuse.py::test_the_layer_that_knows_the_preprocessing_stays",
     ),
-    Mutation(R + "_fuse.py", 'if not dense and first.node.config["groups"] > 1:', "if False:", TC + "test_fuse.py"),
+    Mutation(
+        R + "_fuse.py",
+        'if not dense and first.node.config["groups"] > 1:',
+        "if False:",
+        "tests/compress/test_fuse.py::test_grouped_convolutions_are_not_merged",
+    ),
     Mutation(R + "_half.py", "65504.0", "65520.0", TC + "test_half.py"),
     Mutation(R + "_half.py", "and not row.keeps_float32", "", TC + "test_half.py"),
     Mutation(
         R + "_reparameterize.py",
         "np.arange(channels) % inside, np.arange(channels)] = 1",
         "0, np.arange(channels)] = 1",
-        TC + "test_reparameterize.py",
+        "tests/compress/test_reparameterize.py::test_gives_the_deploy_form_of_repvgg",
     ),
     Mutation(
         R + "_reparameterize.py",
         "(kernel - 1) // 2 for kernel in",
         "kernel // 2 for kernel in",
-        TC + "test_reparameterize.py",
+        "tests/compress/test_reparameterize.py::test_other_blocks_of_branches",
     ),
-    Mutation(R + "_reparameterize.py", '"trainable": not frozen', '"trainable": True', TC + "test_reparameterize.py"),
+    Mutation(R + "_reparameterize.py", '"trainable": not frozen', '"trainable": True', "tests/compress/test_frozen.py"),
     Mutation(
         R + "_reparameterize.py",
         "own * scale, shift * scale + offset",
         "own * scale, shift + offset",
-        TC + "test_reparameterize.py",
+        "tests/compress/test_reparameterize.py::test_other_blocks_of_branches",
     ),
     Mutation(
         R + "_reparameterize.py",
@@ -1025,11 +1065,21 @@ MUTATIONS = (
         R + "steps.py",
         "np.arange(outputs) // (outputs // groups) * inside",
         "np.arange(outputs) % groups * inside",
-        TC + "test_fuse.py",
+        "tests/compress/test_fuse.py::test_folds_into_what_follows_where_nothing_is_padded",
     ),
-    Mutation(R + "steps.py", "self.bias * scale + shift", "self.bias + shift", TC + "test_fuse.py"),
+    Mutation(
+        R + "steps.py",
+        "self.bias * scale + shift",
+        "self.bias + shift",
+        "tests/compress/test_fuse.py::test_each_kind_of_layer",
+    ),
     # Export
-    Mutation("keraslight/export/_inference.py", "_TINY = 1e-30", "_TINY = 1e-3", "tests/export/test_inference.py"),
+    Mutation(
+        "keraslight/export/_inference.py",
+        "_TINY = 1e-30",
+        "_TINY = 1e-3",
+        "tests/export/test_inference.py::test_probabilities_get_no_second_softmax",
+    ),
     Mutation(
         "keraslight/export/_inference.py",
         "keras.ops.pad(x, [[0, 0], [1, 0]])",
@@ -1070,7 +1120,7 @@ MUTATIONS = (
         "keraslight/export/_versions.py",
         "sorted(int(child.name) for",
         "list(int(child.name) for",
-        "tests/export/test_versions.py",
+        "tests/export/test_versions.py::test_numbers",
     ),
     Mutation(
         "keraslight/export/_repository.py",
@@ -1208,7 +1258,10 @@ MUTATIONS = (
         "keraslight/_image_files.py", "value <= 8, value, 1)", "value < 8, value, 1)", "tests/test_image_files.py"
     ),
     Mutation(
-        "keraslight/_image_files.py", "8 + size + size % 2 if webp", "8 + size if webp", "tests/test_image_formats.py"
+        "keraslight/_image_files.py",
+        "8 + size + size % 2 if webp",
+        "8 + size if webp",
+        "tests/test_image_formats.py::test_orientations_of_png_and_webp",
     ),
     Mutation(
         "keraslight/_image_files.py",
@@ -1604,7 +1657,12 @@ MUTATIONS = (
         "remaining is None",
         TS + "test_faults.py::test_a_request_without_a_deadline_waits_its_turn",
     ),
-    Mutation(S + "server/rpc/arrivals.py", "context.cancel()", "pass", TS + "test_hostile_bodies.py"),
+    Mutation(
+        S + "server/rpc/arrivals.py",
+        "context.cancel()",
+        "pass",
+        "tests/serving/test_hostile_bodies.py::test_a_message_that_never_comes_is_given_up",
+    ),
     Mutation(
         S + "server/rpc/security.py",
         "if method.startswith(_OPEN) or",
@@ -1615,7 +1673,7 @@ MUTATIONS = (
         S + "server/rpc/security.py",
         'scheme.lower() == "bearer" and any(matches)',
         "any(matches)",
-        TS + "test_security.py",
+        "tests/serving/test_security.py::test_tokens",
     ),
     Mutation(S + "server/rpc/security.py", "any(matches)", "all(matches)", TS + "test_security.py::test_tokens"),
     Mutation(
@@ -1634,7 +1692,7 @@ MUTATIONS = (
         S + "server/models/versions.py",
         "if number in self._loaded or label not in self._labels:",
         "if True:",
-        TS + "test_models.py",
+        "tests/serving/test_models.py::test_a_label_moves_once_its_version_is_loaded",
     ),
     Mutation(
         S + "server/models/choice.py",
@@ -1647,13 +1705,13 @@ MUTATIONS = (
         S + "server/models/model.py",
         "self._how.retry_seconds * 2**attempts",
         "self._how.retry_seconds",
-        TS + "test_versions.py",
+        "tests/serving/test_models.py::test_a_failed_version_is_tried_again_with_growing_pauses",
     ),
     Mutation(
         S + "server/models/model.py",
         "if attempts < self._how.retries else",
         "if attempts <= self._how.retries else",
-        TS + "test_versions.py",
+        "tests/serving/test_models.py::test_tries_end",
     ),
     Mutation(
         S + "server/models/model.py",
@@ -1680,10 +1738,16 @@ MUTATIONS = (
         TS + "test_batching.py::test_large_requests_are_split",
     ),
     Mutation(
-        S + "server/running/batching.py", "max(deadlines) if len", "min(deadlines) if len", TS + "test_batching.py"
+        S + "server/running/batching.py",
+        "max(deadlines) if len",
+        "min(deadlines) if len",
+        "tests/serving/test_batching.py::test_one_that_runs_already_is_waited_for",
     ),
     Mutation(
-        S + "server/running/batching.py", "is_active=lambda: any(", "is_active=lambda: all(", TS + "test_batching.py"
+        S + "server/running/batching.py",
+        "is_active=lambda: any(",
+        "is_active=lambda: all(",
+        "tests/serving/test_batching.py::test_a_caller_that_is_gone_leaves_the_queue",
     ),
     Mutation(
         S + "server/running/batching.py",
@@ -1747,7 +1811,12 @@ MUTATIONS = (
         "raise invalid",
         TS + "test_engines.py::test_an_interpreter_that_failed_is_replaced",
     ),
-    Mutation(S + "server/rest/_json.py", "MAX_KEYS = 2**19", "MAX_KEYS = 2**30", TS + "test_hostile_bodies.py"),
+    Mutation(
+        S + "server/rest/_json.py",
+        '(keys := body.count(b":")) > MAX_KEYS',
+        '(keys := body.count(b":")) < 0',
+        "tests/serving/test_hostile_bodies.py::test_values_are_counted_before_they_take_memory",
+    ),
     Mutation(
         S + "server/rest/_json.py",
         "if (escape[1] and not escape[2]) or escape[3]:",
@@ -1782,7 +1851,7 @@ MUTATIONS = (
         S + "server/rest/_app.py",
         "held + more > max(self._budget.most // 2, size)",
         "held + more > self._budget.most",
-        TS + "test_hostile_bodies.py",
+        "tests/serving/test_hostile_bodies.py::test_senders_together_have_the_budget_and_each_half_of_it",
     ),
     Mutation(
         S + "server/rest/_app.py",
@@ -1794,13 +1863,13 @@ MUTATIONS = (
         S + "server/rest/_app.py",
         "min(IDLE_SECONDS, until - time.monotonic())",
         "IDLE_SECONDS",
-        TS + "test_hostile_bodies.py",
+        "tests/serving/test_hostile_bodies.py::test_a_body_that_trickles_is_given_up",
     ),
     Mutation(
         S + "server/rest/_connections.py",
         "oldest = next(iter(self.open))",
         "oldest = connection",
-        TS + "test_hostile_bodies.py",
+        "tests/serving/test_hostile_bodies.py::test_the_oldest_idle_connection_makes_room",
     ),
     Mutation(
         S + "server/telemetry/logging.py",
@@ -1906,7 +1975,7 @@ MUTATIONS = (
         A + "efficientnet.py",
         "math.ceil(row.repeats * depth)",
         "round(row.repeats * depth)",
-        TA + "test_efficientnet.py",
+        "tests/blocks/test_ignored.py::test_compound_scaling_is_public",
     ),
     Mutation(
         A + "efficientnet.py",
@@ -1995,7 +2064,7 @@ MUTATIONS = (
         "keraslight/graph/ends.py",
         'or len(outputs) < 2 or "classifier" not in outputs',
         'or "classifier" not in outputs',
-        TT + "test_settled.py",
+        "tests/training/test_settled.py::test_auxiliary_heads_train_with_their_weight_and_are_left_out",
     ),
     Mutation("keraslight/export/_memory.py", "trim(0)", "pass", "tests/export/test_memory.py"),
     Mutation(
@@ -2057,7 +2126,7 @@ MUTATIONS = (
         S + "server/running/engines/_stoppable.py",
         "values = [self._tf.identity(tensor) for tensor in fetches]",
         "values = fetches",
-        TS + "test_bounded_work.py",
+        "tests/serving/test_bounded_work.py::test_a_run_ends_at_the_deadline",
     ),
     Mutation(
         S + "server/running/engines/_stoppable.py",
