@@ -1561,7 +1561,10 @@ MUTATIONS = (
         TS + "test_bounded_work.py::test_a_string_is_repeated_a_limited_number_of_times",
     ),
     Mutation(
-        S + "wire/tensors.py", "if count * dtype.itemsize > max_bytes:", "if count > max_bytes:", TS + "test_wire.py"
+        S + "wire/tensors.py",
+        "if count * dtype.itemsize > max_bytes:",
+        "if count > max_bytes:",
+        "tests/serving/test_wire.py::test_the_limit_is_one_of_bytes",
     ),
     Mutation(
         S + "wire/tensors.py",
