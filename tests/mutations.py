@@ -312,7 +312,7 @@ MUTATIONS = (
         T + "_trainer.py",
         '(row["val_accuracy"], -row["val_loss"])',
         '(row["val_accuracy"], row["val_loss"])',
-        TT + "test_trainer.py::test_it_learns_and_keeps_the_best_epoch",
+        "tests/training/test_trainer.py::test_of_equal_accuracies_the_smaller_loss_is_better_and_then_the_first",
     ),
     Mutation(
         T + "_trainer.py",
