@@ -147,7 +147,7 @@ MUTATIONS = (
         C + "clustering/callback.py",
         "keep_zero = self.preserve_sparsity and zeros > 0",
         "keep_zero = False",
-        "tests/compress/test_clustering.py::test_every_epoch_ends_clustered_and_zeros_stay",
+        "tests/compress/test_clustering.py::test_training_gives_the_librarys_centroids_and_weights",
     ),
     # Pages of measured figures
     Mutation(
@@ -663,7 +663,7 @@ MUTATIONS = (
         "keraslight/graph/weights.py",
         'keras.layers.SpectralNormalization: ("vector_u",),',
         "",
-        TN + "test_cost.py::test_statistics_of_the_data_are_not_learned",
+        "tests/compress/test_clustering.py::test_quantization_aware_training_keeps_the_values",
     ),
     Mutation(
         "keraslight/graph/weights.py",

@@ -9,13 +9,15 @@ from keraslight.layers import DropPath, GroupedConv2D, LayerScale
 
 
 def randomized(model, seed=0):
-    """Random weights everywhere, so that no batch norm is the identity."""
+    """Random batch norms and biases, so that none is the identity."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             randomized(layer, seed)
         elif isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        elif getattr(layer, "bias", None) is not None:
+            layer.bias.assign(rng.uniform(-1, 1, layer.bias.shape))
     return model
 
 
