@@ -1577,7 +1577,7 @@ MUTATIONS = (
         S + "server/base/budget.py",
         "if self._held + size > self.most:",
         "if self._held > self.most:",
-        TS + "test_rest.py::test_all_bodies_together_are_bounded",
+        "tests/serving/test_hostile_bodies.py::test_senders_together_have_the_budget_and_each_half_of_it",
     ),
     Mutation(
         S + "server/base/cpus.py",
@@ -1613,10 +1613,13 @@ MUTATIONS = (
         S + "server/calls/slots.py",
         "queue.waiting >= self._most_waiting - self._waiting",
         "queue.waiting >= self._most_waiting",
-        TS + "test_bounded_work.py",
+        "tests/serving/test_bounded_work.py::test_requests_of_one_model_take_half_of_the_places_that_are_free",
     ),
     Mutation(
-        S + "server/calls/slots.py", "queue.changed.notify()  # in case", "pass  # in case", TS + "test_bounded_work.py"
+        S + "server/calls/slots.py",
+        "self._waiting -= 1",
+        "pass",
+        "tests/serving/test_bounded_work.py::test_slots_leave_nothing_behind",
     ),
     Mutation(
         S + "server/calls/service.py",
@@ -1646,7 +1649,7 @@ MUTATIONS = (
         S + "server/rpc/handlers.py",
         'encoded[:MAX_MESSAGE].decode(errors="ignore")',
         "text[:MAX_MESSAGE]",
-        TS + "test_bad_requests.py::test_long_texts_are_cut_as_tensorflow_serving_cuts_them",
+        "tests/serving/test_hostile_bodies.py::test_texts_are_cut_by_their_bytes_between_characters",
     ),
     Mutation(
         S + "server/rpc/handlers.py",
@@ -1670,7 +1673,7 @@ MUTATIONS = (
         S + "server/rpc/security.py",
         "if method.startswith(_OPEN) or",
         "if",
-        TS + "test_security.py::test_what_is_open_and_what_is_not",
+        "tests/serving/test_security.py::test_what_is_open_and_what_is_not",
     ),
     Mutation(
         S + "server/rpc/security.py",
@@ -1744,13 +1747,13 @@ MUTATIONS = (
         S + "server/running/batching.py",
         "max(deadlines) if len",
         "min(deadlines) if len",
-        "tests/serving/test_batching.py::test_one_that_runs_already_is_waited_for",
+        "tests/serving/test_batching.py::test_a_batch_runs_for_as_long_as_one_of_its_callers_waits",
     ),
     Mutation(
         S + "server/running/batching.py",
         "is_active=lambda: any(",
         "is_active=lambda: all(",
-        "tests/serving/test_batching.py::test_a_caller_that_is_gone_leaves_the_queue",
+        "tests/serving/test_batching.py::test_a_batch_runs_for_as_long_as_one_of_its_callers_waits",
     ),
     Mutation(
         S + "server/running/batching.py",
@@ -1764,7 +1767,12 @@ MUTATIONS = (
         "len(queue) + more >= parameters.max_enqueued_batches",
         TS + "test_batching.py::test_a_full_queue_refuses",
     ),
-    Mutation(S + "server/running/batch_queues.py", "self._queues.move_to_end(key)", "pass", TS + "test_batching.py"),
+    Mutation(
+        S + "server/running/batch_queues.py",
+        "parameters.batch_timeout_micros / 1e6",
+        "parameters.batch_timeout_micros / 1e3",
+        TS + "test_batching.py::test_an_open_batch_waits_for_its_time",
+    ),
     Mutation(
         S + "server/running/pipelines.py",
         'np.argsort(-answers[self.rank], axis=-1, kind="stable")',
@@ -1829,7 +1837,12 @@ MUTATIONS = (
     Mutation(
         S + "server/rest/_json.py", "_QUOTED = 256", "_QUOTED = 255", TS + "test_rest_json.py::test_quotes_are_cut"
     ),
-    Mutation(S + "server/rest/_json.py", "if len(body) < LARGE else", "if True else", TS + "test_rest_json.py"),
+    Mutation(
+        S + "server/rest/_json.py",
+        "if len(body) < LARGE else",
+        "if True else",
+        "tests/serving/test_hostile_bodies.py::test_others_have_their_turn_while_a_large_body_is_parsed",
+    ),
     Mutation(
         S + "server/rest/_tensors.py",
         "lowest <= value <= highest",
@@ -1847,14 +1860,14 @@ MUTATIONS = (
         S + "server/rest/_handler.py",
         "grpc.StatusCode.RESOURCE_EXHAUSTED: 429",
         "grpc.StatusCode.RESOURCE_EXHAUSTED: 503",
-        TS + "test_rest.py::test_deadline",
+        "tests/serving/test_hostile_bodies.py::test_slow_senders_leave_room_for_others_and_give_it_back",
     ),
     Mutation(S + "server/rest/_handler.py", "if len(content) > limit:", "if False:", TS + "test_rest.py::test_gzip"),
     Mutation(
         S + "server/rest/_app.py",
         "held + more > max(self._budget.most // 2, size)",
         "held + more > self._budget.most",
-        "tests/serving/test_hostile_bodies.py::test_senders_together_have_the_budget_and_each_half_of_it",
+        "tests/serving/test_hostile_bodies.py::test_slow_senders_leave_room_for_others_and_give_it_back",
     ),
     Mutation(
         S + "server/rest/_app.py",
