@@ -193,7 +193,7 @@ MUTATIONS = (
         T + "_data.py",
         "tf.stack([tf.constant(seed, tf.int64), step])",
         "tf.stack([step, step])",
-        "tests/training/test_data.py::test_training_batches_repeat_for_a_seed_and_differ_between_epochs",
+        "tests/training/test_data.py::test_the_same_image_is_augmented_differently_every_time",
     ),
     Mutation("keraslight/preprocessing.py", "/ self.crop_pct)", "* self.crop_pct)", "tests/test_preprocessing.py"),
     Mutation("keraslight/preprocessing.py", "antialias=True", "antialias=False", "tests/test_preprocessing.py"),

@@ -89,6 +89,8 @@ def test_the_same_image_is_augmented_differently_every_time(data):
     one = ImageData.from_arrays(np.repeat(data.pixels[:1], 8, 0), [0, 1] * 4, "ab", data.preprocessing)
     seen = np.concatenate([images for images, _ in batches(one.train(2, Augmentation(brightness=0.1), epochs=3))])
     assert len({image.tobytes() for image in seen}) == len(seen) == 18
+    other = np.concatenate([images for images, _ in batches(one.train(2, Augmentation(brightness=0.1), 1, epochs=3))])
+    assert {image.tobytes() for image in seen}.isdisjoint(image.tobytes() for image in other)
 
 
 def test_validation_is_in_order_and_whole(data):
