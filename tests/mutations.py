@@ -324,7 +324,7 @@ MUTATIONS = (
         T + "_trainer.py",
         "if self.best is row:",
         "if True:",
-        TT + "test_trainer.py::test_it_learns_and_keeps_the_best_epoch",
+        "tests/training/test_trainer.py::test_patience_stops_early_and_stays_stopped",
     ),
     Mutation(
         T + "_trainer.py",

@@ -216,8 +216,14 @@ def test_of_equal_accuracies_the_smaller_loss_is_better_and_then_the_first():
 
 def test_patience_stops_early_and_stays_stopped(build, data, recipe, tmp_path):
     recipe = recipe.replace(epochs=30, patience=2)
-    result = train(fresh(build), data, recipe, run_dir=tmp_path, progress=False)
+    model, kernels = fresh(build), []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_, **__: kernels.append(np.array(model.trainable_variables[0]))
+    )
+    result = train(model, data, recipe, run_dir=tmp_path, progress=False, callbacks=[watch])
     assert result.epochs == result.best_epoch + 2 < 30
+    np.testing.assert_array_equal(result.model.trainable_variables[0], kernels[result.best_epoch - 1])
+    assert not np.array_equal(kernels[-1], kernels[result.best_epoch - 1])
     assert train(fresh(build), data, recipe, run_dir=tmp_path, progress=False).history == result.history
 
 
