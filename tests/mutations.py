@@ -463,7 +463,7 @@ MUTATIONS = (
         "keraslight/_tasks.py",
         "np.tanh(0.5 * values)",
         "np.tanh(values)",
-        "tests/export/test_tasks.py::test_a_servable_gives_the_models_numbers",
+        "tests/test_tasks.py::test_losses_are_those_of_the_formulas",
     ),
     Mutation(
         "keraslight/_tasks.py",
