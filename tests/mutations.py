@@ -1852,7 +1852,7 @@ MUTATIONS = (
         S + "server/models/model.py",
         "pause = self._how.incomplete_seconds\n",
         "pause = self._how.settle_seconds\n",
-        TS + "test_operation.py::test_a_copy_in_alphabetical_order_loses_no_signature",
+        "tests/serving/test_operation.py::test_the_old_version_serves_until_the_new_one_is_whole",
     ),
     Mutation(
         S + "server/models/model.py",
@@ -1864,7 +1864,7 @@ MUTATIONS = (
         S + "server/running/batching.py",
         "if rows > limit:",
         "if rows >= limit:",
-        TS + "test_batching.py::test_a_batch_takes_no_more_than_it_may",
+        "tests/serving/test_bounded_work.py::test_rows_are_counted_before_anything_is_decoded",
     ),
     Mutation(
         S + "server/running/batching.py",
