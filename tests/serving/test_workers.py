@@ -255,6 +255,7 @@ def test_a_start_without_a_version_leaves_no_workers(tmp_path):
         (4, 8, {}, (1, 1)),
         (4, 1, {"num_threads": 2}, (2, 2)),
         (8, 2, {"num_interpreters": 3}, (2, 3)),
+        (32, 2, {}, (4, 4)),
     ],
 )
 def test_workers_share_the_cpus(monkeypatch, cpus, workers, given, expected):
