@@ -1760,7 +1760,7 @@ MUTATIONS = (
         S + "server/calls/examples.py",
         '(self.context or b"") + example',
         'example + (self.context or b"")',
-        TS + "test_server.py::test_classify_with_a_shared_context",
+        "tests/serving/test_rest_json.py::test_a_feature_of_an_example_counts_more_than_a_shared_one",
     ),
     Mutation(
         S + "server/calls/examples.py",

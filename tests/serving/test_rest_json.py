@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
 from keraslight_serving.server.base.errors import StatusError
-from keraslight_serving.server.calls.examples import Classes
+from keraslight_serving.server.calls.examples import Classes, Examples
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import error_body, parse, quote
@@ -409,6 +409,16 @@ def test_errors():
 
 
 # ---------------------------------------------------------------- tf.Example
+
+
+def test_a_feature_of_an_example_counts_more_than_a_shared_one():
+    def example(**features):
+        given = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[v])) for name, v in features.items()}
+        return tf.train.Example(features=tf.train.Features(feature=given)).SerializeToString()
+
+    (joined,) = Examples([example(a=b"own")], example(a=b"shared", b=b"shared")).joined()
+    found = tf.train.Example.FromString(joined).features.feature
+    assert {name: feature.bytes_list.value[0] for name, feature in found.items()} == {"a": b"own", "b": b"shared"}
 
 
 def test_examples_are_what_tensorflow_reads():
