@@ -1766,7 +1766,7 @@ MUTATIONS = (
         S + "server/calls/examples.py",
         "if len(set(widths)) > 1:",
         "if False:",
-        TS + "test_bad_requests.py::test_classify",
+        "tests/serving/test_rest_json.py::test_classes_and_scores_of_different_widths_are_refused",
     ),
     Mutation(
         S + "server/rpc/handlers.py",

@@ -1,19 +1,23 @@
 """JSON to arrays and back, without a server."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings, strategies as st
+from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError
-from keraslight_serving.server.calls.examples import Classes, Examples
+from keraslight_serving.server.calls.examples import Classes, Examples, classify
 from keraslight_serving.server.rest import _text
 from keraslight_serving.server.rest._examples import read_examples
 from keraslight_serving.server.rest._json import error_body, parse, quote
 from keraslight_serving.server.rest._tensors import decode_base64, read_inputs, read_instances
-from keraslight_serving.server.running.signatures import Declared
+from keraslight_serving.server.running.signatures import Declared, Signature
 from keraslight_serving.wire import serving_pb2 as pb
+
+from tests.serving.helpers import refused
 
 
 def infos(**dtypes):
@@ -419,6 +423,24 @@ def test_a_feature_of_an_example_counts_more_than_a_shared_one():
     (joined,) = Examples([example(a=b"own")], example(a=b"shared", b=b"shared")).joined()
     found = tf.train.Example.FromString(joined).features.feature
     assert {name: feature.bytes_list.value[0] for name, feature in found.items()} == {"a": b"own", "b": b"shared"}
+
+
+def test_classes_and_scores_of_different_widths_are_refused():
+    definition = pb.SignatureDef()
+    for infos, alias in (
+        (definition.inputs, "inputs"),
+        (definition.outputs, "classes"),
+        (definition.outputs, "scores"),
+    ):
+        infos[alias].name = alias
+    outputs = {"classes": np.array([[b"a", b"b"]], object), "scores": np.zeros((1, 3), np.float32)}
+    servable = SimpleNamespace(
+        signatures={"s": Signature.of(definition)}, check=lambda *_: None, run=lambda *_: outputs
+    )
+    error = refused(classify, servable, "s", Examples([b""]), Call())
+    assert error == ("INVALID_ARGUMENT", "Tensors class and score should match in dim_size(1). Got 2 vs. 3")
+    outputs["scores"] = outputs["scores"][:, :2]
+    assert classify(servable, "s", Examples([b""]), Call()).scores.shape == (1, 2)
 
 
 def test_examples_are_what_tensorflow_reads():
