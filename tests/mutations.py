@@ -589,7 +589,12 @@ MUTATIONS = (
         "epsilon: float = 1e-3",
         "tests/layers/test_norms.py::test_epsilons_are_those_of_the_convnexts",
     ),
-    Mutation(L + "grn.py", "TINY = 1e-24", "TINY = 0.0", TL + "test_norms.py"),
+    Mutation(
+        L + "grn.py",
+        "ops.mean(norms, axis=-1",
+        "ops.max(norms, axis=-1",
+        "tests/layers/test_norms.py::test_grn_is_algorithm_1",
+    ),
     Mutation(
         L + "local_response_norm.py",
         "** -self.beta",
@@ -1821,19 +1826,19 @@ MUTATIONS = (
         S + "server/models/versions.py",
         "if loaded.retired and loaded.requests == 0:",
         "if loaded.retired:",
-        TS + "test_versions.py::test_a_version_is_unloaded_when_its_last_request_is_done",
+        "tests/serving/test_models.py::test_a_version_is_closed_after_the_last_of_its_requests",
     ),
     Mutation(
         S + "server/models/versions.py",
         "if number in self._loaded or label not in self._labels:",
         "if True:",
-        "tests/serving/test_models.py::test_a_label_moves_once_its_version_is_loaded",
+        "tests/serving/test_models.py::test_a_known_label_waits_for_its_version_and_a_new_one_does_not",
     ),
     Mutation(
         S + "server/models/choice.py",
         "max(loaded, default=None) if",
         "min(loaded, default=None) if",
-        TS + "test_server.py::test_a_version_may_be_named",
+        "tests/serving/test_models.py::test_the_highest_of_several_loaded_versions_answers",
     ),
     Mutation(S + "server/models/folders.py", "int(folder.name) >= 2**63", "False", TS + "test_shared_formats.py"),
     Mutation(

@@ -10,7 +10,9 @@ import pytest
 from google.protobuf import text_format
 from keraslight_serving.server import ModelServer, StartError
 from keraslight_serving.server.base.call import Call
+from keraslight_serving.server.base.spec import ModelSpec
 from keraslight_serving.server.models.config import ModelConfig, VersionPolicy, model_configs, read_config_file
+from keraslight_serving.server.models.versions import Versions
 from keraslight_serving.server.testing import FakeServable
 from keraslight_serving.wire import serving_pb2 as pb
 from tensorflow_serving.apis import predict_pb2
@@ -427,3 +429,47 @@ def test_a_config_file_is_followed(folders, repository, tmp_path, caplog):
     file.write_text("model_config_list {")
     until(lambda: "Invalid protobuf file" in caplog.text)
     assert served(models, "b") == 1
+
+
+# ---------------------------------------------------------------- versions by themselves
+
+
+class Closable:
+    """Stands for a loaded version."""
+
+    saved_model_loaded = False
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def versions():
+    made = Versions("m", lambda *_: None)
+    for number in (1, 3, 2):
+        made.serve(number, Path("m"), Closable())
+    yield made
+    made.close()
+
+
+def test_the_highest_of_several_loaded_versions_answers(versions):
+    with versions.acquire(ModelSpec("m")) as (number, _):
+        assert number == 3
+
+
+def test_a_version_is_closed_after_the_last_of_its_requests(versions):
+    with versions.acquire(ModelSpec("m")) as (_, servable):
+        with versions.acquire(ModelSpec("m")):
+            versions.retire_all_but([1, 2])
+        time.sleep(0.1)
+        assert not servable.closed
+    until(lambda: servable.closed)
+
+
+def test_a_known_label_waits_for_its_version_and_a_new_one_does_not(versions):
+    versions.move_labels({"stable": 1, "gone": 2})
+    versions.move_labels({"stable": 9, "canary": 9})
+    assert versions.labels == {"stable": 1, "canary": 9}
+    versions.move_labels({"stable": 2, "canary": 9})
+    assert versions.labels == {"stable": 2, "canary": 9}
