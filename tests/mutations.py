@@ -713,8 +713,8 @@ MUTATIONS = (
     ),
     Mutation(
         B + "attention.py",
-        'gate: str = "sigmoid"',
-        'gate: str = "hard_sigmoid"',
+        'y = activate(y, activation, name=f"{name}_reduce_act")',
+        "pass",
         "tests/blocks/test_attention.py::test_squeeze_excite",
     ),
     Mutation(
@@ -725,8 +725,8 @@ MUTATIONS = (
     ),
     Mutation(
         B + "conv.py",
-        "rounded < limit * value",
-        "rounded <= limit * value",
+        "rounded + divisor if",
+        "rounded if",
         "tests/blocks/test_blocks.py::test_make_divisible",
     ),
     Mutation(
@@ -751,7 +751,7 @@ MUTATIONS = (
         B + "shuffle.py",
         "layers.Permute((1, 3, 2)",
         "layers.Permute((1, 2, 3)",
-        "tests/blocks/test_blocks.py::test_grouped_shuffle_unit",
+        "tests/blocks/test_blocks.py::test_a_channel_shuffle_deals_the_groups_out",
     ),
     Mutation(
         B + "shuffle.py",

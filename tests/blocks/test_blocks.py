@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keraslight import blocks
 from keraslight.analysis import count_parameters, receptive_field
+from keraslight.blocks.shuffle import channel_shuffle
 from keraslight.errors import InvalidArgumentError
 
 
@@ -159,6 +160,13 @@ def test_dense_layer_and_transition():
     model, _ = layers_of(blocks.transition, (9, 8, 6), 3)
     assert model.output_shape == (None, 4, 4, 3)
     assert count_parameters(model) == 6 * 3 + 2 * 6
+
+
+def test_a_channel_shuffle_deals_the_groups_out():
+    images = keras.Input((2, 3, 6))
+    model = keras.Model(images, channel_shuffle(images, 2, name="shuffle"))
+    x = np.arange(36, dtype="float32").reshape(1, 2, 3, 6)
+    np.testing.assert_array_equal(model(x), x[..., [0, 3, 1, 4, 2, 5]])
 
 
 def test_grouped_shuffle_unit():
