@@ -9,6 +9,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 import pytest
 
+from keraslight.export._memory import return_free_memory
+
 
 @pytest.fixture(autouse=True)
 def _free_models():
@@ -18,12 +20,11 @@ def _free_models():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _collect_garbage():
-    """Frees a module's models, so that the sweeps stay small.
+def _return_memory():
+    """Frees what the modules before left, so that the sweeps stay small.
 
-    What outlives its module (TensorFlow keeps much of what it has traced) is not looked at again: late in a run each
-    collection would take ten seconds.
+    Here rather than after a module, whose last test still holds its fixtures then. What outlives its module (TensorFlow
+    keeps much of what it has traced) is not looked at again: late in a run each collection would take ten seconds.
     """
-    yield
-    gc.collect()
+    return_free_memory()
     gc.freeze()
