@@ -12,6 +12,14 @@ import pytest
 from keraslight.export._memory import return_free_memory
 
 
+# Files with few but long tests. Begun last, they would leave the other worker without work.
+LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _free_models():
     """Gives a test's graph and layer names back."""
