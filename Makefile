@@ -37,7 +37,7 @@ test-all: $(INSTALLED) $(MEDIAPIPE) ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutate: $(INSTALLED) ## Break the code in many ways and print how many the tests notice
-	$(BIN)/python -m tests.mutations
+	$(BIN)/python -m tests.mutate
 
 lint: $(INSTALLED) ## Run ruff, the type checker and the import contracts
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """`make mutate` must be able to make all of its mutations."""
 
-from tests.mutations import MUTATIONS, problems
+from tests.mutate import problems
+from tests.mutations import MUTATIONS
 
 
 def test_every_mutation_can_be_made():

@@ -76,6 +76,10 @@ KNOWN = {  # parts of the model: (task, the activation that is still to come)
         [merged(layers.Average(), dense(3, SIGMOID), dense(3, SIGMOID))],
         ("multi-label", None),
     ),
+    "an ensemble of hard sigmoids": (
+        [merged(layers.Average(), dense(3, "hard_sigmoid"), dense(3, "hard_sigmoid"))],
+        ("multi-label", None),
+    ),
     "mixed precision": ([float16(3, SOFTMAX)], ("softmax", None)),
     "mixed precision, sigmoid": ([float16(1, SIGMOID)], ("binary", None)),
     "cast": ([dense(3, SOFTMAX), lambda x: ops.cast(x, "float16")], ("softmax", None)),
@@ -288,6 +292,10 @@ def test_scores():
     binary = np.array([[-1.0], [2.0], [0.4], [-3.0]])
     assert _tasks.score(Head("binary", 1, SIGMOID), binary, np.array([0, 1, 0, 0])) == 0.75
     assert _tasks.score(Head("binary", 1, None), np.array([[0.4], [0.6]]), np.array([0, 1])) == 1
+    metric = _tasks.metric(Head("binary", 1, SIGMOID))
+    metric.update_state([[0.0], [1.0], [0.0], [0.0]], binary)
+    assert float(metric.result()) == 0.75
+    np.testing.assert_array_equal(_tasks.probabilities(Head("softmax", 2, SOFTMAX), [[1000.0, 0.0]]), [[1, 0]])
     labels = np.array([[1, 0, 0, 1]] * 8)
     assert _tasks.score(Head("multi-label", 4, SIGMOID), outputs, labels) == ((outputs > 0) == labels).mean()
     values = rng.normal(5, 2, (9, 2))

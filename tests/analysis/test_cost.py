@@ -174,9 +174,10 @@ def test_layers_that_can_not_be_counted_are_named():
     class Mystery(layers.Layer):
         def build(self, shape):
             self.kernel = self.add_weight(shape=(shape[-1], 5))
+            self.bias = self.add_weight(shape=(5,))
 
         def call(self, x):
-            return x @ self.kernel
+            return x @ self.kernel + self.bias
 
     model = keras.Sequential([keras.Input((4,)), Mystery(), layers.Dense(3), Mystery()])
     with pytest.warns(UserWarning, match="unknown and not counted: Mystery$"):

@@ -89,7 +89,11 @@ def test_groups_and_zero_channels():
     equalized = compress.equalize(model)
     pixels = np.random.default_rng(0).normal(size=(2, 8, 8, 4)).astype("float32")
     np.testing.assert_allclose(equalized(pixels), model(pixels), rtol=1e-4, atol=1e-6)
-    assert (equalized.get_layer("a").kernel.numpy()[..., 0] == 0).all()
+    first, second = (np.abs(equalized.get_layer(name).kernel.numpy()) for name in "ab")
+    assert (first[..., 0] == 0).all()
+    # Output channel 3 * g + i of `a` is read as the i-th by the two filters of `b`'s group g.
+    ranges = np.concatenate([second[0, 0, :, 2 * group : 2 * group + 2].max(axis=1) for group in range(2)])
+    np.testing.assert_allclose(first.max(axis=(0, 1, 2))[1:], ranges[1:], rtol=0.05)
 
 
 def test_corrected_biases_bring_the_means_back():

@@ -9,13 +9,15 @@ from keraslight.layers import DropPath, GroupedConv2D, LayerScale
 
 
 def randomized(model, seed=0):
-    """Random weights everywhere, so that no batch norm is the identity."""
+    """Random batch norms and biases, so that none is the identity."""
     rng = np.random.default_rng(seed)
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             randomized(layer, seed)
         elif isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+        elif getattr(layer, "bias", None) is not None:
+            layer.bias.assign(rng.uniform(-1, 1, layer.bias.shape))
     return model
 
 
@@ -124,6 +126,15 @@ def test_merges_linear_layers_where_that_saves_work():
     x = layers.Conv2D(2, 1, name="project")(images)
     model = keras.Model(images, layers.Conv2D(60, 1, name="expand")(x))  # 132 products a pixel, 360 as one
     assert [layer.name for layer in compress.fuse(model).layers[1:]] == ["project", "expand"]
+
+
+def test_grouped_convolutions_are_not_merged():
+    images = keras.Input((8, 8, 6))
+    x = layers.Conv2D(6, 3, groups=2, name="a")(images)
+    model = keras.Model(images, layers.Conv2D(2, 1, name="b")(x))
+    fused = compress.fuse(model)
+    assert [layer.name for layer in fused.layers[1:]] == ["a", "b"]
+    assert_same(model, fused, IMAGES)
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}])

@@ -13,6 +13,9 @@ def test_same_answers_from_weights_of_half_the_size(trained, digits, dtype, tmp_
     kernels = [weight for weight in model.weights if weight.name == "kernel"]
     assert len(kernels) == sum(hasattr(layer, "kernel") for layer in trained.layers)
     assert {keras.backend.standardize_dtype(kernel.dtype) for kernel in kernels} == {dtype}
+    norms = [weight for weight in model.weights if weight.name == "moving_variance"]
+    assert norms
+    assert {keras.backend.standardize_dtype(norm.dtype) for norm in norms} == {"float32"}
     wanted, got = (np.asarray(m(images)) for m in (trained, model))
     assert got.dtype == np.float32
     assert (wanted.argmax(-1) == got.argmax(-1)).mean() > 0.98

@@ -84,6 +84,12 @@ def test_sparsity_grows_by_the_papers_cube():
     assert [seen[step - 1] for step in (5, 7, 9, 11, 14)] == pytest.approx([0.4625, 0.7, 0.7875, 0.8, 0.8], abs=1e-3)
 
 
+def test_fractions_are_shares_of_all_steps():
+    callback = compress.Pruning(begin_fraction=0.25, end_fraction=0.75)
+    callback.set_params({"steps": 8, "epochs": 5})
+    assert callback._steps() == (10, 30)
+
+
 def test_constant_schedule_prunes_at_once():
     model, seen = small(), []
     callback = compress.Pruning(0.5, "constant", begin_step=3, end_step=3)

@@ -55,3 +55,12 @@ def test_ranges_of_activations_follow_the_batches(positive):
     step = (expected[1] - expected[0]) / 255
     assert (np.abs(rounded - values.clip(*expected)) <= step).all()
     np.testing.assert_array_equal(quantizer(tf.constant(values), False, weights), rounded)
+
+
+def test_a_range_holds_zero_even_if_no_value_is_below_it():
+    """As after a sigmoid: padding writes zeros."""
+    quantizer = ActivationQuantizer(0.25, 1.0)
+    weights = ranges(quantizer)
+    assert float(weights["min_var"]) == 0.0
+    quantizer(tf.fill((8, 4), 0.5), True, weights)
+    assert float(weights["min_var"]) == 0.0

@@ -11,11 +11,13 @@ from keraslight.errors import CompressionError
 
 
 def randomized(model):
-    """Random batch norms, so that none is the identity."""
+    """Random batch norms and biases, so that none is the identity."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.3, 1.7, w.shape) for w in layer.get_weights()])
+        elif isinstance(layer, layers.Conv2D) and layer.use_bias:
+            layer.bias.assign(rng.uniform(-1, 1, layer.bias.shape))
     return model
 
 
@@ -75,7 +77,11 @@ def kinds(model):
 
 
 def test_other_blocks_of_branches():
-    model = block(lambda x: layers.Add()([x, conv(x, 5, "wide"), conv(x, (1, 3), "flat"), conv(x, 3, "middle")]))
+    def combine(x):
+        middle = layers.BatchNormalization()(conv(x, 3, "middle"))
+        return layers.Add()([x, conv(x, 5, "wide"), conv(x, (1, 3), "flat"), middle])
+
+    model = block(combine)
     deployed = compress.reparameterize(model)
     assert kinds(deployed) == ["before", "wide"]
     assert difference(model, deployed) < 1e-5
@@ -88,6 +94,7 @@ def test_other_blocks_of_branches():
         lambda x: layers.Add()([conv(x, 3, "a"), layers.ReLU()(conv(x, 1, "b"))]),
         lambda x: layers.Add()([conv(x, 3, "a"), conv(x, 1, "b", activation="relu")]),
         lambda x: layers.Add()([conv(x, 3, "a"), conv(x, 3, "b", groups=2)]),
+        lambda x: layers.Add()([conv(x, 3, "a"), conv(x, 3, "b", dilation_rate=2)]),
         lambda x: layers.Add()([conv(x, (3, 1), "a"), conv(x, (1, 3), "b")]),  # neither holds the other
         lambda x: layers.Add()([(y := conv(x, 3, "a")), layers.ReLU()(layers.Add()([y, conv(x, 1, "b")]))]),
     ],

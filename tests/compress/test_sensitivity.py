@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keraslight import compress
+from keraslight.compress.pruning.sensitivity import without_smallest
 from keraslight.errors import InvalidArgumentError
 
 
@@ -27,13 +28,25 @@ def test_accuracy_falls_with_the_sparsity_and_the_model_stays(report, trained, a
     assert means[2] < report.baseline - 0.1
 
 
-def test_one_entry_is_what_pruning_that_layer_alone_gives(report, trained, accuracy):
+@pytest.mark.parametrize("name", ["fused", "logits"])
+def test_one_entry_is_what_pruning_that_layer_alone_gives(report, trained, accuracy, name):
     model = keras.models.clone_model(trained)
     model.set_weights(trained.get_weights())
-    kernel = model.get_layer("fused").kernel
+    kernel = model.get_layer(name).kernel
     values = kernel.numpy()
     kernel.assign(np.where(np.abs(values) <= np.quantile(np.abs(values), 0.9), 0, values))
-    assert report.accuracies["fused"][1] == pytest.approx(accuracy(model), abs=0.003)
+    assert report.accuracies[name][1] == pytest.approx(accuracy(model), abs=0.003)
+
+
+def test_at_least_the_share_is_zero():
+    np.testing.assert_array_equal(
+        without_smallest(np.array([[5.0, -1], [2, 4], [-3, 6]]), 0.4), [[5, 0], [0, 4], [0, 6]]
+    )
+
+
+def test_a_loss_of_just_the_limit_is_within_it():
+    report = compress.SensitivityReport(0.75, (0.5, 0.9), {"a": (0.5, 0.25), "b": (0.75, 0.5)})
+    assert report.within(0.25) == {"a": 0.5, "b": 0.9}
 
 
 def test_chooses_what_pruning_takes(report):

@@ -23,7 +23,7 @@ def test_layer_scale():
 
 def test_drop_path_drops_whole_images():
     layer = again(DropPath(0.25, seed=3))
-    x = np.ones((4000, 1, 2, 3), "float32")
+    x = np.ones((4000, 2, 2, 3), "float32")
     y = np.asarray(layer(x, training=True))
     per_image = y.reshape(4000, -1)
     assert set(np.unique(per_image.round(5))) == {0.0, np.float32(1.33333)}

@@ -27,6 +27,10 @@ def test_layer_norm_is_kerass(shape):
     np.testing.assert_allclose(np.asarray(layer(x)), np.asarray(stock(x)), atol=2e-5)
 
 
+def test_epsilons_are_those_of_the_convnexts():
+    assert (LayerNorm().epsilon, GRN().epsilon) == (1e-6, 1e-6)
+
+
 def test_grn_is_algorithm_1():
     layer = filled(GRN(1e-3), 4)
     x = RNG.normal(size=(2, 3, 5, 4)).astype("float32")

@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -13,7 +14,7 @@ from keraslight_serving.server.base.call import Call
 from keraslight_serving.server.base.errors import StatusError, invalid
 from keraslight_serving.server.loading.loader import Loader
 from keraslight_serving.server.running.batch_queues import BatchScheduler
-from keraslight_serving.server.running.batching import Batcher
+from keraslight_serving.server.running.batching import Batcher, _common_call
 from keraslight_serving.server.running.batching_parameters import BatchingParameters, read_parameters
 from keraslight_serving.server.running.engines.saved_model import SavedModelEngine
 from keraslight_serving.server.settings import Settings
@@ -289,6 +290,17 @@ def test_one_that_runs_already_is_waited_for(held):
         engine.go.set()
         with pytest.raises(StatusError, match="timeout exceeded"):
             late.result(30)
+
+
+def test_a_batch_runs_for_as_long_as_one_of_its_callers_waits():
+    def joined(*calls):
+        return _common_call([SimpleNamespace(task=SimpleNamespace(call=call)) for call in calls])
+
+    here, gone = Call(deadline=3.0), Call(deadline=1.0, is_active=lambda: False)
+    assert joined(here, gone).deadline == 3.0
+    assert joined(here, gone, Call()).deadline is None
+    assert joined(here, gone).is_active()
+    assert not joined(gone, gone).is_active()
 
 
 def test_an_engine_that_breaks_does_not_take_a_thread_with_it(make):

@@ -351,6 +351,24 @@ def test_a_request_waits_for_a_slot_only_until_its_deadline(blocked):
     assert refused(ask, service, "both", "slow", 0.1)[0] == "DEADLINE_EXCEEDED"
 
 
+def test_requests_of_one_model_take_half_of_the_places_that_are_free():
+    slots = Slots(1, 4)
+
+    def wait(key):
+        with slots.take(key, Call(deadline=time.monotonic() + 20)):
+            pass
+
+    with slots.take("a", Call()):
+        threads = [threading.Thread(target=wait, args=("a",)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: slots._waiting == 2)
+        assert refused(wait, "a")[0] == "RESOURCE_EXHAUSTED"
+        wait("b")
+    for thread in threads:
+        thread.join()
+
+
 def test_slots_leave_nothing_behind():
     slots = Slots(2, 8)
     running, most, lock = [0], [0], threading.Lock()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from keraslight_serving import client as package
 from keraslight_serving.client import Classification, InternalError, InvalidInput, Retry, ServingError
+from keraslight_serving.client._arrays import rank
 from keraslight_serving.wire import serving_pb2 as pb
 from PIL import Image
 
@@ -102,6 +103,12 @@ def test_a_ranking_has_at_most_top_k_classes(client, png):
     (ranking,) = client.classify(png)
     assert client.classify(png, top_k=1) == [ranking[:1]]
     assert client.classify(png, top_k=100) == [ranking]  # the model ranks two
+
+
+def test_logits_become_probabilities_image_by_image():
+    first, second = rank({"logits": np.float32([[1000, 0], [0, 1]])}, ["cat", "dog"], 2)
+    assert first == [Classification("cat", 1.0, 0), Classification("dog", 0.0, 1)]
+    assert [(c.label, round(c.score, 5)) for c in second] == [("dog", 0.73106), ("cat", 0.26894)]
 
 
 def _png(array, **options):

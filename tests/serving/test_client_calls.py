@@ -245,6 +245,7 @@ def test_the_deadline_covers_all_attempts():
     assert world.fail(timeout=10).error.code() == CODE.DEADLINE_EXCEEDED
     assert world.now == 10
     assert len(world.sent) == 3  # none twice at the same time
+    assert [endpoint.troubles for endpoint in world.endpoints] == [0, 0, 0]  # the caller was in a hurry
 
 
 def test_the_time_for_an_attempt_is_the_callers_choice():
@@ -302,6 +303,14 @@ def test_the_hedged_attempt_wins():
     assert world.call() == "answer"
     assert world.now == pytest.approx(0.5)
     assert world.stopped == [1]
+
+
+def test_a_hedge_that_wins_is_no_trouble_of_the_other():
+    world = World([(0.5, None), (0.1, None)] * 4, retry=Retry(hedge_after=0.2))
+    for _ in range(4):
+        assert world.call(timeout=10) == "answer"
+    assert len(world.sent) == 8
+    assert [endpoint.troubles for endpoint in world.endpoints] == [0, 0, 0]
 
 
 def test_no_hedge_without_a_budget():

@@ -579,6 +579,7 @@ def test_a_failure_while_others_wait():
     with pytest.raises(StopIteration) as end:
         one.send((200, b'{"outputs": [1.0]}'))
     assert list(end.value.value.outputs["y"].double_val) == [1.0]
+    assert next(translator.call(methods.PREDICT.path, request)).path == "/v1/models/m/metadata"
 
 
 def test_calls_that_the_client_does_not_make():

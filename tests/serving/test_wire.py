@@ -222,6 +222,13 @@ def test_tensors_that_describe_no_array(tensor, text):
         to_array(tensor)
 
 
+def test_the_limit_is_one_of_bytes():
+    tensor = to_tensor(np.arange(5, dtype=np.float32))
+    np.testing.assert_array_equal(to_array(tensor, max_bytes=20), np.arange(5))
+    with pytest.raises(TensorError, match=r"must fit in 19 bytes. Received: shape \[5\]"):
+        to_array(tensor, max_bytes=19)
+
+
 def test_arrays_that_no_tensor_can_hold():
     with pytest.raises(TensorError, match=r"dtype must be one of .* Received: datetime64"):
         to_tensor(np.array(["2026-01-01"], "datetime64[D]"))

@@ -89,6 +89,8 @@ def test_the_same_image_is_augmented_differently_every_time(data):
     one = ImageData.from_arrays(np.repeat(data.pixels[:1], 8, 0), [0, 1] * 4, "ab", data.preprocessing)
     seen = np.concatenate([images for images, _ in batches(one.train(2, Augmentation(brightness=0.1), epochs=3))])
     assert len({image.tobytes() for image in seen}) == len(seen) == 18
+    other = np.concatenate([images for images, _ in batches(one.train(2, Augmentation(brightness=0.1), 1, epochs=3))])
+    assert {image.tobytes() for image in seen}.isdisjoint(image.tobytes() for image in other)
 
 
 def test_validation_is_in_order_and_whole(data):
@@ -115,6 +117,12 @@ def test_arrays_that_do_not_fit(small, dtype, targets, split, text):
 def test_a_batch_has_an_image(data):
     with pytest.raises(InvalidArgumentError, match=r"`batch_size` must be at least 1\. Received: batch_size=0\."):
         data.train(0)
+    assert data.steps_per_epoch(10_000) == len(batches(data.train(10_000))) == 1
+
+
+def test_rows_of_numbers_are_divided_so_that_both_parts_have_one(small):
+    two = ImageData.from_arrays(np.zeros((2, 12, 12, 1), np.uint8), [[0.5, 1], [1, 0]], "ab", small)
+    assert (two.train_count, two.validation_count) == (1, 1)
 
 
 def test_a_class_with_one_image_can_not_be_split(small):

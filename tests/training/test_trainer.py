@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import shutil
+import types
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 from keraslight.training import ImageData, Recipe, load_run, train
+from keraslight.training._trainer import _Keeper
 
 
 class Kill(keras.callbacks.Callback):
@@ -206,10 +208,22 @@ def test_probabilities_and_logits_give_the_same_loss(data, recipe, tmp_path, act
     assert best["val_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_of_equal_accuracies_the_smaller_loss_is_better_and_then_the_first():
+    figures = [(0.9, 0.5), (0.9, 0.4), (0.8, 0.1), (0.9, 0.4)]
+    rows = [{"epoch": n, "val_accuracy": a, "val_loss": b} for n, (a, b) in enumerate(figures, 1)]
+    assert _Keeper.best.fget(types.SimpleNamespace(_history=rows))["epoch"] == 2
+
+
 def test_patience_stops_early_and_stays_stopped(build, data, recipe, tmp_path):
     recipe = recipe.replace(epochs=30, patience=2)
-    result = train(fresh(build), data, recipe, run_dir=tmp_path, progress=False)
+    model, kernels = fresh(build), []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_, **__: kernels.append(np.array(model.trainable_variables[0]))
+    )
+    result = train(model, data, recipe, run_dir=tmp_path, progress=False, callbacks=[watch])
     assert result.epochs == result.best_epoch + 2 < 30
+    np.testing.assert_array_equal(result.model.trainable_variables[0], kernels[result.best_epoch - 1])
+    assert not np.array_equal(kernels[-1], kernels[result.best_epoch - 1])
     assert train(fresh(build), data, recipe, run_dir=tmp_path, progress=False).history == result.history
 
 
