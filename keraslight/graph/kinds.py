@@ -76,6 +76,8 @@ class Kind:
             their epsilon, need more than 16 bits.
         needs_float: Computed with 8-bit steps inside, its outputs would be wrong: squares, roots, or differences of
             nearly equal values. An int8 file computes it in float, between int8 layers.
+        steep: A small error of what it reads is a large one of what it gives: it is singular at 0, or jumps. An int8
+            file computes it, and what makes its input, in float.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
     """
@@ -97,6 +99,7 @@ class Kind:
     scales_through: bool = False
     keeps_float32: bool = False
     needs_float: bool = False
+    steep: bool = False
     int8: Literal["moves", "converted"] | None = None
 
     @property
@@ -341,7 +344,7 @@ KINDS: dict[type, Kind] = {
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
     layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
     layers.RMSNormalization: _NORM,
-    layers.UnitNormalization: _NORM,
+    layers.UnitNormalization: dataclasses.replace(_NORM, steep=True),
     layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
     layers.Rescaling: dataclasses.replace(_ELEMENTWISE, affine=_rescaling),
     own.BatchNorm: _BATCH_NORM,
@@ -412,12 +415,20 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
         (
             *("Abs", "Absolute", "Divide", "TrueDivide", "Negative", "Power", "Square"),
-            *("Sqrt", "Rsqrt", "Exp", "Log", "Maximum", "Minimum", "Clip", "Cast", "Sign", "Reciprocal", "Erf", "Tanh"),
+            *("Exp", "Maximum", "Minimum", "Clip", "Cast", "Erf", "Tanh"),
             *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu"),
             *("HardTanh", "Softplus", "Softsign", "LogSigmoid", "Celu"),
         ),
         _MERGE,
     ),
+    **dict.fromkeys(
+        (
+            *("Sqrt", "Rsqrt", "Log", "Log2", "Log10", "Reciprocal"),
+            *("Sign", "Floor", "Ceil", "Round", "Trunc", "FloorDivide", "Mod"),
+        ),
+        dataclasses.replace(_MERGE, steep=True),
+    ),
+    **dict.fromkeys(("Norm", "Std"), Kind(steep=True)),
     **dict.fromkeys(("Add", "Subtract", "Multiply"), dataclasses.replace(_MERGE, int8="converted")),
     **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims", "Pad", "Split"), _MOVES),
     **dict.fromkeys(("Concatenate",), Kind(_none, int8="converted")),
@@ -442,10 +453,11 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
         (
             *("Squareplus", "SparsePlus", "SparseSigmoid", "HardShrink", "TanhShrink", "Threshold"),
-            *("Sparsemax", "AveragePool", "AdaptiveAveragePool", "Normalize", "LayerNorm", "RMSNorm"),
+            *("Sparsemax", "AveragePool", "AdaptiveAveragePool", "LayerNorm", "RMSNorm"),
         ),
         Kind(needs_float=True),
     ),
+    "Normalize": Kind(needs_float=True, steep=True),
 }
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -100,7 +100,7 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
             call.outputs = [linear]
             form = hard_silu if swish or activation is None else in_float(activation)
             calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=form))
-        elif int8 and (needs_float(layer) or divides(layer, call.args, call.kwargs)):
+        elif int8 and (needs_float(layer) or _is_steep(call)):
             call.form = in_float(call.form or layer)
         elif int8 and xnnpack and is_lone_relu(call):
             call.form = _as_product(keras.activations.get(activation_of(layer)))
@@ -138,8 +138,9 @@ def needs_float(layer: Any) -> bool:
 def unrounded_calls(graph: Graph) -> set[str]:
     """Names of the calls that an int8 file computes in float because what reads them can't stand rounding.
 
-    A divisor near 0, or a vector that is short for its range, is a few steps of 8 bits: the quotient, or the cosine,
-    would be off by a large share of its own range. So what makes them is float, back to the last kernel or pooling.
+    A divisor near 0, or a vector that is short for its range, is a few steps of 8 bits: the quotient, or the vector of
+    length 1, would be off by a large share of its own range. So what makes them is float, back to the last kernel or
+    pooling.
     """
     makers = graph.makers()
     found: set[str] = set()
@@ -156,7 +157,7 @@ def unrounded_calls(graph: Graph) -> set[str]:
                 trace(call.inputs)
 
     for call in graph.calls:
-        if _is_cosine(call.layer) or divides(call.layer, call.args, call.kwargs):
+        if _is_steep(call):
             trace(call.inputs)
     return found
 
@@ -212,15 +213,15 @@ def average_kernel(size: tuple[int, int], channels: int) -> np.ndarray:
     return np.full((*size, channels, 1), 1 / math.prod(size), np.float32)
 
 
-def divides(layer: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call divides by values: the interpreter stops at an int8 division by what rounds to 0."""
-    name = operation_name(layer)
-    divisor = args[1] if len(args) > 1 else kwargs.get("x2")
-    return (name in ("ops.Divide", "ops.TrueDivide") and _is_tensor(divisor)) or name == "ops.Reciprocal"
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor) or keras.ops.is_tensor(value)
+def _is_steep(call: Call) -> bool:
+    """Whether a small error of what a call reads is a large one of what it gives."""
+    name = operation_name(call.layer)
+    other = call.args[1] if len(call.args) > 1 else call.kwargs.get("x2")
+    if name in ("ops.Divide", "ops.TrueDivide"):  # also, the interpreter stops at an int8 division by what rounds to 0
+        return isinstance(other, Tensor)
+    if name == "ops.Power":
+        return not (isinstance(other, int | float) and other >= 1)
+    return kind(call.layer).steep or _is_cosine(call.layer)
 
 
 def _in_int8(activation: Form | None) -> bool:
@@ -232,15 +233,15 @@ def _in_int8(activation: Form | None) -> bool:
 def in_float(function: Form) -> Form:
     """A function whose operations stay float in an int8 file.
 
-    A leaky ReLU with a slope of nearly 1 begins it, which can't be folded into what is before it, and a product by
-    nearly 1 ends it. Without the first, the converter would take an operation, such as the exponential in softplus, for
-    the same one of an int8 function of that tensor, or would average int8 values in their own steps. Without the last,
-    where the function ends by choosing among its inputs' values, the converter would give the int8 tensor before the
-    function the scale of the one behind it.
+    Two leaky ReLUs with slopes of 2 and 1/2 begin it, which leave every value as it is and which the converter folds
+    into nothing. Without them it would take an operation, such as the exponential in softplus, for the same one of an
+    int8 function of that tensor, or would average int8 values in their own steps. A product by nearly 1 ends it.
+    Without it, where the function ends by choosing among its inputs' values, the converter would give the int8 tensor
+    before the function the scale of the one behind it.
     """
 
     def begun(x: Any) -> Any:
-        return ops.leaky_relu(x, 1 - 2**-20) if _is_float(x) else x
+        return ops.leaky_relu(ops.leaky_relu(x, 2.0), 0.5) if _is_float(x) else x
 
     def form(*args: Any, **kwargs: Any) -> Any:
         with keras.name_scope(FLOAT_SCOPE):
@@ -252,7 +253,7 @@ def in_float(function: Form) -> Form:
 
 
 def _is_float(x: Any) -> bool:
-    return _is_tensor(x) and keras.backend.is_float_dtype(x.dtype)
+    return bool(ops.is_tensor(x) and keras.backend.is_float_dtype(x.dtype))
 
 
 def is_convolution(pooling: keras.layers.AveragePooling2D) -> bool:

@@ -12,7 +12,7 @@ from keraslight.compress import _registered
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
-from keraslight.errors import UnmappableLayerError
+from keraslight.errors import CompressionError, KeraslightError, UnmappableLayerError
 from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, is_frozen, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import cut, is_cut
@@ -97,7 +97,19 @@ class Transcriber:
         self.identities = 0
         self.readers = graph.readers()
         self.inputs = transcribe.inputs_of(graph)
-        self.outputs = run(graph, self.inputs, self.call)
+        self.outputs = run(graph, self.inputs, self.checked_call)
+
+    def checked_call(self, call: Call, args: Args, kwargs: Kwargs) -> Any:
+        """`call`, whose errors name the layer."""
+        try:
+            return self.call(call, args, kwargs)
+        except KeraslightError:
+            raise
+        except Exception as error:
+            raise CompressionError(
+                "Every layer of a model to quantize must run on TensorFlow's symbolic tensors. Received: layer "
+                f"{call.name!r}, which raised {type(error).__name__}: {error}"
+            ) from error
 
     def emit(
         self,

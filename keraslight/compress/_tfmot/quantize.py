@@ -127,7 +127,9 @@ def _reasons(built: Transcriber, skip: Collection[str], floats: Collection[str])
     for step in built.steps:
         reason = step.why_float()
         if step.name in floats:
-            reason = "left out by `skip`" if step.name in skip else "a division or cosine that reads it is not rounded"
+            reason = (
+                "left out by `skip`" if step.name in skip else "what reads it, such as a division, can't stand rounding"
+            )
         if reason is not None:
             found.setdefault(step.name, reason)
     return found
@@ -172,7 +174,14 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> di
     probe = tf_keras.Model(built.inputs, tensors)
     found = []
     for batch in calibration:
-        values = keras.tree.flatten(probe(batch, training=False))  # a tensor if there is one output
+        try:
+            values = keras.tree.flatten(probe(batch, training=False))  # a tensor if there is one output
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise CompressionError(
+                "A model to quantize must run on the calibration data, in batches. Received: batches of shape "
+                f"{[tuple(np.shape(part)) for part in keras.tree.flatten(batch)]}, for which it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
     names = {id(tensor): step.name for step in built.steps for tensor in step.outputs}
