@@ -11,7 +11,6 @@ import pytest
 
 from keraslight.export._memory import return_free_memory
 
-
 # Files with few but long tests. Begun last, they would leave the other worker without work.
 LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
 
