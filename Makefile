@@ -31,10 +31,10 @@ demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real di
 	$(BIN)/keraslight demo
 
 test: $(INSTALLED) $(MEDIAPIPE) ## Run the test suite without the slow sweeps
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: $(INSTALLED) $(MEDIAPIPE) ## Run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutate: $(INSTALLED) ## Break the code in many ways and print how many the tests notice
 	$(BIN)/python -m tests.mutate

@@ -50,6 +50,8 @@ def _to_start(written: str, name: str) -> float:
     return edits
 
 
+# Not rapidfuzz: this runs in an installation without any extra, which has no dependencies. Not difflib: its ratios know
+# no exchanged neighbors, and put a long name that contains a short word before the family that the word misspells.
 def _edits(a: str, b: str) -> list[list[int]]:
     """The numbers of edits from each start of `a` (rows) to each start of `b`: optimal string alignment."""
     rows = [list(range(len(b) + 1))]

@@ -81,9 +81,10 @@ def draw_image(axes: Axes, image: np.ndarray, title: str) -> None:
 
 
 def heat_map(
-    path: StrPath, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, axis: str
-) -> Path:
-    """Draws shares (R, C) in 0..1 as colors with their percentages, and returns the path."""
+    path: StrPath | None, values: np.ndarray, *, rows: Sequence[str], columns: Sequence[str], title: str, axis: str
+) -> Figure:
+    """Draws shares (R, C) in 0..1 as colors with their percentages."""
+    file = checked_path(path)
     size = 2.5 + 0.3 * max(map(len, rows)) / 4 + 0.9 * len(columns), 1.6 + 0.24 * len(rows)
     figure = new_figure(*size, extra="compress")
     axes = figure.subplots()
@@ -96,14 +97,14 @@ def heat_map(
         color = "black" if value > (least + 1) / 2 else "white"
         axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, ax=axes)
-    finished(figure, Path(path))
-    return Path(path)
+    return finished(figure, file)
 
 
 def ranking(
-    path: StrPath, values: np.ndarray, *, rows: Sequence[str], notes: Sequence[str], title: str, axis: str
-) -> Path:
-    """Draws numbers (R,) as horizontal bars with notes, the first on top, and returns the path."""
+    path: StrPath | None, values: np.ndarray, *, rows: Sequence[str], notes: Sequence[str], title: str, axis: str
+) -> Figure:
+    """Draws numbers (R,) as horizontal bars with notes, the first on top."""
+    file = checked_path(path)
     figure = new_figure(6 + 0.08 * max(map(len, rows)), 1.4 + 0.24 * len(rows), extra="compress")
     axes = figure.subplots()
     axes.bar_label(axes.barh(range(len(rows)), values), notes, fontsize=7, padding=3)
@@ -111,5 +112,4 @@ def ranking(
     axes.invert_yaxis()
     axes.margins(x=0.12, y=0.01)  # room for the notes
     axes.set(title=title, xlabel=axis)
-    finished(figure, Path(path))
-    return Path(path)
+    return finished(figure, file)

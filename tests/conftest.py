@@ -9,6 +9,15 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import keras
 import pytest
 
+from keraslight.export._memory import return_free_memory
+
+# Files with few but long tests. Begun last, they would leave the other worker without work.
+LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(autouse=True)
 def _free_models():
@@ -18,12 +27,11 @@ def _free_models():
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _collect_garbage():
-    """Frees a module's models, so that the sweeps stay small.
+def _return_memory():
+    """Frees what the modules before left, so that the sweeps stay small.
 
-    What outlives its module (TensorFlow keeps much of what it has traced) is not looked at again: late in a run each
-    collection would take ten seconds.
+    Here rather than after a module, whose last test still holds its fixtures then. What outlives its module (TensorFlow
+    keeps much of what it has traced) is not looked at again: late in a run each collection would take ten seconds.
     """
-    yield
-    gc.collect()
+    return_free_memory()
     gc.freeze()

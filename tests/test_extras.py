@@ -1,12 +1,20 @@
 """Whoever lacks an extra reads which command installs it, at whichever door the first import that needs it is."""
 
+import ast
+import functools
+import importlib.metadata
 import json
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+ROOT = Path(__file__).parent.parent
+EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
 MODELS = {
     "from keraslight.training import train": "train",
     "import keraslight.compress": "compress",
@@ -124,3 +132,98 @@ def test_a_library_that_is_installed_and_broken_says_so_itself(package, tmp_path
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "ImportError: its DLL is missing"
+
+
+def test_the_pages_show_many_imports():
+    shown = imports_of_the_pages()
+    assert len(shown) >= 30
+    assert {"import keraslight; keraslight.MobileNetV4", "from keraslight.training import train"} < set(shown)
+    assert {door.split()[1].rstrip(";").partition(".")[0] for door in shown} == {"keraslight", "keraslight_serving"}
+
+
+@pytest.mark.parametrize("extra", ["", "client", "cli"], ids=lambda extra: extra or "none")
+def test_with_an_extra_alone_every_import_works_or_names_the_one_to_install(extra):
+    """As in an environment of its own: what only other extras install can't be imported."""
+    works, refused = imported_with(extra)
+    assert "import keraslight; keraslight.list_models" in works
+    assert ("from keraslight_serving.client import ClassifierClient" in works) == (extra == "client")
+    for door, (kind, text) in refused.items():
+        assert (kind, len(named(text))) == ("MissingDependencyError", 1), (door, text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "extra", ["", *(extra for extra in EXTRAS if extra != "dev")], ids=lambda extra: extra or "none"
+)
+def test_an_import_works_with_the_extra_that_its_error_names(extra):
+    for door, (kind, text) in imported_with(extra)[1].items():
+        assert kind == "MissingDependencyError", (door, text)
+        (other,) = named(text)
+        assert other != extra, (door, text)
+        # The first library that is missing may hide that another extra's is missing as well.
+        again = imported_with(other)[1].get(door, ("", ""))[1]
+        assert again == "" or named(again) not in ([], [other]), (door, again)
+    assert extra != "all" or not imported_with(extra)[1]
+
+
+def named(text: str) -> list[str]:
+    """The extras that an error names."""
+    return re.findall(r'pip install "keraslight\[(\w+)\]"\.$', text)
+
+
+@functools.cache
+def imported_with(extra: str) -> tuple[list[str], dict[str, tuple[str, str]]]:
+    """The imports of the pages that work with one extra, and what the others raise: type and text."""
+    installed, doors = closure([f"keraslight[{extra}]"] if extra else []), imports_of_the_pages()
+    owners = importlib.metadata.packages_distributions()
+    missing = [module for module, names in owners.items() if not installed & set(map(canonical, names))]
+    packages = {"keraslight", "keraslight_serving"}
+    run = [sys.executable, "-c", CODE, json.dumps([sorted({*missing} - packages), doors])]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    refused = json.loads(done.stdout.splitlines()[-1])
+    return [door for door in doors if door not in refused], refused
+
+
+def closure(requirements: list[str]) -> set[str]:
+    """The canonical names of all distributions that requirements install, as the environment's metadata lists them."""
+    found, left = set(), [Requirement(text) for text in requirements]
+    seen = set()
+    while left:
+        wanted = left.pop()
+        name = canonical(wanted.name)
+        if (name, extras := frozenset(wanted.extras)) in seen:
+            continue
+        seen.add((name, extras))
+        found.add(name)
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:  # such as one for another system
+            continue
+        if name == "keraslight":
+            lines = [line for each in extras for line in EXTRAS[each]]
+        for inner in map(Requirement, lines):
+            if inner.marker is None or any(inner.marker.evaluate({"extra": each}) for each in ("", *extras)):
+                left.append(inner)
+    return found - {"keraslight"}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imports_of_the_pages() -> list[str]:
+    """What the code of README and docs/ imports from both packages, one name at a time."""
+    doors: dict[str, None] = {}
+    readmes = (ROOT / folder / "README.md" for folder in (".", "savedmodels", "serving/deploy"))
+    for page in (*readmes, *sorted(ROOT.glob("docs/*.md"))):
+        for code in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            for node in ast.walk(ast.parse(code)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keraslight"):
+                    doors.update(dict.fromkeys(f"from {node.module} import {name.name}" for name in node.names))
+                elif isinstance(node, ast.Import):
+                    names = [name.name for name in node.names if name.name.startswith("keraslight")]
+                    doors.update(dict.fromkeys(f"import {name}" for name in names))
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "keraslight":
+                    doors[f"import keraslight; keraslight.{node.attr}"] = None
+    return list(doors)

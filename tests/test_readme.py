@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+import keraslight
+
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/models.md", "README.md", "docs/analysis.md", "docs/serving.md")  # in the order in which they are run
 
@@ -60,6 +62,14 @@ def test_examples(tmp_path):
 def test_links_within_the_repository_lead_somewhere(page):
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_claims_equal_logits_for_as_many_models_as_have_fixtures():
+    fixtures = list((ROOT / "tests" / "golden").glob("*.npz"))  # tests/weights/test_golden.py compares each
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert re.findall(r"compare the logits of (\d+) models", text) == [str(len(fixtures))]
+    families = {keraslight.model_info(name).family for name in keraslight.list_models()}
+    assert re.findall(r"the (\d+) families", text) == [str(len(families))]
 
 
 def test_the_license_is_complete():

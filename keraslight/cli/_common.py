@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import enum
 import json
 import os
 import sys
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.table import Table
-from typer import Argument, Option
+from typer import Argument, Context, Option
 
 from keraslight.errors import InvalidArgumentError
 
@@ -122,7 +125,21 @@ Alpha = Annotated[
 ]
 
 
-Json = Annotated[bool, Option("--json", help="Print JSON instead of a table.")]
+_stdout: ContextVar[TextIO] = ContextVar("stdout")  # of a command with `--json`
+
+
+def _json_alone(context: Context, wanted: bool) -> bool:
+    """Until a command with `--json` ends, only `print_json` writes to stdout, and all else (Keras' bars) to stderr."""
+    if wanted:
+        token = _stdout.set(sys.stdout)
+        context.call_on_close(lambda: _stdout.reset(token))
+        context.with_resource(contextlib.redirect_stdout(sys.stderr))
+    return wanted
+
+
+Json = Annotated[
+    bool, Option("--json", help="Print JSON instead of tables, and all else on stderr.", callback=_json_alone)
+]
 
 
 def table(*columns: str, **options: Any) -> Table:
@@ -133,9 +150,14 @@ def table(*columns: str, **options: Any) -> Table:
     return result
 
 
-def print_json(value: Any) -> None:
-    """Prints a value as JSON; named tuples and data classes must be dicts by then."""
-    print(json.dumps(value, indent=2))  # noqa: T201 (not by rich, which would wrap and color it)
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Prints a value as JSON, with paths as text; named tuples must be dicts by then. Without `indent`, on one line."""
+    text = json.dumps(value, indent=indent, default=_as_json)
+    print(text, file=_stdout.get(sys.stdout), flush=True)  # not by rich, which would wrap and color it
+
+
+def _as_json(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(type(value)) else os.fspath(value)
 
 
 def save_table(table: Table, file: Path) -> None:

@@ -34,8 +34,10 @@ BATCH = 32  # images per request
 TOLERANCE = 1e-4  # largest difference between two probabilities that count as equal
 
 
-def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> list[Stage]:
+def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> dict[str, Any]:
     """Runs the demo and prints its table; writes the table, figures, files and servables to a folder.
+
+    Returns what it writes to results.json.
 
     The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
     float training takes those of the digits recipe. Raises `DisagreementError` if a served prediction differs from the
@@ -66,8 +68,7 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> lis
 
     draw_confusion(confusion(targets, predictions), data.labels, to / "confusion_matrix.png")
     draw_images(files, targets, predictions, data.labels, to / "classified.png")
-    report(stages, to, model=MODEL, images=len(files), seconds=time.monotonic() - started)
-    return stages
+    return report(stages, to, model=MODEL, images=len(files), seconds=time.monotonic() - started)
 
 
 def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator[tuple[str, Any, float, float]]:

@@ -67,8 +67,8 @@ def draw_images(
     finished(figure, file)
 
 
-def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: float) -> None:
-    """Prints the table, and writes it as text and as JSON."""
+def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: float) -> dict[str, Any]:
+    """Prints the table, writes it as text and as JSON, and returns the latter."""
     table = Table(title=f"{model} on {images} held-out digits, LiteRT with one thread, {seconds:.0f} s in all")
     for heading in ("model", "accuracy", "zeros", ".tflite", "gzip", "latency", "training"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
@@ -92,5 +92,7 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
         figures.append(row | {"largest_difference": stage.largest_difference})
     console.print(table)
     save_table(table, to / "table.txt")
-    (to / "results.json").write_text(json.dumps({"images": images, "seconds": seconds, "stages": figures}, indent=2))
+    results = {"images": images, "seconds": seconds, "stages": figures}
+    (to / "results.json").write_text(json.dumps(results, indent=2))
     console.print(f"Table, confusion matrix and classified images: {to}/")
+    return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import os
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typer import Argument, Option
 
-from keraslight.cli._common import console, error_console
+from keraslight.cli._common import Json, console, error_console, print_json
 
 if TYPE_CHECKING:
     from keraslight_serving.client import Answer
@@ -41,10 +40,12 @@ def classify(
         Path | None,
         Option(help="Text file with one class name per line, for models without labels.", exists=True, dir_okay=False),
     ] = None,
-    as_json: Annotated[bool, Option("--json", help="Print one JSON object per line instead of a table.")] = False,
+    as_json: Json = False,
     thumbnails: Annotated[bool, Option(help="Show thumbnails, in terminals with color.")] = False,
 ) -> None:
     """Classify image files with a served model.
+
+    --json prints an object for each image, on a line of its own.
 
     Exit codes: 0 on success, 1 if the server is unavailable, 2 if some images
     can't be classified; these are listed on stderr.
@@ -56,7 +57,7 @@ def classify(
     try:
         with (
             ClassifierClient(server, model, version=_version(version), timeout=timeout, labels=labels) as client,
-            _progress(console.is_terminal and not as_json) as progress,
+            _progress(console.is_terminal) as progress,
         ):
             task = progress.add_task("classifying", total=None)
             for answer in client.stream(images, top_k=top):
@@ -65,7 +66,8 @@ def classify(
                     failed += 1
                     _print_error(answer.error)
                 elif as_json:
-                    typer.echo(json.dumps({"image": answer.source, "classes": [c._asdict() for c in answer.ranking]}))
+                    found = {"image": answer.source, "classes": [c._asdict() for c in answer.ranking]}
+                    print_json(found, indent=None)
                 else:
                     answered.append(answer)
     except ServingError as error:
@@ -90,7 +92,7 @@ def load_test(
     timeout: Timeout = 30.0,
     seed: Annotated[int, Option(help="Random seed for the arrival times of the open loop.")] = 0,
     plot: Annotated[Path | None, Option(help="Write a histogram of the latencies to this .png or .svg file.")] = None,
-    as_json: Annotated[bool, Option("--json", help="Print a JSON object instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure the throughput and latency of a model server.
 
@@ -112,7 +114,7 @@ def load_test(
         async with AsyncClassifierClient(
             server, model, version=_version(version), timeout=timeout, retry=once
         ) as client:
-            with _progress(console.is_terminal and not as_json) as progress:
+            with _progress(console.is_terminal) as progress:
                 advance = functools.partial(progress.advance, progress.add_task("answers", total=None))
                 return await run(
                     client, images, rate=rate, concurrency=concurrency, seconds=seconds, seed=seed, on_answer=advance
@@ -128,7 +130,7 @@ def load_test(
     if as_json:
         summary = {"loop": loop, "seconds": report.seconds, "answers": len(report.latencies), "rate": report.rate}
         milliseconds = {name: value if math.isfinite(value) else None for name, value in percentiles.items()}
-        typer.echo(json.dumps({**summary, "milliseconds": milliseconds, "errors": report.errors}))
+        print_json({**summary, "milliseconds": milliseconds, "errors": report.errors})
     else:
         table = Table("", "", title=f"{model} at {server}: {loop}", show_header=False)
         table.add_row("answers", f"{len(report.latencies):,} in {report.seconds:.1f} s")

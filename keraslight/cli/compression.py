@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from keraslight._tasks import Head
-    from keraslight.cli._forms import Form
     from keraslight.training import ImageData, Recipe
 
 Epochs = Annotated[int, Option(help="Passes over the training images.", min=1)]
@@ -68,6 +67,7 @@ def prune(
     labels: _common.FileLabels = None,
     task: _common.Task = None,
     preprocessing: _common.Given = None,
+    as_json: _common.Json = False,
 ) -> None:
     """Fine-tune a trained model while pruning its smallest weights.
 
@@ -90,7 +90,8 @@ def prune(
         report = compress.sensitivity(trained.model, trained.images.validation_arrays(), policy=policy.value)
         to.mkdir(parents=True, exist_ok=True)
         (to / "scan.txt").write_text(f"{report}\n", encoding="utf-8")
-        console.print(f"Sensitivity: {to / 'scan.txt'}, {report.plot(to / 'scan.png')}")
+        report.plot(to / "scan.png")
+        console.print(f"Sensitivity: {to / 'scan.txt'}, {to / 'scan.png'}")
     pruned = compress.prune(
         trained.model,
         trained.batches(batch_size, epochs, seed),
@@ -105,8 +106,11 @@ def prune(
         seed=seed,
         verbose=_verbose(),
     )
-    console.print(str(compress.sparsity(pruned, tuple(_shares(layer)) if layer else None, policy.value)))
-    _finish_run(trained, pruned, to, "pruned")
+    zeros = compress.sparsity(pruned, tuple(_shares(layer)) if layer else None, policy.value)
+    console.print(str(zeros))
+    compared = _finish_run(trained, pruned, to, "pruned")
+    if as_json:
+        _common.print_json({"run": to, **compared, "layers": zeros.layers})
 
 
 def cluster(
@@ -131,6 +135,7 @@ def cluster(
     labels: _common.FileLabels = None,
     task: _common.Task = None,
     preprocessing: _common.Given = None,
+    as_json: _common.Json = False,
 ) -> None:
     """Fine-tune a trained model with few distinct weights per kernel.
 
@@ -155,8 +160,11 @@ def cluster(
         seed=seed,
         verbose=_verbose(),
     )
-    console.print(str(compress.cluster_report(clustered, layer or None)))
-    _finish_run(trained, clustered, to, "clustered")
+    values = compress.cluster_report(clustered, layer or None)
+    console.print(str(values))
+    compared = _finish_run(trained, clustered, to, "clustered")
+    if as_json:
+        _common.print_json({"run": to, **compared, "layers": values.layers})
 
 
 def fuse(
@@ -166,6 +174,7 @@ def fuse(
     labels: _common.FileLabels = None,
     task: _common.Task = None,
     preprocessing: _common.Given = None,
+    as_json: _common.Json = False,
 ) -> None:
     """Fold batch norms, activations and branches into convolutions.
 
@@ -175,8 +184,11 @@ def fuse(
 
     trained = _load(run, data, labels, preprocessing, task)
     fused = compress.fuse(trained.model)
-    console.print(f"{len(trained.model.layers)} layers became {len(fused.layers)}.")
-    _finish_run(trained, fused, to, "fused")
+    before, after = len(trained.model.layers), len(fused.layers)
+    console.print(f"{before} layers became {after}.")
+    compared = _finish_run(trained, fused, to, "fused")
+    if as_json:
+        _common.print_json({"run": to, **compared, "layers": {"before": before, "after": after}})
 
 
 def quantize(
@@ -211,6 +223,7 @@ def quantize(
     labels: _common.FileLabels = None,
     task: _common.Task = None,
     preprocessing: _common.Given = None,
+    as_json: _common.Json = False,
 ) -> None:
     """Quantize a trained model to an int8 LiteRT file.
 
@@ -232,6 +245,7 @@ def quantize(
         )
     trained = _load(run, data, labels, preprocessing, task)
     model = rounded = trained.model
+    report = None
     if method is Method.qat:
         batches = trained.batches(batch_size, epochs, seed)
         aware = compress.train_quantized(
@@ -255,7 +269,9 @@ def quantize(
                 verbose=int(console.is_terminal),
             )
             console.print(str(report))
-    _compare(trained, "int8", to, rounded, to.with_suffix(""))
+    compared = _compare(trained, "int8", to, rounded, to.with_suffix(""))
+    if as_json:
+        _common.print_json({**compared, "mixed": report})
 
 
 class _Trained(NamedTuple):
@@ -363,21 +379,25 @@ def _shares(layers: list[str]) -> dict[str, float]:
     return shares
 
 
-def _finish_run(trained: _Trained, model: keras.Model, to: Path, name: str) -> None:
-    """Writes a run folder with a LiteRT file, and compares it with the trained model."""
+def _finish_run(trained: _Trained, model: keras.Model, to: Path, name: str) -> dict[str, Any]:
+    """Writes a run folder with a LiteRT file, and compares it with the trained model, see `_compare`."""
     from keraslight.export import to_litert
     from keraslight.training.run_folder import RunFolder
 
     folder = RunFolder(to)
     folder.save_best(model)
     file = to_litert(model, to / f"{name}.tflite")
-    measured = _compare(trained, name, file, model, to / name)
-    folder.save_info({**trained.details, "metrics": {"val_accuracy": measured.accuracy}})
+    compared = _compare(trained, name, file, model, to / name)
+    folder.save_info({**trained.details, "metrics": {"val_accuracy": compared["forms"][-1]["accuracy"]}})
     console.print(f"Run folder: {to}")
+    return compared
 
 
-def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem: Path) -> Form:
-    """Measures a file against the trained model; prints the table and writes `stem`_table.txt and `stem`_table.png."""
+def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem: Path) -> dict[str, Any]:
+    """Measures a file against the trained model; prints the table and writes `stem`_table.txt and `stem`_table.png.
+
+    Returns the number of images and both forms, as `--json` prints them.
+    """
     from keraslight.cli import _forms
     from keraslight.export import to_litert
 
@@ -394,4 +414,6 @@ def _compare(trained: _Trained, name: str, file: Path, model: keras.Model, stem:
     chart = text.with_suffix(".png")
     _forms.draw(forms, title, chart)
     console.print(f"Table: {text}; chart: {chart}")
-    return forms[-1]
+    compared = [dataclasses.asdict(form) for form in forms]
+    del compared[0]["file"]  # which was temporary
+    return {"images": len(targets), "forms": compared}

@@ -13,13 +13,13 @@ from typer import Option
 
 from keraslight.cli import _common
 from keraslight.cli._common import (
+    Json,
     Labels,
     Source,
     SourceSize,
     SourceWeights,
     Task,
     console,
-    error_console,
     print_json,
     table,
 )
@@ -86,7 +86,7 @@ def litert(
         int | None,
         Option(help="For --report: largest number of threads to time.", min=1, show_default="number of CPUs"),
     ] = None,
-    as_json: Annotated[bool, Option("--json", help="Print the report as JSON, and all else on stderr.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Convert a model to a LiteRT file for Android, including its labels.
 
@@ -100,7 +100,6 @@ def litert(
       keraslight litert net.keras --preprocessing unit --to net.tflite --quantization int8 --data photos/
       keraslight litert net.tflite --report
     """
-    said = error_console if as_json else console
     if as_json and not report:
         raise InvalidArgumentError("`--json` must come with `--report`. Received: --json alone.")
     if model.endswith(".tflite"):
@@ -149,7 +148,7 @@ def litert(
             compared, which = _noise(net), ", on random pixels"
         parity = litert_parity(net, file, compared, task=what)
         parity.require(max_drop=max_drop)
-        said.print(f"Against the model, {parity}{which}.")
+        console.print(f"Against the model, {parity}{which}.")
 
     written = to_litert(
         net,
@@ -163,7 +162,7 @@ def litert(
         xnnpack=xnnpack,
         verify=verify,
     )
-    said.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
+    console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
     if report:
         _print_report(written, threads, as_json)
 

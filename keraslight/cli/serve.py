@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 from typer import Argument, Option
 
-from keraslight.cli._common import console, error_console
+from keraslight.cli._common import Json, console, error_console, print_json
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 
 CONTAINER = "/models"  # where models.config expects the models: in TensorFlow Serving's container
@@ -33,6 +33,7 @@ def serve(
         str | None, Option(help="Inference engine: auto, litert or tensorflow.", show_default="auto")
     ] = None,
     grace: Annotated[float, Option(help="Grace period for requests in flight on shutdown, in seconds.", min=0)] = 5.0,
+    as_json: Json = False,
 ) -> None:
     """Serve all models of a folder over gRPC and REST.
 
@@ -55,7 +56,7 @@ def serve(
     except ImportError as error:
         raise MissingDependencyError(f'`serve` needs {error.name}: pip install "keraslight[server]".') from error
 
-    table = Table("model", "versions", "runs in", "folder")
+    table, found = Table("model", "versions", "runs in", "folder"), []
     with _config_file(folder) as config:
         try:
             models = read_config_file(config)
@@ -65,7 +66,12 @@ def serve(
             versions = _versions(model.base_path)
             newest = _engines(versions[max(versions)], engine) if versions else ""
             table.add_row(model.name, " ".join(map(str, sorted(versions))), newest, str(model.base_path))
-        console.print(table)
+            entry = {"name": model.name, "versions": sorted(versions), "runs_in": newest, "folder": model.base_path}
+            found.append(entry)
+        if as_json:
+            print_json(found)
+        else:
+            console.print(table)
         flags = {"model_config_file": config, "model_config_file_poll_wait_seconds": POLL_SECONDS, "workers": workers}
         flags |= {"host": host, "port": port, "rest_api_port": rest_port, "engine": engine, "grace_seconds": grace}
         code = main([f"--{name}={value}" for name, value in flags.items() if value is not None])

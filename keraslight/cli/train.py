@@ -34,6 +34,7 @@ def train(
     alpha: _common.Alpha = None,
     seed: _common.Seed = 0,
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
+    as_json: _common.Json = False,
 ) -> None:
     """Train a model on your images; resumes an interrupted run.
 
@@ -89,12 +90,18 @@ def train(
         console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
     if images.ignored:
         console.print(f"Ignored {len(images.ignored)} other files and folders; see the log for their names.")
+    if as_json:
+        fields = ("best_epoch", "epochs", "best_accuracy", "seconds", "history", "run_dir")
+        counts = {"train_count": images.train_count, "validation_count": images.validation_count}
+        counts |= {"skipped": images.skipped, "ignored": len(images.ignored)}
+        _common.print_json({name: getattr(result, name) for name in fields} | counts)
 
 
 def demo(
     to: Annotated[Path, Option(help="Output folder.")] = Path("runs/demo"),
     seed: _common.Seed = 0,
     epochs: Annotated[int | None, Option(help="Passes of the float training.", show_default="the recipe's")] = None,
+    as_json: _common.Json = False,
 ) -> None:
     """Train, prune, quantize, export and serve a digit classifier.
 
@@ -103,4 +110,6 @@ def demo(
     """
     from keraslight.cli._demo import run_demo
 
-    run_demo(to, seed=seed, epochs=epochs)
+    figures = run_demo(to, seed=seed, epochs=epochs)
+    if as_json:
+        _common.print_json(figures)

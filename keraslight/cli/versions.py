@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 from typer import Argument, Option
 
-from keraslight.cli._common import Json, console, error_console, print_json
+from keraslight.cli._common import Json, console, print_json
 from keraslight.errors import InvalidArgumentError
 
 
@@ -49,8 +49,7 @@ def versions(
         label_version(path, known, int(number) if number else None)
     if prune is not None:
         removed = prune_versions(path, prune)
-        said = error_console if as_json else console
-        said.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
+        console.print(f"Removed: {', '.join(map(str, removed)) or 'none'}.")
         found = read_versions(path)
     labels = version_labels(path)
     if as_json:

@@ -15,12 +15,14 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from keraslight.errors import ExportError
 from keraslight.graph import (
+    Call,
     Graph,
     UnreadableModelError,
     any_names,
     check_ends,
     flat_layers,
     graph_name,
+    infer,
     remembered_task,
     run,
 )
@@ -59,14 +61,10 @@ class Network:
     def of_graph(cls, graph: Graph) -> Network:
         """A graph, run call by call under its model's name."""
 
-        def function(images: tf.Tensor) -> Any:
-            with keras.name_scope(graph_name(graph.name)):
-                return run(graph, [tf.cast(images, graph.input_calls[0].outputs[0].dtype)])
-
         layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
         return cls(
             graph.name,
-            function,
+            _Runner(graph),
             [call.outputs[0].shape for call in graph.input_calls],
             _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs), graph.task),
             [weight for layer in layers for weight in layer.weights],
@@ -77,6 +75,30 @@ class Network:
     def image_shape(self) -> tuple[int | None, ...]:
         """(H, W, C) of the first input."""
         return self.inputs[0][1:]
+
+
+class _Runner:
+    """A graph as a function of images.
+
+    Attributes:
+        failed: The name of the layer that raised an error, and the error: TensorFlow makes another of it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.failed: tuple[str, Exception] | None = None
+
+    def __call__(self, images: tf.Tensor) -> Any:
+        with keras.name_scope(graph_name(self.graph.name)):
+            dtype = self.graph.input_calls[0].outputs[0].dtype
+            return run(self.graph, [tf.cast(images, dtype)], self._infer)
+
+    def _infer(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return infer(call, args, kwargs)
+        except Exception as error:
+            self.failed = call.name, error
+            raise
 
 
 def convertible(model: Any) -> Any:
@@ -149,6 +171,8 @@ def refusals(name: str) -> Iterator[None]:
     """Makes whatever a converter raises for the model `name` an ExportError."""
     try:
         yield
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"The converter must accept every layer. Received: {name!r}; it said: {error}") from error
 
@@ -170,11 +194,19 @@ def frozen(network: Network, batch_size: int | None, *, loops: bool = False) -> 
     spec = tf.TensorSpec((batch_size, *network.image_shape), tf.float32, name=INPUT_NAME)
 
     @tf.function(input_signature=[spec])
-    def infer(images: tf.Tensor) -> list[tf.Tensor]:
+    def trace(images: tf.Tensor) -> list[tf.Tensor]:
         with tracing():
             return list(tf.nest.flatten(network.function(images)))
 
-    return convert_variables_to_constants_v2(infer.get_concrete_function(), lower_control_flow=not loops)
+    try:
+        function = trace.get_concrete_function()
+    except Exception as error:
+        layer, reason = getattr(network.function, "failed", None) or (network.name, error)
+        raise ExportError(
+            "Every layer of a model to convert must run on TensorFlow's symbolic tensors with a batch of "
+            f"{batch_size or 'any size'}. Received: {layer!r}, which raised {type(reason).__name__}: {reason}"
+        ) from error
+    return convert_variables_to_constants_v2(function, lower_control_flow=not loops)
 
 
 def named(network: Network, function: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from keraslight._files import write_file
 from keraslight.errors import DisagreementError, InvalidArgumentError, MissingDependencyError
 from keraslight.export._frozen import Network, check_convertible, convertible, frozen_function, refusals
+from keraslight.export._memory import return_free_memory
 
 OPSETS = (13, 18)
 """Lowest and highest operator set that tf2onnx 1.17 writes."""
@@ -52,21 +53,15 @@ def to_onnx(
     if not tolerance > 0:
         raise InvalidArgumentError(f"`tolerance` must be above 0. Received: tolerance={tolerance}.")
     try:
-        import onnx
-        import tf2onnx
+        import onnx  # noqa: F401
+        import tf2onnx  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(
             f"Conversion to ONNX needs tf2onnx: pip install 'keraslight[onnx]'. Received: {error}."
         ) from error
     model = convertible(model)
-    network = Network.of_model(model)
-    check_convertible(network)
-    with refusals(model.name), _quiet("tf2onnx"):
-        serve = frozen_function(network, None, loops=True)
-        file, _ = tf2onnx.convert.from_function(
-            serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers=_handlers()
-        )
-        onnx.checker.check_model(file)  # tf2onnx only logs operators that it does not know, and writes them unchanged
+    content = _converted(model, opset)
+    return_free_memory()
 
     def verify(written: Path) -> None:
         if check_images is None:
@@ -80,7 +75,24 @@ def to_onnx(
                 f"{difference:.3g} on {len(images)} images."
             )
 
-    return write_file(Path(path), file.SerializeToString(), verify)
+    return write_file(Path(path), content, verify)
+
+
+def _converted(model: Any, opset: int) -> bytes:
+    """The converter's file. A function of its own, so that all it needs is free when it returns."""
+    import onnx
+    import tf2onnx
+
+    network = Network.of_model(model)
+    check_convertible(network)
+    with refusals(model.name), _quiet("tf2onnx"):
+        serve = frozen_function(network, None, loops=True)
+        file, _ = tf2onnx.convert.from_function(
+            serve, input_signature=serve.input_signature, opset=opset, custom_op_handlers=_handlers()
+        )
+        onnx.checker.check_model(file)  # tf2onnx only logs operators that it does not know, and writes them unchanged
+    content: bytes = file.SerializeToString()
+    return content
 
 
 def onnx_runner(path: str | os.PathLike[str]) -> Callable[[np.ndarray], np.ndarray]:

@@ -76,6 +76,8 @@ class Kind:
             their epsilon, need more than 16 bits.
         needs_float: Computed with 8-bit steps inside, its outputs would be wrong: squares, roots, or differences of
             nearly equal values. An int8 file computes it in float, between int8 layers.
+        steep: A small error of what it reads is a large one of what it gives: it is singular at 0, or jumps. An int8
+            file computes it, and what makes its input, in float.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
     """
@@ -97,7 +99,13 @@ class Kind:
     scales_through: bool = False
     keeps_float32: bool = False
     needs_float: bool = False
+    steep: bool = False
     int8: Literal["moves", "converted"] | None = None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it has multiply-adds: it is a convolution or a matrix product."""
+        return self.macs not in (None, _none)
 
 
 UNKNOWN = Kind()
@@ -311,20 +319,21 @@ KINDS: dict[type, Kind] = {
     own.ConditionalConv2D: Kind(_conditional, "window", sees_all=True, convolution=True),  # the mean chooses its kernel
     own.DeformableConv2D: Kind(_deformable, "window", sees_all=True, convolution=True),  # its window may lie anywhere
     # Poolings
-    layers.MaxPooling1D: Kind(_none),
+    layers.MaxPooling1D: Kind(_none, int8="moves"),
     layers.MaxPooling2D: _POOL,
-    layers.MaxPooling3D: Kind(_none),
-    layers.AveragePooling1D: Kind(_none),
+    layers.MaxPooling3D: Kind(_none, int8="moves"),
+    # Int8 averages have the scale of what they read. (2D: as a convolution they don't.)
+    layers.AveragePooling1D: Kind(_none, needs_float=True),
     layers.AveragePooling2D: _POOL,
-    layers.AveragePooling3D: Kind(_none),
+    layers.AveragePooling3D: Kind(_none, needs_float=True),
     layers.GlobalAveragePooling1D: Kind(_none),
     layers.GlobalAveragePooling2D: _GLOBAL_POOL,
     layers.GlobalAveragePooling3D: Kind(_none),
-    layers.GlobalMaxPooling1D: Kind(_none),
+    layers.GlobalMaxPooling1D: Kind(_none, int8="moves"),
     layers.GlobalMaxPooling2D: _GLOBAL_POOL,
-    layers.GlobalMaxPooling3D: Kind(_none),
+    layers.GlobalMaxPooling3D: Kind(_none, int8="moves"),
     layers.AdaptiveAveragePooling2D: Kind(_none, "adaptive", pooling=True, needs_float=True),
-    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True),
+    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True, int8="moves"),
     own.C4GroupPooling: Kind(_none, "pixel"),
     # The smallest rectangle around a row and a column is the whole image too.
     own.CoordinatePooling: Kind(_none, "all", int8="converted"),
@@ -335,7 +344,7 @@ KINDS: dict[type, Kind] = {
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
     layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
     layers.RMSNormalization: _NORM,
-    layers.UnitNormalization: _NORM,
+    layers.UnitNormalization: dataclasses.replace(_NORM, steep=True),
     layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
     layers.Rescaling: dataclasses.replace(_ELEMENTWISE, affine=_rescaling),
     own.BatchNorm: _BATCH_NORM,
@@ -364,17 +373,17 @@ KINDS: dict[type, Kind] = {
     layers.Permute: Kind(_none, "permute"),
     layers.Concatenate: Kind(_none, "concatenate"),
     layers.Embedding: Kind(_none),
-    layers.ZeroPadding1D: Kind(_none),
+    layers.ZeroPadding1D: Kind(_none, int8="moves"),
     layers.ZeroPadding2D: dataclasses.replace(_MARGIN, scales_through=True),
-    layers.ZeroPadding3D: Kind(_none),
-    layers.Cropping1D: Kind(_none),
+    layers.ZeroPadding3D: Kind(_none, int8="moves"),
+    layers.Cropping1D: Kind(_none, int8="moves"),
     layers.Cropping2D: _MARGIN,
-    layers.Cropping3D: Kind(_none),
-    layers.UpSampling1D: Kind(_none),
+    layers.Cropping3D: Kind(_none, int8="moves"),
+    layers.UpSampling1D: Kind(_none, int8="moves"),
     layers.UpSampling2D: Kind(_none, "resized"),
-    layers.UpSampling3D: Kind(_none),
+    layers.UpSampling3D: Kind(_none, int8="moves"),
     layers.Resizing: Kind(_none, "resized", int8="moves"),
-    layers.CenterCrop: Kind(_none),
+    layers.CenterCrop: Kind(_none, int8="moves"),
     own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
     own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
@@ -406,19 +415,27 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
         (
             *("Abs", "Absolute", "Divide", "TrueDivide", "Negative", "Power", "Square"),
-            *("Sqrt", "Rsqrt", "Exp", "Log", "Maximum", "Minimum", "Clip", "Cast", "Sign", "Reciprocal", "Erf", "Tanh"),
+            *("Exp", "Maximum", "Minimum", "Clip", "Cast", "Erf", "Tanh"),
             *("Relu", "Relu6", "LeakyRelu", "Elu", "Selu", "Gelu", "Silu", "Sigmoid", "HardSigmoid", "HardSilu"),
             *("HardTanh", "Softplus", "Softsign", "LogSigmoid", "Celu"),
         ),
         _MERGE,
     ),
+    **dict.fromkeys(
+        (
+            *("Sqrt", "Rsqrt", "Log", "Log2", "Log10", "Reciprocal"),
+            *("Sign", "Floor", "Ceil", "Round", "Trunc", "FloorDivide", "Mod"),
+        ),
+        dataclasses.replace(_MERGE, steep=True),
+    ),
+    **dict.fromkeys(("Norm", "Std"), Kind(steep=True)),
     **dict.fromkeys(("Add", "Subtract", "Multiply"), dataclasses.replace(_MERGE, int8="converted")),
     **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims", "Pad", "Split"), _MOVES),
     **dict.fromkeys(("Concatenate",), Kind(_none, int8="converted")),
     **dict.fromkeys(("Stack",), Kind(_none)),
     **dict.fromkeys(
         (
-            *("Flip", "Max", "MaxPool", "AveragePool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
+            *("Flip", "Max", "MaxPool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
             *("Tile", "Repeat"),
         ),
         _MOVES,
@@ -436,10 +453,11 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
         (
             *("Squareplus", "SparsePlus", "SparseSigmoid", "HardShrink", "TanhShrink", "Threshold"),
-            *("Sparsemax", "AdaptiveAveragePool", "Normalize", "LayerNorm", "RMSNorm"),
+            *("Sparsemax", "AveragePool", "AdaptiveAveragePool", "LayerNorm", "RMSNorm"),
         ),
         Kind(needs_float=True),
     ),
+    "Normalize": Kind(needs_float=True, steep=True),
 }
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import keras
 
+from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Graph, Node, Tensor
+
+_WRAPS = ("Add", "Subtract", "Multiply", "Negative", "Square", "Power")  # layers and operations
 
 
 def float_inputs(graph: Graph) -> Graph:
@@ -16,6 +19,9 @@ def float_inputs(graph: Graph) -> Graph:
 
     Args:
         graph: The graph. It is not changed.
+
+    Raises:
+        InvalidArgumentError: A layer computes in uint8, beyond whose ends numbers wrap around.
     """
     if not any(call.outputs[0].dtype == "uint8" for call in graph.input_calls):
         return graph
@@ -39,6 +45,11 @@ def float_inputs(graph: Graph) -> Graph:
         call.args, call.kwargs = moved(call.args), moved(call.kwargs)
         if not new.keys().isdisjoint(call.inputs) and all(tensor.dtype == "uint8" for tensor in call.outputs):
             # It moves images, as cropping does, so that what reads it reads floats as well.
+            if type(call.layer).__name__ in _WRAPS:
+                raise InvalidArgumentError(
+                    "A model must not compute in uint8, where 100 - 200 is 156: cast its images to float first, for "
+                    f"example with a Rescaling layer. Received: layer {call.name!r} of uint8 images."
+                )
             new.update((tensor, dataclasses.replace(tensor, dtype="float32")) for tensor in call.outputs)
             call.outputs = [new[tensor] for tensor in call.outputs]
     return dataclasses.replace(copy, inputs=moved(graph.inputs), outputs=moved(graph.outputs), input_calls=input_calls)

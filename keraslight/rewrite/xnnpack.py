@@ -39,7 +39,7 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
 
     - L2 normalizations take the root of a number above 0: of zeros XNNPACK's reciprocal root makes NaN.
     - In int8, what needs float gets names with `FLOAT_SCOPE`, and activations with a kernel before them that need float
-      become calls of their own.
+      become calls of their own; see also `unrounded_calls`.
 
     XNNPACK runs .tflite files on CPUs; LiteRT's own kernels are many times slower. For it:
 
@@ -76,6 +76,7 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
         sums = keras.layers.Add | keras.layers.Subtract | keras.layers.Multiply
         return row.kernel is None and not row.batch_norm and not isinstance(before.layer, sums)
 
+    unrounded = unrounded_calls(copy) if int8 else set()
     # Before any layer is changed: a shared one has several calls.
     activations = {call.node: getattr(call.layer, "activation", None) for call in copy.calls}
     calls = []
@@ -85,7 +86,9 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
         activation = activations[call.node]
         swish = int8 and xnnpack and activation is keras.activations.hard_silu
         call.form = safe_form(layer)
-        if xnnpack and call.inputs and is_cut(layer, call.inputs[0]):
+        if call.name in unrounded:
+            call.form = in_float(call.form or layer)
+        elif xnnpack and call.inputs and is_cut(layer, call.inputs[0]):
             call.form = _in_pieces(layer, hard_silu if swish else layer.activation)
         elif xnnpack and row.channels is not None:
             call.form = functools.partial(channel_slice, channels=row.channels(layer))
@@ -95,10 +98,10 @@ def in_forms(graph: Graph, *, int8: bool, xnnpack: bool = True) -> Graph:
             made, linear = call.outputs, copy.new_tensor(call.outputs[0].shape, call.outputs[0].dtype)
             call.node.change(config={"activation": "linear"})
             call.outputs = [linear]
-            form = hard_silu if swish or activation is None else _in_float(activation)
+            form = hard_silu if swish or activation is None else in_float(activation)
             calls.append(dataclasses.replace(call, args=(linear,), kwargs={}, outputs=made, form=form))
-        elif int8 and (needs_float(layer) or _divides(call)):
-            call.form = _in_float(call.form or layer)
+        elif int8 and (needs_float(layer) or _is_steep(call)):
+            call.form = in_float(call.form or layer)
         elif int8 and xnnpack and is_lone_relu(call):
             call.form = _as_product(keras.activations.get(activation_of(layer)))
         elif int8 and xnnpack and type(layer) is keras.layers.AveragePooling2D and is_convolution(layer):
@@ -118,16 +121,49 @@ def safe_form(layer: Any) -> Form | None:
     if operation_name(layer) == "ops.Normalize" and layer.order == 2:
         epsilon = keras.config.epsilon() if layer.epsilon is None else layer.epsilon
         return functools.partial(unit_norm, axis=layer.axis, epsilon=epsilon)
-    if type(layer) is keras.layers.Dot and layer.normalize:
+    if _is_cosine(layer):
         return functools.partial(_cosine, axes=layer.axes)
     return None
 
 
 def needs_float(layer: Any) -> bool:
     """Whether an int8 file computes a layer or bare operation in float."""
-    if kind(layer).needs_float or (type(layer) is keras.layers.Dot and layer.normalize):
+    if kind(layer).needs_float or _is_cosine(layer):
         return True
+    if type(layer) is keras.layers.AveragePooling2D:
+        return not is_convolution(layer)
     return type(layer) is keras.layers.Activation and not _in_int8(layer.activation)
+
+
+def unrounded_calls(graph: Graph) -> set[str]:
+    """Names of the calls that an int8 file computes in float because what reads them can't stand rounding.
+
+    A divisor near 0, or a vector that is short for its range, is a few steps of 8 bits: the quotient, or the vector of
+    length 1, would be off by a large share of its own range. So what makes them is float, back to the last kernel or
+    pooling.
+    """
+    makers = graph.makers()
+    found: set[str] = set()
+
+    def trace(tensors: Sequence[Tensor]) -> None:
+        for tensor in tensors:
+            call = makers.get(tensor)
+            if call is None or call.name in found:
+                continue
+            found.add(call.name)
+            row = kind(call.layer)
+            bare = not isinstance(call.layer, keras.layers.Layer) and not row.multiplies
+            if bare or row.elementwise or row.view or row.int8 == "moves":
+                trace(call.inputs)
+
+    for call in graph.calls:
+        if _is_steep(call):
+            trace(call.inputs)
+    return found
+
+
+def _is_cosine(layer: Any) -> bool:
+    return type(layer) is keras.layers.Dot and bool(layer.normalize)
 
 
 def unit_norm(x: Any, axis: Any, epsilon: float) -> Any:
@@ -177,11 +213,15 @@ def average_kernel(size: tuple[int, int], channels: int) -> np.ndarray:
     return np.full((*size, channels, 1), 1 / math.prod(size), np.float32)
 
 
-def _divides(call: Call) -> bool:
-    """Whether a call divides by values: the interpreter stops at an int8 division by what rounds to 0."""
+def _is_steep(call: Call) -> bool:
+    """Whether a small error of what a call reads is a large one of what it gives."""
     name = operation_name(call.layer)
-    divisor = call.args[1] if len(call.args) > 1 else call.kwargs.get("x2")
-    return (name in ("ops.Divide", "ops.TrueDivide") and isinstance(divisor, Tensor)) or name == "ops.Reciprocal"
+    other = call.args[1] if len(call.args) > 1 else call.kwargs.get("x2")
+    if name in ("ops.Divide", "ops.TrueDivide"):  # also, the interpreter stops at an int8 division by what rounds to 0
+        return isinstance(other, Tensor)
+    if name == "ops.Power":
+        return not (isinstance(other, int | float) and other >= 1)
+    return kind(call.layer).steep or _is_cosine(call.layer)
 
 
 def _in_int8(activation: Form | None) -> bool:
@@ -190,18 +230,30 @@ def _in_int8(activation: Form | None) -> bool:
     return function_name(activation) in INT8_ACTIVATIONS
 
 
-def _in_float(function: Form) -> Form:
-    """A function whose operations stay float; a product by nearly 1 ends it.
+def in_float(function: Form) -> Form:
+    """A function whose operations stay float in an int8 file.
 
-    Without the product, where the last operation chooses among its inputs' values, the converter would give the int8
-    tensor before the function the scale of the one behind it.
+    Two leaky ReLUs with slopes of 2 and 1/2 begin it, which leave every value as it is and which the converter folds
+    into nothing. Without them it would take an operation, such as the exponential in softplus, for the same one of an
+    int8 function of that tensor, or would average int8 values in their own steps. A product by nearly 1 ends it.
+    Without it, where the function ends by choosing among its inputs' values, the converter would give the int8 tensor
+    before the function the scale of the one behind it.
     """
+
+    def begun(x: Any) -> Any:
+        return ops.leaky_relu(ops.leaky_relu(x, 2.0), 0.5) if _is_float(x) else x
 
     def form(*args: Any, **kwargs: Any) -> Any:
         with keras.name_scope(FLOAT_SCOPE):
-            return keras.tree.map_structure(lambda y: y * (1 + 2**-20), function(*args, **kwargs))
+            args, kwargs = keras.tree.map_structure(begun, (args, kwargs))
+            outputs = function(*args, **kwargs)
+            return keras.tree.map_structure(lambda y: y * (1 + 2**-20) if _is_float(y) else y, outputs)
 
     return form
+
+
+def _is_float(x: Any) -> bool:
+    return bool(ops.is_tensor(x) and keras.backend.is_float_dtype(x.dtype))
 
 
 def is_convolution(pooling: keras.layers.AveragePooling2D) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight import _tasks
+from keraslight._notebook import Report
 from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.graph import (
     following_batch_norms,
@@ -45,8 +46,8 @@ _SETTLING_BATCHES = 16
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingResult:
-    """The result of `train`.
+class TrainingResult(Report):
+    """The result of `train`. `str()` gives a table, with a line per epoch, which notebooks show.
 
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
@@ -68,6 +69,18 @@ class TrainingResult:
     epochs: int
     seconds: float
     run_dir: pathlib.Path
+
+    def __str__(self) -> str:
+        rows = [tuple(self.history[0]), *(_cells(row, row["epoch"] == self.best_epoch) for row in self.history)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        best = f"Best epoch {self.best_epoch} of {self.epochs}: {self.best_accuracy:.2%}, after {self.seconds:.0f} s."
+        return "\n".join([*lines, f"{best} Run folder: {self.run_dir}"])
+
+
+def _cells(row: Row, best: bool) -> tuple[str, ...]:
+    """A row of the history as text, the best one with an asterisk."""
+    return (f"{'*' * best}{row['epoch']:g}", *(f"{value:.4g}" for name, value in row.items() if name != "epoch"))
 
 
 def train(

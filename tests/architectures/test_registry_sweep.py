@@ -48,19 +48,6 @@ def test_parameters_and_macs_are_the_tables(name):
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
-def test_small_odd_images_of_two_channels(name):
-    model = build(name, **small(name))
-    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
-    probabilities = np.asarray(model(images, training=False))  # eagerly: tracing takes longer than a single call
-    assert probabilities.shape == (2, 10)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
-
-    names = [layer.name for layer in model.layers]
-    assert len(set(names)) == len(names)
-    assert not any(isinstance(layer, keras.Model) for layer in model.layers), "the graph must be flat"
-
-
-@pytest.mark.parametrize("name", DEFAULTS)
 def test_features_are_named_by_their_strides(name):
     arguments = small(name, features_only=True)
     model = build(name, **arguments)
@@ -81,10 +68,6 @@ def test_without_top(name):
 
 @pytest.mark.parametrize("name", DEFAULTS)
 class TestArguments:
-    def test_width_narrows(self, name):
-        narrow, full = build(name, **small(name, width=0.5)), build(name, **small(name, width=1.0))
-        assert narrow.count_params() < 0.8 * full.count_params()
-
     def test_too_small_images_are_an_error(self, name):
         with pytest.raises(InvalidArgumentError, match=r"Received: .*\(7, 64, 3\)"):
             build(name, input_shape=(7, 64, 3))
@@ -105,23 +88,6 @@ class TestArguments:
         with pytest.raises(InvalidArgumentError, match="`pooling` must be one of .* Received: 'mean'"):
             build(name, **small(name, include_top=False, pooling="mean"))
 
-    def test_saves_and_loads(self, name, tmp_path):
-        model = build(name, **small(name, dropout=0.1))
-        images = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])).astype("float32")
-        model.save(tmp_path / "model.keras")
-        again = keraslight.load_model(tmp_path / "model.keras")
-        np.testing.assert_array_equal(again(images, training=False), model(images, training=False))
-
-    def test_learns_a_batch(self, name):
-        keras.utils.set_random_seed(0)
-        model = build(name, **small(name))
-        images = np.random.default_rng(2).normal(size=(8, *model.input_shape[1:])).astype("float32")
-        targets = np.arange(8)
-        # Eagerly: to trace the training step takes ten times as long as the few steps that are needed.
-        model.compile(keras.optimizers.Adam(1e-3), "sparse_categorical_crossentropy", run_eagerly=True)
-        first = model.train_on_batch(images, targets)
-        assert any(model.train_on_batch(images, targets) < 0.95 * first for _ in range(20))
-
     def test_builds_in_half_precision(self, name):
         before = keras.config.dtype_policy()
         keras.config.set_dtype_policy("mixed_float16")
@@ -133,27 +99,70 @@ class TestArguments:
         assert model.outputs[0].dtype == "float16"
 
 
-# tests/export/test_family_servables.py compares the .tflite files of the other families in `make test`.
+# tests/export/test_family_servables.py compares the .tflite files of other families in `make test`.
 LITERT = ("AlexNet", "ConvNeXt", "DenseNet", "EfficientNetV2", "GoogLeNet", "VGG", "Xception")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if keraslight.model_info(name).family in LITERT else pytest.mark.slow)
-        for name in DEFAULTS
-    ],
-)
-def test_litert_agrees(name, tmp_path):
-    from ai_edge_litert.interpreter import Interpreter
+def litert_cases():
+    for name in DEFAULTS:
+        marks = () if keraslight.model_info(name).family in LITERT else pytest.mark.slow
+        yield pytest.param(name, marks=marks)
 
-    from keraslight.export import litert_report, to_litert
 
-    model = build(name, **small(name))
-    file = to_litert(model, tmp_path / "model.tflite")
-    kinds = {operator.kind for operator in litert_report(file).operators}
-    assert not kinds & {"SHAPE", "PACK"}, "a fixed batch needs no operators that work out shapes"
-    images = np.random.default_rng(3).normal(size=(1, *model.input_shape[1:])).astype("float32")
-    runner = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
-    answer = runner(images=images)["probabilities"]
-    np.testing.assert_allclose(answer, model(images, training=False), atol=1e-4)
+@pytest.fixture(scope="module", params=DEFAULTS)
+def net(request):
+    """A name and its small net, one for the tests below, since building takes most of their time."""
+    keras.utils.set_random_seed(0)
+    return request.param, build(request.param, **small(request.param, dropout=0.1))
+
+
+def images_of(model, count):
+    return np.random.default_rng(0).normal(size=(count, *model.input_shape[1:])).astype("float32")
+
+
+class TestSmallNet:
+    def test_small_odd_images_of_two_channels(self, net):
+        _, model = net
+        # Eagerly: tracing takes longer than a single call.
+        probabilities = np.asarray(model(images_of(model, 2), training=False))
+        assert probabilities.shape == (2, 10)
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+        names = [layer.name for layer in model.layers]
+        assert len(set(names)) == len(names)
+        assert not any(isinstance(layer, keras.Model) for layer in model.layers), "the graph must be flat"
+
+    def test_width_narrows(self, net):
+        name, narrow = net
+        assert narrow.count_params() < 0.8 * build(name, **small(name, width=1.0)).count_params()
+
+    def test_saves_and_loads(self, net, tmp_path):
+        _, model = net
+        images = images_of(model, 2)
+        model.save(tmp_path / "model.keras")
+        again = keraslight.load_model(tmp_path / "model.keras")
+        np.testing.assert_array_equal(again(images, training=False), model(images, training=False))
+
+    @pytest.mark.parametrize("net", list(litert_cases()), indirect=True)
+    def test_litert_agrees(self, net, tmp_path):
+        from ai_edge_litert.interpreter import Interpreter
+
+        from keraslight.export import litert_report, to_litert
+
+        _, model = net
+        file = to_litert(model, tmp_path / "model.tflite")
+        kinds = {operator.kind for operator in litert_report(file).operators}
+        assert not kinds & {"SHAPE", "PACK"}, "a fixed batch needs no operators that work out shapes"
+        images = images_of(model, 1)
+        runner = Interpreter(str(file), num_threads=1).get_signature_runner("serving_default")
+        answer = runner(images=images)["probabilities"]
+        np.testing.assert_allclose(answer, model(images, training=False), atol=1e-4)
+
+    def test_learns_a_batch(self, net):  # the last: it changes the net
+        _, model = net
+        images, targets = images_of(model, 8), np.arange(8)
+        # Eagerly: to trace the training step takes ten times as long as the few steps that are needed. And without
+        # moments: to create Adam's takes longer than the steps.
+        model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy", run_eagerly=True)
+        first = model.train_on_batch(images, targets)
+        assert any(model.train_on_batch(images, targets) < 0.95 * first for _ in range(20))

@@ -17,12 +17,12 @@ def _wide_terminal():
 
 @pytest.fixture(scope="session")
 def run():
-    """Runs a command that must end with `code`; returns what it prints."""
+    """Runs a command that must end with `code`; returns what it prints, with `--json` on stdout alone."""
 
     def run(*arguments, code=0):
         result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
         assert result.exit_code == code, result.output
-        return result.output
+        return result.stdout if "--json" in arguments else result.output
 
     return run
 

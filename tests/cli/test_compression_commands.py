@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import math
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,10 +24,16 @@ def cells(row):
 
 
 @pytest.fixture(scope="module")
-def trained(run, tmp_path_factory):
+def training(run, tmp_path_factory):
+    """The run folder, and what `--json` says of the training."""
     folder = tmp_path_factory.mktemp("runs") / "float"
-    run("train", "lenet5_modern", "--data", "digits", "--size", 32, "--epochs", 4, "--to", folder)
-    return folder
+    options = ("--size", 32, "--epochs", 4, "--to", folder, "--json")
+    return folder, json.loads(run("train", "lenet5_modern", "--data", "digits", *options))
+
+
+@pytest.fixture(scope="module")
+def trained(training):
+    return training[0]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +41,16 @@ def pruned(run, trained):
     folder = trained.parent / "pruned"
     options = ("--sparsity", 0.8, "--epochs", 4, "--scan")
     return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
+
+
+def test_train_says_what_its_run_folder_says(training):
+    folder, result = training
+    details = load_run(folder)[1]
+    assert Path(result["run_dir"]) == folder
+    assert result["best_accuracy"] == pytest.approx(details["metrics"]["val_accuracy"])
+    assert result["history"][result["best_epoch"] - 1]["val_accuracy"] == pytest.approx(result["best_accuracy"])
+    assert (result["epochs"], result["train_count"], result["validation_count"]) == (4, 1438, 359)
+    assert (result["skipped"], result["ignored"]) == (0, 0)
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -73,13 +91,16 @@ def test_prune_writes_a_sparse_run_and_compares_it(cells, trained, pruned):
 
 
 def test_fuse_keeps_every_answer(run, cells, trained, tmp_path):
-    text = run("fuse", trained, "--data", "digits", "--to", tmp_path / "fused")
-    before, after = cells(text, "before"), cells(text, "fused")
-    assert after[2] == "100.00%"
-    assert after[1] == before[1]
+    result = json.loads(run("fuse", trained, "--data", "digits", "--to", tmp_path / "fused", "--json"))
+    before, after = result["forms"]
+    assert after["agreement"] == 1
+    assert after["accuracy"] == before["accuracy"]
+    assert Path(after["file"]) == tmp_path / "fused" / "fused.tflite"
     model, _ = load_run(tmp_path / "fused")
-    assert f"became {len(model.layers)}." in text
+    assert result["layers"] == {"before": len(load_run(trained)[0].layers), "after": len(model.layers)}
     assert len(model.layers) < len(load_run(trained)[0].layers)
+    shown = cells((tmp_path / "fused" / "fused_table.txt").read_text(encoding="utf-8"), "fused")
+    assert shown[1:3] == [f"{after['accuracy']:.2%}", "100.00%"]
 
 
 @pytest.mark.parametrize("method", ["ptq", "qat"])
@@ -96,10 +117,13 @@ def test_quantize_writes_an_int8_file(run, cells, pruned, tmp_path, method):
 
 
 def test_mixed_precision_keeps_to_a_bound(run, cells, trained, tmp_path):
-    text = run("quantize", trained, "--data", "digits", "--to", tmp_path / "net.tflite", "--mixed", 0.01)
-    assert "all layers in int8" in text
-    before, after = cells(text, "before"), cells(text, "int8")
-    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 1
+    options = ("--to", tmp_path / "net.tflite", "--mixed", 0.01, "--json")
+    result = json.loads(run("quantize", trained, "--data", "digits", *options))
+    before, after = result["forms"]
+    assert after["name"] == "int8"
+    assert after["accuracy"] >= before["accuracy"] - 0.01
+    assert result["mixed"]["floats"] == []
+    assert result["images"] == 359
 
 
 def test_layers_stay_float_by_name(run, trained, tmp_path):
@@ -117,23 +141,27 @@ def test_mixed_precision_is_for_calibration_alone(run, trained, tmp_path):
 
 def test_cluster_writes_a_run_that_packs_small(run, cells, trained, tmp_path):
     folder = tmp_path / "clustered"
-    text = run("cluster", trained, "--data", "digits", "--to", folder, "--clusters", 8, "--epochs", 1)
+    text = run("cluster", trained, "--data", "digits", "--to", folder, "--clusters", 8, "--epochs", 1, "--json")
+    result = json.loads(text)
     report = compress.cluster_report(load_run(folder)[0])
     assert max(layer.values for layer in report.layers) <= 8
-    assert str(report).splitlines()[-1] in text
-    before, after = cells(text, "before"), cells(text, "clustered")
-    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 2
-    assert float(after[4].split()[0]) < 0.4 * float(before[4].split()[0])
+    assert {layer["name"]: layer["values"] for layer in result["layers"]} == {
+        layer.name: layer.values for layer in report.layers
+    }
+    before, after = result["forms"]
+    assert after["accuracy"] >= before["accuracy"] - 0.02
+    assert after["gzip_megabytes"] < 0.4 * before["gzip_megabytes"]
     assert (folder / "clustered_table.png").is_file()
 
 
 def test_layers_by_pattern(run, trained, tmp_path):
     names = [layer.name for layer in compress.sparsity(load_run(trained)[0], "*").layers]
     options = ("--layer", f"{names[1]}=0.5", "--layer", f"{names[2]}=0.75", "--epochs", 1)
-    run("prune", trained, "--data", "digits", "--to", tmp_path / "layers", *options)
+    result = json.loads(run("prune", trained, "--data", "digits", "--to", tmp_path / "layers", *options, "--json"))
     shares = [layer.fraction for layer in compress.sparsity(load_run(tmp_path / "layers")[0], "*").layers]
     assert shares[:3] == pytest.approx([0, 0.5, 0.75], abs=0.01)
     assert not any(shares[3:])
+    assert [layer["zeros"] / math.prod(layer["shape"]) for layer in result["layers"]] == shares[1:3]
 
 
 def test_a_pattern_needs_a_share(run, trained, tmp_path):

@@ -15,11 +15,12 @@ from keraslight.export import litert_report
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    command = [sys.executable, "-c", "from keraslight.cli import main; main()", "demo", "--to", str(folder)]
+    command = [sys.executable, "-c", "from keraslight.cli import main; main()", "demo", "--to", str(folder), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     results = json.loads((folder / "results.json").read_text())
-    return folder, {stage["name"]: stage for stage in results["stages"]}, done.stdout
+    assert json.loads(done.stdout) == results
+    return folder, {stage["name"]: stage for stage in results["stages"]}, done.stderr
 
 
 def test_accuracies(demo):

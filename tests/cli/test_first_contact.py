@@ -117,6 +117,16 @@ def test_every_table_is_printed_as_json_too(run, command):
     assert expected(), content
 
 
+def test_every_command_that_prints_a_table_has_json():
+    from typer.main import get_command
+
+    from keraslight.cli.app import app
+
+    commands = get_command(app).commands
+    without = {name for name, command in commands.items() if not any("--json" in p.opts for p in command.params)}
+    assert without == {"export", "onnx", "plot"}  # which print the file that they wrote, and no table
+
+
 def test_every_command_is_in_a_panel():
     from typer.main import get_command
 

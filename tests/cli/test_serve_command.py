@@ -1,5 +1,6 @@
 """`keraslight serve`, as a process: what it finds, shows and serves, and how it ends."""
 
+import json
 import re
 import shutil
 import signal
@@ -158,6 +159,9 @@ def test_a_port_that_is_taken(version, tmp_path):
     shutil.copytree(version, tmp_path / "a" / "1")
     with Serving(tmp_path) as serving:
         port = serving.address.rpartition(":")[2]
-        done = subprocess.run([*COMMAND, str(tmp_path), "--port", port], capture_output=True, text=True, timeout=120)
+        command = [*COMMAND, str(tmp_path), "--port", port, "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 255
-    assert "Failed to start server. Error: The server must be able to listen on its address." in done.stdout
+    assert "\nFailed to start server. Error: The server must be able to listen on its address." in done.stderr
+    [found] = json.loads(done.stdout)
+    assert found == {"name": "a", "versions": [1], "runs_in": "LiteRT", "folder": str(tmp_path / "a")}

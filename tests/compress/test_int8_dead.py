@@ -7,7 +7,7 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
 
 from keraslight import compress
-from keraslight.errors import CompressionError, ExportError
+from keraslight.errors import CompressionError, ExportError, InvalidArgumentError
 from keraslight.export import litert_runner, to_litert
 from keraslight.graph import read, takes_pixels
 
@@ -157,3 +157,45 @@ def test_normalized_zeros_are_numbers_in_float32(layer, xnnpack, tmp_path):
     run = litert_runner(to_litert(model, tmp_path / "net.tflite", xnnpack=xnnpack))
     for batch in (np.zeros((1, 8, 8, 6), "float32"), np.full((1, 8, 8, 6), 200, "float32"), IMAGES[:1]):
         np.testing.assert_allclose(run(batch), model(batch), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("broadcast_to", lambda x: ops.broadcast_to(x[:, :1, :1], (None, 8, 8, 6))),
+        ("reshape", lambda x: ops.reshape(x, (ops.shape(x)[0], 64, 6))),
+        ("slice", lambda x: ops.slice(x, (0, 1, 1, 0), (None, 4, 4, 6))),
+        ("tile", lambda x: ops.tile(x, (None, 2, 1, 1))),
+    ],
+)
+def test_operations_of_an_open_shape_are_refused_by_their_names(name, operation, tmp_path):
+    images = keras.Input((8, 8, 6))
+    model = keras.Model(images, operation(images))
+    for attempt in (
+        lambda: to_litert(model, tmp_path / "net.tflite"),
+        lambda: to_litert(model, tmp_path / "net.tflite", quantization="int8", representative_data=IMAGES),
+        lambda: compress.calibrate(model, IMAGES, tmp_path / "net.tflite"),
+        lambda: compress.quantize_aware(model, calibration_data=IMAGES),
+    ):
+        with pytest.raises((CompressionError, ExportError), match=f"must run.*{name}"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_for_one_batch_size_is_refused_with_calibration_data_of_another():
+    images = keras.Input((8, 8, 6))
+    model = keras.Model(images, ops.broadcast_to(images[:, :1, :1], (1, 8, 8, 6)))
+    with pytest.raises(CompressionError, match=r"must run on the calibration data.*\(16, 8, 8, 6\).*broadcast_to"):
+        compress.quantize_aware(model, calibration_data=IMAGES)
+
+
+@pytest.mark.parametrize("operation", [lambda x: x - 100, lambda x: x * 2, lambda x: layers.Add()([x, x])])
+def test_sums_and_products_in_uint8_are_refused(operation, tmp_path):
+    model = pixel_model(operation, layers.Rescaling(1 / 255), dtype="uint8")
+    for attempt in (
+        lambda: compress.fuse(model),
+        lambda: compress.quantize_aware(model),
+        lambda: to_litert(model, tmp_path / "net.tflite"),
+    ):
+        with pytest.raises(InvalidArgumentError, match="must not compute in uint8.*layer '(subtract|multiply|add)"):
+            attempt()

@@ -131,7 +131,10 @@ def test_sensitivity_finds_the_layers_that_int8_breaks(unbalanced, accuracy, dig
     assert lines[0].split() == ["only", "this", "layer", "in", "int8", "accuracy", "same", "top-1", "difference"]
     assert lines[1].split()[0] == worst
     assert lines[-1].split() == ["float", f"{report.baseline:.2%}"]
-    assert report.plot(tmp_path / "new" / "scan.png").read_bytes()[:4] == b"\x89PNG"
+    figure = report.plot(tmp_path / "new" / "scan.png")
+    assert (tmp_path / "new" / "scan.png").read_bytes()[:4] == figure._repr_png_()[:4] == b"\x89PNG"
+    with pytest.raises(InvalidArgumentError, match=r"`path` must end in .png or .svg. Received: 'scan.tiff'"):
+        report.plot("scan.tiff")
 
 
 def test_the_costly_layers_stay_float_until_the_bound_holds(unbalanced, accuracy, digits, tmp_path):

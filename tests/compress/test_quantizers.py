@@ -57,10 +57,16 @@ def test_ranges_of_activations_follow_the_batches(positive):
     np.testing.assert_array_equal(quantizer(tf.constant(values), False, weights), rounded)
 
 
-def test_a_range_holds_zero_even_if_no_value_is_below_it():
-    """As after a sigmoid: padding writes zeros."""
-    quantizer = ActivationQuantizer(0.25, 1.0)
+@pytest.mark.parametrize(("low", "high", "ends"), [(0.3, 0.9, (0.0, 0.9)), (-0.7, -0.2, (-0.7, 0.0))])
+def test_ranges_of_activations_on_one_side_of_zero_reach_it(low, high, ends):
+    """As those of a sigmoid: padding writes zeros, and of a range without zero TensorFlow uses another."""
+    values = np.linspace(low, high, 32, dtype="float32")
+    quantizer = ActivationQuantizer(low, high, least=1e-6)
     weights = ranges(quantizer)
-    assert float(weights["min_var"]) == 0.0
-    quantizer(tf.fill((8, 4), 0.5), True, weights)
-    assert float(weights["min_var"]) == 0.0
+    np.testing.assert_allclose((weights["min_var"], weights["max_var"]), ends, atol=2e-6)
+    step = (ends[1] - ends[0]) / 255
+    assert np.abs(quantizer(tf.constant(values), False, weights) - values).max() <= step * 0.51
+    assert float(quantizer(tf.constant(0.0), False, weights)) == 0
+    for _ in range(3):
+        quantizer(tf.constant(values), True, weights)
+    np.testing.assert_allclose((weights["min_var"], weights["max_var"]), ends, atol=2e-6)

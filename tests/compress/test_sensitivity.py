@@ -68,7 +68,10 @@ def test_table_and_picture(report, tmp_path):
     lines = str(report).splitlines()
     assert re.fullmatch(r"accuracy at +50% +90% +98%", lines[0])
     assert lines[-1].split() == ["dense", f"{report.baseline:.2%}"]
-    assert report.plot(tmp_path / "new" / "scan.png").read_bytes()[:4] == b"\x89PNG"
+    figure = report.plot(tmp_path / "new" / "scan.png")
+    assert (tmp_path / "new" / "scan.png").read_bytes()[:4] == figure._repr_png_()[:4] == b"\x89PNG"
+    with pytest.raises(InvalidArgumentError, match=r"`path` must end in .png or .svg. Received: 'scan.tiff'"):
+        report.plot("scan.tiff")
 
 
 @pytest.mark.parametrize("sparsities", [(), (0.5, 0.4), (0.5, 0.5), (0.0, 0.5), (0.5, 1.0)])

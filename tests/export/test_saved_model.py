@@ -225,3 +225,33 @@ def test_a_model_that_is_not_a_classifier(tmp_path):
     with pytest.raises(InvalidArgumentError, match=r"needs a .* classifier with one input"):
         save_servable(features, tmp_path / "m", labels=LABELS)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "front",
+    [
+        keras.layers.Rescaling(1 / 127.5, -1),
+        lambda x: (keras.ops.cast(keras.layers.CenterCrop(12, 12)(x), "float32") - 127) / 64,
+    ],
+)
+def test_models_of_uint8_answer_alike_in_every_signature(front, tmp_path):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((16, 16, 3), dtype="uint8")
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(front(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(x)))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    wanted = np.asarray(model(pixels))
+    version = save_servable(model, tmp_path / "bytes", labels=LABELS, samples=pixels)
+    call = tf.saved_model.load(str(version)).signatures
+    files = [tf.io.encode_png(image).numpy() for image in pixels]
+    for answers in (
+        call["serving_default"](images=tf.constant(pixels, tf.float32)),
+        call["serving_uint8"](images=tf.constant(pixels)),
+        call["encoded"](image_bytes=tf.constant(files)),
+    ):
+        np.testing.assert_allclose(answers["probabilities"], wanted, atol=1e-5)
+    classified = call["classify"](inputs=tf.constant([example(encoded=file) for file in files]))
+    np.testing.assert_allclose(classified["scores"], -np.sort(-wanted), atol=1e-5)
+    parity = json.loads((version / "assets.extra/keraslight.json").read_text())["parity"]["signatures"]
+    assert parity.keys() == {"serving_default", "serving_uint8", "encoded", "classify", "model.tflite"}
+    assert all(signature["largest_difference"] < 1e-5 for signature in parity.values())

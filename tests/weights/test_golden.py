@@ -22,20 +22,25 @@ SOURCES = {"timm": "timm", "tv": "torchvision", "ref": "ref"}
 # Of the logits' standard deviation; float32 noise is below 1e-5 (in ShuffleNetV2+ 2e-5), mistakes start at 1e-4 (6e-3).
 # RepVGG-D2se adds 3 branches in 47 layers: at 320 pixels PyTorch's own float32 is off by 8e-5, in float64 we by 2e-7.
 TOLERANCE = {"ref:shufflenet_v2_plus_small": 1e-4, "timm:repvgg_d2se": 3e-4}
-# `make test-all` compares these at all sizes, `make test` the two MobileNetV4 at the smallest.
-LARGE = ("timm:mobilenetv4_conv_large", "timm:mobilenetv4_hybrid_large", "timm:repvgg_d2se", "tv:vgg13_bn")
+ALL = ("default", "odd", "rect")
+SMALL, HUGE = 10_000_000, 60_000_000  # parameters
 
 
-@pytest.mark.parametrize("name", [name for name in LARGE if "mobilenetv4" in name])
-def test_logits_of_large_nets_equal_the_references(name, tmp_path):
-    compare(f"{name.replace(':', '__')}.npz", ("rect",), tmp_path)
+def cases():
+    """Of nets that aren't small `make test` compares the rectangle alone, and leaves huge ones to `make test-all`."""
+    for fixture in FIXTURES:
+        source, _, name = _id(fixture).partition(":")
+        parameters = keraslight.model_info(f"{SOURCES[source]}/{name}").parameters
+        if parameters > SMALL:
+            marks = pytest.mark.slow if parameters > HUGE and "mobilenetv4" not in name else ()
+            yield pytest.param(fixture, ("rect",), id=f"{_id(fixture)}-rect", marks=marks)
+        rest = tuple(case for case in ALL if case != "rect") if parameters > SMALL else ALL
+        yield pytest.param(fixture, rest, id=_id(fixture), marks=pytest.mark.slow if parameters > SMALL else ())
 
 
-@pytest.mark.parametrize(
-    "fixture", [pytest.param(name, marks=pytest.mark.slow if _id(name) in LARGE else ()) for name in FIXTURES]
-)
-def test_logits_equal_the_references(fixture, tmp_path):
-    compare(fixture, ("default", "odd", "rect"), tmp_path)
+@pytest.mark.parametrize(("fixture", "wanted"), list(cases()))
+def test_logits_equal_the_references(fixture, wanted, tmp_path):
+    compare(fixture, wanted, tmp_path)
 
 
 def compare(fixture, cases, tmp_path):

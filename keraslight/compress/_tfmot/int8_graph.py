@@ -12,11 +12,11 @@ from keraslight.compress import _registered
 from keraslight.compress._tfmot import transcribe, twin_layers, twins
 from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
-from keraslight.errors import UnmappableLayerError
+from keraslight.errors import CompressionError, KeraslightError, UnmappableLayerError
 from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, is_frozen, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import cut, is_cut
-from keraslight.rewrite.xnnpack import average_kernel, is_convolution
+from keraslight.rewrite.xnnpack import average_kernel, is_convolution, needs_float
 
 _KERNELS = (
     *(keras.layers.Conv2D, own.GroupedConv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense),
@@ -35,7 +35,7 @@ def _told_apart(offsets: np.ndarray) -> np.ndarray:
 
     The converter takes a constant of equal values for a single one, and rounds it with the first channel's scale.
     """
-    if offsets.size < 2 or offsets[0] == 0 or (offsets != offsets[0]).any():
+    if offsets.ndim != 1 or offsets.size < 2 or offsets[0] == 0 or (offsets != offsets[0]).any():
         return offsets
     return np.concatenate([offsets[:-1], offsets[-1:] * np.float32(1 + 1e-6)])
 
@@ -97,7 +97,19 @@ class Transcriber:
         self.identities = 0
         self.readers = graph.readers()
         self.inputs = transcribe.inputs_of(graph)
-        self.outputs = run(graph, self.inputs, self.call)
+        self.outputs = run(graph, self.inputs, self.checked_call)
+
+    def checked_call(self, call: Call, args: Args, kwargs: Kwargs) -> Any:
+        """`call`, whose errors name the layer."""
+        try:
+            return self.call(call, args, kwargs)
+        except KeraslightError:
+            raise
+        except Exception as error:
+            raise CompressionError(
+                "Every layer of a model to quantize must run on TensorFlow's symbolic tensors. Received: layer "
+                f"{call.name!r}, which raised {type(error).__name__}: {error}"
+            ) from error
 
     def emit(
         self,
@@ -188,6 +200,10 @@ class Transcriber:
         activation = twins.activation_of(layer)
         if activation is not None and type(layer) not in _registered.TWINS:
             return twins.activation_twin(activation, name, quantized=True)
+        own = type(layer) not in _registered.TWINS and not twins.is_operation(layer)
+        if own and (type(layer) is keras.layers.LayerNormalization or needs_float(layer)):
+            # tf_keras' layer normalization is a batch norm with an int8 mean, its average pooling an int8 one.
+            return twin_layers.KerasLayer(layer, name=name, trainable=layer.trainable)
         made = twins.twin(layer, name)
         if self.batch_norm_steps and type(made) is tf_keras.layers.BatchNormalization:
             settling = {**made.get_config(), "steps": self.batch_norm_steps}

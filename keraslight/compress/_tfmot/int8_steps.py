@@ -79,11 +79,13 @@ class Step:
             return "its statistics (mean, square, root) need more than 8 bits"
         if isinstance(layer, twin_layers.KerasLayer):
             # The kernels of the C4 convolutions are rounded in the file, a range per channel, and not in training.
-            int8 = base_kind(type(layer.source)).int8 is not None or getattr(layer.source, "mode", None) == "max"
+            int8 = twin_layers.has_int8_form(layer.source)
             return None if int8 else "it runs as Keras has it, with no quantizers inside"
         if isinstance(layer, twin_layers.KerasOperation):
             operation = type(layer.source).__name__
-            return None if kind(layer.source).int8 else f"the operation {operation} has no int8 form here"
+            return (
+                None if twin_layers.has_int8_form(layer.source) else f"the operation {operation} has no int8 form here"
+            )
         if isinstance(layer, tf_keras.layers.Activation):
             name = getattr(layer.activation, "__name__", str(layer.activation))
             return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"

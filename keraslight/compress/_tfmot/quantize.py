@@ -6,6 +6,7 @@ and ranges start where the data puts them. The library's wrappers do the work. T
 directly: `quantize_apply` would copy the whole model four times to arrive at the same wrappers.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -31,6 +32,7 @@ from keraslight.compress._tfmot.ranges import FirstRanges, LeastKernel, kernel_n
 from keraslight.compress._tfmot.saved import NoLoss, Origin, QuantizationAware
 from keraslight.errors import CompressionError
 from keraslight.graph import Graph, graph_name, with_graph_names
+from keraslight.rewrite.xnnpack import unrounded_calls
 
 _RANGE = (-6.0, 6.0)  # of an activation without calibration data
 _BEYOND = 1e37  # nearly all that float32 holds
@@ -65,7 +67,8 @@ def quantize(
     graph, own_names = with_graph_names(graph)
     skip = tuple(map(graph_name, skip))
     built = Transcriber(graph, keep_zeros, keep_clusters, batch_norm_steps)
-    quantized = _quantized_outputs(built, skip)
+    floats = {*skip, *unrounded_calls(graph)}
+    quantized = _quantized_outputs(built, floats)
     ranges = _ranges(built, quantized, calibration) if calibration else {}
     inputs = keras.tree.flatten(built.inputs)
     input_quantizers = {id(t): _input_quantizer(t, ranges, pixels) for t in inputs if t.dtype.is_floating}
@@ -93,7 +96,7 @@ def quantize(
         if id(layer) not in wrappers:
             quantizer = output_quantizers.get(id(step.output)) if wrapped else None
             weight = None
-            if step.kind == "conv" and step.name not in skip:
+            if step.kind == "conv" and step.name not in floats:
                 weight = _weight(layer, _folds_of(step, folded), sources.get(first.source(step.args[0])))
             wrappers[id(layer)] = (
                 Wrapper(layer, Config(weight, quantizer), name_prefix=PREFIX) if weight or quantizer else layer
@@ -114,21 +117,25 @@ def quantize(
     model.origin = Origin(
         {own_names[layer]: variables for layer, variables in built.variables.items()},
         {own_names[label]: type(layer).__name__ for label, layer in graph.layers().items()},
-        {own_names[layer]: reason for layer, reason in _floats(built, skip).items()},
+        {own_names[layer]: reason for layer, reason in _reasons(built, skip, floats).items()},
     )
     return model
 
 
-def _floats(built: Transcriber, skip: tuple[str, ...]) -> dict[str, str]:
+def _reasons(built: Transcriber, skip: Collection[str], floats: Collection[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for step in built.steps:
-        reason = "left out by `skip`" if step.name in skip else step.why_float()
+        reason = step.why_float()
+        if step.name in floats:
+            reason = (
+                "left out by `skip`" if step.name in skip else "what reads it, such as a division, can't stand rounding"
+            )
         if reason is not None:
             found.setdefault(step.name, reason)
     return found
 
 
-def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
+def _quantized_outputs(built: Transcriber, floats: Collection[str]) -> set[int]:
     """The ids of the tensors that get a quantizer.
 
     None where the next step fuses into this one in the file: convolution -> batch norm -> relu is one int8 operator
@@ -154,7 +161,7 @@ def _quantized_outputs(built: Transcriber, skip: tuple[str, ...]) -> set[int]:
                 or (following.kind == "relu" and step.kind in ("conv", "affine", "sum"))
             )
         )
-        if step.kind != "silent" and not fuses and step.name not in skip:
+        if step.kind != "silent" and not fuses and step.name not in floats:
             quantized |= {id(tensor) for tensor in step.outputs if tensor.dtype.is_floating}
     return quantized
 
@@ -167,7 +174,14 @@ def _ranges(built: Transcriber, outputs: set[int], calibration: list[Any]) -> di
     probe = tf_keras.Model(built.inputs, tensors)
     found = []
     for batch in calibration:
-        values = keras.tree.flatten(probe(batch, training=False))  # a tensor if there is one output
+        try:
+            values = keras.tree.flatten(probe(batch, training=False))  # a tensor if there is one output
+        except (tf.errors.OpError, ValueError, TypeError) as error:
+            raise CompressionError(
+                "A model to quantize must run on the calibration data, in batches. Received: batches of shape "
+                f"{[tuple(np.shape(part)) for part in keras.tree.flatten(batch)]}, for which it raised "
+                f"{type(error).__name__}: {error}"
+            ) from error
         found.append([(float(tf.reduce_min(v)), float(tf.reduce_max(v))) for v in values])
     means = np.mean(found, axis=0)
     names = {id(tensor): step.name for step in built.steps for tensor in step.outputs}

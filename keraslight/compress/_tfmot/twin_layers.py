@@ -12,7 +12,8 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.graph import any_names
-from keraslight.rewrite.xnnpack import channel_slice, safe_form
+from keraslight.graph.kinds import base_kind, kind
+from keraslight.rewrite.xnnpack import channel_slice, in_float, safe_form
 
 Config = dict[str, Any]
 _register = tf_keras.utils.register_keras_serializable
@@ -242,6 +243,13 @@ class SettlingBatchNormalization(tf_keras.layers.BatchNormalization):
         return {**super().get_config(), "steps": self.steps}
 
 
+def has_int8_form(source: Any) -> bool:
+    """Whether a file computes a layer or bare operation in int8 where only its ends are rounded."""
+    if not isinstance(source, keras.layers.Layer):
+        return kind(source).int8 is not None
+    return base_kind(type(source)).int8 is not None or getattr(source, "mode", None) == "max"  # of C4GroupPooling
+
+
 @_register(package="keraslight")
 class KerasLayer(tf_keras.layers.Layer):
     """Runs a Keras 3 layer as it is, on variables of its own that start with the layer's values.
@@ -282,15 +290,19 @@ class KerasLayer(tf_keras.layers.Layer):
         learned, others = (
             self.variables_of(weights) for weights in (source.trainable_variables, source.non_trainable_variables)
         )
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            with any_names():
+                outputs, updated = source.stateless_call(learned, others, *args, **kwargs)
+            if training is not False:
+                for variable, value in zip(others, updated, strict=True):
+                    variable.assign(value)
+            return outputs
+
         form = safe_form(source)
         if form is not None:
-            return form(*args)
-        with any_names():
-            outputs, updated = source.stateless_call(learned, others, *args, **kwargs)
-        if training is not False:
-            for variable, value in zip(others, updated, strict=True):
-                variable.assign(value)
-        return outputs
+            return in_float(form)(*args)
+        return (run if has_int8_form(source) else in_float(run))(*args, **kwargs)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "source": keras.saving.serialize_keras_object(self.source)}
@@ -331,7 +343,8 @@ class KerasOperation(tf_keras.layers.Layer):
             return holes.get(leaf, leaf) if isinstance(leaf, str) else leaf
 
         args, kwargs = keras.tree.map_structure(fill, template)
-        return (safe_form(source) or source.call)(*args, **kwargs)
+        form = safe_form(source) or source.call
+        return (form if has_int8_form(source) else in_float(form))(*args, **kwargs)
 
     def get_config(self) -> Config:
         source, template = (keras.saving.serialize_keras_object(part) for part in self._parts())

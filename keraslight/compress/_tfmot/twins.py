@@ -177,7 +177,8 @@ def twin(layer: Any, name: str, **changes: Any) -> tf_keras.layers.Layer:
     if kind is keras.layers.Dot and not layer.normalize and _plain_axes(layer.axes):
         return twin_layers.MatMul(layer.axes, name=name)
     stock = kind is getattr(keras.layers, kind.__name__, None) and kind is not keras.layers.Lambda
-    if stock and kind.__name__ in _SAME:
+    cosine = kind is keras.layers.Dot and layer.normalize
+    if stock and kind.__name__ in _SAME and not cosine:
         return _same(layer, name, changes)
     if stock or kind is getattr(own, kind.__name__, None):  # of which TFLite could keep no kernel in int8
         return twin_layers.KerasLayer(layer, name=name, trainable=layer.trainable)

@@ -1,10 +1,11 @@
 """Accuracy lost by pruning each layer alone."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,6 +15,9 @@ from keraslight._notebook import Report
 from keraslight.compress.pruning.sparsity import kernel_of, prunable_layers
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import compilable, copy as copy_model, read, without_auxiliary
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +54,17 @@ class SensitivityReport(Report):
                 chosen[name] = sparsity
         return chosen
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draws the table as a heat map: one row per layer, one column per sparsity, colored by accuracy.
 
         Args:
-            path: File to write; its extension determines the format (.png, .svg, .pdf).
+            path: File to write, .png or .svg. None writes none.
 
         Returns:
-            The path.
+            The figure, which notebooks show.
 
         Raises:
+            InvalidArgumentError: `path` ends differently.
             MissingDependencyError: matplotlib is not installed.
         """
         return _pictures.heat_map(

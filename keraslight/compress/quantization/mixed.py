@@ -1,11 +1,13 @@
 """Finds the layers that lose most in int8, and writes int8 files in which those stay float."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +19,9 @@ from keraslight.compress.quantization.int8_layers import Int8Layers
 from keraslight.compress.quantization.judge import Images, Judge, QuantizationCost
 from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.rewrite import in_float32
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +44,17 @@ class QuantizationSensitivity(Report):
         """
         return tuple(sorted(self.layers, key=lambda name: -self.layers[name].difference))
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draws the table as bars.
 
         Args:
-            path: File to write; its extension determines the format (.png, .svg, .pdf).
+            path: File to write, .png or .svg. None writes none.
 
         Returns:
-            The path.
+            The figure, which notebooks show.
 
         Raises:
+            InvalidArgumentError: `path` ends differently.
             MissingDependencyError: matplotlib is not installed.
         """
         costs = [self.layers[name] for name in self.ranked]
