@@ -69,7 +69,8 @@ def run_test(folder: Path, test: str) -> tuple[int, str]:
 
 def main(chosen: list[tuple[int, Mutation]], *, trust: bool) -> int:
     """Prints what became of each mutation, and the score; returns the number of mutations that weren't caught."""
-    import tests.conftest  # noqa: F401 (TensorFlow, as the tests import it)
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in tests/conftest.py, which imports what is mutated
+    import keras  # noqa: F401 (and TensorFlow, which takes seconds)
 
     missed, began = 0, time.monotonic()
     with tempfile.TemporaryDirectory() as name:

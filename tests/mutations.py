@@ -40,7 +40,7 @@ MUTATIONS = (
         A + "mobilenet_v4.py",
         "UIB(5, 3, 4, 512),\n        UIB(5, 5, 4, 512),\n        *3 * (UIB(5, 0, 4, 512),)",
         "UIB(5, 5, 4, 512),\n        UIB(5, 3, 4, 512),\n        *3 * (UIB(5, 0, 4, 512),)",
-        "tests/weights/test_golden.py::test_logits_of_large_nets_equal_the_references",
+        "tests/weights/test_golden.py::test_logits_equal_the_references[timm:mobilenetv4_conv_large-rect]",
     ),
     Mutation(
         A + "mobilenet_v3.py",
