@@ -13,6 +13,7 @@ from keraslight.rewrite import float_inputs, fused
 from keraslight.rewrite.steps import Step, Steps
 
 _ROUNDED = ("convolution", "depthwise", "dense")
+_DEAD = 1e-4  # of the largest kernel of a layer's channels
 _ROUNDS = 20
 IMAGES = 32
 
@@ -54,7 +55,8 @@ def equalized(graph: Graph, replace_relu6: bool = False) -> Graph:
         for first, second in pairs:
             ours, theirs = _output_range(first), _input_range(second)
             factor = np.ones_like(ours)
-            alive = (ours > 0) & (theirs > 0)
+            # A channel that hardly anything goes into is its bias alone, which must not take all of the range.
+            alive = (ours > _DEAD * ours.max()) & (theirs > 0)
             factor[alive] = np.sqrt(ours[alive] / theirs[alive])
             first.scale_outputs(1 / factor, np.zeros(()))
             second.scale_inputs(factor, np.zeros(()))
