@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import Call, Graph, build, infer, read, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import float_inputs, fused
@@ -106,7 +106,13 @@ def corrected(graph: Graph, images: np.ndarray) -> Graph:
 
     def call_float(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if call.name not in chosen:
-            return infer(call, args, kwargs)
+            try:
+                return infer(call, args, kwargs)
+            except Exception as error:
+                raise CompressionError(
+                    f"Every layer of a model to quantize must run on the images, a batch of {len(images)}. Received: "
+                    f"layer {call.name!r}, which raised {type(error).__name__}: {error}"
+                ) from error
         y = _linear(call, call.node.weights)(*args, **kwargs)
         means[call.name] = _channel_means(y)
         return call.layer.activation(y)
