@@ -34,9 +34,9 @@ def dead(x):
 
 
 CASES = {
-    "activations": {name: layers.Activation(name) for name in ACTIVATIONS},
+    "activations": {name: lambda x, name=name: layers.Activation(name)(x) for name in ACTIVATIONS},
     "activations of convolutions": {
-        name: layers.Conv2D(4, 1, activation=name)
+        name: lambda x, name=name: layers.Conv2D(4, 1, activation=name)(x)
         for name in ("celu", "selu", "mish", "log_sigmoid", "squareplus", "sparse_plus", "silu", "leaky_relu")
     },
     "activation layers": {
