@@ -227,17 +227,11 @@ def test_a_model_that_is_not_a_classifier(tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-@pytest.mark.parametrize(
-    "front",
-    [
-        keras.layers.Rescaling(1 / 127.5, -1),
-        lambda x: (keras.ops.cast(keras.layers.CenterCrop(12, 12)(x), "float32") - 127) / 64,
-    ],
-)
-def test_models_of_uint8_answer_alike_in_every_signature(front, tmp_path):
+def test_models_of_uint8_answer_alike_in_every_signature(tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((16, 16, 3), dtype="uint8")
-    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(front(inputs))
+    x = keras.layers.Rescaling(1 / 127.5, -1)(keras.layers.MaxPooling2D()(inputs))  # which is folded into:
+    x = keras.layers.Conv2D(4, 3, strides=2, activation="relu")(x)
     model = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(keras.layers.Flatten()(x)))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     wanted = np.asarray(model(pixels))
