@@ -225,3 +225,12 @@ def test_a_model_that_is_not_a_classifier(tmp_path):
     with pytest.raises(InvalidArgumentError, match=r"needs a .* classifier with one input"):
         save_servable(features, tmp_path / "m", labels=LABELS)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("folder", ["[ab]/net", "run[1]/net", "nets/[a-c]x", "a\\b/net"])
+def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused_before_anything_is_written(folder, tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.Dense(4, "softmax")(keras.layers.Flatten()(images)))
+    with pytest.raises(InvalidArgumentError, match="`path` must hold neither brackets nor backslashes"):
+        save_servable(model, tmp_path / folder, labels=LABELS)
+    assert list(tmp_path.iterdir()) == []
