@@ -249,3 +249,12 @@ def test_models_of_uint8_answer_alike_in_every_signature(tmp_path):
     parity = json.loads((version / "assets.extra/keraslight.json").read_text())["parity"]["signatures"]
     assert parity.keys() == {"serving_default", "serving_uint8", "encoded", "classify", "model.tflite"}
     assert all(signature["largest_difference"] < 1e-5 for signature in parity.values())
+
+
+@pytest.mark.parametrize("folder", ["[ab]/net", "run[1]/net", "nets/[a-c]x", "a\\b/net"])
+def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused_before_anything_is_written(folder, tmp_path):
+    images = keras.Input((8, 8, 3))
+    model = keras.Model(images, keras.layers.Dense(4, "softmax")(keras.layers.Flatten()(images)))
+    with pytest.raises(InvalidArgumentError, match="`path` must hold neither brackets nor backslashes"):
+        save_servable(model, tmp_path / folder, labels=LABELS)
+    assert list(tmp_path.iterdir()) == []
