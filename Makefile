@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 MEDIAPIPE := $(VENV)/mediapipe/.installed
+# All extras, and those alone whose lowest versions the others' dependencies would raise.
+LOWEST := $(patsubst %,$(VENV)/lowest/%/.installed,all cli rest telemetry)
 # Hides TensorFlow's C++ start-up messages, which bury a run's own output; its errors remain visible.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -27,13 +29,20 @@ $(MEDIAPIPE): tests/export/mediapipe.txt | $(INSTALLED)
 	$(VENV)/mediapipe/bin/python -m pip install --quiet --disable-pip-version-check -r tests/export/mediapipe.txt
 	@touch $@
 
+# The lowest versions that pyproject.toml allows.
+$(LOWEST): $(VENV)/lowest/%/.installed: pyproject.toml | $(INSTALLED)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution lowest-direct -e '.[$*]'
+	@touch $@
+
 demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real digits; results go to runs/demo/
 	$(BIN)/keraslight demo
 
 test: $(INSTALLED) $(MEDIAPIPE) ## Run the test suite without the slow sweeps
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: $(INSTALLED) $(MEDIAPIPE) ## Run the whole test suite
+test-all: $(INSTALLED) $(MEDIAPIPE) $(LOWEST) ## Run the whole test suite, and both packages with the lowest versions
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 mutate: $(INSTALLED) ## Break the code in many ways and print how many the tests notice

@@ -11,8 +11,10 @@ the logits of a softmax. In any other case the caller must specify it. Outputs m
 labels for each pixel.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -190,6 +192,20 @@ def check_training(head: Head, model: Any, data: Any, validation_data: Any = Non
             "`validation_data` must have labels in the form of `data`. Received: integers in one, rows in the other."
         )
     return rows
+
+
+@contextlib.contextmanager
+def labels_in_range() -> Iterator[None]:
+    """Says what is wrong with a label that TensorFlow refuses while a data set is read."""
+    try:
+        yield
+    except Exception as error:
+        wrong = re.search(r"label value of (-?\d+) which is outside the valid range of \[0, (\d+)\)", str(error))
+        if wrong is None:
+            raise
+        raise InvalidArgumentError(
+            f"`data` and `validation_data` must hold labels from 0 to {int(wrong[2]) - 1}. Received: {wrong[1]}."
+        ) from None
 
 
 def _check_data(head: Head, model: Any, data: Any, name: str) -> bool:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from keraslight import _tasks
+from keraslight import _tasks, compress
 from keraslight._tasks import Head, read_head
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import build, copy, read, remember_task
@@ -304,3 +304,18 @@ def test_scores():
     assert _tasks.score(regression, np.broadcast_to(values.mean(0), values.shape), values) == pytest.approx(0)
     assert _tasks.agreement(regression, values[:1] + 1e-6, values[:1]) == pytest.approx(1), "one image has no spread"
     assert np.isnan(_tasks.agreement(regression, values * np.nan, values))
+
+
+@pytest.mark.parametrize(
+    ("function", "label", "part"),
+    [("prune", 9, "validation_data"), ("cluster", -1, "data"), ("train_quantized", 4, "data")],
+)
+def test_a_data_set_with_a_label_out_of_range_is_refused_when_it_comes(function, label, part):
+    images = keras.Input((8, 8, 1))
+    net = keras.Model(images, keras.layers.Dense(4, "softmax")(keras.layers.Flatten()(images)))
+    pixels, right = np.zeros((16, 8, 8, 1), np.float32), np.arange(16) % 4
+    wrong = np.where(np.arange(16) == 13, label, right)
+    good, bad = (tf.data.Dataset.from_tensor_slices((pixels, labels)).batch(8) for labels in (right, wrong))
+    data = {"data": good, "validation_data": good, part: bad}
+    with pytest.raises(InvalidArgumentError, match=rf"must hold labels from 0 to 3. Received: {label}\."):
+        getattr(compress, function)(net, **data, epochs=1, verbose=0)

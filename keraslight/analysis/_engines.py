@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 import numpy as np
-from keraslight_serving.startup import quiet
 
-from keraslight.errors import InvalidArgumentError, MissingDependencyError
+from keraslight import _litert_files
+from keraslight.errors import InvalidArgumentError
 from keraslight.graph import compilable
 
 Runner = Callable[[], np.ndarray]
@@ -71,15 +71,7 @@ def litert_file_runner(file: Path, rng: np.random.Generator, threads: int) -> Ru
 
 def _interpreter(file: Path, threads: int) -> tuple[Any, dict[str, Any]]:
     """Returns LiteRT's interpreter and the details of its input."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Timing LiteRT needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    interpreter = Interpreter(str(file), num_threads=threads)
-    with quiet("litert"):
-        interpreter.allocate_tensors()
+    interpreter = _litert_files.interpreter(file, threads)
     (given,) = interpreter.get_input_details()
     return interpreter, given
 

@@ -123,7 +123,8 @@ def file_latency(
         Name -> record, in the order of `files`.
 
     Raises:
-        InvalidArgumentError: No file is given, or a number is below 1.
+        InvalidArgumentError: No file is given, one doesn't exist, or a number is below 1.
+        ExportError: A file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: LiteRT is not installed.
     """
     if not files or threads < 1 or repeats < 1:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from keraslight_serving.startup import quiet
 from numpy.typing import NDArray
 from rich.table import Table
 
+from keraslight import _litert_files
 from keraslight._pictures import finished, new_figure
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def form(name: str, file: Path, model: keras.Model) -> Form:
 
 def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) -> NDArray[np.float32]:
     """The outputs of a file for images (N, H, W, C), with one thread: (N, K)."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(file), num_threads=1)
-    with quiet("litert"):
-        interpreter.allocate_tensors()
-    run = interpreter.get_signature_runner("serving_default")
+    run = _litert_files.interpreter(file, 1).get_signature_runner("serving_default")
     batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
     answers = [run(images=batch) for batch in batches]
     name = "probabilities" if "probabilities" in answers[0] else "outputs"  # of a regression

@@ -103,7 +103,7 @@ def fine_tune(
         trained = compile_(distillation.distiller(model), _tasks.loss(logits, rows=rows))
     elif (keeping := keeping_modes(model)) is not model:
         trained = compile_(keeping, loss)
-    with compilable(trained):
+    with compilable(trained), _tasks.labels_in_range():
         trained.fit(
             train,
             epochs=epochs,

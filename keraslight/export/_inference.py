@@ -19,7 +19,7 @@ from keraslight.graph import Call, Graph, Node, Tensor
 from keraslight.graph.ends import keeps_values, lone_activation, maker
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.rewrite import fused, reparameterized
+from keraslight.rewrite import float_inputs, fused, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def inference_graph(graph: Graph, head: Head = _DISTRIBUTION, *, pair: bool = Fa
         pair: Whether the one score of a `binary` model becomes a row for two classes, of which it is the second.
         embed: Whether to return the penultimate features.
     """
-    copy = reparameterized(graph).copy()
+    copy = reparameterized(float_inputs(graph)).copy()
     embedding = {"embedding": _embedding(copy)} if embed else {}  # before fusing, which joins linear layers
     copy.outputs = {**_named(copy, head, pair), **embedding}
     copy.drop_unused()

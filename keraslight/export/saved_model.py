@@ -12,6 +12,7 @@
 import json
 import logging
 import platform
+import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -119,7 +120,7 @@ def save_servable(
 
     Raises:
         InvalidArgumentError: Labels, task, preprocessing, samples, version or dtype don't fit the model, the task must
-            be said, or the model has other outputs or no graph (it is subclassed).
+            be said, the model has other outputs or no graph (it is subclassed), or `path` is a pattern to TensorFlow.
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the
             repository can't be read. Existing files are kept.
@@ -127,6 +128,7 @@ def save_servable(
         MissingDependencyError: The extra `export` is not installed.
     """
     path = Path(path)
+    _check_path(path)
     source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     head, ends = read_head(model, task), read_ends(model)
@@ -198,6 +200,15 @@ def _forms(
     served = inference_graph(graph, head, pair=pair, embed=True) if embed else lite
     served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
     return build(served), lite
+
+
+def _check_path(path: Path) -> None:
+    """TensorFlow, also a server's, finds a SavedModel's variables by their path as a pattern: `[ab]` is one letter."""
+    if re.search(r"\[.+\]|\\", path.absolute().as_posix()):
+        raise InvalidArgumentError(
+            f"`path` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
+            f"Received: {str(path.absolute())!r}."
+        )
 
 
 def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:

@@ -96,6 +96,21 @@ def test_groups_and_zero_channels():
     np.testing.assert_allclose(first.max(axis=(0, 1, 2))[1:], ranges[1:], rtol=0.05)
 
 
+@pytest.mark.parametrize("small", [0.0, 1e-12, 1e-6])
+def test_equalizing_leaves_channels_of_a_bias_alone(small):
+    """Their bias would grow as their kernel does, and take the range of all channels."""
+    images = keras.Input((4, 4, 3))
+    five = keras.initializers.Constant(5.0)
+    x = layers.Conv2D(6, 1, activation="relu", bias_initializer=five, name="first")(images)
+    model = keras.Model(images, layers.Conv2D(4, 1)(x))
+    kernel = np.array(model.get_layer("first").kernel)
+    kernel[..., 2] *= small
+    model.get_layer("first").kernel.assign(kernel)
+    first = compress.equalize(model).get_layer("first")
+    assert np.abs(first.bias).max() < 50
+    np.testing.assert_array_equal(first.kernel[..., 2], kernel[..., 2])
+
+
 def test_corrected_biases_bring_the_means_back():
     keras.utils.set_random_seed(0)
     x = images = keras.Input((8, 8, 3))

@@ -280,3 +280,27 @@ def test_errors_say_what_came():
 
     with pytest.raises(CompressionError, match=r"must be a functional Keras 3 model.*of class Own"):
         compress.cluster(Own(name="own"), DATA)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_kernels_of_any_precision_are_clustered_as_in_float32(dtype):
+    def clustered(dtype):
+        keras.utils.set_random_seed(0)
+        images = keras.Input((8, 8, 1), dtype=dtype)
+        x = layers.Conv2D(8, 3, dtype=dtype)(images)
+        model = keras.Model(images, layers.Dense(24, name="logits", dtype=dtype)(layers.Flatten(dtype=dtype)(x)))
+        kernel = model.get_layer("logits").kernel
+        drawn = np.random.default_rng(0).integers(-100, 101, kernel.shape)  # over 64: the same in every precision
+        kernel.assign(drawn.astype("float32") / 64)
+        clustering = compress.Clustering(8)
+        clustering.apply(model)
+        first = kernel.numpy().astype("float64")
+        clustering.on_train_batch_end(0)  # nothing was trained
+        np.testing.assert_array_equal(kernel.numpy().astype("float64"), first)
+        assert kernel.dtype == dtype
+        return first
+
+    found, wanted = clustered(dtype), clustered("float32")
+    assert len(np.unique(found)) == len(np.unique(wanted)) == 8
+    precision = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-6}[dtype]
+    np.testing.assert_allclose(found, wanted, rtol=precision)

@@ -34,9 +34,9 @@ def dead(x):
 
 
 CASES = {
-    "activations": {name: layers.Activation(name) for name in ACTIVATIONS},
+    "activations": {name: lambda x, name=name: layers.Activation(name)(x) for name in ACTIVATIONS},
     "activations of convolutions": {
-        name: layers.Conv2D(4, 1, activation=name)
+        name: lambda x, name=name: layers.Conv2D(4, 1, activation=name)(x)
         for name in ("celu", "selu", "mish", "log_sigmoid", "squareplus", "sparse_plus", "silu", "leaky_relu")
     },
     "activation layers": {
@@ -125,12 +125,12 @@ CASES = {
         "unit": lambda x: layers.UnitNormalization()(conv(x)),
         "cosine": lambda x: layers.Dot((2, 2), normalize=True)([rows(conv(x)), rows(conv(x))]),
     },
-    # Of many values, most of them 0: far smaller than the largest.
+    # Of many values: smaller than the largest of them.
     "averages": {
-        "large window": lambda x: layers.AveragePooling2D(8)(layers.ReLU()(conv(x) - 3.0)),
-        "padded window": lambda x: layers.AveragePooling2D(7, 1, "same")(layers.ReLU()(conv(x) - 3.0)),
+        "large window": lambda x: layers.AveragePooling2D(8)(layers.ReLU()(conv(x))),
+        "padded window": lambda x: layers.AveragePooling2D(7, 1, "same")(layers.ReLU()(conv(x))),
         "of rows": lambda x: layers.AveragePooling1D(16)(layers.ReLU()(rows(conv(x)))),
-        "adaptive": lambda x: layers.AdaptiveAveragePooling2D(1)(layers.ReLU()(conv(x))),
+        "adaptive": lambda x: layers.AdaptiveAveragePooling2D(2)(layers.ReLU()(conv(x))),
         "operation": lambda x: ops.average_pool(ops.relu(conv(x)), 8),
     },
 }

@@ -78,23 +78,28 @@ class Clusters:
 class _Kernel:
     def __init__(self, kernel: tf.Variable, first: np.ndarray, keep_zero: bool):
         self._kernel = kernel
+        # In float32, also for a kernel of float16 or float64, in which it only has the result.
         self._centroids = tf.Variable(first, trainable=False, name="centroids")
-        self._original = tf.Variable(kernel, trainable=False, name="original")
+        self._original = tf.Variable(tf.cast(kernel, tf.float32), trainable=False, name="original")
         self._indices = tf.Variable(self._nearest(), trainable=False, name="indices")
-        kernel.assign(tf.gather(self._centroids, self._indices))
+        kernel.assign(self._clustered())
         # What is zero now stays with the zero centroid, and that is told by its place: others may come close to it.
-        self._free = tf.cast(kernel != 0, kernel.dtype) if keep_zero else tf.ones((), kernel.dtype)
-        self._moving = tf.constant(first != 0, kernel.dtype) if keep_zero else tf.ones((), kernel.dtype)
+        self._free = tf.cast(kernel != 0, tf.float32) if keep_zero else tf.ones(())
+        self._moving = tf.constant(first != 0, tf.float32) if keep_zero else tf.ones(())
         self._original.assign(self._original * self._free)
 
     def apply(self) -> None:
-        step = self._kernel - tf.gather(self._centroids, self._indices)
+        step = tf.cast(self._kernel - self._clustered(), tf.float32)
         self._original.assign_add(step * self._free)
         count = self._centroids.shape[0]
         moves = tf.math.unsorted_segment_mean(tf.reshape(step, [-1]), tf.reshape(self._indices, [-1]), count)
         self._centroids.assign_add(moves * self._moving)
         self._indices.assign(self._nearest())
-        self._kernel.assign(tf.gather(self._centroids, self._indices))
+        self._kernel.assign(self._clustered())
+
+    def _clustered(self) -> tf.Tensor:
+        """The kernel with the nearest centroid for every weight."""
+        return tf.cast(tf.gather(self._centroids, self._indices), self._kernel.dtype)
 
     def _nearest(self) -> tf.Tensor:
         """The place of the nearest centroid for every weight.

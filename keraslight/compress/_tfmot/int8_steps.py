@@ -42,7 +42,7 @@ _INT8_ACTIVATIONS = (
     "_hard_silu",
     "exponential",
 )
-_NORMALIZATIONS = (twin_layers.Norm, tf_keras.layers.LayerNormalization)
+_NORMALIZATIONS = (keras.layers.LayerNormalization, keras.layers.GroupNormalization, keras.layers.RMSNormalization)
 _NO_INT8_FORM = (tf_keras.layers.ELU, tf_keras.layers.Dot, tf_keras.layers.Normalization, tf_keras.layers.Average)
 
 
@@ -75,7 +75,8 @@ class Step:
     def why_float(self) -> str | None:
         """Why the file computes it in float although its ends are quantized; None if it is int8."""
         layer = self.layer
-        if isinstance(layer, _NORMALIZATIONS):
+        runs_norm = isinstance(layer, twin_layers.KerasLayer) and isinstance(layer.source, _NORMALIZATIONS)
+        if runs_norm or isinstance(layer, twin_layers.Norm):
             return "its statistics (mean, square, root) need more than 8 bits"
         if isinstance(layer, twin_layers.KerasLayer):
             # The kernels of the C4 convolutions are rounded in the file, a range per channel, and not in training.
@@ -83,9 +84,8 @@ class Step:
             return None if int8 else "it runs as Keras has it, with no quantizers inside"
         if isinstance(layer, twin_layers.KerasOperation):
             operation = type(layer.source).__name__
-            return (
-                None if twin_layers.has_int8_form(layer.source) else f"the operation {operation} has no int8 form here"
-            )
+            int8 = twin_layers.has_int8_form(layer.source)
+            return None if int8 else f"the operation {operation} has no int8 form here"
         if isinstance(layer, tf_keras.layers.Activation):
             name = getattr(layer.activation, "__name__", str(layer.activation))
             return None if name in _INT8_ACTIVATIONS else f"the activation {name} has no int8 form"

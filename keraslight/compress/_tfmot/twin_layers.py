@@ -12,8 +12,8 @@ import tf_keras
 
 from keraslight import layers as own
 from keraslight.graph import any_names
-from keraslight.graph.kinds import base_kind, kind
-from keraslight.rewrite.xnnpack import channel_slice, in_float, safe_form
+from keraslight.graph.kinds import UNKNOWN, base_kind, kind
+from keraslight.rewrite.xnnpack import channel_slice, in_float, needs_float, safe_form
 
 Config = dict[str, Any]
 _register = tf_keras.utils.register_keras_serializable
@@ -302,7 +302,8 @@ class KerasLayer(tf_keras.layers.Layer):
         form = safe_form(source)
         if form is not None:
             return in_float(form)(*args)
-        return (run if has_int8_form(source) else in_float(run))(*args, **kwargs)
+        # The others that are known neither end by choosing or averaging nor lose by an int8 operation inside.
+        return (in_float(run) if needs_float(source) or kind(source) is UNKNOWN else run)(*args, **kwargs)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "source": keras.saving.serialize_keras_object(self.source)}

@@ -83,7 +83,7 @@ class Clustering(keras.callbacks.Callback):
         kernels = []
         for layer in prunable_layers(model, self.layers).values():
             kernel = kernel_of(layer)
-            values = np.asarray(kernel)
+            values = np.asarray(kernel, np.float32)
             zeros = int((values == 0).sum())
             if values.size - zeros >= 2 * self.clusters:
                 keep_zero = self.preserve_sparsity and zeros > 0

@@ -262,13 +262,14 @@ def train_quantized(
         calibration_data=train,
     )
     _compile(quantized, quantize.cosine(learning_rate, steps), head, rows=rows)
-    quantized.fit(
-        train,
-        epochs=epochs,
-        validation_data=validation,
-        callbacks=callbacks,
-        verbose=verbose,
-    )
+    with _tasks.labels_in_range():
+        quantized.fit(
+            train,
+            epochs=epochs,
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=verbose,
+        )
     return quantized
 
 

@@ -6,13 +6,14 @@ import keras
 import numpy as np
 
 from keraslight import _batches as _data
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import CompressionError, InvalidArgumentError
 from keraslight.graph import Call, Graph, build, infer, read, run
 from keraslight.graph.kinds import exact_kind
 from keraslight.rewrite import float_inputs, fused
 from keraslight.rewrite.steps import Step, Steps
 
 _ROUNDED = ("convolution", "depthwise", "dense")
+_DEAD = 1e-4  # of the largest kernel of a layer's channels
 _ROUNDS = 20
 IMAGES = 32
 
@@ -54,7 +55,8 @@ def equalized(graph: Graph, replace_relu6: bool = False) -> Graph:
         for first, second in pairs:
             ours, theirs = _output_range(first), _input_range(second)
             factor = np.ones_like(ours)
-            alive = (ours > 0) & (theirs > 0)
+            # A channel that hardly anything goes into is its bias alone, which must not take all of the range.
+            alive = (ours > _DEAD * ours.max()) & (theirs > 0)
             factor[alive] = np.sqrt(ours[alive] / theirs[alive])
             first.scale_outputs(1 / factor, np.zeros(()))
             second.scale_inputs(factor, np.zeros(()))
@@ -104,7 +106,13 @@ def corrected(graph: Graph, images: np.ndarray) -> Graph:
 
     def call_float(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if call.name not in chosen:
-            return infer(call, args, kwargs)
+            try:
+                return infer(call, args, kwargs)
+            except Exception as error:
+                raise CompressionError(
+                    f"Every layer of a model to quantize must run on the images, a batch of {len(images)}. Received: "
+                    f"layer {call.name!r}, which raised {type(error).__name__}: {error}"
+                ) from error
         y = _linear(call, call.node.weights)(*args, **kwargs)
         means[call.name] = _channel_means(y)
         return call.layer.activation(y)

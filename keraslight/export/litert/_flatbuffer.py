@@ -1,5 +1,6 @@
 """Reads .tflite files into objects that can be changed, and writes them."""
 
+import struct
 from typing import Any
 
 import flatbuffers
@@ -21,11 +22,12 @@ def schema() -> Any:
 
 
 def read_model(content: bytes, source: object = "bytes without it") -> Any:
-    """A file's content as the schema's `ModelT`; ExportError, which names `source`, if it is not a .tflite file."""
+    """A file's content as the schema's `ModelT`; ExportError, which names `source`, if it is cut off."""
     classes = schema()
-    if content[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {source}.")
-    return classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    try:
+        return classes.ModelT.InitFromObj(classes.Model.GetRootAs(content, 0))
+    except (struct.error, TypeError, ValueError, IndexError) as error:  # of offsets that lead out of the file
+        raise ExportError(f"A LiteRT file must be complete. Received: {source}; reading it: {error}.") from error
 
 
 def kind_of(model: Any, operator: Any) -> int:

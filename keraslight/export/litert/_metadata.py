@@ -13,12 +13,12 @@ import io
 import os
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
 
+from keraslight import _litert_files
 from keraslight.errors import ExportError
 from keraslight.export._frozen import OUTPUT_NAME
 from keraslight.export.litert._flatbuffer import attach, read_model, write_model
@@ -98,9 +98,10 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
         The metadata of the first input and output, or None if the file has none.
 
     Raises:
-        ExportError: The file is not a .tflite file, or its metadata can't be read.
+        InvalidArgumentError: `path` is not a file.
+        ExportError: The file is not a .tflite file, is cut off, or its metadata can't be read.
     """
-    content = Path(path).read_bytes()
+    content = _litert_files.content(path)
     model = read_model(content, path)
     buffers = [entry.buffer for entry in model.metadata or [] if entry.name.decode() == BUFFER_NAME]
     if not buffers:

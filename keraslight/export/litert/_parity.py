@@ -103,7 +103,8 @@ def litert_parity(
 
     Raises:
         InvalidArgumentError: `data` has no image, the labels don't fit the task or come with a part of the images only,
-            the task must be said, or the file has outputs of another shape.
+            the task must be said, `path` is not a file, or the file has outputs of another shape.
+        ExportError: The file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
     run = litert_runner(path, num_threads=num_threads)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from keraslight import _litert_files
 from keraslight._notebook import Report
 from keraslight._timing import interleaved
 from keraslight.errors import InvalidArgumentError
@@ -18,7 +19,6 @@ from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
 from keraslight.export.litert._flatbuffer import kind_of, read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
-from keraslight.export.litert._run import new_interpreter
 
 DELEGATES = {"GPU": gpu_problem, "NNAPI": nnapi_problem}
 
@@ -105,11 +105,12 @@ def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
     The file itself is read rather than an interpreter, whose delegates replace operators by their own.
 
     Raises:
-        ExportError: The file is not a .tflite file.
+        InvalidArgumentError: `path` is not a file.
+        ExportError: The file is not a .tflite file, or is cut off.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = _litert_files.content(path)
     model, classes = read_model(content, path), schema()
     kinds = {code: name for name, code in vars(classes.BuiltinOperator).items() if isinstance(code, int)}
     dtypes = {code: name for name, code in vars(classes.TensorType).items() if isinstance(code, int)}
@@ -175,7 +176,8 @@ def litert_latency(
         Number of threads -> median milliseconds per run.
 
     Raises:
-        InvalidArgumentError: A number is below 1, or `threads` is empty.
+        InvalidArgumentError: A number is below 1, `threads` is empty, or `path` is not a file.
+        ExportError: The file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
     if not threads or min(threads) < 1:
@@ -185,8 +187,7 @@ def litert_latency(
     rng = np.random.default_rng(seed)
     runs: dict[int, Callable[[], Any]] = {}
     for count in threads:
-        interpreter = new_interpreter(path, count)
-        interpreter.allocate_tensors()
+        interpreter = _litert_files.interpreter(path, count)
         for entry in interpreter.get_input_details():
             pixels = rng.integers(0, 128, entry["shape"])  # in the range of every dtype
             interpreter.set_tensor(entry["index"], pixels.astype(entry["dtype"]))

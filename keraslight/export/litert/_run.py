@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from keraslight_serving.startup import quiet
 
-from keraslight.errors import MissingDependencyError
+from keraslight import _litert_files
 from keraslight.export._frozen import OUTPUT_NAME
 
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
@@ -28,9 +26,11 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
         and outputs are scaled by the file's own scale and zero point.
 
     Raises:
+        InvalidArgumentError: `path` is not a file, or `num_threads` is below 1.
+        ExportError: The file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
-    interpreter = new_interpreter(path, num_threads)
+    interpreter = _litert_files.interpreter(path, num_threads)
     (source,), sinks = interpreter.get_input_details(), interpreter.get_output_details()
     if len(sinks) > 1:
         sinks = [interpreter.get_signature_runner().get_output_details()[OUTPUT_NAME]]
@@ -48,20 +48,6 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
         return np.concatenate(outputs)
 
     return run
-
-
-def new_interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
-    """LiteRT's interpreter of a file, with XNNPACK and with memory for its tensors."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
-        ) from error
-    interpreter = Interpreter(str(Path(path)), num_threads=num_threads)
-    with quiet("litert"):
-        interpreter.allocate_tensors()
-    return interpreter
 
 
 def _quantized(values: npt.NDArray[np.float32], details: dict[str, Any]) -> npt.NDArray[Any]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from keraslight import _litert_files
 from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._frozen import Network, check_convertible, refusals
 from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._report import litert_report
-from keraslight.export.litert._run import new_interpreter
 from keraslight.export.litert.convert import DTYPES, calibrated
 from keraslight.graph import Graph
 
@@ -86,7 +86,7 @@ class CalibratedModel:
 
         def check(file: Path) -> None:
             # If an end is float, the converter leaves it so and only logs a note.
-            interpreter = new_interpreter(file, 1)
+            interpreter = _litert_files.interpreter(file, 1)
             ends = (*interpreter.get_input_details(), *interpreter.get_output_details())
             for (argument, dtype), end in zip(dtypes.items(), ends, strict=True):
                 if end["dtype"] is not getattr(np, dtype):

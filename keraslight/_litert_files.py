@@ -1,0 +1,58 @@
+"""The one reader and the one interpreter of .tflite files, with errors that say what is wrong with a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from keraslight_serving.startup import quiet
+
+from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
+
+
+def content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a .tflite file.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or it can't be read.
+        ExportError: It isn't a .tflite file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InvalidArgumentError(f"`path` must be a .tflite file. Received: {str(file)!r}, which is not a file.")
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise InvalidArgumentError(f"`path` must be a readable file. Received: {str(file)!r}: {error}.") from error
+    if data[4:8] != b"TFL3":
+        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {file}.")
+    return data
+
+
+def interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
+    """LiteRT's interpreter of a file, with XNNPACK and with memory for its tensors.
+
+    Raises:
+        InvalidArgumentError: There is no such file, or `num_threads` is below 1.
+        ExportError: It isn't a .tflite file, is cut off, or LiteRT can't run it.
+        MissingDependencyError: Ai-edge-litert is not installed.
+    """
+    if num_threads < 1:
+        raise InvalidArgumentError(f"`num_threads` must be at least 1. Received: {num_threads}.")
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
+        ) from error
+    try:
+        content(path)
+        made = Interpreter(str(Path(path)), num_threads=num_threads)
+        with quiet("litert"):
+            made.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, InvalidArgumentError):
+            raise
+        raise ExportError(f"LiteRT must be able to run the file. Received: {path}; it said: {error}") from error
+    return made
