@@ -18,6 +18,7 @@ from keras import ops
 from keraslight.graph import Call, Graph, Tensor
 from keraslight.graph.kinds import (
     INT8_ACTIVATIONS,
+    JUMPS,
     activation_of,
     base_kind,
     exact_kind,
@@ -157,7 +158,9 @@ def unrounded_calls(graph: Graph) -> set[str]:
                 trace(call.inputs)
 
     for call in graph.calls:
-        if _is_steep(call):
+        if kind(call.layer).multiplies and _jumps(call.layer):
+            found.add(call.name)  # a convolution with its activation in it
+        elif _is_steep(call):
             trace(call.inputs)
     return found
 
@@ -221,7 +224,20 @@ def _is_steep(call: Call) -> bool:
         return isinstance(other, Tensor)
     if name == "ops.Power":
         return not (isinstance(other, int | float) and other >= 1)
-    return kind(call.layer).steep or _is_cosine(call.layer)
+    if _jumps(call.layer) or _is_cosine(call.layer):
+        return True
+    steep = kind(call.layer).steep
+    return steep is not None and bool(call.inputs) and steep(call.layer, call.inputs[0].shape)
+
+
+def _jumps(layer: Any) -> bool:
+    """Whether an activation, on its own or of a layer with a kernel, jumps."""
+    if type(layer) is keras.layers.ReLU:
+        return bool(layer.threshold)
+    activation = getattr(layer, "activation", None)
+    if isinstance(activation, keras.layers.Layer):
+        return _jumps(activation)
+    return callable(activation) and function_name(activation) in JUMPS
 
 
 def _in_int8(activation: Form | None) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers, ops
 
-from keraslight import compress
+from keraslight import compress, layers as own
 from keraslight.export import to_litert
 
 # On the grid of the input's 256 steps, so that only the layers round.
@@ -23,6 +23,11 @@ ACTIVATIONS = sorted(
 
 def conv(x, channels=6):
     return layers.Conv2D(channels, 1)(x)
+
+
+def between(x):
+    """A convolution whose values lie between the multiples of 1/2048, as `build` rounds its kernel: away from jumps."""
+    return layers.Conv2D(6, 1, bias_initializer=keras.initializers.Constant(2**-12))(x)
 
 
 def rows(x):
@@ -119,11 +124,19 @@ CASES = {
         "root": lambda x: ops.rsqrt(ops.relu(conv(x)) + 0.1),
         "power": lambda x: ops.power(ops.relu(conv(x)), 0.5),
         "logarithm": lambda x: ops.log(ops.relu(conv(x)) + 0.1),
-        "sign": lambda x: ops.sign(conv(x)),
+        "sign": lambda x: ops.sign(between(x)),
         "length": lambda x: ops.norm(conv(x), axis=-1),
         "shares": lambda x: ops.exp(conv(x)) / ops.sum(ops.exp(conv(x)), axis=-1, keepdims=True),
         "unit": lambda x: layers.UnitNormalization()(conv(x)),
         "cosine": lambda x: layers.Dot((2, 2), normalize=True)([rows(conv(x)), rows(conv(x))]),
+        "layer norm of few": lambda x: layers.LayerNormalization()(conv(x)),
+        "own norm of few": lambda x: own.LayerNorm()(conv(x)),
+        "root mean square of few": lambda x: layers.RMSNormalization()(conv(x)),
+        "jump": lambda x: layers.Activation("hard_shrink")(between(x)),
+        "jump of a convolution": lambda x: layers.Conv2D(
+            4, 1, activation="hard_shrink", bias_initializer=keras.initializers.Constant(2**-12)
+        )(x),
+        "jumping relu": lambda x: layers.ReLU(threshold=0.5)(between(x)),
     },
     # Of many values: smaller than the largest of them.
     "averages": {
@@ -150,7 +163,11 @@ def build(cases):
     keras.utils.set_random_seed(0)
     images = keras.Input((8, 8, 6), name="images")
     outputs = {name.replace(" ", "_"): case(images) for name, case in cases.items()}
-    return keras.Model(images, {"probabilities": conv(images), **outputs}, name="net")
+    model = keras.Model(images, {"probabilities": conv(images), **outputs}, name="net")
+    for weight in model.weights:
+        if weight.path.endswith("kernel"):
+            weight.assign(ops.round(weight * 64) / 64)
+    return model
 
 
 def far(model, path, batch_size=1):

@@ -14,7 +14,7 @@ from keraslight.compress._tfmot.int8_steps import Step, kind_of
 from keraslight.compress._tfmot.quantizers import KeepClusters, KeepZeros
 from keraslight.errors import CompressionError, KeraslightError, UnmappableLayerError
 from keraslight.graph import Call, Graph, Tensor, graph_name, is_clustered, is_frozen, run
-from keraslight.graph.kinds import exact_kind
+from keraslight.graph.kinds import JUMPS, exact_kind
 from keraslight.rewrite import cut, is_cut
 from keraslight.rewrite.xnnpack import average_kernel, is_convolution, needs_float
 
@@ -198,7 +198,7 @@ class Transcriber:
     def twin(self, layer: Any, name: str) -> tf_keras.layers.Layer:
         """The twin of a layer without a kernel."""
         activation = twins.activation_of(layer)
-        if activation is not None and type(layer) not in _registered.TWINS:
+        if activation is not None and activation not in JUMPS and type(layer) not in _registered.TWINS:
             return twins.activation_twin(activation, name, quantized=True)
         own = type(layer) not in _registered.TWINS and not twins.is_operation(layer)
         if own and (type(layer) is keras.layers.LayerNormalization or needs_float(layer)):
