@@ -10,7 +10,7 @@ from keras import ops
 from keraslight.analysis._gradient import gradient
 from keraslight.analysis._maps import feature_maps, find_map, one_image, to_numpy
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import Call, Graph, infer, read, run
+from keraslight.graph import Call, Graph, infer, read, run, without_auxiliary
 from keraslight.graph.ends import keeps_values, lone_activation
 from keraslight.graph.kinds import kind
 
@@ -56,7 +56,7 @@ def grad_cam(model: keras.Model, image: Any, *, class_index: int | None = None, 
         InvalidArgumentError: The model is not such a classifier, the layer makes no map, the class is out of range or
             the image doesn't fit.
     """
-    graph = read(model, opaque=True)
+    graph = read(without_auxiliary(model), opaque=True)
     batch = ops.convert_to_tensor(one_image(graph, image))
     found, outputs = feature_maps(graph, batch)
     if len(outputs) != 1 or len(outputs[0].shape) != 2:

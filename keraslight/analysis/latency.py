@@ -15,7 +15,7 @@ from keraslight._timing import interleaved
 from keraslight.analysis import _engines
 from keraslight.analysis._engines import Runner
 from keraslight.errors import InvalidArgumentError
-from keraslight.graph import check_ends
+from keraslight.graph import check_ends, without_auxiliary
 
 _WARMUP = 5  # untimed calls: the first one compiles, the next few still fill caches
 
@@ -85,6 +85,7 @@ def latency(
             f"Received: threads={tuple(threads)}, batch={batch}, repeats={repeats}."
         )
     check_ends(model)
+    model = without_auxiliary(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1 or None in model.inputs[0].shape[1:]:
         raise InvalidArgumentError(
             "`model` must have one input of a fixed size and one output. Received: inputs "

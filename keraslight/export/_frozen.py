@@ -25,6 +25,7 @@ from keraslight.graph import (
     infer,
     remembered_task,
     run,
+    without_auxiliary,
 )
 from keraslight.rewrite import HALVES, in_float32
 
@@ -102,7 +103,7 @@ class _Runner:
 
 
 def convertible(model: Any) -> Any:
-    """A model, or where it computes in 16 bits its float32 twin.
+    """A model without its auxiliary heads, or where it computes in 16 bits its float32 twin.
 
     Raises:
         UnreadableModelError: The model does not know its inputs and outputs, or computes in 16 bits and has no graph.
@@ -111,6 +112,7 @@ def convertible(model: Any) -> Any:
     check_ends(model, foreign=True)
     if not isinstance(model, keras.Model):
         return model  # of tf_keras
+    model = without_auxiliary(model)
     try:
         return in_float32(model)
     except UnreadableModelError:

@@ -88,7 +88,9 @@ def without_auxiliary(model: keras.Model) -> keras.Model:
     outputs = getattr(model, "output", None) if isinstance(model, keras.Model) and model.built else None
     if not isinstance(outputs, dict) or len(outputs) < 2 or "classifier" not in outputs:
         return model
-    return keras.Model(model.input, outputs["classifier"], name=model.name)
+    deployed = keras.Model(model.input, outputs["classifier"], name=model.name)
+    remember_task(deployed, remembered_task(model))
+    return deployed
 
 
 def final_activation(model: Any) -> str | None:

@@ -12,6 +12,7 @@ from keraslight._batches import labelled_batches
 from keraslight._notebook import Report
 from keraslight.errors import DisagreementError, InvalidArgumentError
 from keraslight.export.litert._run import Run, litert_runner
+from keraslight.graph import without_auxiliary
 
 _AGREEMENTS = {
     "softmax": "top-1 agreement",
@@ -107,6 +108,7 @@ def litert_parity(
         ExportError: The file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
+    model = without_auxiliary(model)
     run = litert_runner(path, num_threads=num_threads)
     batches = [_compared(model, run, *batch) for batch in labelled_batches(data)]
     batches = [batch for batch in batches if len(batch[0])]
