@@ -194,7 +194,7 @@ SAMPLE = {
     "pooling": ("of rows", "adaptive average", "minus infinity"),
     "merging": ("quotient", "concatenate", "dead summand"),
     "reshaping": ("permute", "ones"),
-    "steep": ("cosine", "shares"),
+    "steep": ("cosine", "shares", "own norm of few", "jump of a convolution"),
     "averages": ("large window",),
 }
 

@@ -8,6 +8,7 @@ from keras import layers
 
 from keraslight.analysis import grad_cam, latency
 from keraslight.export import litert_parity, litert_runner, onnx_runner, save_servable, to_litert, to_onnx
+from keraslight.graph import remember_task, remembered_task, without_auxiliary
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
 
@@ -52,3 +53,9 @@ def test_servable(model, tmp_path):
 def test_analysis(model, wanted):
     assert grad_cam(model, IMAGES[0]).class_index == wanted[0].argmax()
     assert [row.engine for row in latency(model, engines=("keras",), repeats=1)] == ["keras"]
+
+
+def test_the_task_stays(model):
+    model = keras.Model(model.input, model.output)
+    remember_task(model, "multi-label")
+    assert remembered_task(without_auxiliary(model)) == "multi-label"
