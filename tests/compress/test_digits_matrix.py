@@ -27,7 +27,7 @@ from tests.compress import digit_models, digits_page
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
-QUICK = ("LeNet5", "ResNet", "VGG")  # `make test-all` runs the others
+QUICK = ("LeNet5", "RepVGG", "ResNet")  # `make test-all` runs the others
 SPARSITY, PRUNING_EPOCHS, QUANTIZED_EPOCHS = 0.7, 10, 3
 FLOAT = 0.97  # what a recipe must reach
 # What each way may cost, in points of accuracy, and the share of images on which calibrated int8 and float agree.
@@ -38,9 +38,9 @@ TRAINED_LOSS, CALIBRATED_LOSS, SPARSE_LOSS, AGREEMENT = 0.5, 1.5, 1.5, 97.0
 # lower rate or after a warm-up, but to 98.5, 96.7 and 97.7 in 440, with three orders of the images.
 PRUNING_BATCH = {"ShuffleNetV1": 32, "SqueezeNet": 32}
 
-# With a rate of 1e-4 these lose up to three images of 397, by the order of the images or of a processor's sums; so they
-# keep theirs. (VGG: 99.0 once, where float has 99.7 and other runs 99.7; with this rate 99.7 and 100.)
-QUANTIZED_RATE = {"ShuffleNetV2": 3e-5, "ShuffleNetV2Plus": 3e-5, "VGG": 3e-5}
+# With a rate of 1e-4 these two lose one or two images of 397, by the order of the images; so they keep theirs. (So does
+# VGG: 99.7 or 99.0 of 99.7, by a processor's sums; with 3e-5 99.7, 100 or 99.2, which is no better.)
+QUANTIZED_RATE = {"ShuffleNetV2": 3e-5, "ShuffleNetV2Plus": 3e-5}
 # A net trained on another processor differs by a few images, and a file by what the converter's version adds.
 POINTS, SIZE = 1.0, 0.01
 RUN = "run `python -m tests.compress.test_digits_matrix`"
