@@ -40,8 +40,8 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> dic
     Returns what it writes to results.json.
 
     The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
-    float training takes those of the digits recipe. Raises `DisagreementError` if a served prediction differs from the
-    model in this process, or from its LiteRT file.
+    float training takes those of the digits recipe, and pruning `PRUNING_EPOCHS`. Raises `DisagreementError` if a
+    served prediction differs from the model in this process, or from its LiteRT file.
     """
     to = Path(to)
     for name in ("float", "savedmodels", "litert", "images"):
@@ -93,10 +93,11 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
     yield "float", model, compress.sparsity(model).total, time.monotonic() - began
 
     began = time.monotonic()
-    console.print(f"Pruning {SPARSITY:.0%} of its weights, {PRUNING_EPOCHS} epochs")
+    pruning = PRUNING_EPOCHS if epochs is None else epochs
+    console.print(f"Pruning {SPARSITY:.0%} of its weights, {pruning} epochs")
     pruned = compress.prune(
         model,
-        batches(PRUNING_EPOCHS),
+        batches(pruning),
         sparsity=SPARSITY,
         epochs=1,
         learning_rate=recipe.learning_rate / 2,

@@ -100,7 +100,10 @@ def train(
 def demo(
     to: Annotated[Path, Option(help="Output folder.")] = Path("runs/demo"),
     seed: _common.Seed = 0,
-    epochs: Annotated[int | None, Option(help="Passes of the float training.", show_default="the recipe's")] = None,
+    epochs: Annotated[
+        int | None,
+        Option(help="Passes of the float training and of pruning: 3 for a quick look.", show_default="12 each", min=1),
+    ] = None,
     as_json: _common.Json = False,
 ) -> None:
     """Train, prune, quantize, export and serve a digit classifier.
