@@ -11,7 +11,7 @@ from keraslight.analysis import count_macs, count_parameters, profile
 from keraslight.errors import InvalidArgumentError
 from tests.nets import of_top
 
-HEAVY = 60_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
+HEAVY = 20_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
 NAMES = keraslight.list_models()
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 FIXED = {"LeNet5"}  # families whose paper fixes the image size
