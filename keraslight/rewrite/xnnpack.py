@@ -263,7 +263,7 @@ def in_float(function: Form) -> Form:
         with keras.name_scope(FLOAT_SCOPE):
             args, kwargs = keras.tree.map_structure(begun, (args, kwargs))
             outputs = function(*args, **kwargs)
-            return keras.tree.map_structure(lambda y: y * (1 + 2**-20) if _is_float(y) else y, outputs)
+            return keras.tree.map_structure(lambda y: y * (1 + 2**-23) if _is_float(y) else y, outputs)
 
     return form
 
