@@ -55,7 +55,7 @@ FLOAT = {
     "deformable": own.DeformableConv2D(4, 3, name="mine"),
     "conditional": own.ConditionalConv2D(4, 3, experts=2, name="mine"),
     "response": own.LocalResponseNorm(name="mine"),
-    "normalization": layers.LayerNormalization(name="mine"),
+    "normalization": layers.LayerNormalization(axis=(1, 2, 3), name="mine"),  # of few values "first" would be float too
     "group_norm": layers.GroupNormalization(2, name="mine"),
     "average": lambda x: layers.Average(name="mine")([x, layers.MaxPooling2D(3, 1, padding="same")(x)]),
     "relu4": layers.ReLU(4.0, name="mine"),
