@@ -1,4 +1,4 @@
-"""The one reader and the one interpreter of .tflite files, with errors that say what is wrong with a file."""
+"""Reads and runs .tflite files, with one set of errors for missing, foreign and truncated files."""
 
 from __future__ import annotations
 
@@ -15,26 +15,32 @@ def content(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a .tflite file.
 
     Raises:
-        InvalidArgumentError: There is no such file, or it can't be read.
+        InvalidArgumentError: The file does not exist or is not readable.
         ExportError: It isn't a .tflite file.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InvalidArgumentError(f"`path` must be a .tflite file. Received: {str(file)!r}, which is not a file.")
+    return _checked(path).read_bytes()
+
+
+def _checked(path: str | os.PathLike[str]) -> Path:
+    """A path whose file begins as a .tflite file does; LiteRT maps the rest, which may be large, itself."""
+    path = Path(path)
+    if not path.is_file():
+        raise InvalidArgumentError(f"`path` must be a .tflite file. Received: {str(path)!r}, which is not a file.")
     try:
-        data = file.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(8)
     except OSError as error:
-        raise InvalidArgumentError(f"`path` must be a readable file. Received: {str(file)!r}: {error}.") from error
-    if data[4:8] != b"TFL3":
-        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {file}.")
-    return data
+        raise InvalidArgumentError(f"`path` must be a readable file. Received: {str(path)!r}: {error}.") from error
+    if head[4:] != b"TFL3":
+        raise ExportError(f"A LiteRT file must have the identifier TFL3. Received: {path}.")
+    return path
 
 
 def interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
     """LiteRT's interpreter of a file, with XNNPACK and with memory for its tensors.
 
     Raises:
-        InvalidArgumentError: There is no such file, or `num_threads` is below 1.
+        InvalidArgumentError: The file does not exist or is not readable, or `num_threads` is below 1.
         ExportError: It isn't a .tflite file, is cut off, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
@@ -47,8 +53,7 @@ def interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
             f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
         ) from error
     try:
-        content(path)
-        made = Interpreter(str(Path(path)), num_threads=num_threads)
+        made = Interpreter(str(_checked(path)), num_threads=num_threads)
         with quiet("litert"):
             made.allocate_tensors()
     except (ValueError, RuntimeError) as error:

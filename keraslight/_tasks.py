@@ -196,7 +196,7 @@ def check_training(head: Head, model: Any, data: Any, validation_data: Any = Non
 
 @contextlib.contextmanager
 def labels_in_range() -> Iterator[None]:
-    """Says what is wrong with a label that TensorFlow refuses while a data set is read."""
+    """Raises InvalidArgumentError in place of TensorFlow's error for an integer label that is out of range."""
     try:
         yield
     except Exception as error:

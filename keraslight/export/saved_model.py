@@ -120,7 +120,7 @@ def save_servable(
 
     Raises:
         InvalidArgumentError: Labels, task, preprocessing, samples, version or dtype don't fit the model, the task must
-            be said, the model has other outputs or no graph (it is subclassed), or `path` is a pattern to TensorFlow.
+            be said, the model has other outputs or no graph (it is subclassed), or `path` has brackets or backslashes.
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the
             repository can't be read. Existing files are kept.
@@ -203,10 +203,10 @@ def _forms(
 
 
 def _check_path(path: Path) -> None:
-    """TensorFlow, also a server's, finds a SavedModel's variables by their path as a pattern: `[ab]` is one letter."""
+    """TensorFlow matches the path of a SavedModel's variables as a pattern, in which `[ab]` is a single letter."""
     if re.search(r"\[.+\]|\\", path.absolute().as_posix()):
         raise InvalidArgumentError(
-            f"`path` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
+            "`path` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
             f"Received: {str(path.absolute())!r}."
         )
 

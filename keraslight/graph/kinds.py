@@ -76,8 +76,9 @@ class Kind:
             their epsilon, need more than 16 bits.
         needs_float: Computed with 8-bit steps inside, its outputs would be wrong: squares, roots, or differences of
             nearly equal values. An int8 file computes it in float, between int8 layers.
-        steep: From the layer and its input's shape, whether a small error of what it reads is a large one of what it
-            gives: it is singular at 0, or jumps. An int8 file computes it, and what makes its input, in float.
+        steep: Tells from the layer and its input's shape whether small errors in its input become large errors in its
+            output, because it is singular at 0 or jumps. An int8 file computes it, and what produces its input, in
+            float.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
     """

@@ -137,11 +137,11 @@ def needs_float(layer: Any) -> bool:
 
 
 def unrounded_calls(graph: Graph) -> set[str]:
-    """Names of the calls that an int8 file computes in float because what reads them can't stand rounding.
+    """Names of the calls that an int8 file computes in float because a steep call reads their outputs.
 
-    A divisor near 0, or a vector that is short for its range, is a few steps of 8 bits: the quotient, or the vector of
-    length 1, would be off by a large share of its own range. So what makes them is float, back to the last kernel or
-    pooling.
+    A divisor near 0, or a vector that is short for its range, is only a few steps of 8 bits: the quotient, or the
+    normalized vector, would be wrong by a large share of its range. So the calls before it stay float, back to the
+    last kernel or pooling.
     """
     makers = graph.makers()
     found: set[str] = set()
@@ -217,7 +217,7 @@ def average_kernel(size: tuple[int, int], channels: int) -> np.ndarray:
 
 
 def _is_steep(call: Call) -> bool:
-    """Whether a small error of what a call reads is a large one of what it gives."""
+    """Whether small errors in a call's input become large errors in its output; see `Kind.steep`."""
     name = operation_name(call.layer)
     other = call.args[1] if len(call.args) > 1 else call.kwargs.get("x2")
     if name in ("ops.Divide", "ops.TrueDivide"):  # also, the interpreter stops at an int8 division by what rounds to 0
