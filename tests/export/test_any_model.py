@@ -255,8 +255,8 @@ def test_onnx_runtime_gives_the_layers_values(kind, tmp_path, caplog):
     )
     model.layers[-1].activation = keras.activations.linear
     wanted = np.asarray(model(IMAGES))
-    with caplog.at_level(logging.WARNING):
-        found = onnx_runner(to_onnx(model, tmp_path / "model.onnx"))(IMAGES)
+    caplog.clear()  # TensorFlow reports Keras' grouped convolutions, run just now, as traced too often
+    found = onnx_runner(to_onnx(model, tmp_path / "model.onnx"))(IMAGES)
     assert np.abs(found - wanted).max() < 1e-4 * wanted.std()
     assert not caplog.records
 

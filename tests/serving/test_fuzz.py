@@ -201,10 +201,11 @@ def test_two_thousand_malformed_images(faulty, png):
                 data[int(generator.integers(min(30, len(data) - 1), len(data)))] = int(generator.integers(256))
         mangled.append(bytes(data))
     requests = [(methods.PREDICT, predict_files([file])) for file in mangled]
-    outcomes = list(ClientPool(faulty.channel).send(requests))
+    # Three times: one failed run in a thousand once hung in TensorFlow, and kept its place for ever.
+    outcomes = list(ClientPool(faulty.channel).send(requests * 3))
     codes = Counter(code for code, _ in outcomes)
     assert set(codes) == {Code.OK, Code.INVALID_ARGUMENT}
-    assert codes[Code.INVALID_ARGUMENT] > 500
+    assert codes[Code.INVALID_ARGUMENT] > 1500
 
 
 def png_of(width, height):

@@ -1,12 +1,17 @@
 """Runs of a TF1 session that can be stopped: at their deadline, or when nobody waits for them any more.
 
 TensorFlow stops a run at `RunOptions.timeout_in_ms`, but offers nothing to stop one of several runs of a session early.
-So each run also takes an element from a queue of its own. Its outputs are followed by an operation that adds one; to
-stop the run, the queue is closed, and it ends like any run in which an operation fails. This takes 0.1 ms per run.
+So each run also waits for a number in an accumulator of its own, and fails where that is NaN. Its outputs are followed
+by an operation that adds 0; to stop the run, another run adds NaN. This takes 0.1 ms per run.
 
-Runs are numbered, as many as the session executes at once; further ones wait for a number. All share one plan of
-execution per signature, in which the number chooses the queue. Each number also has its own threads: a loop may keep
-those of its run busy, and then no other run, nor the queue's operations, would have any.
+Not a queue, although its elements are simpler: adding one may wait for room. Where a run fails just as its outputs are
+there (an assertion beside them), TensorFlow then waits for itself: the thread that cancels what waits for an element
+also completes what adds one, and that asks to be taken off the list of what the same thread is cancelling. Nothing ends
+such a run any more, not even its deadline. Adding to an accumulator never waits, so it is not on that list.
+
+Places are numbered, as many as the session executes runs at once; further ones wait for a place. All share one plan of
+execution per signature, in which the place chooses the accumulator. Each place also has its own threads: a loop may
+keep those of its run busy, and then no other run, nor the operations above, would have any.
 """
 
 import math
@@ -58,11 +63,11 @@ class StoppableRuns:
         self._watch = _Watch()
         with session.graph.as_default(), tf.name_scope("keraslight_stoppable"):
             self._place = tf.compat.v1.placeholder(tf.int32, [])
-            self._queue = self._chosen_queue(count)
-            self._end = tf.raw_ops.QueueDequeueV2(handle=self._queue, component_types=[tf.bool])[0].op
-            self._stop = tf.raw_ops.QueueCloseV2(handle=self._queue, cancel_pending_enqueues=True)
-            # The next operation with the queue makes a new one.
-            self._reset = tf.raw_ops.DestroyResourceOp(resource=self._queue, ignore_lookup_error=True)
+            self._accumulator = self._chosen_accumulator(count)
+            self._end = tf.debugging.check_numerics(self._take(), "stopped").op
+            self._stop = self._add(math.nan)
+            with tf.control_dependencies([self._add(0.0)]):  # so that there is something to take
+                self._reset = self._take().op
 
     def run(self, feeds: Mapping[Any, Any], fetches: Sequence[Any], call: Call) -> list[Any]:
         """Returns the values of tensors, given those of others."""
@@ -94,18 +99,30 @@ class StoppableRuns:
     def close(self) -> None:
         self._watch.close()
 
-    def _chosen_queue(self, count: int) -> Any:
-        """The queue of the run's place. Only that one is looked up, as the inputs of all others are dead."""
-        tf, queues = self._tf, []
+    def _chosen_accumulator(self, count: int) -> Any:
+        """The accumulator of the run's place. Only that one is looked up, as the inputs of all others are dead."""
+        tf, accumulators = self._tf, []
         for place in range(count):
             chosen = tf.raw_ops.Switch(data=self._place, pred=tf.equal(self._place, place))[1]
             with tf.control_dependencies([tf.identity(chosen)]):
-                queues.append(
-                    tf.raw_ops.FIFOQueueV2(
-                        component_types=[tf.bool], shapes=[[]], capacity=2, shared_name=f"keraslight_stoppable_{place}"
+                accumulators.append(
+                    tf.raw_ops.ResourceConditionalAccumulator(
+                        dtype=tf.float32, shape=[], shared_name=f"keraslight_stoppable_{place}"
                     )
                 )
-        return tf.raw_ops.Merge(inputs=queues)[0]
+        return tf.raw_ops.Merge(inputs=accumulators)[0]
+
+    def _take(self) -> Any:
+        """Takes the mean of all numbers that were added, and waits for one."""
+        return self._tf.raw_ops.ResourceAccumulatorTakeGradient(
+            handle=self._accumulator, num_required=1, dtype=self._tf.float32
+        )
+
+    def _add(self, number: float) -> Any:
+        # An accumulator drops what was added before as many steps as were taken.
+        return self._tf.raw_ops.ResourceAccumulatorApplyGradient(
+            handle=self._accumulator, local_step=2**62, gradient=number
+        )
 
     def _finish(self, fetches: Sequence[Any]) -> Any:
         key = tuple(tensor.name for tensor in fetches)
@@ -117,8 +134,7 @@ class StoppableRuns:
                     # Not the outputs themselves: what follows a call of a function doesn't wait for its values.
                     values = [self._tf.identity(tensor) for tensor in fetches]
                     with self._tf.control_dependencies(values):
-                        done = [self._tf.constant(True)]
-                        made = self._tf.raw_ops.QueueEnqueueV2(handle=self._queue, components=done)
+                        made = self._add(0.0)
                 self._session._extend_graph()
                 self._finishes[key] = made
             return self._finishes[key]
