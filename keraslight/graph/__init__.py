@@ -59,6 +59,7 @@ from keraslight.graph.weights import (
     is_clustered as is_clustered,
     is_frozen as is_frozen,
     learned_weights as learned_weights,
+    owned_weights as owned_weights,
     set_weights as set_weights,
 )
 

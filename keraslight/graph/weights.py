@@ -66,6 +66,17 @@ def flat_layers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield from layer._flatten_layers()
 
 
+def owned_weights(model: keras.Model) -> list[tuple[keras.Layer, list[keras.Variable]]]:
+    """The layers with trainable weights of their own, outside layers inside them, from the input to the output."""
+    found = []
+    for layer in flat_layers(model):
+        others = {id(v) for inner in flat_layers(layer) if inner is not layer for v in inner.trainable_variables}
+        own = [variable for variable in layer.trainable_variables if id(variable) not in others]
+        if own:
+            found.append((layer, own))
+    return found
+
+
 def learned_weights(layer: keras.Layer) -> list[keras.Variable]:
     """Weights of a layer or model without statistics of the data. Keras leaves out the state of random generators.
 

@@ -15,11 +15,13 @@ from keraslight.training._augmentation import Augmentation as Augmentation
 from keraslight.training._data import ImageData as ImageData
 from keraslight.training._distillation import Distillation as Distillation
 from keraslight.training._loss import ClassificationLoss as ClassificationLoss
+from keraslight.training._progressive import Progressive as Progressive
 from keraslight.training._recipe import (
     DIGITS_PREPROCESSING as DIGITS_PREPROCESSING,
     DIGITS_RECIPE as DIGITS_RECIPE,
     Recipe as Recipe,
 )
+from keraslight.training._recipes import RECIPES as RECIPES
 from keraslight.training._sources import (
     load_digits as load_digits,
     load_directory as load_directory,

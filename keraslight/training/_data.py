@@ -17,6 +17,7 @@ from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.training._augmentation import Augmentation
+from keraslight.training._mixing import Mixing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +113,10 @@ class ImageData:
         *,
         first_epoch: int = 0,
         epochs: int = 1,
+        size: tuple[int, int] | None = None,
+        mixing: Mixing | None = None,
+        columns: int | None = None,
+        class_weights: NDArray[np.float32] | None = None,
     ) -> tf.data.Dataset:
         """The training images, shuffled and augmented.
 
@@ -126,9 +131,14 @@ class ImageData:
             seed: Random seed for shuffling and augmentation.
             first_epoch: Number of the first epoch, from 0.
             epochs: Number of epochs to yield.
+            size: Height and width to reduce or enlarge the images to, before they are augmented; None for their own.
+            mixing: Mixtures of the augmented images, or None.
+            columns: Width of the rows that targets become where images are mixed; None for the number of labels.
+            class_weights: Weight of each class, (classes,), or None.
 
         Returns:
-            Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets).
+            Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets); mixed, the targets are float32
+            (B, columns). With weights, they have a third part, float32 (B,).
         """
         batch = self._train_batch(batch_size)
         steps = self.train_count // batch
@@ -143,9 +153,15 @@ class ImageData:
 
         def load(chosen: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images, targets = read(chosen)
+            draws = tf.stack([tf.constant(seed, tf.int64), step])
+            if size is not None and size != self.preprocessing.size:
+                images = tf.image.resize(images, size, antialias=True)
             if augmentation is not None:
-                images = augmentation(images, tf.stack([tf.constant(seed, tf.int64), step]))
-            return images, targets
+                images = augmentation(images, draws)
+            weights = None if class_weights is None else tf.gather(tf.constant(class_weights), targets)
+            if mixing is not None and mixing.active:
+                images, targets, weights = _mix(images, targets, weights, mixing, draws, columns or len(self.labels))
+            return (images, targets) if weights is None else (images, targets, weights)
 
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
         known = tf.data.experimental.assert_cardinality(steps * epochs)  # flat_map loses the number of batches
@@ -211,6 +227,20 @@ class ImageData:
         # One copy for all pipelines, outside the accelerator's memory, which the model needs.
         with tf.device("CPU:0"):
             return tf.constant(self.pixels)
+
+
+def _mix(
+    images: tf.Tensor, targets: tf.Tensor, weights: tf.Tensor | None, mixing: Mixing, seed: tf.Tensor, columns: int
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Mixes images, their targets as rows (B, columns), and their weights."""
+    if targets.shape.rank == 1:
+        rows = tf.cast(targets, tf.float32)[:, None] if columns == 1 else tf.one_hot(targets, columns)
+    else:
+        rows = targets
+    if weights is None:
+        return (*mixing(images, rows, seed), None)
+    images, mixed = mixing(images, tf.concat([rows, weights[:, None]], axis=1), seed)
+    return images, mixed[:, :-1], mixed[:, -1]
 
 
 def split(

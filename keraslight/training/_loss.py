@@ -4,15 +4,17 @@ from typing import Any
 
 import keras
 
+from keraslight._tasks import Head
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import final_activation
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
 class ClassificationLoss(keras.losses.Loss):
-    """Cross-entropy of integer targets with label smoothing: targets (B,), outputs (B, classes) -> a number.
+    """Cross-entropy with label smoothing: targets (B,) or (B, classes), outputs (B, classes) -> a number.
 
-    Keras' loss for integer targets has no label smoothing. Source: Szegedy et al., "Rethinking the Inception
+    Integer targets are classes, and rows are their shares, as of mixed images. Keras' loss for integer targets has no
+    label smoothing. Source: Szegedy et al., "Rethinking the Inception
     Architecture", https://arxiv.org/abs/1512.00567, section 7.
 
     Args:
@@ -29,8 +31,11 @@ class ClassificationLoss(keras.losses.Loss):
         self.label_smoothing, self.from_logits = label_smoothing, from_logits
 
     def call(self, targets: keras.KerasTensor, outputs: keras.KerasTensor) -> keras.KerasTensor:
+        classes = outputs.shape[-1]
+        if not (len(targets.shape) == 2 and targets.shape[-1] == classes):
+            targets = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), classes)
         return keras.losses.categorical_crossentropy(
-            keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(targets, (-1,)), "int32"), outputs.shape[-1]),
+            targets,
             outputs,
             from_logits=self.from_logits,
             label_smoothing=self.label_smoothing,
@@ -38,6 +43,22 @@ class ClassificationLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+
+
+def mixed_accuracy(head: Head) -> Any:
+    """Accuracy, called `accuracy`, of targets that may be mixed: the larger share of a mixture is its class."""
+    threshold = 0.5 if head.activation is None else 0.0
+
+    def hits(targets: Any, outputs: Any) -> Any:
+        if head.task != "softmax":
+            yes = keras.ops.cast(keras.ops.reshape(targets, keras.ops.shape(outputs)), outputs.dtype) > 0.5
+            return keras.ops.equal(yes, outputs > threshold)
+        if len(targets.shape) == 2 and targets.shape[-1] == outputs.shape[-1]:
+            targets = keras.ops.argmax(targets, axis=-1)
+        found = keras.ops.argmax(outputs, axis=-1)
+        return keras.ops.equal(keras.ops.cast(keras.ops.reshape(targets, (-1,)), found.dtype), found)
+
+    return keras.metrics.MeanMetricWrapper(hits, name="accuracy")
 
 
 def check_ends(model: keras.Model, name: str) -> None:

@@ -34,17 +34,18 @@ def track(items: Iterable[Any], total: int, text: str, shown: bool) -> Iterator[
 class TrainingProgress(keras.callbacks.Callback):
     """Prints a line per finished epoch, and shows a bar over all steps on a terminal or in a notebook.
 
-    `first_epoch` counts from 0.
+    `first_epoch` counts from 0, and `images` is the number of an epoch.
     """
 
-    def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool) -> None:
+    def __init__(self, epochs: int, steps: int, first_epoch: int, *, shown: bool, images: int) -> None:
         super().__init__()
+        self._images = images
         self._epochs, self._steps, self._first_epoch = epochs, steps, first_epoch
         self._console = require("rich.console", "rich").Console(stderr=True, quiet=not shown)
         self._bar: Any = None  # rich's
         self._notebook_bar = Bar(epochs * steps) if shown and in_notebook() else None
         self._epoch = first_epoch
-        self._started = 0.0
+        self._started = self._trained = 0.0
 
     def __enter__(self) -> TrainingProgress:
         if self._console.is_terminal and not self._console.quiet:
@@ -70,6 +71,10 @@ class TrainingProgress(keras.callbacks.Callback):
         if self._bar is not None:  # even after an error, or the terminal's cursor stays hidden
             self._bar.stop()
 
+    def print(self, text: str) -> None:
+        """Prints a text as it is."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._epoch, self._started = epoch, time.perf_counter()
 
@@ -83,10 +88,14 @@ class TrainingProgress(keras.callbacks.Callback):
                 self._task, completed=done, epoch=self._epoch + 1, loss=logs["loss"], accuracy=logs["accuracy"]
             )
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._trained = time.perf_counter()
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         seconds = time.perf_counter() - self._started
         line = (
             f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  accuracy {logs['accuracy']:.2%}  "
-            f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.2%}  {seconds:.1f} s"
+            f"val_loss {logs['val_loss']:.4f}  val_accuracy {logs['val_accuracy']:.2%}  {seconds:.1f} s  "
+            f"{self._images / max(self._trained - self._started, 1e-9):.0f} images/s"
         )
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.print(line)

@@ -10,7 +10,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -29,10 +29,13 @@ from keraslight.graph import (
     without_auxiliary,
 )
 from keraslight.training._auxiliary import AuxiliaryTraining
+from keraslight.training._average import Average
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
-from keraslight.training._loss import ClassificationLoss, check_ends, gives_logits
+from keraslight.training._loss import ClassificationLoss, check_ends, gives_logits, mixed_accuracy
+from keraslight.training._optimizer import make_optimizer
+from keraslight.training._phases import Phase, as_built, check_phases, entered, phases
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training.run_folder import Row, RunFolder
@@ -154,12 +157,14 @@ def train(
     else:
         gives_logits(model)  # raises where distillation isn't possible
         trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
+    parts, class_weights = phases(recipe), _class_weights(recipe, data, head)
+    check_phases(model, recipe)
     keras.utils.set_random_seed(recipe.seed)
-    steps = data.steps_per_epoch(recipe.batch_size)
+    steps, batch = data.steps_per_epoch(recipe.batch_size), min(recipe.batch_size, data.train_count)
     trained.compile(
-        optimizer=_optimizer(trained, recipe, steps),
+        optimizer=make_optimizer(trained, recipe, steps),
         loss=_loss(head, data, recipe),
-        metrics=[keras.metrics.R2Score(name="accuracy") if head.task == "regression" else _tasks.metric(head)],
+        metrics=[_metric(head, parts)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
     trained.optimizer.build(trained.trainable_variables)
@@ -167,31 +172,52 @@ def train(
     folder = RunFolder(run_dir)
     if not resume:
         folder.clear()
-    identity: dict[str, Any] = {"recipe": recipe.to_dict(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    identity: dict[str, Any] = {"recipe": recipe.identity(), "data": data.fingerprint(), "model": _fingerprint(model)}
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
     if head.task != "softmax":
         identity["task"] = head.task
-    history = folder.load_state(trained, identity)
-    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every, head.task)
+    average = Average(model, recipe.ema) if recipe.ema is not None else None
+    history = folder.load_state(trained, identity, average.variables if average else ())
+
+    def batches(phase: Phase, first: int, end: int) -> tf.data.Dataset:
+        return data.train(
+            recipe.batch_size,
+            phase.augmentation,
+            recipe.seed,
+            first_epoch=first,
+            epochs=end - first,
+            size=(phase.stage.size, phase.stage.size) if phase.stage is not None else None,
+            mixing=phase.mixing,
+            columns=model.outputs[0].shape[-1],
+            class_weights=class_weights,
+        )
+
+    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every, head.task, average, batches)
     remember_task(model, head.task)
     if not keeper.finished:
-        first = len(history)
-        if first:
-            log.info("Resuming %s after epoch %d of %d.", folder.path, first, recipe.epochs)
-        with TrainingProgress(recipe.epochs, steps, first, shown=progress) as bar:
-            trained.fit(
-                data.train(
-                    recipe.batch_size, recipe.augmentation, recipe.seed, first_epoch=first, epochs=recipe.epochs - first
-                ),
-                validation_data=data.validation(recipe.batch_size),
-                steps_per_epoch=steps,
-                initial_epoch=first,
-                epochs=recipe.epochs,
-                callbacks=[keeper, bar, *callbacks],
-                shuffle=False,  # of the batches; `data` has shuffled the images
-                verbose=0,
-            )
+        if history:
+            log.info("Resuming %s after epoch %d of %d.", folder.path, len(history), recipe.epochs)
+        with TrainingProgress(recipe.epochs, steps, len(history), shown=progress, images=steps * batch) as bar:
+            if recipe.progressive is not None:
+                bar.print(recipe.progressive.table(recipe.epochs))
+            for phase in parts:
+                first = max(phase.first, len(history))
+                if first >= phase.end or keeper.finished:
+                    continue
+                keeper.phase = phase
+                with entered(model, recipe, phase):
+                    trained.make_train_function(force=True)
+                    trained.fit(
+                        batches(phase, first, phase.end),
+                        validation_data=data.validation(recipe.batch_size),
+                        steps_per_epoch=steps,
+                        initial_epoch=first,
+                        epochs=phase.end,
+                        callbacks=[keeper, bar, *callbacks],
+                        shuffle=False,  # of the batches; `data` has shuffled the images
+                        verbose=0,
+                    )
     folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
     folder.load_best(model)
     best, seconds = keeper.best, sum(row["seconds"] for row in history)
@@ -213,12 +239,15 @@ class _Keeper(keras.callbacks.Callback):
         history: list[Row],
         save_every: int,
         task: str,
+        average: Average | None,
+        batches: Callable[[Phase, int, int], tf.data.Dataset],
     ) -> None:
         super().__init__()
-        self._save_every, self._task = save_every, task
+        self._save_every, self._task, self._average, self._batches = save_every, task, average, batches
         self._plain, self._data, self._recipe = plain, data, recipe
         self._folder, self._identity, self._history = folder, identity, history
-        self._started = 0.0
+        self._started, self._steps = 0.0, 0
+        self.phase = phases(recipe)[0]  # set before each
 
     @property
     def best(self) -> Row:
@@ -235,17 +264,22 @@ class _Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._started = time.perf_counter()
+        self._steps = epoch * self._data.steps_per_epoch(self._recipe.batch_size)  # also after a resume
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Before the validation: an epoch must not be judged by averages that lag behind its weights."""
-        batch_size, seed = self._recipe.batch_size, self._recipe.seed
-        steps, epoch = self._data.steps_per_epoch(batch_size), len(self._history)
+        if self._average is not None:
+            self._average.exchange()
+        steps, epoch = self._data.steps_per_epoch(self._recipe.batch_size), len(self._history)
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
-        batches = self._data.train(batch_size, self._recipe.augmentation, seed, first_epoch=epoch)
-        settle(self._plain, (images for images, _ in batches.take(_SETTLING_BATCHES)))
+        batches = self._batches(self.phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
+        settle(self._plain, (images for images, *_ in batches))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+        self._steps += 1
+        if self._average is not None and self._steps % self._recipe.accumulate == 0:
+            self._average.update(tf.convert_to_tensor(self.model.optimizer.iterations))
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
@@ -257,13 +291,19 @@ class _Keeper(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
+        if self.phase.stage is not None:
+            row |= {"stage": self.phase.stage.number + 1, "size": self.phase.stage.size}
         self._history.append(row)
         if self.best is row:
-            self._folder.save_best(self._plain)
+            with as_built(self._plain):
+                self._folder.save_best(self._plain)
+        if self._average is not None:
+            self._average.exchange()
         self._folder.save_history(self._history)
         self._folder.save_info(self._info())
         if self.finished or (epoch + 1) % self._save_every == 0:
-            self._folder.save_state(self.model, self._history, self._identity)
+            more = self._average.variables if self._average is not None else ()
+            self._folder.save_state(self.model, self._history, self._identity, more)
         if self.finished:
             self.model.stop_training = True
 
@@ -293,6 +333,32 @@ class _Keeper(keras.callbacks.Callback):
                 "python": platform.python_version(),
             },
         }
+
+
+def _metric(head: _tasks.Head, parts: Sequence[Phase]) -> Any:
+    if head.task == "regression":
+        return keras.metrics.R2Score(name="accuracy")
+    return mixed_accuracy(head) if any(phase.mixing.active for phase in parts) else _tasks.metric(head)
+
+
+def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.ndarray | None:
+    """float32 (classes,), or None."""
+    given = recipe.class_weights
+    if given is None:
+        return None
+    if data.targets.ndim != 1:
+        raise InvalidArgumentError(
+            "`class_weights` needs one class for each image. "
+            f"Received: class_weights={given!r} for task={head.task!r} with targets of shape {data.targets.shape}."
+        )
+    if given == "balanced":
+        counts = np.bincount(data.targets[data.train_indices], minlength=len(data.labels))
+        return (counts.sum() / (len(counts) * np.maximum(counts, 1))).astype(np.float32)
+    if len(given) != len(data.labels):
+        raise InvalidArgumentError(
+            f"`class_weights` must have a weight for each of the {len(data.labels)} labels. Received: {given!r}."
+        )
+    return np.asarray(given, np.float32)
 
 
 def _loss(head: _tasks.Head, data: ImageData, recipe: Recipe) -> keras.losses.Loss:
@@ -328,21 +394,6 @@ def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
         raise InvalidArgumentError(
             f"The model's preprocessing must be the one that the data was read with. Received: {differences}."
         )
-
-
-def _optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.optimizers.Optimizer:
-    warmup = recipe.warmup * steps
-    schedule = keras.optimizers.schedules.CosineDecay(
-        # Not from 0, which would waste the first step. Without a warm-up, this is the peak itself.
-        initial_learning_rate=recipe.learning_rate / (warmup + 1),
-        decay_steps=recipe.epochs * steps - warmup,
-        warmup_target=recipe.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=recipe.weight_decay)
-    # By rank, not by name: biases, normalization and layer scales are vectors in all architectures.
-    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if len(v.shape) <= 1])
-    return optimizer
 
 
 def _fingerprint(model: keras.Model) -> dict[str, Any]:

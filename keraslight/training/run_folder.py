@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from keraslight._pictures import new_figure
 from keraslight._tasks import check_task
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import remember_task
+from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
 FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
@@ -102,23 +103,32 @@ class RunFolder:
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             axes.plot(epochs, [row[metric] for row in history], marker=".", label="training (augmented)")
             axes.plot(epochs, [row[f"val_{metric}"] for row in history], marker=".", label="validation")
+            for row, before in itertools.pairwise(reversed(history)):
+                if row.get("size") != before.get("size"):
+                    axes.axvline(row["epoch"] - 0.5, color="gray", linestyle="--", linewidth=1)
+                    axes.text(row["epoch"] - 0.4, 0.02, f"{row['size']:.0f} px", transform=axes.get_xaxis_transform())
             axes.set(xlabel="epoch", ylabel=metric)
             axes.grid(alpha=0.3)
             axes.legend()
         with replacing(self.path / CURVES) as temporary:
             figure.savefig(temporary)
 
-    def save_state(self, model: keras.Model, history: list[Row], identity: dict[str, Any]) -> None:
-        """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete."""
+    def save_state(
+        self, model: keras.Model, history: list[Row], identity: dict[str, Any], more: Sequence[Any] = ()
+    ) -> None:
+        """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete.
+
+        `more`: variables beside those of the compiled model and its optimizer.
+        """
         meta = np.asarray(json.dumps({"history": history, "identity": identity}))
         # As np.savez, which would take a copy of every array into memory first.
         with replacing(self.path / STATE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, value in itertools.chain([("meta", meta)], enumerate(_variables(model))):
+            for name, value in itertools.chain([("meta", meta)], enumerate([*_variables(model), *more])):
                 label = name if isinstance(name, str) else f"{name:05d}"
                 with archive.open(f"{label}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
 
-    def load_state(self, model: keras.Model, identity: dict[str, Any]) -> list[Row]:
+    def load_state(self, model: keras.Model, identity: dict[str, Any], more: Sequence[Any] = ()) -> list[Row]:
         """Restores a compiled model and its optimizer to the last finished epoch; returns the history so far.
 
         The history is empty without a run to resume. The identity (recipe, data, model) must be equal.
@@ -131,13 +141,15 @@ class RunFolder:
                 arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise _damaged(self.path, f"{STATE}: {error}") from error
-        differences = list(_differences(meta["identity"], json.loads(json.dumps(identity))))
+        began = meta["identity"]
+        began = began | {"recipe": Recipe.from_dict(began["recipe"]).identity()}  # perhaps before a field was added
+        differences = list(_differences(began, json.loads(json.dumps(identity))))
         if differences:
             raise InvalidArgumentError(
                 "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
                 f"{START_OVER}. Received: {self.path}, where {'; '.join(differences)}."
             )
-        for variable, array in zip(_variables(model), arrays, strict=True):
+        for variable, array in zip([*_variables(model), *more], arrays, strict=True):
             variable.assign(array)
         return meta["history"]
 

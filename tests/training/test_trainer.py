@@ -243,7 +243,9 @@ def test_progress_is_a_line_per_epoch(build, data, recipe, tmp_path, capsys):
     lines = [line for line in err.splitlines() if line.startswith("epoch ")]
     assert len(lines) == 2
     assert re.fullmatch(
-        r"epoch 2/2  loss \d\.\d{4}  accuracy [\d.]+%  val_loss \d\.\d{4}  val_accuracy [\d.]+%  [\d.]+ s", lines[1]
+        r"epoch 2/2  loss \d\.\d{4}  accuracy [\d.]+%  val_loss \d\.\d{4}  val_accuracy [\d.]+%  [\d.]+ s"
+        r"  \d+ images/s",
+        lines[1],
     )
 
 
