@@ -21,8 +21,9 @@ from keraslight.errors import InvalidArgumentError
 if TYPE_CHECKING:
     import keras
 
+    from keraslight.catalogue import ModelInfo
     from keraslight.preprocessing import Preprocessing
-    from keraslight.training import Distillation, ImageData
+    from keraslight.training import Distillation, ImageData, Recipe
 
 MODEL_FILES = (".keras", ".h5", ".hdf5")
 
@@ -80,6 +81,17 @@ Labels = Annotated[
 ]
 Data = Annotated[
     str, Option(help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.')
+]
+DataSize = Annotated[
+    int | None,
+    Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
+]
+RecipeName = Annotated[
+    str | None,
+    Option(
+        help="Named recipe, as `keraslight recipes` lists them; its rate is scaled to the batch size.",
+        show_default="photos, or the digits' own",
+    ),
 ]
 Seed = Annotated[int, Option(help="Random seed for weights, shuffling, augmentation and dropout.")]
 Run = Annotated[
@@ -280,6 +292,32 @@ def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Mod
         return model, spec
     pixels = keras.Input((*spec.size, spec.channels), name="images")
     return keras.Model(pixels, model(ImageNormalization(spec)(pixels)), name=model.name), spec
+
+
+def data_preprocessing(info: ModelInfo, data: str, size: int | None) -> Preprocessing:
+    """How `--data` is read for a model: as its checkpoint was, in the given size."""
+    from keraslight import training
+
+    spec = training.DIGITS_PREPROCESSING if data == "digits" else known_preprocessing(info.preprocessing, "--data")
+    return spec.replace(size=(size, size)) if size else spec
+
+
+def chosen_recipe(name: str | None, data: str, epochs: int | None, batch_size: int | None, channels: int) -> Recipe:
+    """The recipe that `--recipe` names, or the data's own, in as many epochs and for the batch size."""
+    from keraslight import training
+
+    if name is None:
+        recipe = training.DIGITS_RECIPE if data == "digits" else training.RECIPES["photos"]
+        recipe = recipe if batch_size is None else recipe.replace(batch_size=batch_size)
+    elif name in training.RECIPES:
+        recipe = training.RECIPES[name].scaled(batch_size or training.Recipe().batch_size)
+    else:
+        raise InvalidArgumentError(
+            f"`--recipe` must be one of {', '.join(training.RECIPES)}; see `keraslight recipes`. Received: {name!r}."
+        )
+    if recipe.augmentation is not None and recipe.augmentation.saturation and channels != 3:
+        recipe = recipe.replace(augmentation=dataclasses.replace(recipe.augmentation, saturation=0.0))
+    return recipe if epochs is None else recipe.shortened(epochs)
 
 
 def load_images(data: str, spec: Preprocessing | None) -> ImageData:

@@ -14,7 +14,7 @@ import typer
 from typer import Option
 
 from keraslight import __version__
-from keraslight.cli import client, compression, convert, export, models, plot, serve, speed, train, versions
+from keraslight.cli import client, compression, convert, export, models, plot, recipes, serve, speed, train, versions
 
 # TensorFlow's C++ start-up messages would bury the output of a command; its errors still appear.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,7 +29,7 @@ plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functions, with dashes
     "Models": (models.list_models, models.info, models.show, models.compare),
-    "Train": (train.train, train.demo),
+    "Train": (train.train, recipes.recipes, recipes.find_lr, train.demo),
     "Make smaller": (compression.prune, compression.cluster, compression.fuse, compression.quantize),
     "Export": (export.export, convert.litert, convert.onnx),
     "Serve": (serve.serve, versions.versions, client.classify, client.load_test),

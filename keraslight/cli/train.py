@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Option
 
@@ -19,15 +19,30 @@ def train(
     weights: Annotated[
         str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
     ] = None,
-    size: Annotated[
-        int | None,
-        Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
-    ] = None,
+    size: _common.DataSize = None,
+    recipe: _common.RecipeName = None,
     epochs: Annotated[int | None, Option(help="Passes over the training images.", show_default="the recipe's")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,
     learning_rate: Annotated[
         float | None, Option(help="Peak learning rate of the cosine schedule.", show_default="the recipe's")
     ] = None,
+    progressive: Annotated[
+        bool,
+        Option("--progressive", help="Train in stages of growing image size and regularization, as EfficientNetV2."),
+    ] = False,
+    freeze: Annotated[
+        str | None,
+        Option(help='Layers not to train: a pattern such as "stage[12]_*", or "*" for all but the last.'),
+    ] = None,
+    freeze_epochs: Annotated[
+        int | None, Option(help="First epochs in which they are frozen.", min=1, show_default="all")
+    ] = None,
+    layer_decay: Annotated[
+        float | None, Option(help="Factor of the rate from each block to the one below it.", show_default="1")
+    ] = None,
+    mixed_precision: Annotated[
+        bool, Option("--mixed-precision", help="Compute in bfloat16; for GPUs and TPUs.")
+    ] = False,
     teacher: _common.Teacher = None,
     teacher_weights: _common.TeacherWeights = None,
     temperature: _common.Temperature = None,
@@ -44,7 +59,8 @@ def train(
     Examples:
 
       keraslight train mobilenet_v4_conv_small --data digits
-      keraslight train resnet18 --data photos/ --weights imagenet --epochs 20
+      keraslight train resnet18 --data photos/ --weights imagenet --recipe finetune
+      keraslight train efficientnet_v2_b0 --data photos/ --progressive
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
     """
     import keraslight
@@ -54,31 +70,49 @@ def train(
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
 
-    if data == "digits":
-        spec, recipe = training.DIGITS_PREPROCESSING, training.DIGITS_RECIPE
-    else:
-        spec = _common.known_preprocessing(info.preprocessing, "--data")
-        recipe = training.Recipe()
-    images = _common.load_images(data, spec.replace(size=(size, size)) if size else spec)
-    given = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if epochs is not None:
-        changes["warmup_epochs"] = min(recipe.warmup, epochs - 1)
+    images = _common.load_images(data, _common.data_preprocessing(info, data, size))
+    chosen = _common.chosen_recipe(recipe, data, epochs, batch_size, images.image_shape[2])
+    given = {
+        "learning_rate": learning_rate,
+        "seed": seed,
+        "freeze": freeze,
+        "freeze_epochs": freeze_epochs,
+        "layer_decay": layer_decay,
+    }
+    chosen = chosen.replace(**{name: value for name, value in given.items() if value is not None})
+    randomly = chosen.augmentation is not None and chosen.augmentation.rand_layers
+    stages = chosen.progressive or training.Progressive(magnitude=(5, 15) if randomly else (0, 0))
+    side = max(images.image_shape[:2])
+    chosen = chosen.replace(progressive=stages.scaled(side) if progressive else None)
     distillation = _common.load_teacher(teacher, images, teacher_weights, temperature=temperature, alpha=alpha)
 
     import keras
 
+    if mixed_precision:
+        keras.config.set_dtype_policy("mixed_bfloat16")
     keras.utils.set_random_seed(seed)
-    net = keraslight.create_model(
-        model,
-        weights=weights,
-        classes=len(images.labels),
-        input_shape=images.image_shape,
-        preprocessing=images.preprocessing,
-    )
-    recipe, run_dir = recipe.replace(**changes), to or Path("runs", net.name)
+    arguments = chosen.model if recipe is not None else {}
+    if progressive and any(stages.dropout):
+        arguments = {"dropout": stages.dropout[1]} | arguments
+    channels = images.image_shape[2]
     try:
-        result = training.train(net, images, recipe, run_dir=run_dir, resume=not fresh, distillation=distillation)
+        net = keraslight.create_model(
+            model,
+            weights=weights,
+            classes=len(images.labels),
+            input_shape=(None, None, channels) if progressive else images.image_shape,
+            preprocessing=images.preprocessing,
+            **arguments,
+        )
+    except InvalidArgumentError as error:
+        if not progressive:
+            raise
+        raise InvalidArgumentError(
+            f"`--progressive` needs a model that takes images of any size. Received: {model!r}. {error}"
+        ) from error
+    run_dir = to or Path("runs", net.name)
+    try:
+        result = training.train(net, images, chosen, run_dir=run_dir, resume=not fresh, distillation=distillation)
     except InvalidArgumentError as error:  # in the words of the command line
         text = str(error).replace(START_OVER, "pass another `--to` or `--fresh`, which overwrites the run")
         raise InvalidArgumentError(text) from error

@@ -14,6 +14,10 @@ from keraslight.graph import without_auxiliary as without_auxiliary
 from keraslight.training._augmentation import Augmentation as Augmentation
 from keraslight.training._data import ImageData as ImageData
 from keraslight.training._distillation import Distillation as Distillation
+from keraslight.training._find_rate import (
+    LearningRateSearch as LearningRateSearch,
+    find_learning_rate as find_learning_rate,
+)
 from keraslight.training._loss import ClassificationLoss as ClassificationLoss
 from keraslight.training._progressive import Progressive as Progressive
 from keraslight.training._recipe import (

@@ -151,7 +151,7 @@ class ImageData:
 
         read = self._reader()
 
-        def load(chosen: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def load(chosen: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
             images, targets = read(chosen)
             draws = tf.stack([tf.constant(seed, tf.int64), step])
             if size is not None and size != self.preprocessing.size:

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from keraslight import _tasks
 from keraslight._tasks import Head
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import final_activation
@@ -43,6 +44,14 @@ class ClassificationLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "label_smoothing": self.label_smoothing, "from_logits": self.from_logits}
+
+
+def training_loss(head: Head, *, rows: bool, label_smoothing: float) -> keras.losses.Loss:
+    """The loss of a task, for targets that are integers or rows."""
+    if head.task == "softmax" and not rows:
+        return ClassificationLoss(label_smoothing, from_logits=head.activation is not None)
+    made: keras.losses.Loss = _tasks.loss(head, rows=rows, label_smoothing=label_smoothing)
+    return made
 
 
 def mixed_accuracy(head: Head) -> Any:

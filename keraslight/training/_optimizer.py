@@ -90,7 +90,7 @@ def layer_groups(model: keras.Model) -> dict[int, int]:
     middle = max(end - first, 0)
     groups = min(middle, _MIDDLE)
     stem = 1 if first else 0
-    numbers = {}
+    numbers: dict[int, int] = {}
     for place, (_, variables) in enumerate(units):
         if place < first:
             number = 0

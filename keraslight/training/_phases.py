@@ -54,9 +54,10 @@ def phases(recipe: Recipe) -> list[Phase]:
         augmentation, mixing = recipe.augmentation, recipe.mixing
         if stage is not None:
             mixing = Mixing(stage.mixup, stage.cutmix, recipe.mix_probability)
-            base = augmentation or Augmentation()
-            layers = base.rand_layers or (2 if recipe.progressive and any(recipe.progressive.magnitude) else 0)
-            augmentation = dataclasses.replace(base, rand_layers=layers, rand_magnitude=stage.magnitude)
+            if recipe.progressive is not None and any(recipe.progressive.magnitude):
+                base = augmentation or Augmentation()
+                layers = base.rand_layers or 2
+                augmentation = dataclasses.replace(base, rand_layers=layers, rand_magnitude=stage.magnitude)
         found.append(Phase(first, end, frozen, stage, augmentation, mixing))
     return found
 

@@ -42,7 +42,8 @@ class Progressive:
         stages: Number of stages, at least 1.
         size: Sides of the square training images, in pixels, at least 1. Validation always uses the data's own size,
             which should not be smaller than the last.
-        magnitude: Strength of RandAugment, in [0, 30].
+        magnitude: Strength of RandAugment, in [0, 30], of two layers unless the recipe's augmentation says another
+            number; (0, 0) leaves the augmentation as it is.
         mixup: Alpha of MixUp, at least 0; 0 for none.
         cutmix: Alpha of CutMix, at least 0; 0 for none.
         dropout: Rate of the dropout before the last layer, in [0, 1).

@@ -33,7 +33,7 @@ from keraslight.training._average import Average
 from keraslight.training._data import ImageData
 from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
-from keraslight.training._loss import ClassificationLoss, check_ends, gives_logits, mixed_accuracy
+from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, as_built, check_phases, entered, phases
 from keraslight.training._progress import TrainingProgress
@@ -163,7 +163,7 @@ def train(
     steps, batch = data.steps_per_epoch(recipe.batch_size), min(recipe.batch_size, data.train_count)
     trained.compile(
         optimizer=make_optimizer(trained, recipe, steps),
-        loss=_loss(head, data, recipe),
+        loss=training_loss(head, rows=data.targets.ndim == 2, label_smoothing=recipe.label_smoothing),
         metrics=[_metric(head, parts)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
@@ -359,13 +359,6 @@ def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.nda
             f"`class_weights` must have a weight for each of the {len(data.labels)} labels. Received: {given!r}."
         )
     return np.asarray(given, np.float32)
-
-
-def _loss(head: _tasks.Head, data: ImageData, recipe: Recipe) -> keras.losses.Loss:
-    rows = data.targets.ndim == 2
-    if head.task == "softmax" and not rows:
-        return ClassificationLoss(recipe.label_smoothing, from_logits=head.activation is not None)
-    return _tasks.loss(head, rows=rows, label_smoothing=recipe.label_smoothing)
 
 
 def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:

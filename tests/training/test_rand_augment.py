@@ -7,8 +7,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
 from keraslight.errors import InvalidArgumentError
-from keraslight.training import Augmentation
-from keraslight.training import _rand_augment as ra
+from keraslight.training import Augmentation, _rand_augment as ra
 
 SEED = (3, 4)
 
