@@ -50,7 +50,14 @@ from keraslight.graph.reader import (
     check_ends as check_ends,
     read as read,
 )
-from keraslight.graph.run import CallLayer as CallLayer, build as build, copy as copy, infer as infer, run as run
+from keraslight.graph.run import (
+    CallLayer as CallLayer,
+    build as build,
+    copy as copy,
+    infer as infer,
+    of_size as of_size,
+    run as run,
+)
 from keraslight.graph.weights import (
     check_finite as check_finite,
     copying as copying,

@@ -51,6 +51,14 @@ def run(graph: Graph, inputs: Sequence[Any], call_layer: CallLayer = infer) -> A
     return fill(graph.outputs)
 
 
+def of_size(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
+    """A functional model of the same layers for images of another shape (H, W, C); weights are shared."""
+    (old,) = model.inputs
+    images = keras.Input(shape, dtype=old.dtype, name=old.name)
+    outputs = run(read(model, opaque=True), [images], lambda call, args, kwargs: call.layer(*args, **kwargs))
+    return keras.Model(images, outputs, name=model.name)
+
+
 def build(graph: Graph, name: str | None = None) -> keras.Model:
     """Makes a functional model of new layers with the graph's structure, names and weights, not compiled.
 

@@ -23,6 +23,7 @@ from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.graph import (
     following_batch_norms,
     keeping_modes,
+    of_size,
     own_preprocessing,
     remember_task,
     settle,
@@ -115,7 +116,8 @@ def train(
             their losses are added by the recipe's weight, except with `distillation`. What is validated, saved and
             returned is the model without them.
         data: Images of the model's input size, with labels for all of its classes.
-        recipe: Hyperparameters.
+        recipe: Hyperparameters. With `progressive`, the model must take images of any size; the one that is saved and
+            returned has the same layers, and takes those of the data's.
         run_dir: Run folder; created if missing.
         resume: Whether to resume the run in `run_dir`, if there is one. False overwrites it.
         save_every: Epochs from one saved state to the next, at least 1: the state is three times as large as the model.
@@ -159,6 +161,9 @@ def train(
         trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
     parts, class_weights = phases(recipe), _class_weights(recipe, data, head)
     check_phases(model, recipe)
+    fingerprint, learning = _fingerprint(model), model
+    if recipe.progressive is not None:
+        model = of_size(model, data.image_shape)  # what is kept: exports need a size
     keras.utils.set_random_seed(recipe.seed)
     steps, batch = data.steps_per_epoch(recipe.batch_size), min(recipe.batch_size, data.train_count)
     trained.compile(
@@ -172,7 +177,7 @@ def train(
     folder = RunFolder(run_dir)
     if not resume:
         folder.clear()
-    identity: dict[str, Any] = {"recipe": recipe.identity(), "data": data.fingerprint(), "model": _fingerprint(model)}
+    identity: dict[str, Any] = {"recipe": recipe.identity(), "data": data.fingerprint(), "model": fingerprint}
     if distillation is not None:
         identity["distillation"] = distillation.to_dict()
     if head.task != "softmax":
@@ -193,7 +198,7 @@ def train(
             class_weights=class_weights,
         )
 
-    keeper = _Keeper(model, data, recipe, folder, identity, history, save_every, head.task, average, batches)
+    keeper = _Keeper(model, learning, data, recipe, folder, identity, history, save_every, head.task, average, batches)
     remember_task(model, head.task)
     if not keeper.finished:
         if history:
@@ -232,6 +237,7 @@ class _Keeper(keras.callbacks.Callback):
     def __init__(
         self,
         plain: keras.Model,
+        learning: keras.Model,
         data: ImageData,
         recipe: Recipe,
         folder: RunFolder,
@@ -244,7 +250,8 @@ class _Keeper(keras.callbacks.Callback):
     ) -> None:
         super().__init__()
         self._save_every, self._task, self._average, self._batches = save_every, task, average, batches
-        self._plain, self._data, self._recipe = plain, data, recipe
+        self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
+        self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
         self.phase = phases(recipe)[0]  # set before each
@@ -274,7 +281,7 @@ class _Keeper(keras.callbacks.Callback):
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
         batches = self._batches(self.phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
-        settle(self._plain, (images for images, *_ in batches))
+        settle(self._learning, (images for images, *_ in batches))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1

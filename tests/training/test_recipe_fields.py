@@ -92,6 +92,7 @@ def test_every_field_resumes_exactly_after_any_epoch(build_open, data, tmp_path,
     assert [row["size"] for row in whole.history] == [8] * (epochs // 2) + [12] * (epochs // 2)
     with (killed / "history.csv").open() as file:
         assert [row["stage"] for row in csv.DictReader(file)] == ["1"] * (epochs // 2) + ["2"] * (epochs // 2)
+    assert resumed.model.input_shape == (None, 12, 12, 1)
     info = json.loads((killed / "model.json").read_text())
     assert Recipe.from_dict(info["recipe"]) == recipe
 
