@@ -82,8 +82,14 @@ def _classes(axes: Axes, report: Evaluation) -> None:
     axes.set_xlim(0, 1)
     left = len(report.classes) - len(rows)
     axes.set_title(f"The {len(rows)} classes with the lowest F1" if left else "Scores per class (and images)")
-    axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
+    _legend(axes)
     axes.grid(axis="x", alpha=0.3)
+
+
+def _legend(axes: Axes) -> None:
+    """Above the panel, as the bars and curves fill it."""
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, frameon=False)
+    axes.set_title(axes.get_title(), pad=20)
 
 
 def _values(axes: Axes, report: Evaluation) -> None:
@@ -109,7 +115,7 @@ def _calibration(axes: Axes, report: Evaluation, found: Calibration) -> None:
     what = "score" if report.task == "multi-label" else "probability of the answer"
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=what, ylabel="share that is right")
     axes.set_title(f"Calibration: expected error {found.ece:.1%}")
-    axes.legend(loc="upper left", fontsize=8)
+    _legend(axes)
 
 
 def _robustness(axes: Axes, report: Evaluation) -> None:

@@ -12,7 +12,7 @@ from keraslight.errors import InvalidArgumentError
 from keraslight.layers._convolution import Shape
 
 MERGES = ("certain", "mean", "log")
-_TINY, _ONE = 1e-37, 1 - 2.0**-24  # the ends of what a score can be for its logarithm to be a number
+_TINY, _HALF_ULP = 1e-37, 2.0**-24  # closest to 0 for the logarithm of p, and to 0 and 1 for that of 1 - p as well
 
 
 @keras.saving.register_keras_serializable(package="keraslight")
@@ -155,7 +155,7 @@ class MergeViews(keras.layers.Layer):
         if self.merge == "mean":
             return ops.mean(views, axis=1)
         if self.merge == "log" and self.independent:
-            views = ops.clip(views, _TINY, _ONE)
+            views = ops.clip(views, _HALF_ULP, 1 - _HALF_ULP)
             return ops.sigmoid(ops.mean(ops.log(views) - ops.log(1 - views), axis=1))
         if self.merge == "log":
             return ops.softmax(ops.mean(ops.log(ops.maximum(views, _TINY)), axis=1))
