@@ -229,8 +229,8 @@ def evaluate(
         changed = _tasks.probabilities(head, _run(model, images, function, batch_size))
         robustness[change] = _score(head, targets, changed, limits)
     made = _measured(head, targets, scores, names, limits)
-    shown = name or getattr(model, "name", None) or getattr(model, "__name__", "model")
-    return Evaluation(name=shown, images=len(images), robustness=robustness, **made)
+    shown = name or getattr(model, "name", None) or getattr(model, "__name__", None) or "model"
+    return Evaluation(name=str(shown), images=len(images), robustness=robustness, **made)
 
 
 def confusion_matrix(targets: npt.ArrayLike, answers: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
@@ -371,10 +371,9 @@ def _measured(head: Head, targets: Array, scores: Array, names: list[str], limit
         given, true = scores > limits, targets > 0.5
         counts = ((given & true).sum(0), given.sum(0), true.sum(0))
         precisions = [average_precision(*column) for column in zip(targets.T, scores.T, strict=True)]
-        rows = zip(names, *(map(int, count) for count in counts), limits, precisions, strict=True)
         classes = tuple(
-            _class_score(label, *each, threshold=float(limit), average_precision=precision)
-            for label, *each, limit, precision in rows
+            _class_score(label, *map(int, each), threshold=float(limit), average_precision=precision)
+            for label, *each, limit, precision in zip(names, *counts, limits, precisions, strict=True)
         )
         return {
             **made,

@@ -1,18 +1,23 @@
 """`keraslight evaluate` on everything that it takes: runs, model files, .tflite files and servables."""
 
+import dataclasses
+import functools
 import json
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keraslight import training
+from keraslight.cli.evaluate import _matched, _Subject
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.export import save_servable, to_litert
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.training import Recipe, load_digits, load_run, train
+from keraslight.training import Recipe, load_run, train
 
 SPEC = Preprocessing((8, 8), mean=(0.5,), std=(0.5,), per_image=True)
 LABELS = [str(digit) for digit in range(10)]
@@ -23,15 +28,24 @@ def _free_models():
     """The trained net is kept for the tests that follow."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def digits():
+    """Decoded once."""
+    kept = functools.cache(training.load_digits)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "load_digits", kept)
+        yield kept
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(digits, tmp_path_factory):
     """A run on digits, and the same model as other files."""
     folder = tmp_path_factory.mktemp("evaluated")
     keras.utils.set_random_seed(0)
     images = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(16, 3, activation="relu")(ImageNormalization(SPEC)(images))
     model = keras.Model(images, keras.layers.Dense(10, activation="softmax")(keras.layers.Flatten()(x)), name="net")
-    train(model, load_digits(SPEC), Recipe(epochs=2, learning_rate=0.01), run_dir=folder / "run")
+    train(model, digits(SPEC), Recipe(epochs=2, learning_rate=0.01), run_dir=folder / "run")
     model, _ = load_run(folder / "run")
     model.save(folder / "net.keras")
     to_litert(model, folder / "net.tflite", labels=LABELS)
@@ -40,8 +54,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def held_out():
-    return load_digits(SPEC).validation_arrays()
+def held_out(digits):
+    return digits(SPEC).validation_arrays()
 
 
 def test_a_run_is_evaluated_on_the_digits_that_it_held_out(run, folder, held_out, tmp_path):
@@ -81,15 +95,28 @@ def test_views_of_a_model_and_of_a_file_are_the_same(run, folder):
     assert found[0]["name"] == "net, 12 views merged by mean"
 
 
-def test_classes_of_a_folder_are_matched_by_name(run, folder, tmp_path):
-    digits = load_digits(SPEC)
-    for place in range(0, 200):
-        image = Image.fromarray(digits.pixels[place, ..., 0])
-        (tmp_path / "photos" / LABELS[digits.targets[place]]).mkdir(parents=True, exist_ok=True)
-        image.save(tmp_path / "photos" / LABELS[digits.targets[place]] / f"{place}.png")
+@pytest.mark.parametrize("rows", [False, True])
+def test_targets_follow_the_models_order_of_classes(rows):
+    targets = np.array([0, 1, 2, 2])
+    images = SimpleNamespace(labels=("a", "b", "c"))
+    subject = _Subject("net", None, ["c", "a", "b"], None, None)
+    names, found = _matched(subject, images, np.eye(3)[targets] if rows else targets)
+    assert names == ["c", "a", "b"]
+    assert (found.argmax(1) if rows else found).tolist() == [1, 2, 0, 0]
+    with pytest.raises(DataError, match="The images must have the model's classes, .*Received: classes"):
+        _matched(dataclasses.replace(subject, labels=["a", "b"]), images, targets)
+
+
+@pytest.mark.slow
+def test_classes_of_a_folder_are_matched_by_name(run, folder, digits, tmp_path):
+    scans = digits(SPEC)
+    for place in range(60):
+        image = Image.fromarray(scans.pixels[place, ..., 0])
+        (tmp_path / "photos" / LABELS[scans.targets[place]]).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "photos" / LABELS[scans.targets[place]] / f"{place}.png")
     arguments = ("--no-robustness", "--json", "--part", "all", "--data", tmp_path / "photos")
     found = json.loads(run("evaluate", folder / "run", *arguments))
-    assert found["images"] == 200
+    assert found["images"] == 60
     names = tmp_path / "names.txt"
     names.write_text("\n".join(["9", *LABELS[:9]]) + "\n")
     moved = json.loads(run("evaluate", folder / "net.keras", "--labels", names, *arguments))
