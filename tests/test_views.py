@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keraslight
+from keraslight import compress
 from keraslight.analysis import count_macs, profile
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import litert_parity, litert_runner, save_servable, to_litert, to_onnx
@@ -164,3 +165,20 @@ def test_it_shares_the_weights_and_can_be_trained(images):
     made.fit(images, np.array([0, 1, 2]), verbose=0)
     assert not np.array_equal(model.get_weights()[0], before)
     assert made.name == f"{model.name}_views"
+
+
+@pytest.mark.parametrize("aware", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_int8_files_normalize_images_one_by_one_in_float(aware, tmp_path):
+    spec = SPEC.replace(per_image=True)
+    model = net(spec=spec)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 12, 16, 1)).astype("float32")
+    if aware:
+        quantized = compress.train_quantized(model, (pixels, np.arange(32) % 3), epochs=1, verbose=0)
+        assert own_preprocessing(quantized) == spec
+        file = to_litert(quantized, tmp_path / "net.tflite", quantization="int8")
+        model = compress.quantized_weights_to_keras(quantized, model)
+    else:
+        file = to_litert(model, tmp_path / "net.tflite", quantization="int8", representative_data=pixels)
+    run, wanted = litert_runner(file), np.asarray(model(pixels))
+    for changed in (pixels, pixels * 0.3, pixels * 0.3 + 90):
+        assert np.abs(run(changed) - wanted).max() < 0.06

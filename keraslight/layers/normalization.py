@@ -24,12 +24,13 @@ class ImageNormalization(keras.layers.Rescaling):
         preprocessing: The `Preprocessing`, or the result of its `to_dict`.
     """
 
-    def __new__(cls, preprocessing: Any = None, *args: Any, **kwargs: Any) -> ImageNormalization:
+    def __new__(
+        cls, preprocessing: Preprocessing | dict[str, Any], *, name: str = LAYER_NAME, **kwargs: Any
+    ) -> ImageNormalization:
         # Another class rather than a case in `call`: what is known of a layer goes by its class (`graph.kinds`).
-        alone = preprocessing is not None and _spec(preprocessing).per_image and cls is ImageNormalization
-        made: ImageNormalization = super().__new__(
-            ImageStandardization if alone else cls, preprocessing, *args, **kwargs
-        )
+        per_image = cls is ImageNormalization and _spec(preprocessing).per_image
+        kind = ImageStandardization if per_image else cls
+        made: ImageNormalization = super().__new__(kind, preprocessing, name=name, **kwargs)
         return made
 
     def __init__(self, preprocessing: Preprocessing | dict[str, Any], *, name: str = LAYER_NAME, **kwargs: Any) -> None:
