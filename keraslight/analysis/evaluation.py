@@ -205,12 +205,12 @@ def evaluate(
         labels: K names; of a `binary` model one or both classes. None: numbers.
         task: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None: what the model's final activation says,
             and for a function `"softmax"` if its rows add up to 1.
-        thresholds: For `multi-label` and `binary`: the score above which the answer is yes, between 0 and 1; one for
+        thresholds: Score above which the answer of a `multi-label` or `binary` model is yes, between 0 and 1; one for
             all classes or one for each.
         changes: Changes to images to measure as well, such as `ROBUSTNESS`; name -> function of float32 (B, H, W, C).
             Those of `ROBUSTNESS` need pixels 0..255.
         batch_size: Images per call of the model.
-        name: Name for the report. None: the model's.
+        name: Name for the report. None: the model's; `"model"` for a function.
 
     Raises:
         InvalidArgumentError: Images, targets, labels or thresholds don't fit the model or each other, an output is not
@@ -229,7 +229,7 @@ def evaluate(
         changed = _tasks.probabilities(head, _run(model, images, function, batch_size))
         robustness[change] = _score(head, targets, changed, limits)
     made = _measured(head, targets, scores, names, limits)
-    shown = name or getattr(model, "name", None) or getattr(model, "__name__", None) or "model"
+    shown = name or getattr(model, "name", None) or "model"
     return Evaluation(name=str(shown), images=len(images), robustness=robustness, **made)
 
 

@@ -159,16 +159,14 @@ def _numbers(option: str, given: str | None, default: tuple[float, ...]) -> tupl
 
 def _subject(path: Path, labels: Path | None, task: str | None, preprocessing: str | None) -> _Subject:
     """Loads what is at a path."""
-    from keraslight.export import list_versions
+    from keraslight.export import read_versions
     from keraslight.labels import read_labels
 
     given = None if labels is None else read_labels(labels)
     if path.suffix.lower() == ".tflite":
         return _file(path, given, task, preprocessing)
     if path.is_dir() and not (path / "model.json").is_file():
-        numbers = list_versions(path)
-        newest = [child for child in path.iterdir() if child.name.isdecimal() and int(child.name) == numbers[-1:][0]]
-        folder = newest[0] if numbers else path
+        folder = next((version.path for version in read_versions(path)[-1:]), path)
         if (folder / "saved_model.pb").is_file():
             return _servable(folder, given, task, preprocessing)
     loaded = _common.load_source(str(path), labels=labels, preprocessing=preprocessing)
