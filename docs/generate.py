@@ -87,6 +87,8 @@ VOCABULARY: dict[str, dict[str, tuple[Any, ...]]] = {
         "max_pool_signed": ({"kernel": 3, "stride": 2}, MAP),
         "MaxPoolWithIndices2D": ({}, MAP),
         "MaxUnpool2D": ({}, MAP, MAP),
+        "ImageViews": ({"scales": (0.75, 1.0, 1.3)}, (224, 224, 3)),
+        "MergeViews": ({"count": 3}, (1000,)),
     },
     "Shuffling, splitting and dropping": {
         "channel_shuffle": ({"groups": 4}, MAP),
@@ -101,6 +103,10 @@ VOCABULARY: dict[str, dict[str, tuple[Any, ...]]] = {
         "LocalResponseNorm": ({}, MAP),
         "LayerScale": ({}, MAP),
         "ImageNormalization": ({"preprocessing": Preprocessing(size=(224, 224))}, (224, 224, 3)),
+        "ImageStandardization": (
+            {"preprocessing": Preprocessing(size=(224, 224), per_image=True)},
+            (224, 224, 3),
+        ),
         "CodeDistance": ({"classes": 10}, (84,)),
     },
     "Blocks": {

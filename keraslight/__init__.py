@@ -22,6 +22,7 @@ _PUBLIC = {  # name -> module that defines it
     "model_info": "catalogue",
     "KeraslightError": "errors",
     "Preprocessing": "preprocessing",
+    "views": "_views",
 }
 _MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "training", "zoo")
 
@@ -40,7 +41,7 @@ def __getattr__(name: str) -> Any:
     if name == "__all__":
         return [*_PUBLIC, *_MODULES, *_families()]
     if name in _PUBLIC:
-        if _PUBLIC[name] == "zoo":
+        if _PUBLIC[name] in ("zoo", "_views"):
             _require(name)
         value = getattr(importlib.import_module(f"keraslight.{_PUBLIC[name]}"), name)
     elif name in _MODULES:

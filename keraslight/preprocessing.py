@@ -36,6 +36,9 @@ class Preprocessing:
         interpolation: One of `INTERPOLATIONS`; downsampling is antialiased, as in Pillow.
         mean: Mean per channel, for pixels scaled to 0..1. Its length is the number of channels (1, 3 or 4).
         std: Standard deviation per channel, for pixels scaled to 0..1.
+        per_image: Whether each image is normalized by its own mean and standard deviation over all pixels and channels,
+            `(x - mean) / max(std, 1 / sqrt(H * W * C))`, so that darker, brighter and flatter images look alike. `mean`
+            and `std` then only give the number of channels.
 
     Raises:
         InvalidArgumentError: A value is out of range.
@@ -47,6 +50,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    per_image: bool = False
 
     def __post_init__(self) -> None:
         for field in ("size", "mean", "std"):  # JSON has lists; a frozen value must be hashable
@@ -66,6 +70,8 @@ class Preprocessing:
                 "`mean` and `std` must both have 1, 3 or 4 values, one per channel. "
                 f"Received: mean={self.mean}, std={self.std}."
             )
+        if not isinstance(self.per_image, bool):
+            raise InvalidArgumentError(f"`per_image` must be True or False. Received: per_image={self.per_image!r}.")
         if min(self.std) <= 0:
             raise InvalidArgumentError(f"`std` must be positive. Received: std={self.std}.")
 

@@ -38,6 +38,17 @@ def _normalize(x):
     return layers.ImageNormalization(spec)(layers.ChannelSlice(0, 3, name="colors")(x))
 
 
+def _standardize(x):
+    spec = Preprocessing((HEIGHT, WIDTH), per_image=True)
+    return layers.ImageStandardization(spec, name="standardize")(layers.ChannelSlice(0, 3, name="three")(x))
+
+
+def _views(x):
+    x = layers.ImageViews((0.75, 1.0), (0.0, 20.0), flip=True, name="views")(x)
+    x = keras.layers.Softmax(name="views_scores")(keras.layers.GlobalAveragePooling2D(name="views_mean")(x))
+    return layers.MergeViews(8, "log", name="merge")(x)
+
+
 # The layers on a branch, and the branch.
 LAYERS = {
     ("BatchNorm",): layers.BatchNorm,
@@ -50,6 +61,8 @@ LAYERS = {
     ("GRN",): layers.GRN,
     ("GroupedConv2D",): lambda: layers.GroupedConv2D(4, 3, groups=2, strides=2, dilation_rate=1),
     ("ImageNormalization",): lambda: _normalize,
+    ("ImageStandardization",): lambda: _standardize,
+    ("ImageViews", "MergeViews"): lambda: _views,
     ("LayerNorm",): layers.LayerNorm,
     ("LayerScale",): lambda: layers.LayerScale(0.5),
     ("LocalResponseNorm",): layers.LocalResponseNorm,

@@ -1,4 +1,4 @@
-"""Costs of a model, as numbers and pictures from any Keras model."""
+"""What a model costs and how good it is, as numbers and pictures from any Keras model."""
 
 from keraslight import _doors, _faces
 
@@ -8,6 +8,19 @@ from keraslight.analysis.cost import count_macs as count_macs, count_parameters 
 from keraslight.analysis.effective_field import (
     EffectiveReceptiveField as EffectiveReceptiveField,
     effective_receptive_field as effective_receptive_field,
+)
+from keraslight.analysis.evaluation import (
+    ROBUSTNESS as ROBUSTNESS,
+    Calibration as Calibration,
+    ClassScore as ClassScore,
+    Evaluation as Evaluation,
+    ValueScore as ValueScore,
+    average_precision as average_precision,
+    best_thresholds as best_thresholds,
+    calibration as calibration,
+    class_scores as class_scores,
+    confusion_matrix as confusion_matrix,
+    evaluate as evaluate,
 )
 from keraslight.analysis.formulas import (
     ConvolutionComparison as ConvolutionComparison,

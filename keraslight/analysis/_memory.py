@@ -8,7 +8,7 @@ import keras
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Graph, Tensor
-from keraslight.graph.kinds import kind
+from keraslight.graph.kinds import copies, kind
 
 
 def variable_bytes(variable: keras.Variable) -> int:
@@ -48,9 +48,9 @@ def peak(graph: Graph) -> tuple[int, str]:
             if owner == tensor:
                 births[tensor] = deaths[tensor] = step if call.inputs else 0
     deaths.update((owners[tensor], end) for tensor in keras.tree.flatten(graph.outputs))
-    change = [0] * (end + 2)
+    change, images = [0] * (end + 2), copies(graph)
     for tensor, birth in births.items():
-        change[birth] += tensor_bytes(tensor)
-        change[deaths[tensor] + 1] -= tensor_bytes(tensor)
+        change[birth] += tensor_bytes(tensor) * images[tensor]
+        change[deaths[tensor] + 1] -= tensor_bytes(tensor) * images[tensor]
     live = list(itertools.accumulate(change[:-1]))
     return max(live), calls[live.index(max(live))].path

@@ -7,7 +7,7 @@ import keras
 
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Call, learned_weights, read
-from keraslight.graph.kinds import base_kind, kind, operation_name
+from keraslight.graph.kinds import base_kind, copies, kind, operation_name
 
 
 def count_parameters(model: keras.Model) -> int:
@@ -40,7 +40,8 @@ def count_macs(model: keras.Model) -> int:
         InvalidArgumentError: The output size of a layer is unknown because an input side is None, or the model is not
             built.
     """
-    calls = read(model, opaque=True).calls
+    graph = read(model, opaque=True)
+    calls = graph.calls
     missing = {
         operation_name(call.layer): None
         for call in calls
@@ -50,7 +51,8 @@ def count_macs(model: keras.Model) -> int:
     }
     if missing:
         warnings.warn(f"Multiply-adds of these layers are unknown and not counted: {', '.join(missing)}", stacklevel=2)
-    return sum(map(call_macs, calls))
+    images = copies(graph)
+    return sum(call_macs(call) * images[call.outputs[0]] for call in calls)
 
 
 def call_macs(call: Call) -> int:

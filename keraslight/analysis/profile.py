@@ -15,7 +15,7 @@ from keraslight.analysis._memory import peak, tensor_bytes, variable_bytes
 from keraslight.analysis.cost import call_macs
 from keraslight.errors import InvalidArgumentError, MissingDependencyError
 from keraslight.graph import Graph, Node, learned_weights, read
-from keraslight.graph.kinds import kind, operation_name
+from keraslight.graph.kinds import copies, kind, operation_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -246,6 +246,7 @@ def profile_graph(graph: Graph) -> Profile:
     rows: dict[Node, LayerCost] = {}
     unknown: dict[str, None] = {}
     counted: set[int] = set()
+    images = copies(graph)
     for call in (*graph.input_calls, *graph.calls):
         layer, known, layer_type = call.layer, kind(call.layer), operation_name(call.layer)
         for tensor in call.outputs:
@@ -256,8 +257,8 @@ def profile_graph(graph: Graph) -> Profile:
                 )
         if known.macs is None:
             unknown[layer_type] = None
-        made = sum(map(tensor_bytes, call.outputs))
-        moved = sum(map(tensor_bytes, call.inputs)) + made
+        made = sum(tensor_bytes(tensor) * images[tensor] for tensor in call.outputs)
+        moved = sum(tensor_bytes(tensor) * images[tensor] for tensor in call.inputs) + made
         own: list[keras.Variable] = []
         if isinstance(layer, keras.Layer):
             moved += sum(map(variable_bytes, layer.weights))
@@ -268,7 +269,7 @@ def profile_graph(graph: Graph) -> Profile:
             calls=before.calls + 1,
             output=tuple(side for side in call.outputs[0].shape[1:] if side is not None),
             parameters=before.parameters + sum(math.prod(weight.shape) for weight in own),
-            macs=before.macs + call_macs(call),
+            macs=before.macs + call_macs(call) * images[call.outputs[0]],
             activation_bytes=before.activation_bytes + (0 if known.view and call.inputs else made),
             access_bytes=before.access_bytes + (0 if known.view else moved),
         )

@@ -14,7 +14,20 @@ import typer
 from typer import Option
 
 from keraslight import __version__
-from keraslight.cli import client, compression, convert, export, models, plot, recipes, serve, speed, train, versions
+from keraslight.cli import (
+    client,
+    compression,
+    convert,
+    evaluate,
+    export,
+    models,
+    plot,
+    recipes,
+    serve,
+    speed,
+    train,
+    versions,
+)
 
 # TensorFlow's C++ start-up messages would bury the output of a command; its errors still appear.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,7 +46,14 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
     "Make smaller": (compression.prune, compression.cluster, compression.fuse, compression.quantize),
     "Export": (export.export, convert.litert, convert.onnx),
     "Serve": (serve.serve, versions.versions, client.classify, client.load_test),
-    "Measure": (models.profile, models.receptive_field, models.convolution_cost, speed.latency, speed.lint_model),
+    "Measure": (
+        evaluate.evaluate,
+        models.profile,
+        models.receptive_field,
+        models.convolution_cost,
+        speed.latency,
+        speed.lint_model,
+    ),
 }
 NAMES = {models.list_models: "list"}  # where the function's own name would hide a builtin
 PLOTS: tuple[Callable[..., None], ...]

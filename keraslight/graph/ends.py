@@ -182,6 +182,8 @@ def _activation_of(tensor: Any, around: tuple[list[Any], ...], units: int | None
         if len(names) == 1
         else " and ".join(sorted(name or "no activation" for name in names)) or None
     )
+    if _is(operation, "MergeViews"):  # of a distribution it makes another one, and so on
+        return behind
     kind = type(operation).__name__
     if _is(operation, *_MOVE):
         grouped = behind in ("softmax", "log_softmax") and _is(operation, "Concatenate", "Stack") and len(read) > 1

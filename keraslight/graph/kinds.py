@@ -20,7 +20,7 @@ import numpy as np
 from keras import layers
 
 from keraslight import layers as own
-from keraslight.graph.calls import is_own_function
+from keraslight.graph.calls import Graph, Tensor, is_own_function
 
 Shape = tuple[int | None, ...]
 Macs = Callable[[Any, Sequence[Shape], Sequence[Shape]], int | None]
@@ -81,6 +81,7 @@ class Kind:
             float.
         int8: In an int8 file `"moves"` values without changing their scale, or is `"converted"` by the converter where
             its ends are quantized, without quantizers inside. None: float unless it has a twin of its own.
+        copies: Tells from the layer how many images it makes of each image of its input's batch; None for one.
     """
 
     macs: Macs | None = None
@@ -102,6 +103,7 @@ class Kind:
     needs_float: bool = False
     steep: Callable[[Any, Shape], bool] | None = None
     int8: Literal["moves", "converted"] | None = None
+    copies: Callable[[Any], float] | None = None
 
     @property
     def multiplies(self) -> bool:
@@ -365,6 +367,7 @@ KINDS: dict[type, Kind] = {
     own.BatchNorm: _BATCH_NORM,
     own.GRN: Kind(_none, "image", elementwise=True, keeps_float32=True),
     own.ImageNormalization: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),  # stays: export looks for it
+    own.ImageStandardization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
     own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True, steep=_of_few),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
     own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
@@ -402,6 +405,8 @@ KINDS: dict[type, Kind] = {
     own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
     own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
+    own.ImageViews: Kind(_none, "all", keeps_float32=True, needs_float=True, copies=lambda layer: layer.count),
+    own.MergeViews: Kind(_none, "features", keeps_float32=True, steep=_always, copies=lambda layer: 1 / layer.count),
     # What works in training alone
     layers.Identity: _IDLE,
     layers.Dropout: _IDLE,
@@ -510,6 +515,17 @@ def base_kind(layer_class: type) -> Kind:
 def exact_kind(layer_class: type) -> Kind:
     """The row of exactly this class."""
     return KINDS.get(layer_class, UNKNOWN)
+
+
+def copies(graph: Graph) -> dict[Tensor, int]:
+    """How many images of a tensor's batch stand for one image of the model's: of most tensors one."""
+    found = {tensor: 1 for call in graph.input_calls for tensor in call.outputs}
+    for call in graph.calls:
+        row = exact_kind(type(call.layer))
+        before = max((found[tensor] for tensor in call.inputs), default=1)
+        after = before if row.copies is None else round(before * row.copies(call.layer))
+        found.update(dict.fromkeys(call.outputs, after))
+    return found
 
 
 def affine(layer: Any) -> Affine | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from keraslight.graph.calls import Call, Graph, Tensor
 from keraslight.graph.kinds import affine, exact_kind, operation_name
-from keraslight.layers import ImageNormalization
+from keraslight.layers import ImageNormalization, ImageViews
 from keraslight.preprocessing import LAYER_NAME
 
 _CHANNELS = (1, 3, 4)
@@ -66,7 +66,7 @@ def _normalizes(readers: dict[Tensor, list[Call | None]], call: Call) -> bool:
 
 
 def _moves(call: Call) -> bool:
-    row, resizes = exact_kind(call.node.kind), (keras.layers.Resizing, keras.layers.CenterCrop)
+    row, resizes = exact_kind(call.node.kind), (keras.layers.Resizing, keras.layers.CenterCrop, ImageViews)
     return row.augmentation or row.field == "margin" or call.node.kind in resizes
 
 

@@ -24,12 +24,16 @@ from keraslight.layers.grouped_conv import GroupedConv2D as GroupedConv2D
 from keraslight.layers.layer_norm import LayerNorm as LayerNorm
 from keraslight.layers.layer_scale import LayerScale as LayerScale
 from keraslight.layers.local_response_norm import LocalResponseNorm as LocalResponseNorm
-from keraslight.layers.normalization import ImageNormalization as ImageNormalization
+from keraslight.layers.normalization import (
+    ImageNormalization as ImageNormalization,
+    ImageStandardization as ImageStandardization,
+)
 from keraslight.layers.spatial_statistics import (
     ChannelStatistics as ChannelStatistics,
     CoordinatePooling as CoordinatePooling,
     CoordinateSplit as CoordinateSplit,
 )
 from keraslight.layers.unpooling import MaxPoolWithIndices2D as MaxPoolWithIndices2D, MaxUnpool2D as MaxUnpool2D
+from keraslight.layers.views import ImageViews as ImageViews, MergeViews as MergeViews
 
 __all__ = _faces.public(globals())

@@ -62,6 +62,17 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
     return model, info
 
 
+def recorded_data(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The fingerprint of the data that a run was trained on, as `ImageData.fingerprint` gives it; None without one."""
+    try:
+        with (pathlib.Path(path) / STATE).open("rb") as file, np.load(file) as state:
+            identity = json.loads(str(state["meta"]))["identity"]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    found: dict[str, Any] | None = identity.get("data")
+    return found
+
+
 class RunFolder:
     """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete."""
 

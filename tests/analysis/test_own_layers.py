@@ -30,9 +30,12 @@ LAYERS = {
     "DropPath": ({"rate": 0.5}, [(8, 8, 4)], 0, (0, 0)),
     "GroupedConv2D": ({"filters": 2, "kernel_size": 3, "groups": 2}, [(8, 8, 4)], 36 * 2 * 18, (0, 2)),
     "ImageNormalization": ({"preprocessing": Preprocessing(size=(8, 8))}, [(8, 8, 3)], 0, (0, 0)),
+    "ImageStandardization": ({"preprocessing": Preprocessing(size=(8, 8), per_image=True)}, [(8, 8, 3)], 0, WHOLE),
+    "ImageViews": ({"scales": (0.5, 1), "rotations": (0, 90)}, [(8, 8, 3)], 0, WHOLE),
     "LayerNorm": ({}, [(8, 8, 4)], 0, (0, 0)),
     "LayerScale": ({}, [(8, 8, 4)], 0, (0, 0)),
     "LocalResponseNorm": ({}, [(8, 8, 4)], 0, (0, 0)),
+    "MergeViews": ({"count": 1}, [(8,)], 0, None),
     "MaxPoolWithIndices2D": ({"pool_size": 3, "strides": 1, "padding": 1}, [(8, 8, 4)], 0, (-1, 1)),
     "MaxUnpool2D": ({}, [(8, 8, 4), (8, 8, 4)], 0, UNPOOLED),
 }

@@ -5,7 +5,7 @@ So each run also waits for a number in an accumulator of its own, and fails wher
 by an operation that adds 0; to stop the run, another run adds NaN. This takes 0.1 ms per run.
 
 Not a queue, although its elements are simpler: adding one may wait for room. Where a run fails just as its outputs are
-there (an assertion beside them), TensorFlow then waits for itself: the thread that cancels what waits for an element
+there (by an assertion), TensorFlow then waits for itself: the thread that cancels what waits for an element
 also completes what adds one, and that asks to be taken off the list of what the same thread is cancelling. Nothing ends
 such a run any more, not even its deadline. Adding to an accumulator never waits, so it is not on that list.
 
