@@ -132,4 +132,9 @@ class Preprocessing:
     def _resize(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
+        def resized() -> tf.Tensor:
+            return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
+
+        # An image of that size already stays as it is; resampling it would give the same values after longer than decoding.
+        same = tf.reduce_all(tf.shape(image)[:2] == size)
+        return tf.cond(same, lambda: tf.cast(image, tf.float32), resized)
