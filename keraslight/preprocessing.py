@@ -135,6 +135,6 @@ class Preprocessing:
         def resized() -> tf.Tensor:
             return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
 
-        # An image of that size already stays as it is; resampling it would give the same values after longer than decoding.
+        # Resampling an image that has this size would give the same values, but take longer than decoding it.
         same = tf.reduce_all(tf.shape(image)[:2] == size)
         return tf.cond(same, lambda: tf.cast(image, tf.float32), resized)
