@@ -100,7 +100,8 @@ class ImageData(Report):
             InvalidArgumentError: The arrays don't fit each other or `preprocessing`.
             DataError: There are fewer than two classes, or a class has fewer than two images.
         """
-        pixels, targets = np.asarray(pixels), _targets(np.asarray(targets), len(labels))
+        pixels = pixels if isinstance(pixels, np.memmap) else np.asarray(pixels)  # which `asarray` would make an array
+        targets = _targets(np.asarray(targets), len(labels))
         shape = (len(targets), *preprocessing.size, preprocessing.channels)
         if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise InvalidArgumentError(
@@ -282,7 +283,8 @@ class ImageData(Report):
             digest.update(np.ascontiguousarray(array).tobytes())
         if self.weights is not None:
             digest.update(b"weights" + np.ascontiguousarray(self.weights).tobytes())
-        if self.pixels is not None and not (self._is_mapped and self.pixels.nbytes > MEMORY_LIMIT_BYTES):
+        by_name = self._is_mapped and self.files and self.pixels is not None and self.pixels.nbytes > MEMORY_LIMIT_BYTES
+        if self.pixels is not None and not by_name:
             digest.update(np.ascontiguousarray(self.pixels).data)
         else:  # reading all files again would take as long as an epoch
             digest.update(b"\n".join(map(os.fsencode, self.files)))

@@ -119,7 +119,7 @@ class DataReport(Report):
                 yield from _wrapped(f"{shown(name)}: {reason}", "  ")
             yield from _more(len(self.skipped))
         if self.ignored:
-            yield f"Ignored {_count(len(self.ignored), 'entry', 'entries')} that are no images of a class:"
+            yield f"Ignored {_count(len(self.ignored), 'other file or folder', 'other files and folders')}:"
             for name in self.ignored[:_MOST_NAMES]:
                 yield from _wrapped(shown(name), "  ")
             yield from _more(len(self.ignored))

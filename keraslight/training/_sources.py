@@ -295,8 +295,8 @@ def _held_out(
                 "`validation` must be a folder with one folder per class, a text file with one path per line, or a "
                 f"list of paths. Received: {place}, which doesn't exist."
             )
-        lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").splitlines()
-        listed = [line for line in lines if line.strip()]
+        lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+        listed = [line.removesuffix("\r") for line in lines if line.strip()]
     if not listed:
         raise InvalidArgumentError("`validation` must name at least one image. Received: none.")
     return None, [str(root / path) for path in listed]
