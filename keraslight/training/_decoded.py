@@ -190,7 +190,8 @@ def _read(place: pathlib.Path, preprocessing: Preprocessing) -> Decoded | None:
     if not place.is_dir():
         return None
     try:
-        with np.load(place / "index.npz", allow_pickle=False) as file:
+        # Opened here, because NumPy leaves damaged files open.
+        with (place / "index.npz").open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         shape = _shape(len(arrays["readable"]), preprocessing)
         content, size = place / "pixels.bin", int(np.prod(shape, dtype=np.int64))

@@ -107,7 +107,7 @@ def test_a_broken_file_is_named_with_its_reason(loaded, name):
 
 
 def test_the_command_trains_on_the_rest_and_counts_the_broken_ones(photos, tmp_path):
-    arguments = ["train", "lenet5_modern", "--data", photos, "--size", 32, "--epochs", 1, "--to", tmp_path, "--json"]
+    arguments = ["train", "squeezenet_1_1", "--data", photos, "--size", 32, "--epochs", 1, "--to", tmp_path, "--json"]
     done = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)

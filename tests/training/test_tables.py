@@ -1,13 +1,13 @@
 """Lists of files and labels, and which images are held out."""
 
 import os
-import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from keraslight.cli import _common
 from keraslight.errors import DataError, InvalidArgumentError, MissingDependencyError
 from keraslight.preprocessing import Preprocessing
 from keraslight.training import load_directory, load_table
@@ -267,27 +267,16 @@ def test_images_to_hold_out_that_are_nowhere(folder, tmp_path):
             load_directory(tmp_path / "parts", SPEC, validation=validation)
 
 
-@pytest.mark.slow
 def test_the_command_line_takes_tables_lists_and_caches(folder, tmp_path):
-    (tmp_path / "list.csv").write_text("\n".join(["file,label", *(f"all/{n[0]}/{n},{n[0]}" for n in NAMES)]))
+    (tmp_path / "list.CSV").write_text("\n".join(["file,label", *(f"all/{n[0]}/{n},{n[0]}" for n in NAMES)]))
     (tmp_path / "held_out.txt").write_text("a/a0.png\nb/b0.png\n")
-    for number, options in enumerate((["list.csv"], ["all", "--validation", "held_out.txt"])):
-        command = [
-            "train",
-            "lenet5_modern",
-            "--size",
-            "32",
-            "--epochs",
-            "1",
-            "--cache",
-            "cache",
-            "--to",
-            f"run{number}",
-        ]
-        code = "from keraslight.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command, "--data", *options], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert "10 images of 2 classes, 8 for training and 2 held out." in done.stdout
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    table = _common.load_images(str(tmp_path / "list.CSV"), SPEC, cache=tmp_path / "cache")
+    listed = _common.load_images(str(folder), SPEC, validation=str(tmp_path / "held_out.txt"), cache=tmp_path / "cache")
+    assert (table.validation_count, listed.validation_indices.tolist()) == (2, [0, 5])
+    assert isinstance(table.pixels, np.memmap)
+    assert isinstance(listed.pixels, np.memmap)
+    for data in ("digits", "photos.csv"):
+        with pytest.raises(InvalidArgumentError, match="`--validation` is for a folder of images; .* Received: "):
+            _common.load_images(data, SPEC, validation="held_out.txt")
+    with pytest.raises(InvalidArgumentError, match="`--cache` is for image files. Received: --cache cache with"):
+        _common.load_images("digits", SPEC, cache="cache")
