@@ -152,8 +152,8 @@ class ImageData(Report):
                 TFRecords.
             label: Key of the labels. Default: `"label"` or `"labels"`, or the only column of class labels;
                 `"image/class/label"` in TFRecords, with names in `"image/class/text"`.
-            value_range: Values of black and white. Default: 0 and 255 of integers (65,535 of uint16), 0 and 1 of
-                floats and booleans.
+            value_range: Values of black and white. Default: 0 and 255 of integers (of uint16, the high 8 bits), 0
+                and 1 of floats and booleans.
             progress: Whether to show a progress bar if stderr is a terminal.
 
         Raises:

@@ -102,6 +102,11 @@ def read(sources: Sequence[Any], options: Options, labels: Sequence[str] | None,
     own: Sequence[str] | None = None
     for part, source in enumerate(sources):
         reader = _reader(source, options)
+        if own is not None and reader.labels is not None and list(own) != list(reader.labels):
+            raise DataError(
+                "The training and the validation part must have the same classes. "
+                f"Received: {list(own)} and {list(reader.labels)}."
+            )
         own = own if own is not None else reader.labels
         items: Iterable[Item] = reader.items
         if reader.total is not None:
@@ -191,20 +196,26 @@ def _unbatched(items: Iterable[Any], options: Options) -> Iterator[Item]:
     """Single items of what gives (image, label) or dicts, or batches of them."""
     for item in items:
         image, label = _two(item, options)
-        if isinstance(image, str | bytes) or _is_pillow(image):
+        if _is_single(image):
             yield Item(image, _label(label))
             continue
-        image = _array(image, "image")
-        label = _label(label)
-        if not _is_batch(image, label):
-            yield Item(image.item() if image.ndim == 0 else image, label)
+        apart = isinstance(image, tuple | list) and len(image) > 0 and _is_single(image[0])
+        images, labels = image if apart else _array(image, "image"), _label(label)
+        if not apart and not _is_batch(images, labels):
+            yield Item(images, labels)
             continue
-        if np.ndim(label) == 0 or len(label) != len(image):
+        if np.ndim(labels) == 0 or len(labels) != len(images):
             raise InvalidArgumentError(
-                f"`source` must have as many labels as images. Received: a batch of images {image.shape} and of labels "
-                f"{np.shape(label)}."
+                f"`source` must have as many labels as images. Received: a batch of {len(images)} images and labels of "
+                f"shape {np.shape(labels)}."
             )
-        yield from map(Item, image, label)
+        for part, value in zip(images, labels, strict=True):
+            yield Item(part, _label(value))
+
+
+def _is_single(image: Any) -> bool:
+    """Whether this is a file's content or path, a Pillow image, or a dict with a file's content."""
+    return isinstance(image, str | bytes | Mapping) or _is_pillow(image)
 
 
 def _two(item: Any, options: Options) -> tuple[Any, Any]:
@@ -400,17 +411,18 @@ class _Fit:
         kind = image.dtype
         if self._range is None and kind == np.uint8:
             return image
+        if self._range is None and kind == np.uint16:
+            return (image >> 8).astype(np.uint8)  # as of PNG files
         if kind.kind not in "biuf":
             raise InvalidArgumentError(f"Each image of `source` must hold numbers. Received: {name} of {kind}.")
-        low, high = self._range or ((0, 65535) if kind == np.uint16 else (0, 255) if kind.kind in "iu" else (0, 1))
+        low, high = self._range or ((0, 255) if kind.kind in "iu" else (0, 1))
         least, most = float(image.min()), float(image.max())
         if not low <= least <= most <= high:
             raise InvalidArgumentError(
                 f"Each image of `source` must hold {low}..{high}, or `value_range` must be given. "
                 f"Received: {least:g}..{most:g} in {name}, {kind}."
             )
-        scaled = (image.astype(np.float64) - low) * (255 / (high - low))
-        return (np.floor(scaled) if kind == np.uint16 else np.round(scaled)).astype(np.uint8)
+        return np.round((image.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
 
 
 def _is_pillow(image: Any) -> bool:

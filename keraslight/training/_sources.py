@@ -179,7 +179,7 @@ def load_table(
         DataError: The table can't be read, is empty, or lacks a column; a cell breaks its column's rule; a file
             doesn't exist or is in two rows; or a class has too few readable images, as in `load_directory`.
         InvalidArgumentError: `file` or `label` isn't a column; `validation_split` isn't in (0, 1), or is given for a
-            table with a column `split`; or a weight is negative.
+            table with a column `split`.
         MissingDependencyError: pyarrow isn't installed and the table is a Parquet file; or `progress` is set and rich
             isn't installed.
     """
@@ -222,6 +222,14 @@ def _load(
     progress: bool,
 ) -> ImageData:
     """Decodes the files and splits them."""
+
+    def parted(kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if found.of_part is not None:
+            return divided(found.targets[kept], found.labels, found.of_part[kept], found.names)
+        share = 0.2 if validation_split is None else validation_split
+        return split(found.targets[kept], found.labels, share, seed)
+
+    parted(np.arange(len(found.files)))  # raises for what decoding all files wouldn't change
     if cache is None:
         decoded = decode_in_memory(found.files, preprocessing, MEMORY_LIMIT_BYTES, progress=progress)
     else:
@@ -234,16 +242,12 @@ def _load(
         total = len(found.files) + len(found.broken)
         log.warning("Skipped %d of %d images in %s: they can't be read.", len(broken), total, source)
     readable = decoded.readable
-    targets = found.targets[readable]
-    if found.of_part is not None:
-        train, validation = divided(targets, found.labels, found.of_part[readable], found.names)
-    else:
-        train, validation = split(targets, found.labels, 0.2 if validation_split is None else validation_split, seed)
+    train, validation = parted(readable)
     folder = source if source.is_dir() else source.parent
     return ImageData(
         found.labels,
         preprocessing,
-        targets,
+        found.targets[readable],
         train,
         validation,
         decoded.pixels,

@@ -57,7 +57,14 @@ def read_table(path: pathlib.Path, *, file: str | None, label: str | Sequence[st
     labels, targets = _labels(path, columns, file_column, label, separators)
     weights = None
     if "weight" in columns:
-        weights = np.asarray([_number(path, "weight", i, v) for i, v in enumerate(columns["weight"])], np.float32)
+        cells = columns["weight"]
+        weights = np.asarray([_number(path, "weight", index, cell) for index, cell in enumerate(cells)], np.float32)
+        if weights.min() < 0:
+            index = int(np.argmax(weights < 0))
+            raise DataError(
+                f"Column 'weight' of a table must hold numbers of at least 0. Received: {cells[index]!r} in row "
+                f"{index + 1} of {path}."
+            )
     of_part, used = None, np.arange(len(files))
     if "split" in columns:
         of_part, used = _parts(path, columns["split"])

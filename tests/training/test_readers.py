@@ -99,11 +99,13 @@ SOURCES = {
     "tf.data of files": dataset(FILES),
     "tf.data of batches of files": dataset(FILES).batch(5),
     "tf.data of floats": dataset(IMAGES.astype(np.float32) / 255),
-    "tf.data of 16 bits": dataset(IMAGES.astype(np.uint16) * 256 + 255),
+    "tf.data of 16 bits": dataset(IMAGES.astype(np.uint16) * 256 + IMAGES[::-1]),
     "arrays": (IMAGES, LABELS),
     "list of arrays": (list(IMAGES), LABELS.tolist()),
     "list of files": (FILES, LABELS.tolist()),
     "pillow": ([PIL.Image.fromarray(image) for image in IMAGES], LABELS),
+    "batches of pillow": [([PIL.Image.fromarray(i) for i in IMAGES[n : n + 5]], LABELS[n : n + 5]) for n in (0, 5, 10)],
+    "batches of files": [(FILES[n : n + 5], LABELS[n : n + 5].tolist()) for n in (0, 5, 10)],
     "torch": Torch(),
     "torch loader": Loader(),
     "pairs": [(image, int(label)) for image, label in zip(IMAGES, LABELS, strict=True)],
@@ -222,6 +224,7 @@ def test_pillow_images_are_read_as_their_files():
 def test_names_rows_and_lists_of_labels():
     named = ImageData.from_dataset(dataset(labels=np.array(list("cab"))[LABELS]), SPEC)
     assert (named.labels, named.targets[:3].tolist()) == (("a", "b", "c"), [2, 0, 1])
+    assert ImageData.from_dataset(dataset(labels=np.array(list("cab"))[LABELS]).batch(5), SPEC).labels == named.labels
     given = ImageData.from_dataset(dataset(labels=np.array(list("cab"))[LABELS]), SPEC, labels=("c", "b", "a"))
     assert given.targets[:3].tolist() == [0, 2, 1]
     rows = ImageData.from_dataset(dataset(labels=np.eye(3)[LABELS]).batch(5), SPEC, labels="abc")
@@ -289,8 +292,12 @@ def test_sources_that_are_none(source, options, text):
 
 
 def test_parts_that_do_not_fit():
-    with pytest.raises(DataError, match="must differ. Received: the same source for both"):
+    with pytest.raises(DataError, match="must not have images in common. Received: the same source"):
         ImageData.from_dataset(source := (IMAGES, LABELS), SPEC, validation=source)
+    other = hugging_face()
+    other.features["label"] = ClassLabel(["z", "y", "x"])
+    with pytest.raises(DataError, match=r"the same classes. Received: \['x', 'y', 'z'\] and \['z', 'y', 'x'\]"):
+        ImageData.from_dataset(hugging_face(), SPEC, validation=other)
     with pytest.raises(DataError, match=r"one readable image in the validation part\. Received: '2' has 0"):
         ImageData.from_dataset((IMAGES, LABELS), SPEC, validation=(IMAGES[:2], LABELS[:2]))
     with pytest.raises(DataError, match="`source` must have readable images. Received: none, and 1 others"):

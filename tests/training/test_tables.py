@@ -143,7 +143,7 @@ GOOD = [f"images/{name},{name[0]}" for name in NAMES]
         ("file,sea", [f"images/{name},2" for name in NAMES], DataError, "with 0 or 1 .* Received: '2' in column 'sea'"),
         ("file", [f"images/{name}" for name in NAMES], DataError, "at least one column of labels"),
         ("file,label,weight", [f"{row},x" for row in GOOD], DataError, "'weight' .* Received: 'x' in row 1"),
-        ("file,label,weight", [f"{row},-1" for row in GOOD], InvalidArgumentError, r"at least 0.* Received: -1\.0"),
+        ("file,label,weight", [f"{row},-1" for row in GOOD], DataError, r"of at least 0\. Received: '-1' in row 1"),
         ("file,label,split", [f"{row},dev" for row in GOOD], DataError, "'split' .* Received: 'dev' in row 1"),
         ("file,label,split", [f"{row},train" for row in GOOD], DataError, "Received: none in the split of held-out"),
         (
