@@ -145,7 +145,10 @@ def _starts(image_bytes: tf.Tensor, format: str) -> tf.Tensor:
 def failure(error: tf.errors.OpError) -> str:
     """TensorFlow's message, without names of nodes and the lines of code that built them."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*?\]\]", "", error.message)
-    text = text.strip().rpartition("\n\n")[2].strip()
+    text = text.strip().rpartition("\n\n")[2].rpartition("<stack traces unavailable>")[2].strip()
+    text = re.sub(
+        r"^\d+ root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+:\s*)?(.*?)\s*\(1\).*$", r"\1", text, flags=re.DOTALL
+    )
     text = re.sub(r"^assertion failed: \[(.*)\]$", r"\1", text)  # in a graph; eagerly:
     return re.sub(r"^Expected '.*' to be true. Summarized data: b?(['\"])(.*)\1$", r"\2", text, flags=re.DOTALL)
 
@@ -407,8 +410,7 @@ def _jpeg_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
     """`orientation` of a JPEG file, whose headers are only walked if Exif is in them."""
     headers = tf.strings.substr(image_bytes, 0, _JPEG_HEADERS + 16)
     may_be = tf.strings.regex_full_match(headers, r"(?s)\C*Exif\x00\x00\C*")
-    found = tf.cond(may_be, lambda: orientation(image_bytes), lambda: tf.constant(1))
-    return found
+    return tf.cond(may_be, lambda: orientation(image_bytes), lambda: tf.constant(1))
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
