@@ -300,9 +300,9 @@ def test_parts_that_do_not_fit():
         ImageData.from_dataset(hugging_face(), SPEC, validation=other)
     with pytest.raises(DataError, match=r"one readable image in the validation part\. Received: '2' has 0"):
         ImageData.from_dataset((IMAGES, LABELS), SPEC, validation=(IMAGES[:2], LABELS[:2]))
-    with pytest.raises(DataError, match="`source` must have readable images. Received: none, and 1 others"):
+    with pytest.raises(DataError, match="`source` must have at least one readable image. Received: none, and 1 others"):
         ImageData.from_dataset(([b"broken"], [0]), SPEC)
-    with pytest.raises(DataError, match="`source` must have readable images. Received: none, and 0 others"):
+    with pytest.raises(DataError, match="`source` must have at least one readable image. Received: none, and 0 others"):
         ImageData.from_dataset(dataset().take(0), SPEC)
 
 
