@@ -89,36 +89,66 @@ def _decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
     read = 4 if channels == 4 else 3
+    others = (lambda file: _others(file, read)) if tf.executing_eagerly() else _others_apart(read)
 
-    def starts(format: str) -> tf.Tensor:
-        head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
-        return tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED[format]]))
+    def upright_jpeg() -> tf.Tensor:
+        return upright(_with_opacity(tf.io.decode_jpeg(image_bytes, channels=3), read), _jpeg_orientation(image_bytes))
 
-    def jpeg_or_gif() -> tf.Tensor:
-        known = tf.debugging.Assert(starts("JPEG") | starts("GIF"), [_UNKNOWN])  # TensorFlow could read more
-        with tf.control_dependencies([known]):
-            image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-        return _with_opacity(image, read)
-
-    pixels = tf.case(
-        [
-            (starts("PNG"), lambda: _png(image_bytes, read)),
-            (starts("BMP"), lambda: _bmp(image_bytes)[..., :read]),
-            (starts("WebP"), lambda: _webp(image_bytes)[..., :read]),
-        ],
-        default=jpeg_or_gif,
-    )
-    pixels = upright(tf.ensure_shape(pixels, (None, None, read)), orientation(image_bytes))
+    pixels = tf.cond(_starts(image_bytes, "JPEG"), upright_jpeg, lambda: others(image_bytes))
+    pixels = tf.ensure_shape(pixels, (None, None, read))
     if channels == 1:
         luma = tf.reduce_sum(tf.cast(pixels, tf.float32) * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
         pixels = tf.cast(tf.round(luma), tf.uint8)
     return pixels
 
 
+@functools.cache
+def _others_apart(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """`_others` as a function that graphs call: within their own branches, its hundreds of operations would be passed
+    through one by one for each JPEG file as well, which takes longer than decoding a small one."""
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((), tf.string)], autograph=False, experimental_attributes={"_noinline": True}
+    )
+    def others(image_bytes: tf.Tensor) -> tf.Tensor:
+        return _others(image_bytes, channels)
+
+    return others
+
+
+def _others(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    """The pixels of a file that isn't a JPEG file, upright."""
+
+    def gif() -> tf.Tensor:
+        known = tf.debugging.Assert(_starts(image_bytes, "GIF"), [_UNKNOWN])  # TensorFlow could read more
+        with tf.control_dependencies([known]):
+            image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+        return _with_opacity(image, channels)
+
+    pixels = tf.case(
+        [
+            (_starts(image_bytes, "PNG"), lambda: _png(image_bytes, channels)),
+            (_starts(image_bytes, "BMP"), lambda: _bmp(image_bytes)[..., :channels]),
+            (_starts(image_bytes, "WebP"), lambda: _webp(image_bytes)[..., :channels]),
+        ],
+        default=gif,
+    )
+    return upright(tf.ensure_shape(pixels, (None, None, channels)), orientation(image_bytes))
+
+
+def _starts(image_bytes: tf.Tensor, format: str) -> tf.Tensor:
+    """Whether a file begins as those of a format do."""
+    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
+    return tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED[format]]))
+
+
 def failure(error: tf.errors.OpError) -> str:
     """TensorFlow's message, without names of nodes and the lines of code that built them."""
     text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]|\[\[.*?\]\]", "", error.message)
-    text = text.strip().rpartition("\n\n")[2].strip()
+    text = text.strip().rpartition("\n\n")[2].rpartition("<stack traces unavailable>")[2].strip()
+    text = re.sub(
+        r"^\d+ root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+:\s*)?(.*?)\s*\(1\).*$", r"\1", text, flags=re.DOTALL
+    )
     text = re.sub(r"^assertion failed: \[(.*)\]$", r"\1", text)  # in a graph; eagerly:
     return re.sub(r"^Expected '.*' to be true. Summarized data: b?(['\"])(.*)\1$", r"\2", text, flags=re.DOTALL)
 
@@ -374,6 +404,13 @@ def _exif_orientation(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     tags, values = number(table[:, 0:2]), number(table[:, 8:10])
     value = tf.reduce_max(tf.concat([tf.where(tags == _ORIENTATION_TAG, values, 1), [1]], axis=0))
     return tf.where(value <= 8, value, 1)
+
+
+def _jpeg_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
+    """`orientation` of a JPEG file, whose headers are only walked if Exif is in them."""
+    headers = tf.strings.substr(image_bytes, 0, _JPEG_HEADERS + 16)
+    may_be = tf.strings.regex_full_match(headers, r"(?s)\C*Exif\x00\x00\C*")
+    return tf.cond(may_be, lambda: orientation(image_bytes), lambda: tf.constant(1))
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:

@@ -138,4 +138,9 @@ class Preprocessing:
     def _resize(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
-        return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
+        def resized() -> tf.Tensor:
+            return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
+
+        # Resampling an image that has this size would give the same values, but take longer than decoding it.
+        same = tf.reduce_all(tf.shape(image)[:2] == size)
+        return tf.cond(same, lambda: tf.cast(image, tf.float32), resized)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from keraslight.training import Distillation, ImageData, Recipe
 
 MODEL_FILES = (".keras", ".h5", ".hdf5")
+_TABLES = (".csv", ".tsv", ".parquet")
 
 
 class _Console(Console):
@@ -80,7 +81,11 @@ Labels = Annotated[
     Option(help="Text file with one class name per line.", exists=True, dir_okay=False, show_default=_NAMES),
 ]
 Data = Annotated[
-    str, Option(help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.')
+    str,
+    Option(
+        help='"digits" (1,797 scans from scikit-learn), a folder with one subfolder per class, or a .csv or .parquet '
+        "file that lists images and labels."
+    ),
 ]
 DataSize = Annotated[
     int | None,
@@ -320,12 +325,25 @@ def chosen_recipe(name: str | None, data: str, epochs: int | None, batch_size: i
     return recipe if epochs is None else recipe.shortened(epochs)
 
 
-def load_images(data: str, spec: Preprocessing | None) -> ImageData:
+def load_images(
+    data: str, spec: Preprocessing | None, *, validation: str | None = None, cache: Path | None = None
+) -> ImageData:
     """Loads the images named by `--data`, prepared as a model expects them."""
     from keraslight import training
 
-    spec = known_preprocessing(spec, "--data")
-    return training.load_digits(spec) if data == "digits" else training.load_directory(data, spec)
+    spec, is_table = known_preprocessing(spec, "--data"), data.lower().endswith(_TABLES)
+    if validation is not None and (data == "digits" or is_table):
+        raise InvalidArgumentError(
+            "`--validation` is for a folder of images; a table has a column `split`. "
+            f"Received: --validation {validation} with --data {data}."
+        )
+    if data == "digits":
+        if cache is not None:
+            raise InvalidArgumentError(f"`--cache` is for image files. Received: --cache {cache} with --data digits.")
+        return training.load_digits(spec)
+    if is_table:
+        return training.load_table(data, spec, cache=cache)
+    return training.load_directory(data, spec, validation=validation, cache=cache)
 
 
 def known_preprocessing(spec: Preprocessing | None, option: str) -> Preprocessing:

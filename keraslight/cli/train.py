@@ -47,6 +47,16 @@ def train(
     teacher_weights: _common.TeacherWeights = None,
     temperature: _common.Temperature = None,
     alpha: _common.Alpha = None,
+    validation: Annotated[
+        str | None,
+        Option(
+            help="Images to hold out: a folder with the same class folders, or a text file with one path per line.",
+            show_default="those in val/ or test/, or a fifth of each class",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None, Option(help="Folder for the decoded images, for data that doesn't fit into memory.")
+    ] = None,
     seed: _common.Seed = 0,
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
     as_json: _common.Json = False,
@@ -61,6 +71,7 @@ def train(
       keraslight train mobilenet_v4_conv_small --data digits
       keraslight train resnet18 --data photos/ --weights imagenet --recipe finetune
       keraslight train efficientnet_v2_b0 --data photos/ --progressive
+      keraslight train resnet18 --data photos.csv --cache ~/.cache/photos
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
     """
     import keraslight
@@ -70,7 +81,9 @@ def train(
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
 
-    images = _common.load_images(data, _common.data_preprocessing(info, data, size))
+    spec = _common.data_preprocessing(info, data, size)
+    images = _common.load_images(data, spec, validation=validation, cache=cache)
+    console.print(str(images))
     chosen = _common.chosen_recipe(recipe, data, epochs, batch_size, images.image_shape[2])
     given = {
         "learning_rate": learning_rate,
@@ -120,15 +133,12 @@ def train(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
         f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"
     )
-    if images.skipped:
-        console.print(f"Skipped {images.skipped} unreadable images; see the log for their names.")
-    if images.ignored:
-        console.print(f"Ignored {len(images.ignored)} other files and folders; see the log for their names.")
     if as_json:
         fields = ("best_epoch", "epochs", "best_accuracy", "seconds", "history", "run_dir")
         counts = {"train_count": images.train_count, "validation_count": images.validation_count}
         counts |= {"skipped": images.skipped, "ignored": len(images.ignored)}
-        _common.print_json({name: getattr(result, name) for name in fields} | counts)
+        figures = {name: getattr(result, name) for name in fields} | counts
+        _common.print_json(figures | {"data": images.report().to_dict()})
 
 
 def demo(

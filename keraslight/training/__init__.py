@@ -26,10 +26,12 @@ from keraslight.training._recipe import (
     Recipe as Recipe,
 )
 from keraslight.training._recipes import RECIPES as RECIPES
+from keraslight.training._report import ClassCount as ClassCount, DataReport as DataReport
 from keraslight.training._sources import (
     load_digits as load_digits,
     load_directory as load_directory,
     load_images as load_images,
+    load_table as load_table,
 )
 from keraslight.training._trainer import TrainingResult as TrainingResult, train as train
 from keraslight.training.run_folder import load_run as load_run

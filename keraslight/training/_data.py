@@ -13,16 +13,22 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
+from keraslight._notebook import Report
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.labels import check_labels
 from keraslight.preprocessing import Preprocessing
 from keraslight.training._augmentation import Augmentation
 from keraslight.training._mixing import Mixing
+from keraslight.training._report import DataReport
+
+MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch or cached on disk
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageData:
-    """Labeled images of one size. Created by `load_digits`, `load_directory` or `ImageData.from_arrays`.
+class ImageData(Report):
+    """Labeled images of one size, made by `load_digits`, `load_directory`, `load_table` or one of the methods below.
+
+    `print(data)` shows what was found: see `report`.
 
     Attributes:
         labels: Class names, indexed by the targets; or names of the columns of targets that are rows.
@@ -31,12 +37,19 @@ class ImageData:
             each image: of a `multi-label` model zeros and ones, of a `regression` what it is to predict.
         train_indices: int64, the images used for training.
         validation_indices: int64, the held-out images; disjoint from `train_indices`.
-        pixels: uint8 (N, H, W, C), or None if the images don't fit into memory; they are then decoded from `files`
-            each time.
+        pixels: uint8 (N, H, W, C), in memory or as a read-only `numpy.memmap`; or None if the images don't fit into
+            memory, so that they are decoded from `files` each time.
         files: N paths, or empty if the images don't come from files.
         originals: uint8 (validation_count, h, w), the validation images before resizing. Only set by `load_digits`.
-        skipped: Number of image files that can't be read: damaged, or of a format that isn't supported.
+        unreadable: Names of the images that were skipped, because they are damaged or of a format that isn't
+            supported, each with the reason. Files are relative to the folder.
         ignored: Paths, relative to the folder, of other files and of folders that hold no images; folders end in "/".
+        sizes: int32 (N, 2), height and width of each image before resizing; or None if all had the model's size.
+        weights: float32 (N,), the weight of each image in the training loss, finite and at least 0; or None.
+        source: Where the images come from, as `report` calls it.
+
+    Raises:
+        InvalidArgumentError: `weights` breaks its rule.
     """
 
     labels: tuple[str, ...]
@@ -47,8 +60,18 @@ class ImageData:
     pixels: NDArray[np.uint8] | None = None
     files: tuple[str, ...] = ()
     originals: NDArray[np.uint8] | None = None
-    skipped: int = 0
+    unreadable: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    sizes: NDArray[np.int32] | None = None
+    weights: NDArray[np.float32] | None = None
+    source: str = "arrays"
+
+    def __post_init__(self) -> None:
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _weights(self.weights, self.targets, self.train_indices))
+
+    def __str__(self) -> str:
+        return str(self.report())
 
     @classmethod
     def from_arrays(
@@ -60,6 +83,7 @@ class ImageData:
         *,
         validation_split: float = 0.2,
         seed: int = 0,
+        weights: ArrayLike | None = None,
     ) -> ImageData:
         """Wraps arrays of images that already have the model's size.
 
@@ -71,12 +95,14 @@ class ImageData:
             validation_split: Share of each class to hold out, in (0, 1); both parts get at least one image per class.
                 Of targets that are rows, the share of all images.
             seed: Random seed for the split.
+            weights: Weight of each image in the training loss, (N,), finite and at least 0.
 
         Raises:
             InvalidArgumentError: The arrays don't fit each other or `preprocessing`.
             DataError: There are fewer than two classes, or a class has fewer than two images.
         """
-        pixels, targets = np.asarray(pixels), _targets(np.asarray(targets), len(labels))
+        pixels = pixels if isinstance(pixels, np.memmap) else np.asarray(pixels)  # which `asarray` would make an array
+        targets = _targets(np.asarray(targets), len(labels))
         shape = (len(targets), *preprocessing.size, preprocessing.channels)
         if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise InvalidArgumentError(
@@ -84,7 +110,81 @@ class ImageData:
             )
         labels = check_labels(labels)
         train, validation = split(targets, labels, validation_split, seed)
-        return cls(tuple(labels), preprocessing, targets, train, validation, pixels)
+        # `__post_init__` makes them float32.
+        return cls(tuple(labels), preprocessing, targets, train, validation, pixels, weights=weights)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dataset(
+        cls,
+        source: Any,
+        preprocessing: Preprocessing,
+        *,
+        labels: Sequence[str] | None = None,
+        validation: Any = None,
+        validation_split: float | None = None,
+        seed: int = 0,
+        image: str | None = None,
+        label: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        progress: bool = True,
+    ) -> ImageData:
+        """Reads images with labels from the data sets of other libraries into memory, once.
+
+        Images may have any size. Those that don't have the model's size are resized and cropped by `preprocessing`.
+        They may be arrays or tensors (h, w), (h, w, C) or, as in PyTorch, (C, h, w); Pillow images; or the content of
+        image files. Colors are converted to the channels of `preprocessing` as `docs/images.md` describes.
+
+        Args:
+            source: One of
+
+                - a `tf.data.Dataset` of (image, label), of dicts, or of batches of these;
+                - a pair (images, labels) of arrays or lists;
+                - a PyTorch `Dataset` or `DataLoader`, or another iterable or sequence of (image, label) or of batches;
+                - a data set of Hugging Face's `datasets`;
+                - the path of a TFRecord file of `tf.train.Example`, or a list of paths;
+                - a dict of these, such as a `DatasetDict`, with the keys `"train"` and `"validation"` or `"test"`.
+            preprocessing: Input of the model.
+            labels: Class names, indexed by the labels, or names of the columns of labels that are rows of numbers.
+                Default: those that the source has (`features`, `classes`); otherwise the labels found, sorted.
+            validation: Images to hold out, of any of these kinds. Not with a dict.
+            validation_split: Share of each class to hold out, in (0, 1); None is 0.2. Not with `validation` or a dict.
+            seed: Random seed for the split.
+            image: Key of the images in dicts and TFRecords. Default: `"image"` or `"img"`; `"image/encoded"` in
+                TFRecords.
+            label: Key of the labels. Default: `"label"` or `"labels"`, or the only column of class labels;
+                `"image/class/label"` in TFRecords, with names in `"image/class/text"`.
+            value_range: Values of black and white. Default: 0 and 255 of integers (of uint16, the high 8 bits), 0
+                and 1 of floats and booleans.
+            progress: Whether to show a progress bar if stderr is a terminal.
+
+        Raises:
+            InvalidArgumentError: The source is of another kind, has other keys, or repeats forever; an image or a
+                label has another shape or range; or `validation_split` comes with images to hold out.
+            DataError: There are fewer than two classes, a class is in one part only or has too few images, or a
+                TFRecord file can't be read.
+            MissingDependencyError: `progress` is set and rich isn't installed.
+        """
+        from keraslight.training import _readers
+
+        parts = _readers.parts(source, validation, validation_split)
+        options = _readers.Options(preprocessing, image, label, value_range)
+        found = _readers.read(parts, options, labels, progress)
+        if len(parts) == 2:
+            train, held_out = divided(found.targets, found.labels, found.of_part, _readers.PARTS)
+        else:
+            share = 0.2 if validation_split is None else validation_split
+            train, held_out = split(found.targets, found.labels, share, seed)
+        return cls(
+            found.labels,
+            preprocessing,
+            found.targets,
+            train,
+            held_out,
+            found.pixels,
+            unreadable=found.unreadable,
+            sizes=found.sizes,
+            source=found.source,
+        )
 
     @property
     def train_count(self) -> int:
@@ -100,6 +200,15 @@ class ImageData:
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (H, W, C) of each image."""
         return (*self.preprocessing.size, self.preprocessing.channels)
+
+    @property
+    def skipped(self) -> int:
+        """Number of images that can't be read: see `unreadable`."""
+        return len(self.unreadable)
+
+    def report(self) -> DataReport:
+        """What was found: classes with counts, image sizes, and what was skipped or ignored, as text or JSON."""
+        return DataReport.of(self)
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Number of batches that `train` yields per epoch."""
@@ -134,7 +243,7 @@ class ImageData:
             size: Height and width to reduce or enlarge the images to, before they are augmented; None for their own.
             mixing: Mixtures of the augmented images, or None.
             columns: Width of the rows that targets become where images are mixed; None for the number of labels.
-            class_weights: Weight of each class, (classes,), or None.
+            class_weights: Weight of each class, (classes,), or None; it multiplies `weights`.
 
         Returns:
             Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets); mixed, the targets are float32
@@ -150,6 +259,10 @@ class ImageData:
             return tf.data.Dataset.from_tensor_slices((batches, epoch * steps + tf.range(steps, dtype=tf.int64)))
 
         read = self._reader()
+        image_weights = self.weights
+        if class_weights is not None:
+            image_weights = class_weights[self.targets] * (1.0 if image_weights is None else image_weights)
+        given = None if image_weights is None else tf.constant(image_weights, tf.float32)
 
         def load(chosen: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, ...]:
             images, targets = read(chosen)
@@ -158,7 +271,7 @@ class ImageData:
                 images = tf.image.resize(images, size, antialias=True)
             if augmentation is not None:
                 images = augmentation(images, draws)
-            weights = None if class_weights is None else tf.gather(tf.constant(class_weights), targets)
+            weights = None if given is None else tf.gather(given, chosen)
             if mixing is not None and mixing.active:
                 images, targets, weights = _mix(images, targets, weights, mixing, draws, columns or len(self.labels))
             return (images, targets) if weights is None else (images, targets, weights)
@@ -188,7 +301,10 @@ class ImageData:
         digest = hashlib.sha256()
         for array in (self.targets, self.train_indices, self.validation_indices):
             digest.update(np.ascontiguousarray(array).tobytes())
-        if self.pixels is not None:
+        if self.weights is not None:
+            digest.update(b"weights" + np.ascontiguousarray(self.weights).tobytes())
+        by_name = self._is_mapped and self.files and self.pixels is not None and self.pixels.nbytes > MEMORY_LIMIT_BYTES
+        if self.pixels is not None and not by_name:
             digest.update(np.ascontiguousarray(self.pixels).data)
         else:  # reading all files again would take as long as an epoch
             digest.update(b"\n".join(map(os.fsencode, self.files)))
@@ -207,6 +323,8 @@ class ImageData:
     def _reader(self) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
         """A graph function: int64 (B,) indices -> float32 (B, H, W, C) pixels and int32 (B,) targets."""
         targets = tf.constant(self.targets)
+        if self._is_mapped:
+            return lambda chosen: (self._from_disk(chosen), tf.gather(targets, chosen))
         if self.pixels is not None:
             pixels = self._pixels_on_host
             return lambda chosen: (tf.cast(tf.gather(pixels, chosen), tf.float32), tf.gather(targets, chosen))
@@ -221,6 +339,15 @@ class ImageData:
             return images, tf.gather(targets, chosen)
 
         return read
+
+    @property
+    def _is_mapped(self) -> bool:
+        return isinstance(self.pixels, np.memmap)
+
+    def _from_disk(self, chosen: tf.Tensor) -> tf.Tensor:
+        """float32 (B, H, W, C) pixels of a `numpy.memmap`, of which only these are read."""
+        images = tf.numpy_function(lambda indices: np.asarray(self.pixels)[indices], [chosen], tf.uint8)
+        return tf.cast(tf.ensure_shape(images, (*chosen.shape, *self.image_shape)), tf.float32)
 
     @functools.cached_property
     def _pixels_on_host(self) -> tf.Tensor:
@@ -275,6 +402,39 @@ def split(
         held_out.append(members[: min(max(round(len(members) * validation_split), 1), len(members) - 1)])
     validation = np.sort(np.concatenate(held_out))
     return np.setdiff1d(np.arange(len(targets)), validation), validation
+
+
+def divided(
+    targets: NDArray[Any], labels: Sequence[str], of_part: NDArray[np.int64], names: Sequence[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices of the training and of the validation images, of which each image says in which part it is.
+
+    Raises:
+        DataError: A class has no image in one of the parts.
+    """
+    parts = np.flatnonzero(of_part == 0), np.flatnonzero(of_part == 1)
+    for name, indices in zip(names, parts, strict=True):
+        if not len(indices):
+            raise DataError(f"Both parts must have readable images. Received: none in {name}.")
+        if targets.ndim == 1:
+            check_counts(targets[indices], labels, 1, f"one readable image in {name}")
+    if targets.ndim == 1 and len(labels) < 2:
+        raise DataError(f"A classifier needs at least two classes. Received: {len(labels)}, {list(labels)}.")
+    return parts
+
+
+def _weights(given: ArrayLike, targets: NDArray[Any], train: NDArray[np.int64]) -> NDArray[np.float32]:
+    weights = np.asarray(given)
+    rule = f"`weights` must be finite numbers, at least 0, of shape {(len(targets),)}, not all of them 0 in training."
+    if weights.dtype.kind not in "biuf" or weights.shape != (len(targets),):
+        raise InvalidArgumentError(f"{rule} Received: {weights.dtype} of shape {weights.shape}.")
+    weights = weights.astype(np.float32)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(bad):
+        raise InvalidArgumentError(f"{rule} Received: {weights[bad[0]]} for image {bad[0]}.")
+    if not weights[train].any():
+        raise InvalidArgumentError(f"{rule} Received: zeros for all {len(train)} training images.")
+    return weights
 
 
 def _targets(given: NDArray[Any], columns: int) -> NDArray[Any]:

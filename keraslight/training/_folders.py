@@ -32,39 +32,62 @@ class Classes:
 
     labels: list[str]
     parts: list[list[Found]]  # for each part, by class
-    names: list[str]  # of the parts' folders; empty without parts
+    folders: list[str]  # of the parts, as errors and messages call them; empty without parts
     ignored: list[str]  # next to the classes
 
 
-def find_classes(root: pathlib.Path) -> Classes:
-    """Finds the classes of a folder, with or without train/ and val/.
+def find_classes(root: pathlib.Path, held_out: pathlib.Path | None = None) -> Classes:
+    """Finds the classes of a folder, with or without train/ and val/; the images to hold out may be in another one.
 
     Raises:
         DataError: There are fewer than two classes, the parts have other classes, or a name can't be a label.
+        InvalidArgumentError: There is both `held_out` and a folder for validation in `root`.
     """
     folders, ignored = _entries(root)
+    train, validation = _part_folders(root, folders)
+    if train is None or validation is None:
+        labels = _labels(root, folders)
+        found = Classes(labels, [_members(root, labels, root)], [], ignored)
+        if held_out is not None:
+            _add_part(found, f"{root}/", held_out, f"{held_out}/", held_out.parent)
+        return found
+    if held_out is not None:
+        raise InvalidArgumentError(
+            f"`validation` is for a folder without images to hold out. Received: {held_out} for {root}, which has "
+            f"{train}/ and {validation}/."
+        )
+    ignored += [f"{folder}/" for folder in folders if folder not in (train, validation)]
+    classes, beside = _entries(root / train)
+    labels = _labels(root / train, classes)
+    ignored += [f"{train}/{entry}" for entry in beside]
+    found = Classes(labels, [_members(root / train, labels, root)], [], ignored)
+    _add_part(found, f"{train}/", root / validation, f"{validation}/", root)
+    return found
+
+
+def _part_folders(root: pathlib.Path, folders: list[str]) -> tuple[str | None, str | None]:
+    """The folders of training and of held-out images, if `root` is divided into parts."""
     by_name = {folder.lower(): folder for folder in folders}
     train, validation, test = (
         next((by_name[name] for name in names if name in by_name), None) for names in (TRAIN, VALIDATION, TEST)
     )
-    held_out = validation or test  # without a folder for validation, the test images are those held out
-    if train is None or held_out is None or not _entries(root / train)[0]:
-        labels = _labels(root, folders)
-        return Classes(labels, [_members(root, labels, root)], [], ignored)
-    names, parts = [train, held_out], []
-    ignored += [f"{folder}/" for folder in folders if folder not in names]
-    found = [_entries(root / name) for name in names]
-    labels = _labels(root / train, found[0][0])
-    if found[0][0] != found[1][0]:
-        first, second = set(found[0][0]), set(found[1][0])
+    if train is None or not _entries(root / train)[0]:
+        return None, None
+    return train, validation or test  # without a folder for validation, the test images are those held out
+
+
+def _add_part(found: Classes, train: str, folder: pathlib.Path, name: str, root: pathlib.Path) -> None:
+    """Adds the images of `folder` as those to hold out; what else is in it is named by its path from `root`."""
+    classes, beside = _entries(folder)
+    if classes != found.labels:
+        first, second = set(found.labels), set(classes)
         raise DataError(
-            f"{train}/ and {held_out}/ must have the same class folders. Received: {root}, where only {train}/ has "
-            f"{sorted(first - second)} and only {held_out}/ has {sorted(second - first)}."
+            f"{train} and {name} must have the same class folders. Received: {root}, where only {train} has "
+            f"{sorted(first - second)} and only {name} has {sorted(second - first)}."
         )
-    for name, (_, beside) in zip(names, found, strict=True):
-        ignored += [f"{name}/{entry}" for entry in beside]
-        parts.append(_members(root / name, labels, root))
-    return Classes(labels, parts, names, ignored)
+    found.ignored += [str((folder / entry).relative_to(root)) + "/" * entry.endswith("/") for entry in beside]
+    found.parts.append(_members(folder, found.labels, root))
+    found.folders = [train, name]
 
 
 def find_images(folder: pathlib.Path, root: pathlib.Path) -> Found:
@@ -98,14 +121,17 @@ def unsupported(file: pathlib.Path) -> str | None:
     """Why a file can't be decoded: None if it may be, and an empty text if it isn't an image."""
     try:
         with file.open("rb") as stream:
-            known = image_format(stream.read(HEAD_BYTES))
+            head = stream.read(HEAD_BYTES)
     except OSError as error:
         return f"{error.strerror}."
+    known = image_format(head)
     if known in DECODED:
         return None
     if known is not None:
         return f"{known} files are not supported; convert it to PNG or JPEG."
-    return None if file.suffix.lower() in SUFFIXES else ""
+    if file.suffix.lower() not in SUFFIXES:
+        return ""
+    return None if head else "The file is empty."
 
 
 def _entries(root: pathlib.Path) -> tuple[list[str], list[str]]:

@@ -1,11 +1,11 @@
-"""Loaders of images: scikit-learn's digits, or image files with or without labels."""
+"""Loaders of images: scikit-learn's digits, or image files, with labels from folders or a table, or without."""
 
 import dataclasses
 import logging
-import multiprocessing.pool
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from keraslight._image_files import DECODED, failure
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
-from keraslight.training._data import ImageData, check_counts, split
+from keraslight.training._data import MEMORY_LIMIT_BYTES, ImageData, divided, split
+from keraslight.training._decoded import decode_in_memory, decode_to_disk
 from keraslight.training._extras import require
 from keraslight.training._folders import find_classes, find_images, unsupported
-from keraslight.training._progress import track
+from keraslight.training._tables import read_table, some
 
 StrPath = str | os.PathLike[str]
-MEMORY_LIMIT_BYTES = 1 << 30  # for decoded images; if they need more, they are decoded in each epoch
 
 log = logging.getLogger("keraslight.training")
 
@@ -51,7 +51,7 @@ def load_digits(preprocessing: Preprocessing, *, validation_split: float = 0.2, 
     data = ImageData.from_arrays(
         pixels, digits.target, labels, preprocessing, validation_split=validation_split, seed=seed
     )
-    return dataclasses.replace(data, originals=originals[data.validation_indices])
+    return dataclasses.replace(data, originals=originals[data.validation_indices], source="digits")
 
 
 def load_directory(
@@ -59,7 +59,9 @@ def load_directory(
     preprocessing: Preprocessing,
     *,
     validation_split: float | None = None,
+    validation: StrPath | Iterable[StrPath] | None = None,
     seed: int = 0,
+    cache: StrPath | None = None,
     progress: bool = True,
 ) -> ImageData:
     """Loads images from one folder per class; the folder names are the labels, in sorted order.
@@ -70,32 +72,45 @@ def load_directory(
     Images are recognized by their first bytes, whatever their names; `docs/images.md` lists the formats. All are
     decoded once in advance. Images that can't be read are logged and skipped, so that they don't stop the training
     hours later. Other files, hidden ones, and folders such as __MACOSX are logged and ignored. The decoded images stay
-    in memory if they need at most 1 GiB; otherwise they are decoded in each epoch.
+    in memory if they need at most 1 GiB; otherwise they are read from `cache`, or decoded in each epoch.
 
     Args:
         path: Folder with one subfolder per class that contains JPEG, PNG, BMP, WebP or GIF files (first frame), or with
             train/ and val/ that have such subfolders.
         preprocessing: Input of the model.
-        validation_split: Share of each class to hold out, in (0, 1); None is 0.2. Only without val/ or test/.
+        validation_split: Share of each class to hold out, in (0, 1); None is 0.2. Only without val/, test/ and
+            `validation`.
+        validation: Images to hold out: another folder with the same class folders; or those of `path` that are in a
+            list, or in a text file with one path per line. Paths in lists are relative to `path`, or absolute. Only
+            without val/ and test/.
         seed: Random seed for the split.
+        cache: Folder for the decoded images, which is created if necessary. Later calls read them from it, unless a
+            file's path, size or time, or how images are resized, is different.
         progress: Whether to show a progress bar if stderr is a terminal.
 
     Raises:
         DataError: The folder doesn't exist, has fewer than two class folders, a class has fewer than two readable
-            images (with val/, fewer than one in each part), the parts have different classes, or a folder's name can't
-            be a label, for example because it isn't UTF-8.
-        InvalidArgumentError: `validation_split` isn't in (0, 1), or is given for a folder with val/ or test/.
+            images (with images to hold out, fewer than one in each part), the parts have different classes or an image
+            in common, or a folder's name can't be a label, for example because it isn't UTF-8.
+        InvalidArgumentError: `validation_split` isn't in (0, 1), or is given together with images to hold out;
+            `validation` is given for a folder with val/ or test/; or `cache` is where it would be taken for a class.
         MissingDependencyError: `progress` is set and rich isn't installed.
     """
     root = pathlib.Path(path)
     if not root.is_dir():
         raise DataError(f"The data must be a folder with one folder per class. Received: {root}, not a folder.")
-    classes = find_classes(root)
-    if classes.names and validation_split is not None:
+    if cache is not None:
+        _check_cache(pathlib.Path(cache), root)
+    folder, listed = _held_out(root, validation)
+    classes = find_classes(root, folder)
+    if classes.folders and listed is not None:
         raise InvalidArgumentError(
-            f"`validation_split` is for a folder without images to hold out. Received: {validation_split} for {root}, "
-            f"which has {' and '.join(f'{name}/' for name in classes.names)}."
+            f"`validation` is for a folder without images to hold out. Received: a list for {root}, which has "
+            f"{' and '.join(classes.folders)}."
         )
+    _check_split(
+        validation_split, "folder", root, classes.folders or (["a list of them"] if listed is not None else [])
+    )
     files, targets, parts, ignored, broken = [], [], [], list(classes.ignored), []
     for part, members in enumerate(classes.parts):
         for target, found in enumerate(members):
@@ -105,28 +120,225 @@ def load_directory(
             ignored += found.ignored
             broken += found.unsupported
     _report_ignored(root, ignored)
+    of_part, names = None, classes.folders
+    if names:
+        of_part = np.asarray(parts, np.int64)
+        _check_overlap(files, of_part, names)
+        log.info("Holding out the images in %s.", folder or root / names[1])
+    elif listed is not None:
+        names = ["the training part", "`validation`"]
+        of_part = _listed(files, listed, root, {name for name, _ in broken})
+    labels = tuple(classes.labels)
+    return _load(
+        root,
+        _Files(files, labels, np.asarray(targets, np.int32), of_part, names, broken, tuple(ignored)),
+        preprocessing,
+        validation_split=validation_split,
+        seed=seed,
+        cache=cache,
+        progress=progress,
+    )
+
+
+def load_table(
+    path: StrPath,
+    preprocessing: Preprocessing,
+    *,
+    file: str | None = None,
+    label: str | Sequence[str] | None = None,
+    separators: str = ";|,",
+    validation_split: float | None = None,
+    seed: int = 0,
+    cache: StrPath | None = None,
+    progress: bool = True,
+) -> ImageData:
+    """Loads the images that a CSV or Parquet file lists, one per row, with their labels.
+
+    The columns `split` and `weight` are optional. `split` says for each image whether it is for training (`"train"` or
+    `"training"`) or held out (`"val"`, `"valid"` or `"validation"`; if there are none, `"test"` or `"testing"`).
+    `weight` becomes `ImageData.weights`.
+
+    CSV files are UTF-8 and start with a header. Cells are separated by commas, semicolons or tabs, as in the header.
+
+    Args:
+        path: File of the table. A name that ends in `.parquet` is read by pyarrow, any other as CSV.
+        preprocessing: Input of the model.
+        file: Column of the image files; relative paths start from the table's folder. Default: the first of
+            `"file"`, `"filename"`, `"file_name"`, `"path"` and `"image"` that the table has.
+        label: Column of one class name per image; or a list of columns with a number per label, zeros and ones of a
+            `multi-label` model, any number of a `regression`. `"labels"` and a column of lists may have any number of
+            names per image, which become zeros and ones. Default: `"label"` or else `"labels"`; without them, all
+            other columns, which must hold zeros and ones.
+        separators: Characters that separate the names in `"labels"`.
+        validation_split: Share of each class to hold out, in (0, 1); None is 0.2. Only without a column `split`.
+        seed: Random seed for the split.
+        cache: Folder for the decoded images, as in `load_directory`.
+        progress: Whether to show a progress bar if stderr is a terminal.
+
+    Raises:
+        DataError: The table can't be read, is empty, or lacks a column; a cell breaks its column's rule; a file
+            doesn't exist or is in two rows; or a class has too few readable images, as in `load_directory`.
+        InvalidArgumentError: `file` or `label` isn't a column; `validation_split` isn't in (0, 1), or is given for a
+            table with a column `split`.
+        MissingDependencyError: pyarrow isn't installed and the table is a Parquet file; or `progress` is set and rich
+            isn't installed.
+    """
+    place = pathlib.Path(path)
+    table = read_table(place, file=file, label=label, separators=separators)
+    names = ["split 'train'", "the split of held-out images"] if table.of_part is not None else []
+    _check_split(validation_split, "table", place, ["a column 'split'"] if names else [])
+    if table.of_part is not None:
+        _check_overlap(table.files, table.of_part, names)
+    if table.unused:
+        log.warning("Ignored %d rows of %s, whose split is 'test'.", table.unused, place)
+    found = _Files(table.files, table.labels, table.targets, table.of_part, names, [], (), table.weights)
+    return _load(
+        place, found, preprocessing, validation_split=validation_split, seed=seed, cache=cache, progress=progress
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """Image files with what is known about them before they are decoded; `names` are those of the parts."""
+
+    files: list[str]
+    labels: tuple[str, ...]
+    targets: NDArray[Any]
+    of_part: NDArray[np.int64] | None
+    names: list[str]
+    broken: list[tuple[str, str]]
+    ignored: tuple[str, ...]
+    weights: NDArray[np.float32] | None = None
+
+
+def _load(
+    source: pathlib.Path,
+    found: _Files,
+    preprocessing: Preprocessing,
+    *,
+    validation_split: float | None,
+    seed: int,
+    cache: StrPath | None,
+    progress: bool,
+) -> ImageData:
+    """Decodes the files and splits them."""
+
+    def parted(kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if found.of_part is not None:
+            return divided(found.targets[kept], found.labels, found.of_part[kept], found.names)
+        share = 0.2 if validation_split is None else validation_split
+        return split(found.targets[kept], found.labels, share, seed)
+
+    parted(np.arange(len(found.files)))  # raises for what decoding all files wouldn't change
+    if cache is None:
+        decoded = decode_in_memory(found.files, preprocessing, MEMORY_LIMIT_BYTES, progress=progress)
+    else:
+        decoded = decode_to_disk(found.files, preprocessing, pathlib.Path(cache), progress=progress)
+    failed = [(found.files[i], reason) for i, reason in zip(decoded.failed, decoded.reasons, strict=True)]
+    broken = sorted(found.broken + failed)
     for file, reason in broken:
         log.warning("Skipped %s: %s", file, reason)
-
-    pixels, readable = _decode_all(files, preprocessing, progress)
-    skipped, total = len(files) - len(readable) + len(broken), len(files) + len(broken)
-    if skipped:
-        log.warning("Skipped %d of %d images in %s: they can't be read.", skipped, total, root)
-        if pixels is not None:
-            pixels = pixels[readable]
-    kept, of_part = np.asarray(targets, np.int32)[readable], np.asarray(parts, np.int64)[readable]
-    if classes.names:
-        train, validation = np.flatnonzero(of_part == 0), np.flatnonzero(of_part == 1)
-        for name, indices in zip(classes.names, (train, validation), strict=True):
-            check_counts(kept[indices], classes.labels, 1, f"one readable image in {name}/")
-        log.info("Holding out the images in %s.", root / classes.names[1])
-    else:
-        train, validation = split(kept, classes.labels, 0.2 if validation_split is None else validation_split, seed)
-    names = tuple(files[index] for index in readable)
-    labels = tuple(classes.labels)
+    if broken:
+        total = len(found.files) + len(found.broken)
+        log.warning("Skipped %d of %d images in %s: they can't be read.", len(broken), total, source)
+    readable = decoded.readable
+    train, validation = parted(readable)
+    folder = source if source.is_dir() else source.parent
     return ImageData(
-        labels, preprocessing, kept, train, validation, pixels, names, skipped=skipped, ignored=tuple(ignored)
+        found.labels,
+        preprocessing,
+        found.targets[readable],
+        train,
+        validation,
+        decoded.pixels,
+        tuple(found.files[index] for index in readable),
+        unreadable=tuple((_relative(file, folder), reason) for file, reason in broken),
+        ignored=found.ignored,
+        sizes=decoded.sizes,
+        weights=None if found.weights is None else found.weights[readable],
+        source=str(source),
     )
+
+
+def _relative(file: str, folder: pathlib.Path) -> str:
+    path = pathlib.Path(file)
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else file
+
+
+def _check_split(validation_split: float | None, kind: str, source: pathlib.Path, held_out: list[str]) -> None:
+    if held_out and validation_split is not None:
+        raise InvalidArgumentError(
+            f"`validation_split` is for a {kind} without images to hold out. Received: {validation_split} for "
+            f"{source}, which has {' and '.join(held_out)}."
+        )
+
+
+def _check_cache(cache: pathlib.Path, root: pathlib.Path) -> None:
+    inner, outer = cache.resolve(), root.resolve()
+    if inner.is_relative_to(outer) and not any(part.startswith(".") for part in inner.relative_to(outer).parts):
+        raise InvalidArgumentError(
+            "`cache` must be outside of the folder of images, or hidden, so that it isn't taken for a class. "
+            f"Received: {cache} in {root}."
+        )
+
+
+def _held_out(
+    root: pathlib.Path, validation: StrPath | Iterable[StrPath] | None
+) -> tuple[pathlib.Path | None, list[str] | None]:
+    """The folder of images to hold out, or their paths."""
+    if validation is None:
+        return None, None
+    if not isinstance(validation, str | os.PathLike):
+        listed = [os.fspath(path) for path in validation]
+    else:
+        place = pathlib.Path(validation)
+        if place.is_dir():
+            return place, None
+        if not place.is_file():
+            raise DataError(
+                "`validation` must be a folder with one folder per class, a text file with one path per line, or a "
+                f"list of paths. Received: {place}, which doesn't exist."
+            )
+        lines = place.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+        listed = [line.removesuffix("\r") for line in lines if line.strip()]
+    if not listed:
+        raise InvalidArgumentError("`validation` must name at least one image. Received: none.")
+    return None, [str(root / path) for path in listed]
+
+
+def _listed(files: list[str], listed: list[str], root: pathlib.Path, broken: set[str]) -> NDArray[np.int64]:
+    """The part of each file, of which some are listed as held out; those that can't be read may be as well."""
+    by_path = {os.path.realpath(file): index for index, file in enumerate(files)}
+    of_part = np.zeros(len(files), np.int64)
+    unknown, skipped = [], {os.path.realpath(file) for file in broken}
+    for name in listed:
+        path = os.path.realpath(name)
+        if path in by_path:
+            of_part[by_path[path]] = 1
+        elif path not in skipped:
+            unknown.append(name)
+    if unknown:
+        raise DataError(
+            f"`validation` must list images in the class folders of {root}. Received: {len(unknown)} others: "
+            f"{some(unknown)}."
+        )
+    return of_part
+
+
+def _check_overlap(files: list[str], of_part: NDArray[np.int64], names: list[str]) -> None:
+    """Raises if a file is in both parts, under whatever name."""
+    identities: list[set[tuple[int, int]]] = [set(), set()]
+    both = []
+    for file, part in zip(files, of_part, strict=True):
+        status = os.stat(file)
+        identity = status.st_dev, status.st_ino
+        identities[part].add(identity)
+        if identity in identities[1 - part]:
+            both.append(file)
+    if both:
+        raise DataError(
+            f"{names[0]} and {names[1]} must not have images in common. Received: {len(both)} in both: {some(both)}."
+        )
 
 
 def _report_ignored(root: pathlib.Path, ignored: list[str]) -> None:
@@ -187,37 +399,3 @@ def _image_files(path: pathlib.Path) -> list[pathlib.Path]:
         kinds = ", ".join(f".{name.lower()}" for name in ("jpg", *DECODED))
         raise DataError(f"A folder of images must hold at least one {kinds} file. Received: {path}.")
     return [pathlib.Path(file) for file in found.files]
-
-
-def _decode_all(
-    files: list[str], preprocessing: Preprocessing, progress: bool
-) -> tuple[NDArray[np.uint8] | None, NDArray[np.int64]]:
-    """Decodes all files: uint8 (len(files), H, W, C), or None if too large, and the indices of the readable ones."""
-    shape = (len(files), *preprocessing.size, preprocessing.channels)
-    pixels = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= MEMORY_LIMIT_BYTES else None
-
-    read = preprocessing.decode
-    if len(files) > 100:  # compiling it takes as long as decoding a hundred images without
-        read = tf.function(read, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-
-    def decode(index: int) -> str | None:
-        """Decodes one image; returns the reason for a failure."""
-        try:
-            image = read(tf.io.read_file(os.fsencode(files[index])))
-        except tf.errors.OpError as error:
-            return failure(error)
-        if pixels is not None:
-            pixels[index] = image.numpy()
-        return None
-
-    readable = []
-    # Threads, not tf.data, whose `ignore_errors` doesn't tell which images failed; and not concurrent.futures, where
-    # Ctrl-C would wait for all images.
-    with multiprocessing.pool.ThreadPool() as pool:
-        reasons = pool.imap(decode, range(len(files)), chunksize=16)
-        for index, reason in enumerate(track(reasons, len(files), "Checking images", progress)):
-            if reason is None:
-                readable.append(index)
-            else:
-                log.warning("Skipped %s: %s", files[index], reason)
-    return pixels, np.asarray(readable, np.int64)

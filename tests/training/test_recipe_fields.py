@@ -1,6 +1,7 @@
 """What a recipe's fields do to a training, and that each of them resumes exactly."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -375,6 +376,11 @@ def test_class_weights_reach_the_loss(data):
     np.testing.assert_array_equal(given, weights[targets.numpy()])
     mixed = next(iter(data.train(16, class_weights=weights, mixing=Mixing(0.5))))
     np.testing.assert_allclose(mixed[2], mixed[1].numpy() @ weights, rtol=1e-5)
+    heavy = dataclasses.replace(data, weights=np.where(data.targets == 1, 10.0, 1.0))
+    _, targets, given = next(iter(heavy.train(16)))
+    np.testing.assert_array_equal(given, np.where(targets == 1, 10.0, 1.0))
+    _, targets, given = next(iter(heavy.train(16, class_weights=weights)))
+    np.testing.assert_array_equal(given, np.array([1.0, 20.0, 4.0])[targets.numpy()])
 
 
 @pytest.mark.parametrize(
