@@ -162,7 +162,8 @@ def train(
         metrics=[keras.metrics.R2Score(name="accuracy") if head.task == "regression" else _tasks.metric(head)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
-    trained.optimizer.build(trained.trainable_variables)
+    validation = data.validation(recipe.batch_size)
+    _tasks.make_variables(trained, model.outputs[0], validation)
 
     folder = RunFolder(run_dir)
     if not resume:
@@ -184,7 +185,7 @@ def train(
                 data.train(
                     recipe.batch_size, recipe.augmentation, recipe.seed, first_epoch=first, epochs=recipe.epochs - first
                 ),
-                validation_data=data.validation(recipe.batch_size),
+                validation_data=validation,
                 steps_per_epoch=steps,
                 initial_epoch=first,
                 epochs=recipe.epochs,
