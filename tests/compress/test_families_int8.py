@@ -15,7 +15,7 @@ FLOAT = {
     "LeNet5": {"CodeDistance"},
 }
 # Small enough, and of a vocabulary of their own; `make test-all` runs the others.
-QUICK = ("LeNet5", "MobileNetV3", "ResNet")
+QUICK = ("LeNet5", "ResNet")
 
 
 @pytest.mark.parametrize(
