@@ -26,6 +26,7 @@ def small(optimizer="adam"):
     model = keras.Model(images, layers.Dense(10, name="logits")(x), name="small")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss, jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     return model
 
 

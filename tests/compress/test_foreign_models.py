@@ -47,6 +47,7 @@ def test_twin_answers_the_same(name):
 def test_trains_quantized_and_converts(name, tmp_path):
     model, pixels = build(name)
     quantized = compress.quantize_aware(model, calibration_data=pixels)
+    quantized.run_eagerly = True  # tracing takes longer than a single step
     assert np.isfinite(quantized.train_on_batch(pixels[:4], np.arange(4))).all()
     file = litert_report(to_litert(quantized, tmp_path / "int8.tflite"))
     kernels = [operator for operator in file.operators if operator.kind in KERNELS]
