@@ -44,7 +44,8 @@ SMALL = [
 # `make test-all` fuses these too; in `make test`, smaller nets have their kinds of blocks.
 SLOW = {
     *("convnext_v2_atto", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "mobilenet_v4_conv_small"),
-    *("mobilenext_035", "repvgg_b1g2", "repvgg_d2se", "shufflenet_v2_050", "shufflenet_v2_plus_small"),
+    *("ghostnet_050", "googlenet", "mobilenext_035", "repvgg_b1g2", "repvgg_d2se", "shufflenet_v2_050"),
+    "shufflenet_v2_plus_small",
 }
 
 

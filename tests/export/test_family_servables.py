@@ -27,9 +27,8 @@ FACTOR, NOISE = 10, 1e-6  # rounding errors differ from processor to processor b
 SIDE = {"LeNet5": 32}  # its paper fixes the image size
 NARROW = {"AlexNet": 0.25, "VGG": 0.25}  # width; in full, nearly all of the time is spent on writing their weights
 CLASSES = 10
-# `make test-all` exports the others too. These have groups and shuffles, concatenations, squeeze-and-excitation, and
-# LeNet-5's distances.
-QUICK = ("LeNet5", "MobileNetV3", "ShuffleNetV1", "SqueezeNet")
+# `make test-all` exports the others too. These have concatenations, squeeze-and-excitation, and LeNet-5's distances.
+QUICK = ("LeNet5", "MobileNetV3", "SqueezeNet")
 
 
 def measure(name: str, folder: Path) -> dict[str, float]:
