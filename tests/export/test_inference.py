@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import keraslight
 from keraslight import compress, graph
+from keraslight._tasks import read_head
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
 from keraslight.export._frozen import convertible
@@ -122,7 +123,8 @@ def test_probabilities_get_no_second_softmax(build_net, pixels, tmp_path, build,
     ending = request.node.callspec.id
     wanted = tf.nn.softmax(raw) if "logits" in ending else raw
     if form == "graph":
-        answers = inference_model(convertible(model))(pixels, training=False)
+        model = convertible(model)
+        answers = graph.build(inference_graph(graph.read(model), read_head(model)))(pixels, training=False)
     else:
         version = save_servable(model, tmp_path / "m", labels=LABELS, dtype=form)
         answers = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
