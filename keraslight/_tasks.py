@@ -194,6 +194,27 @@ def check_training(head: Head, model: Any, data: Any, validation_data: Any = Non
     return rows
 
 
+def make_variables(trained: keras.Model, outputs: Any, data: Any) -> None:
+    """Makes the variables of a compiled model's optimizer and metrics, on a made-up batch with labels as in `data`.
+
+    A first training step that has to make them is traced twice, and for a model of a hundred layers each trace takes
+    seconds.
+
+    Args:
+        trained: A compiled model.
+        outputs: The symbolic outputs that its loss is of.
+        data: A `tf.data.Dataset` of (images, labels).
+    """
+    trained.optimizer.build(trained.trainable_variables)
+    labels = getattr(data.element_spec[1], "shape", None)
+    shape = tuple(outputs.shape[1:])
+    if labels is None or labels.rank is None or None in (*labels[1:], *shape):
+        return
+    guess = np.full((1, *shape), 1 / shape[-1], np.float32)
+    trained.compute_metrics(None, np.zeros((1, *labels[1:]), data.element_spec[1].dtype.as_numpy_dtype), guess, None)
+    trained.reset_metrics()
+
+
 @contextlib.contextmanager
 def labels_in_range() -> Iterator[None]:
     """Raises InvalidArgumentError in place of TensorFlow's error for an integer label that is out of range."""

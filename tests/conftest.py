@@ -5,8 +5,11 @@ import os
 
 # TensorFlow enables oneDNN by default only on CPUs with AVX-512 VNNI or AMX. The tests compare its kernels everywhere.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# oneDNN's own allocator never returns memory: after one AlexNet or VGG-11 it keeps more than a gigabyte for good.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 import keras
+import psutil
 import pytest
 
 from keraslight.export._memory import return_free_memory
@@ -26,6 +29,29 @@ def _free_models():
     keras.backend.clear_session(free_memory=False)
 
 
+PROCESS = psutil.Process()
+GROWTH = 400 * 2**20  # bytes
+_collected = [0]  # bytes that were left by the last collection
+
+
+def _collect():
+    return_free_memory()
+    _collected[:] = [PROCESS.memory_info().rss]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown():
+    """Collects garbage after a test that left much of it.
+
+    A model is full of reference cycles. Python decides by the number of objects when to look for those, and the largest
+    nets have no more objects than others.
+    """
+    result = yield
+    if PROCESS.memory_info().rss > _collected[0] + GROWTH:
+        _collect()
+    return result
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _return_memory():
     """Frees what the modules before left, so that the sweeps stay small.
@@ -33,5 +59,5 @@ def _return_memory():
     Here rather than after a module, whose last test still holds its fixtures then. What outlives its module (TensorFlow
     keeps much of what it has traced) is not looked at again: late in a run each collection would take ten seconds.
     """
-    return_free_memory()
+    _collect()
     gc.freeze()

@@ -104,6 +104,7 @@ def fine_tune(
     elif (keeping := keeping_modes(model)) is not model:
         trained = compile_(keeping, loss)
     with compilable(trained), _tasks.labels_in_range():
+        _tasks.make_variables(trained, model.outputs[0], train)
         trained.fit(
             train,
             epochs=epochs,

@@ -172,7 +172,8 @@ def train(
         metrics=[_metric(head, parts)],
         jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
     )
-    trained.optimizer.build(trained.trainable_variables)
+    validation = data.validation(recipe.batch_size)
+    _tasks.make_variables(trained, model.outputs[0], validation)
 
     folder = RunFolder(run_dir)
     if not resume:
@@ -215,7 +216,7 @@ def train(
                     trained.make_train_function(force=True)
                     trained.fit(
                         batches(phase, first, phase.end),
-                        validation_data=data.validation(recipe.batch_size),
+                        validation_data=validation,
                         steps_per_epoch=steps,
                         initial_epoch=first,
                         epochs=phase.end,

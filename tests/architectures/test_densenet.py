@@ -27,7 +27,9 @@ def test_growth_and_stem():
     assert model.output.shape[-1] == 2208
 
 
-@pytest.mark.parametrize(("variant", "repeats"), [("201", [6, 12, 48, 32]), ("264", [6, 12, 64, 48])])
+@pytest.mark.parametrize(
+    ("variant", "repeats"), [pytest.param("201", [6, 12, 48, 32], marks=pytest.mark.slow), ("264", [6, 12, 64, 48])]
+)
 def test_blocks_have_the_layers_of_table_1(variant, repeats):
     """Table 1 of https://arxiv.org/abs/1608.06993; growth 32, bottlenecks of 4 x 32, transitions that halve."""
     model = build(variant)

@@ -133,6 +133,7 @@ def test_trains_with_auxiliary_losses():
         "sgd",
         dict.fromkeys(("classifier", "aux1", "aux2"), loss),
         loss_weights={"classifier": 1, "aux1": 0.3, "aux2": 0.3},
+        run_eagerly=True,  # tracing takes longer than a single step
     )
     labels = np.array([0, 1])
     result = model.fit(

@@ -114,7 +114,7 @@ def rows_to_build():
         side = int(row["input_size"].split("x")[0])
         info = keraslight.model_info(name)
         if arguments or side != info.input_size:
-            heavy = info.parameters > 60_000_000
+            heavy = info.parameters > 20_000_000
             yield pytest.param(
                 row, name, arguments, side, id=f"{row['family']} {row['variant']}",
                 marks=pytest.mark.slow if heavy else (),

@@ -12,16 +12,24 @@ from keraslight.errors import InvalidArgumentError
 from tests.nets import of_top
 
 HEAVY = 20_000_000  # parameters: building these takes seconds and gigabytes, so they are slow tests
-NAMES = keraslight.list_models()
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
+# Of families that have much in common with others, `make test` counts what the table claims and tries bad arguments.
+RARE = {"ConvNeXtV2", "DenseNet", "EfficientNetV2", "MobileNeXt", "MobileNetV2", "ShuffleNetV1", "ShuffleNetV2Plus"}
 FIXED = {"LeNet5"}  # families whose paper fixes the image size
 
 
 def cases():
-    for name in NAMES:
-        heavy = keraslight.model_info(name).parameters > HEAVY
-        first = name in DEFAULTS  # every family has a variant in `make test`, however heavy
-        yield pytest.param(name, marks=pytest.mark.slow if heavy and not first else ())
+    """Every variant; in `make test` each family's first, however heavy, and the lightest and heaviest of the others."""
+    for family in registry.FAMILIES.values():
+        light = sorted((row.parameters, name) for name, row in family.variants.items() if row.parameters <= HEAVY)
+        quick = {next(iter(family.variants)), *(name for _, name in (*light[:1], *light[-1:]))}
+        for name in family.variants:
+            yield pytest.param(name, marks=() if name in quick else pytest.mark.slow)
+
+
+def defaults():
+    for name in DEFAULTS:
+        yield pytest.param(name, marks=pytest.mark.slow if keraslight.model_info(name).family in RARE else ())
 
 
 def build(name, **arguments):
@@ -47,7 +55,7 @@ def test_parameters_and_macs_are_the_tables(name):
     assert (result.parameters, result.macs, result.unknown) == (row.parameters, row.macs, ())
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", list(defaults()))
 def test_features_are_named_by_their_strides(name):
     arguments = small(name, features_only=True)
     model = build(name, **arguments)
@@ -58,7 +66,7 @@ def test_features_are_named_by_their_strides(name):
         assert abs(tensor.shape[1] - side / stride) <= 3, key  # without padding a pixel or more is lost (LeNet: 3)
 
 
-@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("name", list(defaults()))
 def test_without_top(name):
     pooled = build(name, **small(name, include_top=False, pooling="avg"))
     maps = build(name, **small(name, include_top=False))
@@ -99,8 +107,8 @@ class TestArguments:
         assert model.outputs[0].dtype == "float16"
 
 
-# tests/export/test_family_servables.py compares the .tflite files of other families in `make test`.
-LITERT = ("AlexNet", "ConvNeXt", "DenseNet", "EfficientNetV2", "GoogLeNet", "VGG", "Xception")
+# Other tests compare .tflite files of MobileNetV3 and V4 in `make test`, among them test_family_servables.py.
+LITERT = ("AlexNet", "ConvNeXt", "GhostNet", "GoogLeNet", "RepVGG", "VGG", "Xception")
 
 
 def litert_cases():
@@ -109,7 +117,7 @@ def litert_cases():
         yield pytest.param(name, marks=marks)
 
 
-@pytest.fixture(scope="module", params=DEFAULTS)
+@pytest.fixture(scope="module", params=list(defaults()))
 def net(request):
     """A name and its small net, one for the tests below, since building takes most of their time."""
     keras.utils.set_random_seed(0)

@@ -63,7 +63,7 @@ def trained(run, tmp_path_factory):
     """A run folder, and what `train` printed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
     options = ("--data", "digits", "--size", 32, "--epochs", 1, "--to", folder)
-    return folder, run("train", "mobilenet_v4_conv_small", *options)
+    return folder, run("train", "lenet5_modern", *options)
 
 
 @pytest.fixture(scope="module")

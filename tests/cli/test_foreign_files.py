@@ -52,7 +52,7 @@ def foreign(tmp_path_factory):
     model = net()
     x = np.zeros((8, SIDE, SIDE, 3), np.float32)
     x[:4, ..., 0] = x[4:, ..., 2] = 0.85
-    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.Adam(0.02), "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(x, np.repeat([0, 1], 4), epochs=30, verbose=0)
     path = tmp_path_factory.mktemp("foreign") / "net.keras"
     model.save(path)

@@ -83,9 +83,8 @@ def trained(digits):
     keras.utils.set_random_seed(0)
     model = build_tiny()
     rate = keras.optimizers.schedules.CosineDecay(5e-3, 8 * 22)
-    model.compile(
-        keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-    )
+    model.compile(keras.optimizers.AdamW(rate), "sparse_categorical_crossentropy", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     model.fit(*digits[0], batch_size=64, epochs=8, verbose=0)
     return model
 

@@ -161,6 +161,7 @@ def trained(family: str, folder: Path) -> keras.Model:
         )
         optimizer = keras.optimizers.AdamW(rate, clipnorm=1.0)
         model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+        optimizer.build(model.trainable_variables)  # else the first step is traced twice
         if recipe.he:
             _start_as_he(model)
         if recipe.bias:
@@ -185,12 +186,15 @@ def batches(family: str, size: int = 64) -> tf.data.Dataset:
     """The images to train on, `size` a batch, each moved as the recipe says over background."""
     shift = RECIPES[family].shift
     images, labels = digits(RECIPES[family].side or SMALL[family][2])[0]
+    shuffled = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=0)
+    if not shift:
+        return shuffled.batch(size)
     margins = [[shift, shift], [shift, shift], [0, 0]]
 
     def move(image, label):
         return tf.image.random_crop(tf.pad(image, margins, constant_values=-1.0), image.shape, seed=0), label
 
-    return tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images), seed=0).map(move).batch(size)
+    return shuffled.map(move).batch(size)
 
 
 def accuracy(model, side: int) -> float:

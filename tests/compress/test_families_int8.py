@@ -15,7 +15,7 @@ FLOAT = {
     "LeNet5": {"CodeDistance"},
 }
 # Small enough, and of a vocabulary of their own; `make test-all` runs the others.
-QUICK = ("LeNet5", "MobileNetV3", "ResNet")
+QUICK = ("LeNet5", "ResNet")
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ def test_every_kernel_is_int8(family, tmp_path):
     images = np.random.default_rng(0).normal(size=(16, *model.input_shape[1:])).astype("float32")
     compress.settle_batch_norms(model, (images, np.zeros(len(images))))
     quantized = compress.quantize_aware(model, calibration_data=images)
+    quantized.run_eagerly = True  # tracing takes longer than a single step
     assert np.isfinite(quantized.train_on_batch(images, np.arange(16) % 10)).all()
     report = compress.quantization_report(quantized)
     assert {layer.kind for layer in report.layers if layer.precision == "float"} == FLOAT.get(family, set())

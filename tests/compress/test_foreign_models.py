@@ -15,7 +15,7 @@ NAMES = (
 )
 # The others take up to a minute each; `make test-all` runs them.
 QUICK = ("kimm MobileNetV3W050Small",)
-TWINS = (*QUICK, "MobileNetV2", "EfficientNetB0", "ResNet50V2")
+TWINS = (*QUICK, "MobileNetV2")
 
 
 def build(name):
@@ -47,6 +47,7 @@ def test_twin_answers_the_same(name):
 def test_trains_quantized_and_converts(name, tmp_path):
     model, pixels = build(name)
     quantized = compress.quantize_aware(model, calibration_data=pixels)
+    quantized.run_eagerly = True  # tracing takes longer than a single step
     assert np.isfinite(quantized.train_on_batch(pixels[:4], np.arange(4))).all()
     file = litert_report(to_litert(quantized, tmp_path / "int8.tflite"))
     kernels = [operator for operator in file.operators if operator.kind in KERNELS]

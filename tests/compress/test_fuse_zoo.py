@@ -41,7 +41,18 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "side", "arguments", "staying"), SMALL, ids=[row[0] for row in SMALL])
+# `make test-all` fuses these too; in `make test`, smaller nets have their kinds of blocks.
+SLOW = {
+    *("convnext_v2_atto", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "mobilenet_v4_conv_small"),
+    *("ghostnet_050", "googlenet", "mobilenext_035", "repvgg_b1g2", "repvgg_d2se", "shufflenet_v2_050"),
+    "shufflenet_v2_plus_small",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "arguments", "staying"),
+    [pytest.param(*row, id=row[0], marks=pytest.mark.slow if row[0] in SLOW else ()) for row in SMALL],
+)
 def test_same_logits_from_fewer_layers(name, side, arguments, staying):
     channels = 1 if name.startswith("lenet") else 3
     keras.utils.set_random_seed(0)

@@ -18,7 +18,7 @@ from tests.compress import digit_models, digits_page
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "litert.md"
 TRAINED = ROOT / ".pytest_cache" / "d" / "digit_models"  # what pytest's `cache.mkdir("digit_models")` gives
-QUICK = ("LeNet5", "RepVGG", "ResNet")  # `make test-all` runs the others
+QUICK = ("AlexNet", "LeNet5", "ResNet")  # `make test-all` runs the others
 FLOAT32, FLOAT16 = 1e-4, 2e-3
 FACTOR, POINTS, SIZE = 10, 1.0, 0.01  # how far the page may be from what is measured now
 FAMILIES = tuple(digit_models.RECIPES)

@@ -34,7 +34,7 @@ def model():
     return made
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("suffix", [".keras", pytest.param(".h5", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
 def test_a_loaded_model_is_the_saved_one(model, suffix, tmp_path):
     quantized = compress.train_quantized(model, (IMAGES, LABELS), epochs=1, verbose=0)

@@ -63,6 +63,7 @@ def test_sparse_is_for_float_files(pruned, tmp_path):
         to_litert(pruned, tmp_path / "file.tflite", quantization="dynamic", sparse=True)
 
 
+@pytest.mark.slow
 def test_a_mobilenet_v2_with_three_quarters_of_zeros_compresses(tmp_path):
     keras.utils.set_random_seed(0)
     model = keraslight.create_model("mobilenet_v2_100", input_shape=(64, 64, 3))

@@ -9,8 +9,10 @@ import tensorflow as tf
 
 import keraslight
 from keraslight import compress, graph
+from keraslight._tasks import read_head
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import save_servable
+from keraslight.export._frozen import convertible
 from keraslight.export._inference import inference_graph
 from keraslight.preprocessing import Preprocessing
 from keraslight.rewrite import halved
@@ -113,21 +115,29 @@ def _ensemble(build_net):
     ],
     ids=["nested", "logits", "sigmoid", "operation", "reshaped", "cast", "unknown layer", "ensemble"],
 )
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=pytest.mark.slow)])
-def test_probabilities_get_no_second_softmax(build_net, pixels, tmp_path, build, dtype, request):
+@pytest.mark.parametrize("form", ["graph", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float32", "float16"))])
+def test_probabilities_get_no_second_softmax(build_net, pixels, tmp_path, build, form, request):
+    """In the graph that is exported, and by `make test-all` in the SavedModel too."""
     model = build(build_net)
     raw = np.asarray(model(pixels, training=False))
     ending = request.node.callspec.id
     wanted = tf.nn.softmax(raw) if "logits" in ending else raw
-    version = save_servable(model, tmp_path / "m", labels=LABELS, dtype=dtype)
-    answers = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
-    tolerance = 1e-5 if dtype == "float32" else 5e-3
+    if form == "graph":
+        model = convertible(model)
+        answers = graph.build(inference_graph(graph.read(model), read_head(model)))(pixels, training=False)
+    else:
+        version = save_servable(model, tmp_path / "m", labels=LABELS, dtype=form)
+        answers = tf.saved_model.load(str(version)).signatures["serving_default"](images=tf.constant(pixels))
+    tolerance = 5e-3 if form == "float16" else 1e-5
     np.testing.assert_allclose(answers["probabilities"], wanted, atol=tolerance)
     again = tf.sigmoid if "sigmoid" in ending else tf.nn.softmax
     np.testing.assert_allclose(again(answers["logits"]), answers["probabilities"], atol=tolerance)
 
 
-@pytest.mark.parametrize("activation", ["softmax", None, "sigmoid"])
+@pytest.mark.parametrize(
+    "activation",
+    ["softmax", pytest.param(None, marks=pytest.mark.slow), pytest.param("sigmoid", marks=pytest.mark.slow)],
+)
 def test_a_quantization_aware_model_gives_probabilities_and_logits(build_net, pixels, tmp_path, activation):
     aware = compress.quantize_aware(build_net(activation=activation), calibration_data=pixels)
     raw = aware(pixels, training=False).numpy()
@@ -139,7 +149,9 @@ def test_a_quantization_aware_model_gives_probabilities_and_logits(build_net, pi
     np.testing.assert_allclose(again(answers["logits"]), answers["probabilities"], atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [pytest.param("float16", 2e-3, marks=pytest.mark.slow), ("bfloat16", 2e-2)]
+)
 def test_sixteen_bits(build_net, pixels, tmp_path, dtype, tolerance):
     model = build_net()
     version = save_servable(model, tmp_path / "m", labels=LABELS, dtype=dtype)

@@ -32,7 +32,7 @@ def imagenet_model(tmp_path_factory):
     return keraslight.create_model("timm/mobilenetv4_conv_small", weights=file, preprocessing=True)
 
 
-@pytest.mark.parametrize("form", ["float32", "int8"])
+@pytest.mark.parametrize("form", ["float32", pytest.param("int8", marks=pytest.mark.slow)])
 def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, mediapipe_classify, tmp_path):
     ints = {"quantization": "int8", "representative_data": photographs, "input_dtype": "uint8"}
     path = to_litert(

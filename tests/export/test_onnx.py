@@ -32,8 +32,8 @@ def small():
     ("fixture", "name"),
     [
         ("timm__mobilenetv3_small_100", "timm/mobilenetv3_small_100"),
-        ("tv__shufflenet_v2_x0_5", "torchvision/shufflenet_v2_x0_5"),
-        ("timm__convnextv2_atto", "timm/convnextv2_atto"),
+        pytest.param("tv__shufflenet_v2_x0_5", "torchvision/shufflenet_v2_x0_5", marks=pytest.mark.slow),
+        pytest.param("timm__convnextv2_atto", "timm/convnextv2_atto", marks=pytest.mark.slow),
     ],
 )
 def test_onnx_runtime_gives_the_models_logits(fixture, name, tmp_path):

@@ -64,7 +64,7 @@ HEADS = {  # head, task, labels, method, what is served of the model's outputs
 }  # fmt: skip
 
 
-SLOW = ("a logit", "a hard sigmoid of two classes", "a sigmoid", "a number")
+SLOW = ("a logit", "a hard sigmoid of two classes", "a sigmoid", "hard sigmoids", "a number")
 
 
 @pytest.fixture(
