@@ -11,6 +11,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -89,7 +90,7 @@ def _decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
 
 def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
     read = 4 if channels == 4 else 3
-    others = (lambda file: _others(file, read)) if tf.executing_eagerly() else _others_apart(read)
+    others: Any = (lambda file: _others(file, read)) if tf.executing_eagerly() else _others_apart(read)
 
     def upright_jpeg() -> tf.Tensor:
         return upright(_with_opacity(tf.io.decode_jpeg(image_bytes, channels=3), read), _jpeg_orientation(image_bytes))
