@@ -172,14 +172,14 @@ MUTATIONS = (
     Mutation("docs/litert.md", "4241 KiB", "1 KiB", TC + "test_litert_families.py::test_the_page_has_every_family"),
     # Training and images
     Mutation(
-        T + "_trainer.py",
+        T + "_optimizer.py",
         "if len(v.shape) <= 1]",
         "if len(v.shape) <= 4]",
         "tests/training/test_trainer.py::test_weight_decay_spares_vectors",
     ),
     Mutation(
-        T + "_trainer.py",
-        "ClassificationLoss(recipe.label_smoothing,",
+        T + "_loss.py",
+        "ClassificationLoss(label_smoothing,",
         "ClassificationLoss(0.0,",
         "tests/training/test_trainer.py::test_probabilities_and_logits_give_the_same_loss",
     ),
@@ -257,8 +257,8 @@ MUTATIONS = (
     ),
     Mutation(
         T + "_augmentation.py",
-        "draws[:, 2] * self.shift * width",
-        "draws[:, 2] * self.shift * height",
+        "(draws[:, 2] * self.shift + left) * width",
+        "(draws[:, 2] * self.shift + left) * height",
         TT + "test_augmentation.py",
     ),
     Mutation(
@@ -291,21 +291,21 @@ MUTATIONS = (
     Mutation(T + "_augmentation.py", "fill_value=0.0", "fill_value=128.0", TT + "test_augmentation.py"),
     # Training
     Mutation(
-        T + "_trainer.py",
-        "warmup = recipe.warmup * steps",
-        "warmup = 0",
+        T + "_optimizer.py",
+        "recipe.warmup * steps // recipe.accumulate",
+        "0",
         TT + "test_trainer.py::test_the_learning_rate_warms_up_and_decays_to_zero",
     ),
     Mutation(
-        T + "_trainer.py",
+        T + "_optimizer.py",
         "recipe.learning_rate / (warmup + 1)",
         "0.0",
         TT + "test_settled.py::test_the_best_epoch_is_chosen_by_settled_batch_norms",
     ),
     Mutation(
-        T + "_trainer.py",
-        "recipe.epochs * steps - warmup",
-        "recipe.epochs * steps",
+        T + "_optimizer.py",
+        "max(updates - warmup, 1)",
+        "updates",
         TT + "test_trainer.py::test_the_learning_rate_warms_up_and_decays_to_zero",
     ),
     Mutation(
@@ -328,8 +328,8 @@ MUTATIONS = (
     ),
     Mutation(
         T + "_trainer.py",
-        "settle(self._plain, (images",
-        "(lambda *_: 0)(self._plain, (images",
+        "settle(self._learning, (images",
+        "(lambda *_: 0)(self._learning, (images",
         TT + "test_settled.py::test_the_best_epoch_is_chosen_by_settled_batch_norms",
     ),
     Mutation(
@@ -344,6 +344,67 @@ MUTATIONS = (
         "if False and not math.isfinite(logs",
         TT + "test_trainer.py::test_a_loss_that_explodes_stops_with_a_text",
     ),
+    Mutation(
+        T + "_optimizer.py",
+        "layer_decay ** (last - groups",
+        "layer_decay ** (groups",
+        TT + "test_recipe_fields.py::test_rates_and_decay_fall_from_group_to_group",
+    ),
+    Mutation(
+        T + "_optimizer.py",
+        "self.learning_rate * self.weight_decay * self._scales",
+        "self.learning_rate * self.weight_decay + 0 * self._scales",
+        TT + "test_recipe_fields.py::test_rates_and_decay_fall_from_group_to_group",
+    ),
+    Mutation(
+        T + "_average.py",
+        "for weight in model.weights if",
+        "for weight in model.trainable_weights if",
+        TT + "test_recipe_fields.py::test_the_average_has_statistics_too_and_exchanges_exactly",
+    ),
+    Mutation(
+        T + "_average.py",
+        "(1.0 + count) / (10.0 + count)",
+        "(1.0 + count) / (1.0 + count)",
+        TT + "test_recipe_fields.py::test_the_average_has_statistics_too_and_exchanges_exactly",
+    ),
+    Mutation(
+        T + "_mixing.py",
+        "share *= tf.reduce_mean(tf.cast(kept, tf.float32), axis=(1, 2))",
+        "share *= lam",
+        TT + "test_recipe_fields.py::test_boxes_have_the_area_that_the_target_says",
+    ),
+    Mutation(
+        T + "_mixing.py",
+        "tf.constant(alpha, tf.float64)",
+        "tf.constant(2 * alpha, tf.float64)",
+        TT + "test_recipe_fields.py::test_shares_are_drawn_from_beta",
+    ),
+    Mutation(
+        T + "_progressive.py",
+        "number / (self.stages - 1)",
+        "(number + 1) / self.stages",
+        TT + "test_recipe_fields.py::test_stages_are_those_of_table_6",
+    ),
+    Mutation(
+        T + "_phases.py",
+        "variable.trainable = False",
+        "pass",
+        TT + "test_recipe_fields.py::test_frozen_layers_stay_and_their_statistics_follow",
+    ),
+    Mutation(
+        T + "_trainer.py",
+        "self._folder.save_state(self.model, self._history, self._identity, more)",
+        "self._folder.save_state(self.model, self._history, self._identity)",
+        TT + "test_recipe_fields.py::test_every_field_resumes_exactly_after_any_epoch[2]",
+    ),
+    Mutation(
+        T + "_rand_augment.py",
+        "tf.minimum((step[:, None] // 2 + before)",
+        "tf.minimum((before)",
+        TT + "test_rand_augment.py",
+    ),
+    Mutation(T + "_rand_augment.py", "4.0 * inner) / 13.0", "inner) / 9.0", TT + "test_rand_augment.py"),
     Mutation(
         T + "_auxiliary.py",
         "self._weight * sum(",

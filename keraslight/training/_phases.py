@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 
@@ -87,16 +87,15 @@ def check_phases(model: keras.Model, recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def entered(model: keras.Model, recipe: Recipe, phase: Phase) -> Iterator[None]:
-    """Makes the model that of a phase; what it trains has to be traced again."""
+def entered(model: keras.Model, recipe: Recipe, phase: Phase) -> Iterator[Sequence[keras.layers.BatchNormalization]]:
+    """Makes the model that of a phase; what trains it has to be traced again. Gives the batch norms that it freezes."""
     with contextlib.ExitStack() as undo:
-        if phase.frozen:
-            undo.enter_context(_frozen(model, recipe))
+        norms = undo.enter_context(_frozen(model, recipe)) if phase.frozen else []
         dropout = head_dropout(model) if phase.stage is not None else None
         if dropout is not None and phase.stage is not None:
             undo.callback(setattr, dropout, "rate", dropout.rate)
             dropout.rate = phase.stage.dropout
-        yield
+        yield norms
 
 
 def head_dropout(model: keras.Model) -> keras.layers.Dropout | None:
@@ -106,9 +105,8 @@ def head_dropout(model: keras.Model) -> keras.layers.Dropout | None:
 
 
 @contextlib.contextmanager
-def as_built(model: keras.Model) -> Iterator[None]:
-    """Batch norms as the model was built, while it is saved: frozen ones would stay in inference mode when loaded."""
-    norms = [norm for norm in _batch_norms(model) if getattr(norm, "_keraslight_frozen", False)]
+def thawed(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
+    """Makes frozen batch norms trainable while their model is saved: it would be loaded with frozen ones."""
     for norm in norms:
         norm.trainable = True
     try:
@@ -119,7 +117,7 @@ def as_built(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _frozen(model: keras.Model, recipe: Recipe) -> Iterator[None]:
+def _frozen(model: keras.Model, recipe: Recipe) -> Iterator[list[keras.layers.BatchNormalization]]:
     named = _frozen_weights(model, recipe)
     norms = []
     if recipe.freeze_batch_norm:
@@ -130,15 +128,14 @@ def _frozen(model: keras.Model, recipe: Recipe) -> Iterator[None]:
     for variable in variables:
         variable.trainable = False
     for norm in norms:
-        norm.trainable, norm._keraslight_frozen = False, True
+        norm.trainable = False
     try:
-        yield
+        yield norms
     finally:
         for variable in variables:
             variable.trainable = True
         for norm in norms:
             norm.trainable = True
-            del norm._keraslight_frozen
 
 
 def _frozen_weights(model: keras.Model, recipe: Recipe) -> list[tuple[keras.Layer, list[keras.Variable]]]:

@@ -36,7 +36,7 @@ from keraslight.training._distillation import Distillation
 from keraslight.training._extras import require
 from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
-from keraslight.training._phases import Phase, as_built, check_phases, entered, phases
+from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training.run_folder import Row, RunFolder
@@ -211,8 +211,8 @@ def train(
                 first = max(phase.first, len(history))
                 if first >= phase.end or keeper.finished:
                     continue
-                keeper.phase = phase
-                with entered(model, recipe, phase):
+                with entered(model, recipe, phase) as norms:
+                    keeper.phase, keeper.frozen = phase, norms
                     trained.make_train_function(force=True)
                     trained.fit(
                         batches(phase, first, phase.end),
@@ -255,7 +255,8 @@ class _Keeper(keras.callbacks.Callback):
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
-        self.phase = phases(recipe)[0]  # set before each
+        self.phase = phases(recipe)[0]  # set before each, with the batch norms that it freezes
+        self.frozen: Sequence[keras.layers.BatchNormalization] = ()
 
     @property
     def best(self) -> Row:
@@ -303,7 +304,7 @@ class _Keeper(keras.callbacks.Callback):
             row |= {"stage": self.phase.stage.number + 1, "size": self.phase.stage.size}
         self._history.append(row)
         if self.best is row:
-            with as_built(self._plain):
+            with thawed(self.frozen):
                 self._folder.save_best(self._plain)
         if self._average is not None:
             self._average.exchange()
