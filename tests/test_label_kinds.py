@@ -118,6 +118,8 @@ def test_names_of_imagenet_may_repeat_as_there():
     names[5] = names[6]
     with pytest.raises(InvalidArgumentError, match="at index 5 and at index 6"):
         check_labels(names)
+    with pytest.raises(InvalidArgumentError, match="at index 0 and at index 2"):  # only there
+        check_labels(["crane", "eel", "crane"])
 
 
 GOOD_FILES = [

@@ -195,6 +195,13 @@ def test_slow_servers_are_all_used():
     assert "".join(first) == "ababab" + "abcabc"
 
 
+def test_a_call_is_hedged_once_and_then_by_shares():
+    world = World([(99, None)] * 4, retry=Retry(hedge_after=0.5))
+    with pytest.raises(CallFailed):
+        world.call(timeout=8)
+    assert [(address, began) for address, began, _ in world.sent] == [("a:1", 0), ("b:1", 0.5), ("c:1", 2.5)]
+
+
 @pytest.mark.parametrize("timeout", [1, 2, 10])
 def test_a_server_that_never_answers_keeps_only_a_quarter_of_the_time_for_itself(timeout):
     world = World([(999, None), (0.01, None)])

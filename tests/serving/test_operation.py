@@ -82,6 +82,21 @@ def test_the_old_version_serves_until_the_new_one_is_whole(copied):
     until(lambda: held(repository) == (2, ["index", "model.tflite", "saved_model.pb"]), 5)
 
 
+def test_a_version_without_a_file_waits_longer_than_one_with_all(tmp_path, repository):
+    base = tmp_path / "a"
+    for file in ("1/model.tflite", "1/saved_model.pb", "2/model.tflite"):
+        (base / file).parent.mkdir(parents=True, exist_ok=True)
+        (base / file).write_bytes(b"x")
+    shutil.move(base / "2", tmp_path / "2")
+    options = {"poll_seconds": 0.01, "settle_seconds": 0.02, "incomplete_seconds": 3600}
+    started = repository(ModelConfig("a", base), load=lambda name, folder, eager: Listed(folder), **options)
+    shutil.move(tmp_path / "2", base / "2")
+    time.sleep(0.5)
+    assert held(started)[0] == 1
+    (base / "2/saved_model.pb").write_bytes(b"x")
+    until(lambda: held(started)[0] == 2, 5)
+
+
 @pytest.mark.parametrize("names", [["saved_model.pb", "variables/index", "model.tflite"], ["other", "files"]])
 def test_a_version_that_goes_without_a_file_serves_after_a_while(copied, names):
     repository, write = copied

@@ -220,6 +220,16 @@ def test_a_pipeline_that_does_not_fit_runs_in_tensorflow(versions, images, tmp_p
     np.testing.assert_allclose(ask(servable, "encoded", images)["probabilities"], wanted, atol=1e-4)
 
 
+def test_a_pipeline_with_another_number_of_labels_is_left_out(versions, tmp_path, caplog):
+    folder = tmp_path / "1"
+    shutil.copytree(versions["float"], folder)
+    labels = folder / "assets/labels.txt"
+    labels.write_bytes(b"".join(labels.read_bytes().splitlines(keepends=True)[:-1]))
+    with caplog.at_level(logging.WARNING):
+        load(folder)
+    assert "`rank` must be float32 scores of 3 classes. Received: " in caplog.text
+
+
 def test_a_description_that_is_no_json_is_no_obstacle(versions, tmp_path, caplog):
     folder = tmp_path / "1"
     shutil.copytree(versions["float"], folder)
