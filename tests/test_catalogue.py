@@ -10,6 +10,7 @@ import pytest
 import keraslight
 import keraslight.zoo
 from keraslight import catalogue, registry
+from keraslight._near import _edits
 from keraslight.errors import UnknownModelError
 from keraslight.registry import Variant
 from keraslight.weights import CHECKPOINTS
@@ -125,3 +126,13 @@ def test_a_family_that_a_user_registers_is_listed(monkeypatch):
     assert keraslight.list_models("mynet*") == ["mynet_one"]
     assert keraslight.model_info("mynet_one").macs == 20
     assert catalogue.hint("my-net") == "The nearest names: mynet_one."
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "edits"),
+    [("", "abc", 3), ("abcd", "abdc", 1), ("resnet", "rsenet", 1), ("kitten", "sitting", 3), ("ca", "abc", 3)],
+)
+def test_edits_count_two_exchanged_letters_once(a, b, edits):
+    """Optimal string alignment; "ca" to "abc" is where it differs from Damerau's distance, which is 2."""
+    assert _edits(a, b)[-1][-1] == edits
+    assert _edits(b, a)[-1][-1] == edits

@@ -251,6 +251,23 @@ def test_backwards_gives_the_same_for_open_sizes_shared_layers_and_cropping():
     assert [size[0] for size in backward_receptive_field(model)] == [1, 5, 5, 9, 9, 11, None]
 
 
+@pytest.mark.parametrize("order", [(5, 1), (1, 5)])
+def test_of_two_branches_the_wider_counts_backwards_in_either_order(order):
+    images = keras.Input((32, 32, 3))
+    x = layers.Add()([layers.Conv2D(4, size, padding="same")(images) for size in order])
+    model = keras.Model(images, x)
+    assert backward_receptive_field(model)[-1] == receptive_field(model)[-1].size == (5, 5)
+
+
+def test_bicubic_sees_a_pixel_more_on_either_side_than_bilinear():
+    images = keras.Input((12, 12, 1))
+    sizes = {
+        kind: receptive_field(keras.Model(images, layers.Resizing(24, 24, interpolation=kind)(images)))[-1].size
+        for kind in ("bilinear", "bicubic")
+    }
+    assert sizes == {"bilinear": (2, 2), "bicubic": (4, 4)}
+
+
 def test_branches_padding_and_cropping():
     images = keras.Input((32, 32, 3))
     wide = layers.Conv2D(4, 5, strides=2, padding="same", name="wide")(images)

@@ -309,3 +309,27 @@ def test_kernels_of_any_precision_are_clustered_as_in_float32(dtype):
     assert len(np.unique(found)) == len(np.unique(wanted)) == 8
     precision = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-6}[dtype]
     np.testing.assert_allclose(found, wanted, rtol=precision)
+
+
+def test_a_centroid_stays_at_zero_while_the_others_settle():
+    from keraslight.compress._tfmot.clustering import centroids
+
+    kernel = np.array([0, 0, 0, 0.3, 0.4, 0.5, -1.0, -1.2, 2.0, 2.2, 0.1, 0.2], np.float32)
+    found = centroids(kernel, 4, "kmeans", keep_zero=True)
+    assert 0 in found
+    free = centroids(kernel, 4, "kmeans", keep_zero=False)
+    assert 0 not in free
+    nearest = free[np.abs(kernel[:, None] - free).argmin(1)]
+    for centroid in free:
+        assert kernel[nearest == centroid].mean() == pytest.approx(centroid, abs=1e-6)
+
+
+def test_a_cluster_moves_by_the_mean_of_its_steps():
+    import tensorflow as tf
+
+    from keraslight.compress._tfmot.quantizers import KeepClusters
+
+    held = np.array([[1, 1, 1, 2], [2, 0, 0, 1]], np.float32)
+    steps = np.array([[0.1, 0.2, 0.3, -0.4], [0.2, 0.5, 0.5, 0.2]], np.float32)
+    moved = KeepClusters(held)(tf.constant(held + steps)).numpy()
+    np.testing.assert_allclose(moved, [[1.2, 1.2, 1.2, 1.9], [1.9, 0, 0, 1.2]], rtol=1e-6)

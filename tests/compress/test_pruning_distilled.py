@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keraslight import compress
+from keraslight import _tasks, compress
 from keraslight.errors import InvalidArgumentError
 from keraslight.training import Distillation
 
@@ -57,3 +57,12 @@ def test_the_callback_prunes_the_student_of_a_distiller(net, digits):
     distiller.fit(images[:320], labels[:320], callbacks=[compress.Pruning(0.5)], batch_size=32, verbose=0)
     assert compress.sparsity(student).total >= 0.5
     assert compress.sparsity(distiller.teacher).total < 0.01
+
+
+def test_the_labels_term_of_a_distilled_softmax_is_of_logits(net, digits, monkeypatch):
+    heads = []
+    loss = _tasks.loss
+    monkeypatch.setattr(_tasks, "loss", lambda head, **how: heads.append(head) or loss(head, **how))
+    images, labels, *_ = digits
+    compress.prune(net, (images[:32], labels[:32]), epochs=1, distillation=Distillation(net), verbose=0)
+    assert heads[-1].activation == "softmax"  # what is to be applied to the distiller's outputs
