@@ -87,6 +87,14 @@ def test_other_blocks_of_branches():
     assert difference(model, deployed) < 1e-5
 
 
+def test_even_kernels_keep_their_place():
+    """Keras pads one row more below than above."""
+    model = block(lambda x: layers.Add()([conv(x, 4, "wide"), conv(x, 2, "narrow"), x]))
+    deployed = compress.reparameterize(model)
+    assert kinds(deployed) == ["before", "wide"]
+    assert difference(model, deployed) < 1e-5
+
+
 @pytest.mark.parametrize(
     "combine",
     [

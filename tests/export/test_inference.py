@@ -217,3 +217,16 @@ def test_bad_arguments(build_net, tmp_path, arguments, text):
     with pytest.raises(InvalidArgumentError, match=text):
         save_servable(build_net(), tmp_path / "m", labels=LABELS, **arguments)
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(("activation", "task"), [("softmax", "softmax"), ("sigmoid", "multi-label")])
+def test_logits_of_averaged_probabilities_are_exact_for_small_ones(activation, task):
+    images = keras.Input((1, 1, 3))
+    flat = keras.layers.Flatten()(images)
+    branches = [keras.layers.Activation(activation)(flat) for _ in range(2)]
+    model = keras.Model(images, keras.layers.Average()(branches))
+    logits = np.array([[[[-40.0, 0.0, 3.0]]]], np.float32)
+    found = graph.build(inference_graph(graph.read(model), read_head(model, task)))(logits)["logits"].numpy()
+    if activation == "softmax":  # except for one number per image
+        found += logits.max() - found.max()
+    np.testing.assert_allclose(found.ravel(), logits.ravel(), rtol=1e-3, atol=1e-5)
