@@ -69,7 +69,7 @@ def train(
     Examples:
 
       keraslight train mobilenet_v4_conv_small --data digits
-      keraslight train resnet18 --data photos/ --weights imagenet --recipe finetune
+      keraslight train vgg11 --data a/ --weights imagenet --recipe finetune
       keraslight train efficientnet_v2_b0 --data photos/ --progressive
       keraslight train resnet18 --data photos.csv --cache ~/.cache/photos
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
