@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -204,6 +205,11 @@ def own_layers():
     yield "normalization", keras.Model(images, own.ImageNormalization(spec)(own.ChannelSlice(0, 4)(images)))
     yield "code_distance", keras.Model(images, own.CodeDistance(5)(layers.Flatten()(images)))
     yield "unpooling", keras.Model(images, own.MaxUnpool2D(2)(pool(images)))
+    per_image = own.ImageNormalization(dataclasses.replace(spec, per_image=True))
+    yield "standardization", keras.Model(images, per_image(own.ChannelSlice(0, 4)(images)))
+    copies = own.ImageViews((0.8, 1.0), (0.0, 20.0))
+    scores = layers.Softmax()(layers.GlobalAveragePooling2D()(copies(images)))
+    yield "views", keras.Model(images, own.MergeViews(copies.count)(scores))
     rows, columns = own.CoordinateSplit()([own.CoordinatePooling()(images), images])
     yield "coordinate_split", keras.Model(images, layers.Multiply()([rows, columns]))
 
