@@ -9,6 +9,8 @@ MEDIAPIPE := $(VENV)/mediapipe/.installed
 LOWEST := $(patsubst %,$(VENV)/lowest/%/.installed,all cli rest telemetry)
 # Hides TensorFlow's C++ start-up messages, which bury a run's own output; its errors remain visible.
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+# The C library keeps free memory apart for each of 8 groups of threads per core; a test worker has hundreds of threads.
+export MALLOC_ARENA_MAX ?= 2
 
 .PHONY: help install demo test test-all mutate lint format bench docs proto clean
 

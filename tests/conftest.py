@@ -32,11 +32,17 @@ def _free_models():
 PROCESS = psutil.Process()
 GROWTH = 400 * 2**20  # bytes
 _collected = [0]  # bytes that were left by the last collection
+_thawed = [0]  # the same of the last one that looked at everything
 
 
 def _collect():
+    thaw = PROCESS.memory_info().rss > _thawed[0] + 2 * GROWTH
+    if thaw:
+        gc.unfreeze()
     return_free_memory()
     _collected[:] = [PROCESS.memory_info().rss]
+    if thaw:
+        _thawed[:] = _collected
 
 
 @pytest.hookimpl(wrapper=True)
@@ -57,7 +63,8 @@ def _return_memory():
     """Frees what the modules before left, so that the sweeps stay small.
 
     Here rather than after a module, whose last test still holds its fixtures then. What outlives its module (TensorFlow
-    keeps much of what it has traced) is not looked at again: late in a run each collection would take ten seconds.
+    keeps much of what it has traced) is not looked at again until much has accumulated: late in a run each collection
+    would take ten seconds.
     """
     _collect()
     gc.freeze()

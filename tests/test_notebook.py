@@ -19,6 +19,12 @@ PLOTS = {
     "analysis.plot_grad_cam": "analysis.plot_grad_cam(model, image)",
     "analysis.plot_receptive_field": "analysis.plot_receptive_field(model, image)",
     "analysis.plot_tradeoff": "analysis.plot_tradeoff(map(keraslight.model_info, keraslight.list_models('vgg*')))",
+    "analysis.Evaluation.plot": (
+        "analysis.evaluate(lambda images: np.eye(3)[[0, 1, 1]], np.zeros((3, 4, 4, 3)), [0, 1, 2], 'abc').plot()"
+    ),
+    "training.LearningRateSearch.plot": (
+        "keraslight.training.LearningRateSearch((1e-4, 1e-3, 1e-2), (2.0, 1.5, 1.8), 1e-3).plot()"
+    ),
     "compress.SensitivityReport.plot": "compress.SensitivityReport(0.9, (0.5, 0.7), {'conv': (0.8, 0.7)}).plot()",
     "compress.QuantizationSensitivity.plot": (
         "compress.QuantizationSensitivity(0.9, {'conv': compress.QuantizationCost(0.1, 0.9, 0.8)}).plot()"

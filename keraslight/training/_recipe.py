@@ -175,7 +175,7 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def identity(self) -> dict[str, Any]:
-        """What two runs must share for one to go on with the other, JSON-serializable: the source doesn't matter."""
+        """What two runs must share for one to resume the other, JSON-serializable: the source doesn't matter."""
         return json.loads(json.dumps(self.replace(warmup_epochs=self.warmup, source="").to_dict()))
 
     @classmethod

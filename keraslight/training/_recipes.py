@@ -67,7 +67,7 @@ def _efficientnet_v2(size: int, magnitude: float, mixup: float, dropout: float) 
 
 
 _RECIPES = {
-    # 4096 images a batch are 312 steps an epoch, and 16384 are 78: the warm-ups are 1,560 steps in all of them.
+    # With 4096 images per batch, an epoch has 312 steps, and with 16384 it has 78: all warm-ups take 1,560 steps.
     "mobilenet_v4_conv_small": _garden(
         "mobilenetv4_conv_small",
         epochs=9623,

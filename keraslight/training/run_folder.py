@@ -129,7 +129,7 @@ class RunFolder:
     ) -> None:
         """Replaces the state that a resume needs. Written last in an epoch, so that all other files are complete.
 
-        `more`: variables beside those of the compiled model and its optimizer.
+        `more`: variables besides those of the compiled model and its optimizer.
         """
         meta = np.asarray(json.dumps({"history": history, "identity": identity}))
         # As np.savez, which would take a copy of every array into memory first.
