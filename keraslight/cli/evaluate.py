@@ -48,7 +48,7 @@ def evaluate(
     data: Annotated[
         str | None,
         Option(
-            help='"digits" (1,797 scans from scikit-learn), or a folder with one subfolder per class.',
+            help='"digits" (1,797 scans from scikit-learn), a folder with one subfolder per class, or a table.',
             show_default="the digits of a run that was trained on them",
         ),
     ] = None,
@@ -172,10 +172,7 @@ def _subject(path: Path, labels: Path | None, task: str | None, preprocessing: s
     loaded = _common.load_source(str(path), labels=labels, preprocessing=preprocessing)
     thresholds = None
     if path.is_dir():
-        from keraslight.training import load_run
-
-        _, details = load_run(path)
-        thresholds = details.get("thresholds")
+        thresholds = json.loads((path / "model.json").read_text(encoding="utf-8")).get("thresholds")
     name = loaded.model.name
     return _Subject(name, loaded.model, loaded.labels, loaded.preprocessing, task, thresholds, path.is_dir())
 

@@ -22,7 +22,6 @@ class Average:
         self.variables = [tf.Variable(weight.value, trainable=False) for weight in self._weights]
         self._decay = decay
         self._update = tf.function(self._move)
-        self.applied = False
 
     def update(self, updates: Any) -> None:
         """Moves the average towards the weights, after so many updates of them, a tensor."""
@@ -34,7 +33,6 @@ class Average:
             value = tf.identity(weight.value)
             weight.assign(average.value())
             average.assign(value)
-        self.applied = not self.applied
 
     def _move(self, updates: Any) -> None:
         count = tf.cast(updates, tf.float32)

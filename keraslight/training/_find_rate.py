@@ -12,7 +12,7 @@ import numpy as np
 from keraslight import _tasks
 from keraslight._notebook import Report
 from keraslight._pictures import new_figure
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.graph import keeping_modes, without_auxiliary
 from keraslight.training._data import ImageData
 from keraslight.training._loss import training_loss
@@ -85,7 +85,8 @@ def find_learning_rate(
         task: As in `train`.
 
     Raises:
-        InvalidArgumentError: A value is out of range, or the model doesn't fit the data.
+        InvalidArgumentError: A value is out of range, or the labels don't fit the model.
+        TrainingError: The loss isn't finite in the first step.
     """
     if not 0 < lowest < highest or steps < 10:
         raise InvalidArgumentError(
@@ -146,6 +147,11 @@ class _Watch(keras.callbacks.Callback):
             self.model.stop_training = True
 
     def result(self) -> LearningRateSearch:
+        if not self._losses:
+            raise TrainingError(
+                "The loss must be finite with the lowest rate: look for damaged weights or targets. "
+                f"Received: another loss in the first step, with learning_rate={self._lowest}."
+            )
         slopes = np.gradient(np.asarray(self._losses)) if len(self._losses) > 1 else np.zeros(1)
         first = min(len(slopes) // 10, 10)  # the first steps say little: the average hasn't settled
         best = first + int(np.argmin(slopes[first:]))

@@ -10,9 +10,18 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from keraslight.errors import InvalidArgumentError
+from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.layers import ImageNormalization
-from keraslight.training import Augmentation, ClassificationLoss, Distillation, ImageData, Progressive, Recipe, train
+from keraslight.training import (
+    Augmentation,
+    ClassificationLoss,
+    Distillation,
+    ImageData,
+    Progressive,
+    Recipe,
+    find_learning_rate,
+    train,
+)
 from keraslight.training._average import Average
 from keraslight.training._mixing import Mixing
 from keraslight.training._optimizer import LayerwiseAdamW, layer_groups, make_optimizer
@@ -452,3 +461,10 @@ def test_half_precision_trains_and_resumes(data, build_open, tmp_path):
         assert train(fresh(build_open, 2), data, recipe, run_dir=tmp_path, progress=False).epochs == 2
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_no_rate_is_found_for_a_loss_that_is_not_finite(data, build_open):
+    model = build_open()
+    model.get_layer("classifier").bias.assign([np.nan] * 3)
+    with pytest.raises(TrainingError, match=r"finite with the lowest rate.*Received: another loss in the first step"):
+        find_learning_rate(model, data, Recipe(batch_size=16), steps=10)
