@@ -19,6 +19,7 @@ from keraslight.training._find_rate import (
     find_learning_rate as find_learning_rate,
 )
 from keraslight.training._loss import ClassificationLoss as ClassificationLoss
+from keraslight.training._processes import distribute as distribute
 from keraslight.training._progressive import Progressive as Progressive
 from keraslight.training._recipe import (
     DIGITS_PREPROCESSING as DIGITS_PREPROCESSING,

@@ -26,7 +26,6 @@ from keraslight.graph import (
     of_size,
     own_preprocessing,
     remember_task,
-    settle,
     without_auxiliary,
 )
 from keraslight.training._auxiliary import AuxiliaryTraining
@@ -37,9 +36,10 @@ from keraslight.training._extras import require
 from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
+from keraslight.training._processes import Processes, Settling, forget_traces
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training.run_folder import Row, RunFolder
+from keraslight.training.run_folder import Row, RunFolder, state_variables
 
 log = logging.getLogger("keraslight.training")
 
@@ -165,17 +165,28 @@ def train(
     if recipe.progressive is not None:
         model = of_size(model, data.image_shape)  # what is kept: exports need a size
     keras.utils.set_random_seed(recipe.seed)
+    processes = Processes.current()
     steps, batch = data.steps_per_epoch(recipe.batch_size), min(recipe.batch_size, data.train_count)
+    processes.check_batch(batch, recipe.batch_size)
+    lacking = processes.lacking(data.validation_count, recipe.batch_size)
+    if distillation is not None and lacking:
+        raise InvalidArgumentError(
+            "`distillation` on several devices needs a number of held-out images that is divisible by theirs, "
+            f"{processes.devices}. Received: {data.validation_count}."
+        )
+    metric = [_metric(head, parts)]
     trained.compile(
         optimizer=make_optimizer(trained, recipe, steps),
         loss=training_loss(head, rows=data.targets.ndim == 2, label_smoothing=recipe.label_smoothing),
-        metrics=[_metric(head, parts)],
-        jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
+        metrics=None if lacking else metric,
+        weighted_metrics=metric if lacking else None,
+        # On CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4). JAX has nothing else.
+        jit_compile=keras.backend.backend() == "jax",
     )
-    validation = data.validation(recipe.batch_size)
+    validation = processes.padded(data.validation(recipe.batch_size), data.validation_count, recipe.batch_size)
     _tasks.make_variables(trained, model.outputs[0], validation)
 
-    folder = RunFolder(run_dir)
+    folder = RunFolder(run_dir, processes)
     if not resume:
         folder.clear()
     identity: dict[str, Any] = {"recipe": recipe.identity(), "data": data.fingerprint(), "model": fingerprint}
@@ -184,10 +195,12 @@ def train(
     if head.task != "softmax":
         identity["task"] = head.task
     average = Average(model, recipe.ema) if recipe.ema is not None else None
-    history = folder.load_state(trained, identity, average.variables if average else ())
+    with processes.together():
+        processes.check_equal(identity, state_variables(trained))
+        history = folder.load_state(trained, identity, average.variables if average else ())
 
     def batches(phase: Phase, first: int, end: int) -> tf.data.Dataset:
-        return data.train(
+        found = data.train(
             recipe.batch_size,
             phase.augmentation,
             recipe.seed,
@@ -198,22 +211,29 @@ def train(
             columns=model.outputs[0].shape[-1],
             class_weights=class_weights,
         )
+        return processes.own(found)
 
-    keeper = _Keeper(model, learning, data, recipe, folder, identity, history, save_every, head.task, average, batches)
+    keeper = _Keeper(
+        model, learning, data, recipe, folder, identity, history, save_every, head.task, average, batches, processes
+    )
     remember_task(model, head.task)
     if not keeper.finished:
         if history:
             log.info("Resuming %s after epoch %d of %d.", folder.path, len(history), recipe.epochs)
-        with TrainingProgress(recipe.epochs, steps, len(history), shown=progress, images=steps * batch) as bar:
+        shown = progress and processes.first
+        with (
+            processes.together(),
+            TrainingProgress(recipe.epochs, steps, len(history), shown=shown, images=steps * batch) as bar,
+        ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
             for phase in parts:
                 first = max(phase.first, len(history))
                 if first >= phase.end or keeper.finished:
                     continue
-                with entered(model, recipe, phase) as norms:
-                    keeper.phase, keeper.frozen = phase, norms
-                    trained.make_train_function(force=True)
+                with entered(model, recipe, phase, trained.optimizer) as norms:
+                    keeper.enter(phase, norms)
+                    forget_traces(trained)
                     trained.fit(
                         batches(phase, first, phase.end),
                         validation_data=validation,
@@ -224,8 +244,10 @@ def train(
                         shuffle=False,  # of the batches; `data` has shuffled the images
                         verbose=0,
                     )
-    folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
-    folder.load_best(model)
+    if processes.first:
+        folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
+    with processes.together():
+        folder.load_best(model)
     best, seconds = keeper.best, sum(row["seconds"] for row in history)
     return TrainingResult(
         model, tuple(history), int(best["epoch"]), best["val_accuracy"], len(history), seconds, folder.path
@@ -248,15 +270,21 @@ class _Keeper(keras.callbacks.Callback):
         task: str,
         average: Average | None,
         batches: Callable[[Phase, int, int], tf.data.Dataset],
+        processes: Processes,
     ) -> None:
         super().__init__()
         self._save_every, self._task, self._average, self._batches = save_every, task, average, batches
         self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
+        self._processes = processes
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
-        self.phase = phases(recipe)[0]  # set before each, with the batch norms that it freezes
-        self.frozen: Sequence[keras.layers.BatchNormalization] = ()
+        self.enter(phases(recipe)[0], ())
+
+    def enter(self, phase: Phase, frozen: Sequence[keras.layers.BatchNormalization]) -> None:
+        """Before a phase, with the batch norms that it freezes."""
+        self._phase, self._frozen = phase, frozen
+        self._settle = Settling(self._learning, self._processes)
 
     @property
     def best(self) -> Row:
@@ -282,13 +310,13 @@ class _Keeper(keras.callbacks.Callback):
         steps, epoch = self._data.steps_per_epoch(self._recipe.batch_size), len(self._history)
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
-        batches = self._batches(self.phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
-        settle(self._learning, (images for images, *_ in batches))
+        batches = self._batches(self._phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
+        self._settle(images for images, *_ in batches)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1
         if self._average is not None and self._steps % self._recipe.accumulate == 0:
-            self._average.update(tf.convert_to_tensor(self.model.optimizer.iterations))
+            self._average.update(self._steps // self._recipe.accumulate, self.model)
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
@@ -300,21 +328,25 @@ class _Keeper(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
-        if self.phase.stage is not None:
-            row |= {"stage": self.phase.stage.number + 1, "size": self.phase.stage.size}
+        if self._phase.stage is not None:
+            row |= {"stage": self._phase.stage.number + 1, "size": self._phase.stage.size}
         self._history.append(row)
-        if self.best is row:
-            with thawed(self.frozen):
+        if self.best is row and self._processes.first:
+            with thawed(self._frozen):
                 self._folder.save_best(self._plain)
         if self._average is not None:
             self._average.exchange()
+        if self._processes.first:
+            self._save(epoch)
+        if self.finished:
+            self.model.stop_training = True
+
+    def _save(self, epoch: int) -> None:
         self._folder.save_history(self._history)
         self._folder.save_info(self._info())
         if self.finished or (epoch + 1) % self._save_every == 0:
             more = self._average.variables if self._average is not None else ()
             self._folder.save_state(self.model, self._history, self._identity, more)
-        if self.finished:
-            self.model.stop_training = True
 
     def _info(self) -> dict[str, Any]:
         return {
@@ -338,6 +370,7 @@ class _Keeper(keras.callbacks.Callback):
                 "keraslight": importlib.metadata.version("keraslight"),
                 "keras": keras.__version__,
                 "tensorflow": tf.__version__,
+                **({"jax": importlib.metadata.version("jax")} if keras.backend.backend() == "jax" else {}),
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },

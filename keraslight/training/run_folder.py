@@ -1,11 +1,13 @@
 """The run folder: the files that a training run writes, and how to read them."""
 
+import contextlib
 import csv
 import io
 import itertools
 import json
 import os
 import pathlib
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +21,7 @@ from keraslight._pictures import new_figure
 from keraslight._tasks import check_task
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import remember_task
+from keraslight.training._processes import Processes
 from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
@@ -74,17 +77,22 @@ def recorded_data(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 class RunFolder:
-    """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete."""
+    """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path)
+    Of several processes, the first alone writes and reads it, and the others get what it has read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], processes: Processes | None = None) -> None:
+        self.path, self._processes = pathlib.Path(path), processes or Processes()
+        if not self._processes.first:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in (file for name in FILES for file in self.path.glob(f".*.{name}")):
             leftover.unlink()  # of a run that was killed while writing
 
     def clear(self) -> None:
         """Removes the files of an earlier run, but no others."""
-        for name in FILES:
+        for name in FILES if self._processes.first else ():
             (self.path / name).unlink(missing_ok=True)
 
     def save_best(self, model: keras.Model) -> None:
@@ -93,9 +101,10 @@ class RunFolder:
 
     def load_best(self, model: keras.Model) -> None:
         """Loads the weights of the best checkpoint into `model`."""
-        if not (self.path / BEST).is_file():
-            raise _damaged(self.path, f"no {BEST}")
-        model.load_weights(self.path / BEST)
+        with self._at_hand(BEST) as file:
+            if file is None:
+                raise _damaged(self.path, f"no {BEST}")
+            model.load_weights(file)
 
     def save_info(self, info: dict[str, Any]) -> None:
         write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
@@ -134,7 +143,7 @@ class RunFolder:
         meta = np.asarray(json.dumps({"history": history, "identity": identity}))
         # As np.savez, which would take a copy of every array into memory first.
         with replacing(self.path / STATE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, value in itertools.chain([("meta", meta)], enumerate([*_variables(model), *more])):
+            for name, value in itertools.chain([("meta", meta)], enumerate([*state_variables(model), *more])):
                 label = name if isinstance(name, str) else f"{name:05d}"
                 with archive.open(f"{label}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
@@ -144,14 +153,15 @@ class RunFolder:
 
         The history is empty without a run to resume. The identity (recipe, data, model) must be equal.
         """
-        if not (self.path / STATE).is_file():
-            return []
-        try:
-            with (self.path / STATE).open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
-                meta = json.loads(str(state["meta"]))
-                arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise _damaged(self.path, f"{STATE}: {error}") from error
+        with self._at_hand(STATE) as found:
+            if found is None:
+                return []
+            try:
+                with found.open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
+                    meta = json.loads(str(state["meta"]))
+                    arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise _damaged(self.path, f"{STATE}: {error}") from error
         began = meta["identity"]
         began = began | {"recipe": Recipe.from_dict(began["recipe"]).identity()}  # perhaps before a field was added
         differences = list(_differences(began, json.loads(json.dumps(identity))))
@@ -160,12 +170,28 @@ class RunFolder:
                 "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
                 f"{START_OVER}. Received: {self.path}, where {'; '.join(differences)}."
             )
-        for variable, array in zip([*_variables(model), *more], arrays, strict=True):
+        for variable, array in zip([*state_variables(model), *more], arrays, strict=True):
             variable.assign(array)
         return meta["history"]
 
+    @contextlib.contextmanager
+    def _at_hand(self, name: str) -> Iterator[pathlib.Path | None]:
+        """The file, or a copy of that of the first process; None where there is none."""
+        file = self.path / name
+        if self._processes.count == 1:
+            yield file if file.is_file() else None
+            return
+        content = self._processes.from_first(lambda: file.read_bytes() if file.is_file() else b"")
+        if self._processes.first or not content:
+            yield file if content else None
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder, name)
+            copy.write_bytes(content)
+            yield copy
 
-def _variables(model: keras.Model) -> list[keras.Variable]:
+
+def state_variables(model: keras.Model) -> list[keras.Variable]:
     """Weights, statistics, states of random layers, and the optimizer's moments and step count."""
     trained = getattr(model, "student", model)  # a distiller's teacher doesn't change
     return [*trained.variables, *model.optimizer.variables]
