@@ -20,6 +20,8 @@ def require(needed_by: str, extra: str, *modules: str) -> None:
     if all(sys.modules.get(module) for module in modules):
         return
     os.environ.setdefault(LEVEL, "2")  # later messages: errors only
+    if "keras" in modules and os.environ.get("KERAS_BACKEND") == "jax":
+        _require(f"Keras with KERAS_BACKEND=jax, for {needed_by},", "distribute", "jax", error=MissingDependencyError)
     with quiet("tensorflow"):
         _require(needed_by, extra, *modules, error=MissingDependencyError)
         tensorflow = sys.modules.get("tensorflow")

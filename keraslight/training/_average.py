@@ -20,7 +20,9 @@ class Average:
 
     def __init__(self, model: keras.Model, decay: float) -> None:
         self._weights = [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
-        self.variables = [keras.Variable(weight.value, dtype=weight.dtype, trainable=False) for weight in self._weights]
+        self.variables = [
+            keras.Variable(keras.ops.copy(w.value), dtype=w.dtype, trainable=False) for w in self._weights
+        ]
         self._decay = decay
         self._on_jax = keras.backend.backend() == "jax"
         self._update = _jitted(self._moved) if self._on_jax else tf.function(self._move)

@@ -2,22 +2,18 @@
 
 import json
 import os
-import sys
-
-job = json.loads(sys.argv[1])
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={job['devices']} --xla_backend_optimization_level=0"
-
 import signal
+import sys
 
 import keras
 import numpy as np
 
 from keraslight import training
+from keraslight.errors import InvalidArgumentError
 from keraslight.layers import BatchNorm, ImageNormalization
 from keraslight.preprocessing import Preprocessing
 
+job = json.loads(sys.argv[1])
 SMALL = Preprocessing(size=(16, 16), crop_mode="squash", interpolation="bilinear", mean=(0.5,), std=(0.5,))
 
 
@@ -60,8 +56,15 @@ def main():
         arguments = [job.get("address"), job.get("processes"), job.get("process")]
         training.distribute(*arguments, timeout=job.get("timeout", 60))
     results = {}
-    for name, run in job["runs"].items():
-        fields = dict(run.get("recipe", {}))
+    runs = dict(job["runs"])
+    if job.get("alone") and job["process"] == 1:  # the first process waits for it
+        runs["alone"] = {**runs["plain"], "to": f"{job['out']}-alone"}
+    for name, run in runs.items():
+        if name == "alone":
+            keras.distribution.set_distribution(None)
+        if job.get("process"):
+            run = {**run, **job.get("others", {})}
+        fields = run.get("recipe", {})
         recipe = training.Recipe.from_dict({"epochs": 2, "batch_size": 8, "seed": 3} | fields)
         keras.utils.set_random_seed(run.get("seed", 7))
         model = build(**run.get("model", {}))
@@ -74,7 +77,7 @@ def main():
                 progress=False,
                 callbacks=[Killed()] if job.get("dies") else [],
             )
-        except training_errors as error:
+        except InvalidArgumentError as error:
             results[name] = f"{type(error).__name__}: {error}"
             continue
         results[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
@@ -82,7 +85,5 @@ def main():
     with open(f"{job['out']}.json", "w", encoding="utf-8") as file:
         json.dump(results, file)
 
-
-from keraslight.errors import InvalidArgumentError as training_errors
 
 main()
