@@ -33,7 +33,7 @@ class Average:
             self._update(tf.constant(updates, tf.int64))
             return
         # While Keras' JAX trainer runs, the values are in its state, and the variables have none.
-        now = {}
+        now: dict[int, Any] = {}
         for kind in ("trainable_variables", "non_trainable_variables"):
             now |= zip(map(id, getattr(trained, kind)), trained._jax_state[kind], strict=True)
         values = [now[id(weight)] for weight in self._weights]
