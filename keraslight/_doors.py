@@ -1,6 +1,7 @@
 """What each public package does first: it imports Keras and TensorFlow without their start-up lines, or says which
 extra installs them."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -31,3 +32,7 @@ def require(needed_by: str, extra: str, *modules: str) -> None:
                 logger.setLevel(logging.WARNING)  # as in scripts; in notebooks TensorFlow reports every file it writes
             # Looks for GPUs now, while the lines about it are left out, and sets none of them up.
             tensorflow.config.list_physical_devices()
+            if "keras" in modules and sys.modules["keras"].backend.backend() != "tensorflow":
+                with contextlib.suppress(RuntimeError):  # it has set them up before
+                    # It only reads images then, and would take the memory of all GPUs.
+                    tensorflow.config.set_visible_devices([], "GPU")

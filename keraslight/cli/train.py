@@ -73,18 +73,20 @@ def train(
         str | None,
         Option(
             help="HOST:PORT of process 0, as the others reach it; the port must be free.",
-            show_default="$KERAS_DISTRIBUTION_JOB_ADDRESSES",
+            show_default="KERAS_DISTRIBUTION_JOB_ADDRESSES",
         ),
     ] = None,
     processes: Annotated[
         int | None,
-        Option(help="Number of processes, all started with these options.", show_default="$..._NUM_PROCESSES"),
+        Option(
+            help="Number of processes, all started with these options.", show_default="KERAS_DISTRIBUTION_NUM_PROCESSES"
+        ),
     ] = None,
     process: Annotated[
         int | None,
         Option(
             help="Number of this process, from 0. Process 0 alone writes the run folder.",
-            show_default="$..._PROCESS_ID",
+            show_default="KERAS_DISTRIBUTION_PROCESS_ID",
         ),
     ] = None,
     as_json: _common.Json = False,

@@ -77,8 +77,6 @@ def distribute(
     if timeout < 5:
         raise InvalidArgumentError(f"`timeout` must be at least 5 seconds. Received: timeout={timeout}.")
     coordinator, processes, process = _place(coordinator, processes, process)
-    with contextlib.suppress(RuntimeError):  # TensorFlow was used before
-        tf.config.set_visible_devices([], "GPU")  # it only reads images, and would take the memory that JAX needs
     _join(coordinator, processes, process, timeout)
     import jax
 
@@ -325,8 +323,8 @@ class Processes:
         except jax.errors.JaxRuntimeError as error:
             _failed.append(True)
             raise TrainingError(
-                "All processes must run until the training ends. Start all of them again with the same command: it "
-                f"goes on after the last saved epoch. Received: process {self.index} lost another one: {error}"
+                "All processes must run until the training ends. Start all of them again with the same command, which "
+                f"resumes after the last saved epoch. Received: process {self.index} lost another one: {error}"
             ) from error
         except BaseException:
             _failed.append(True)

@@ -107,8 +107,8 @@ def train(
 
     The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments,
     `train` resumes an interrupted run, with the same result as if it had never stopped. A finished run isn't trained
-    again. For reproducible results across processes, also call `keras.utils.set_random_seed` before you build the
-    model.
+    again. After `distribute`, it trains on all GPUs and in several processes. For reproducible results across
+    processes, also call `keras.utils.set_random_seed` before you build the model.
 
     Args:
         model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place. One that
@@ -129,17 +129,23 @@ def train(
             several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
             written to model.json.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
-            would need.
+            would need. Of several processes, each runs its own.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
         InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
-            to resume began with another recipe, other data, another model or another teacher.
-        TrainingError: The loss is no longer finite.
+            to resume began with another recipe, other data, another model or another teacher; or the batch size isn't
+            divisible by the number of devices, or the processes differ in what they train.
+        TrainingError: The loss is no longer finite, or another process ended.
         MissingDependencyError: rich or matplotlib isn't installed.
     """
     if save_every < 1:
         raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        raise InvalidArgumentError(
+            "`train` needs Keras' TensorFlow or JAX backend: set KERAS_BACKEND before Keras is imported. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}."
+        )
     if not isinstance(data, ImageData):
         raise InvalidArgumentError(
             "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "

@@ -68,6 +68,7 @@ def main():
         recipe = training.Recipe.from_dict({"epochs": 2, "batch_size": 8, "seed": 3} | fields)
         keras.utils.set_random_seed(run.get("seed", 7))
         model = build(**run.get("model", {}))
+        np.savez(f"{job['out']}.{name}.initial.npz", *model.get_weights())
         try:
             result = training.train(
                 model,

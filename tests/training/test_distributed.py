@@ -47,6 +47,7 @@ FIELDS = {
         }
     },
     "frozen": {"recipe": {"epochs": 4, "freeze": "*", "freeze_epochs": 2, "freeze_batch_norm": True}},
+    "kept": {"recipe": {"epochs": 1, "freeze": "*", "freeze_batch_norm": True}},
     "stages": {
         "model": {"size": None, "dropout": 0.2},
         "recipe": {"progressive": {"stages": 2, "size": [12, 16], "magnitude": [5, 10], "dropout": [0.0, 0.3]}},
@@ -154,6 +155,11 @@ def test_all_fields_of_a_recipe_give_the_weights_of_one_process(tmp_path):
     for name in FIELDS:
         assert difference(weights(tmp_path / "two", name, 0), weights(tmp_path / "two", name, 1)) == 0
         assert difference(weights(tmp_path / "two", name), weights(tmp_path / "one", name)) < 1e-4, name
+    # Kernel, two vectors and two statistics of the batch norm, then kernel and bias of a block, and those of the head.
+    before, after = weights(tmp_path / "two", "kept.initial"), weights(tmp_path / "two", "kept")
+    assert [bool((a == b).all()) for a, b in zip(before, after, strict=True)] == [True] * 7 + [False] * 2
+    before, after = weights(tmp_path / "two", "frozen.initial"), weights(tmp_path / "two", "frozen")
+    assert not any((a == b).all() for a, b in zip(before, after, strict=True))
     model, _ = training.load_run(tmp_path / "two" / "frozen-0")
     assert model.get_layer("stem_bn").trainable
 
@@ -286,6 +292,13 @@ def test_another_backend_and_a_missing_jax_are_named(monkeypatch):
         training.distribute()
     with pytest.raises(MissingDependencyError, match=r"train --distribute needs jax, .*keraslight\[distribute\]"):
         train_command._join(True, None, None, None)
+
+
+def test_keras_on_jax_without_jax_names_the_extra():
+    code = "import sys; sys.modules['jax'] = None; import keraslight.training"
+    environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert 'keraslight.training, needs jax, which is not installed: pip install "keraslight[distribute]"' in done.stderr
 
 
 def test_options_of_the_command_need_distribute():

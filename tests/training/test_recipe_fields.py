@@ -151,7 +151,7 @@ def test_a_stage_trains_at_its_size_and_dropout(build_open, data):
     first, last = phases(recipe)
     assert (first.first, first.end, last.end) == (0, 1, 2)
     dropout = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
-    with entered(model, recipe, last):
+    with entered(model, recipe, last, None):
         assert dropout.rate == pytest.approx(0.3)
     assert dropout.rate == pytest.approx(0.2)
     assert (first.augmentation.rand_magnitude, last.augmentation.rand_magnitude) == (2, 9)
