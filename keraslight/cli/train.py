@@ -193,7 +193,8 @@ def _join(distribute: bool, coordinator: str | None, processes: int | None, proc
     distribution = training.distribute(coordinator, processes, process)
     import jax
 
-    console.print(f"Training on {distribution.num_model_replicas} devices of {distribution.num_processes} processes.")
+    devices, count = distribution.num_model_replicas, distribution.num_processes
+    console.print(f"Training on {devices} device{'s' * (devices > 1)} of {count} process{'es' * (count > 1)}.")
     console.quiet = jax.process_index() > 0
     return not console.quiet
 
