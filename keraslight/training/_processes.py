@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -46,8 +46,9 @@ def distribute(
     """Makes `train` use all GPUs of this machine, and those of other processes that run the same program.
 
     Needs Keras' JAX backend (`KERAS_BACKEND=jax` before Keras is imported). Call it first: before a model is built, and
-    before anything else of JAX. Every process must then build the same model with the same seed and call `train` with
-    the same arguments and data. The batch size is that of all devices together. See `docs/distributed.md`.
+    before anything else of JAX. Every process must then build the same model and call `train` with the same arguments
+    and data. All of several processes get the same random seed; to choose one, call `keras.utils.set_random_seed` in
+    each of them afterwards. The batch size is that of all devices together. See `docs/distributed.md`.
 
     Without arguments, the variables KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and
     KERAS_DISTRIBUTION_PROCESS_ID are used; without them, what JAX detects (SLURM, Open MPI, Cloud TPU); otherwise, this
@@ -85,6 +86,10 @@ def distribute(
         raise InvalidArgumentError(f"All processes must have the same number of devices. Received: {counts.tolist()}.")
     if jax.process_count() > 1:
         atexit.register(_leave)
+        from jax.experimental import multihost_utils
+
+        seed = np.random.default_rng().integers(2**31, dtype=np.int32)
+        keras.utils.set_random_seed(int(multihost_utils.broadcast_one_to_all(seed)))
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     return distribution
@@ -289,17 +294,13 @@ class Processes:
             raise TrainingError(f"Process 0 must be able to use its run folder. Received: {name}: {text}")
         return content
 
-    def check_equal(self, parts: dict[str, Any], variables: Sequence[Any]) -> None:
-        """Raises InvalidArgumentError, in all processes, where they differ in what they train."""
+    def check_equal(self, parts: dict[str, Any]) -> None:
+        """Raises InvalidArgumentError, in all processes, where they differ in what they train. Of weights, JAX does."""
         if self.count == 1:
             return
         from jax.experimental import multihost_utils
 
-        weights = hashlib.sha256()
-        for variable in variables:
-            weights.update(np.asarray(variable).tobytes())
         said = {name: json.dumps(value, sort_keys=True).encode() for name, value in sorted(parts.items())}
-        said["weights (call keras.utils.set_random_seed before you build the model)"] = weights.digest()
         digests = np.array([np.frombuffer(hashlib.sha256(value).digest(), np.uint8) for value in said.values()])
         found = multihost_utils.process_allgather(digests)
         for number, theirs in enumerate(found):

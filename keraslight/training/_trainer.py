@@ -39,7 +39,7 @@ from keraslight.training._phases import Phase, check_phases, entered, phases, th
 from keraslight.training._processes import Processes, Settling, forget_traces
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training.run_folder import Row, RunFolder, state_variables
+from keraslight.training.run_folder import Row, RunFolder
 
 log = logging.getLogger("keraslight.training")
 
@@ -202,7 +202,7 @@ def train(
         identity["task"] = head.task
     average = Average(model, recipe.ema) if recipe.ema is not None else None
     with processes.together():
-        processes.check_equal(identity, state_variables(trained))
+        processes.check_equal(identity)
         history = folder.load_state(trained, identity, average.variables if average else ())
 
     def batches(phase: Phase, first: int, end: int) -> tf.data.Dataset:

@@ -143,7 +143,7 @@ class RunFolder:
         meta = np.asarray(json.dumps({"history": history, "identity": identity}))
         # As np.savez, which would take a copy of every array into memory first.
         with replacing(self.path / STATE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-            for name, value in itertools.chain([("meta", meta)], enumerate([*state_variables(model), *more])):
+            for name, value in itertools.chain([("meta", meta)], enumerate([*_variables(model), *more])):
                 label = name if isinstance(name, str) else f"{name:05d}"
                 with archive.open(f"{label}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
@@ -170,7 +170,7 @@ class RunFolder:
                 "A run can only be resumed with the recipe, the data and the model that it began with. To start over, "
                 f"{START_OVER}. Received: {self.path}, where {'; '.join(differences)}."
             )
-        for variable, array in zip([*state_variables(model), *more], arrays, strict=True):
+        for variable, array in zip([*_variables(model), *more], arrays, strict=True):
             variable.assign(array)
         return meta["history"]
 
@@ -191,7 +191,7 @@ class RunFolder:
             yield copy
 
 
-def state_variables(model: keras.Model) -> list[keras.Variable]:
+def _variables(model: keras.Model) -> list[keras.Variable]:
     """Weights, statistics, states of random layers, and the optimizer's moments and step count."""
     trained = getattr(model, "student", model)  # a distiller's teacher doesn't change
     return [*trained.variables, *model.optimizer.variables]
