@@ -185,20 +185,30 @@ def test_two_devices_of_one_process_have_the_weights_of_one(tmp_path):
 LONG = {"recipe": {"augmentation": AUGMENTATION, "ema": 0.9, "epochs": 4}}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("process", [0, 1])
-def test_a_killed_process_ends_the_other_and_both_resume_to_the_same_weights(process, tmp_path):
-    run(tmp_path / "whole", {"long": LONG}, processes=2)
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    dies = {"how": "SIGKILL", "step": 25, "process": process}
-    codes, said = finish_one_by_one(folder, start(folder, {"long": LONG}, processes=2, dies=dies), process)
-    assert codes[process] == -signal.SIGKILL
-    assert codes[1 - process] not in (0, -signal.SIGKILL)
-    assert "TrainingError: All processes must run" in said[1 - process] or "fatal errors" in said[1 - process]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two processes that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
     run(folder, {"long": LONG}, processes=2)
-    assert difference(weights(folder, "long", 1), weights(tmp_path / "whole", "long", 1)) == 0
-    assert history(folder, "long") == history(tmp_path / "whole", "long")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("killed", "processes"), [(1, 2), (0, 1)])
+def test_a_killed_process_ends_the_other_and_the_run_resumes(killed, processes, whole, tmp_path):
+    """With as many processes to the same weights, and with another number to nearly the same."""
+    dies = {"how": "SIGKILL", "step": 25, "process": killed}
+    codes, said = finish_one_by_one(tmp_path, start(tmp_path, {"long": LONG}, processes=2, dies=dies), killed)
+    assert codes[killed] == -signal.SIGKILL
+    assert codes[1 - killed] not in (0, -signal.SIGKILL)
+    assert "TrainingError: All processes must run" in said[1 - killed] or "fatal errors" in said[1 - killed]
+    saved = (tmp_path / "long-0" / "history.csv").read_text().splitlines()
+    assert len(saved) == 1 + 2  # epochs of ten steps
+    run(tmp_path, {"long": LONG}, processes=processes)
+    assert (tmp_path / "long-0" / "history.csv").read_text().splitlines()[:3] == saved
+    assert difference(weights(tmp_path, "long"), weights(whole, "long")) <= (0 if processes == 2 else 1e-4)
+    for ours, theirs in zip(history(tmp_path, "long"), history(whole, "long"), strict=True):
+        assert ours == (theirs if processes == 2 else pytest.approx(theirs, abs=1e-4))
 
 
 @pytest.mark.slow
