@@ -321,6 +321,8 @@ class Processes:
 
         try:
             yield
+        except KeraslightError:  # in all of them
+            raise
         except jax.errors.JaxRuntimeError as error:
             _failed.append(True)
             raise TrainingError(

@@ -124,7 +124,7 @@ def two(tmp_path_factory):
     """Two processes, which train; then the second trains alone."""
     folder = tmp_path_factory.mktemp("two")
     wrong = {"recipe": {"batch_size": 9}}
-    run(folder, {"plain": PLAIN, "odd": wrong}, processes=2, alone=True)
+    run(folder, {"plain": PLAIN, "odd": wrong}, processes=2, alone=True, timeout=300)
     return folder
 
 
