@@ -189,7 +189,8 @@ class Loaded(NamedTuple):
     model: keras.Model
     labels: list[str] | None
     preprocessing: Preprocessing | None
-    metrics: dict[str, float]  # measured by its training
+    metrics: dict[str, float] | None = None  # measured by its training
+    thresholds: list[float] | None = None  # of a multi-label run
 
 
 def create(name: str, size: int | None) -> keras.Model:
@@ -236,10 +237,10 @@ def load_source(
     if is_run:
         model, details = load_run(source)
         spec = details.get("preprocessing") and Preprocessing.from_dict(details["preprocessing"])
-        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
+        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {}, details.get("thresholds"))
     if is_file:
         model, spec = with_preprocessing(keraslight.load_model(source), preprocessing)
-        return Loaded(model, given, spec, {})
+        return Loaded(model, given, spec)
     else:
         spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
         shape = images.image_shape if images else (size, size, 3) if size else None
@@ -247,7 +248,7 @@ def load_source(
             source, weights=weights, input_shape=shape, preprocessing=(normalize and spec) or False
         )
         known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
-    return Loaded(model, given or known, own_preprocessing(model), {})
+    return Loaded(model, given or known, own_preprocessing(model))
 
 
 def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Model, Preprocessing | None]:
@@ -382,7 +383,7 @@ def load_teacher(
         raise InvalidArgumentError(
             f"`--teacher-weights` must come with a model's name. Received: {weights}, for the file or folder {teacher}."
         )
-    model, labels, _, _ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
+    model, labels, *_ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
     if Path(teacher).is_dir() and list(labels or ()) != list(images.labels):
         raise InvalidArgumentError(
             f"`--teacher` must have the images' classes, {list(images.labels)}. Received: a run with {labels}."

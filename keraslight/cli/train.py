@@ -64,7 +64,8 @@ def train(
     """Train a model on your images; resumes an interrupted run.
 
     The run folder receives best.keras, model.json (labels, preprocessing,
-    metrics), history.csv and curves.png.
+    metrics), history.csv and curves.png. A table with several labels per image
+    trains independent scores, and model.json receives their thresholds.
 
     Examples:
 
@@ -108,6 +109,8 @@ def train(
     if progressive and any(stages.dropout):
         arguments = {"dropout": stages.dropout[1]} | arguments
     channels = images.image_shape[2]
+    if images.targets.ndim == 2:
+        arguments = {"classifier_activation": "sigmoid"} | arguments
     try:
         net = keraslight.create_model(
             model,

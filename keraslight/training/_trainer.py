@@ -39,7 +39,7 @@ from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training.run_folder import Row, RunFolder
+from keraslight.training.run_folder import Row, RunFolder, held_out_thresholds
 
 log = logging.getLogger("keraslight.training")
 
@@ -64,6 +64,8 @@ class TrainingResult(Report):
         epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
         seconds: Duration of all epochs, including those before a resume.
         run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.
+        thresholds: Of a `multi-label` model the score of each label, 0 to 1, above which an image has it: those with
+            the largest F1 on the held-out images. They are in model.json as well. None for other tasks.
     """
 
     model: keras.Model
@@ -73,6 +75,7 @@ class TrainingResult(Report):
     epochs: int
     seconds: float
     run_dir: pathlib.Path
+    thresholds: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
         rows = [tuple(self.history[0]), *(_cells(row, row["epoch"] == self.best_epoch) for row in self.history)]
@@ -199,7 +202,7 @@ def train(
             class_weights=class_weights,
         )
 
-    keeper = _Keeper(model, learning, data, recipe, folder, identity, history, save_every, head.task, average, batches)
+    keeper = _Keeper(model, learning, data, recipe, folder, identity, history, save_every, head, average, batches)
     remember_task(model, head.task)
     if not keeper.finished:
         if history:
@@ -226,9 +229,19 @@ def train(
                     )
     folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
     folder.load_best(model)
+    if head.task == "multi-label" and keeper.thresholds is None:  # of a run from before they were written
+        keeper.settle_thresholds()
+        folder.save_info(keeper.info())
     best, seconds = keeper.best, sum(row["seconds"] for row in history)
     return TrainingResult(
-        model, tuple(history), int(best["epoch"]), best["val_accuracy"], len(history), seconds, folder.path
+        model,
+        tuple(history),
+        int(best["epoch"]),
+        best["val_accuracy"],
+        len(history),
+        seconds,
+        folder.path,
+        keeper.thresholds,
     )
 
 
@@ -245,18 +258,21 @@ class _Keeper(keras.callbacks.Callback):
         identity: dict[str, Any],
         history: list[Row],
         save_every: int,
-        task: str,
+        head: _tasks.Head,
         average: Average | None,
         batches: Callable[[Phase, int, int], tf.data.Dataset],
     ) -> None:
         super().__init__()
-        self._save_every, self._task, self._average, self._batches = save_every, task, average, batches
+        self._save_every, self._head, self._average, self._batches = save_every, head, average, batches
         self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
         self.phase = phases(recipe)[0]  # set before each, with the batch norms that it freezes
         self.frozen: Sequence[keras.layers.BatchNormalization] = ()
+        self.thresholds: tuple[float, ...] | None = None  # of the best epoch
+        if history and head.task == "multi-label":
+            self.thresholds = folder.thresholds()
 
     @property
     def best(self) -> Row:
@@ -306,20 +322,29 @@ class _Keeper(keras.callbacks.Callback):
         if self.best is row:
             with thawed(self.frozen):
                 self._folder.save_best(self._plain)
+            if self._head.task == "multi-label":
+                self.settle_thresholds()
         if self._average is not None:
             self._average.exchange()
         self._folder.save_history(self._history)
-        self._folder.save_info(self._info())
+        self._folder.save_info(self.info())
         if self.finished or (epoch + 1) % self._save_every == 0:
             more = self._average.variables if self._average is not None else ()
             self._folder.save_state(self.model, self._history, self._identity, more)
         if self.finished:
             self.model.stop_training = True
 
-    def _info(self) -> dict[str, Any]:
+    def settle_thresholds(self) -> None:
+        """Chooses the thresholds for the model as it is."""
+        self.thresholds = held_out_thresholds(self._plain, self._head, self._data, self._recipe.batch_size)
+
+    def info(self) -> dict[str, Any]:
+        """The content of model.json."""
+        thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
         return {
-            "task": self._task,
+            "task": self._head.task,
             "labels": list(self._data.labels),
+            **thresholds,
             "preprocessing": self._data.preprocessing.to_dict(),
             "recipe": self._recipe.to_dict(),
             "seed": self._recipe.seed,

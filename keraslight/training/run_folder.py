@@ -16,9 +16,10 @@ import numpy as np
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
 from keraslight._files import replacing, write_file
 from keraslight._pictures import new_figure
-from keraslight._tasks import check_task
+from keraslight._tasks import Head, best_thresholds, check_task, probabilities
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import remember_task
+from keraslight.training._data import ImageData
 from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
@@ -38,9 +39,9 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
 
     Returns:
         The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the
-            content
-        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for
-        `Recipe.from_dict`), "seed", "distillation" (None without a teacher), "metrics" and "versions".
+        content of model.json: "task", "labels", "thresholds" (of a multi-label model, for `save_servable`),
+        "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`), "seed", "distillation" (None
+        without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` isn't a run folder.
@@ -73,6 +74,13 @@ def recorded_data(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found
 
 
+def held_out_thresholds(model: keras.Model, head: Head, data: ImageData, batch_size: int = 32) -> tuple[float, ...]:
+    """The threshold of each label of a `multi-label` model with the largest F1 on the held-out images."""
+    images = data.validation(batch_size).map(lambda images, _: images)
+    scores = probabilities(head, model.predict(images, verbose=0))
+    return best_thresholds(data.targets[data.validation_indices], scores)
+
+
 class RunFolder:
     """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete."""
 
@@ -99,6 +107,14 @@ class RunFolder:
 
     def save_info(self, info: dict[str, Any]) -> None:
         write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
+
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Those of `model.json`, if it is there and has any."""
+        try:
+            found = json.loads((self.path / INFO).read_text(encoding="utf-8")).get("thresholds")
+        except (OSError, ValueError):
+            return None
+        return None if found is None else tuple(found)
 
     def save_history(self, history: list[Row]) -> None:
         table = io.StringIO()
