@@ -323,8 +323,8 @@ def best_thresholds(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[floa
         scores: Scores of a `multi-label` model, (N, K), 0 to 1.
 
     Returns:
-        K numbers between 0 and 1, each in the middle between two scores, rounded to float32 where these are still on
-        its two sides; 0.5 for a label without a positive image, or with all scores 0.
+        K numbers between 0 and 1, each in the middle between two scores, as a float32; 0.5 for a label without a
+        positive image, or with all scores 0.
     """
     positive, found = np.asarray(targets) > 0.5, np.asarray(scores, np.float64)
     if positive.ndim != 2 or positive.shape != found.shape:
@@ -345,9 +345,9 @@ def _best_threshold(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.floa
     above, below = float(scores[end]), float(scores[end + 1]) if end + 1 < len(scores) else 0.0
     middle = (above + below) / 2
     rounded = float(np.float32(middle))
-    if 0 < rounded < 1 and below <= rounded < above:
+    if max(below, 1e-45) <= rounded < above:
         return rounded
-    return middle if 0 < middle < above else below  # neighbors
+    return below or middle  # neighbors in float32
 
 
 def fit(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:

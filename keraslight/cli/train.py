@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ from typer import Option
 from keraslight.cli import _common
 from keraslight.cli._common import console
 from keraslight.errors import InvalidArgumentError
+
+Tracker = enum.StrEnum("Tracker", ["tensorboard", "mlflow", "wandb"])
 
 
 def train(
@@ -56,6 +59,10 @@ def train(
     ] = None,
     cache: Annotated[
         Path | None, Option(help="Folder for the decoded images, for data that doesn't fit into memory.")
+    ] = None,
+    track: Annotated[
+        Tracker | None,
+        Option(help="Log metrics and the recipe there; a resumed run continues there.", show_default="nothing"),
     ] = None,
     seed: _common.Seed = 0,
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
@@ -128,7 +135,15 @@ def train(
         ) from error
     run_dir = to or Path("runs", net.name)
     try:
-        result = training.train(net, images, chosen, run_dir=run_dir, resume=not fresh, distillation=distillation)
+        result = training.train(
+            net,
+            images,
+            chosen,
+            run_dir=run_dir,
+            resume=not fresh,
+            distillation=distillation,
+            track=None if track is None else track.value,
+        )
     except InvalidArgumentError as error:  # in the words of the command line
         text = str(error).replace(START_OVER, "pass another `--to` or `--fresh`, which overwrites the run")
         raise InvalidArgumentError(text) from error

@@ -39,6 +39,7 @@ from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
 from keraslight.training._progress import TrainingProgress
 from keraslight.training._recipe import Recipe
+from keraslight.training._tracking import check_tracker, tracking
 from keraslight.training.run_folder import Row, RunFolder, held_out_thresholds
 
 log = logging.getLogger("keraslight.training")
@@ -100,6 +101,7 @@ def train(
     save_every: int = 1,
     distillation: Distillation | None = None,
     task: str | None = None,
+    track: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
 ) -> TrainingResult:
@@ -131,6 +133,9 @@ def train(
             (one score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
             several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
             written to model.json.
+        track: `"tensorboard"`, `"mlflow"` or `"wandb"` logs each epoch's metrics there, through the library's own Keras
+            callback, and the fields of the recipe as parameters; None logs nothing. A resumed run is continued there,
+            too. See `docs/training.md` for where they write.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
             would need.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
@@ -139,10 +144,11 @@ def train(
         InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
             to resume began with another recipe, other data, another model or another teacher.
         TrainingError: The loss is no longer finite.
-        MissingDependencyError: rich or matplotlib isn't installed.
+        MissingDependencyError: rich, matplotlib or what `track` names isn't installed.
     """
     if save_every < 1:
         raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    check_tracker(track)
     if not isinstance(data, ImageData):
         raise InvalidArgumentError(
             "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "
@@ -207,7 +213,10 @@ def train(
     if not keeper.finished:
         if history:
             log.info("Resuming %s after epoch %d of %d.", folder.path, len(history), recipe.epochs)
-        with TrainingProgress(recipe.epochs, steps, len(history), shown=progress, images=steps * batch) as bar:
+        with (
+            tracking(track, folder, recipe) as trackers,
+            TrainingProgress(recipe.epochs, steps, len(history), shown=progress, images=steps * batch) as bar,
+        ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
             for phase in parts:
@@ -223,7 +232,7 @@ def train(
                         steps_per_epoch=steps,
                         initial_epoch=first,
                         epochs=phase.end,
-                        callbacks=[keeper, bar, *callbacks],
+                        callbacks=[*trackers, keeper, bar, *callbacks],
                         shuffle=False,  # of the batches; `data` has shuffled the images
                         verbose=0,
                     )

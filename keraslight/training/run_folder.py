@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -23,7 +24,8 @@ from keraslight.training._data import ImageData
 from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
-FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
+TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # of `train(track=...)`: a file and a folder
+FILES = (STATE, BEST, INFO, HISTORY, CURVES, TRACKING)  # the state first: without it, a run can't be resumed
 
 START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the run"
 
@@ -94,6 +96,7 @@ class RunFolder:
         """Removes the files of an earlier run, but no others."""
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
 
     def save_best(self, model: keras.Model) -> None:
         with replacing(self.path / BEST) as temporary:

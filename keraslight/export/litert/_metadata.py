@@ -106,7 +106,7 @@ def add_metadata(
         archive.writestr(zipfile.ZipInfo(LABELS_FILE, _DATE), label_lines(labels))
         if thresholds is not None:
             least = [math.log(limit / (1 - limit)) for limit in thresholds] if logits else thresholds
-            lines = "".join(f"1,1,0,{limit!r}\n" for limit in least)
+            lines = "\n".join(f"1,1,0,{limit!r}" for limit in least)  # MediaPipe counts an empty line after the last
             archive.writestr(zipfile.ZipInfo(THRESHOLDS_FILE, _DATE), lines)
     return file.getvalue()
 
