@@ -17,6 +17,7 @@ from keraslight_serving.server import ModelServer
 from PIL import Image
 from typer.testing import CliRunner
 
+import keraslight
 from keraslight import _tasks, analysis, training
 from keraslight._tasks import Head
 from keraslight.cli.app import app
@@ -176,7 +177,14 @@ def test_other_tasks_have_no_thresholds(data, tmp_path):
     assert "thresholds" not in load_run(tmp_path)[1]
 
 
-def test_a_table_of_several_labels_trains_and_is_compressed_by_commands(tmp_path):
+def test_a_table_of_several_labels_trains_and_is_compressed_by_commands(tmp_path, monkeypatch):
+    def create(name, *, classes, input_shape, classifier_activation, preprocessing, **others):
+        keras.utils.set_random_seed(0)
+        images = keras.Input(input_shape)
+        x = keras.layers.Flatten()(ImageNormalization(preprocessing)(images))
+        return keras.Model(images, keras.layers.Dense(classes, activation=classifier_activation)(x), name=name)
+
+    monkeypatch.setattr(keraslight, "create_model", create)  # a small one
     with (tmp_path / "all.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "labels"])

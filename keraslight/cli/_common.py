@@ -91,6 +91,12 @@ DataSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
 ]
+PerImage = Annotated[
+    bool,
+    Option(
+        "--per-image", help="Normalize each image by its own mean and deviation: against changes of light and contrast."
+    ),
+]
 RecipeName = Annotated[
     str | None,
     Option(
@@ -300,11 +306,12 @@ def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Mod
     return keras.Model(pixels, model(ImageNormalization(spec)(pixels)), name=model.name), spec
 
 
-def data_preprocessing(info: ModelInfo, data: str, size: int | None) -> Preprocessing:
-    """How `--data` is read for a model: as its checkpoint was, in the given size."""
+def data_preprocessing(info: ModelInfo, data: str, size: int | None, *, per_image: bool = False) -> Preprocessing:
+    """How `--data` is read for a model: as its checkpoint was, in the given size, perhaps normalized one by one."""
     from keraslight import training
 
     spec = training.DIGITS_PREPROCESSING if data == "digits" else known_preprocessing(info.preprocessing, "--data")
+    spec = spec.replace(per_image=True) if per_image else spec
     return spec.replace(size=(size, size)) if size else spec
 
 

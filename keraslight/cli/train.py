@@ -23,6 +23,7 @@ def train(
         str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
     ] = None,
     size: _common.DataSize = None,
+    per_image: _common.PerImage = False,
     recipe: _common.RecipeName = None,
     epochs: Annotated[int | None, Option(help="Passes over the training images.", show_default="the recipe's")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,
@@ -89,7 +90,7 @@ def train(
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
 
-    spec = _common.data_preprocessing(info, data, size)
+    spec = _common.data_preprocessing(info, data, size, per_image=per_image)
     images = _common.load_images(data, spec, validation=validation, cache=cache)
     console.print(str(images))
     chosen = _common.chosen_recipe(recipe, data, epochs, batch_size, images.image_shape[2])

@@ -80,8 +80,8 @@ def _mlflow(folder: RunFolder, parameters: dict[str, Any]) -> Iterator[keras.cal
         run = mlflow.start_run(run_id=known, run_name=None if known else folder.path.absolute().name)
     except mlflow.exceptions.MlflowException as error:
         raise InvalidArgumentError(
-            "`MLFLOW_TRACKING_URI` must be where MLflow can keep runs, such as http://localhost:5000, and must have the "
-            f"run that a training to resume began. Received: {mlflow.get_tracking_uri()}, run {known}: {error}."
+            "`MLFLOW_TRACKING_URI` must be where MLflow can keep runs, such as http://localhost:5000, and where the "
+            f"run of a training to resume is. Received: {mlflow.get_tracking_uri()}, run {known}: {error}."
         ) from error
     status = "FAILED"
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import math
@@ -10,7 +11,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -37,10 +38,10 @@ from keraslight.training._extras import require
 from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
-from keraslight.training._progress import TrainingProgress
+from keraslight.training._progress import Throughput, TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training._tracking import check_tracker, tracking
-from keraslight.training.run_folder import Row, RunFolder, held_out_thresholds
+from keraslight.training.run_folder import Row, RunFolder, columns, held_out_thresholds
 
 log = logging.getLogger("keraslight.training")
 
@@ -56,7 +57,8 @@ class TrainingResult(Report):
 
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
-        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds. The
+        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds,
+            images_per_second and waiting, the share of the training time in which the model waited for data. The
             accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
             the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
@@ -79,16 +81,18 @@ class TrainingResult(Report):
     thresholds: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
-        rows = [tuple(self.history[0]), *(_cells(row, row["epoch"] == self.best_epoch) for row in self.history)]
+        names = columns(self.history)
+        rows = [names, *(_cells(row, names, row["epoch"] == self.best_epoch) for row in self.history)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         best = f"Best epoch {self.best_epoch} of {self.epochs}: {self.best_accuracy:.2%}, after {self.seconds:.0f} s."
         return "\n".join([*lines, f"{best} Run folder: {self.run_dir}"])
 
 
-def _cells(row: Row, best: bool) -> tuple[str, ...]:
+def _cells(row: Row, names: Sequence[str], best: bool) -> tuple[str, ...]:
     """A row of the history as text, the best one with an asterisk."""
-    return (f"{'*' * best}{row['epoch']:g}", *(f"{value:.4g}" for name, value in row.items() if name != "epoch"))
+    values = (f"{row[name]:.4g}" if name in row else "" for name in names if name != "epoch")
+    return (f"{'*' * best}{row['epoch']:g}", *values)
 
 
 def train(
@@ -157,7 +161,7 @@ def train(
     whole, model = model, without_auxiliary(model)
     check_ends(model, "model")
     head = _tasks.read_head(model, task)
-    _check(model, data, head)
+    check_fits(model, data, head)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
@@ -168,7 +172,7 @@ def train(
     else:
         gives_logits(model)  # raises where distillation isn't possible
         trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
-    parts, class_weights = phases(recipe), _class_weights(recipe, data, head)
+    parts, class_weights = phases(recipe), weights_of_classes(recipe, data, head)
     check_phases(model, recipe)
     fingerprint, learning = _fingerprint(model), model
     if recipe.progressive is not None:
@@ -195,7 +199,7 @@ def train(
     average = Average(model, recipe.ema) if recipe.ema is not None else None
     history = folder.load_state(trained, identity, average.variables if average else ())
 
-    def batches(phase: Phase, first: int, end: int) -> tf.data.Dataset:
+    def batches(phase: Phase, first: int, end: int, most_steps: int | None = None) -> tf.data.Dataset:
         return data.train(
             recipe.batch_size,
             phase.augmentation,
@@ -206,16 +210,20 @@ def train(
             mixing=phase.mixing,
             columns=model.outputs[0].shape[-1],
             class_weights=class_weights,
+            most_steps=most_steps,
         )
 
-    keeper = _Keeper(model, learning, data, recipe, folder, identity, history, save_every, head, average, batches)
+    throughput = Throughput(steps * batch)
+    keeper = _Keeper(
+        model, learning, data, recipe, folder, identity, history, save_every, head, average, batches, throughput
+    )
     remember_task(model, head.task)
     if not keeper.finished:
         if history:
             log.info("Resuming %s after epoch %d of %d.", folder.path, len(history), recipe.epochs)
         with (
             tracking(track, folder, recipe) as trackers,
-            TrainingProgress(recipe.epochs, steps, len(history), shown=progress, images=steps * batch) as bar,
+            TrainingProgress(recipe.epochs, steps, len(history), throughput, shown=progress) as bar,
         ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
@@ -227,12 +235,12 @@ def train(
                     keeper.phase, keeper.frozen = phase, norms
                     trained.make_train_function(force=True)
                     trained.fit(
-                        batches(phase, first, phase.end),
+                        throughput.timed(batches(phase, first, phase.end)),
                         validation_data=validation,
                         steps_per_epoch=steps,
                         initial_epoch=first,
                         epochs=phase.end,
-                        callbacks=[*trackers, keeper, bar, *callbacks],
+                        callbacks=[throughput, *trackers, keeper, bar, *callbacks],
                         shuffle=False,  # of the batches; `data` has shuffled the images
                         verbose=0,
                     )
@@ -269,14 +277,17 @@ class _Keeper(keras.callbacks.Callback):
         save_every: int,
         head: _tasks.Head,
         average: Average | None,
-        batches: Callable[[Phase, int, int], tf.data.Dataset],
+        batches: Callable[[Phase, int, int, int | None], tf.data.Dataset],
+        throughput: Throughput,
     ) -> None:
         super().__init__()
+        self._throughput = throughput
         self._save_every, self._head, self._average, self._batches = save_every, head, average, batches
         self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
+        self._settling: tuple[Phase, Iterator[Any]] | None = None  # a phase and the batches that it settles with
         self.phase = phases(recipe)[0]  # set before each, with the batch norms that it freezes
         self.frozen: Sequence[keras.layers.BatchNormalization] = ()
         self.thresholds: tuple[float, ...] | None = None  # of the best epoch
@@ -307,8 +318,12 @@ class _Keeper(keras.callbacks.Callback):
         steps, epoch = self._data.steps_per_epoch(self._recipe.batch_size), len(self._history)
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
-        batches = self._batches(self.phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
-        settle(self._learning, (images for images, *_ in batches))
+        if self._settling is None or self._settling[0] is not self.phase:
+            # One pipeline for all epochs of a phase: each would be traced for seconds.
+            batches = self._batches(self.phase, epoch, self.phase.end, _SETTLING_BATCHES)
+            self._settling = self.phase, iter(batches)
+        some = itertools.islice(self._settling[1], min(steps, _SETTLING_BATCHES))
+        settle(self._learning, (images for images, *_ in some))
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1
@@ -325,6 +340,7 @@ class _Keeper(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
+        row["images_per_second"], row["waiting"] = self._throughput.images_per_second, self._throughput.waiting
         if self.phase.stage is not None:
             row |= {"stage": self.phase.stage.number + 1, "size": self.phase.stage.size}
         self._history.append(row)
@@ -384,7 +400,7 @@ def _metric(head: _tasks.Head, parts: Sequence[Phase]) -> Any:
     return mixed_accuracy(head) if any(phase.mixing.active for phase in parts) else _tasks.metric(head)
 
 
-def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.ndarray | None:
+def weights_of_classes(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.ndarray | None:
     """float32 (classes,), or None."""
     given = recipe.class_weights
     if given is None:
@@ -404,7 +420,7 @@ def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.nda
     return np.asarray(given, np.float32)
 
 
-def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
+def check_fits(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
     """Raises for what would fail later, or silently train the wrong thing."""
     got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):

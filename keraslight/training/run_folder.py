@@ -30,7 +30,13 @@ FILES = (STATE, BEST, INFO, HISTORY, CURVES, TRACKING)  # the state first: witho
 START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the run"
 
 Row = dict[str, float]
-"""Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
+"""Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds,
+images_per_second, waiting."""
+
+
+def columns(history: Sequence[Row]) -> tuple[str, ...]:
+    """The names of all rows: those of a run that an earlier version began may have fewer."""
+    return tuple(dict.fromkeys(name for row in history for name in row))
 
 
 def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]:
@@ -121,7 +127,7 @@ class RunFolder:
 
     def save_history(self, history: list[Row]) -> None:
         table = io.StringIO()
-        writer = csv.DictWriter(table, history[0], lineterminator="\n")
+        writer = csv.DictWriter(table, columns(history), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_file(self.path / HISTORY, table.getvalue())
