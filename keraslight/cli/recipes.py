@@ -86,14 +86,13 @@ def find_lr(
     images = _common.load_images(data, _common.data_preprocessing(info, data, size, per_image=per_image))
     chosen = _common.chosen_recipe(recipe, data, None, batch_size, images.image_shape[2]).replace(seed=seed)
     keras.utils.set_random_seed(seed)
-    arguments = {"classifier_activation": "sigmoid"} if images.targets.ndim == 2 else {}
     net = keraslight.create_model(
         model,
         weights=weights,
         classes=len(images.labels),
         input_shape=images.image_shape,
         preprocessing=images.preprocessing,
-        **arguments,
+        classifier_activation="sigmoid" if images.targets.ndim == 2 else "softmax",
     )
     found = training.find_learning_rate(net, images, chosen, steps=steps)
     console.print(str(found))

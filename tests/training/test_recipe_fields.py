@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy import stats
 
 from keraslight.errors import InvalidArgumentError, TrainingError
+from keraslight.graph import of_size
 from keraslight.layers import ImageNormalization
 from keraslight.training import (
     Augmentation,
@@ -481,7 +482,7 @@ def test_no_rate_is_found_for_a_loss_that_is_not_finite(data, build_open):
 def test_a_rate_is_searched_with_data_that_train_would_take(build_open, preprocessing, labels, text):
     pixels = np.zeros((16, *preprocessing.size, 1), np.uint8)
     other = ImageData.from_arrays(pixels, np.arange(16) % labels, list("abcd")[:labels], preprocessing)
-    model = build_open() if preprocessing.size == (12, 12) else of_size(build_open(), (12, 12, 1))
+    model = of_size(build_open(), (12, 12, 1))
     with pytest.raises(InvalidArgumentError, match=text):
         find_learning_rate(model, other, Recipe(batch_size=16), steps=10)
 

@@ -49,10 +49,8 @@ def test_the_time_spent_waiting_for_data_is_told():
     always, taken = measured(slow(0.1), 0.0)
     assert taken == [(0, 1), (1, 2), (2, 3), (3, 4)]
     assert always > 0.8
-    some, _ = measured(slow(0.1), 0.1)
-    assert some < always - 0.1
     ahead, _ = measured(slow(0.1).prefetch(2), 0.25)  # only the first batch is waited for
-    assert ahead < some - 0.1
+    assert ahead < 0.5
 
 
 def test_a_run_records_both(build, data, recipe, tmp_path):
