@@ -4,6 +4,7 @@ from keraslight import _doors, _faces
 
 _doors.require("keraslight.analysis", "analysis", "numpy", "keras")
 
+from keraslight._tasks import best_thresholds as best_thresholds
 from keraslight.analysis.cost import count_macs as count_macs, count_parameters as count_parameters
 from keraslight.analysis.effective_field import (
     EffectiveReceptiveField as EffectiveReceptiveField,
@@ -16,7 +17,6 @@ from keraslight.analysis.evaluation import (
     Evaluation as Evaluation,
     ValueScore as ValueScore,
     average_precision as average_precision,
-    best_thresholds as best_thresholds,
     calibration as calibration,
     class_scores as class_scores,
     confusion_matrix as confusion_matrix,

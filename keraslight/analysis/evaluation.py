@@ -221,7 +221,7 @@ def evaluate(
     outputs = _run(model, images, None, batch_size)
     head = _tasks.read_head(model, task) if isinstance(model, keras.Model) else _head(outputs, task)
     _tasks.check_labels(head, (None, *outputs.shape[1:]), targets, "targets")
-    limits, names = _limits(head, thresholds), _names(head, labels)
+    limits, names = _tasks.check_thresholds(head, thresholds), _names(head, labels)
     targets = _targets(head, targets)
     scores = _tasks.probabilities(head, outputs)
     robustness = {}
@@ -284,36 +284,6 @@ def average_precision(targets: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     ends = np.flatnonzero(np.append(found[1:] != found[:-1], True))  # equal scores share a threshold
     precision, recall = hits[ends] / (ends + 1), hits[ends] / hits[-1]
     return float(np.sum(np.diff(recall, prepend=0) * precision))
-
-
-def best_thresholds(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[float, ...]:
-    """The threshold of each label with the largest F1; choose them on other images than those to evaluate on.
-
-    Args:
-        targets: 0 or 1, (N, K).
-        scores: Scores of a `multi-label` model, (N, K), 0 to 1.
-
-    Returns:
-        K numbers, each in the middle between two scores; 0.5 for a label without a positive image.
-    """
-    positive, found = np.asarray(targets) > 0.5, np.asarray(scores, np.float64)
-    if positive.ndim != 2 or positive.shape != found.shape:
-        raise InvalidArgumentError(
-            f"`targets` and `scores` must both be (N, K). Received: shapes {positive.shape} and {found.shape}."
-        )
-    best = []
-    for column, values in zip(positive.T, found.T, strict=True):
-        if not column.any():
-            best.append(0.5)
-            continue
-        order = np.argsort(-values, kind="stable")
-        hits, values = np.cumsum(column[order]), values[order]
-        ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-        f1 = 2 * hits[ends] / (ends + 1 + hits[-1])  # of those up to each end
-        end = ends[int(np.argmax(f1))]
-        below = values[end + 1] if end + 1 < len(values) else 0.0
-        best.append(float((values[end] + below) / 2))
-    return tuple(best)
 
 
 def calibration(probabilities: npt.ArrayLike, right: npt.ArrayLike, bins: int = BINS) -> Calibration:
@@ -490,16 +460,6 @@ def _check(images: Array, targets: Array, changes: Mapping[str, Predict] | None,
                 "`changes` of ROBUSTNESS need images of pixels 0..255: put the normalization into the model, as "
                 f"`preprocessing=` of `create_model` does. Received: images from {low} to {high}."
             )
-
-
-def _limits(head: Head, thresholds: Any) -> Array:
-    """The thresholds, (K,)."""
-    limits = np.asarray(thresholds, np.float64)
-    if limits.ndim > 1 or limits.size not in (1, head.units) or not ((limits > 0) & (limits < 1)).all():
-        raise InvalidArgumentError(
-            f"`thresholds` must be between 0 and 1, one or {head.units}. Received: thresholds={thresholds!r}."
-        )
-    return np.broadcast_to(limits, (head.units,))
 
 
 def _names(head: Head, labels: Sequence[str] | None) -> list[str]:

@@ -91,6 +91,12 @@ DataSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
 ]
+PerImage = Annotated[
+    bool,
+    Option(
+        "--per-image", help="Normalize each image by its own mean and deviation: against changes of light and contrast."
+    ),
+]
 RecipeName = Annotated[
     str | None,
     Option(
@@ -189,7 +195,8 @@ class Loaded(NamedTuple):
     model: keras.Model
     labels: list[str] | None
     preprocessing: Preprocessing | None
-    metrics: dict[str, float]  # measured by its training
+    metrics: dict[str, float] | None = None  # measured by its training
+    thresholds: list[float] | None = None  # of a multi-label run
 
 
 def create(name: str, size: int | None) -> keras.Model:
@@ -236,10 +243,10 @@ def load_source(
     if is_run:
         model, details = load_run(source)
         spec = details.get("preprocessing") and Preprocessing.from_dict(details["preprocessing"])
-        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
+        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {}, details.get("thresholds"))
     if is_file:
         model, spec = with_preprocessing(keraslight.load_model(source), preprocessing)
-        return Loaded(model, given, spec, {})
+        return Loaded(model, given, spec)
     else:
         spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
         shape = images.image_shape if images else (size, size, 3) if size else None
@@ -247,7 +254,7 @@ def load_source(
             source, weights=weights, input_shape=shape, preprocessing=(normalize and spec) or False
         )
         known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
-    return Loaded(model, given or known, own_preprocessing(model), {})
+    return Loaded(model, given or known, own_preprocessing(model))
 
 
 def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Model, Preprocessing | None]:
@@ -299,11 +306,12 @@ def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Mod
     return keras.Model(pixels, model(ImageNormalization(spec)(pixels)), name=model.name), spec
 
 
-def data_preprocessing(info: ModelInfo, data: str, size: int | None) -> Preprocessing:
-    """How `--data` is read for a model: as its checkpoint was, in the given size."""
+def data_preprocessing(info: ModelInfo, data: str, size: int | None, *, per_image: bool = False) -> Preprocessing:
+    """How `--data` is read for a model: as its checkpoint was, in the given size, perhaps normalized one by one."""
     from keraslight import training
 
     spec = training.DIGITS_PREPROCESSING if data == "digits" else known_preprocessing(info.preprocessing, "--data")
+    spec = spec.replace(per_image=True) if per_image else spec
     return spec.replace(size=(size, size)) if size else spec
 
 
@@ -382,7 +390,7 @@ def load_teacher(
         raise InvalidArgumentError(
             f"`--teacher-weights` must come with a model's name. Received: {weights}, for the file or folder {teacher}."
         )
-    model, labels, _, _ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
+    model, labels, *_ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
     if Path(teacher).is_dir() and list(labels or ()) != list(images.labels):
         raise InvalidArgumentError(
             f"`--teacher` must have the images' classes, {list(images.labels)}. Received: a run with {labels}."

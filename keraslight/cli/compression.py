@@ -333,7 +333,7 @@ def _from_file(
     from keraslight._tasks import read_head
     from keraslight.training import Recipe
 
-    model, names, spec, _ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
+    model, names, spec, *_ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
     images = _common.load_images(data, spec)
     names = list(images.labels) if names is None else names
     head = read_head(model, None if task is None else task.value)
@@ -344,7 +344,8 @@ def _from_file(
             f"labels {names} for a model with output shape {model.output_shape}."
         )
     places = np.array([names.index(label) for label in images.labels], np.int32)
-    images = dataclasses.replace(images, labels=tuple(names), targets=places[images.targets])
+    targets = places[images.targets] if images.targets.ndim == 1 else images.targets[:, np.argsort(places)]
+    images = dataclasses.replace(images, labels=tuple(names), targets=targets)
     details = {
         "labels": names,
         "preprocessing": images.preprocessing.to_dict(),
@@ -382,13 +383,16 @@ def _shares(layers: list[str]) -> dict[str, float]:
 def _finish_run(trained: _Trained, model: keras.Model, to: Path, name: str) -> dict[str, Any]:
     """Writes a run folder with a LiteRT file, and compares it with the trained model, see `_compare`."""
     from keraslight.export import to_litert
-    from keraslight.training.run_folder import RunFolder
+    from keraslight.training.run_folder import RunFolder, held_out_thresholds
 
     folder = RunFolder(to)
     folder.save_best(model)
     file = to_litert(model, to / f"{name}.tflite")
     compared = _compare(trained, name, file, model, to / name)
-    folder.save_info({**trained.details, "metrics": {"val_accuracy": compared["forms"][-1]["accuracy"]}})
+    info = {**trained.details, "metrics": {"val_accuracy": compared["forms"][-1]["accuracy"]}}
+    if trained.head.task == "multi-label":  # other weights give other scores
+        info["thresholds"] = held_out_thresholds(model, trained.head, trained.images)
+    folder.save_info(info)
     console.print(f"Run folder: {to}")
     return compared
 

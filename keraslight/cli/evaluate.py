@@ -68,7 +68,7 @@ def evaluate(
         Option(
             help="Scores above which a label is given, one or one per label; for independent scores.",
             metavar="NUMBERS",
-            show_default="the run's, or 0.5",
+            show_default="the model's, or 0.5",
         ),
     ] = None,
     robustness: Annotated[
@@ -170,11 +170,8 @@ def _subject(path: Path, labels: Path | None, task: str | None, preprocessing: s
         if (folder / "saved_model.pb").is_file():
             return _servable(folder, given, task, preprocessing)
     loaded = _common.load_source(str(path), labels=labels, preprocessing=preprocessing)
-    thresholds = None
-    if path.is_dir():
-        thresholds = json.loads((path / "model.json").read_text(encoding="utf-8")).get("thresholds")
     name = loaded.model.name
-    return _Subject(name, loaded.model, loaded.labels, loaded.preprocessing, task, thresholds, path.is_dir())
+    return _Subject(name, loaded.model, loaded.labels, loaded.preprocessing, task, loaded.thresholds, path.is_dir())
 
 
 def _file(path: Path, labels: list[str] | None, task: str | None, preprocessing: str | None) -> _Subject:
@@ -195,7 +192,8 @@ def _file(path: Path, labels: list[str] | None, task: str | None, preprocessing:
             "with pixels 0..255. Pass --preprocessing with a JSON file for other images.",
             soft_wrap=True,
         )
-    return _Subject(path.name, litert_runner(path), labels or known, spec, task)
+    limits = None if metadata is None or metadata.thresholds is None else list(metadata.thresholds)
+    return _Subject(path.name, litert_runner(path), labels or known, spec, task, limits)
 
 
 def _servable(folder: Path, labels: list[str] | None, task: str | None, preprocessing: str | None) -> _Subject:
@@ -225,7 +223,7 @@ def _servable(folder: Path, labels: list[str] | None, task: str | None, preproce
         run = lambda images: both(images)[:, -1:]  # noqa: E731
     spec = Preprocessing.from_dict(info["preprocessing"])
     name = f"{info.get('model', folder.parent.name)}, version {folder.name}"
-    return _Subject(name, run, labels or known, spec, task)
+    return _Subject(name, run, labels or known, spec, task, info.get("thresholds"))
 
 
 def _image_shape(path: Path) -> tuple[int, int, int]:
