@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import grpc
@@ -23,6 +24,7 @@ from keraslight._tasks import Head
 from keraslight.cli.app import app
 from keraslight.errors import InvalidArgumentError
 from keraslight.export import read_metadata, save_servable, to_litert
+from keraslight.graph import own_preprocessing
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
 from keraslight.training import ImageData, Recipe, load_run, train
@@ -177,46 +179,73 @@ def test_other_tasks_have_no_thresholds(data, tmp_path):
     assert "thresholds" not in load_run(tmp_path)[1]
 
 
-def test_a_table_of_several_labels_trains_and_is_compressed_by_commands(tmp_path, monkeypatch):
+def command(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A table of several labels per image, and the run folder that `keraslight train` made of it."""
+
     def create(name, *, classes, input_shape, classifier_activation, preprocessing, **others):
         keras.utils.set_random_seed(0)
         images = keras.Input(input_shape)
         x = keras.layers.Flatten()(ImageNormalization(preprocessing)(images))
         return keras.Model(images, keras.layers.Dense(classes, activation=classifier_activation)(x), name=name)
 
-    monkeypatch.setattr(keraslight, "create_model", create)  # a small one
-    with (tmp_path / "all.csv").open("w", newline="") as file:
+    folder = tmp_path_factory.mktemp("table")
+    with (folder / "all.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "labels"])
         for number in range(12):
             level = 20 * number
-            Image.new("RGB", (32, 32), (level, 255 - level, 128)).save(tmp_path / f"{number}.png")
+            Image.new("RGB", (32, 32), (level, 255 - level, 128)).save(folder / f"{number}.png")
             writer.writerow([f"{number}.png", ";".join(["red"] * (number > 5) + ["few"] * (number % 2))])
-    table, run, fused = str(tmp_path / "all.csv"), tmp_path / "run", tmp_path / "fused"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keraslight, "create_model", create)  # a small one
+        size = ("--size", 48, "--epochs", 1, "--per-image")
+        command("train", "squeezenet_1_1", "--data", folder / "all.csv", *size, "--to", folder / "run")
+    return folder / "all.csv", folder / "run"
 
-    def command(*arguments):
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
 
-    command("train", "squeezenet_1_1", "--data", table, "--size", 48, "--epochs", 1, "--to", run)
+def test_a_table_of_several_labels_trains_by_command(trained):
+    _, run = trained
     model, info = load_run(run)
     assert (info["task"], info["labels"], len(info["thresholds"])) == ("multi-label", ["few", "red"], 2)
     assert _tasks.read_head(model) == Head("multi-label", 2, None)
+    assert info["preprocessing"]["per_image"] is True
+    assert own_preprocessing(model).per_image
+
+
+@pytest.mark.slow
+def test_commands_carry_thresholds_or_settle_them_again(trained, tmp_path):
+    table, run = trained
+    _, info = load_run(run)
     broken = info | {"thresholds": [0.123, 0.321]}  # of other weights
+    run = shutil.copytree(run, tmp_path / "run")
     (run / "model.json").write_text(json.dumps(broken))
-    command("fuse", run, "--data", table, "--to", fused)
-    assert load_run(fused)[1]["thresholds"] == pytest.approx(info["thresholds"], abs=1e-4)
+    command("fuse", run, "--data", table, "--to", tmp_path / "fused")
+    assert load_run(tmp_path / "fused")[1]["thresholds"] == pytest.approx(info["thresholds"], abs=1e-4)
     command("export", run, "--to", tmp_path / "served")
     origin = json.loads((tmp_path / "served/1/assets.extra/keraslight.json").read_text())
     assert origin["thresholds"] == broken["thresholds"]
     command("litert", run, "--to", tmp_path / "net.tflite")
     assert read_metadata(tmp_path / "net.tflite").thresholds == tuple(broken["thresholds"])
-    # A file of another origin, whose labels are in another order than the data's.
+
+
+@pytest.mark.slow
+def test_a_file_whose_labels_are_in_another_order_than_the_datas(trained, tmp_path):
+    table, run = trained
+    model, info = load_run(run)
+    model.layers[-1].set_weights([weight[..., ::-1] for weight in model.layers[-1].get_weights()])
     model.save(tmp_path / "net.keras")
     (tmp_path / "names.txt").write_text("red\nfew\n")
     names, other = tmp_path / "names.txt", tmp_path / "other"
     command("fuse", tmp_path / "net.keras", "--data", table, "--to", other, "--labels", names)
-    assert load_run(other)[1]["labels"] == ["red", "few"]
+    found = load_run(other)[1]
+    assert found["labels"] == ["red", "few"]
+    assert found["thresholds"] == pytest.approx(info["thresholds"][::-1], abs=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", None])
