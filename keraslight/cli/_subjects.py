@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument
 
 from keraslight.cli import _common
 from keraslight.cli._common import error_console
 from keraslight.errors import DataError, InvalidArgumentError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from keraslight._tasks import Head
     from keraslight.preprocessing import Preprocessing
     from keraslight.training import ImageData
+
+
+SubjectPath = Annotated[
+    str,
+    Argument(
+        help="Run folder of `keraslight train`, .keras, .h5 or .tflite file, or servable (its folder or a version's).",
+        metavar="MODEL",
+    ),
+]
 
 
 @dataclasses.dataclass
@@ -29,8 +44,16 @@ class Subject:
     is_run: bool = False
 
 
-def load_subject(path: Path, labels: Path | None, task: str | None, preprocessing: str | None) -> Subject:
+def load_subject(
+    model: str, labels: Path | None, named_task: _common.TaskName | None, preprocessing: str | None
+) -> Subject:
     """Loads what is at a path."""
+    path, task = Path(model), None if named_task is None else named_task.value
+    if not path.exists():
+        raise InvalidArgumentError(
+            "`MODEL` must be a run folder, a .keras, .h5 or .tflite file, or a servable. "
+            f"Received: {model}, which doesn't exist."
+        )
     from keraslight.export import read_versions
     from keraslight.labels import read_labels
 
@@ -117,6 +140,36 @@ def _spec(given: str) -> Preprocessing:
     except (OSError, ValueError, TypeError) as error:
         raise InvalidArgumentError(
             f"`--preprocessing` must be a JSON file of a Preprocessing for a .tflite file. Received: {given}: {error}."
+        ) from error
+
+
+def run_subject(subject: Subject, images: Sequence[Any], head: Head | None = None) -> tuple[Head, NDArray[Any]]:
+    """What the outputs are, and probabilities (B, K), or numbers, for images of raw pixels.
+
+    `head` is that of an earlier call: what a file's outputs are is read from the first images.
+    """
+    import keras
+    import numpy as np
+
+    from keraslight import _tasks
+
+    pixels = np.stack(images).astype(np.float32)
+    if isinstance(subject.model, keras.Model):
+        outputs = subject.model.predict(pixels, verbose=0)
+        head = head or _tasks.read_head(subject.model, subject.task)
+    else:
+        outputs = subject.model(pixels)
+        head = head or _tasks.read_outputs(outputs, subject.task)
+    return head, _tasks.probabilities(head, outputs)
+
+
+def numbers(option: str, given: str) -> tuple[float, ...]:
+    """The numbers of an option, which have commas between them."""
+    try:
+        return tuple(float(number) for number in given.split(","))
+    except ValueError as error:
+        raise InvalidArgumentError(
+            f"`{option}` must be numbers with commas between them. Received: {given!r}."
         ) from error
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from keraslight.cli import _common
 from keraslight.cli._common import console
-from keraslight.cli._subjects import Subject, load_subject, matched
+from keraslight.cli._subjects import Subject, SubjectPath, load_subject, matched, numbers
 from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -24,14 +24,7 @@ Part = enum.StrEnum("Part", {"held_out": "held-out", "all": "all"})
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        Argument(
-            help="Run folder of `keraslight train`, .keras, .h5 or .tflite file, or servable (its folder or a "
-            "version's).",
-            metavar="MODEL",
-        ),
-    ],
+    model: SubjectPath,
     data: Annotated[
         str | None,
         Option(
@@ -80,15 +73,10 @@ def evaluate(
       keraslight evaluate net.tflite --data digits --json
       keraslight evaluate runs/net --scales 0.75,1,1.3 --rotations -20,0,20
     """
-    sizes, angles = _numbers("--scales", scales, (1.0,)), _numbers("--rotations", rotations, (0.0,))
-    limits = None if thresholds is None else _numbers("--thresholds", thresholds, ())
-    if not Path(model).exists():
-        raise InvalidArgumentError(
-            "`keraslight evaluate` needs a run folder, a .keras, .h5 or .tflite file, or a servable. "
-            f"Received: {model}, which doesn't exist."
-        )
-    given = None if task is None else task.value
-    subject = load_subject(Path(model), labels, given, preprocessing)
+    sizes = (1.0,) if scales is None else numbers("--scales", scales)
+    angles = (0.0,) if rotations is None else numbers("--rotations", rotations)
+    limits = None if thresholds is None else numbers("--thresholds", thresholds)
+    subject = load_subject(model, labels, task, preprocessing)
     images, source = _images(subject, model, data)
 
     from keraslight import analysis
@@ -131,17 +119,6 @@ def evaluate(
         console.print(f"{found}\n\n{which}")
         if to is not None:
             console.print(f"Report and picture: {to}")
-
-
-def _numbers(option: str, given: str | None, default: tuple[float, ...]) -> tuple[float, ...]:
-    if given is None:
-        return default
-    try:
-        return tuple(float(number) for number in given.split(","))
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"`{option}` must be numbers with commas between them. Received: {given!r}."
-        ) from error
 
 
 def _images(subject: Subject, model: str, data: str | None) -> tuple[ImageData, str]:

@@ -134,7 +134,7 @@ def test_what_it_cannot_know_it_says(run, folder, tmp_path):
     with pytest.raises(InvalidArgumentError, match="run doesn't say which images it was trained on"):
         run("evaluate", tmp_path / "run")
     for arguments, text in (
-        (("no/such/run",), "needs a run folder, a .keras, .h5 or .tflite file, or a servable.*no/such/run"),
+        (("no/such/run",), "must be a run folder, a .keras, .h5 or .tflite file, or a servable.*no/such/run"),
         ((folder / "run", "--scales", "1;2"), "`--scales` must be numbers with commas between them"),
         ((folder / "servable", "--data", "digits", "--preprocessing", "raw"), "A servable has its own preprocessing"),
         ((folder / "net.tflite", "--data", "digits", "--preprocessing", "raw"), "must be a JSON file"),
