@@ -98,6 +98,7 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
     if not 0 <= settings.max_loss < 1:
         raise InvalidArgumentError(f"`max_loss` must be in [0, 1). Received: max_loss={settings.max_loss}.")
     info = keraslight.model_info(settings.model)
+    notes = {} if fresh else _begun(settings, to)
     began = time.monotonic()
 
     console.print("1/5 Images", style="bold")
@@ -111,8 +112,11 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
         console.print(f"{test.validation_count} test images: {test.source}")
 
     console.print("\n2/5 Training", style="bold")
-    notes = _begin(settings, to, fresh)
     model, pretrained = _create(settings, images, notes)
+    if fresh:
+        shutil.rmtree(to / "savedmodels", ignore_errors=True)
+        for name in (NOTES, FILE, REPORT, SPEC):
+            (to / name).unlink(missing_ok=True)
     write_file(to / NOTES, json.dumps({"settings": settings.training(), "pretrained": pretrained}, indent=2) + "\n")
     recipe = _recipe(settings, images, pretrained=pretrained)
     task = "softmax" if images.targets.ndim == 1 else "multi-label"
@@ -184,16 +188,11 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
     return results
 
 
-def _begin(settings: Settings, to: Path, fresh: bool) -> dict[str, Any]:
+def _begun(settings: Settings, to: Path) -> dict[str, Any]:
     """What an earlier call decided; empty if this is the first one."""
-    to.mkdir(parents=True, exist_ok=True)
     notes = to / NOTES
-    if fresh:
-        shutil.rmtree(to / "savedmodels", ignore_errors=True)
-        for name in (NOTES, FILE, REPORT, SPEC):
-            (to / name).unlink(missing_ok=True)
     if not notes.is_file():
-        if (to / RUN).exists() and not fresh:
+        if (to / RUN).exists():
             raise InvalidArgumentError(
                 f"`--to` must be a new folder, or one that `keraslight make` began. Received: {to}, with {RUN}/ but "
                 f"without {NOTES}. Pass another `--to` or `--fresh`."

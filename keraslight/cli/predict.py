@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,13 +98,13 @@ def _answer(subject: Subject, head: Head, row: NDArray[Any], top: int, threshold
     names = _names(subject, head)
     if not head.ranks:
         return {"values": dict(zip(names, map(float, row), strict=True))}
+    scores, limits = list(map(float, row)), list(thresholds)
     if head.task == "binary":
-        row, thresholds = row[-1:], list(thresholds)[-1:]
+        scores, limits = scores[-1:], limits[-1:]
         if len(names) == 2:
-            score = float(row[0])
-            row, thresholds = [1 - score, score], [1 - thresholds[0], thresholds[0]]
-    limits = list(thresholds) if len(thresholds) == len(names) else list(thresholds) * len(names)
-    ranked: Iterator[tuple[int, float]] = iter(sorted(enumerate(map(float, row)), key=lambda pair: -pair[1])[:top])
+            scores, limits = [1 - scores[0], scores[0]], [1 - limits[0], limits[0]]
+    limits = limits if len(limits) == len(names) else limits * len(names)
+    ranked = sorted(enumerate(scores), key=lambda pair: -pair[1])[:top]
     classes: list[dict[str, Any]] = [{"label": names[index], "score": score, "index": index} for index, score in ranked]
     if head.task != "softmax":
         for each in classes:
