@@ -29,6 +29,7 @@ from keraslight.errors import (
 )
 from keraslight.export import litert_parity, litert_runner, save_servable, to_litert, write_metadata
 from keraslight.training import ImageData, Recipe
+from keraslight.training.run_folder import STATE, RunFolder
 
 if TYPE_CHECKING:
     import keras
@@ -113,12 +114,13 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
 
     console.print("\n2/5 Training", style="bold")
     model, pretrained = _create(settings, images, notes)
+    recipe = _recipe(settings, images, pretrained=pretrained)
     if fresh:
+        RunFolder(to / RUN).clear()
         shutil.rmtree(to / "savedmodels", ignore_errors=True)
         for name in (NOTES, FILE, REPORT, SPEC):
             (to / name).unlink(missing_ok=True)
     write_file(to / NOTES, json.dumps({"settings": settings.training(), "pretrained": pretrained}, indent=2) + "\n")
-    recipe = _recipe(settings, images, pretrained=pretrained)
     task = "softmax" if images.targets.ndim == 1 else "multi-label"
     result = training.train(model, images, recipe, run_dir=to / RUN, resume=not fresh, task=task)
     console.print(
@@ -189,15 +191,15 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
 
 
 def _begun(settings: Settings, to: Path) -> dict[str, Any]:
-    """What an earlier call decided; empty if this is the first one."""
+    """What an earlier call decided; empty if there is none to resume."""
     notes = to / NOTES
-    if not notes.is_file():
-        if (to / RUN).exists():
-            raise InvalidArgumentError(
-                f"`--to` must be a new folder, or one that `keraslight make` began. Received: {to}, with {RUN}/ but "
-                f"without {NOTES}. Pass another `--to` or `--fresh`."
-            )
+    if not (to / RUN / STATE).is_file():  # there is nothing to resume
         return {}
+    if not notes.is_file():
+        raise InvalidArgumentError(
+            f"`--to` must be a new folder, or one that `keraslight make` began. Received: {to}, with {RUN}/ but "
+            f"without {NOTES}. Pass another `--to` or `--fresh`."
+        )
     try:
         found: dict[str, Any] = json.loads(notes.read_text(encoding="utf-8"))
         before = found["settings"]

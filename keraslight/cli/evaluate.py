@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from keraslight.training import ImageData
 
 Merge = enum.StrEnum("Merge", ["certain", "mean", "log"])
-Part = enum.StrEnum("Part", {"held_out": "held-out", "all": "all"})
+Part = enum.StrEnum("Part", {"held_out": "held-out", "test": "test", "all": "all"})
 
 
 def evaluate(
@@ -33,7 +33,11 @@ def evaluate(
         ),
     ] = None,
     part: Annotated[
-        Part, Option(help="Images to use: those that `train` holds out of this data, or all.")
+        Part,
+        Option(
+            help="Images to use: those that `train` holds out of this data; those in test/, or of the split `test`, if "
+            "others are held out; or all."
+        ),
     ] = Part.held_out,
     scales: Annotated[
         str | None, Option(help="Views in these sizes, such as 0.75,1,1.3.", metavar="NUMBERS", show_default="1")
@@ -77,11 +81,11 @@ def evaluate(
     angles = (0.0,) if rotations is None else numbers("--rotations", rotations)
     limits = None if thresholds is None else numbers("--thresholds", thresholds)
     subject = load_subject(model, labels, task, preprocessing)
-    images, source = _images(subject, model, data)
+    images, source = _test(subject, data) if part is Part.test else _images(subject, model, data)
 
     from keraslight import analysis
 
-    pixels, targets = images.validation_arrays() if part is Part.held_out else _all(images)
+    pixels, targets = _all(images) if part is Part.all else images.validation_arrays()
     names, targets = matched(subject, images, targets)
     viewed = (sizes, angles, flip) != ((1.0,), (0.0,), False)
     shown = subject.name
@@ -98,7 +102,8 @@ def evaluate(
         changes=analysis.ROBUSTNESS if robustness else None,
         name=shown,
     )
-    which = f"{len(pixels):,} {'held-out ' if part is Part.held_out else ''}images of {source}"
+    kind = "" if part is Part.all else f"{part.value} "
+    which = f"{len(pixels):,} {kind}images of {source}"
     details = {
         "model": model,
         "data": source,
@@ -137,6 +142,20 @@ def _images(subject: Subject, model: str, data: str | None) -> tuple[ImageData, 
         f'`--data` must say what to evaluate on: "digits", or a folder with one subfolder per class. Received: no '
         f"--data, and {why}."
     )
+
+
+def _test(subject: Subject, data: str | None) -> tuple[ImageData, str]:
+    """The images that neither train a model nor choose its best epoch, and the name of their data."""
+    from keraslight import training
+
+    spec = _common.known_preprocessing(subject.preprocessing, "--data")
+    images = training.load_test(data, spec) if data not in (None, "digits") else None
+    if images is None or data is None:
+        raise InvalidArgumentError(
+            "`--part test` needs `--data` with a part for training, one to hold out and one to test on. "
+            f"Received: --data {data}."
+        )
+    return images, data
 
 
 def _recorded(run: Path) -> Any:

@@ -203,15 +203,15 @@ _RECIPES = {
         source="This package: `finetune` that begins with the head and stops early; what `keraslight make` does",
     ),
     "few_photos": Recipe(
-        epochs=60,
+        epochs=40,
         batch_size=16,
-        learning_rate=1e-3,
-        patience=30,
+        learning_rate=3e-3,
+        patience=20,
         augmentation=dataclasses.replace(_LIGHT, saturation=0.2),
-        source="This package: for a hundred photographs without pretrained weights; what `keraslight make` does then",
+        source="This package: for hundreds of photographs without pretrained weights; what `keraslight make` does then",
     ),
 }
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(_RECIPES)
-"""Recipes by name: of the papers, for ImageNet, and `finetune` and `photos` for smaller data. `source` says where each
-is from. Pass `model` to `create_model`, and adapt the rate with `scaled(batch_size)`."""
+"""Recipes by name: of the papers, for ImageNet, and `finetune`, `head_first`, `photos` and `few_photos` for smaller
+data. `source` says where each is from. Pass `model` to `create_model`, and adapt the rate with `scaled(batch_size)`."""

@@ -223,6 +223,20 @@ def test_predict_answers_as_the_model(run, made, photos, what, tmp_path):
         np.testing.assert_allclose([each["score"] for each in classes], scores[best], atol=tolerance)
 
 
+def test_evaluate_takes_the_test_part(run, made, photos):
+    out, results = made
+    for part, images in (("test", 15), ("held-out", 12), ("all", 36)):
+        arguments = ("--data", photos, "--part", part, "--no-robustness", "--json")
+        found = json.loads(run("evaluate", out / "run", *arguments))
+        assert (found["images"], found["part"]) == (images, part)
+        if part == "test":
+            assert found["accuracy"] == results["model_accuracy"]
+    with pytest.raises(
+        InvalidArgumentError, match="`--part test` needs `--data` with a part for training, one to hold"
+    ):
+        run("evaluate", out / "run", "--data", photos / "train", "--part", "test")
+
+
 def test_predict_prints_a_table_and_lists_what_it_cannot_read(run, made, tmp_path):
     shutil.copy(__file__, tmp_path / "cut.png")
     Image.new("RGB", (40, 40), (20, 200, 20)).save(tmp_path / "green[red].png")
@@ -243,7 +257,9 @@ def test_what_was_begun_is_resumed_with_the_same_settings_only(made, tmp_path):
     assert _make._begun(given, out)["pretrained"] is False
     with pytest.raises(InvalidArgumentError, match="epochs was 3 and is now 4; seed was 0 and is now 1"):
         run_make(dataclasses.replace(given, epochs=4, seed=1), out)
+    assert _make._begun(given, tmp_path) == {}
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.npz").write_bytes(b"")
     with pytest.raises(InvalidArgumentError, match="must be a new folder, or one that `keraslight make` began"):
         run_make(given, tmp_path)
     (tmp_path / "make.json").write_text("[]")
