@@ -385,3 +385,49 @@ def test_killed_after_an_epoch_it_ends_with_the_same_files(made, photos, tmp_pat
     for name in set(wanted.files) - {"meta"}:
         np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
     assert (tmp_path / "colors" / "model.tflite").read_bytes() == (out / "model.tflite").read_bytes()
+
+
+@pytest.mark.slow
+def test_weights_of_a_file_are_trained_head_first(run, made, photos, tmp_path):
+    out, _ = made
+    options = ("--model", "lenet5_modern", "--size", 32, "--weights", out / "run" / "best.keras", "--epochs", 2)
+    results = json.loads(run("make", photos, "--to", tmp_path / "again", *options, "--json"))
+    assert results["pretrained"]
+    assert (results["recipe"]["freeze"], results["recipe"]["freeze_epochs"]) == ("*", 1)
+    assert results["accuracy"] > 0.9
+    assert "trained from scratch" not in (tmp_path / "again" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_what_calibration_cannot_do_training_does(photos, tmp_path, monkeypatch, capsys, mediapipe_classify):
+    def calibrate(*args, **options):
+        raise CompressionError("Not this model.")
+
+    monkeypatch.setattr(_make.compress, "calibrate", calibrate)
+    out = tmp_path / "out"
+    results = run_make(Settings(str(photos), "lenet5_modern", "none", 32, None, 3, max_loss=0.1), out)
+    assert results["form"] == "int8 with training"
+    assert "int8 is not used: CompressionError: Not this model." in capsys.readouterr().out
+    assert "int8 is not used: CompressionError: Not this model." in Page((out / "report.html").read_text("utf-8")).text
+    pixels = load_test(photos, Preprocessing.from_dict(json.loads((out / "preprocessing.json").read_text())))
+    (ranking, *_) = mediapipe_classify(out / "model.tflite", pixels.validation_arrays()[0][:1])
+    assert {label for label, _ in ranking} == set(LABELS)
+
+
+@pytest.mark.slow
+def test_a_table_of_several_labels_makes_independent_scores(run, photos, tmp_path):
+    rows = ["file,labels,split"]
+    for part in PARTS:
+        for label in LABELS:
+            for file in sorted((photos / part / label).glob("[0-9].png")):
+                rows.append(f"{file},{label.replace('<b>', '')};noise,{part}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    results = json.loads(run("make", tmp_path / "list.csv", "--to", tmp_path / "out", *OPTIONS, "--json"))
+    assert results["labels"] == ["blue", "green & co", "noise", "red"]
+    assert results["part"] == "test"
+    assert read_metadata(tmp_path / "out" / "model.tflite").task == "multi-label"
+    text = Page((tmp_path / "out" / "report.html").read_text("utf-8")).text
+    assert "mean average precision" in text
+    (line,) = run("predict", tmp_path / "out" / "run", photos / "test" / "blue" / "1.png", "--json").splitlines()
+    assert {each["label"] for each in json.loads(line)["classes"]} == set(results["labels"])
+    assert all(each["given"] == (each["score"] > 0.5) for each in json.loads(line)["classes"])
