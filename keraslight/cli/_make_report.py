@@ -82,12 +82,16 @@ def _data(png: bytes) -> str:
 
 
 def _confusion(found: Evaluation) -> list[list[dict[str, Any]]]:
-    """Counts, each with its share of the true class."""
+    """Counts, each with the strength of its color, which follows its share of the true class."""
     counts = np.asarray(found.confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     return [
         [
-            {"count": int(count), "share": round(float(share), 3), "right": row == column}
+            {
+                "count": int(count),
+                "strength": round(0.15 + 0.6 * float(share), 3) if count else 0,
+                "right": row == column,
+            }
             for column, (count, share) in enumerate(zip(*line, strict=True))
         ]
         for row, line in enumerate(zip(counts, shares, strict=True))
