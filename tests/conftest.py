@@ -9,6 +9,8 @@ from pathlib import Path
 
 # TensorFlow enables oneDNN by default only on CPUs with AVX-512 VNNI or AMX. The tests compare its kernels everywhere.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# Two workers share two cores, and the nets are small: a step with one thread costs a third less than with two.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 # oneDNN's own allocator never returns memory: after one AlexNet or VGG-11 it keeps more than a gigabyte for good.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 

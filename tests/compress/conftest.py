@@ -1,5 +1,9 @@
 """A small trained net of MobileNetV4's vocabulary, and the digits that it was trained on."""
 
+import functools
+import os
+
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -78,8 +82,25 @@ def digits():
 
 
 @pytest.fixture(scope="session")
-def trained(digits):
-    """The small net after eight epochs. Tests must not change it."""
+def shared(tmp_path_factory):
+    """A function (name, make) -> make(), or `build_tiny()` with the weights that another worker has kept of it."""
+
+    def get(name, make):
+        folder = tmp_path_factory.getbasetemp()  # each worker's is in one of the whole run
+        path = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / f"{name}.weights.h5"
+        with filelock.FileLock(f"{path}.lock"):
+            if path.exists():
+                model = build_tiny()
+                model.load_weights(path)
+            else:
+                model = make()
+                model.save_weights(path)
+        return model
+
+    return get
+
+
+def _train(digits):
     keras.utils.set_random_seed(0)
     model = build_tiny()
     rate = keras.optimizers.schedules.CosineDecay(5e-3, 8 * 22)
@@ -87,6 +108,12 @@ def trained(digits):
     model.optimizer.build(model.trainable_variables)  # else the first step is traced twice
     model.fit(*digits[0], batch_size=64, epochs=8, verbose=0)
     return model
+
+
+@pytest.fixture(scope="session")
+def trained(digits, shared):
+    """The small net after eight epochs. Tests must not change it."""
+    return shared("trained", lambda: _train(digits))
 
 
 @pytest.fixture(scope="session")
@@ -101,8 +128,9 @@ def accuracy(digits):
 
 
 @pytest.fixture(scope="session")
-def pruned(trained, digits):
+def pruned(trained, digits, shared):
     """`trained` after pruning to 70%."""
     from keraslight import compress
 
-    return compress.prune(trained, digits[0], sparsity=0.7, epochs=4, batch_size=64, verbose=0)
+    prune = functools.partial(compress.prune, sparsity=0.7, epochs=4, batch_size=64, verbose=0)
+    return shared("pruned", lambda: prune(trained, digits[0]))

@@ -148,6 +148,7 @@ def test_report_says_values_and_packed_sizes():
     assert lines[-1].split() == ["total", f"{total:,}", f"({report.gzip_share:.1%})"]
 
 
+@pytest.mark.slow
 def test_a_trained_net_keeps_its_accuracy_and_packs_well(trained, digits, accuracy, tmp_path):
     clustered = compress.cluster(trained, digits[0], clusters=16, epochs=2, batch_size=64, verbose=0)
     report = compress.cluster_report(clustered)
@@ -241,6 +242,7 @@ def test_a_batch_norm_between_leaves_the_file_a_range_a_channel(tmp_path):
     assert np.abs(litert_runner(path)(pixels) - expected).mean() < 0.1 * expected.std()
 
 
+@pytest.mark.slow  # `test_quantization_aware_training_keeps_the_values` does the same with a few images
 def test_pruned_clustered_and_quantized_keeps_accuracy_and_packs_smaller(pruned, clustered, digits, accuracy, tmp_path):
     sizes, (images, labels) = {}, digits[1]
     for keeps in (True, False):

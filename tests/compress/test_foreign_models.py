@@ -13,9 +13,8 @@ NAMES = (
     *("MobileNetV2", "MobileNetV3Large", "EfficientNetB0", "EfficientNetV2B0", "ConvNeXtTiny", "DenseNet121"),
     *("NASNetMobile", "Xception", "ResNet50V2", "kimm MobileNetV3W050Small"),
 )
-# The others take up to a minute each; `make test-all` runs them.
-QUICK = ("kimm MobileNetV3W050Small",)
-TWINS = (*QUICK, "MobileNetV2")
+# Training takes up to a minute each, and the others' twins as well; `make test-all` runs them.
+TWINS = ("kimm MobileNetV3W050Small", "MobileNetV2")
 
 
 def build(name):
@@ -41,9 +40,8 @@ def test_twin_answers_the_same(name):
     np.testing.assert_allclose(compress.to_tf_keras(model)(pixels, training=False).numpy(), expected, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_trains_quantized_and_converts(name, tmp_path):
     model, pixels = build(name)
     quantized = compress.quantize_aware(model, calibration_data=pixels)

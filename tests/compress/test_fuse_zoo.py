@@ -45,7 +45,7 @@ SMALL = [
 SLOW = {
     *("convnext_v2_atto", "densenet121", "efficientnet_b0", "efficientnet_v2_b0", "mobilenet_v4_conv_small"),
     *("ghostnet_050", "googlenet", "mobilenext_035", "repvgg_b1g2", "repvgg_d2se", "shufflenet_v2_050"),
-    "shufflenet_v2_plus_small",
+    *("mobilenet_v1_025", "mobilenet_v2_035", "shufflenet_v2_plus_small", "vgg11_bn"),
 }
 
 

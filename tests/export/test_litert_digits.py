@@ -1,6 +1,7 @@
 """Models that are trained on the digits, as LiteRT files in every form: what they lose, and what MediaPipe reads.
 
-How often int8 keeps the top-1 class, for a net of every family: tests/compress/test_digits_matrix.py.
+How often int8 keeps the top-1 class, for a net of every family: tests/compress/test_digits_matrix.py. That and
+test_litert_families.py measure three families in `make test`, and test_litert_mediapipe.py has MediaPipe read files.
 """
 
 import keras
@@ -11,6 +12,7 @@ import keraslight
 from keraslight.export import litert_parity, litert_report, litert_runner, to_litert
 from keraslight.training import DIGITS_PREPROCESSING, Augmentation, load_digits
 
+pytestmark = pytest.mark.slow
 SPEC = DIGITS_PREPROCESSING.replace(size=(32, 32)).with_channels(3)  # MediaPipe reads images of three channels only
 MODELS = {"mobilenet_v3_small_100": 0.5, "shufflenet_v2_050": 1.0}  # name -> width
 EPOCHS, BATCH = 12, 64
@@ -55,7 +57,7 @@ def trained(digits):
     return get
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small_100", pytest.param("shufflenet_v2_050", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", list(MODELS))
 def test_what_each_form_loses(name, trained, digits, training_images, tmp_path):
     model = trained(name)
     held_out = digits.validation_arrays()
@@ -80,7 +82,7 @@ def test_what_each_form_loses(name, trained, digits, training_images, tmp_path):
     assert sizes[0] > 1.6 * sizes[1] > 1.6 * sizes[3]
 
 
-@pytest.mark.parametrize("form", ["float32", pytest.param("int8", marks=pytest.mark.slow), "int8 at both ends"])
+@pytest.mark.parametrize("form", ["float32", "int8", "int8 at both ends"])
 def test_mediapipe_gives_our_label(form, trained, digits, training_images, mediapipe_classify, tmp_path):
     model = trained("mobilenet_v3_small_100")
     images = digits.validation_arrays()[0][:200]

@@ -23,19 +23,23 @@ SOURCES = {"timm": "timm", "tv": "torchvision", "ref": "ref"}
 # RepVGG-D2se adds 3 branches in 47 layers: at 320 pixels PyTorch's own float32 is off by 8e-5, in float64 we by 2e-7.
 TOLERANCE = {"ref:shufflenet_v2_plus_small": 1e-4, "timm:repvgg_d2se": 3e-4}
 ALL = ("default", "odd", "rect")
-SMALL, HUGE = 3_000_000, 25_000_000  # parameters
+SMALL = 3_000_000  # parameters
 
 
 def cases():
-    """Of nets that aren't small `make test` compares the rectangle alone, and leaves huge ones to `make test-all`."""
-    for fixture in FIXTURES:
-        source, _, name = _id(fixture).partition(":")
-        parameters = keraslight.model_info(f"{SOURCES[source]}/{name}").parameters
+    """`make test` compares the lightest net of each family, and of one that isn't small the rectangle alone."""
+    sources = {fixture: _id(fixture).partition(":")[::2] for fixture in FIXTURES}
+    infos = {fixture: keraslight.model_info(f"{SOURCES[source]}/{name}") for fixture, (source, name) in sources.items()}
+    lightest = {}
+    for fixture in sorted(FIXTURES, key=lambda fixture: -infos[fixture].parameters):
+        lightest[infos[fixture].family] = fixture
+    for fixture, info in infos.items():
+        parameters = info.parameters
+        slow = () if fixture == lightest[info.family] else pytest.mark.slow
         if parameters > SMALL:
-            marks = pytest.mark.slow if parameters > HUGE and "mobilenetv4" not in name else ()
-            yield pytest.param(fixture, ("rect",), id=f"{_id(fixture)}-rect", marks=marks)
+            yield pytest.param(fixture, ("rect",), id=f"{_id(fixture)}-rect", marks=slow)
         rest = tuple(case for case in ALL if case != "rect") if parameters > SMALL else ALL
-        yield pytest.param(fixture, rest, id=_id(fixture), marks=pytest.mark.slow if parameters > SMALL else ())
+        yield pytest.param(fixture, rest, id=_id(fixture), marks=pytest.mark.slow if parameters > SMALL else slow)
 
 
 @pytest.mark.parametrize(("fixture", "wanted"), list(cases()))
