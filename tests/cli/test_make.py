@@ -304,7 +304,12 @@ def test_without_weights_it_says_so_in_one_line(images, monkeypatch, capsys):
 def test_pretrained_weights_are_trained_head_first(images, capsys):
     recipe = _make._recipe(Settings("photos"), images, pretrained=True)
     assert (recipe.freeze, recipe.freeze_epochs, recipe.patience) == ("*", 3, 8)
-    assert _make._recipe(Settings("photos"), images, pretrained=False).freeze is None
+    scratch = _make._recipe(Settings("photos"), images, pretrained=False)
+    assert (scratch.freeze, scratch.batch_size, scratch.learning_rate) == (
+        None,
+        16,
+        RECIPES["few_photos"].learning_rate,
+    )
     assert capsys.readouterr().out.count("Recipe ") == 2
 
 
