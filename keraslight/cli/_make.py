@@ -252,13 +252,15 @@ def _create(settings: Settings, images: ImageData, notes: dict[str, Any]) -> tup
 
 
 def _recipe(settings: Settings, images: ImageData, *, pretrained: bool) -> Recipe:
-    name = settings.recipe or ("head_first" if pretrained else "few_photos")
+    name = settings.recipe
+    if name is None and settings.data != "digits":  # which have their own, without mirror images
+        name = "head_first" if pretrained else "few_photos"
     recipe = _common.chosen_recipe(
         name, settings.data, settings.epochs, settings.batch_size, images.image_shape[2]
     ).replace(seed=settings.seed)
     if settings.learning_rate is not None:
         recipe = recipe.replace(learning_rate=settings.learning_rate)
-    console.print(f"Recipe {name}: at most {recipe.epochs} epochs")
+    console.print(f"Recipe {name or 'for digits'}: at most {recipe.epochs} epochs")
     return recipe
 
 

@@ -310,7 +310,8 @@ def test_pretrained_weights_are_trained_head_first(images, capsys):
         16,
         RECIPES["few_photos"].learning_rate,
     )
-    assert capsys.readouterr().out.count("Recipe ") == 2
+    assert not _make._recipe(Settings("digits"), images, pretrained=False).augmentation.flip
+    assert capsys.readouterr().out.count("Recipe ") == 3
 
 
 @pytest.mark.parametrize(
