@@ -35,7 +35,7 @@ def run(data: ImageData, recipe: Recipe) -> tuple[float, float]:
 
 
 def main() -> None:
-    seeds, epochs = (int(argument) for argument in [*sys.argv[1:3], "3", "12"][:2])
+    seeds, epochs = (int(argument) for argument in (*sys.argv[1:3], *("3", "12")[len(sys.argv[1:3]) :]))
     data = load_digits(DIGITS_PREPROCESSING.replace(size=(SIZE, SIZE)))
     fixed = DIGITS_RECIPE.shortened(epochs)
     run(data, fixed.shortened(1))

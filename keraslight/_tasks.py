@@ -26,6 +26,7 @@ from keraslight.graph import check_ends, final_activation, remembered_task
 
 TASKS = ("softmax", "multi-label", "binary", "regression")
 _SQUASHED = ("sigmoid", "hard_sigmoid")
+_SLACK = 0.02  # by which probabilities of an int8 file may leave 0..1
 _CHOICES = (
     "'softmax' (one of several classes), 'multi-label' (independent scores), 'binary' (one score from 0 to 1) or "
     "'regression' (numbers as they are)"
@@ -100,6 +101,35 @@ def read_head(model: Any, task: str | None = None) -> Head:
     if task == "softmax":
         return Head(task, units, None if end == "softmax" else "softmax")
     return Head(task, units, None if end in _SQUASHED else "sigmoid")
+
+
+def read_outputs(outputs: npt.NDArray[Any], task: str | None) -> Head:
+    """Decides what the outputs (B, K) of a function are; those of a .tflite file, say.
+
+    Args:
+        outputs: Outputs for some images. Values that leave 0..1 are logits.
+        task: What the caller says; None for `"softmax"` if all rows add up to 1.
+
+    Raises:
+        InvalidArgumentError: The task is unknown, doesn't fit the outputs, or is needed.
+    """
+    check_task(task)
+    units = outputs.shape[1]
+    scores = bool((outputs >= -_SLACK).all() and (outputs <= 1 + _SLACK).all())
+    if task is None:
+        if units < 2 or not scores or np.abs(outputs.sum(-1) - 1).max() > 0.1:
+            raise InvalidArgumentError(
+                f"`task` must be one of {TASKS} for a function whose rows don't add up to 1. "
+                f"Received: task=None, outputs of shape {outputs.shape}."
+            )
+        task = "softmax"
+    if (task == "softmax" and units < 2) or (task == "binary" and units != 1):
+        raise InvalidArgumentError(
+            f"`task` must fit the outputs: 'softmax' needs several, 'binary' one. Received: task={task!r}, {units}."
+        )
+    if task == "regression" or scores:
+        return Head(task, units, None)
+    return Head(task, units, "softmax" if task == "softmax" else "sigmoid")
 
 
 def check_task(task: str | None) -> None:
@@ -288,6 +318,66 @@ def decisions(head: Head, outputs: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Which scores of a `multi-label` or `binary` model say yes."""
     chosen: npt.NDArray[np.bool_] = outputs > (0.5 if head.activation is None else 0.0)
     return chosen
+
+
+def check_thresholds(head: Head, thresholds: Any) -> npt.NDArray[np.float64]:
+    """The thresholds of a `multi-label` or `binary` model's scores, (K,), from one or K numbers between 0 and 1."""
+    try:
+        limits = np.asarray(thresholds, np.float64)
+    except (TypeError, ValueError):
+        limits = np.full(0, np.nan)
+    if limits.ndim > 1 or limits.size not in (1, head.units) or not ((limits > 0) & (limits < 1)).all():
+        raise InvalidArgumentError(
+            f"`thresholds` must be between 0 and 1, one or {head.units}. Received: thresholds={thresholds!r}."
+        )
+    return np.broadcast_to(limits, (head.units,))
+
+
+def label_thresholds(head: Head, thresholds: Any) -> list[float] | None:
+    """The threshold of each label of a `multi-label` model, from one or K numbers; None stays None."""
+    if thresholds is None:
+        return None
+    if head.task != "multi-label":
+        raise InvalidArgumentError(
+            f"`thresholds` are for the independent scores of a 'multi-label' model. Received: task={head.task!r}."
+        )
+    limits: list[float] = check_thresholds(head, thresholds).tolist()
+    return limits
+
+
+def best_thresholds(targets: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[float, ...]:
+    """The threshold of each label with the largest F1; choose them on other images than those to evaluate on.
+
+    Args:
+        targets: 0 or 1, (N, K).
+        scores: Scores of a `multi-label` model, (N, K), 0 to 1.
+
+    Returns:
+        K numbers between 0 and 1, each in the middle between two scores, as a float32; 0.5 for a label without a
+        positive image, or with all scores 0.
+    """
+    positive, found = np.asarray(targets) > 0.5, np.asarray(scores, np.float64)
+    if positive.ndim != 2 or positive.shape != found.shape:
+        raise InvalidArgumentError(
+            f"`targets` and `scores` must both be (N, K). Received: shapes {positive.shape} and {found.shape}."
+        )
+    return tuple(_best_threshold(*column) for column in zip(positive.T, found.T, strict=True))
+
+
+def _best_threshold(positive: npt.NDArray[np.bool_], scores: npt.NDArray[np.float64]) -> float:
+    order = np.argsort(-scores, kind="stable")
+    hits, scores = np.cumsum(positive[order]), scores[order]
+    ends = np.flatnonzero((np.append(scores[1:], -np.inf) != scores) & (scores > 0))  # no threshold is below 0
+    if not positive.any() or not len(ends):
+        return 0.5
+    f1 = 2 * hits[ends] / (ends + 1 + hits[-1])  # of those up to each end
+    end = ends[int(np.argmax(f1))]
+    above, below = float(scores[end]), float(scores[end + 1]) if end + 1 < len(scores) else 0.0
+    middle = (above + below) / 2
+    rounded = float(np.float32(middle))
+    if max(below, 1e-45) <= rounded < above:
+        return rounded
+    return below or middle  # neighbors in float32
 
 
 def fit(found: npt.NDArray[Any], wanted: npt.NDArray[Any]) -> float:

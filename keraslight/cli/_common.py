@@ -55,6 +55,7 @@ def _known(given: Any) -> Any:
 
 
 Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL", callback=_known)]
+ModelName = Annotated[str, Option(help="Model name or published checkpoint ID.", callback=_known)]
 Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
 Source = Annotated[
     str,
@@ -90,6 +91,12 @@ Data = Annotated[
 DataSize = Annotated[
     int | None,
     Option(help="Side of the square input, in pixels (at least 32).", show_default="the model's; 48 for digits"),
+]
+PerImage = Annotated[
+    bool,
+    Option(
+        "--per-image", help="Normalize each image by its own mean and deviation: against changes of light and contrast."
+    ),
 ]
 RecipeName = Annotated[
     str | None,
@@ -189,7 +196,8 @@ class Loaded(NamedTuple):
     model: keras.Model
     labels: list[str] | None
     preprocessing: Preprocessing | None
-    metrics: dict[str, float]  # measured by its training
+    metrics: dict[str, float] | None = None  # measured by its training
+    thresholds: list[float] | None = None  # of a multi-label run
 
 
 def create(name: str, size: int | None) -> keras.Model:
@@ -236,10 +244,10 @@ def load_source(
     if is_run:
         model, details = load_run(source)
         spec = details.get("preprocessing") and Preprocessing.from_dict(details["preprocessing"])
-        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {})
+        return Loaded(model, given or details["labels"], spec, details.get("metrics") or {}, details.get("thresholds"))
     if is_file:
         model, spec = with_preprocessing(keraslight.load_model(source), preprocessing)
-        return Loaded(model, given, spec, {})
+        return Loaded(model, given, spec)
     else:
         spec = keraslight.model_info(source).preprocessing or (images and images.preprocessing)
         shape = images.image_shape if images else (size, size, 3) if size else None
@@ -247,7 +255,7 @@ def load_source(
             source, weights=weights, input_shape=shape, preprocessing=(normalize and spec) or False
         )
         known = list(imagenet_labels()) if model.output_shape[-1] == 1000 else None
-    return Loaded(model, given or known, own_preprocessing(model), {})
+    return Loaded(model, given or known, own_preprocessing(model))
 
 
 def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Model, Preprocessing | None]:
@@ -299,11 +307,19 @@ def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Mod
     return keras.Model(pixels, model(ImageNormalization(spec)(pixels)), name=model.name), spec
 
 
-def data_preprocessing(info: ModelInfo, data: str, size: int | None) -> Preprocessing:
-    """How `--data` is read for a model: as its checkpoint was, in the given size."""
-    from keraslight import training
+def data_preprocessing(info: ModelInfo, data: str, size: int | None, *, per_image: bool = False) -> Preprocessing:
+    """How `--data` is read for a model: as its checkpoint was, or else as most are, in the given size.
 
-    spec = training.DIGITS_PREPROCESSING if data == "digits" else known_preprocessing(info.preprocessing, "--data")
+    `per_image` normalizes the images one by one.
+    """
+    from keraslight import training
+    from keraslight.preprocessing import Preprocessing
+
+    if data == "digits":
+        spec = training.DIGITS_PREPROCESSING
+    else:
+        spec = info.preprocessing or Preprocessing((info.input_size, info.input_size))
+    spec = spec.replace(per_image=True) if per_image else spec
     return spec.replace(size=(size, size)) if size else spec
 
 
@@ -315,7 +331,8 @@ def chosen_recipe(name: str | None, data: str, epochs: int | None, batch_size: i
         recipe = training.DIGITS_RECIPE if data == "digits" else training.RECIPES["photos"]
         recipe = recipe if batch_size is None else recipe.replace(batch_size=batch_size)
     elif name in training.RECIPES:
-        recipe = training.RECIPES[name].scaled(batch_size or training.Recipe().batch_size)
+        recipe = training.RECIPES[name]
+        recipe = recipe.scaled(batch_size or min(recipe.batch_size, training.Recipe().batch_size))
     else:
         raise InvalidArgumentError(
             f"`--recipe` must be one of {', '.join(training.RECIPES)}; see `keraslight recipes`. Received: {name!r}."
@@ -382,7 +399,7 @@ def load_teacher(
         raise InvalidArgumentError(
             f"`--teacher-weights` must come with a model's name. Received: {weights}, for the file or folder {teacher}."
         )
-    model, labels, _, _ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
+    model, labels, *_ = load_source(teacher, weights if saved else weights or "imagenet", images=images)
     if Path(teacher).is_dir() and list(labels or ()) != list(images.labels):
         raise InvalidArgumentError(
             f"`--teacher` must have the images' classes, {list(images.labels)}. Received: a run with {labels}."

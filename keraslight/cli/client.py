@@ -6,7 +6,7 @@ import functools
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.text import Text
 from typer import Argument, Option
 
 from keraslight.cli._common import Json, console, error_console, print_json
+from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from keraslight_serving.client import Answer
@@ -35,6 +36,14 @@ def classify(
     model: Model = "default",
     version: Version = None,
     top: Annotated[int, Option(help="Number of classes to show per image.", min=1)] = 5,
+    threshold: Annotated[
+        str | None,
+        Option(
+            help='Score above which a class is shown, or "model" for the thresholds of a multi-label model.',
+            metavar="NUMBER",
+            show_default="all",
+        ),
+    ] = None,
     timeout: Timeout = 30.0,
     labels: Annotated[
         Path | None,
@@ -60,7 +69,7 @@ def classify(
             _progress(console.is_terminal) as progress,
         ):
             task = progress.add_task("classifying", total=None)
-            for answer in client.stream(images, top_k=top):
+            for answer in client.stream(images, top_k=top, threshold=_threshold(threshold)):
                 progress.advance(task)
                 if answer.error is not None:
                     failed += 1
@@ -77,6 +86,15 @@ def classify(
         console.print(_table(answered, thumbnails and console.color_system is not None))
     if failed:
         raise typer.Exit(2)
+
+
+def _threshold(given: str | None) -> float | Literal["model"] | None:
+    if given is None or given == "model":
+        return given  # type: ignore[return-value]  # it is the literal
+    try:
+        return float(given)
+    except ValueError as error:
+        raise InvalidArgumentError(f'`--threshold` must be a number or "model". Received: {given!r}.') from error
 
 
 def load_test(

@@ -236,7 +236,7 @@ def quantize(
       keraslight quantize runs/net --data digits --to net.tflite --method qat
     """
     from keraslight import compress
-    from keraslight.export import to_litert
+    from keraslight.export import to_litert, write_metadata
 
     if mixed is not None and (skip or method is Method.qat):
         raise InvalidArgumentError(
@@ -251,7 +251,7 @@ def quantize(
         aware = compress.train_quantized(
             model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=_verbose()
         )
-        to_litert(aware, to)
+        to_litert(aware, to, labels=trained.details["labels"])
         rounded = compress.quantized_weights_to_keras(aware, model)
     else:
         batches = trained.images.train(32, None, seed)
@@ -269,6 +269,8 @@ def quantize(
                 verbose=int(console.is_terminal),
             )
             console.print(str(report))
+        logits = trained.head.activation is not None
+        write_metadata(to, trained.details["labels"], task=trained.head.task, logits=logits)
     compared = _compare(trained, "int8", to, rounded, to.with_suffix(""))
     if as_json:
         _common.print_json({**compared, "mixed": report})
@@ -333,7 +335,7 @@ def _from_file(
     from keraslight._tasks import read_head
     from keraslight.training import Recipe
 
-    model, names, spec, _ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
+    model, names, spec, *_ = _common.load_source(str(file), labels=labels, preprocessing=preprocessing)
     images = _common.load_images(data, spec)
     names = list(images.labels) if names is None else names
     head = read_head(model, None if task is None else task.value)
@@ -344,7 +346,8 @@ def _from_file(
             f"labels {names} for a model with output shape {model.output_shape}."
         )
     places = np.array([names.index(label) for label in images.labels], np.int32)
-    images = dataclasses.replace(images, labels=tuple(names), targets=places[images.targets])
+    targets = places[images.targets] if images.targets.ndim == 1 else images.targets[:, np.argsort(places)]
+    images = dataclasses.replace(images, labels=tuple(names), targets=targets)
     details = {
         "labels": names,
         "preprocessing": images.preprocessing.to_dict(),
@@ -382,13 +385,16 @@ def _shares(layers: list[str]) -> dict[str, float]:
 def _finish_run(trained: _Trained, model: keras.Model, to: Path, name: str) -> dict[str, Any]:
     """Writes a run folder with a LiteRT file, and compares it with the trained model, see `_compare`."""
     from keraslight.export import to_litert
-    from keraslight.training.run_folder import RunFolder
+    from keraslight.training.run_folder import RunFolder, held_out_thresholds
 
     folder = RunFolder(to)
     folder.save_best(model)
     file = to_litert(model, to / f"{name}.tflite")
     compared = _compare(trained, name, file, model, to / name)
-    folder.save_info({**trained.details, "metrics": {"val_accuracy": compared["forms"][-1]["accuracy"]}})
+    info = {**trained.details, "metrics": {"val_accuracy": compared["forms"][-1]["accuracy"]}}
+    if trained.head.task == "multi-label":  # other weights give other scores
+        info["thresholds"] = held_out_thresholds(model, trained.head, trained.images)
+    folder.save_info(info)
     console.print(f"Run folder: {to}")
     return compared
 

@@ -124,7 +124,7 @@ def litert(
             "int8 needs images that set its ranges (--data or --samples), and --max-drop images to measure on. "
             "Received: no --data."
         )
-    net, names, spec, _ = _common.load_source(model, weights, size, labels, preprocessing=preprocessing)
+    net, names, spec, _, thresholds = _common.load_source(model, weights, size, labels, preprocessing=preprocessing)
 
     from keraslight import training
     from keraslight.export import litert_parity, to_litert
@@ -159,6 +159,7 @@ def litert(
         output_dtype=output_dtype.value,
         labels=names,
         task=what,
+        thresholds=thresholds if what in (None, "multi-label") else None,
         xnnpack=xnnpack,
         verify=verify,
     )

@@ -52,6 +52,7 @@ def export(
         to,
         labels=source.labels or (),
         task=None if task is None else task.value,
+        thresholds=source.thresholds if task in (None, "multi-label") else None,
         preprocessing=source.preprocessing if preprocessing == "raw" else None,  # others are in the model
         version=version,
         overwrite=overwrite,

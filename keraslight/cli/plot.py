@@ -113,7 +113,7 @@ def grad_cam(
     """Plot which regions of an image determine a prediction (Grad-CAM)."""
     from keraslight.analysis import plot_grad_cam
 
-    net, labels, _, _ = load_source(model, weights, size)
+    net, labels, *_ = load_source(model, weights, size)
     plot_grad_cam(net, _decode(net, image), class_index=class_index, layer=layer, labels=labels, path=to)
     typer.echo(f"Wrote {to}.")
 

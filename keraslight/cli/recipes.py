@@ -61,6 +61,7 @@ def find_lr(
         str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
     ] = None,
     size: _common.DataSize = None,
+    per_image: _common.PerImage = False,
     recipe: _common.RecipeName = None,
     batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,
     steps: Annotated[int, Option(help="Steps, each with a higher rate than the one before.", min=10)] = 100,
@@ -82,7 +83,7 @@ def find_lr(
 
     from keraslight import training
 
-    images = _common.load_images(data, _common.data_preprocessing(info, data, size))
+    images = _common.load_images(data, _common.data_preprocessing(info, data, size, per_image=per_image))
     chosen = _common.chosen_recipe(recipe, data, None, batch_size, images.image_shape[2]).replace(seed=seed)
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(
@@ -91,6 +92,7 @@ def find_lr(
         classes=len(images.labels),
         input_shape=images.image_shape,
         preprocessing=images.preprocessing,
+        classifier_activation="sigmoid" if images.targets.ndim == 2 else "softmax",
     )
     found = training.find_learning_rate(net, images, chosen, steps=steps)
     console.print(str(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,8 @@ from keraslight.cli import _common
 from keraslight.cli._common import console
 from keraslight.errors import InvalidArgumentError
 
+Tracker = enum.StrEnum("Tracker", ["tensorboard", "mlflow", "wandb"])
+
 
 def train(
     model: _common.Name,
@@ -22,6 +25,7 @@ def train(
         str | None, Option(help='Initial weights: "imagenet" or a weights file.', show_default="random")
     ] = None,
     size: _common.DataSize = None,
+    per_image: _common.PerImage = False,
     recipe: _common.RecipeName = None,
     epochs: Annotated[int | None, Option(help="Passes over the training images.", show_default="the recipe's")] = None,
     batch_size: Annotated[int | None, Option(help="Images per step.", show_default="the recipe's")] = None,
@@ -59,6 +63,10 @@ def train(
     cache: Annotated[
         Path | None, Option(help="Folder for the decoded images, for data that doesn't fit into memory.")
     ] = None,
+    track: Annotated[
+        Tracker | None,
+        Option(help="Log metrics and the recipe there; a resumed run continues there.", show_default="nothing"),
+    ] = None,
     seed: _common.Seed = 0,
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
     distribute: Annotated[
@@ -94,7 +102,8 @@ def train(
     """Train a model on your images; resumes an interrupted run.
 
     The run folder receives best.keras, model.json (labels, preprocessing,
-    metrics), history.csv and curves.png.
+    metrics), history.csv and curves.png. A table with several labels per image
+    trains independent scores, and model.json receives their thresholds.
 
     Examples:
 
@@ -117,7 +126,7 @@ def train(
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
 
-    spec = _common.data_preprocessing(info, data, size)
+    spec = _common.data_preprocessing(info, data, size, per_image=per_image)
     images = _common.load_images(data, spec, validation=validation, cache=cache)
     console.print(str(images))
     chosen = _common.chosen_recipe(recipe, data, epochs, batch_size, images.image_shape[2])
@@ -144,6 +153,8 @@ def train(
     if progressive and any(stages.dropout):
         arguments = {"dropout": stages.dropout[1]} | arguments
     channels = images.image_shape[2]
+    if images.targets.ndim == 2:
+        arguments = {"classifier_activation": "sigmoid"} | arguments
     try:
         net = keraslight.create_model(
             model,
@@ -161,7 +172,15 @@ def train(
         ) from error
     run_dir = to or Path("runs", net.name)
     try:
-        result = training.train(net, images, chosen, run_dir=run_dir, resume=not fresh, distillation=distillation)
+        result = training.train(
+            net,
+            images,
+            chosen,
+            run_dir=run_dir,
+            resume=not fresh,
+            distillation=distillation,
+            track=None if track is None else track.value,
+        )
     except InvalidArgumentError as error:  # in the words of the command line
         text = str(error).replace(START_OVER, "pass another `--to` or `--fresh`, which overwrites the run")
         raise InvalidArgumentError(text) from error

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 REGRESS_METHOD = "tensorflow/serving/regress"
 
 
-def pipelines(head: Head) -> dict[str, dict[str, str]]:
+def pipelines(head: Head, thresholds: Sequence[float] | None) -> dict[str, dict[str, Any]]:
     """Signatures that are compositions of others, so that a server may run the network elsewhere, as in model.tflite.
 
     `decode` is the signature that returns the images and `network` the one that takes them. The network's output `rank`
-    is sorted, best first, into `scores`, `indices` and `classes`. Without `decode` the images are cast to float32.
+    is sorted, best first, into `scores`, `indices` and `classes`; the `thresholds` of the classes follow its order.
+    Without `decode` the images are cast to float32.
     """
-    rank = {"rank": "probabilities"} if head.ranks else {}
-    found = {
+    rank: dict[str, Any] = {"rank": "probabilities"} if head.ranks else {}
+    limits = {} if thresholds is None else {"thresholds": thresholds}
+    found: dict[str, dict[str, Any]] = {
         "serving_uint8": {"network": "serving_default"},
-        "encoded": {"decode": "decode", "network": "serving_default", **rank},
+        "encoded": {"decode": "decode", "network": "serving_default", **rank, **limits},
     }
     if (name := examples_signature(head)) is not None:
         found[name] = {"decode": "decode_examples", "network": "serving_default", **rank}
@@ -48,10 +50,18 @@ _PARALLEL_DECODES = 4
 
 
 def write_saved_model(
-    model: Any, directory: Path, labels: list[str], spec: Preprocessing, head: Head, *, embed: bool, max_pixels: int
+    model: Any,
+    directory: Path,
+    labels: list[str],
+    spec: Preprocessing,
+    head: Head,
+    thresholds: Sequence[float] | None,
+    *,
+    embed: bool,
+    max_pixels: int,
 ) -> None:
     """Writes `saved_model.pb`, `variables/` and, with labels, `assets/labels.txt`."""
-    signatures = _signatures(model, labels, spec, head, embed, max_pixels)
+    signatures = _signatures(model, labels, spec, head, thresholds, embed, max_pixels)
     with tempfile.TemporaryDirectory() as scratch:
         labels_file = Path(scratch, "labels.txt")  # an asset keeps its file's name
         labels_file.write_text(label_lines(labels), encoding="utf-8", newline="\n")
@@ -72,10 +82,16 @@ def write_saved_model(
 
 
 def _signatures(
-    model: Any, labels: list[str], spec: Preprocessing, head: Head, with_embed: bool, max_pixels: int
+    model: Any,
+    labels: list[str],
+    spec: Preprocessing,
+    head: Head,
+    thresholds: Sequence[float] | None,
+    with_embed: bool,
+    max_pixels: int,
 ) -> dict[str, Callable[..., Any]]:
     """Name -> function; see `save_servable` for inputs and outputs."""
-    names = tf.constant(labels)
+    names, limits = tf.constant(labels), tf.constant(thresholds or [], tf.float32)
     shape = (*spec.size, spec.channels)
 
     # All signatures call one function, so that the graph is traced and written once.
@@ -91,7 +107,8 @@ def _signatures(
 
     def ranked(probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
         best, indices = tf.math.top_k(probabilities, k=len(labels))
-        return {"classes": tf.gather(names, indices), "scores": best, "indices": indices}
+        found = {"classes": tf.gather(names, indices), "scores": best, "indices": indices}
+        return found if thresholds is None else {**found, "thresholds": tf.gather(limits, indices)}
 
     def signature(*specs: tf.TensorSpec) -> Callable[..., Any]:
         return tf.function(input_signature=specs, autograph=False)

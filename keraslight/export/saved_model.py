@@ -12,7 +12,6 @@
 import json
 import logging
 import platform
-import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from keraslight._tasks import Head, read_head
+from keraslight._files import check_pattern
+from keraslight._tasks import Head, label_thresholds, read_head
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._frozen import convertible
 from keraslight.export._inference import (
@@ -53,6 +53,7 @@ def save_servable(
     *,
     labels: Sequence[str] = (),
     task: str | None = None,
+    thresholds: Sequence[float] | None = None,
     preprocessing: Preprocessing | None = None,
     version: int | None = None,
     overwrite: bool = False,
@@ -98,6 +99,9 @@ def save_servable(
         task: What the outputs are: `"softmax"` (one of K classes), `"multi-label"` (K independent scores, which the
             rankings sort), `"binary"` (one score from 0 to 1) or `"regression"`. None takes what the final activation
             says (softmax, sigmoid, or several logits) or what the model remembers.
+        thresholds: Scores of a `multi-label` model, between 0 and 1, above which an image has a label: one number, or
+            K, such as `TrainingResult.thresholds`. `encoded` then also returns `thresholds` float32 (B, K), in the
+            order of `classes`; `ClassifierClient.classify(..., threshold="model")` keeps the labels above them.
         preprocessing: How the model's images are resized, cropped and normalized. Pass it for a model that takes
             normalized images: the normalization becomes part of the servable's graph. None uses the model's own (built
             with `preprocessing=`); a model without any gets raw pixels 0..255, and a warning is logged.
@@ -119,8 +123,9 @@ def save_servable(
         The version's directory.
 
     Raises:
-        InvalidArgumentError: Labels, task, preprocessing, samples, version or dtype don't fit the model, the task must
-            be said, the model has other outputs or no graph (it is subclassed), or `path` has brackets or backslashes.
+        InvalidArgumentError: Labels, task, thresholds, preprocessing, samples, version or dtype don't fit the model,
+            the task must be said, the model has other outputs or no graph (it is subclassed), or `path` has brackets or
+            backslashes.
         ExportError: The version exists already, can't be written, or does not return the model's probabilities (within
             1e-4; float16 1e-2, bfloat16 5e-2; numbers of a regression relative to the largest); or a file of the
             repository can't be read. Existing files are kept.
@@ -128,7 +133,7 @@ def save_servable(
         MissingDependencyError: The extra `export` is not installed.
     """
     path = Path(path)
-    _check_path(path)
+    check_pattern(path, "path")
     source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     head, ends = read_head(model, task), read_ends(model)
@@ -138,6 +143,7 @@ def save_servable(
     spec = preprocessing or ends.preprocessing or raw_pixels(input_shape)
     labels = check_labels(labels, 2 if pair else classes) if head.ranks or labels else []
     _check(spec, input_shape, dtype, max_pixels)
+    limits = label_thresholds(head, thresholds)
     images = _samples(samples, input_shape)
     number = max(list_versions(path), default=0) + 1 if version is None else check_number(version)
     check_config(path)
@@ -146,13 +152,14 @@ def save_servable(
     before = None if ends.preprocessing or ends.quantization_aware else preprocessing
     served, lite = _forms(model, ends, before, head, pair=pair, dtype=dtype, embed=embed)
     with atomic_version(path, number, overwrite=overwrite) as directory:
-        write_saved_model(served, directory, labels, spec, head, embed=embed, max_pixels=max_pixels)
+        write_saved_model(served, directory, labels, spec, head, limits, embed=embed, max_pixels=max_pixels)
         file = directory / "model.tflite"
+        described: dict[str, Any] = {"labels": labels or None, "task": head.task, "thresholds": limits}
         if isinstance(lite, Graph):
-            convert_graph(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
+            convert_graph(lite, file, quantization=quantization, batch_size=None, **described)
         else:
             lite.preprocessing = spec  # it takes pixels; where that is a guess, the warning was given above
-            to_litert(lite, file, quantization=quantization, batch_size=None, labels=labels or None, task=head.task)
+            to_litert(lite, file, quantization=quantization, batch_size=None, **described)
         predict = predictor(model, before, head, pair=pair)
         parity = verify(predict, directory, images, spec, head, dtype=dtype, quantization=quantization)
         extra = (directory / INFO).parent
@@ -162,6 +169,7 @@ def save_servable(
         origin = {
             "model": model.name,
             "task": head.task,
+            "thresholds": limits,
             "weights_sha256": weights_hash(source),
             "classes": len(labels) if head.ranks else classes,
             "preprocessing": spec.to_dict(),
@@ -169,7 +177,7 @@ def save_servable(
             "quantization": quantization,
             "max_pixels": max_pixels,
             "batch_sizes": sizes,
-            "pipelines": pipelines(head),
+            "pipelines": pipelines(head, limits),
             "metrics": metrics or {},
             "parity": parity,
             "versions": {name: metadata.version(name) for name in ("keraslight", "keras", "tensorflow")},
@@ -200,15 +208,6 @@ def _forms(
     served = inference_graph(graph, head, pair=pair, embed=True) if embed else lite
     served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
     return build(served), lite
-
-
-def _check_path(path: Path) -> None:
-    """TensorFlow matches the path of a SavedModel's variables as a pattern, in which `[ab]` is a single letter."""
-    if re.search(r"\[.+\]|\\", path.absolute().as_posix()):
-        raise InvalidArgumentError(
-            "`path` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
-            f"Received: {str(path.absolute())!r}."
-        )
 
 
 def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:

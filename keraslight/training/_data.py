@@ -226,6 +226,7 @@ class ImageData(Report):
         mixing: Mixing | None = None,
         columns: int | None = None,
         class_weights: NDArray[np.float32] | None = None,
+        most_steps: int | None = None,
     ) -> tf.data.Dataset:
         """The training images, shuffled and augmented.
 
@@ -244,6 +245,7 @@ class ImageData(Report):
             mixing: Mixtures of the augmented images, or None.
             columns: Width of the rows that targets become where images are mixed; None for the number of labels.
             class_weights: Weight of each class, (classes,), or None; it multiplies `weights`.
+            most_steps: Batches of each epoch to yield, the first ones, at least 1; None for all.
 
         Returns:
             Batches of (float32 (B, H, W, C) raw pixels 0..255, int32 (B,) targets); mixed, the targets are float32
@@ -252,11 +254,13 @@ class ImageData(Report):
         batch = self._train_batch(batch_size)
         steps = self.train_count // batch
         indices = tf.constant(self.train_indices)
+        kept = steps if most_steps is None else min(steps, most_steps)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             order = tf.random.experimental.stateless_shuffle(indices, seed=tf.stack([seed, epoch]))
             batches = tf.reshape(order[: steps * batch], [steps, batch])
-            return tf.data.Dataset.from_tensor_slices((batches, epoch * steps + tf.range(steps, dtype=tf.int64)))
+            numbers = epoch * steps + tf.range(steps, dtype=tf.int64)
+            return tf.data.Dataset.from_tensor_slices((batches[:kept], numbers[:kept]))
 
         read = self._reader()
         image_weights = self.weights
@@ -277,7 +281,7 @@ class ImageData(Report):
             return (images, targets) if weights is None else (images, targets, weights)
 
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)
-        known = tf.data.experimental.assert_cardinality(steps * epochs)  # flat_map loses the number of batches
+        known = tf.data.experimental.assert_cardinality(kept * epochs)  # flat_map loses the number of batches
         return _parallel(numbers.flat_map(one_epoch), load).apply(known)
 
     def validation(self, batch_size: int) -> tf.data.Dataset:

@@ -18,6 +18,7 @@ from keraslight.training._data import ImageData
 from keraslight.training._loss import training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._recipe import Recipe
+from keraslight.training._trainer import check_fits, weights_of_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,14 +79,15 @@ def find_learning_rate(
     Args:
         model: Functional or sequential model, as for `train`.
         data: Images of the model's input size.
-        recipe: Everything but the schedule: batch size, decay, augmentation, seed.
+        recipe: Everything but the schedule: batch size, decay, augmentation, class weights, seed.
         lowest: Rate of the first step, above 0.
         highest: Rate of the last step, above `lowest`. The test ends earlier where the loss explodes.
         steps: Number of steps, at least 10.
         task: As in `train`.
 
     Raises:
-        InvalidArgumentError: A value is out of range, or the labels don't fit the model.
+        InvalidArgumentError: A value is out of range, or the model doesn't fit the data: its size, its labels, or how
+            its images are normalized.
         TrainingError: The loss isn't finite in the first step.
     """
     if not 0 < lowest < highest or steps < 10:
@@ -95,7 +97,8 @@ def find_learning_rate(
         )
     model = without_auxiliary(model)
     head = _tasks.read_head(model, task)
-    _tasks.check_labels(head, model.outputs[0].shape, data.targets)
+    check_fits(model, data, head)
+    class_weights = weights_of_classes(recipe, data, head)
     before = [np.array(variable) for variable in model.variables]
     keras.utils.set_random_seed(recipe.seed)
     trained = keeping_modes(keras.Model(model.inputs[0], model.outputs[0]))
@@ -116,6 +119,7 @@ def find_learning_rate(
         epochs=epochs,
         mixing=recipe.mixing,
         columns=model.outputs[0].shape[-1],
+        class_weights=class_weights,
     )
     try:
         trained.fit(batches.take(steps), callbacks=[watch], verbose=0, shuffle=False)

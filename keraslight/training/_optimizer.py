@@ -25,6 +25,7 @@ def make_optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.opti
         warmup_steps=warmup,
     )
     arguments: dict[str, Any] = {
+        "name": "adamw",  # not numbered by Keras: MLflow refuses other parameters for a resumed run
         "weight_decay": recipe.weight_decay,
         "beta_1": recipe.beta_1,
         "epsilon": recipe.epsilon,

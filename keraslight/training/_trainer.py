@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import math
@@ -10,7 +11,7 @@ import os
 import pathlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -37,9 +38,10 @@ from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, 
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
 from keraslight.training._processes import Processes, Settling, forget_traces
-from keraslight.training._progress import TrainingProgress
+from keraslight.training._progress import Throughput, TrainingProgress
 from keraslight.training._recipe import Recipe
-from keraslight.training.run_folder import Row, RunFolder
+from keraslight.training._tracking import check_tracker, tracking
+from keraslight.training.run_folder import Row, RunFolder, columns, held_out_thresholds
 
 log = logging.getLogger("keraslight.training")
 
@@ -55,7 +57,8 @@ class TrainingResult(Report):
 
     Attributes:
         model: The trained model with the weights of the best epoch, not compiled.
-        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds. The
+        history: One row per epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds,
+            images_per_second and waiting, the share of the training time in which the model waited for data. The
             accuracy of a `multi-label` or `binary` model is the share of right decisions, and that of a `regression`
             the coefficient of determination, 1 at best.
         best_epoch: The best epoch, from 1.
@@ -64,6 +67,8 @@ class TrainingResult(Report):
         epochs: Number of epochs; fewer than in the recipe if `patience` ran out.
         seconds: Duration of all epochs, including those before a resume.
         run_dir: Folder with best.keras, model.json, history.csv, curves.png and last.npz.
+        thresholds: Of a `multi-label` model the score of each label, 0 to 1, above which an image has it: those with
+            the largest F1 on the held-out images. They are in model.json as well. None for other tasks.
     """
 
     model: keras.Model
@@ -73,18 +78,21 @@ class TrainingResult(Report):
     epochs: int
     seconds: float
     run_dir: pathlib.Path
+    thresholds: tuple[float, ...] | None = None
 
     def __str__(self) -> str:
-        rows = [tuple(self.history[0]), *(_cells(row, row["epoch"] == self.best_epoch) for row in self.history)]
+        names = columns(self.history)
+        rows = [names, *(_cells(row, names, row["epoch"] == self.best_epoch) for row in self.history)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         best = f"Best epoch {self.best_epoch} of {self.epochs}: {self.best_accuracy:.2%}, after {self.seconds:.0f} s."
         return "\n".join([*lines, f"{best} Run folder: {self.run_dir}"])
 
 
-def _cells(row: Row, best: bool) -> tuple[str, ...]:
+def _cells(row: Row, names: Sequence[str], best: bool) -> tuple[str, ...]:
     """A row of the history as text, the best one with an asterisk."""
-    return (f"{'*' * best}{row['epoch']:g}", *(f"{value:.4g}" for name, value in row.items() if name != "epoch"))
+    values = (f"{row[name]:.4g}" if name in row else "" for name in names if name != "epoch")
+    return (f"{'*' * best}{row['epoch']:g}", *values)
 
 
 def train(
@@ -97,6 +105,7 @@ def train(
     save_every: int = 1,
     distillation: Distillation | None = None,
     task: str | None = None,
+    track: str | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     progress: bool = True,
 ) -> TrainingResult:
@@ -128,6 +137,9 @@ def train(
             (one score, of the second class) or `"regression"`. None takes what the final activation says: a softmax, or
             several logits; sigmoids; or one sigmoid. Anything else must be said. The task determines the loss, and is
             written to model.json.
+        track: `"tensorboard"`, `"mlflow"` or `"wandb"` logs each epoch's metrics there, through the library's own Keras
+            callback, and the fields of the recipe as parameters; None logs nothing. A resumed run is continued there,
+            too. See `docs/training.md` for where they write.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
             would need. Of several processes, each runs its own.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
@@ -137,7 +149,7 @@ def train(
             to resume began with another recipe, other data, another model or another teacher; or the batch size isn't
             divisible by the number of devices, or the processes differ in what they train.
         TrainingError: The loss is no longer finite, or another process ended.
-        MissingDependencyError: rich or matplotlib isn't installed.
+        MissingDependencyError: rich, matplotlib or what `track` names isn't installed.
     """
     if save_every < 1:
         raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
@@ -146,6 +158,7 @@ def train(
             "`train` needs Keras' TensorFlow or JAX backend: set KERAS_BACKEND before Keras is imported. "
             f"Received: KERAS_BACKEND={keras.backend.backend()}."
         )
+    check_tracker(track)
     if not isinstance(data, ImageData):
         raise InvalidArgumentError(
             "`data` must be an ImageData, which holds labels and a split: wrap arrays with `ImageData.from_arrays`, "
@@ -154,7 +167,7 @@ def train(
     whole, model = model, without_auxiliary(model)
     check_ends(model, "model")
     head = _tasks.read_head(model, task)
-    _check(model, data, head)
+    check_fits(model, data, head)
     require("matplotlib.figure", "matplotlib")  # fail now, not after hours of training
     # Optimizer and loss belong to a second model over the same layers. best.keras then has the plain model, which is a
     # third of the size and loads without this package's loss function.
@@ -165,7 +178,7 @@ def train(
     else:
         gives_logits(model)  # raises where distillation isn't possible
         trained, head = distillation.distiller(model), dataclasses.replace(head, activation="softmax")
-    parts, class_weights = phases(recipe), _class_weights(recipe, data, head)
+    parts, class_weights = phases(recipe), weights_of_classes(recipe, data, head)
     check_phases(model, recipe)
     fingerprint, learning = _fingerprint(model), model
     if recipe.progressive is not None:
@@ -205,7 +218,7 @@ def train(
         processes.check_equal(identity)
         history = folder.load_state(trained, identity, average.variables if average else ())
 
-    def batches(phase: Phase, first: int, end: int) -> tf.data.Dataset:
+    def batches(phase: Phase, first: int, end: int, most_steps: int | None = None) -> tf.data.Dataset:
         found = data.train(
             recipe.batch_size,
             phase.augmentation,
@@ -216,11 +229,25 @@ def train(
             mixing=phase.mixing,
             columns=model.outputs[0].shape[-1],
             class_weights=class_weights,
+            most_steps=most_steps,
         )
         return processes.own(found)
 
+    throughput = Throughput(steps * batch)
     keeper = _Keeper(
-        model, learning, data, recipe, folder, identity, history, save_every, head.task, average, batches, processes
+        model,
+        learning,
+        data,
+        recipe,
+        folder,
+        identity,
+        history,
+        save_every,
+        head,
+        average,
+        batches,
+        throughput,
+        processes,
     )
     remember_task(model, head.task)
     if not keeper.finished:
@@ -229,7 +256,8 @@ def train(
         shown = progress and processes.first
         with (
             processes.together(),
-            TrainingProgress(recipe.epochs, steps, len(history), shown=shown, images=steps * batch) as bar,
+            tracking(track if processes.first else None, folder, recipe) as trackers,
+            TrainingProgress(recipe.epochs, steps, len(history), throughput, shown=shown) as bar,
         ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
@@ -241,12 +269,12 @@ def train(
                     keeper.enter(phase, norms)
                     forget_traces(trained)
                     trained.fit(
-                        batches(phase, first, phase.end),
+                        throughput.timed(batches(phase, first, phase.end)),
                         validation_data=validation,
                         steps_per_epoch=steps,
                         initial_epoch=first,
                         epochs=phase.end,
-                        callbacks=[keeper, bar, *callbacks],
+                        callbacks=[throughput, *trackers, keeper, bar, *callbacks],
                         shuffle=False,  # of the batches; `data` has shuffled the images
                         verbose=0,
                     )
@@ -254,9 +282,24 @@ def train(
         folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
     with processes.together():
         folder.load_best(model)
+    if head.task == "multi-label" and keeper.thresholds is None and processes.devices > 1:
+        if processes.first:
+            log.warning(
+                "The thresholds of the labels aren't settled: `train` does that on one device, also afterwards."
+            )
+    elif head.task == "multi-label" and keeper.thresholds is None:  # of a run that didn't settle them
+        keeper.settle_thresholds()
+        folder.save_info(keeper.info())
     best, seconds = keeper.best, sum(row["seconds"] for row in history)
     return TrainingResult(
-        model, tuple(history), int(best["epoch"]), best["val_accuracy"], len(history), seconds, folder.path
+        model,
+        tuple(history),
+        int(best["epoch"]),
+        best["val_accuracy"],
+        len(history),
+        seconds,
+        folder.path,
+        keeper.thresholds,
     )
 
 
@@ -273,24 +316,30 @@ class _Keeper(keras.callbacks.Callback):
         identity: dict[str, Any],
         history: list[Row],
         save_every: int,
-        task: str,
+        head: _tasks.Head,
         average: Average | None,
-        batches: Callable[[Phase, int, int], tf.data.Dataset],
+        batches: Callable[[Phase, int, int, int | None], tf.data.Dataset],
+        throughput: Throughput,
         processes: Processes,
     ) -> None:
         super().__init__()
-        self._save_every, self._task, self._average, self._batches = save_every, task, average, batches
+        self._throughput = throughput
+        self._save_every, self._head, self._average, self._batches = save_every, head, average, batches
         self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
         self._processes = processes
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
+        self._settling: Iterator[Any] | None = None  # the batches that a phase settles with
+        self.thresholds: tuple[float, ...] | None = None  # of the best epoch
+        if history and head.task == "multi-label":
+            self.thresholds = folder.thresholds()
         self.enter(phases(recipe)[0], ())
 
     def enter(self, phase: Phase, frozen: Sequence[keras.layers.BatchNormalization]) -> None:
         """Before a phase, with the batch norms that it freezes."""
         self._phase, self._frozen = phase, frozen
-        self._settle = Settling(self._learning, self._processes)
+        self._settle, self._settling = Settling(self._learning, self._processes), None
 
     @property
     def best(self) -> Row:
@@ -316,8 +365,11 @@ class _Keeper(keras.callbacks.Callback):
         steps, epoch = self._data.steps_per_epoch(self._recipe.batch_size), len(self._history)
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
-        batches = self._batches(self._phase, epoch, epoch + 1).take(_SETTLING_BATCHES)
-        self._settle(images for images, *_ in batches)
+        if self._settling is None:
+            # One pipeline for all epochs of a phase: each would be traced for seconds.
+            self._settling = iter(self._batches(self._phase, epoch, self._phase.end, _SETTLING_BATCHES))
+        some = itertools.islice(self._settling, min(steps, _SETTLING_BATCHES))
+        self._settle(images for images, *_ in some)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1
@@ -334,12 +386,15 @@ class _Keeper(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "learning_rate": float(self.model.optimizer.learning_rate)}
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
+        row["images_per_second"], row["waiting"] = self._throughput.images_per_second, self._throughput.waiting
         if self._phase.stage is not None:
             row |= {"stage": self._phase.stage.number + 1, "size": self._phase.stage.size}
         self._history.append(row)
         if self.best is row and self._processes.first:
             with thawed(self._frozen):
                 self._folder.save_best(self._plain)
+            if self._head.task == "multi-label":
+                self.settle_thresholds()
         if self._average is not None:
             self._average.exchange()
         if self._processes.first:
@@ -349,15 +404,24 @@ class _Keeper(keras.callbacks.Callback):
 
     def _save(self, epoch: int) -> None:
         self._folder.save_history(self._history)
-        self._folder.save_info(self._info())
+        self._folder.save_info(self.info())
         if self.finished or (epoch + 1) % self._save_every == 0:
             more = self._average.variables if self._average is not None else ()
             self._folder.save_state(self.model, self._history, self._identity, more)
 
-    def _info(self) -> dict[str, Any]:
+    def settle_thresholds(self) -> None:
+        """Chooses the thresholds for the model as it is; on several devices there are none."""
+        self.thresholds = None
+        if self._processes.devices == 1:
+            self.thresholds = held_out_thresholds(self._plain, self._head, self._data, self._recipe.batch_size)
+
+    def info(self) -> dict[str, Any]:
+        """The content of model.json."""
+        thresholds = {} if self.thresholds is None else {"thresholds": self.thresholds}
         return {
-            "task": self._task,
+            "task": self._head.task,
             "labels": list(self._data.labels),
+            **thresholds,
             "preprocessing": self._data.preprocessing.to_dict(),
             "recipe": self._recipe.to_dict(),
             "seed": self._recipe.seed,
@@ -389,7 +453,7 @@ def _metric(head: _tasks.Head, parts: Sequence[Phase]) -> Any:
     return mixed_accuracy(head) if any(phase.mixing.active for phase in parts) else _tasks.metric(head)
 
 
-def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.ndarray | None:
+def weights_of_classes(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.ndarray | None:
     """float32 (classes,), or None."""
     given = recipe.class_weights
     if given is None:
@@ -409,7 +473,7 @@ def _class_weights(recipe: Recipe, data: ImageData, head: _tasks.Head) -> np.nda
     return np.asarray(given, np.float32)
 
 
-def _check(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
+def check_fits(model: keras.Model, data: ImageData, head: _tasks.Head) -> None:
     """Raises for what would fail later, or silently train the wrong thing."""
     got, want = tuple(model.inputs[0].shape[1:]), data.image_shape
     if len(got) != 3 or any(have not in (None, need) for have, need in zip(got, want, strict=True)):

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,19 +19,27 @@ import numpy as np
 import keraslight.layers  # noqa: F401 (registers the layers that best.keras may contain)
 from keraslight._files import replacing, write_file
 from keraslight._pictures import new_figure
-from keraslight._tasks import check_task
+from keraslight._tasks import Head, best_thresholds, check_task, probabilities
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import remember_task
+from keraslight.training._data import ImageData
 from keraslight.training._processes import Processes
 from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
-FILES = (STATE, BEST, INFO, HISTORY, CURVES)  # the state first: without it, a run can't be resumed
+TRACKING, TENSORBOARD = "tracking.json", "tensorboard"  # of `train(track=...)`: a file and a folder
+FILES = (STATE, BEST, INFO, HISTORY, CURVES, TRACKING)  # the state first: without it, a run can't be resumed
 
 START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the run"
 
 Row = dict[str, float]
-"""Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds."""
+"""Metrics of an epoch: epoch (from 1), learning_rate, loss, accuracy, val_loss, val_accuracy, seconds,
+images_per_second, waiting."""
+
+
+def columns(history: Sequence[Row]) -> tuple[str, ...]:
+    """The names of all rows: those of a run that an earlier version began may have fewer."""
+    return tuple(dict.fromkeys(name for row in history for name in row))
 
 
 def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]:
@@ -41,9 +50,9 @@ def load_run(path: str | os.PathLike[str]) -> tuple[keras.Model, dict[str, Any]]
 
     Returns:
         The best model, not compiled: raw pixels (B, H, W, C) in 0..255 -> (B, K); it remembers its task. And the
-            content
-        of model.json: "task", "labels", "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for
-        `Recipe.from_dict`), "seed", "distillation" (None without a teacher), "metrics" and "versions".
+        content of model.json: "task", "labels", "thresholds" (of a multi-label model, for `save_servable`),
+        "preprocessing" (for `Preprocessing.from_dict`), "recipe" (for `Recipe.from_dict`), "seed", "distillation" (None
+        without a teacher), "metrics" and "versions".
 
     Raises:
         InvalidArgumentError: `path` isn't a run folder.
@@ -76,6 +85,13 @@ def recorded_data(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found
 
 
+def held_out_thresholds(model: keras.Model, head: Head, data: ImageData, batch_size: int = 32) -> tuple[float, ...]:
+    """The threshold of each label of a `multi-label` model with the largest F1 on the held-out images."""
+    images = data.validation(batch_size).map(lambda images, _: images)
+    scores = probabilities(head, model.predict(images, verbose=0))
+    return best_thresholds(data.targets[data.validation_indices], scores)
+
+
 class RunFolder:
     """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete.
 
@@ -92,8 +108,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes the files of an earlier run, but no others."""
-        for name in FILES if self._processes.first else ():
+        if not self._processes.first:
+            return
+        for name in FILES:
             (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
 
     def save_best(self, model: keras.Model) -> None:
         with replacing(self.path / BEST) as temporary:
@@ -109,9 +128,17 @@ class RunFolder:
     def save_info(self, info: dict[str, Any]) -> None:
         write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
 
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Those of `model.json`, if it is there and has any."""
+        try:
+            found = json.loads((self.path / INFO).read_text(encoding="utf-8")).get("thresholds")
+        except (OSError, ValueError):
+            return None
+        return None if found is None else tuple(found)
+
     def save_history(self, history: list[Row]) -> None:
         table = io.StringIO()
-        writer = csv.DictWriter(table, history[0], lineterminator="\n")
+        writer = csv.DictWriter(table, columns(history), lineterminator="\n")
         writer.writeheader()
         writer.writerows(history)
         write_file(self.path / HISTORY, table.getvalue())

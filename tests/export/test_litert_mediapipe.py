@@ -70,6 +70,19 @@ def test_a_servables_file_is_read_like_any_other(build_net, mediapipe_classify, 
         np.testing.assert_allclose([score for _, score in answer], probabilities[order], atol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_labels_below_their_threshold_get_no_score(build_net, mediapipe_classify, tmp_path, activation):
+    model, labels = build_net(activation=activation), ["ant", "bee", "cow"]
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 12, 3), np.uint8)
+    outputs = model.predict(images.astype("float32"), verbose=0)
+    scores = outputs if activation else 1 / (1 + np.exp(-outputs))
+    limits = (np.sort(scores, 0)[1:3].mean(0)).tolist()
+    file = to_litert(model, tmp_path / "f.tflite", labels=labels, thresholds=limits, task="multi-label")
+    for answer, row in zip(mediapipe_classify(file, images), scores, strict=True):
+        wanted = np.where(row > limits, row, 0)
+        np.testing.assert_allclose([dict(map(tuple, answer))[label] for label in labels], wanted, atol=1e-5)
+
+
 def test_float16_stays_close(imagenet_model, photographs, tmp_path):
     path = to_litert(imagenet_model, tmp_path / "model.tflite", quantization="float16")
     parity = litert_parity(imagenet_model, path, photographs)

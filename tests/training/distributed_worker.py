@@ -81,7 +81,8 @@ def main():
         except InvalidArgumentError as error:
             results[name] = f"{type(error).__name__}: {error}"
             continue
-        results[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+        timed = ("seconds", "images_per_second", "waiting")
+        results[name] = [{k: v for k, v in row.items() if k not in timed} for row in result.history]
         np.savez(f"{job['out']}.{name}.npz", *result.model.get_weights())
     with open(f"{job['out']}.json", "w", encoding="utf-8") as file:
         json.dump(results, file)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from scipy import stats
 
 from keraslight.errors import InvalidArgumentError, TrainingError
+from keraslight.graph import of_size
 from keraslight.layers import ImageNormalization
 from keraslight.training import (
     Augmentation,
@@ -468,3 +469,27 @@ def test_no_rate_is_found_for_a_loss_that_is_not_finite(data, build_open):
     model.get_layer("classifier").bias.assign([np.nan] * 3)
     with pytest.raises(TrainingError, match=r"finite with the lowest rate.*Received: another loss in the first step"):
         find_learning_rate(model, data, Recipe(batch_size=16), steps=10)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "labels", "text"),
+    [
+        (SMALL.replace(size=(16, 16)), 3, r"images of `data.preprocessing`'s size, \(16, 16, 1\)"),
+        (SMALL.replace(mean=(0.25,)), 3, "Received: mean="),
+        (SMALL, 4, "one score for each of the 4 labels"),
+    ],
+)
+def test_a_rate_is_searched_with_data_that_train_would_take(build_open, preprocessing, labels, text):
+    pixels = np.zeros((16, *preprocessing.size, 1), np.uint8)
+    other = ImageData.from_arrays(pixels, np.arange(16) % labels, list("abcd")[:labels], preprocessing)
+    model = of_size(build_open(), (12, 12, 1))
+    with pytest.raises(InvalidArgumentError, match=text):
+        find_learning_rate(model, other, Recipe(batch_size=16), steps=10)
+
+
+def test_a_rate_is_searched_with_the_weights_of_the_classes(data, build_open):
+    def first_loss(weights):
+        recipe = Recipe(batch_size=16, class_weights=weights)
+        return find_learning_rate(fresh(build_open), data, recipe, steps=10, highest=1e-5).losses[0]
+
+    assert first_loss((3.0, 3.0, 3.0)) == pytest.approx(3 * first_loss(None), rel=1e-4)

@@ -10,18 +10,21 @@ it is only a few small tables, so they are written by hand.
 from __future__ import annotations
 
 import io
+import math
 import os
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
 
 from keraslight import _litert_files
-from keraslight.errors import ExportError
+from keraslight._files import write_file
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import OUTPUT_NAME
-from keraslight.export.litert._flatbuffer import attach, read_model, write_model
+from keraslight.export.litert._flatbuffer import attach, read_model, schema, write_model
 from keraslight.labels import check_labels, label_lines
 
 BUFFER_NAME = "TFLITE_METADATA"
@@ -31,6 +34,7 @@ _PARSER_VERSION = "1.0.0"  # the first version of the schema has all that is wri
 _TENSOR_AXIS_LABELS = 2  # AssociatedFileType
 _COLOR_SPACES = {3: 1, 1: 2}  # channels -> ColorSpaceType: RGB, GRAYSCALE
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES = 2, 1  # members of the union ContentProperties
+_DATE = (1980, 1, 1, 0, 0, 0)  # of the files in the archive
 _TASK = "task: "  # in front of the task in the description of the graph; without one it is a softmax
 _DESCRIPTIONS = {
     "softmax": "An image classifier with {} classes",
@@ -38,7 +42,12 @@ _DESCRIPTIONS = {
     "binary": "A binary image classifier",
     "regression": "A regression of {} numbers from images",
 }
-_NORMALIZATION_OPTIONS = 1  # member of the union ProcessUnitOptions
+_NORMALIZATION_OPTIONS, _CALIBRATION_OPTIONS = 1, 2  # members of the union ProcessUnitOptions
+# Thresholds are a calibration that changes no score but sets those below a minimum to 0: `sigmoid(slope * g(score) +
+# offset)`, with one line `scale,slope,offset,minimum` per label, and as g what undoes the sigmoid.
+THRESHOLDS_FILE = "thresholds.txt"
+_TENSOR_AXIS_SCORE_CALIBRATION = 4  # AssociatedFileType
+_IDENTITY, _INVERSE_LOGISTIC = 0, 2  # ScoreTransformationType: of logits, of probabilities
 
 
 _Table = dict[int, Any]
@@ -54,6 +63,7 @@ class LiteRTMetadata(NamedTuple):
         mean, std: A float32 input is `(pixel - mean) / std` of pixels 0..255; one value per channel.
         color_space: `"RGB"` or `"GRAYSCALE"`, or `"UNKNOWN"`.
         task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`.
+        thresholds: Score of each label, 0 to 1, below which an image doesn't have it; None if the file has none.
     """
 
     name: str
@@ -63,10 +73,18 @@ class LiteRTMetadata(NamedTuple):
     std: tuple[float, ...]
     color_space: str
     task: str = "softmax"
+    thresholds: tuple[float, ...] | None = None
 
 
 def add_metadata(
-    content: bytes, *, name: str, numbers: str, labels: Sequence[str], task: str = "softmax", logits: bool = False
+    content: bytes,
+    *,
+    name: str,
+    numbers: str,
+    labels: Sequence[str],
+    task: str = "softmax",
+    logits: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> bytes:
     """Writes metadata into a .tflite file that takes raw pixels 0..255 and returns one score or number per label.
 
@@ -83,12 +101,51 @@ def add_metadata(
     labels = check_labels(labels, graph.tensors[graph.outputs[0]].shape[-1])
     channels = int(graph.tensors[graph.inputs[0]].shape[-1])
     description = f"{_DESCRIPTIONS[task].format(len(labels))}, {numbers}, made with keraslight."
-    attach(model, BUFFER_NAME, _metadata(name, description, channels, others, task, logits))
+    attach(model, BUFFER_NAME, _metadata(name, description, channels, others, task, logits, thresholds is not None))
     file = io.BytesIO(write_model(model, len(content)))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:  # stored: readers map the file into memory
         # A fixed date, so that the same model always makes the same file.
-        archive.writestr(zipfile.ZipInfo(LABELS_FILE, (1980, 1, 1, 0, 0, 0)), label_lines(labels))
+        archive.writestr(zipfile.ZipInfo(LABELS_FILE, _DATE), label_lines(labels))
+        if thresholds is not None:
+            least = [math.log(limit / (1 - limit)) for limit in thresholds] if logits else thresholds
+            lines = "\n".join(f"1,1,0,{limit!r}" for limit in least)  # MediaPipe counts an empty line after the last
+            archive.writestr(zipfile.ZipInfo(THRESHOLDS_FILE, _DATE), lines)
     return file.getvalue()
+
+
+def write_metadata(
+    path: str | os.PathLike[str], labels: Sequence[str], *, task: str = "softmax", logits: bool = False
+) -> Path:
+    """Writes labels and a description into a .tflite file without them, as `to_litert(labels=...)` does.
+
+    Args:
+        path: A file that takes raw pixels 0..255 and returns one score or number per label, such as those of
+            `keraslight.compress.calibrate`. It is replaced in one step.
+        labels: As in `to_litert`.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`.
+        logits: Whether the scores are logits.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: The file doesn't exist or has metadata already, `labels` don't fit its output, or the task
+            is unknown.
+        ExportError: It isn't a .tflite file.
+    """
+    path = Path(path)
+    if task not in _DESCRIPTIONS:
+        raise InvalidArgumentError(f"`task` must be one of {tuple(_DESCRIPTIONS)}. Received: {task!r}.")
+    content = _litert_files.content(path)
+    if read_metadata(path) is not None:
+        raise InvalidArgumentError(f"`path` must be a file without metadata. Received: {str(path)!r}, which has some.")
+    int8 = schema().TensorType.INT8
+    integers = any(tensor.type == int8 for tensor in read_model(content, path).subgraphs[0].tensors)
+    names = labels[1:] if task == "binary" and len(labels) == 2 else labels
+    numbers = "int8" if integers else "float32"
+    return write_file(
+        path, add_metadata(content, name=path.stem, numbers=numbers, labels=names, task=task, logits=logits)
+    )
 
 
 def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
@@ -111,13 +168,19 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
     image = graph.tables(2)[0]
     units = [unit.table(1) for unit in image.tables(4)]
     properties = image.table(3).table(1)
-    names = [file.text(0) for tensor in graph.tables(3) for file in tensor.tables(6)]
+    files = {file.byte(2): file.text(0) for tensor in graph.tables(3) for file in tensor.tables(6)}
     labels: tuple[str, ...] = ()
-    if names:
+    thresholds: tuple[float, ...] | None = None
+    if files:
         try:
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                # Only at line feeds: names may contain the other characters at which `str.splitlines` splits.
-                labels = tuple(archive.read(names[0]).decode().removesuffix("\n").split("\n"))
+                if _TENSOR_AXIS_LABELS in files:
+                    # Only at line feeds: names may contain the other characters at which `str.splitlines` splits.
+                    text = archive.read(files[_TENSOR_AXIS_LABELS]).decode()
+                    labels = tuple(text.removesuffix("\n").split("\n"))
+                if files.get(_TENSOR_AXIS_SCORE_CALIBRATION) == THRESHOLDS_FILE:  # others may be calibrations
+                    transformation = graph.tables(3)[0].tables(4)[0].table(1).byte(0)
+                    thresholds = _thresholds(archive.read(THRESHOLDS_FILE).decode(), transformation)
         except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
             raise ExportError(
                 f"The metadata of a LiteRT file must bring its label file. Received: {path}: {error}."
@@ -130,10 +193,19 @@ def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
         units[0].floats(1) if units else (),
         ("UNKNOWN", "RGB", "GRAYSCALE")[properties.byte(0)],
         graph.text(1).removeprefix(_TASK) if graph.text(1).startswith(_TASK) else "softmax",
+        thresholds,
     )
 
 
-def _metadata(name: str, description: str, channels: int, others: Sequence[str], task: str, logits: bool) -> bytes:
+def _thresholds(text: str, transformation: int) -> tuple[float, ...]:
+    """Those in the lines of a calibration."""
+    limits = (float(line.split(",")[3]) for line in text.splitlines())
+    return tuple(1 / (1 + math.exp(-limit)) if transformation == _IDENTITY else limit for limit in limits)
+
+
+def _metadata(
+    name: str, description: str, channels: int, others: Sequence[str], task: str, logits: bool, thresholds: bool
+) -> bytes:
     properties = {0: _IMAGE_PROPERTIES, 1: {0: _COLOR_SPACES.get(channels, 0)}}
     pixels = {0: [0.0] * channels, 1: [1.0] * channels}
     image = {
@@ -148,7 +220,10 @@ def _metadata(name: str, description: str, channels: int, others: Sequence[str],
     stats = {0: [1.0], 1: [0.0]}
     what = "value" if task == "regression" else "logit" if logits else "probability"
     each = "One number per name." if task == "regression" else "One score per class."
-    scores = {0: what, 1: each, 3: features, 5: stats, 6: [labels]}
+    scores: _Table = {0: what, 1: each, 3: features, 5: stats, 6: [labels]}
+    if thresholds:
+        scores[4] = [{0: _CALIBRATION_OPTIONS, 1: {0: _IDENTITY if logits else _INVERSE_LOGISTIC}}]
+        scores[6] = [labels, {0: THRESHOLDS_FILE, 1: "Thresholds.", 2: _TENSOR_AXIS_SCORE_CALIBRATION}]
     graph: _Table = {2: [image], 3: [scores, *({0: other, 3: features} for other in others)]}
     if task != "softmax":
         graph[1] = f"{_TASK}{task}"

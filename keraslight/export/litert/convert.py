@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keraslight._batches import channels_first, fits, labelled_batches
 from keraslight._files import write_file
-from keraslight._tasks import check_task, read_head
+from keraslight._tasks import Head, check_task, label_thresholds, read_head
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import (
     OUTPUT_NAME,
@@ -65,6 +65,7 @@ def to_litert(
     sparse: bool | None = None,
     labels: Sequence[str] | None = None,
     task: str | None = None,
+    thresholds: Sequence[float] | None = None,
     preprocessing: Preprocessing | None = None,
     xnnpack: bool = True,
     verify: Callable[[Path], None] | None = None,
@@ -102,6 +103,8 @@ def to_litert(
             second is written: the score is of that class.
         task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`. None takes what the
             final activation says or what the model remembers; only `labels` need it.
+        thresholds: Scores of a `multi-label` model, between 0 and 1, above which an image has a label, one or one per
+            label. They are written next to the `labels`: MediaPipe then gives the score 0 to labels that are below.
         preprocessing: Preprocessing of a model that takes normalized images: it becomes part of the file, which then
             takes raw pixels. None leaves the model as it is.
         xnnpack: Whether to replace what XNNPACK, which runs files on CPUs, has no kernels for by equivalent operators:
@@ -117,7 +120,7 @@ def to_litert(
 
     Raises:
         InvalidArgumentError: Arguments can't be combined, the model is subclassed or not built, `task` does not fit the
-            model, or `labels` need it.
+            model, or `labels` need it; or `thresholds` don't fit the task or come without `labels`.
         DisagreementError: `LiteRTParity.require` raised it in `verify`; an older file at `path` is kept.
         ExportError: The model has several inputs or outputs, or the converter does not support it.
         MissingDependencyError: TensorFlow is not installed.
@@ -134,11 +137,21 @@ def to_litert(
     check_convertible(network, several=True)
     options = options.decided(network)
     check_task(task)
+    if thresholds is not None and labels is None:
+        raise InvalidArgumentError(f"`thresholds` must come with `labels`. Received: thresholds={thresholds!r} alone.")
     if network.outputs not in ([OUTPUT_NAME], [VALUES_NAME]) or isinstance(getattr(model, "output", None), dict):
         options = dataclasses.replace(options, task=task)  # named by `save_servable`: probabilities, or numbers
+        if thresholds is not None:
+            head = Head(task or "", len(labels or ()), None)
+            options = dataclasses.replace(options, thresholds=label_thresholds(head, thresholds))
     elif labels is not None or task is not None:
         head = read_head(model, task)
-        options = dataclasses.replace(options, task=head.task, logits=head.activation is not None)
+        options = dataclasses.replace(
+            options,
+            task=head.task,
+            logits=head.activation is not None,
+            thresholds=label_thresholds(head, thresholds),
+        )
         network = dataclasses.replace(network, outputs=[OUTPUT_NAME if head.ranks else VALUES_NAME])
         if head.task == "binary" and labels is not None and len(labels) == 2:
             options = dataclasses.replace(options, labels=labels[1:])
@@ -208,6 +221,7 @@ class _Options:
     verify: Verify | None = None
     task: str | None = None
     logits: bool = False
+    thresholds: Sequence[float] | None = None
 
     def check(self, *, quantization_aware: bool) -> None:
         """Raises InvalidArgumentError for arguments that can't be combined."""
@@ -268,6 +282,7 @@ def _write(network: Network, path: str | os.PathLike[str], options: _Options, *,
             labels=options.labels,
             task=options.task or "softmax",
             logits=options.logits,
+            thresholds=options.thresholds,
         )
     return write_file(Path(path), content, options.verify)
 

@@ -15,7 +15,7 @@ from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcom
 from keraslight_serving.client._calls import Metadata
 from keraslight_serving.client._retry import Attempt, Ended, Steps, T
 from keraslight_serving.client._transport import AsyncCall, Channel
-from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
+from keraslight_serving.client._types import Answer, Classification, ModelMetadata, Threshold, VersionStatus
 from keraslight_serving.wire import methods
 
 if TYPE_CHECKING:
@@ -35,16 +35,34 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
 
     @overload
     async def classify(
-        self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: Literal["raise"] = "raise",
+        metadata: Metadata | None = None,
     ) -> list[list[Classification]]: ...
 
     @overload
     async def classify(
-        self, images: Images, top_k: int = 5, *, on_error: OnError, metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: OnError,
+        metadata: Metadata | None = None,
     ) -> list[Outcome]: ...
 
     async def classify(
-        self, images: Images, top_k: int = 5, *, on_error: OnError = "raise", metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: OnError = "raise",
+        metadata: Metadata | None = None,
     ) -> list[list[Classification]] | list[Outcome]:
         """See `ClassifierClient.classify`.
 
@@ -53,18 +71,18 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
         'seven'
         """
         self._check_on_error(on_error)
-        async with aclosing(self._in_order(images, top_k, metadata)) as answers:
+        async with aclosing(self._in_order(images, top_k, threshold, metadata)) as answers:
             return self._check_some([outcome(answer, on_error) async for answer in answers])
 
     async def stream(
-        self, images: Images, top_k: int = 5, *, metadata: Metadata | None = None
+        self, images: Images, top_k: int = 5, *, threshold: Threshold = None, metadata: Metadata | None = None
     ) -> AsyncIterator[Answer]:
         """See `ClassifierClient.stream`.
 
         >>> [(answer.source, answer.ranking[0].label) async for answer in client.stream(["seven.png"])]
         [('seven.png', 'seven')]
         """
-        async with aclosing(self._in_order(images, top_k, metadata)) as answers:
+        async with aclosing(self._in_order(images, top_k, threshold, metadata)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -129,10 +147,13 @@ class AsyncClassifierClient(BaseClient[Channel[AsyncCall]]):
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _in_order(self, images: Images, top_k: int, metadata: Metadata | None) -> AsyncGenerator[Answer, None]:
-        batches = self._rankings.batches(images, top_k)
+    async def _in_order(
+        self, images: Images, top_k: int, threshold: Threshold, metadata: Metadata | None
+    ) -> AsyncGenerator[Answer, None]:
+        batches = self._rankings.batches(images, top_k, threshold)
         first = list(itertools.islice(batches, 2))
-        calls = (self._rankings.classify(batch, top_k, metadata) for batch in itertools.chain(first, batches))
+        all_batches = itertools.chain(first, batches)
+        calls = (self._rankings.classify(batch, top_k, threshold, metadata) for batch in all_batches)
         if len(first) < 2:  # no task for a single request
             for steps in calls:
                 for answer in await self._run(steps):

@@ -15,7 +15,7 @@ from keraslight_serving.client._base import BaseClient, OnError, Outcome, outcom
 from keraslight_serving.client._calls import Metadata
 from keraslight_serving.client._retry import Steps, T
 from keraslight_serving.client._transport import Call, Channel
-from keraslight_serving.client._types import Answer, Classification, ModelMetadata, VersionStatus
+from keraslight_serving.client._types import Answer, Classification, ModelMetadata, Threshold, VersionStatus
 from keraslight_serving.wire import methods
 
 if TYPE_CHECKING:
@@ -71,16 +71,34 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
     @overload
     def classify(
-        self, images: Images, top_k: int = 5, *, on_error: Literal["raise"] = "raise", metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: Literal["raise"] = "raise",
+        metadata: Metadata | None = None,
     ) -> list[list[Classification]]: ...
 
     @overload
     def classify(
-        self, images: Images, top_k: int = 5, *, on_error: OnError, metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: OnError,
+        metadata: Metadata | None = None,
     ) -> list[Outcome]: ...
 
     def classify(
-        self, images: Images, top_k: int = 5, *, on_error: OnError = "raise", metadata: Metadata | None = None
+        self,
+        images: Images,
+        top_k: int = 5,
+        *,
+        threshold: Threshold = None,
+        on_error: OnError = "raise",
+        metadata: Metadata | None = None,
     ) -> list[list[Classification]] | list[Outcome]:
         """Ranks the classes of images.
 
@@ -98,6 +116,8 @@ class ClassifierClient(BaseClient[Channel[Call]]):
                 width, 1|3|4) is a batch. A directory stands for the image files in it, sorted by path; hidden files
                 and others than images are logged.
             top_k: Length of each ranking, at least 1. Models may rank fewer classes.
+            threshold: Score above which a class is in the ranking, which may be empty then. "model": the classes' own,
+                of a multi-label model that was exported with `thresholds`. None: all classes.
             on_error: "raise" raises the error of the first image that can't be classified; "return" returns an
                 `InvalidInput` instead of that image's ranking.
             metadata: Headers of these calls.
@@ -107,14 +127,16 @@ class ClassifierClient(BaseClient[Channel[Call]]):
 
         Raises:
             InvalidInput: There are no images, or one is not an image or can't be decoded; the text says which.
-            Unsupported: The model doesn't rank classes, such as a regression: use `predict`.
+            Unsupported: The model doesn't rank classes, such as a regression: use `predict`; or it has no thresholds.
         """
         self._check_on_error(on_error)
         prompt = isinstance(images, Sequence | os.PathLike)  # a generator that downloads images may pause
-        with closing(self._in_order(images, top_k, metadata, prompt=prompt)) as answers:
+        with closing(self._in_order(images, top_k, threshold, metadata, prompt=prompt)) as answers:
             return self._check_some([outcome(answer, on_error) for answer in answers])
 
-    def stream(self, images: Images, top_k: int = 5, *, metadata: Metadata | None = None) -> Iterator[Answer]:
+    def stream(
+        self, images: Images, top_k: int = 5, *, threshold: Threshold = None, metadata: Metadata | None = None
+    ) -> Iterator[Answer]:
         """Like `classify`, one answer at a time: for more images than fit in memory, or for a progress bar.
 
             >>> [(answer.source, answer.ranking[0].label) for answer in client.stream(["seven.png"])]
@@ -123,6 +145,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         Args:
             images: Images as for `classify`, read as they are needed.
             top_k: Length of each ranking, at least 1.
+            threshold: As for `classify`.
             metadata: Headers of these calls.
 
         Yields:
@@ -131,7 +154,7 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         Raises:
             ServingError: A request failed for other reasons than a single image.
         """
-        yield from self._in_order(images, top_k, metadata, prompt=False)
+        yield from self._in_order(images, top_k, threshold, metadata, prompt=False)
 
     def predict(
         self,
@@ -218,12 +241,13 @@ class ClassifierClient(BaseClient[Channel[Call]]):
         self.close()
 
     def _in_order(
-        self, images: Images, top_k: int, metadata: Metadata | None, *, prompt: bool
+        self, images: Images, top_k: int, threshold: Threshold, metadata: Metadata | None, *, prompt: bool
     ) -> Generator[Answer, None, None]:
         """The answers. `prompt`: neither the source of the images nor the caller pauses in between."""
-        batches = self._rankings.batches(images, top_k)
+        batches = self._rankings.batches(images, top_k, threshold)
         first = list(itertools.islice(batches, 2))
-        calls = (self._rankings.classify(batch, top_k, metadata) for batch in itertools.chain(first, batches))
+        all_batches = itertools.chain(first, batches)
+        calls = (self._rankings.classify(batch, top_k, threshold, metadata) for batch in all_batches)
         if len(first) < 2:
             way = (self._run(steps) for steps in calls)
         elif prompt and self._rankings.all_files(first[0]):

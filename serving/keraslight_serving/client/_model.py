@@ -100,6 +100,14 @@ class Model:
             f"Received: model {self._calls.model!r}, which doesn't. A regression returns numbers: use `predict`",
         )
 
+    def has_no_thresholds(self) -> Unsupported:
+        """The error for a model whose `encoded` has none."""
+        return self._calls.error(
+            Unsupported,
+            'threshold="model" is for multi-label models with thresholds: `encoded` must return `thresholds`. '
+            f"Received: model {self._calls.model!r}, which doesn't; pass a number",
+        )
+
     def forget(self) -> None:
         """Makes the next call request the metadata again."""
         self._known = self.decodes = None

@@ -1,9 +1,12 @@
 """What the client returns."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from keraslight_serving.client.errors import InvalidInput
+
+Threshold = float | Literal["model"] | None
+"""Score above which a class is in a ranking; see `ClassifierClient.classify`."""
 
 
 class Classification(NamedTuple):

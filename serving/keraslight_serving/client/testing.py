@@ -54,6 +54,7 @@ class FakeChannel:
         outputs: Arrays by name, the result of `predict` with `serving_default`.
         error: Status that all calls fail with instead, such as UNAVAILABLE. Can be changed later, as an attribute.
         details: Text of `error`.
+        thresholds: Thresholds of a multi-label model, in the order of `ranking`.
 
     Attributes:
         requests: The messages that were sent, in order.
@@ -68,7 +69,9 @@ class FakeChannel:
         outputs: Mapping[str, ArrayLike] | None = None,
         error: grpc.StatusCode | None = None,
         details: str = "the fake channel was told to fail",
+        thresholds: Sequence[float] | None = None,
     ) -> None:
+        self.thresholds = thresholds
         self.ranking, self.inputs, self.outputs = list(ranking), dict(inputs or {}), dict(outputs or {})
         self.error, self.details = error, details
         self.requests: list[Any] = []
@@ -119,6 +122,11 @@ class FakeChannel:
                 "scores": np.array([scores] * rows, np.float32),
                 "indices": np.array([range(len(labels))] * rows, np.int32),
             }
+            if self.thresholds is not None:
+                arrays["thresholds"] = np.array([self.thresholds] * rows, np.float32)
+            if missing := [name for name in request.output_filter if name not in arrays]:
+                details = f"output tensor alias not found in signature: {missing[0]}"
+                raise FakeRpcError(grpc.StatusCode.INVALID_ARGUMENT, details)
         for name, array in arrays.items():
             to_tensor(array, into=response.outputs[name])
         return response
@@ -128,7 +136,8 @@ class FakeChannel:
         encoded = signatures.signature_def["encoded"]
         encoded.method_name = "tensorflow/serving/predict"
         _declare(encoded.inputs["image_bytes"], pb.DT_STRING, -1)
-        for name, dtype in (("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT), ("indices", pb.DT_INT32)):
+        kinds = [("classes", pb.DT_STRING), ("scores", pb.DT_FLOAT), ("indices", pb.DT_INT32)]
+        for name, dtype in [*kinds, *([] if self.thresholds is None else [("thresholds", pb.DT_FLOAT)])]:
             _declare(encoded.outputs[name], dtype, -1, len(self.ranking))
         if self.inputs:
             default = signatures.signature_def[methods.DEFAULT_SIGNATURE]

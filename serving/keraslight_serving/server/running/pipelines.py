@@ -10,8 +10,9 @@ A servable declares in `assets.extra/keraslight.json` which of its signatures ca
 
 `network` is a signature of model.tflite with one float32 input. `decode` is a signature of the SavedModel that takes
 the inputs of the whole and returns the network's input; without it, the input itself is cast. `rank` is an output of
-the network: sorted, best first, it gives `scores`, `indices` and, by the lines of `assets/labels.txt`, `classes`. The
-other outputs are the network's. Servables from other sources declare no pipelines and run as they are.
+the network: sorted, best first, it gives `scores`, `indices` and, by the lines of `assets/labels.txt`, `classes`. With
+`thresholds`, a list of one number per class, it gives these in the same order. The other outputs are the network's.
+Servables from other sources declare no pipelines and run as they are.
 """
 
 import json
@@ -30,6 +31,7 @@ from keraslight_serving.wire import serving_pb2 as pb
 logger = logging.getLogger("keraslight_serving.server")
 
 _RANKED = {"classes": pb.DT_STRING, "scores": pb.DT_FLOAT, "indices": pb.DT_INT32}
+_THRESHOLDS = "thresholds"
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,30 @@ class Pipeline:
     decoded: str  # alias under which `decode` returns it
     rank: str | None  # output of the network that is ranked; None for no ranking
     labels: NDArray[np.object_]  # names of the classes as bytes; empty without a ranking
+    thresholds: NDArray[np.float32] | None  # of the classes' scores
 
     def needed(self, outputs: Sequence[str]) -> list[str]:
         """Returns the outputs of the network that `outputs` are made from."""
-        return sorted({self.rank if self.rank and alias in _RANKED else alias for alias in outputs})
+        ranked = self._ranked()
+        return sorted({self.rank if self.rank and alias in ranked else alias for alias in outputs})
 
     def finish(self, answers: Arrays, outputs: Sequence[str]) -> Outputs:
         """Returns `outputs`, made from the network's."""
         found = dict(answers)
-        if self.rank and not _RANKED.keys().isdisjoint(outputs):
+        if self.rank and not self._ranked().isdisjoint(outputs):
             # Equal scores are ranked by index, as in tf.math.top_k.
             order = np.argsort(-answers[self.rank], axis=-1, kind="stable")
             found["indices"] = order.astype(np.int32)
             found["scores"] = np.take_along_axis(answers[self.rank], order, -1)
             if "classes" in outputs:
                 found["classes"] = self.labels[order]
+            if self.thresholds is not None:
+                found[_THRESHOLDS] = self.thresholds[order]
         return {alias: found[alias] for alias in outputs}
+
+    def _ranked(self) -> set[str]:
+        """The outputs that the ranking makes."""
+        return {*_RANKED, *([] if self.thresholds is None else [_THRESHOLDS])}
 
 
 def read_pipelines(folder: Path, saved: Mapping[str, Signature], fast: Mapping[str, Signature]) -> dict[str, Pipeline]:
@@ -95,7 +105,7 @@ def _pipeline(
         raise ValueError("`network` must take float32, from float32 or uint8")
     if _image(given) != _image(wanted):
         raise ValueError(f"`network` must take images of shape {_image(given)}. Received: {_image(wanted)}")
-    labels = np.array([], object)
+    labels, thresholds = np.array([], object), None
     offered = _types(network.outputs)
     if rank is not None:
         offered |= _RANKED
@@ -104,9 +114,14 @@ def _pipeline(
         scores = network.outputs[rank]
         if scores.dtype != pb.DT_FLOAT or _image(scores) != [len(labels)]:
             raise ValueError(f"`rank` must be float32 scores of {len(labels)} classes. Received: {rank}")
+        if (given_thresholds := steps.get(_THRESHOLDS)) is not None:
+            thresholds = np.asarray(given_thresholds, np.float32)
+            if thresholds.shape != labels.shape:
+                raise ValueError(f"`thresholds` must be {len(labels)} numbers. Received: {given_thresholds}")
+            offered[_THRESHOLDS] = pb.DT_FLOAT
     if not _types(whole.outputs).items() <= offered.items():
         raise ValueError(f"`network` and `rank` must give all outputs. Received: {sorted(offered)}")
-    return Pipeline(steps["network"], alias, decode, decoded, rank, labels)
+    return Pipeline(steps["network"], alias, decode, decoded, rank, labels, thresholds)
 
 
 def _types(declared: Mapping[str, Declared]) -> dict[str, int]:
