@@ -268,7 +268,7 @@ def test_the_average_has_statistics_too_and_exchanges_exactly(build_open):
     raw = [np.array(weight) for weight in model.weights]
     for weight in model.weights:
         weight.assign(weight + 1)
-    average.update(tf.constant(3))  # (1 + 3) / (10 + 3)
+    average.update(3, model)  # (1 + 3) / (10 + 3)
     changed = [np.array(weight) for weight in model.weights]
     average.exchange()
     for weight, old, new in zip(model.weights, raw, changed, strict=True):
