@@ -6,7 +6,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,7 +130,7 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
 
     console.print("\n3/5 LiteRT file", style="bold")
     file = to / FILE
-    trials = _convert(model, images, recipe, file, settings)
+    trials = _convert(model, images, recipe, file, settings, result.thresholds)
     form = trials[-1].form
     write_file(to / SPEC, json.dumps(images.preprocessing.to_dict(), indent=2) + "\n")
 
@@ -142,6 +142,7 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
         labels=images.labels,
         version=1,
         overwrite=True,
+        thresholds=result.thresholds,
         metrics={"val_accuracy": result.best_accuracy},
     )
     console.print(f"Wrote {servable}; its answers are the model's.")
@@ -150,7 +151,15 @@ def run_make(settings: Settings, to: str | Path, *, fresh: bool = False) -> dict
     judged, part = (images, "held-out") if test is None else (test, "test")
     pixels, targets = judged.validation_arrays()
     head = read_head(model)
-    found = analysis.evaluate(litert_runner(file), pixels, targets, images.labels, task=head.task, name=FILE)
+    found = analysis.evaluate(
+        litert_runner(file),
+        pixels,
+        targets,
+        images.labels,
+        task=head.task,
+        name=FILE,
+        thresholds=0.5 if result.thresholds is None else result.thresholds,
+    )
     served = servable / FILE
     times = analysis.file_latency({"file": file, "served": served})
     results: dict[str, Any] = {
@@ -264,7 +273,14 @@ def _recipe(settings: Settings, images: ImageData, *, pretrained: bool) -> Recip
     return recipe
 
 
-def _convert(model: keras.Model, images: ImageData, recipe: Recipe, file: Path, settings: Settings) -> list[Trial]:
+def _convert(
+    model: keras.Model,
+    images: ImageData,
+    recipe: Recipe,
+    file: Path,
+    settings: Settings,
+    thresholds: Sequence[float] | None,
+) -> list[Trial]:
     """Writes the first form that stays within the bound; returns all that were tried, the one that was kept last."""
     pixels, targets = images.validation_arrays()
     held_out = pixels.astype(np.float32), targets
@@ -272,7 +288,7 @@ def _convert(model: keras.Model, images: ImageData, recipe: Recipe, file: Path, 
     trials: list[Trial] = []
     trial = file.with_name(_TRIAL)
     try:
-        for form, write in _writers(model, images, recipe, settings.seed):
+        for form, write in _writers(model, images, recipe, settings.seed, thresholds):
             if form not in forms:
                 continue
             problem = parity = None
@@ -307,25 +323,26 @@ def _convert(model: keras.Model, images: ImageData, recipe: Recipe, file: Path, 
 
 
 def _writers(
-    model: keras.Model, images: ImageData, recipe: Recipe, seed: int
+    model: keras.Model, images: ImageData, recipe: Recipe, seed: int, thresholds: Sequence[float] | None
 ) -> Iterator[tuple[str, Callable[[Path], Any]]]:
     head = read_head(model)
 
     def calibrated(file: Path) -> None:
         compress.calibrate(model, images.train(recipe.batch_size, None, seed), file, seed=seed)
-        write_metadata(file, images.labels, task=head.task, logits=head.activation is not None)
+        logits = head.activation is not None
+        write_metadata(file, images.labels, task=head.task, logits=logits, thresholds=thresholds)
 
     def trained(file: Path) -> None:
         batches = images.train(recipe.batch_size, recipe.augmentation, seed + 1, epochs=_TRAINED_EPOCHS)
         console.print(f"Quantization-aware training, {_TRAINED_EPOCHS} epochs; the graph is traced first")
         verbose = 1 if console.is_terminal else 2
-        to_litert(compress.train_quantized(model, batches, epochs=1, seed=seed, verbose=verbose), file, labels=names)
+        to_litert(compress.train_quantized(model, batches, epochs=1, seed=seed, verbose=verbose), file, **described)
 
-    names = list(images.labels)
+    described: dict[str, Any] = {"labels": list(images.labels), "thresholds": thresholds}
     yield "int8", calibrated
     yield "int8 with training", trained
-    yield "float16", lambda file: to_litert(model, file, quantization="float16", labels=names)
-    yield "float32", lambda file: to_litert(model, file, labels=names)
+    yield "float16", lambda file: to_litert(model, file, quantization="float16", **described)
+    yield "float32", lambda file: to_litert(model, file, **described)
 
 
 def _accuracy(head: Head, model: keras.Model, pixels: NDArray[np.uint8], targets: NDArray[Any]) -> float:

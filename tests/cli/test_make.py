@@ -427,9 +427,13 @@ def test_a_table_of_several_labels_makes_independent_scores(run, photos, tmp_pat
     results = json.loads(run("make", tmp_path / "list.csv", "--to", tmp_path / "out", *OPTIONS, "--json"))
     assert results["labels"] == ["blue", "green & co", "noise", "red"]
     assert results["part"] == "test"
-    assert read_metadata(tmp_path / "out" / "model.tflite").task == "multi-label"
-    text = Page((tmp_path / "out" / "report.html").read_text("utf-8")).text
-    assert "mean average precision" in text
-    (line,) = run("predict", tmp_path / "out" / "run", photos / "test" / "blue" / "1.png", "--json").splitlines()
+    out = tmp_path / "out"
+    metadata, limits = read_metadata(out / "model.tflite"), load_run(out / "run")[1]["thresholds"]
+    assert metadata.task == "multi-label"
+    assert metadata.thresholds == pytest.approx(limits, abs=1e-6)
+    assert read_versions(out / "savedmodels" / "out")[-1].info["thresholds"] == limits
+    assert "mean average precision" in Page((out / "report.html").read_text("utf-8")).text
+    (line,) = run("predict", out / "run", photos / "test" / "blue" / "1.png", "--json").splitlines()
     assert {each["label"] for each in json.loads(line)["classes"]} == set(results["labels"])
-    assert all(each["given"] == (each["score"] > 0.5) for each in json.loads(line)["classes"])
+    for each in json.loads(line)["classes"]:
+        assert each["given"] == (each["score"] > limits[each["index"]])

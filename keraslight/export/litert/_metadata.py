@@ -22,6 +22,7 @@ import numpy as np
 
 from keraslight import _litert_files
 from keraslight._files import write_file
+from keraslight._tasks import Head, label_thresholds
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import OUTPUT_NAME
 from keraslight.export.litert._flatbuffer import attach, read_model, schema, write_model
@@ -114,7 +115,12 @@ def add_metadata(
 
 
 def write_metadata(
-    path: str | os.PathLike[str], labels: Sequence[str], *, task: str = "softmax", logits: bool = False
+    path: str | os.PathLike[str],
+    labels: Sequence[str],
+    *,
+    task: str = "softmax",
+    logits: bool = False,
+    thresholds: Sequence[float] | None = None,
 ) -> Path:
     """Writes labels and a description into a .tflite file without them, as `to_litert(labels=...)` does.
 
@@ -124,13 +130,14 @@ def write_metadata(
         labels: As in `to_litert`.
         task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`.
         logits: Whether the scores are logits.
+        thresholds: As in `to_litert`.
 
     Returns:
         The path.
 
     Raises:
-        InvalidArgumentError: The file doesn't exist or has metadata already, `labels` don't fit its output, or the task
-            is unknown.
+        InvalidArgumentError: The file doesn't exist or has metadata already, `labels` don't fit its output, the task
+            is unknown, or `thresholds` don't fit it.
         ExportError: It isn't a .tflite file.
     """
     path = Path(path)
@@ -143,8 +150,12 @@ def write_metadata(
     integers = any(tensor.type == int8 for tensor in read_model(content, path).subgraphs[0].tensors)
     names = labels[1:] if task == "binary" and len(labels) == 2 else labels
     numbers = "int8" if integers else "float32"
+    limits = label_thresholds(Head(task, len(names), "sigmoid" if logits else None), thresholds)
     return write_file(
-        path, add_metadata(content, name=path.stem, numbers=numbers, labels=names, task=task, logits=logits)
+        path,
+        add_metadata(
+            content, name=path.stem, numbers=numbers, labels=names, task=task, logits=logits, thresholds=limits
+        ),
     )
 
 
