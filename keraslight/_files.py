@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from keraslight.errors import InvalidArgumentError
 
 
 @contextlib.contextmanager
@@ -38,3 +41,12 @@ def write_file(path: Path, content: bytes | str, verify: Callable[[Path], None] 
         if verify is not None:
             verify(temporary)
     return path
+
+
+def check_pattern(path: Path, argument: str) -> None:
+    """TensorFlow matches the path of a SavedModel's variables as a pattern, in which `[ab]` is a single letter."""
+    if re.search(r"\[.+\]|\\", path.absolute().as_posix()):
+        raise InvalidArgumentError(
+            f"`{argument}` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
+            f"Received: {str(path.absolute())!r}."
+        )

@@ -26,6 +26,7 @@ from keraslight.graph import check_ends, final_activation, remembered_task
 
 TASKS = ("softmax", "multi-label", "binary", "regression")
 _SQUASHED = ("sigmoid", "hard_sigmoid")
+_SLACK = 0.02  # by which probabilities of an int8 file may leave 0..1
 _CHOICES = (
     "'softmax' (one of several classes), 'multi-label' (independent scores), 'binary' (one score from 0 to 1) or "
     "'regression' (numbers as they are)"
@@ -100,6 +101,35 @@ def read_head(model: Any, task: str | None = None) -> Head:
     if task == "softmax":
         return Head(task, units, None if end == "softmax" else "softmax")
     return Head(task, units, None if end in _SQUASHED else "sigmoid")
+
+
+def read_outputs(outputs: npt.NDArray[Any], task: str | None) -> Head:
+    """Decides what the outputs (B, K) of a function are; those of a .tflite file, say.
+
+    Args:
+        outputs: Outputs for some images. Values that leave 0..1 are logits.
+        task: What the caller says; None for `"softmax"` if all rows add up to 1.
+
+    Raises:
+        InvalidArgumentError: The task is unknown, doesn't fit the outputs, or is needed.
+    """
+    check_task(task)
+    units = outputs.shape[1]
+    scores = bool((outputs >= -_SLACK).all() and (outputs <= 1 + _SLACK).all())
+    if task is None:
+        if units < 2 or not scores or np.abs(outputs.sum(-1) - 1).max() > 0.1:
+            raise InvalidArgumentError(
+                f"`task` must be one of {TASKS} for a function whose rows don't add up to 1. "
+                f"Received: task=None, outputs of shape {outputs.shape}."
+            )
+        task = "softmax"
+    if (task == "softmax" and units < 2) or (task == "binary" and units != 1):
+        raise InvalidArgumentError(
+            f"`task` must fit the outputs: 'softmax' needs several, 'binary' one. Received: task={task!r}, {units}."
+        )
+    if task == "regression" or scores:
+        return Head(task, units, None)
+    return Head(task, units, "softmax" if task == "softmax" else "sigmoid")
 
 
 def check_task(task: str | None) -> None:

@@ -1,7 +1,11 @@
 """Fixtures that several test folders share."""
 
 import gc
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 # TensorFlow enables oneDNN by default only on CPUs with AVX-512 VNNI or AMX. The tests compare its kernels everywhere.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -11,6 +15,7 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 import keras
+import numpy as np
 import psutil
 import pytest
 
@@ -22,6 +27,29 @@ LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registr
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+# MediaPipe Tasks lives in an environment of its own.
+SCRIPT = Path(__file__).parent / "export" / "mediapipe_classify.py"
+PYTHON = Path(sys.prefix, "mediapipe", "bin", "python")
+
+
+@pytest.fixture(scope="session")
+def mediapipe_classify(tmp_path_factory):
+    """A function (file, uint8 images (N, H, W, 3)) -> the best five [label, score] of each image, best first."""
+
+    def classify(file, images):
+        if not PYTHON.exists():
+            pytest.fail(f"MediaPipe is missing: {PYTHON}. `make test` sets it up.")
+        archive = tmp_path_factory.mktemp("images") / "images.npz"
+        np.savez(archive, images=images)
+        done = subprocess.run([PYTHON, SCRIPT, file, archive], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(answers) == len(images)
+        return answers
+
+    return classify
 
 
 @pytest.fixture(autouse=True)

@@ -322,14 +322,14 @@ MUTATIONS = (
     ),
     Mutation(
         T + "_trainer.py",
-        "if self.best is row:",
-        "if True:",
+        "if self.best is row and",
+        "if True and",
         "tests/training/test_trainer.py::test_patience_stops_early_and_stays_stopped",
     ),
     Mutation(
         T + "_trainer.py",
-        "settle(self._learning, (images",
-        "(lambda *_: 0)(self._learning, (images",
+        "self._settle(images",
+        "(lambda *_: 0)(images",
         TT + "test_settled.py::test_the_best_epoch_is_chosen_by_settled_batch_norms",
     ),
     Mutation(
@@ -1817,5 +1817,24 @@ MUTATIONS = (
         "_image(scores) != [len(labels)]",
         "False",
         "tests/serving/test_pipelines.py::test_a_pipeline_with_another_number_of_labels_is_left_out",
+    ),
+    # Several processes
+    Mutation(
+        T + "_processes.py",
+        "each * place + tf.range(each)",
+        "each + tf.range(each)",
+        TT + "test_distributed.py::test_processes_share_each_batch",
+    ),
+    Mutation(
+        T + "_processes.py",
+        "tf.where(tf.range(wanted) < count, rows / images, 0.0)",
+        "tf.where(tf.range(wanted) < count, 1.0, 0.0)",
+        TT + "test_distributed.py::test_validation_batches_are_filled_up_and_means_stay",
+    ),
+    Mutation(
+        T + "_processes.py",
+        '.split(",")[0]',
+        '.split(",")[-1]',
+        TT + "test_distributed.py::test_the_environment_gives_the_place",
     ),
 )

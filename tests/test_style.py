@@ -24,7 +24,7 @@ PAGES = (
     "Makefile",
     "pyproject.toml",
 )
-CODE = ("keraslight", "serving", "docs", "benchmarks")
+CODE = ("keraslight", "serving", "docs", "benchmarks", "examples")
 
 _UNIT = (
     "second|minute|request|call|class|step|epoch|batch|image|label|line|layer|model|family|folder|file|pair|process|CPU|"

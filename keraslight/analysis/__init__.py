@@ -5,6 +5,15 @@ from keraslight import _doors, _faces
 _doors.require("keraslight.analysis", "analysis", "numpy", "keras")
 
 from keraslight._tasks import best_thresholds as best_thresholds
+from keraslight.analysis._scores import (
+    Calibration as Calibration,
+    ClassScore as ClassScore,
+    ValueScore as ValueScore,
+    average_precision as average_precision,
+    calibration as calibration,
+    class_scores as class_scores,
+    confusion_matrix as confusion_matrix,
+)
 from keraslight.analysis.cost import count_macs as count_macs, count_parameters as count_parameters
 from keraslight.analysis.effective_field import (
     EffectiveReceptiveField as EffectiveReceptiveField,
@@ -12,14 +21,7 @@ from keraslight.analysis.effective_field import (
 )
 from keraslight.analysis.evaluation import (
     ROBUSTNESS as ROBUSTNESS,
-    Calibration as Calibration,
-    ClassScore as ClassScore,
     Evaluation as Evaluation,
-    ValueScore as ValueScore,
-    average_precision as average_precision,
-    calibration as calibration,
-    class_scores as class_scores,
-    confusion_matrix as confusion_matrix,
     evaluate as evaluate,
 )
 from keraslight.analysis.formulas import (

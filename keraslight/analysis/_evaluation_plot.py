@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from keraslight.analysis.evaluation import Calibration, Evaluation
+    from keraslight.analysis._scores import Calibration
+    from keraslight.analysis.evaluation import Evaluation
 
 _NAMED = 30  # classes whose names fit at a confusion matrix
 _NUMBERED = 15  # classes whose counts fit into it

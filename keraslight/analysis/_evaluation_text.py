@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from keraslight.analysis.evaluation import Calibration, Evaluation
+    from keraslight.analysis._scores import Calibration
+    from keraslight.analysis.evaluation import Evaluation
 
 WIDTH = 80
 ROWS = 40  # classes that are listed; of more, the worst ones

@@ -55,6 +55,7 @@ def _known(given: Any) -> Any:
 
 
 Name = Annotated[str, Argument(help="Model name or published checkpoint ID.", metavar="MODEL", callback=_known)]
+ModelName = Annotated[str, Option(help="Model name or published checkpoint ID.", callback=_known)]
 Size = Annotated[int | None, Option(help="Side of the square input, in pixels.", show_default="the model's own")]
 Source = Annotated[
     str,
@@ -307,10 +308,17 @@ def with_preprocessing(model: keras.Model, given: str | None) -> tuple[keras.Mod
 
 
 def data_preprocessing(info: ModelInfo, data: str, size: int | None, *, per_image: bool = False) -> Preprocessing:
-    """How `--data` is read for a model: as its checkpoint was, in the given size, perhaps normalized one by one."""
-    from keraslight import training
+    """How `--data` is read for a model: as its checkpoint was, or else as most are, in the given size.
 
-    spec = training.DIGITS_PREPROCESSING if data == "digits" else known_preprocessing(info.preprocessing, "--data")
+    `per_image` normalizes the images one by one.
+    """
+    from keraslight import training
+    from keraslight.preprocessing import Preprocessing
+
+    if data == "digits":
+        spec = training.DIGITS_PREPROCESSING
+    else:
+        spec = info.preprocessing or Preprocessing((info.input_size, info.input_size))
     spec = spec.replace(per_image=True) if per_image else spec
     return spec.replace(size=(size, size)) if size else spec
 
@@ -323,7 +331,8 @@ def chosen_recipe(name: str | None, data: str, epochs: int | None, batch_size: i
         recipe = training.DIGITS_RECIPE if data == "digits" else training.RECIPES["photos"]
         recipe = recipe if batch_size is None else recipe.replace(batch_size=batch_size)
     elif name in training.RECIPES:
-        recipe = training.RECIPES[name].scaled(batch_size or training.Recipe().batch_size)
+        recipe = training.RECIPES[name]
+        recipe = recipe.scaled(batch_size or min(recipe.batch_size, training.Recipe().batch_size))
     else:
         raise InvalidArgumentError(
             f"`--recipe` must be one of {', '.join(training.RECIPES)}; see `keraslight recipes`. Received: {name!r}."

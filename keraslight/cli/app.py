@@ -20,8 +20,10 @@ from keraslight.cli import (
     convert,
     evaluate,
     export,
+    make,
     models,
     plot,
+    predict,
     recipes,
     serve,
     speed,
@@ -42,10 +44,10 @@ plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functions, with dashes
     "Models": (models.list_models, models.info, models.show, models.compare),
-    "Train": (train.train, recipes.recipes, recipes.find_lr, train.demo),
+    "Train": (make.make, train.train, recipes.recipes, recipes.find_lr, train.demo),
     "Make smaller": (compression.prune, compression.cluster, compression.fuse, compression.quantize),
     "Export": (export.export, convert.litert, convert.onnx),
-    "Serve": (serve.serve, versions.versions, client.classify, client.load_test),
+    "Serve": (predict.predict, serve.serve, versions.versions, client.classify, client.load_test),
     "Measure": (
         evaluate.evaluate,
         models.profile,

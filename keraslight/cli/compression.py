@@ -236,7 +236,7 @@ def quantize(
       keraslight quantize runs/net --data digits --to net.tflite --method qat
     """
     from keraslight import compress
-    from keraslight.export import to_litert
+    from keraslight.export import to_litert, write_metadata
 
     if mixed is not None and (skip or method is Method.qat):
         raise InvalidArgumentError(
@@ -251,7 +251,7 @@ def quantize(
         aware = compress.train_quantized(
             model, batches, epochs=1, learning_rate=learning_rate, skip=skip or (), seed=seed, verbose=_verbose()
         )
-        to_litert(aware, to)
+        to_litert(aware, to, labels=trained.details["labels"])
         rounded = compress.quantized_weights_to_keras(aware, model)
     else:
         batches = trained.images.train(32, None, seed)
@@ -269,6 +269,8 @@ def quantize(
                 verbose=int(console.is_terminal),
             )
             console.print(str(report))
+        logits = trained.head.activation is not None
+        write_metadata(to, trained.details["labels"], task=trained.head.task, logits=logits)
     compared = _compare(trained, "int8", to, rounded, to.with_suffix(""))
     if as_json:
         _common.print_json({**compared, "mixed": report})

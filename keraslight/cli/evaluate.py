@@ -9,42 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, Option
+from typer import Option
 
 from keraslight.cli import _common
-from keraslight.cli._common import console, error_console
-from keraslight.errors import DataError, InvalidArgumentError
+from keraslight.cli._common import console
+from keraslight.cli._subjects import Subject, SubjectPath, load_subject, matched, numbers
+from keraslight.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from keraslight.preprocessing import Preprocessing
     from keraslight.training import ImageData
 
 Merge = enum.StrEnum("Merge", ["certain", "mean", "log"])
-Part = enum.StrEnum("Part", {"held_out": "held-out", "all": "all"})
-
-
-@dataclasses.dataclass
-class _Subject:
-    """What is evaluated: a model, or a function of a file with the shape of its images."""
-
-    name: str
-    model: Any
-    labels: list[str] | None
-    preprocessing: Preprocessing | None
-    task: str | None
-    thresholds: list[float] | None = None
-    is_run: bool = False
+Part = enum.StrEnum("Part", {"held_out": "held-out", "test": "test", "all": "all"})
 
 
 def evaluate(
-    model: Annotated[
-        str,
-        Argument(
-            help="Run folder of `keraslight train`, .keras, .h5 or .tflite file, or servable (its folder or a "
-            "version's).",
-            metavar="MODEL",
-        ),
-    ],
+    model: SubjectPath,
     data: Annotated[
         str | None,
         Option(
@@ -53,7 +33,11 @@ def evaluate(
         ),
     ] = None,
     part: Annotated[
-        Part, Option(help="Images to use: those that `train` holds out of this data, or all.")
+        Part,
+        Option(
+            help="Images to use: those that `train` holds out of this data; those in test/, or of the split `test`, if "
+            "others are held out; or all."
+        ),
     ] = Part.held_out,
     scales: Annotated[
         str | None, Option(help="Views in these sizes, such as 0.75,1,1.3.", metavar="NUMBERS", show_default="1")
@@ -93,21 +77,16 @@ def evaluate(
       keraslight evaluate net.tflite --data digits --json
       keraslight evaluate runs/net --scales 0.75,1,1.3 --rotations -20,0,20
     """
-    sizes, angles = _numbers("--scales", scales, (1.0,)), _numbers("--rotations", rotations, (0.0,))
-    limits = None if thresholds is None else _numbers("--thresholds", thresholds, ())
-    if not Path(model).exists():
-        raise InvalidArgumentError(
-            "`keraslight evaluate` needs a run folder, a .keras, .h5 or .tflite file, or a servable. "
-            f"Received: {model}, which doesn't exist."
-        )
-    given = None if task is None else task.value
-    subject = _subject(Path(model), labels, given, preprocessing)
-    images, source = _images(subject, model, data)
+    sizes = (1.0,) if scales is None else numbers("--scales", scales)
+    angles = (0.0,) if rotations is None else numbers("--rotations", rotations)
+    limits = None if thresholds is None else numbers("--thresholds", thresholds)
+    subject = load_subject(model, labels, task, preprocessing)
+    images, source = _test(subject, data) if part is Part.test else _images(subject, model, data)
 
     from keraslight import analysis
 
-    pixels, targets = images.validation_arrays() if part is Part.held_out else _all(images)
-    names, targets = _matched(subject, images, targets)
+    pixels, targets = _all(images) if part is Part.all else images.validation_arrays()
+    names, targets = matched(subject, images, targets)
     viewed = (sizes, angles, flip) != ((1.0,), (0.0,), False)
     shown = subject.name
     if viewed:
@@ -123,7 +102,8 @@ def evaluate(
         changes=analysis.ROBUSTNESS if robustness else None,
         name=shown,
     )
-    which = f"{len(pixels):,} {'held-out ' if part is Part.held_out else ''}images of {source}"
+    kind = "" if part is Part.all else f"{part.value} "
+    which = f"{len(pixels):,} {kind}images of {source}"
     details = {
         "model": model,
         "data": source,
@@ -146,107 +126,7 @@ def evaluate(
             console.print(f"Report and picture: {to}")
 
 
-def _numbers(option: str, given: str | None, default: tuple[float, ...]) -> tuple[float, ...]:
-    if given is None:
-        return default
-    try:
-        return tuple(float(number) for number in given.split(","))
-    except ValueError as error:
-        raise InvalidArgumentError(
-            f"`{option}` must be numbers with commas between them. Received: {given!r}."
-        ) from error
-
-
-def _subject(path: Path, labels: Path | None, task: str | None, preprocessing: str | None) -> _Subject:
-    """Loads what is at a path."""
-    from keraslight.export import read_versions
-    from keraslight.labels import read_labels
-
-    given = None if labels is None else read_labels(labels)
-    if path.suffix.lower() == ".tflite":
-        return _file(path, given, task, preprocessing)
-    if path.is_dir() and not (path / "model.json").is_file():
-        folder = next((version.path for version in read_versions(path)[-1:]), path)
-        if (folder / "saved_model.pb").is_file():
-            return _servable(folder, given, task, preprocessing)
-    loaded = _common.load_source(str(path), labels=labels, preprocessing=preprocessing)
-    name = loaded.model.name
-    return _Subject(name, loaded.model, loaded.labels, loaded.preprocessing, task, loaded.thresholds, path.is_dir())
-
-
-def _file(path: Path, labels: list[str] | None, task: str | None, preprocessing: str | None) -> _Subject:
-    """A .tflite file, which says nothing of how images are resized."""
-    from keraslight.export import litert_runner, read_metadata
-    from keraslight.preprocessing import Preprocessing
-
-    metadata = read_metadata(path)
-    known = list(metadata.labels) if metadata is not None and metadata.labels else None
-    task = task or (metadata.task if metadata is not None else None)
-    if preprocessing is not None:
-        spec = _spec(preprocessing)
-    else:
-        height, width, channels = _image_shape(path)
-        spec = Preprocessing((height, width), mean=(0.0,) * channels, std=(1 / 255,) * channels)
-        error_console.print(
-            f"{path} doesn't say how images are prepared: they are resized (bicubic) and cropped to {width}x{height}, "
-            "with pixels 0..255. Pass --preprocessing with a JSON file for other images.",
-            soft_wrap=True,
-        )
-    limits = None if metadata is None or metadata.thresholds is None else list(metadata.thresholds)
-    return _Subject(path.name, litert_runner(path), labels or known, spec, task, limits)
-
-
-def _servable(folder: Path, labels: list[str] | None, task: str | None, preprocessing: str | None) -> _Subject:
-    """A version that `save_servable` wrote, by the file that the embedded server runs."""
-    from keraslight.export import litert_runner, read_versions
-    from keraslight.labels import read_labels
-    from keraslight.preprocessing import Preprocessing
-
-    version = next((v for v in read_versions(folder.parent) if v.path.name == folder.name), None)
-    info = {} if version is None else version.info
-    file = folder / "model.tflite"
-    if not info or not file.is_file():
-        raise InvalidArgumentError(
-            "A servable must be one that keraslight wrote, with model.tflite and assets.extra/keraslight.json. "
-            f"Received: {folder}."
-        )
-    if preprocessing is not None:
-        raise InvalidArgumentError(
-            f"A servable has its own preprocessing. Received: --preprocessing {preprocessing} with {folder}."
-        )
-    names = folder / "assets" / "labels.txt"
-    known = read_labels(names) if names.is_file() else None
-    task = info.get("task") or task
-    run: Any = litert_runner(file)
-    if task == "binary" and known is not None and len(known) == 2:  # both scores
-        both = run
-        run = lambda images: both(images)[:, -1:]  # noqa: E731
-    spec = Preprocessing.from_dict(info["preprocessing"])
-    name = f"{info.get('model', folder.parent.name)}, version {folder.name}"
-    return _Subject(name, run, labels or known, spec, task, info.get("thresholds"))
-
-
-def _image_shape(path: Path) -> tuple[int, int, int]:
-    from keraslight import _litert_files
-
-    shape = tuple(map(int, _litert_files.interpreter(path, 1).get_input_details()[0]["shape"]))
-    if len(shape) != 4 or shape[-1] not in (1, 3, 4):
-        raise InvalidArgumentError(f"The file must take images, (B, H, W, C). Received: {path}, which takes {shape}.")
-    return shape[1], shape[2], shape[3]
-
-
-def _spec(given: str) -> Preprocessing:
-    from keraslight.preprocessing import Preprocessing
-
-    try:
-        return Preprocessing.from_dict(json.loads(Path(given).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidArgumentError(
-            f"`--preprocessing` must be a JSON file of a Preprocessing for a .tflite file. Received: {given}: {error}."
-        ) from error
-
-
-def _images(subject: _Subject, model: str, data: str | None) -> tuple[ImageData, str]:
+def _images(subject: Subject, model: str, data: str | None) -> tuple[ImageData, str]:
     """The images to evaluate on, and their name: without `--data` those of a run that is known to hold them out."""
     if data is not None:
         return _common.load_images(data, subject.preprocessing), data
@@ -264,6 +144,20 @@ def _images(subject: _Subject, model: str, data: str | None) -> tuple[ImageData,
     )
 
 
+def _test(subject: Subject, data: str | None) -> tuple[ImageData, str]:
+    """The images that neither train a model nor choose its best epoch, and the name of their data."""
+    from keraslight import training
+
+    spec = _common.known_preprocessing(subject.preprocessing, "--data")
+    images = training.load_test(data, spec) if data not in (None, "digits") else None
+    if images is None or data is None:
+        raise InvalidArgumentError(
+            "`--part test` needs `--data` with a part for training, one to hold out and one to test on. "
+            f"Received: --data {data}."
+        )
+    return images, data
+
+
 def _recorded(run: Path) -> Any:
     """The fingerprint of a run's data; None without."""
     from keraslight.training.run_folder import recorded_data
@@ -278,26 +172,7 @@ def _all(images: ImageData) -> tuple[Any, Any]:
     return whole.validation_arrays()
 
 
-def _matched(subject: _Subject, images: ImageData, targets: Any) -> tuple[list[str], Any]:
-    """The names of the model's classes, and the targets by their order."""
-    import numpy as np
-
-    names, of_data = subject.labels, list(images.labels)
-    if names is None or names == of_data:
-        return of_data, targets
-    if sorted(names) != sorted(of_data):
-        raise DataError(f"The images must have the model's classes, {_few(names)}. Received: classes {_few(of_data)}.")
-    places = np.array([names.index(label) for label in of_data])
-    if targets.ndim == 1:
-        return names, places[targets]
-    return names, targets[:, np.argsort(places)]
-
-
-def _few(names: list[str]) -> str:
-    return str(names) if len(names) <= 12 else f"{names[:10]} and {len(names) - 10} more"
-
-
-def _viewed(subject: _Subject, image: Any, **views: Any) -> Any:
+def _viewed(subject: Subject, image: Any, **views: Any) -> Any:
     """The model, or the function, that answers for several views of an image."""
     import keras
     import numpy as np
@@ -310,11 +185,7 @@ def _viewed(subject: _Subject, image: Any, **views: Any) -> Any:
     from keraslight._views import view_layers
 
     run: Callable[[Any], Any] = subject.model
-    outputs = run(image.astype(np.float32))
-    inside = bool((outputs >= -0.02).all() and (outputs <= 1.02).all())
-    task = subject.task or "softmax"
-    activation = None if inside or task == "regression" else "softmax" if task == "softmax" else "sigmoid"
-    head = _tasks.Head(task, outputs.shape[1], activation)
+    head = _tasks.read_outputs(run(image.astype(np.float32)), subject.task)
     copies, merged = view_layers(head, **views)
 
     def answer(images: Any) -> Any:

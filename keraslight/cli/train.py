@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import os
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
+from keraslight import _doors
 from keraslight.cli import _common
 from keraslight.cli._common import console
 from keraslight.errors import InvalidArgumentError
@@ -67,6 +69,34 @@ def train(
     ] = None,
     seed: _common.Seed = 0,
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
+    distribute: Annotated[
+        bool,
+        Option(
+            "--distribute",
+            help="Train on all GPUs of this machine, with Keras' JAX backend; and in several processes, if the next "
+            "options, SLURM, Open MPI or Cloud TPU say so.",
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None,
+        Option(
+            help="HOST:PORT of process 0, as the others reach it; the port must be free.",
+            show_default="KERAS_DISTRIBUTION_JOB_ADDRESSES",
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        Option(
+            help="Number of processes, all started with these options.", show_default="KERAS_DISTRIBUTION_NUM_PROCESSES"
+        ),
+    ] = None,
+    process: Annotated[
+        int | None,
+        Option(
+            help="Number of this process, from 0. Process 0 alone writes the run folder.",
+            show_default="KERAS_DISTRIBUTION_PROCESS_ID",
+        ),
+    ] = None,
     as_json: _common.Json = False,
 ) -> None:
     """Train a model on your images; resumes an interrupted run.
@@ -82,10 +112,16 @@ def train(
       keraslight train efficientnet_v2_b0 --data photos/ --progressive
       keraslight train resnet18 --data photos.csv --cache ~/.cache/photos
       keraslight train resnet18 --data photos/ --teacher runs/resnet50
+
+    On two machines, with 0 and with 1 as the last number:
+
+      keraslight train resnet18 --data photos/ --distribute \\
+        --coordinator 10.0.0.1:9876 --processes 2 --process 0
     """
     import keraslight
 
     info = keraslight.model_info(model)
+    first = _join(distribute, coordinator, processes, process)
 
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
@@ -152,12 +188,34 @@ def train(
         f"Best epoch {result.best_epoch} of {result.epochs}: {result.best_accuracy:.2%} of {images.validation_count} "
         f"held-out images, after {result.seconds:.0f} s. Run folder: {result.run_dir}"
     )
-    if as_json:
+    if as_json and first:
         fields = ("best_epoch", "epochs", "best_accuracy", "seconds", "history", "run_dir")
         counts = {"train_count": images.train_count, "validation_count": images.validation_count}
         counts |= {"skipped": images.skipped, "ignored": len(images.ignored)}
         figures = {name: getattr(result, name) for name in fields} | counts
         _common.print_json(figures | {"data": images.report().to_dict()})
+
+
+def _join(distribute: bool, coordinator: str | None, processes: int | None, process: int | None) -> bool:
+    """Joins the other processes, before Keras is imported. Says whether this is the first one, which prints."""
+    given = {"coordinator": coordinator, "processes": processes, "process": process}
+    if not distribute:
+        flags = " ".join(f"--{name} {value}" for name, value in given.items() if value is not None)
+        if flags:
+            raise InvalidArgumentError(f"These options need `--distribute`. Received: {flags}.")
+        return True
+    _doors.require("keraslight train --distribute", "distribute", "jax")
+    os.environ["KERAS_BACKEND"] = "jax"
+
+    from keraslight import training
+
+    distribution = training.distribute(coordinator, processes, process)
+    import jax
+
+    devices, count = distribution.num_model_replicas, distribution.num_processes
+    console.print(f"Training on {devices} device{'s' * (devices > 1)} of {count} process{'es' * (count > 1)}.")
+    console.quiet = jax.process_index() > 0
+    return not console.quiet
 
 
 def demo(

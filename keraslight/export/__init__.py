@@ -25,6 +25,7 @@ from keraslight.export.litert import (
     litert_runner as litert_runner,
     read_metadata as read_metadata,
     to_litert as to_litert,
+    write_metadata as write_metadata,
 )
 from keraslight.export.onnx import onnx_runner as onnx_runner, to_onnx as to_onnx
 from keraslight.export.saved_model import save_servable as save_servable

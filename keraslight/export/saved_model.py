@@ -12,7 +12,6 @@
 import json
 import logging
 import platform
-import re
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from keraslight._files import check_pattern
 from keraslight._tasks import Head, label_thresholds, read_head
 from keraslight.errors import InvalidArgumentError
 from keraslight.export._frozen import convertible
@@ -133,7 +133,7 @@ def save_servable(
         MissingDependencyError: The extra `export` is not installed.
     """
     path = Path(path)
-    _check_path(path)
+    check_pattern(path, "path")
     source, model = model, convertible(model)
     input_shape, classes = shapes(model)
     head, ends = read_head(model, task), read_ends(model)
@@ -208,15 +208,6 @@ def _forms(
     served = inference_graph(graph, head, pair=pair, embed=True) if embed else lite
     served, _ = with_graph_names(served if dtype == "float32" else halved(served, dtype))
     return build(served), lite
-
-
-def _check_path(path: Path) -> None:
-    """TensorFlow matches the path of a SavedModel's variables as a pattern, in which `[ab]` is a single letter."""
-    if re.search(r"\[.+\]|\\", path.absolute().as_posix()):
-        raise InvalidArgumentError(
-            "`path` must hold neither brackets nor backslashes, which TensorFlow takes for a pattern. "
-            f"Received: {str(path.absolute())!r}."
-        )
 
 
 def _check(spec: Preprocessing, shape: tuple[int, int, int], dtype: str, max_pixels: int) -> None:

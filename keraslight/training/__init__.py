@@ -19,6 +19,7 @@ from keraslight.training._find_rate import (
     find_learning_rate as find_learning_rate,
 )
 from keraslight.training._loss import ClassificationLoss as ClassificationLoss
+from keraslight.training._processes import distribute as distribute
 from keraslight.training._progressive import Progressive as Progressive
 from keraslight.training._recipe import (
     DIGITS_PREPROCESSING as DIGITS_PREPROCESSING,
@@ -28,10 +29,12 @@ from keraslight.training._recipe import (
 from keraslight.training._recipes import RECIPES as RECIPES
 from keraslight.training._report import ClassCount as ClassCount, DataReport as DataReport
 from keraslight.training._sources import (
+    image_files as image_files,
     load_digits as load_digits,
     load_directory as load_directory,
     load_images as load_images,
     load_table as load_table,
+    load_test as load_test,
 )
 from keraslight.training._trainer import TrainingResult as TrainingResult, train as train
 from keraslight.training.run_folder import load_run as load_run

@@ -1,5 +1,6 @@
 """A moving average of all weights during training, with the statistics of batch norms."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,23 +20,51 @@ class Average:
 
     def __init__(self, model: keras.Model, decay: float) -> None:
         self._weights = [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
-        self.variables = [tf.Variable(weight.value, trainable=False) for weight in self._weights]
+        self.variables = [
+            keras.Variable(keras.ops.copy(w.value), dtype=w.dtype, trainable=False) for w in self._weights
+        ]
         self._decay = decay
-        self._update = tf.function(self._move)
+        self._on_jax = keras.backend.backend() == "jax"
+        self._update = _jitted(self._moved) if self._on_jax else tf.function(self._move)
 
-    def update(self, updates: Any) -> None:
-        """Moves the average towards the weights, after so many updates of them, a tensor."""
-        self._update(updates)
+    def update(self, updates: int, trained: keras.Model) -> None:
+        """Moves the average towards the weights, after so many updates of them, within `trained.fit`."""
+        if not self._on_jax:
+            self._update(tf.constant(updates, tf.int64))
+            return
+        # While Keras' JAX trainer runs, the values are in its state, and the variables have none.
+        now: dict[int, Any] = {}
+        for kind in ("trainable_variables", "non_trainable_variables"):
+            now |= zip(map(id, getattr(trained, kind)), trained._jax_state[kind], strict=True)
+        values = [now[id(weight)] for weight in self._weights]
+        averages = self._update(values, [average.value for average in self.variables], updates)
+        for average, value in zip(self.variables, averages, strict=True):
+            average.assign(value)
 
     def exchange(self) -> None:
         """Swaps the weights and their averages, exactly."""
         for weight, average in zip(self._weights, self.variables, strict=True):
-            value = tf.identity(weight.value)
-            weight.assign(average.value())
+            value = keras.ops.copy(weight.value)
+            weight.assign(average.value)
             average.assign(value)
 
     def _move(self, updates: Any) -> None:
-        count = tf.cast(updates, tf.float32)
-        rest = 1.0 - tf.minimum(self._decay, (1.0 + count) / (10.0 + count))
-        for weight, average in zip(self._weights, self.variables, strict=True):
-            average.assign_sub((average - tf.convert_to_tensor(weight.value)) * tf.cast(rest, average.dtype))
+        moved = self._moved(
+            [weight.value for weight in self._weights], [average.value for average in self.variables], updates
+        )
+        for average, value in zip(self.variables, moved, strict=True):
+            average.assign(value)
+
+    def _moved(self, values: list[Any], averages: list[Any], updates: Any) -> list[Any]:
+        count = keras.ops.cast(updates, "float32")
+        rest = 1.0 - keras.ops.minimum(self._decay, (1.0 + count) / (10.0 + count))
+        return [
+            average - (average - keras.ops.convert_to_tensor(value)) * keras.ops.cast(rest, average.dtype)
+            for value, average in zip(values, averages, strict=True)
+        ]
+
+
+def _jitted(function: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
+
+    return jax.jit(function)

@@ -36,15 +36,21 @@ class Classes:
     ignored: list[str]  # next to the classes
 
 
-def find_classes(root: pathlib.Path, held_out: pathlib.Path | None = None) -> Classes:
+def find_classes(root: pathlib.Path, held_out: pathlib.Path | None = None, *, test: bool = False) -> Classes:
     """Finds the classes of a folder, with or without train/ and val/; the images to hold out may be in another one.
+
+    With `test`, the second part are the images of test/, next to train/ and val/; without all three there are no parts.
 
     Raises:
         DataError: There are fewer than two classes, the parts have other classes, or a name can't be a label.
         InvalidArgumentError: There is both `held_out` and a folder for validation in `root`.
     """
     folders, ignored = _entries(root)
-    train, validation = _part_folders(root, folders)
+    train, validation, unused = _part_folders(root, folders)
+    if test:
+        if train is None or unused is None:
+            return Classes([], [], [], [])
+        validation, unused = unused, validation
     if train is None or validation is None:
         labels = _labels(root, folders)
         found = Classes(labels, [_members(root, labels, root)], [], ignored)
@@ -56,7 +62,7 @@ def find_classes(root: pathlib.Path, held_out: pathlib.Path | None = None) -> Cl
             f"`validation` is for a folder without images to hold out. Received: {held_out} for {root}, which has "
             f"{train}/ and {validation}/."
         )
-    ignored += [f"{folder}/" for folder in folders if folder not in (train, validation)]
+    ignored += [f"{folder}/" for folder in folders if folder not in (train, validation, unused)]
     classes, beside = _entries(root / train)
     labels = _labels(root / train, classes)
     ignored += [f"{train}/{entry}" for entry in beside]
@@ -65,15 +71,16 @@ def find_classes(root: pathlib.Path, held_out: pathlib.Path | None = None) -> Cl
     return found
 
 
-def _part_folders(root: pathlib.Path, folders: list[str]) -> tuple[str | None, str | None]:
-    """The folders of training and of held-out images, if `root` is divided into parts."""
+def _part_folders(root: pathlib.Path, folders: list[str]) -> tuple[str | None, str | None, str | None]:
+    """The folders of training, of held-out and of further test images, if `root` is divided into parts."""
     by_name = {folder.lower(): folder for folder in folders}
     train, validation, test = (
         next((by_name[name] for name in names if name in by_name), None) for names in (TRAIN, VALIDATION, TEST)
     )
     if train is None or not _entries(root / train)[0]:
-        return None, None
-    return train, validation or test  # without a folder for validation, the test images are those held out
+        return None, None, None
+    # Without a folder for validation, the test images are those held out.
+    return train, validation or test, test if validation else None
 
 
 def _add_part(found: Classes, train: str, folder: pathlib.Path, name: str, root: pathlib.Path) -> None:

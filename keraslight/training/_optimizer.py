@@ -1,6 +1,7 @@
 """AdamW as a recipe describes it: schedule, decay, clipping, accumulation, and rates that fall from layer to layer."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -32,7 +33,8 @@ def make_optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.opti
         "gradient_accumulation_steps": recipe.accumulate if recipe.accumulate > 1 else None,
     }
     optimizer: Any
-    if recipe.layer_decay == 1:
+    freezes = recipe.freeze is not None or recipe.freeze_batch_norm
+    if recipe.layer_decay == 1 and not (freezes and keras.backend.backend() == "jax"):
         optimizer = keras.optimizers.AdamW(schedule, **arguments)
     else:
         groups = layer_groups(model)
@@ -47,7 +49,8 @@ def make_optimizer(model: keras.Model, recipe: Recipe, steps: int) -> keras.opti
 class LayerwiseAdamW(keras.optimizers.AdamW):
     """AdamW with a factor for the learning rate of each variable, and for its decay, which is relative to the rate.
 
-    Scaled gradients would not do: Adam divides by their size.
+    Scaled gradients would not do: Adam divides by their size. With `freeze`, some variables don't change: on JAX an
+    optimizer always gets the gradients of all variables that it was built for.
 
     Args:
         scales: The factors, in the order of the variables that the optimizer is built for.
@@ -58,13 +61,25 @@ class LayerwiseAdamW(keras.optimizers.AdamW):
     def __init__(self, scales: list[float], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._scales = list(scales)
+        self._frozen: frozenset[int] = frozenset()
+
+    def freeze(self, variables: Iterable[keras.Variable]) -> None:
+        """Leaves these variables, and no others, as they are, with their moments; to be traced again."""
+        self._frozen = frozenset(map(self._get_variable_index, variables))
+
+    def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:
+        frozen = self._frozen
+        grads = (
+            [keras.ops.zeros_like(g) if place in frozen else g for place, g in enumerate(grads)] if frozen else grads
+        )
+        super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         super().update_step(gradient, variable, learning_rate * self._scales[self._get_variable_index(variable)])
 
     def _apply_weight_decay(self, variables: Any) -> None:
         for variable in variables:
-            if self._use_weight_decay(variable):
+            if self._use_weight_decay(variable) and self._get_variable_index(variable) not in self._frozen:
                 rate = self.learning_rate * self.weight_decay * self._scales[self._get_variable_index(variable)]
                 variable.assign(variable - variable * keras.ops.cast(rate, variable.dtype))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import keras
 
@@ -87,10 +88,12 @@ def check_phases(model: keras.Model, recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def entered(model: keras.Model, recipe: Recipe, phase: Phase) -> Iterator[Sequence[keras.layers.BatchNormalization]]:
+def entered(
+    model: keras.Model, recipe: Recipe, phase: Phase, optimizer: Any
+) -> Iterator[Sequence[keras.layers.BatchNormalization]]:
     """Makes the model that of a phase; what trains it has to be traced again. Gives the batch norms that it freezes."""
     with contextlib.ExitStack() as undo:
-        norms = undo.enter_context(_frozen(model, recipe)) if phase.frozen else []
+        norms = undo.enter_context(_frozen(model, recipe, optimizer)) if phase.frozen else []
         dropout = head_dropout(model) if phase.stage is not None else None
         if dropout is not None and phase.stage is not None:
             undo.callback(setattr, dropout, "rate", dropout.rate)
@@ -112,12 +115,19 @@ def thawed(norms: Sequence[keras.layers.BatchNormalization]) -> Iterator[None]:
     try:
         yield
     finally:
-        for norm in norms:
-            norm.trainable = False
+        _freeze(norms)
+
+
+def _freeze(norms: Iterable[keras.layers.BatchNormalization]) -> None:
+    for norm in norms:
+        variables = norm.trainable_variables
+        norm.trainable = False
+        for variable in variables if keras.backend.backend() == "jax" else ():
+            variable.trainable = True  # as `_frozen` leaves the others
 
 
 @contextlib.contextmanager
-def _frozen(model: keras.Model, recipe: Recipe) -> Iterator[list[keras.layers.BatchNormalization]]:
+def _frozen(model: keras.Model, recipe: Recipe, optimizer: Any) -> Iterator[list[keras.layers.BatchNormalization]]:
     named = _frozen_weights(model, recipe)
     norms = []
     if recipe.freeze_batch_norm:
@@ -125,13 +135,17 @@ def _frozen(model: keras.Model, recipe: Recipe) -> Iterator[list[keras.layers.Ba
         norms = [n for n in _batch_norms(model) if n.trainable and (recipe.freeze is None or id(n) in layers)]
     # Variables rather than layers: a batch norm that isn't `trainable` would also keep its statistics.
     variables = [variable for layer, own in named if layer not in norms for variable in own]
-    for variable in variables:
-        variable.trainable = False
-    for norm in norms:
-        norm.trainable = False
+    if keras.backend.backend() == "jax":  # where the trainer's lists of variables have to stay the optimizer's
+        optimizer.freeze([*variables, *(variable for norm in norms for variable in norm.trainable_variables)])
+    else:
+        for variable in variables:
+            variable.trainable = False
+    _freeze(norms)
     try:
         yield norms
     finally:
+        if keras.backend.backend() == "jax":
+            optimizer.freeze([])
         for variable in variables:
             variable.trainable = True
         for norm in norms:

@@ -4,6 +4,7 @@ Keras decays weights apart from the gradient, relative to the rate, so that a pa
 number: where only such a recipe is published, it is adapted to AdamW, and its source says so.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +13,7 @@ from keraslight.training._augmentation import Augmentation
 from keraslight.training._progressive import Progressive
 from keraslight.training._recipe import Recipe
 
+_LIGHT = Augmentation(crop=(0.5, 1.0), flip=True, brightness=0.1, contrast=0.2)
 _GARDEN = "TensorFlow Model Garden, official/vision/configs/experiments/image_classification/imagenet_"
 _CONVNEXT = "Liu et al., https://arxiv.org/abs/2201.03545, appendix A.1, and facebookresearch/ConvNeXt, "
 _V2 = "Tan and Le, https://arxiv.org/abs/2104.00298, section 5.1 and table 6; AdamW in place of RMSProp, rate "
@@ -177,18 +179,39 @@ _RECIPES = {
         warmup_epochs=1,
         weight_decay=0.05,
         layer_decay=0.9,
-        augmentation=Augmentation(crop=(0.5, 1.0), flip=True, brightness=0.1, contrast=0.2),
+        augmentation=_LIGHT,
         source="This package: all layers train, the lower ones more slowly; for pretrained weights and few photographs",
     ),
     "photos": Recipe(
         epochs=30,
         batch_size=32,
         learning_rate=1e-3,
-        augmentation=Augmentation(crop=(0.5, 1.0), flip=True, brightness=0.1, contrast=0.2, saturation=0.2),
+        augmentation=dataclasses.replace(_LIGHT, saturation=0.2),
         source="This package: what `keraslight train` does with a folder unless told otherwise",
+    ),
+    "head_first": Recipe(
+        epochs=20,
+        batch_size=32,
+        learning_rate=1e-3,
+        warmup_epochs=1,
+        weight_decay=0.05,
+        layer_decay=0.9,
+        freeze="*",
+        freeze_epochs=3,
+        patience=8,
+        augmentation=_LIGHT,
+        source="This package: `finetune` that begins with the head and stops early; what `keraslight make` does",
+    ),
+    "few_photos": Recipe(
+        epochs=40,
+        batch_size=16,
+        learning_rate=3e-3,
+        patience=20,
+        augmentation=dataclasses.replace(_LIGHT, saturation=0.2),
+        source="This package: for hundreds of photographs without pretrained weights; what `keraslight make` does then",
     ),
 }
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(_RECIPES)
-"""Recipes by name: of the papers, for ImageNet, and `finetune` and `photos` for smaller data. `source` says where each
-is from. Pass `model` to `create_model`, and adapt the rate with `scaled(batch_size)`."""
+"""Recipes by name: of the papers, for ImageNet, and `finetune`, `head_first`, `photos` and `few_photos` for smaller
+data. `source` says where each is from. Pass `model` to `create_model`, and adapt the rate with `scaled(batch_size)`."""

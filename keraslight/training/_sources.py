@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -190,11 +190,57 @@ def load_table(
     if table.of_part is not None:
         _check_overlap(table.files, table.of_part, names)
     if table.unused:
-        log.warning("Ignored %d rows of %s, whose split is 'test'.", table.unused, place)
+        log.info("Left %d test images of %s for `load_test`.", table.unused, place)
     found = _Files(table.files, table.labels, table.targets, table.of_part, names, [], (), table.weights)
     return _load(
         place, found, preprocessing, validation_split=validation_split, seed=seed, cache=cache, progress=progress
     )
+
+
+def load_test(
+    path: StrPath, preprocessing: Preprocessing, *, cache: StrPath | None = None, progress: bool = True
+) -> ImageData | None:
+    """Loads the test images of a folder or a table: those that neither train a model nor choose its best epoch.
+
+    Args:
+        path: Folder with train/, val/ and test/ as `load_directory` reads it, or a table whose column `split` has all
+            three. Without a part for validation, the test part takes its place, and there is none left to test on.
+        preprocessing: Input of the model.
+        cache, progress: As in `load_directory`.
+
+    Returns:
+        The images, all of them held out; None without a test part.
+
+    Raises:
+        DataError: The test part has other classes, has no readable image, or shares one with the training part.
+    """
+    place = pathlib.Path(path)
+    if not place.is_dir():
+        table = read_table(place, file=None, label=None, separators=";|,", test=True)
+        found = _Files(table.files, table.labels, table.targets, None, [], [], ())
+        if not table.files:
+            return None
+        what = f"the split 'test' of {place}"
+    else:
+        if cache is not None:
+            _check_cache(pathlib.Path(cache), place)
+        classes = find_classes(place, test=True)
+        if not classes.folders:
+            return None
+        parts = [[file for each in part for file in each.files] for part in classes.parts]
+        of_part = np.repeat([0, 1], [len(part) for part in parts])
+        _check_overlap([*parts[0], *parts[1]], of_part, classes.folders)
+        tested = classes.parts[1]
+        counts = [len(each.files) for each in tested]
+        ignored = [name for each in tested for name in each.ignored]
+        broken = [pair for each in tested for pair in each.unsupported]
+        targets = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        found = _Files(parts[1], tuple(classes.labels), targets, None, [], broken, tuple(ignored))
+        what = str(place / classes.folders[1])
+    images = _decoded(place, found, preprocessing, cache=cache, progress=progress).images
+    if not len(images.targets):
+        raise DataError(f"The test part must have readable images. Received: none in {what}.")
+    return dataclasses.replace(images, validation_indices=np.arange(len(images.targets)), source=what)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +276,23 @@ def _load(
         return split(found.targets[kept], found.labels, share, seed)
 
     parted(np.arange(len(found.files)))  # raises for what decoding all files wouldn't change
+    data = _decoded(source, found, preprocessing, cache=cache, progress=progress)
+    train, validation = parted(data.kept)
+    weights = None if found.weights is None else found.weights[data.kept]
+    return dataclasses.replace(data.images, train_indices=train, validation_indices=validation, weights=weights)
+
+
+class _Decoded(NamedTuple):
+    """Images that aren't split yet, and which of the files they are."""
+
+    images: ImageData
+    kept: NDArray[np.int64]
+
+
+def _decoded(
+    source: pathlib.Path, found: _Files, preprocessing: Preprocessing, *, cache: StrPath | None, progress: bool
+) -> _Decoded:
+    """Decodes the files; reports and leaves out what can't be read."""
     if cache is None:
         decoded = decode_in_memory(found.files, preprocessing, MEMORY_LIMIT_BYTES, progress=progress)
     else:
@@ -242,22 +305,22 @@ def _load(
         total = len(found.files) + len(found.broken)
         log.warning("Skipped %d of %d images in %s: they can't be read.", len(broken), total, source)
     readable = decoded.readable
-    train, validation = parted(readable)
     folder = source if source.is_dir() else source.parent
-    return ImageData(
+    none = np.empty(0, np.int64)
+    images = ImageData(
         found.labels,
         preprocessing,
         found.targets[readable],
-        train,
-        validation,
+        none,
+        none,
         decoded.pixels,
         tuple(found.files[index] for index in readable),
         unreadable=tuple((_relative(file, folder), reason) for file, reason in broken),
         ignored=found.ignored,
         sizes=decoded.sizes,
-        weights=None if found.weights is None else found.weights[readable],
         source=str(source),
     )
+    return _Decoded(images, readable)
 
 
 def _relative(file: str, folder: pathlib.Path) -> str:
@@ -365,12 +428,9 @@ def load_images(
         DataError: A path doesn't exist, a folder has no image files, or a file can't be decoded.
         InvalidArgumentError: `limit` is below 1, or there are no paths.
     """
-    paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    if not paths:
-        raise InvalidArgumentError("`paths` must name at least one file or folder. Received: none.")
     if limit is not None and limit < 1:
         raise InvalidArgumentError(f"`limit` must be at least 1, or None. Received: {limit}.")
-    files = [file for path in paths for file in _image_files(pathlib.Path(path))]
+    files = image_files(paths)
     if limit is not None and len(files) > limit:
         # Not the first ones: if each class has a folder, these would all belong to one class.
         files = [files[index * len(files) // limit] for index in range(limit)]
@@ -381,6 +441,19 @@ def load_images(
         except tf.errors.OpError as error:
             raise DataError(f"An image file must be readable. Received: {file}: {failure(error)}") from error
     return np.stack(images)
+
+
+def image_files(paths: StrPath | Iterable[StrPath]) -> list[pathlib.Path]:
+    """The image files that `load_images` reads: files as they are, and those in folders, sorted.
+
+    Raises:
+        DataError: A path doesn't exist, a file is not an image of a supported format, or a folder has none.
+        InvalidArgumentError: There are no paths.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not given:
+        raise InvalidArgumentError("`paths` must name at least one file or folder. Received: none.")
+    return [file for path in given for file in _image_files(pathlib.Path(path))]
 
 
 def _image_files(path: pathlib.Path) -> list[pathlib.Path]:

@@ -47,8 +47,10 @@ class Table:
     unused: int
 
 
-def read_table(path: pathlib.Path, *, file: str | None, label: str | Sequence[str] | None, separators: str) -> Table:
-    """Reads a CSV or Parquet file; see `load_table`."""
+def read_table(
+    path: pathlib.Path, *, file: str | None, label: str | Sequence[str] | None, separators: str, test: bool = False
+) -> Table:
+    """Reads a CSV or Parquet file; see `load_table`. With `test` its test part alone, next to one for validation."""
     columns = _parquet(path) if path.suffix.lower() == ".parquet" else _csv(path)
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"A table must have at least one row below its header. Received: {path}, which is empty.")
@@ -65,10 +67,11 @@ def read_table(path: pathlib.Path, *, file: str | None, label: str | Sequence[st
                 f"Column 'weight' of a table must hold numbers of at least 0. Received: {cells[index]!r} in row "
                 f"{index + 1} of {path}."
             )
-    of_part, used = None, np.arange(len(files))
+    of_part, used = None, np.arange(0 if test else len(files))
     if "split" in columns:
-        of_part, used = _parts(path, columns["split"])
-        of_part = of_part[used]
+        parts, used = _parts(path, columns["split"])
+        used = np.setdiff1d(np.arange(len(files)), used) if test else used
+        of_part = parts[used]
     return Table(
         [files[index] for index in used],
         labels,

@@ -27,7 +27,6 @@ from keraslight.graph import (
     of_size,
     own_preprocessing,
     remember_task,
-    settle,
     without_auxiliary,
 )
 from keraslight.training._auxiliary import AuxiliaryTraining
@@ -38,6 +37,7 @@ from keraslight.training._extras import require
 from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
+from keraslight.training._processes import Processes, Settling, forget_traces
 from keraslight.training._progress import Throughput, TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training._tracking import check_tracker, tracking
@@ -116,8 +116,8 @@ def train(
 
     The state is saved in the run folder after each epoch (see `save_every`). Called again with the same arguments,
     `train` resumes an interrupted run, with the same result as if it had never stopped. A finished run isn't trained
-    again. For reproducible results across processes, also call `keras.utils.set_random_seed` before you build the
-    model.
+    again. After `distribute`, it trains on all GPUs and in several processes. For reproducible results across
+    processes, also call `keras.utils.set_random_seed` before you build the model.
 
     Args:
         model: Functional or sequential model, raw pixels (B, H, W, C) in 0..255 -> (B, K). Trained in place. One that
@@ -141,17 +141,23 @@ def train(
             callback, and the fields of the recipe as parameters; None logs nothing. A resumed run is continued there,
             too. See `docs/training.md` for where they write.
         callbacks: Additional Keras callbacks. They run after an epoch is saved, and must not keep state that a resume
-            would need.
+            would need. Of several processes, each runs its own.
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per epoch.
 
     Raises:
         InvalidArgumentError: The model doesn't fit the data, the task or the teacher, the task must be said, or the run
-            to resume began with another recipe, other data, another model or another teacher.
-        TrainingError: The loss is no longer finite.
+            to resume began with another recipe, other data, another model or another teacher; or the batch size isn't
+            divisible by the number of devices, or the processes differ in what they train.
+        TrainingError: The loss is no longer finite, or another process ended.
         MissingDependencyError: rich, matplotlib or what `track` names isn't installed.
     """
     if save_every < 1:
         raise InvalidArgumentError(f"`save_every` must be at least 1. Received: {save_every}.")
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        raise InvalidArgumentError(
+            "`train` needs Keras' TensorFlow or JAX backend: set KERAS_BACKEND before Keras is imported. "
+            f"Received: KERAS_BACKEND={keras.backend.backend()}."
+        )
     check_tracker(track)
     if not isinstance(data, ImageData):
         raise InvalidArgumentError(
@@ -178,17 +184,28 @@ def train(
     if recipe.progressive is not None:
         model = of_size(model, data.image_shape)  # what is kept: exports need a size
     keras.utils.set_random_seed(recipe.seed)
+    processes = Processes.current()
     steps, batch = data.steps_per_epoch(recipe.batch_size), min(recipe.batch_size, data.train_count)
+    processes.check_batch(batch, recipe.batch_size)
+    lacking = processes.lacking(data.validation_count, recipe.batch_size)
+    if distillation is not None and lacking:
+        raise InvalidArgumentError(
+            "`distillation` on several devices needs a number of held-out images that is divisible by theirs, "
+            f"{processes.devices}. Received: {data.validation_count}."
+        )
+    metric = [_metric(head, parts)]
     trained.compile(
         optimizer=make_optimizer(trained, recipe, steps),
         loss=training_loss(head, rows=data.targets.ndim == 2, label_smoothing=recipe.label_smoothing),
-        metrics=[_metric(head, parts)],
-        jit_compile=False,  # on CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4)
+        metrics=None if lacking else metric,
+        weighted_metrics=metric if lacking else None,
+        # On CPUs, steps with XLA take 2 to 4 times as long (measured with MobileNetV4). JAX has nothing else.
+        jit_compile=keras.backend.backend() == "jax",
     )
-    validation = data.validation(recipe.batch_size)
+    validation = processes.padded(data.validation(recipe.batch_size), data.validation_count, recipe.batch_size)
     _tasks.make_variables(trained, model.outputs[0], validation)
 
-    folder = RunFolder(run_dir)
+    folder = RunFolder(run_dir, processes)
     if not resume:
         folder.clear()
     identity: dict[str, Any] = {"recipe": recipe.identity(), "data": data.fingerprint(), "model": fingerprint}
@@ -197,10 +214,12 @@ def train(
     if head.task != "softmax":
         identity["task"] = head.task
     average = Average(model, recipe.ema) if recipe.ema is not None else None
-    history = folder.load_state(trained, identity, average.variables if average else ())
+    with processes.together():
+        processes.check_equal(identity)
+        history = folder.load_state(trained, identity, average.variables if average else ())
 
     def batches(phase: Phase, first: int, end: int, most_steps: int | None = None) -> tf.data.Dataset:
-        return data.train(
+        found = data.train(
             recipe.batch_size,
             phase.augmentation,
             recipe.seed,
@@ -212,18 +231,33 @@ def train(
             class_weights=class_weights,
             most_steps=most_steps,
         )
+        return processes.own(found)
 
     throughput = Throughput(steps * batch)
     keeper = _Keeper(
-        model, learning, data, recipe, folder, identity, history, save_every, head, average, batches, throughput
+        model,
+        learning,
+        data,
+        recipe,
+        folder,
+        identity,
+        history,
+        save_every,
+        head,
+        average,
+        batches,
+        throughput,
+        processes,
     )
     remember_task(model, head.task)
     if not keeper.finished:
         if history:
             log.info("Resuming %s after epoch %d of %d.", folder.path, len(history), recipe.epochs)
+        shown = progress and processes.first
         with (
-            tracking(track, folder, recipe) as trackers,
-            TrainingProgress(recipe.epochs, steps, len(history), throughput, shown=progress) as bar,
+            processes.together(),
+            tracking(track if processes.first else None, folder, recipe) as trackers,
+            TrainingProgress(recipe.epochs, steps, len(history), throughput, shown=shown) as bar,
         ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
@@ -231,9 +265,9 @@ def train(
                 first = max(phase.first, len(history))
                 if first >= phase.end or keeper.finished:
                     continue
-                with entered(model, recipe, phase) as norms:
-                    keeper.phase, keeper.frozen = phase, norms
-                    trained.make_train_function(force=True)
+                with entered(model, recipe, phase, trained.optimizer) as norms:
+                    keeper.enter(phase, norms)
+                    forget_traces(trained)
                     trained.fit(
                         throughput.timed(batches(phase, first, phase.end)),
                         validation_data=validation,
@@ -244,9 +278,16 @@ def train(
                         shuffle=False,  # of the batches; `data` has shuffled the images
                         verbose=0,
                     )
-    folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
-    folder.load_best(model)
-    if head.task == "multi-label" and keeper.thresholds is None:  # of a run from before they were written
+    if processes.first:
+        folder.save_curves(history)  # even if nothing was left to train: the run may have been killed just before it
+    with processes.together():
+        folder.load_best(model)
+    if head.task == "multi-label" and keeper.thresholds is None and processes.devices > 1:
+        if processes.first:
+            log.warning(
+                "The thresholds of the labels aren't settled: `train` does that on one device, also afterwards."
+            )
+    elif head.task == "multi-label" and keeper.thresholds is None:  # of a run that didn't settle them
         keeper.settle_thresholds()
         folder.save_info(keeper.info())
     best, seconds = keeper.best, sum(row["seconds"] for row in history)
@@ -279,20 +320,26 @@ class _Keeper(keras.callbacks.Callback):
         average: Average | None,
         batches: Callable[[Phase, int, int, int | None], tf.data.Dataset],
         throughput: Throughput,
+        processes: Processes,
     ) -> None:
         super().__init__()
         self._throughput = throughput
         self._save_every, self._head, self._average, self._batches = save_every, head, average, batches
         self._plain, self._learning = plain, learning  # the same layers; the second takes training images of any size
+        self._processes = processes
         self._data, self._recipe = data, recipe
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
-        self._settling: tuple[Phase, Iterator[Any]] | None = None  # a phase and the batches that it settles with
-        self.phase = phases(recipe)[0]  # set before each, with the batch norms that it freezes
-        self.frozen: Sequence[keras.layers.BatchNormalization] = ()
+        self._settling: Iterator[Any] | None = None  # the batches that a phase settles with
         self.thresholds: tuple[float, ...] | None = None  # of the best epoch
         if history and head.task == "multi-label":
             self.thresholds = folder.thresholds()
+        self.enter(phases(recipe)[0], ())
+
+    def enter(self, phase: Phase, frozen: Sequence[keras.layers.BatchNormalization]) -> None:
+        """Before a phase, with the batch norms that it freezes."""
+        self._phase, self._frozen = phase, frozen
+        self._settle, self._settling = Settling(self._learning, self._processes), None
 
     @property
     def best(self) -> Row:
@@ -318,17 +365,16 @@ class _Keeper(keras.callbacks.Callback):
         steps, epoch = self._data.steps_per_epoch(self._recipe.batch_size), len(self._history)
         if all(norm.momentum**steps < _SETTLED for norm in following_batch_norms(self._plain)):
             return
-        if self._settling is None or self._settling[0] is not self.phase:
+        if self._settling is None:
             # One pipeline for all epochs of a phase: each would be traced for seconds.
-            batches = self._batches(self.phase, epoch, self.phase.end, _SETTLING_BATCHES)
-            self._settling = self.phase, iter(batches)
-        some = itertools.islice(self._settling[1], min(steps, _SETTLING_BATCHES))
-        settle(self._learning, (images for images, *_ in some))
+            self._settling = iter(self._batches(self._phase, epoch, self._phase.end, _SETTLING_BATCHES))
+        some = itertools.islice(self._settling, min(steps, _SETTLING_BATCHES))
+        self._settle(images for images, *_ in some)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
         self._steps += 1
         if self._average is not None and self._steps % self._recipe.accumulate == 0:
-            self._average.update(tf.convert_to_tensor(self.model.optimizer.iterations))
+            self._average.update(self._steps // self._recipe.accumulate, self.model)
         if not math.isfinite(logs["loss"]):
             raise TrainingError(
                 "The recipe must keep the loss finite: try a lower `learning_rate` or more `warmup_epochs`. "
@@ -341,27 +387,33 @@ class _Keeper(keras.callbacks.Callback):
         row |= {name: float(logs[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
         row["seconds"] = time.perf_counter() - self._started
         row["images_per_second"], row["waiting"] = self._throughput.images_per_second, self._throughput.waiting
-        if self.phase.stage is not None:
-            row |= {"stage": self.phase.stage.number + 1, "size": self.phase.stage.size}
+        if self._phase.stage is not None:
+            row |= {"stage": self._phase.stage.number + 1, "size": self._phase.stage.size}
         self._history.append(row)
-        if self.best is row:
-            with thawed(self.frozen):
+        if self.best is row and self._processes.first:
+            with thawed(self._frozen):
                 self._folder.save_best(self._plain)
             if self._head.task == "multi-label":
                 self.settle_thresholds()
         if self._average is not None:
             self._average.exchange()
+        if self._processes.first:
+            self._save(epoch)
+        if self.finished:
+            self.model.stop_training = True
+
+    def _save(self, epoch: int) -> None:
         self._folder.save_history(self._history)
         self._folder.save_info(self.info())
         if self.finished or (epoch + 1) % self._save_every == 0:
             more = self._average.variables if self._average is not None else ()
             self._folder.save_state(self.model, self._history, self._identity, more)
-        if self.finished:
-            self.model.stop_training = True
 
     def settle_thresholds(self) -> None:
-        """Chooses the thresholds for the model as it is."""
-        self.thresholds = held_out_thresholds(self._plain, self._head, self._data, self._recipe.batch_size)
+        """Chooses the thresholds for the model as it is; on several devices there are none."""
+        self.thresholds = None
+        if self._processes.devices == 1:
+            self.thresholds = held_out_thresholds(self._plain, self._head, self._data, self._recipe.batch_size)
 
     def info(self) -> dict[str, Any]:
         """The content of model.json."""
@@ -388,6 +440,7 @@ class _Keeper(keras.callbacks.Callback):
                 "keraslight": importlib.metadata.version("keraslight"),
                 "keras": keras.__version__,
                 "tensorflow": tf.__version__,
+                **({"jax": importlib.metadata.version("jax")} if keras.backend.backend() == "jax" else {}),
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },

@@ -1,5 +1,6 @@
 """The run folder: the files that a training run writes, and how to read them."""
 
+import contextlib
 import csv
 import io
 import itertools
@@ -7,6 +8,7 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -21,6 +23,7 @@ from keraslight._tasks import Head, best_thresholds, check_task, probabilities
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import remember_task
 from keraslight.training._data import ImageData
+from keraslight.training._processes import Processes
 from keraslight.training._recipe import Recipe
 
 BEST, INFO, HISTORY, CURVES, STATE = "best.keras", "model.json", "history.csv", "curves.png", "last.npz"
@@ -90,16 +93,23 @@ def held_out_thresholds(model: keras.Model, head: Head, data: ImageData, batch_s
 
 
 class RunFolder:
-    """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete."""
+    """Writes and reads the files of a run. Each file is replaced atomically, so that none is ever incomplete.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = pathlib.Path(path)
+    Of several processes, the first alone writes and reads it, and the others get what it has read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], processes: Processes | None = None) -> None:
+        self.path, self._processes = pathlib.Path(path), processes or Processes()
+        if not self._processes.first:
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in (file for name in FILES for file in self.path.glob(f".*.{name}")):
             leftover.unlink()  # of a run that was killed while writing
 
     def clear(self) -> None:
         """Removes the files of an earlier run, but no others."""
+        if not self._processes.first:
+            return
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / TENSORBOARD, ignore_errors=True)
@@ -110,9 +120,10 @@ class RunFolder:
 
     def load_best(self, model: keras.Model) -> None:
         """Loads the weights of the best checkpoint into `model`."""
-        if not (self.path / BEST).is_file():
-            raise _damaged(self.path, f"no {BEST}")
-        model.load_weights(self.path / BEST)
+        with self._at_hand(BEST) as file:
+            if file is None:
+                raise _damaged(self.path, f"no {BEST}")
+            model.load_weights(file)
 
     def save_info(self, info: dict[str, Any]) -> None:
         write_file(self.path / INFO, json.dumps(info, indent=2) + "\n")
@@ -169,14 +180,15 @@ class RunFolder:
 
         The history is empty without a run to resume. The identity (recipe, data, model) must be equal.
         """
-        if not (self.path / STATE).is_file():
-            return []
-        try:
-            with (self.path / STATE).open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
-                meta = json.loads(str(state["meta"]))
-                arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise _damaged(self.path, f"{STATE}: {error}") from error
+        with self._at_hand(STATE) as found:
+            if found is None:
+                return []
+            try:
+                with found.open("rb") as file, np.load(file) as state:  # np.load alone leaves a bad file open
+                    meta = json.loads(str(state["meta"]))
+                    arrays = [state[name] for name in sorted(set(state.files) - {"meta"})]
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise _damaged(self.path, f"{STATE}: {error}") from error
         began = meta["identity"]
         began = began | {"recipe": Recipe.from_dict(began["recipe"]).identity()}  # perhaps before a field was added
         differences = list(_differences(began, json.loads(json.dumps(identity))))
@@ -188,6 +200,22 @@ class RunFolder:
         for variable, array in zip([*_variables(model), *more], arrays, strict=True):
             variable.assign(array)
         return meta["history"]
+
+    @contextlib.contextmanager
+    def _at_hand(self, name: str) -> Iterator[pathlib.Path | None]:
+        """The file, or a copy of that of the first process; None where there is none."""
+        file = self.path / name
+        if self._processes.count == 1:
+            yield file if file.is_file() else None
+            return
+        content = self._processes.from_first(lambda: file.read_bytes() if file.is_file() else b"")
+        if self._processes.first or not content:
+            yield file if content else None
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder, name)
+            copy.write_bytes(content)
+            yield copy
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:

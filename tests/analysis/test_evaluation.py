@@ -151,6 +151,22 @@ def test_changes_are_what_they_say():
     assert len(changed) == 7
 
 
+@pytest.mark.parametrize(
+    ("task", "targets", "rows", "worst"),
+    [
+        ("softmax", [0, 1, 1], [[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]], [1, 0, 2]),
+        ("binary", [0, 1, 0], [[0.3], [0.9], [0.8]], [2, 0, 1]),
+        ("multi-label", [[0, 1], [1, 1], [0, 0]], [[0.1, 0.9], [0.9, 0.2], [0.3, 0.4]], [1, 2, 0]),
+        ("regression", [[0, 0], [1, 100], [2, 200]], [[0, 50], [1, 100], [4, 200]], [2, 0, 1]),
+    ],
+)
+def test_the_worst_images_come_first(task, targets, rows, worst):
+    outputs = np.asarray(rows, "float32")
+    found = analysis.evaluate(lambda images: outputs, np.zeros((3, 2, 2, 1)), np.asarray(targets), task=task)
+    assert found.worst(5).tolist() == worst
+    assert found.worst(1).tolist() == worst[:1]
+
+
 def test_robustness_is_measured_on_changed_images():
     changes = {"next image": lambda images: np.roll(images, -1, axis=0)}
     found = analysis.evaluate(answering(np.eye(CLASSES)[TARGETS]), IMAGES[:200], TARGETS[:200], changes=changes)

@@ -13,7 +13,7 @@ from PIL import Image
 from keraslight import compress
 from keraslight.cli._forms import form
 from keraslight.errors import InvalidArgumentError
-from keraslight.export import litert_report
+from keraslight.export import litert_report, read_metadata
 from keraslight.training import load_run
 
 
@@ -107,6 +107,7 @@ def test_fuse_keeps_every_answer(run, cells, trained, tmp_path):
 def test_quantize_writes_an_int8_file(run, cells, pruned, tmp_path, method):
     file = tmp_path / "net.tflite"
     text = run("quantize", pruned[0], "--data", "digits", "--to", file, "--method", method, "--epochs", 1)
+    assert list(read_metadata(file).labels) == load_run(pruned[0])[1]["labels"]
     kernels = [o for o in litert_report(file).operators if o.kind in ("CONV_2D", "FULLY_CONNECTED")]
     assert kernels
     assert all(operator.inputs[0] == "INT8" for operator in kernels)

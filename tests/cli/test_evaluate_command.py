@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from keraslight import training
-from keraslight.cli.evaluate import _matched, _Subject
+from keraslight.cli._subjects import Subject, matched
 from keraslight.errors import DataError, InvalidArgumentError
 from keraslight.export import save_servable, to_litert
 from keraslight.layers import ImageNormalization
@@ -99,12 +99,12 @@ def test_views_of_a_model_and_of_a_file_are_the_same(run, folder):
 def test_targets_follow_the_models_order_of_classes(rows):
     targets = np.array([0, 1, 2, 2])
     images = SimpleNamespace(labels=("a", "b", "c"))
-    subject = _Subject("net", None, ["c", "a", "b"], None, None)
-    names, found = _matched(subject, images, np.eye(3)[targets] if rows else targets)
+    subject = Subject("net", None, ["c", "a", "b"], None, None)
+    names, found = matched(subject, images, np.eye(3)[targets] if rows else targets)
     assert names == ["c", "a", "b"]
     assert (found.argmax(1) if rows else found).tolist() == [1, 2, 0, 0]
     with pytest.raises(DataError, match="The images must have the model's classes, .*Received: classes"):
-        _matched(dataclasses.replace(subject, labels=["a", "b"]), images, targets)
+        matched(dataclasses.replace(subject, labels=["a", "b"]), images, targets)
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_what_it_cannot_know_it_says(run, folder, tmp_path):
     with pytest.raises(InvalidArgumentError, match="run doesn't say which images it was trained on"):
         run("evaluate", tmp_path / "run")
     for arguments, text in (
-        (("no/such/run",), "needs a run folder, a .keras, .h5 or .tflite file, or a servable.*no/such/run"),
+        (("no/such/run",), "must be a run folder, a .keras, .h5 or .tflite file, or a servable.*no/such/run"),
         ((folder / "run", "--scales", "1;2"), "`--scales` must be numbers with commas between them"),
         ((folder / "servable", "--data", "digits", "--preprocessing", "raw"), "A servable has its own preprocessing"),
         ((folder / "net.tflite", "--data", "digits", "--preprocessing", "raw"), "must be a JSON file"),

@@ -17,6 +17,7 @@ from keraslight.export import (
     read_metadata,
     save_servable,
     to_litert,
+    write_metadata,
 )
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
@@ -136,6 +137,28 @@ def test_files_that_cannot_be_read(model, tmp_path):
     path.write_bytes(content[: content.index(b"PK\x03\x04")])
     with pytest.raises(ExportError, match="must bring its label file. Received: .*not.tflite"):
         read_metadata(path)
+
+
+def test_a_file_without_labels_gets_them_as_if_it_had_been_converted_with_them(model, tmp_path):
+    wanted = to_litert(model, tmp_path / "pets.tflite", labels=LABELS)
+    (tmp_path / "plain").mkdir()
+    path = write_metadata(to_litert(model, tmp_path / "plain" / "pets.tflite"), LABELS)
+    assert read_metadata(path) == read_metadata(wanted)
+    np.testing.assert_array_equal(litert_runner(path)(IMAGES), litert_runner(wanted)(IMAGES))
+    content = path.read_bytes()
+    for given, options, text in (
+        (LABELS, {}, "must be a file without metadata. Received: .*pets.tflite', which has some"),
+        (LABELS, {"task": "other"}, "`task` must be one of .* Received: 'other'"),
+    ):
+        with pytest.raises(InvalidArgumentError, match=text):
+            write_metadata(path, given, **options)
+    bare = to_litert(model, tmp_path / "bare.tflite")
+    before = bare.read_bytes()
+    with pytest.raises(InvalidArgumentError, match="3"):
+        write_metadata(bare, LABELS[:2])
+    with pytest.raises(InvalidArgumentError, match="missing.tflite', which is not a file"):
+        write_metadata(tmp_path / "missing.tflite", LABELS)
+    assert (path.read_bytes(), bare.read_bytes()) == (content, before)
 
 
 def test_a_quantization_aware_model_gets_labels_too(model, tmp_path, caplog):

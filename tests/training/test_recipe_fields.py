@@ -152,7 +152,7 @@ def test_a_stage_trains_at_its_size_and_dropout(build_open, data):
     first, last = phases(recipe)
     assert (first.first, first.end, last.end) == (0, 1, 2)
     dropout = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
-    with entered(model, recipe, last):
+    with entered(model, recipe, last, None):
         assert dropout.rate == pytest.approx(0.3)
     assert dropout.rate == pytest.approx(0.2)
     assert (first.augmentation.rand_magnitude, last.augmentation.rand_magnitude) == (2, 9)
@@ -268,7 +268,7 @@ def test_the_average_has_statistics_too_and_exchanges_exactly(build_open):
     raw = [np.array(weight) for weight in model.weights]
     for weight in model.weights:
         weight.assign(weight + 1)
-    average.update(tf.constant(3))  # (1 + 3) / (10 + 3)
+    average.update(3, model)  # (1 + 3) / (10 + 3)
     changed = [np.array(weight) for weight in model.weights]
     average.exchange()
     for weight, old, new in zip(model.weights, raw, changed, strict=True):

@@ -10,7 +10,7 @@ import pytest
 from keraslight.cli import _common
 from keraslight.errors import DataError, InvalidArgumentError, MissingDependencyError
 from keraslight.preprocessing import Preprocessing
-from keraslight.training import load_directory, load_table
+from keraslight.training import load_directory, load_table, load_test
 
 SPEC = Preprocessing(size=(10, 10), mean=(0.5,) * 3, std=(0.5,) * 3)
 NAMES = [f"{label}{index}.png" for label in "ab" for index in range(5)]
@@ -111,6 +111,41 @@ def test_split_and_weights(table):
     assert tested.validation_indices.tolist() == [4, 9]
     with pytest.raises(InvalidArgumentError, match="is for a table without images to hold out. Received: 0.5"):
         table("file,label,split,weight", rows, validation_split=0.5)
+
+
+def test_the_test_part_of_a_table_is_kept_for_the_end(table, tmp_path):
+    parts = dict(zip(NAMES, ["train", "train", "val", "test", "test"] * 2, strict=True))
+    rows = [f"images/{name},{name[0]},{part}" for name, part in parts.items()]
+    data = table("file,label,split", rows)
+    test = load_test(tmp_path / "list.csv", SPEC, progress=False)
+    assert (grays(data), grays(test)) == ([0, 1, 2, 5, 6, 7], [3, 4, 8, 9])
+    assert test.labels == data.labels
+    assert test.targets.tolist() == [0, 0, 1, 1]
+    assert (test.train_count, test.validation_count) == (0, 4)
+    assert "0 for training and 4 held out" in str(test)
+    table("file,label,split", [row.replace("val", "train") for row in rows])  # test takes its place
+    assert load_test(tmp_path / "list.csv", SPEC, progress=False) is None
+    table("file,label", lambda name: f"images/{name},{name[0]}")
+    assert load_test(tmp_path / "list.csv", SPEC, progress=False) is None
+
+
+def test_the_test_part_of_a_folder(photos, tmp_path, caplog):
+    for index, name in enumerate(NAMES):
+        part = ("training", "training", "valid", "Test", "Test")[index % 5]
+        (tmp_path / part / name[0]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / part / name[0] / name).write_bytes((photos / name).read_bytes())
+    (tmp_path / "Test" / "a" / "broken.png").write_bytes(b"")
+    data = load_directory(tmp_path, SPEC, progress=False)
+    assert not data.ignored
+    test = load_test(tmp_path, SPEC, progress=False)
+    assert (grays(test), test.targets.tolist(), test.skipped) == ([3, 4, 8, 9], [0, 0, 1, 1], 1)
+    assert load_test(tmp_path / "Test", SPEC, progress=False) is None
+    (tmp_path / "Test" / "a" / "again.png").hardlink_to(tmp_path / "training" / "a" / "a0.png")
+    with pytest.raises(DataError, match="training/ and Test/ must not have images in common. Received: 1 in both"):
+        load_test(tmp_path, SPEC, progress=False)
+    (tmp_path / "Test" / "c").mkdir()
+    with pytest.raises(DataError, match="training/ and Test/ must have the same class folders"):
+        load_test(tmp_path, SPEC, progress=False)
 
 
 def test_broken_images_of_a_table_are_skipped_with_their_rows(table, photos, tmp_path):

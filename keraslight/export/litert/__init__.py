@@ -1,7 +1,11 @@
 """LiteRT (TensorFlow Lite) files for phones: conversion, Android metadata, comparison with the model, reports."""
 
 from keraslight import _faces
-from keraslight.export.litert._metadata import LiteRTMetadata as LiteRTMetadata, read_metadata as read_metadata
+from keraslight.export.litert._metadata import (
+    LiteRTMetadata as LiteRTMetadata,
+    read_metadata as read_metadata,
+    write_metadata as write_metadata,
+)
 from keraslight.export.litert._parity import LiteRTParity as LiteRTParity, litert_parity as litert_parity
 from keraslight.export.litert._report import (
     LiteRTOperator as LiteRTOperator,

@@ -14,15 +14,18 @@ import math
 import os
 import zipfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flatbuffers
 import numpy as np
 
 from keraslight import _litert_files
-from keraslight.errors import ExportError
+from keraslight._files import write_file
+from keraslight._tasks import Head, label_thresholds
+from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export._frozen import OUTPUT_NAME
-from keraslight.export.litert._flatbuffer import attach, read_model, write_model
+from keraslight.export.litert._flatbuffer import attach, read_model, schema, write_model
 from keraslight.labels import check_labels, label_lines
 
 BUFFER_NAME = "TFLITE_METADATA"
@@ -109,6 +112,51 @@ def add_metadata(
             lines = "\n".join(f"1,1,0,{limit!r}" for limit in least)  # MediaPipe counts an empty line after the last
             archive.writestr(zipfile.ZipInfo(THRESHOLDS_FILE, _DATE), lines)
     return file.getvalue()
+
+
+def write_metadata(
+    path: str | os.PathLike[str],
+    labels: Sequence[str],
+    *,
+    task: str = "softmax",
+    logits: bool = False,
+    thresholds: Sequence[float] | None = None,
+) -> Path:
+    """Writes labels and a description into a .tflite file without them, as `to_litert(labels=...)` does.
+
+    Args:
+        path: A file that takes raw pixels 0..255 and returns one score or number per label, such as those of
+            `keraslight.compress.calibrate`. It is replaced in one step.
+        labels: As in `to_litert`.
+        task: What the outputs are: `"softmax"`, `"multi-label"`, `"binary"` or `"regression"`.
+        logits: Whether the scores are logits.
+        thresholds: As in `to_litert`.
+
+    Returns:
+        The path.
+
+    Raises:
+        InvalidArgumentError: The file doesn't exist or has metadata already, `labels` don't fit its output, the task
+            is unknown, or `thresholds` don't fit it.
+        ExportError: It isn't a .tflite file.
+    """
+    path = Path(path)
+    if task not in _DESCRIPTIONS:
+        raise InvalidArgumentError(f"`task` must be one of {tuple(_DESCRIPTIONS)}. Received: {task!r}.")
+    content = _litert_files.content(path)
+    if read_metadata(path) is not None:
+        raise InvalidArgumentError(f"`path` must be a file without metadata. Received: {str(path)!r}, which has some.")
+    int8 = schema().TensorType.INT8
+    integers = any(tensor.type == int8 for tensor in read_model(content, path).subgraphs[0].tensors)
+    names = labels[1:] if task == "binary" and len(labels) == 2 else labels
+    numbers = "int8" if integers else "float32"
+    limits = label_thresholds(Head(task, len(names), "sigmoid" if logits else None), thresholds)
+    return write_file(
+        path,
+        add_metadata(
+            content, name=path.stem, numbers=numbers, labels=names, task=task, logits=logits, thresholds=limits
+        ),
+    )
 
 
 def read_metadata(path: str | os.PathLike[str]) -> LiteRTMetadata | None:
