@@ -270,7 +270,13 @@ def quantize(
             )
             console.print(str(report))
         logits = trained.head.activation is not None
-        write_metadata(to, trained.details["labels"], task=trained.head.task, logits=logits)
+        write_metadata(
+            to,
+            trained.details["labels"],
+            task=trained.head.task,
+            logits=logits,
+            thresholds=trained.details.get("thresholds"),
+        )
     compared = _compare(trained, "int8", to, rounded, to.with_suffix(""))
     if as_json:
         _common.print_json({**compared, "mixed": report})
