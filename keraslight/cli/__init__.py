@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Runs the command line. Errors raised by keraslight become one line on stderr and exit code 1."""
     try:
-        from keraslight.cli.app import app
+        from keraslight.cli import app
     except ModuleNotFoundError as error:
         if (error.name or "keraslight").startswith("keraslight"):
             raise
@@ -16,7 +16,7 @@ def main() -> None:
     from keraslight.errors import KeraslightError
 
     try:
-        app()
+        app.main(sys.argv[1:])
     except (KeraslightError, MissingDependencyError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except ModuleNotFoundError as error:  # a library that no door requires, such as NumPy for a load test

@@ -279,7 +279,7 @@ def _convert(
     recipe: Recipe,
     file: Path,
     settings: Settings,
-    thresholds: Sequence[float] | None,
+    thresholds: Sequence[float] | None = None,
 ) -> list[Trial]:
     """Writes the first form that stays within the bound; returns all that were tried, the one that was kept last."""
     pixels, targets = images.validation_arrays()

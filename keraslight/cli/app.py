@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -34,14 +34,6 @@ from keraslight.cli import (
 # TensorFlow's C++ start-up messages would bury the output of a command; its errors still appear.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-app = typer.Typer(
-    help="Efficient CNNs in Keras 3: build, train, compress, export, serve over gRPC, and run on phones.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG.", no_args_is_help=True)
-
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functions, with dashes
     "Models": (models.list_models, models.info, models.show, models.compare),
     "Train": (make.make, train.train, recipes.recipes, recipes.find_lr, train.demo),
@@ -60,12 +52,6 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
 NAMES = {models.list_models: "list"}  # where the function's own name would hide a builtin
 PLOTS: tuple[Callable[..., None], ...]
 PLOTS = (plot.costs, plot.tradeoff, plot.architecture, plot.features, plot.grad_cam, plot.receptive_field)
-for panel, commands in PANELS.items():
-    for command in commands:
-        app.command(NAMES.get(command), rich_help_panel=panel)(command)
-for command in PLOTS:
-    plots.command()(command)
-app.add_typer(plots, name="plot", rich_help_panel="Measure")
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,7 +60,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show log messages of level INFO.")] = False,
     version: Annotated[
@@ -82,3 +67,36 @@ def _options(
     ] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(message)s")
+
+
+def make_app(only: str | None = None) -> typer.Typer:
+    """The command line, or of its subcommands one alone: Typer reads the options of all of them, which takes longer
+    than what `keraslight list` does."""
+    app = typer.Typer(
+        help="Efficient CNNs in Keras 3: build, train, compress, export, serve over gRPC, and run on phones.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    for panel, commands in PANELS.items():
+        for command in commands:
+            name = NAMES.get(command, command.__name__.replace("_", "-"))
+            if only in (None, name):
+                app.command(name, rich_help_panel=panel)(command)
+    if only in (None, "plot"):
+        plots = typer.Typer(help="Plot the cost and the behavior of models as PNG or SVG.", no_args_is_help=True)
+        for command in PLOTS:
+            plots.command()(command)
+        app.add_typer(plots, name="plot", rich_help_panel="Measure")
+    return app
+
+
+app = make_app()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs a command line; one that names no subcommand first gets the whole app, which helps."""
+    first = next(iter(arguments), "")
+    alone = make_app(first)
+    (alone if alone.registered_commands or alone.registered_groups else app)()
