@@ -191,6 +191,7 @@ np.save(sys.argv[3], found.heat)
 """
 
 
+@pytest.mark.slow
 def test_other_backends(tmp_path):
     """JAX gives the same map, NumPy has no gradients. PyTorch is not installed for the tests."""
     images = keras.Input((20, 24, 3))

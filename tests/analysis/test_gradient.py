@@ -46,6 +46,7 @@ def test_on_tensorflow():
     check_all()
 
 
+@pytest.mark.slow
 def test_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     environment["PYTHONPATH"] = os.pathsep.join(

@@ -28,6 +28,7 @@ def teacher(train, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_folder_a_file_and_a_name_are_the_same_teacher(train, teacher, tmp_path):
     options = ("--temperature", 2, "--alpha", 0.3)
     _, details = train(tmp_path / "run", "--teacher", teacher, *options)

@@ -49,6 +49,7 @@ print(before, resident())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="2026-11: malloc_trim is glibc's, and /proc is Linux's")
 def test_the_converters_memory_is_given_back(tmp_path):
     done = subprocess.run(

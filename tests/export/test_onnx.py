@@ -102,6 +102,7 @@ def test_an_operator_that_the_converter_does_not_know(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_missing_extra_is_named():
     code = """
 import sys

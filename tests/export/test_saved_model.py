@@ -107,6 +107,7 @@ def test_loads_with_the_tf1_loader_and_its_method_names(exported):
     assert [dim.size for dim in image.tensor_shape.dim] == [-1, 32, 40, 3]
 
 
+@pytest.mark.slow
 def test_saved_model_cli_prints_the_named_signatures(exported):
     _, version, _, _ = exported
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "show", "--dir", str(version), "--all"]

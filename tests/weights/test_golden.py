@@ -23,11 +23,11 @@ SOURCES = {"timm": "timm", "tv": "torchvision", "ref": "ref"}
 # RepVGG-D2se adds 3 branches in 47 layers: at 320 pixels PyTorch's own float32 is off by 8e-5, in float64 we by 2e-7.
 TOLERANCE = {"ref:shufflenet_v2_plus_small": 1e-4, "timm:repvgg_d2se": 3e-4}
 ALL = ("default", "odd", "rect")
-SMALL = 3_000_000  # parameters
+SMALL, HUGE = 3_000_000, 25_000_000  # parameters
 
 
 def cases():
-    """`make test` compares the lightest net of each family, and of one that isn't small the rectangle alone."""
+    """`make test` compares the lightest net of each family unless it is huge; of one that isn't small, one case."""
     sources = {fixture: _id(fixture).partition(":")[::2] for fixture in FIXTURES}
     infos = {fixture: keraslight.model_info(f"{SOURCES[source]}/{name}") for fixture, (source, name) in sources.items()}
     lightest = {}
@@ -35,7 +35,7 @@ def cases():
         lightest[infos[fixture].family] = fixture
     for fixture, info in infos.items():
         parameters = info.parameters
-        slow = () if fixture == lightest[info.family] else pytest.mark.slow
+        slow = () if fixture == lightest[info.family] and parameters <= HUGE else pytest.mark.slow
         if parameters > SMALL:
             yield pytest.param(fixture, ("rect",), id=f"{_id(fixture)}-rect", marks=slow)
         rest = tuple(case for case in ALL if case != "rect") if parameters > SMALL else ALL
