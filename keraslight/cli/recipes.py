@@ -79,11 +79,12 @@ def find_lr(
 
     info = keraslight.model_info(model)
 
-    import keras
-
     from keraslight import training
 
     images = _common.load_images(data, _common.data_preprocessing(info, data, size, per_image=per_image))
+
+    import keras
+
     chosen = _common.chosen_recipe(recipe, data, None, batch_size, images.image_shape[2]).replace(seed=seed)
     keras.utils.set_random_seed(seed)
     net = keraslight.create_model(

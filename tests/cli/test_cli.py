@@ -1,6 +1,9 @@
 """The commands about models by name, and a model's way from training to classification."""
 
+import inspect
+import itertools
 import json
+import re
 import subprocess
 import sys
 
@@ -9,6 +12,7 @@ from keraslight_serving.server import ModelServer
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from keraslight.cli import app
 from keraslight.errors import InvalidArgumentError
 
 COMMANDS = "list info show compare train export versions serve litert onnx prune quantize fuse classify load-test demo"
@@ -23,6 +27,14 @@ def test_help_lists_and_explains_the_commands(run, command):
 def test_the_commands_load_what_they_need_when_they_run():
     code = "import keraslight.cli.app, sys; print({'numpy', 'keras', 'tensorflow', 'grpc'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_no_command_imports_keras_before_what_keeps_its_start_up_lines_from_stderr():
+    for command in itertools.chain(*app.PANELS.values(), app.PLOTS):
+        imported = re.findall(
+            r"^ +(?:import|from) (keras\b|tensorflow|keraslight[. ])", inspect.getsource(command), re.M
+        )
+        assert imported[:1] not in (["keras"], ["tensorflow"]), command
 
 
 def test_list_shows_the_models_that_match_a_pattern(run):
