@@ -150,11 +150,12 @@ class RunFolder:
         for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
             axes.plot(epochs, [row[metric] for row in history], marker=".", label="training (augmented)")
             axes.plot(epochs, [row[f"val_{metric}"] for row in history], marker=".", label="validation")
-            for row, before in itertools.pairwise(reversed(history)):
+            for before, row in itertools.pairwise([{}, *history]):
                 if row.get("size") != before.get("size"):
                     axes.axvline(row["epoch"] - 0.5, color="gray", linestyle="--", linewidth=1)
                     axes.text(row["epoch"] - 0.4, 0.02, f"{row['size']:.0f} px", transform=axes.get_xaxis_transform())
             axes.set(xlabel="epoch", ylabel=metric)
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
             axes.legend()
         with replacing(self.path / CURVES) as temporary:

@@ -44,7 +44,7 @@ class Pipeline:
     decoded: str  # alias under which `decode` returns it
     rank: str | None  # output of the network that is ranked; None for no ranking
     labels: NDArray[np.object_]  # names of the classes as bytes; empty without a ranking
-    thresholds: NDArray[np.float32] | None  # of the classes' scores
+    thresholds: NDArray[np.float32] | None = None  # of the classes' scores
 
     def needed(self, outputs: Sequence[str]) -> list[str]:
         """Returns the outputs of the network that `outputs` are made from."""
