@@ -295,6 +295,7 @@ def _files(folder):
     }
 
 
+@pytest.mark.slow
 def test_versions_are_written_where_directories_cant_be_locked(tmp_path):
     """As on Windows, which has no fcntl."""
     code = f"""

@@ -75,6 +75,7 @@ def test_graph_has_no_xla_functions():
     assert not any("PartitionedCall" in kind for kind in kinds)
 
 
+@pytest.mark.slow
 def test_trains_without_onednn():
     code = """
 import keras, numpy as np
