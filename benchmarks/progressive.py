@@ -1,7 +1,7 @@
 """Compares progressive learning with training at the full size: time and held-out accuracy, on digits at 64 pixels.
 
 ResNet-18 with half of its channels, from random weights; stages from 32 to 64 pixels; the two run interleaved, one pair
-for each seed. Each stage traces the training step anew, which counts: with few epochs it outweighs what small images
+for each seed. Each stage traces the training step again, which counts: with few epochs it outweighs what small images
 save. Times are CPU times, and the first training of a process is not timed.
 `python benchmarks/progressive.py SEEDS EPOCHS` (3 and 24).
 """
