@@ -34,7 +34,7 @@ def predict(
         Option(
             help="Scores above which a label is given, one or one per label; for independent scores.",
             metavar="NUMBERS",
-            show_default="the run's, or 0.5",
+            show_default="the model's, or 0.5",
         ),
     ] = None,
     labels: _common.FileLabels = None,

@@ -30,7 +30,7 @@ def check_tracker(name: str | None) -> None:
     """Imports the library.
 
     Raises:
-        InvalidArgumentError: There is no such tracker.
+        InvalidArgumentError: The tracker is unknown.
         MissingDependencyError: It is not installed.
     """
     if name is None:
