@@ -1,5 +1,8 @@
 # Every target creates .venv on first use. You need Python 3.11-3.13 and make.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -47,8 +50,13 @@ demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real di
 # TensorFlow keeps what it has traced. In two runs the tests' workers stay below 4 GB, where one would take them to 5.
 FIRST := $(addprefix tests/,analysis architectures blocks cli compress weights)
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# What failed in the first run is printed again at the end, where one looks.
 define run_tests
-	@status=0; $(PYTEST) $(1) $(FIRST) || status=$$?; $(PYTEST) $(1) $(addprefix --ignore=,$(FIRST)) || status=$$?; exit $$status
+	@status=0; \
+	$(PYTEST) $(1) $(FIRST) | tee $(VENV)/first.txt || status=$$?; \
+	$(PYTEST) $(1) $(addprefix --ignore=,$(FIRST)) || status=$$?; \
+	echo "The first of the two runs:"; sed -n -E '/^=+ (FAILURES|ERRORS) =+$$/,$$p' $(VENV)/first.txt | head -n -1; tail -n 1 $(VENV)/first.txt; \
+	exit $$status
 endef
 
 test: $(INSTALLED) $(MEDIAPIPE) ## Run the test suite without the slow sweeps

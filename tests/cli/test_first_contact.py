@@ -65,8 +65,14 @@ def test_it_answers_without_keras(arguments, code, text):
     assert "Traceback" not in error
 
 
-def test_the_list_takes_at_most_half_a_second_of_cpu():
-    assert min(keraslight_command("list")[4] for _ in range(3)) <= 0.5
+def test_the_list_takes_little_longer_than_loading_the_library_that_prints_it():
+    """A ratio, because the same start takes half a second of CPU on a free machine and almost twice that on a busy one."""
+    libraries = "import resource, typer, rich.table; print(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))"
+    pairs = [
+        (keraslight_command("list")[4], float(subprocess.check_output([sys.executable, "-c", libraries])))
+        for _ in range(4)
+    ]
+    assert min(pair[0] for pair in pairs) < 4 * min(pair[1] for pair in pairs)  # about 3; Keras alone is 50
 
 
 @pytest.mark.parametrize("columns", ["80", "60", "200"])
