@@ -52,7 +52,7 @@ def test_the_split_depends_on_the_seed_alone(digits):
     assert same.validation_indices[:8].tolist() == [3, 7, 13, 19, 36, 38, 43, 48]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_digit_read_from_a_png_file_equals_the_training_pixels(digits, channels):
     preprocessing = DIGITS_PREPROCESSING.with_channels(channels)
     data = digits if channels == 1 else load_digits(preprocessing)
