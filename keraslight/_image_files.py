@@ -11,7 +11,6 @@ import functools
 import math
 import re
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
@@ -75,72 +74,48 @@ def decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
         tf.errors.InvalidArgumentError: The file is of another format, damaged, or a run-length-encoded BMP.
     """
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
-    # A function is compiled in a second: worth it once for all signatures of a servable, but not for a single image.
-    return _decode(image_bytes, channels) if tf.executing_eagerly() else _decoder(channels)(image_bytes)
-
-
-@functools.cache
-def _decoder(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    def decode(image_bytes: tf.Tensor) -> tf.Tensor:
-        return _decode(image_bytes, channels)
-
-    return decode
-
-
-def _decode(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
     read = 4 if channels == 4 else 3
-    others: Any = (lambda file: _others(file, read)) if tf.executing_eagerly() else _others_apart(read)
-
-    def upright_jpeg() -> tf.Tensor:
-        return upright(_with_opacity(tf.io.decode_jpeg(image_bytes, channels=3), read), _jpeg_orientation(image_bytes))
-
-    pixels = tf.cond(_starts(image_bytes, "JPEG"), upright_jpeg, lambda: others(image_bytes))
-    pixels = tf.ensure_shape(pixels, (None, None, read))
+    # JPEG alone within the graph: it is the commonest, and a call takes a while too.
+    branches = {
+        "GIF": lambda: _apart(_gif, read)(image_bytes),
+        "JPEG": lambda: _jpeg(image_bytes, read),
+        "PNG": lambda: _apart(_png, read)(image_bytes),
+        "BMP": lambda: _apart(_bmp, read)(image_bytes),
+        "WebP": lambda: _apart(_webp, read)(image_bytes),
+    }
+    marks = [DECODED[name][0].ljust(HEAD_BYTES, b".") for name in branches]
+    heads = tf.constant([list(mark) for mark in marks], tf.uint8)
+    is_any = tf.constant([[byte == ord(".") for byte in mark] for mark in marks])
+    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
+    matches = tf.reduce_all(is_any | (head == heads), axis=1)
+    first = tf.argmax(tf.cast(matches, tf.int32), output_type=tf.int32)  # that of GIF if none does
+    pixels = tf.ensure_shape(tf.switch_case(first, list(branches.values())), (None, None, read))
     if channels == 1:
         luma = tf.reduce_sum(tf.cast(pixels, tf.float32) * [0.299, 0.587, 0.114], axis=-1, keepdims=True)
         pixels = tf.cast(tf.round(luma), tf.uint8)
     return pixels
 
 
-@functools.cache
-def _others_apart(channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
-    """`_others` as a function that graphs call: within their own branches, its hundreds of operations would be passed
-    through one by one for each JPEG file as well, which takes longer than decoding a small one."""
+def _apart(function: Callable[..., tf.Tensor], *arguments: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Function (file, *arguments) -> tensor as one of (file), which graphs call.
 
+    A graph passes one by one through the operations of branches that aren't taken. For hundreds of them that takes
+    longer than decoding a small image, and so does optimizing them when the graph is first run.
+    """
+    if tf.executing_eagerly():
+        return lambda image_bytes: function(image_bytes, *arguments)
+    return _graph(function, *arguments)
+
+
+@functools.cache
+def _graph(function: Callable[..., tf.Tensor], *arguments: int) -> Callable[[tf.Tensor], tf.Tensor]:
     @tf.function(
         input_signature=[tf.TensorSpec((), tf.string)], autograph=False, experimental_attributes={"_noinline": True}
     )
-    def others(image_bytes: tf.Tensor) -> tf.Tensor:
-        return _others(image_bytes, channels)
+    def called(image_bytes: tf.Tensor) -> tf.Tensor:
+        return function(image_bytes, *arguments)
 
-    return others
-
-
-def _others(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
-    """The pixels of a file that isn't a JPEG file, upright."""
-
-    def gif() -> tf.Tensor:
-        known = tf.debugging.Assert(_starts(image_bytes, "GIF"), [_UNKNOWN])  # TensorFlow could read more
-        with tf.control_dependencies([known]):
-            image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
-        return _with_opacity(image, channels)
-
-    pixels = tf.case(
-        [
-            (_starts(image_bytes, "PNG"), lambda: _png(image_bytes, channels)),
-            (_starts(image_bytes, "BMP"), lambda: _bmp(image_bytes)[..., :channels]),
-            (_starts(image_bytes, "WebP"), lambda: _webp(image_bytes)[..., :channels]),
-        ],
-        default=gif,
-    )
-    return upright(tf.ensure_shape(pixels, (None, None, channels)), orientation(image_bytes))
-
-
-def _starts(image_bytes: tf.Tensor, format: str) -> tf.Tensor:
-    """Whether a file begins as those of a format do."""
-    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
-    return tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED[format]]))
+    return called
 
 
 def failure(error: tf.errors.OpError) -> str:
@@ -204,23 +179,40 @@ def _with_opacity(pixels: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.pad(pixels, [(0, 0), (0, 0), (0, channels - 3)], constant_values=255)
 
 
+def _jpeg(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB or RGBA of a JPEG file, upright."""
+    pixels = _with_opacity(tf.io.decode_jpeg(image_bytes, channels=3), channels)
+    headers = tf.strings.substr(image_bytes, 0, _JPEG_HEADERS + 16)
+    return _upright(pixels, image_bytes, headers, r"Exif\x00\x00")
+
+
+def _gif(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB or RGBA of a GIF file."""
+    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=HEAD_BYTES)
+    is_gif = tf.reduce_any(tf.stack([_matches(head, mark) for mark in DECODED["GIF"]]))
+    known = tf.debugging.Assert(is_gif, [_UNKNOWN])  # TensorFlow could read more
+    with tf.control_dependencies([known]):
+        image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    return _with_opacity(image, channels)
+
+
 def _png(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
-    """RGB or RGBA of a PNG file."""
+    """RGB or RGBA of a PNG file, upright."""
     pixels = tf.io.decode_png(image_bytes, channels=channels)
-    if channels == 3:
-        return pixels
-    # TensorFlow's opacity is the largest value of the file's bit depth, without scaling it to 8 bits.
-    narrow = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=25)[24] < 8
+    if channels == 4:
+        # TensorFlow's opacity is the largest value of the file's bit depth, without scaling it to 8 bits.
+        narrow = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=25)[24] < 8
 
-    def fills() -> tf.Tensor:
-        return tf.equal(_find_chunk(image_bytes, b"tRNS", 8, webp=False), tf.strings.length(image_bytes))
+        def fills() -> tf.Tensor:
+            return tf.equal(_find_chunk(image_bytes, b"tRNS", 8, webp=False), tf.strings.length(image_bytes))
 
-    filled = tf.cond(narrow, fills, lambda: tf.constant(False))
-    return tf.cond(filled, lambda: _with_opacity(pixels[..., :3], 4), lambda: pixels)
+        filled = tf.cond(narrow, fills, lambda: tf.constant(False))
+        pixels = tf.cond(filled, lambda: _with_opacity(pixels[..., :3], 4), lambda: pixels)
+    return _upright(pixels, image_bytes, image_bytes, "eXIf")
 
 
-def _webp(image_bytes: tf.Tensor) -> tf.Tensor:
-    """RGBA of a WebP file, or of the first frame of an animated one."""
+def _webp(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB or RGBA of a WebP file, or of the first frame of an animated one, upright."""
     head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=21)
     animated = _matches(head[12:], b"VP8X") & (head[20] // 2 % 2 > 0)
 
@@ -238,7 +230,8 @@ def _webp(image_bytes: tf.Tensor) -> tf.Tensor:
             pixels = still(tf.identity(file))
         return tf.pad(pixels, tf.concat([tf.stack([place, canvas - place - size], axis=1), [[0, 0]]], axis=0))
 
-    return tf.cond(animated, first_frame, lambda: still(image_bytes))
+    pixels = tf.cond(animated, first_frame, lambda: still(image_bytes))
+    return _upright(pixels[..., :channels], image_bytes, image_bytes, "EXIF")
 
 
 def _first_frame(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -268,8 +261,8 @@ def _bmp_size(head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.where(is_core, _little(head, 20, 2), height), tf.where(is_core, _little(head, 18, 2), width)
 
 
-def _bmp(image_bytes: tf.Tensor) -> tf.Tensor:
-    """RGBA of a BMP file that isn't run-length encoded.
+def _bmp(image_bytes: tf.Tensor, channels: int) -> tf.Tensor:
+    """RGB or RGBA of a BMP file that isn't run-length encoded.
 
     Source: BITMAPINFOHEADER to BITMAPV5HEADER and BITMAPCOREHEADER of the Windows GDI. Opacity counts where the header
     has a mask for it. Fields of fewer than 8 bits are scaled and rounded down, as in Pillow.
@@ -328,7 +321,7 @@ def _bmp(image_bytes: tf.Tensor) -> tf.Tensor:
     opaque = tf.where(masks[3] > 0, 0, [0, 0, 0, 255])
     usual = (bits >= 24) & ~is_core & tf.reduce_all(masks[:3] == [0xFF0000, 0xFF00, 0xFF])
     usual &= tf.reduce_any(masks[3] == [0, 0xFF000000])
-    return tf.cond(usual, whole_bytes, lambda: turned(tf.cond(bits <= 8, by_palette, by_masks)))
+    return tf.cond(usual, whole_bytes, lambda: turned(tf.cond(bits <= 8, by_palette, by_masks)))[..., :channels]
 
 
 def orientation(image_bytes: tf.Tensor) -> tf.Tensor:
@@ -407,11 +400,10 @@ def _exif_orientation(image_bytes: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     return tf.where(value <= 8, value, 1)
 
 
-def _jpeg_orientation(image_bytes: tf.Tensor) -> tf.Tensor:
-    """`orientation` of a JPEG file, whose headers are only walked if Exif is in them."""
-    headers = tf.strings.substr(image_bytes, 0, _JPEG_HEADERS + 16)
-    may_be = tf.strings.regex_full_match(headers, r"(?s)\C*Exif\x00\x00\C*")
-    return tf.cond(may_be, lambda: orientation(image_bytes), lambda: tf.constant(1))
+def _upright(pixels: tf.Tensor, image_bytes: tf.Tensor, searched: tf.Tensor, mark: str) -> tf.Tensor:
+    """`upright` by a file's `orientation`, for which the file is only walked if `mark` is in the bytes `searched`."""
+    may_be = tf.strings.regex_full_match(searched, rf"(?s)\C*{mark}\C*")
+    return tf.cond(may_be, lambda: upright(pixels, _apart(orientation)(image_bytes)), lambda: pixels)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
