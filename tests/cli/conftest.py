@@ -1,5 +1,9 @@
 """The commands as a user types them."""
 
+import json
+import os
+
+import filelock
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +29,19 @@ def run():
         return result.stdout if "--json" in arguments else result.output
 
     return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(run, tmp_path_factory):
+    """A run folder of LeNet-5 on the digits, and what `--json` says of its training. Tests must not change it."""
+    base = tmp_path_factory.getbasetemp()  # each worker's is in one of the whole run
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, said = base / "digits_run", base / "digits_run.json"
+    with filelock.FileLock(base / "digits_run.lock"):
+        if not said.exists():
+            options = ("--data", "digits", "--size", 32, "--epochs", 4, "--to", folder, "--json")
+            said.write_text(run("train", "lenet5_modern", *options))
+    return folder, json.loads(said.read_text())
 
 
 @pytest.fixture(scope="session")

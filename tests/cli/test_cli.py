@@ -71,18 +71,10 @@ def test_an_error_is_one_line_and_exit_code_1():
 
 
 @pytest.fixture(scope="module")
-def trained(run, tmp_path_factory):
-    """A run folder, and what `train` printed."""
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    options = ("--data", "digits", "--size", 32, "--epochs", 1, "--to", folder)
-    return folder, run("train", "lenet5_modern", *options)
-
-
-@pytest.fixture(scope="module")
-def exported(run, trained):
+def exported(run, digits_run, tmp_path_factory):
     """A servable's folder, and what `export` printed."""
-    folder = trained[0].parent / "savedmodels" / "digits"
-    return folder, run("export", trained[0], "--to", folder)
+    folder = tmp_path_factory.mktemp("exported") / "digits"
+    return folder, run("export", digits_run[0], "--to", folder)
 
 
 @pytest.fixture
@@ -91,21 +83,17 @@ def digit(tmp_path):
     return tmp_path / "digit.png"
 
 
-def test_train_reports_its_best_epoch(trained):
-    assert "Best epoch 1 of 1" in trained[1]
-
-
 def test_export_writes_a_servable(exported):
     folder, text = exported
     assert "--model_name=digits" in text
     assert (folder / "1/saved_model.pb").is_file()
 
 
-def test_litert_of_a_run_folder_in_int8(run, trained, tmp_path):
+def test_litert_of_a_run_folder_in_int8(run, digits_run, tmp_path):
     file = tmp_path / "digits.tflite"
     with pytest.raises(InvalidArgumentError, match="int8 needs images that set its ranges"):
-        run("litert", trained[0], "--to", file, "--quantization", "int8")
-    run("litert", trained[0], "--to", file, "--quantization", "int8", "--data", "digits", "--input-dtype", "uint8")
+        run("litert", digits_run[0], "--to", file, "--quantization", "int8")
+    run("litert", digits_run[0], "--to", file, "--quantization", "int8", "--data", "digits", "--input-dtype", "uint8")
     assert 0 < file.stat().st_size < 5e6
     assert "10 classes, int8, made with keraslight. 10 labels" in run("litert", file, "--report", "--threads", 1)
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import shutil
 from pathlib import Path
 
 import keras
@@ -24,16 +25,8 @@ def cells(row):
 
 
 @pytest.fixture(scope="module")
-def training(run, tmp_path_factory):
-    """The run folder, and what `--json` says of the training."""
-    folder = tmp_path_factory.mktemp("runs") / "float"
-    options = ("--size", 32, "--epochs", 4, "--to", folder, "--json")
-    return folder, json.loads(run("train", "lenet5_modern", "--data", "digits", *options))
-
-
-@pytest.fixture(scope="module")
-def trained(training):
-    return training[0]
+def trained(digits_run, tmp_path_factory):
+    return shutil.copytree(digits_run[0], tmp_path_factory.mktemp("runs") / "float")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +36,8 @@ def pruned(run, trained):
     return folder, run("prune", trained, "--data", "digits", "--to", folder, *options)
 
 
-def test_train_says_what_its_run_folder_says(training):
-    folder, result = training
+def test_train_says_what_its_run_folder_says(digits_run):
+    folder, result = digits_run
     details = load_run(folder)[1]
     assert Path(result["run_dir"]) == folder
     assert result["best_accuracy"] == pytest.approx(details["metrics"]["val_accuracy"])

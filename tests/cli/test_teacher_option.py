@@ -22,10 +22,8 @@ def train(run):
 
 
 @pytest.fixture(scope="module")
-def teacher(train, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teacher") / "run"
-    train(folder)
-    return folder
+def teacher(digits_run):
+    return digits_run[0]
 
 
 @pytest.mark.slow
