@@ -18,11 +18,21 @@ import keras
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
 from keraslight.export._memory import return_free_memory
 
 # Files with few but long tests. Begun last, they would leave the other worker without work.
 LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
+
+
+def pytest_configure(config):
+    """Leaves TensorFlow's graph optimizer (Grappler) to `make test-all` and to the programs that tests start.
+
+    It optimizes each function before it first runs, which for nets that run a few times takes a sixth of all time.
+    """
+    if config.option.markexpr == "not slow":
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_modifyitems(items):
