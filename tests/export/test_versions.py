@@ -245,7 +245,7 @@ EXPORTER = """
 """
 
 
-@pytest.mark.parametrize("wanted", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wanted", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_export_never_leaves_an_incomplete_version(photos, wanted):
     """Every export replaces version 1 or adds version 2, in turns, and is killed at a random moment of its time."""
     rng = np.random.default_rng(0)
