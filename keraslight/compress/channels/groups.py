@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keraslight._near import nearest
@@ -172,8 +173,8 @@ class Groups:
         gone = [np.delete(self.units[name], places) for name, places in kept.items()]
         return np.isin(self.labels.roots, np.concatenate(gone) if gone else [])
 
-    def masks(self, kept: Mapping[str, np.ndarray]) -> dict[Node, list[np.ndarray | None]]:
-        """What to multiply the weights of each layer by, so that the model computes what the shrunk one does.
+    def masks(self, kept: Mapping[str, np.ndarray]) -> list[tuple[keras.Variable, np.ndarray]]:
+        """What to multiply the model's weights by, so that it computes what the shrunk one does.
 
         Statistics of batch norms have no masks. A model with norms over channels computes something else.
 
@@ -181,23 +182,20 @@ class Groups:
             kept: As `kept` gives it.
 
         Returns:
-            Layer -> 0 or 1 for each entry of each weight, in Keras' order and broadcast over the axes that don't
-            matter; None for weights that stay as they are. Layers without masks are left out.
+            Weights of the model that was read, and 0 or 1 for each entry, with the weight's shape or broadcast over
+            axes along which nothing is removed. Weights that stay as they are are left out.
         """
         removed = self.removed(kept)
-        found: dict[Node, list[np.ndarray | None]] = {}
-        for node in self.labels.graph.uses():
+        masks: list[tuple[keras.Variable, np.ndarray]] = []
+        for node, layer in self.labels.layers.items():
+            found: dict[int, np.ndarray] = {}
             for bound in self.labels.bound(node):
-                gone = removed[bound.row]
-                weight = self.labels.layers[node].weights[bound.weight]
-                if not gone.any() or weight.name in ("moving_mean", "moving_variance"):
-                    continue
-                masks = found.setdefault(node, [None] * len(node.weights))
-                rank = len(weight.shape)
-                mask = along((~gone).astype(np.float32), bound.axis, rank)
-                before = masks[bound.weight]
-                masks[bound.weight] = mask if before is None else before * mask
-        return found
+                weight = layer.weights[bound.weight]
+                if removed[bound.row].any() and not weight.name.startswith("moving_"):
+                    mask = along((~removed[bound.row]).astype(np.float32), bound.axis, len(weight.shape))
+                    found[bound.weight] = found.get(bound.weight, np.float32(1)) * mask
+            masks.extend((layer.weights[place], mask) for place, mask in found.items())
+        return masks
 
     def _size(self, group: ChannelGroup, size: Any) -> int:
         try:

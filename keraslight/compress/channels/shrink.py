@@ -143,9 +143,7 @@ def _cut(before: Node, node: Node, labels: Labels, stays: np.ndarray) -> None:
     node.change(config=config, weights=weights)
 
 
-def _move(
-    before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channels], stays: np.ndarray
-) -> None:
+def _move(before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channels], stays: np.ndarray) -> None:
     """Changes the numbers of a layer that moves values, and checks on the labels that it moves those that are left."""
     layer, x = before.layer, labels.values[before.inputs[0]]
     there = stays[x.row]
