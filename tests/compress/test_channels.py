@@ -238,10 +238,10 @@ MODELS = {
 GROUPS = {
     "residual": ({"stem": (8, 3), "expand0": (12, 1), "expand1": (12, 1)}, {}),
     "squeeze_and_excitation": ({"stem": (8, 5), "se_reduce": (4, 1), "coordinates_reduce": (4, 1)}, {}),
-    "shuffled": ({"stem": (2, 2), "stem:2": (2, 1), "odd": (6, 1)}, {}),
+    "shuffled": ({"stem": (4, 2), "stem:2": (4, 1), "odd": (6, 1)}, {}),
     "dense_blocks": ({"stem": (8, 1), "grow0": (4, 1), "grow1": (4, 1), "transition": (6, 1)}, {}),
-    "grouped": ({"stem": (8, 1), "grouped": (4, 3)}, {}),
-    "flattened": ({"stem": (8, 1), "hidden": (10, 1), "pairs": (5, 1)}, {}),
+    "grouped": ({"stem": (2, 1), "grouped": (4, 3)}, {}),
+    "flattened": ({"stem": (8, 1), "hidden": (10, 1), "pairs": (2, 1)}, {}),
     "attention": ({"stem": (8, 2)}, {"query": "'scores' (Dot)", "key": "attention", "value": "'context' (Dot)"}),
     "channel_neighbours": ({"after": (8, 1)}, {"stem": "'eca_conv' (Conv2D)"}),
     "separable": ({"stem": (8, 1), "separable": (10, 1)}, {}),

@@ -17,7 +17,7 @@ FAMILIES = [
 ]
 ELSEWHERE = (
     *("MobileNetV2", "MobileNetV3Large", "EfficientNetB0", "ResNet50V2", "DenseNet121", "NASNetMobile", "ConvNeXtTiny"),
-    *("kimm MobileNetV3W050Small", "kimm GhostNet050", "kimm RegNetX002", "kimm EfficientNetLiteB0"),
+    *("kimm MobileNetV3W050Small", "kimm GhostNetW050", "kimm RegNetX002", "kimm EfficientNetLiteB0"),
 )
 
 

@@ -7,7 +7,7 @@ import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,7 +17,6 @@ from keraslight.compress.channels.labels import Labels, along
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Graph, Node
 
-Choice = Literal["magnitude", "uniform"]
 Keep = Mapping[str, Sequence[int]]
 
 CHOICES = ("magnitude", "uniform")
@@ -113,7 +112,7 @@ class Groups:
         return part
 
     def kept(
-        self, widths: float | Mapping[str, int] | None, keep: Keep | None, choice: Choice = "magnitude"
+        self, widths: float | Mapping[str, int] | None, keep: Keep | None, choice: str = "magnitude"
     ) -> dict[str, np.ndarray]:
         """Name of a group -> places of the units that stay, ascending, for the groups that lose any.
 
@@ -193,7 +192,7 @@ class Groups:
                 weight = layer.weights[bound.weight]
                 if removed[bound.row].any() and not weight.name.startswith("moving_"):
                     mask = along((~removed[bound.row]).astype(np.float32), bound.axis, len(weight.shape))
-                    found[bound.weight] = found.get(bound.weight, np.float32(1)) * mask
+                    found[bound.weight] = found[bound.weight] * mask if bound.weight in found else mask
             masks.extend((layer.weights[place], mask) for place, mask in found.items())
         return masks
 
@@ -229,7 +228,7 @@ class Groups:
                 f"{group.size}, whose channels must stay: {group.reason}."
             )
 
-    def _chosen(self, name: str, size: int, choice: Choice) -> np.ndarray:
+    def _chosen(self, name: str, size: int, choice: str) -> np.ndarray:
         """The places of the units that stay: the strongest, or evenly spaced ones."""
         count = len(self.units[name])
         if choice == "uniform":

@@ -376,7 +376,7 @@ def channel_key(call: Call, x: Channels) -> slice | int | None:
         return None
     key, place = getitem_key(call), channel_place(call, x)
     part = None if place is None else key[place]
-    return part if isinstance(part, slice | None) else int(part)
+    return part if part is None or isinstance(part, slice) else int(part)
 
 
 def channel_place(call: Call, x: Channels) -> int | None:
