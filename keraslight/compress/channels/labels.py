@@ -146,8 +146,8 @@ class Labels:
         for call in self.graph.calls:
             made = self._call(call, [self.values[tensor] for tensor in call.inputs])
             self.values.update(zip(call.outputs, made, strict=True))
-        for tensor in keras.tree.flatten(self.graph.outputs):
-            self._freeze(self.values[tensor].row, "they are the model's output")
+        ends = keras.tree.flatten(self.graph.outputs)  # first, since it's the reason that says most
+        self._frozen[:0] = [(self.values[tensor].row, "they are the model's output") for tensor in ends]
 
     def _new(self, count: int) -> np.ndarray:
         self._count += count

@@ -112,7 +112,7 @@ def shrunk(groups: Groups, kept: Mapping[str, np.ndarray]) -> Graph:
     sizes = {
         tensor: dataclasses.replace(tensor, shape=_with(tensor.shape, x.axis, len(x.row)))
         for tensor, x in values.items()
-        if tensor.shape and tensor.shape[x.axis] is not None
+        if x.axis > 0 and tensor.shape[x.axis] is not None
     }
 
     def resized(structure: Any) -> Any:
