@@ -423,7 +423,7 @@ def test_the_result_keeps_flags_preprocessing_task_and_precision():
     small = shrink(model, 0.5)
     assert own_preprocessing(small) == spec
     assert remembered_task(small) == "regression"
-    assert (small.name, small.input_names) == ("mine", ["images"])
+    assert (small.name, small.inputs[0].name) == ("mine", "images")
     assert small.get_layer("stem").dtype_policy.name == "mixed_bfloat16"
     assert [v.path for v in small.trainable_variables] == [
         *("hidden/kernel", "hidden/bias", "score/kernel", "score/bias"),
@@ -473,14 +473,14 @@ def test_models_without_a_graph_and_layers_that_cannot_be_made_again_are_typed_e
         channel_groups(Subclassed())
 
     class Forgetful(layers.Layer):
-        def __init__(self, factor):
+        def __init__(self, function):
             super().__init__(name="forgetful")
-            self.factor = factor
+            self.function = function
 
         def call(self, x):
-            return x * self.factor
+            return self.function(x)
 
-    model = _with(lambda x: Forgetful(object())(x))
+    model = _with(lambda x: Forgetful(lambda values: values * 2)(x))
     assert "'forgetful' (Forgetful)" in channel_groups(model)[0].reason
     with pytest.raises(CompressionError, match="forgetful"):
         shrink(model, 0.5)

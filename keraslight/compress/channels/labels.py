@@ -35,11 +35,14 @@ class Channels:
         shape: Its sides, with 1 for the batch and for open ones.
         axis: The axis along which the channels lie.
         row: The labels along it, int64.
+        known: Whether the axis is known. It is a guess for the model's inputs, what unknown layers make and what follows
+            from these alone: all their labels are frozen.
     """
 
     shape: Shape
     axis: int
     row: np.ndarray
+    known: bool = True
 
     @property
     def full(self) -> np.ndarray:
@@ -144,7 +147,10 @@ class Labels:
             tensor = call.outputs[0]
             self.values[tensor] = self._opaque(tensor, f"they are the model's input {call.name!r}")
         for call in self.graph.calls:
-            made = self._call(call, [self.values[tensor] for tensor in call.inputs])
+            read = [self.values[tensor] for tensor in call.inputs]
+            made = self._call(call, read)
+            if not any(x.known for x in read) and call.node not in self.made:
+                made = [dataclasses.replace(x, known=False) for x in made]
             self.values.update(zip(call.outputs, made, strict=True))
         ends = keras.tree.flatten(self.graph.outputs)  # first, since it's the reason that says most
         self._frozen[:0] = [(self.values[tensor].row, "they are the model's output") for tensor in ends]
@@ -175,7 +181,7 @@ class Labels:
         axis = max(len(shape) - 1, 0)
         row = self._new(shape[axis] if shape else 1)
         self._freeze(row, reason)
-        return Channels(shape or (1,), axis, row)
+        return Channels(shape or (1,), axis, row, known=False)
 
     def _unknown(self, call: Call, inputs: Sequence[Channels], what: str) -> list[Channels]:
         """Freezes all that a call reads, because of what it does."""
@@ -211,6 +217,9 @@ class Labels:
         kernels = 2 if layout == "separable" else 1
         if len(layer.weights) != kernels + bool(layer.use_bias):
             return self._unknown(call, [x], "has weights that are not its own, such as scales of a quantized kernel")
+        if x.axis != last and not x.known:
+            x = Channels(x.shape, last, self._new(x.shape[last]))
+            self._freeze(x.row, f"they are what {describe(call)} reads")
         if x.axis != last:
             if layout != "dense":
                 return self._unknown(call, [x], "mixes them along another axis than its channels'")
