@@ -171,7 +171,9 @@ def shrink(
         trained.details["distillation"] = distillation.to_dict()
     model = without_auxiliary(trained.model)
     groups = compress.channel_groups(model)
-    wanted = _widths(widths) if width is None else compress.channel_widths(groups, width)
+    wanted = {} if widths is None else _widths(widths)
+    if width is not None:
+        wanted = compress.channel_widths(groups, width)
     small = compress.shrink(model, wanted, choice=choice.value)
     left = {group.name: wanted.get(group.name, group.size) for group in groups}
     table = _common.table("group", "layers", "channels", "left", "can't be removed because")

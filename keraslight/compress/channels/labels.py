@@ -35,8 +35,8 @@ class Channels:
         shape: Its sides, with 1 for the batch and for open ones.
         axis: The axis along which the channels lie.
         row: The labels along it, int64.
-        known: Whether the axis is known. It is a guess for the model's inputs, what unknown layers make and what follows
-            from these alone: all their labels are frozen.
+        known: Whether the axis is known. It is a guess for the model's inputs, what unknown layers make and what
+            follows from these alone: all their labels are frozen.
     """
 
     shape: Shape
@@ -81,7 +81,7 @@ def filled(call: Call, values: dict[Tensor, Any]) -> tuple[tuple[Any, ...], dict
     def fill(leaf: Any) -> Any:
         return values[leaf] if isinstance(leaf, Tensor) else leaf
 
-    return keras.tree.map_structure(fill, (call.args, call.kwargs))  # type: ignore[no-any-return]  # as given
+    return keras.tree.map_structure(fill, (call.args, call.kwargs))
 
 
 def moved(call: Call, layer: Any, values: dict[Tensor, np.ndarray]) -> list[np.ndarray]:
@@ -411,7 +411,7 @@ def getitem_key(call: Call) -> tuple[Any, ...]:
 def _constants(call: Call) -> list[Any]:
     """The arguments of a call without tensors in them."""
     arguments = (*call.args, *call.kwargs.values())
-    found = []
+    found: list[Any] = []
     for argument in arguments:
         leaves = keras.tree.flatten(argument)
         if any(isinstance(leaf, Tensor) for leaf in leaves):

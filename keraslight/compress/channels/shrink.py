@@ -184,5 +184,6 @@ def _move(before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channel
 def _replace_key(call: Call, x: Channels, part: slice | int) -> None:
     """Puts what a bare slice takes of the channels into its key."""
     key, place = list(getitem_key(call)), channel_place(call, x)
-    key[place] = part
+    if place is not None:
+        key[place] = part
     call.args, call.kwargs = (call.args[0], tuple(key)), {}
