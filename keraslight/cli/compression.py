@@ -1,15 +1,17 @@
-"""`keraslight prune`, `cluster`, `fuse` and `quantize`: from a run folder to a smaller model, measured."""
+"""`keraslight prune`, `shrink`, `cluster`, `fuse` and `quantize`: from a run folder to a smaller model, measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from typer import Option
 
+from keraslight._files import write_file
 from keraslight.cli import _common
 from keraslight.cli._common import Data, NewRun, Run, Seed, console
 from keraslight.errors import InvalidArgumentError
@@ -29,6 +31,7 @@ Method = enum.StrEnum("Method", ["ptq", "qat"])
 Schedule = enum.StrEnum("Schedule", ["polynomial", "constant"])
 
 Policy = enum.StrEnum("Policy", ["default", "xnnpack"])
+Choice = enum.StrEnum("Choice", ["magnitude", "uniform"])
 
 
 def prune(
@@ -111,6 +114,96 @@ def prune(
     compared = _finish_run(trained, pruned, to, "pruned")
     if as_json:
         _common.print_json({"run": to, **compared, "layers": zeros.layers})
+
+
+def shrink(
+    run: Run,
+    data: Data,
+    to: NewRun,
+    width: Annotated[
+        float | None,
+        Option(help="Share of channels to keep in each group, above 0 and up to 1.", show_default=False),
+    ] = None,
+    widths: Annotated[
+        Path | None,
+        Option(
+            help="JSON file with the number of channels to keep per group, such as the `widths.json` that this command "
+            "writes; groups that are left out keep all.",
+            exists=True,
+            dir_okay=False,
+            show_default=False,
+        ),
+    ] = None,
+    choice: Annotated[
+        Choice, Option(help="Channels to keep: those with the largest weights, or evenly spaced ones.")
+    ] = Choice.magnitude,
+    epochs: Annotated[int, Option(help="Passes over the training images; 0 doesn't fine-tune.", min=0)] = 12,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 3e-3,
+    teacher: _common.Teacher = None,
+    temperature: _common.Temperature = None,
+    alpha: _common.Alpha = None,
+    seed: Seed = 0,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
+    as_json: _common.Json = False,
+) -> None:
+    """Remove channels from a trained model and fine-tune it.
+
+    Writes a run folder, a LiteRT file and the widths, and compares them with the original.
+
+    Examples:
+
+      keraslight shrink runs/net --data digits --to runs/half --width 0.5
+      keraslight shrink runs/net --data digits --to runs/narrow --widths runs/half/widths.json
+    """
+    from keraslight import analysis, compress
+    from keraslight.graph import without_auxiliary
+
+    if (width is None) == (widths is None):
+        raise InvalidArgumentError(
+            f"Either `--width` or `--widths` must be given. Received: --width {width}, --widths {widths}."
+        )
+    trained = _load(run, data, labels, preprocessing, task)
+    distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
+    if distillation is not None:
+        trained.details["distillation"] = distillation.to_dict()
+    model = without_auxiliary(trained.model)
+    groups = compress.channel_groups(model)
+    wanted = _widths(widths) if width is None else compress.channel_widths(groups, width)
+    small = compress.shrink(model, wanted, choice=choice.value)
+    left = {group.name: wanted.get(group.name, group.size) for group in groups}
+    table = _common.table("group", "layers", "channels", "left", "can't be removed because")
+    for group in groups:
+        table.add_row(group.name, str(len(group.layers)), str(group.size), str(left[group.name]), group.reason or "")
+    console.print(table)
+    costs = {
+        name: {"parameters": analysis.count_parameters(each), "macs": analysis.count_macs(each)}
+        for name, each in (("before", model), ("after", small))
+    }
+    for name in ("parameters", "macs"):
+        was, now = (costs[place][name] for place in ("before", "after"))
+        console.print(f"{name}: {was:,} before, {now:,} after ({now / was:.1%})")
+    if epochs:
+        small = compress.fine_tune(
+            small,
+            trained.batches(batch_size, epochs, seed),
+            epochs=1,
+            learning_rate=learning_rate,
+            loss=trained.loss() if distillation is None else None,
+            distillation=distillation,
+            seed=seed,
+            verbose=_verbose(),
+        )
+    compared = _finish_run(trained, small, to, "shrunk")
+    kept = {group.name: left[group.name] for group in groups if group.removable}
+    write_file(to / "widths.json", json.dumps(kept, indent=2) + "\n")
+    _common.save_table(table, to / "widths.txt")
+    console.print(f"Widths: {to / 'widths.json'}, {to / 'widths.txt'}")
+    if as_json:
+        rows = [{**dataclasses.asdict(group), "left": left[group.name]} for group in groups]
+        _common.print_json({"run": to, **compared, **costs, "groups": rows})
 
 
 def cluster(
@@ -372,6 +465,19 @@ def _trained(model: keras.Model, details: dict[str, Any], recipe: Recipe, images
     check_labels(head, model.outputs[0].shape, images.targets, "--data")
     remember_task(model, head.task)
     return _Trained(model, {**details, "task": head.task}, recipe, images, head)
+
+
+def _widths(file: Path) -> dict[str, int]:
+    """Reads a JSON object of numbers of channels; whether they fit, `shrink` checks."""
+    try:
+        widths = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidArgumentError(f"`--widths` must be a JSON file. Received: {file}: {error}.") from error
+    if not isinstance(widths, dict):
+        raise InvalidArgumentError(
+            f"`--widths` must be a JSON object of numbers by the groups' names. Received: {file} with {widths!r}."
+        )
+    return widths
 
 
 def _shares(layers: list[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Compresses trained Keras models: pruning, clustering, int8 by training or by calibration, fusing, half precision.
+"""Compresses trained Keras models: pruning, clustering, fewer channels, int8 by training or by calibration, fusing, half precision.
 
 Every function takes a `keras.Model` and returns a new one (`calibrate` writes a LiteRT file).
 tensorflow_model_optimization and tf_keras are imported only when a function needs them; Keras 3 keeps working next to
@@ -7,8 +7,10 @@ them.
     pruning/         zeros in kernels: the callback, the library's wrappers, sensitivity, reports
     clustering/      few distinct values in kernels
     quantization/    int8: quantization-aware training, calibration, mixed precision
+    channels/        fewer channels: which belong together, and models without some of them
     _tfmot/          the only code that imports tensorflow_model_optimization and tf_keras
     _registered.py   users' own tf_keras twins
+    _recover.py      fine-tuning without anything else
     _rewrites.py     fusing, reparameterization, half precision
 """
 
@@ -18,8 +20,11 @@ _doors.require("keraslight.compress", "compress", "numpy", "keras", "tensorflow"
 
 from keraslight.compress._batch_norm import settle_batch_norms as settle_batch_norms
 from keraslight.compress._bridge import run_in_keras as run_in_keras, to_tf_keras as to_tf_keras
+from keraslight.compress._recover import fine_tune as fine_tune
 from keraslight.compress._registered import register_twin as register_twin
 from keraslight.compress._rewrites import fuse as fuse, half as half, reparameterize as reparameterize
+from keraslight.compress.channels.groups import ChannelGroup as ChannelGroup, channel_widths as channel_widths
+from keraslight.compress.channels.shrink import channel_groups as channel_groups, shrink as shrink
 from keraslight.compress.clustering.callback import Clustering as Clustering, cluster as cluster
 from keraslight.compress.clustering.report import (
     ClusterReport as ClusterReport,

@@ -50,6 +50,20 @@ Field = Literal[
 Kernel = Literal["convolution", "depthwise", "separable", "transposed", "dense"]
 """Layout of a kernel that rewrites can change: which axes are input and output channels."""
 
+Flow = Literal[
+    "each",  # every channel on its own; weights have one entry per channel
+    "norm",  # the same, but divided by statistics that are taken over several channels
+    "along",  # mixes what lies along its `axis`, and nothing else
+    "window",  # every channel on its own: poolings, padding, resizing
+    "reduce",  # sums or the like over its `axis`
+    "merge",  # element-wise, of any number of inputs that are broadcast
+    "move",  # moves values to other places
+]
+"""How channels go through a layer without a kernel; see `keraslight.compress.channel_groups`."""
+
+MIXING = frozenset(("softmax", "log_softmax", "glu", "sparsemax"))
+"""Keras' activations of which an output depends on other channels, too."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -64,6 +78,8 @@ class Kind:
         affine: Function of the layer that returns scale and shift, float64 (C,) or (), if it computes
             `scale * x + shift` per channel at inference; see `affine`.
         channels: Function of the layer that returns which channels of its input, and nothing else, it gives.
+        flow: How channels go through a layer without a kernel, including its weights; None where that is unknown,
+            so that no channel of its inputs can be removed.
         convolution: Slides a learned kernel over a map.
         pooling: Pools a map.
         batch_norm: Normalizes by the batch's statistics in training.
@@ -91,6 +107,7 @@ class Kind:
     prunes: str | None = None
     affine: Callable[[Any], Affine | None] | None = None
     channels: Callable[[Any], slice] | None = None
+    flow: Flow | None = None
     convolution: bool = False
     pooling: bool = False
     batch_norm: bool = False
@@ -296,16 +313,18 @@ def _normalization(layer: Any) -> Affine | None:
     return scale, -mean * scale
 
 
-_ELEMENTWISE = Kind(_none, "pixel", elementwise=True)
-_MERGE = Kind(_none, "merge", elementwise=True)
-_MARGIN = Kind(_none, "margin")
-_IDLE = Kind(_none, "pixel", view=True, training_only=True)
+_ELEMENTWISE = Kind(_none, "pixel", elementwise=True, flow="each")
+_MERGE = Kind(_none, "merge", elementwise=True, flow="merge")
+_MARGIN = Kind(_none, "margin", flow="window")
+_IDLE = Kind(_none, "pixel", view=True, training_only=True, flow="each")
 _AUGMENTATION = Kind(_none, "pixel", view=True, training_only=True, augmentation=True, int8="moves")
-_NORM = Kind(_none, "axis", elementwise=True, needs_float=True, steep=_of_few)
-_BATCH_NORM = Kind(_none, "pixel", affine=_batch_norm, batch_norm=True, elementwise=True, keeps_float32=True)
+_NORM = Kind(_none, "axis", elementwise=True, flow="norm", needs_float=True, steep=_of_few)
+_BATCH_NORM = Kind(
+    _none, "pixel", affine=_batch_norm, batch_norm=True, elementwise=True, keeps_float32=True, flow="each"
+)
 _CONV = Kind(_per_output, "window", kernel="convolution", prunes="kernel", convolution=True)
-_POOL = Kind(_none, "window", pooling=True, scales_through=True)
-_GLOBAL_POOL = Kind(_none, "all", pooling=True, scales_through=True)
+_POOL = Kind(_none, "window", pooling=True, scales_through=True, flow="window")
+_GLOBAL_POOL = Kind(_none, "all", pooling=True, scales_through=True, flow="window")
 
 KINDS: dict[type, Kind] = {
     # Convolutions and products
@@ -336,48 +355,50 @@ KINDS: dict[type, Kind] = {
     own.ConditionalConv2D: Kind(_conditional, "window", sees_all=True, convolution=True),  # the mean chooses its kernel
     own.DeformableConv2D: Kind(_deformable, "window", sees_all=True, convolution=True),  # its window may lie anywhere
     # Poolings
-    layers.MaxPooling1D: Kind(_none, int8="moves"),
+    layers.MaxPooling1D: Kind(_none, int8="moves", flow="window"),
     layers.MaxPooling2D: _POOL,
-    layers.MaxPooling3D: Kind(_none, int8="moves"),
+    layers.MaxPooling3D: Kind(_none, int8="moves", flow="window"),
     # Int8 averages have the scale of what they read. (2D: as a convolution they don't.)
-    layers.AveragePooling1D: Kind(_none, needs_float=True),
+    layers.AveragePooling1D: Kind(_none, needs_float=True, flow="window"),
     layers.AveragePooling2D: _POOL,
-    layers.AveragePooling3D: Kind(_none, needs_float=True),
-    layers.GlobalAveragePooling1D: Kind(_none),
+    layers.AveragePooling3D: Kind(_none, needs_float=True, flow="window"),
+    layers.GlobalAveragePooling1D: Kind(_none, flow="window"),
     layers.GlobalAveragePooling2D: _GLOBAL_POOL,
-    layers.GlobalAveragePooling3D: Kind(_none),
-    layers.GlobalMaxPooling1D: Kind(_none, int8="moves"),
+    layers.GlobalAveragePooling3D: Kind(_none, flow="window"),
+    layers.GlobalMaxPooling1D: Kind(_none, int8="moves", flow="window"),
     layers.GlobalMaxPooling2D: _GLOBAL_POOL,
-    layers.GlobalMaxPooling3D: Kind(_none, int8="moves"),
-    layers.AdaptiveAveragePooling2D: Kind(_none, "adaptive", pooling=True, needs_float=True),
-    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True, int8="moves"),
+    layers.GlobalMaxPooling3D: Kind(_none, int8="moves", flow="window"),
+    layers.AdaptiveAveragePooling2D: Kind(_none, "adaptive", pooling=True, needs_float=True, flow="window"),
+    layers.AdaptiveMaxPooling2D: Kind(_none, "adaptive", pooling=True, int8="moves", flow="window"),
     own.C4GroupPooling: Kind(_none, "pixel"),
     # The smallest rectangle around a row and a column is the whole image too.
-    own.CoordinatePooling: Kind(_none, "all", int8="converted"),
+    own.CoordinatePooling: Kind(_none, "all", int8="converted", flow="window"),
     own.MaxPoolWithIndices2D: Kind(_none, "window", pooling=True, int8="converted"),
     own.MaxUnpool2D: Kind(_none, "values"),
     # Normalizations
     layers.BatchNormalization: _BATCH_NORM,
     layers.LayerNormalization: dataclasses.replace(_NORM, keeps_float32=True),
-    layers.GroupNormalization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
+    layers.GroupNormalization: Kind(
+        _none, "image", elementwise=True, keeps_float32=True, needs_float=True, flow="norm"
+    ),
     layers.RMSNormalization: _NORM,
     layers.UnitNormalization: dataclasses.replace(_NORM, steep=_always),
-    layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization),
+    layers.Normalization: dataclasses.replace(_ELEMENTWISE, affine=_normalization, flow=None),
     layers.Rescaling: dataclasses.replace(_ELEMENTWISE, affine=_rescaling),
     own.BatchNorm: _BATCH_NORM,
-    own.GRN: Kind(_none, "image", elementwise=True, keeps_float32=True),
-    own.ImageNormalization: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),  # stays: export looks for it
+    own.GRN: Kind(_none, "image", elementwise=True, keeps_float32=True, flow="norm"),
+    own.ImageNormalization: dataclasses.replace(_ELEMENTWISE, keeps_float32=True, flow=None),  # export looks for it
     own.ImageStandardization: Kind(_none, "image", elementwise=True, keeps_float32=True, needs_float=True),
-    own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True, steep=_of_few),
+    own.LayerNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True, steep=_of_few, flow="norm"),
     own.LayerScale: dataclasses.replace(_ELEMENTWISE, affine=_layer_scale),
-    own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True),
+    own.LocalResponseNorm: dataclasses.replace(_ELEMENTWISE, keeps_float32=True, flow=None),
     # Activations and sums
     layers.Activation: _ELEMENTWISE,
     layers.ReLU: _ELEMENTWISE,
     layers.LeakyReLU: _ELEMENTWISE,
     layers.PReLU: _ELEMENTWISE,
     layers.ELU: _ELEMENTWISE,
-    layers.Softmax: Kind(_none, "axis", elementwise=True),
+    layers.Softmax: Kind(_none, "axis", elementwise=True, flow="along"),
     layers.Add: _MERGE,
     layers.Subtract: _MERGE,
     layers.Multiply: _MERGE,
@@ -386,36 +407,41 @@ KINDS: dict[type, Kind] = {
     layers.Minimum: _MERGE,
     # What moves values
     layers.InputLayer: Kind(_none, view=True),
-    layers.Flatten: Kind(_none, "reshape", view=True),
-    layers.Reshape: Kind(_none, "reshape", view=True),
-    layers.Permute: Kind(_none, "permute"),
-    layers.Concatenate: Kind(_none, "concatenate"),
+    layers.Flatten: Kind(_none, "reshape", view=True, flow="move"),
+    layers.Reshape: Kind(_none, "reshape", view=True, flow="move"),
+    layers.Permute: Kind(_none, "permute", flow="move"),
+    layers.Concatenate: Kind(_none, "concatenate", flow="move"),
+    layers.RepeatVector: Kind(flow="move"),
     layers.Embedding: Kind(_none),
-    layers.ZeroPadding1D: Kind(_none, int8="moves"),
+    layers.ZeroPadding1D: Kind(_none, int8="moves", flow="window"),
     layers.ZeroPadding2D: dataclasses.replace(_MARGIN, scales_through=True),
-    layers.ZeroPadding3D: Kind(_none, int8="moves"),
-    layers.Cropping1D: Kind(_none, int8="moves"),
+    layers.ZeroPadding3D: Kind(_none, int8="moves", flow="window"),
+    layers.Cropping1D: Kind(_none, int8="moves", flow="window"),
     layers.Cropping2D: _MARGIN,
-    layers.Cropping3D: Kind(_none, int8="moves"),
-    layers.UpSampling1D: Kind(_none, int8="moves"),
-    layers.UpSampling2D: Kind(_none, "resized"),
-    layers.UpSampling3D: Kind(_none, int8="moves"),
-    layers.Resizing: Kind(_none, "resized", int8="moves"),
-    layers.CenterCrop: Kind(_none, int8="moves"),
-    own.ChannelSlice: Kind(_none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step)),
+    layers.Cropping3D: Kind(_none, int8="moves", flow="window"),
+    layers.UpSampling1D: Kind(_none, int8="moves", flow="window"),
+    layers.UpSampling2D: Kind(_none, "resized", flow="window"),
+    layers.UpSampling3D: Kind(_none, int8="moves", flow="window"),
+    layers.Resizing: Kind(_none, "resized", int8="moves", flow="window"),
+    layers.CenterCrop: Kind(_none, int8="moves", flow="window"),
+    own.ChannelSlice: Kind(
+        _none, "pixel", channels=lambda layer: slice(layer.start, layer.stop, layer.step), flow="move"
+    ),
     own.ChannelStatistics: Kind(_none, "pixel", int8="converted"),
-    own.CoordinateSplit: Kind(_none, "pixel", int8="converted"),  # of its second input it takes the size alone
+    own.CoordinateSplit: Kind(
+        _none, "pixel", int8="converted", flow="window"
+    ),  # of its second input it takes the size alone
     own.ImageViews: Kind(_none, "all", keeps_float32=True, needs_float=True, copies=lambda layer: layer.count),
     own.MergeViews: Kind(_none, "features", keeps_float32=True, steep=_always, copies=lambda layer: 1 / layer.count),
     # What works in training alone
     layers.Identity: _IDLE,
     layers.Dropout: _IDLE,
-    layers.SpatialDropout1D: Kind(training_only=True),
+    layers.SpatialDropout1D: Kind(training_only=True, flow="each"),
     layers.SpatialDropout2D: _IDLE,
     layers.AlphaDropout: _IDLE,
     layers.GaussianDropout: _IDLE,
     layers.GaussianNoise: _IDLE,
-    layers.ActivityRegularization: Kind(_none, "pixel", view=True),
+    layers.ActivityRegularization: Kind(_none, "pixel", view=True, flow="each"),
     own.DropPath: _IDLE,
 }
 
@@ -430,7 +456,7 @@ _RANDOM = (
 AUGMENTATIONS: tuple[type, ...] = tuple(getattr(layers, name) for name in _RANDOM if hasattr(layers, name))
 KINDS.update(dict.fromkeys(AUGMENTATIONS, _AUGMENTATION))
 
-_MOVES = Kind(_none, int8="moves")
+_MOVES = Kind(_none, int8="moves", flow="move")
 OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
         (
@@ -450,18 +476,16 @@ OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     ),
     **dict.fromkeys(("Norm", "Std"), Kind(steep=_always)),
     **dict.fromkeys(("Add", "Subtract", "Multiply"), dataclasses.replace(_MERGE, int8="converted")),
-    **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims", "Pad", "Split"), _MOVES),
-    **dict.fromkeys(("Concatenate",), Kind(_none, int8="converted")),
-    **dict.fromkeys(("Stack",), Kind(_none)),
-    **dict.fromkeys(
-        (
-            *("Flip", "Max", "MaxPool", "Softmax", "Swapaxes", "Moveaxis", "Ravel"),
-            *("Tile", "Repeat"),
-        ),
-        _MOVES,
-    ),
-    "Resize": Kind(_none, "resized", int8="moves"),
-    "Mean": Kind(_none, int8="converted"),
+    **dict.fromkeys(("Reshape", "Transpose", "GetItem", "Squeeze", "ExpandDims", "Split"), _MOVES),
+    **dict.fromkeys(("Concatenate",), Kind(_none, int8="converted", flow="move")),
+    **dict.fromkeys(("Stack",), Kind(_none, flow="move")),
+    **dict.fromkeys(("Flip", "Swapaxes", "Moveaxis", "Ravel", "Tile", "Repeat"), _MOVES),
+    **dict.fromkeys(("Pad", "MaxPool"), dataclasses.replace(_MOVES, flow="window")),
+    "Max": dataclasses.replace(_MOVES, flow="reduce"),
+    "Softmax": dataclasses.replace(_MOVES, flow="along"),
+    "Resize": Kind(_none, "resized", int8="moves", flow="window"),
+    "Mean": Kind(_none, int8="converted", flow="reduce"),
+    **dict.fromkeys(("Sum", "Min", "Var"), Kind(needs_float=True, flow="reduce")),
     "Matmul": Kind(_matmul, int8="converted"),
     "Dot": Kind(_matmul),
     "Inner": Kind(_matmul),
