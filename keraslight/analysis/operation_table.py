@@ -307,8 +307,7 @@ def _operators(model: Any, int8: bool) -> OperatorGraph:
         return operators.read_operators(model)
     if keras.backend.backend() != "tensorflow":
         raise InvalidArgumentError(
-            "Converting a model to operators needs Keras' TensorFlow backend. "
-            f"Received: {keras.backend.backend()!r}."
+            f"Converting a model to operators needs Keras' TensorFlow backend. Received: {keras.backend.backend()!r}."
         )
     return operators.model_operators(model, int8=int8)
 

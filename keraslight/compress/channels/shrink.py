@@ -46,6 +46,24 @@ def channel_groups(model: keras.Model) -> tuple[ChannelGroup, ...]:
     return tuple(Groups(read(model, opaque=True)).public)
 
 
+def layer_widths(model: keras.Model, widths: float | Mapping[str, int]) -> dict[str, int]:
+    """The output channels that the layers of a model would have after `shrink`, which nothing is built for.
+
+    `analysis.resource` tells what a model of these widths would cost.
+
+    Args:
+        model, widths: As in `shrink`.
+
+    Returns:
+        Layer -> output channels, for the layers that would have fewer.
+
+    Raises:
+        InvalidArgumentError, UnreadableModelError: As in `shrink`.
+    """
+    groups = Groups(read(model, opaque=True))
+    return groups.layer_widths(groups.kept(widths, None, "uniform"))
+
+
 def shrink(
     model: keras.Model,
     widths: float | Mapping[str, int] | None = None,
@@ -143,9 +161,7 @@ def _cut(before: Node, node: Node, labels: Labels, stays: np.ndarray) -> None:
     node.change(config=config, weights=weights)
 
 
-def _move(
-    before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channels], stays: np.ndarray
-) -> None:
+def _move(before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channels], stays: np.ndarray) -> None:
     """Changes the numbers of a layer that moves values, and checks on the labels that it moves those that are left."""
     layer, x = before.layer, labels.values[before.inputs[0]]
     there = stays[x.row]

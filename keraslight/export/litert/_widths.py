@@ -306,9 +306,7 @@ def _split(p: _Pass, operator: Operator) -> None:
 
 def _shared(operator: Operator, made: Shape, old: Shape, new: Shape) -> Shape:
     """The shape of a part of a tensor, which keeps its share of every side that changes."""
-    return tuple(
-        side if a == b else _scaled(operator, side, a, b) for side, a, b in zip(made, old, new, strict=True)
-    )
+    return tuple(side if a == b else _scaled(operator, side, a, b) for side, a, b in zip(made, old, new, strict=True))
 
 
 def _slice(p: _Pass, operator: Operator) -> None:

@@ -261,7 +261,27 @@ def _parse(content: bytes, source: object, names: Mapping[str, str]) -> Operator
     forms = tuple(
         _form(model, tensor, index in constants, index in integers) for index, tensor in enumerate(graph.tensors)
     )
+    forms, operators = _unshared(forms, operators)
     return OperatorGraph(forms, tuple(operators), tuple(map(int, graph.inputs)), tuple(map(int, graph.outputs)))
+
+
+def _unshared(forms: Sequence[Form], operators: Sequence[Operator]) -> tuple[tuple[Form, ...], list[Operator]]:
+    """Gives each operator constants of its own, except for kernels.
+
+    The converter stores equal constants once, such as biases of zeros. Their lengths need not stay equal.
+    """
+    forms, taken, made = list(forms), set(), []
+    for operator in operators:
+        inputs = list(operator.inputs)
+        for place, index in enumerate(inputs):
+            if index < 0 or not forms[index].constant or (operator.kind in _BIASES and place == 1):
+                continue
+            if index in taken:
+                forms.append(forms[index])
+                inputs[place] = len(forms) - 1
+            taken.add(index)
+        made.append(dataclasses.replace(operator, inputs=tuple(inputs)))
+    return tuple(forms), made
 
 
 def _name(tensor: Any) -> str:
