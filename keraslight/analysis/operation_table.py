@@ -30,7 +30,6 @@ from keraslight.errors import DataError, InvalidArgumentError
 if TYPE_CHECKING:
     from keraslight.export.litert.operators import OperatorGraph
 
-Model = "keras.Model | str | os.PathLike[str] | OperatorGraph"
 METRICS = ("latency", "macs", "parameters")
 
 _CALL, _GAUGE = "call", "gauge"
@@ -38,8 +37,8 @@ _QUANTILE = 20  # other processes only add time: on an idle machine it is near t
 _WARMUP = 3
 _COPIES = 8  # of an operator in its file: calling LiteRT takes as long as a small operator
 _COPIED_BYTES = 1 << 18  # all copies together stay in a core's cache, as one operator does in a network
-_EVICTED_BYTES = 1 << 23
-_TURN = 8
+_EVICTED_BYTES = 1 << 23  # as many as a small network's weights
+_TURN = 8  # operators that are called between two evictions
 
 
 class OperationLatency(NamedTuple):
@@ -101,8 +100,8 @@ class OperationTable:
     An operator is timed as a file of its own with random weights, cut from the file of the network: with its fused
     activation, and with the padding that XNNPACK merges into it. The file has the operator up to eight times, so that
     the call's own time, which is subtracted, is small. All operators that are new are called in turn, in an order that
-    is drawn again for each round. Before each call, its inputs are written and the caches filled with other data, as
-    in a network: inputs are in the nearest cache, and weights are not.
+    is drawn again for each round. Before a call, 8 MiB of other data are read and the inputs are written, because so it
+    is in a network: inputs are in the nearest cache, and most weights are not.
 
     On one thread, times are the thread's CPU time: what other processes take isn't counted. On several threads, they
     are wall-clock time. Of all rounds, the 20th percentile is taken, because disturbances only add time. Each
@@ -186,9 +185,27 @@ class OperationTable:
         """
         graph = _operators(model, int8)
         predicted = self.latency(graph)
-        content = _litert_files.content(model) if isinstance(model, str | os.PathLike) else graph.content()
+        content = self._content(model if isinstance(model, str | os.PathLike) else graph, int8)
         times = self._time({"file": content, _GAUGE: _gauge().content()}, warm=("file", _GAUGE))
         return TableComparison(predicted * times[_GAUGE] / self._times[_GAUGE], times["file"])
+
+    def measure(self, models: Sequence[Any], *, int8: bool = False) -> list[float]:
+        """Measures whole files now, in turn: the truth that the table's sums approximate.
+
+        Args:
+            models: Models, files or operators, as in `operations`.
+            int8: As in `operations`.
+
+        Returns:
+            Milliseconds of each, at the machine's present speed.
+        """
+        contents = {str(place): self._content(model, int8) for place, model in enumerate(models)}
+        return list(self._time(contents, warm=tuple(contents)).values())
+
+    def _content(self, model: Any, int8: bool) -> bytes:
+        if isinstance(model, str | os.PathLike):
+            return _litert_files.content(model)
+        return _operators(model, int8).content()
 
     def _measure_missing(self, parts: Iterable[OperatorGraph]) -> None:
         """Measures the parts that the table doesn't have, and keeps their times."""
@@ -204,14 +221,16 @@ class OperationTable:
         for key, count in copies.items():
             self._times[key] = speed * max(times[key] - times[_CALL], 0.0) / count
         if self.path is not None:
-            self._times = {**_read(self.path), **self._times}  # of another process, too
+            kept = _read(self.path)  # what another process wrote meanwhile
+            scale = kept[_GAUGE] / gauge if kept else 1.0
+            self._times = {**{key: scale * taken for key, taken in self._times.items()}, **kept}
             write_file(self.path, json.dumps({"milliseconds": dict(sorted(self._times.items()))}, indent=1))
 
     def _time(self, contents: Mapping[str, bytes], warm: Sequence[str] = ()) -> dict[str, float]:
         """Milliseconds of a call of each file; of those in `warm`, of one right after another."""
         runs = {key: self._runner(content, key) for key, content in contents.items()}
         times: dict[str, list[int]] = {key: [] for key in runs}
-        others, evicted = [key for key in runs if key not in warm], np.zeros(_EVICTED_BYTES // 8)
+        others, evicted = [key for key in runs if key not in warm], np.ones(_EVICTED_BYTES // 8)
 
         def call(key: str) -> None:
             prepare, run = runs[key]

@@ -19,7 +19,7 @@ def model():
     for number in range(2):
         x = layers.Conv2D(8, 1, activation="relu", name=f"mix{number}")(x)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(images, layers.Dense(4, name="top")(x), name="small")
+    return keras.Model(images, layers.Dense(4, activation="softmax", name="top")(x), name="small")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_equal_operators_are_timed_once_and_new_ones_alone(timed, operators):
     table = OperationTable()
     rows = {row.layers[-1]: row for row in table.operations(operators) if row.layers}
     assert rows["mix0"].key == rows["mix1"].key
-    ((first, *_),) = [calls for calls in [timed[1]]]
+    (first,) = timed[1]
     assert first[:2] == ["call", "gauge"]
     assert len(first) == len(set(first)) == 2 + len(table)
     assert rows["mix0"].ms == 1.0  # 8 copies, and a call
@@ -96,6 +96,14 @@ def test_two_processes_share_a_table(timed, operators, tmp_path):
     first.latency(operators)
     second.latency(operators.with_widths({"mix1": 6}))
     assert len(OperationTable(tmp_path)) == len(first) + 3
+
+
+def test_tables_of_two_speeds_are_joined(timed, operators, tmp_path):
+    first, second = OperationTable(tmp_path), OperationTable(tmp_path)
+    before = first.latency(operators)
+    timed[0].speed = 3.0
+    assert second.latency(operators) == pytest.approx(before)  # in the units of the file
+    assert OperationTable(tmp_path).latency(operators) == before
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"milliseconds": {"a": 1}}', '{"milliseconds": {"call": "x"}}'])

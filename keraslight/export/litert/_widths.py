@@ -213,8 +213,8 @@ def _unsupported(p: _Pass, operator: Operator) -> None:
 
 def _elementwise(p: _Pass, operator: Operator) -> None:
     """Operators of one or several tensors, whose sides are equal, 1 or missing in front."""
-    (output, *_), shapes = operator.outputs, {}
-    rank = len(p.old[output].shape)
+    output = operator.outputs[0]
+    shapes: dict[int, set[int]] = {}
     for index in operator.inputs:
         if index >= 0 and not p.old[index].constant:
             old, new = p.shapes(index)
@@ -237,7 +237,6 @@ def _elementwise(p: _Pass, operator: Operator) -> None:
             }
             shape = tuple(follows.get(axis, old[axis]) for axis in range(-len(old), 0))
             p.set(index, shape)
-    assert len(p.forms[output].shape) == rank  # noqa: S101 - a rule keeps the number of axes
 
 
 def _follow(p: _Pass, operator: Operator) -> None:

@@ -231,7 +231,7 @@ def pointwise_graph(side: int, channels: int) -> OperatorGraph:
 
 def _marked(graph: Graph) -> tuple[Graph, dict[str, str]]:
     """A graph whose layers have names that can be found in a file's, and these names -> the layers' own."""
-    marked, names = graph.copy(), {}
+    marked, names = graph.copy(), dict[str, str]()
     for number, node in enumerate(marked.uses()):
         names[str(number)] = node.name
         node.rename(f"layer{number}x")
@@ -243,7 +243,7 @@ def _parse(content: bytes, source: object, names: Mapping[str, str]) -> Operator
     model, classes = read_model(content, source), schema()
     graph = model.subgraphs[0]
     kinds = _names(classes.BuiltinOperator)
-    operators, integers = [], set()
+    operators, integers = list[Operator](), set[int]()
     constants = {index for index, tensor in enumerate(graph.tensors) if _data(model, tensor) is not None}
     for raw in graph.operators or ():
         kind = kinds[kind_of(model, raw)]
@@ -261,8 +261,8 @@ def _parse(content: bytes, source: object, names: Mapping[str, str]) -> Operator
     forms = tuple(
         _form(model, tensor, index in constants, index in integers) for index, tensor in enumerate(graph.tensors)
     )
-    forms, operators = _unshared(forms, operators)
-    return OperatorGraph(forms, tuple(operators), tuple(map(int, graph.inputs)), tuple(map(int, graph.outputs)))
+    own, operators = _unshared(forms, operators)
+    return OperatorGraph(own, tuple(operators), tuple(map(int, graph.inputs)), tuple(map(int, graph.outputs)))
 
 
 def _unshared(forms: Sequence[Form], operators: Sequence[Operator]) -> tuple[tuple[Form, ...], list[Operator]]:
@@ -270,18 +270,18 @@ def _unshared(forms: Sequence[Form], operators: Sequence[Operator]) -> tuple[tup
 
     The converter stores equal constants once, such as biases of zeros. Their lengths need not stay equal.
     """
-    forms, taken, made = list(forms), set(), []
+    own, taken, made = list(forms), set[int](), list[Operator]()
     for operator in operators:
         inputs = list(operator.inputs)
         for place, index in enumerate(inputs):
-            if index < 0 or not forms[index].constant or (operator.kind in _BIASES and place == 1):
+            if index < 0 or not own[index].constant or (operator.kind in _BIASES and place == 1):
                 continue
             if index in taken:
-                forms.append(forms[index])
-                inputs[place] = len(forms) - 1
+                own.append(own[index])
+                inputs[place] = len(own) - 1
             taken.add(index)
         made.append(dataclasses.replace(operator, inputs=tuple(inputs)))
-    return tuple(forms), made
+    return tuple(own), made
 
 
 def _name(tensor: Any) -> str:
@@ -317,7 +317,7 @@ def _form(model: Any, tensor: Any, constant: bool, integer: bool) -> Form:
 
 def _options(raw: Any, custom: bytes | None, classes: Any) -> tuple[tuple[str, Any], ...]:
     """An operator's options by name, without those that no kernel's time depends on."""
-    found = {}
+    found: dict[str, Any] = {}
     for options in (raw.builtinOptions, raw.builtinOptions2):
         for name, value in {} if options is None else vars(options).items():
             if name in _UNTIMED:
