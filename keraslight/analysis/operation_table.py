@@ -100,8 +100,8 @@ class OperationTable:
     An operator is timed as a file of its own with random weights, cut from the file of the network: with its fused
     activation, and with the padding that XNNPACK merges into it. The file has the operator up to eight times, so that
     the call's own time, which is subtracted, is small. All operators that are new are called in turn, in an order that
-    is drawn again for each round. Before a call, 8 MiB of other data are read and the inputs are written, because so it
-    is in a network: inputs are in the nearest cache, and most weights are not.
+    is drawn again for each round. Before a call, 8 MiB of other data are read and the inputs are written, as in a
+    network: inputs are in the nearest cache, and most weights are not.
 
     On one thread, times are the thread's CPU time: what other processes take isn't counted. On several threads, they
     are wall-clock time. Of all rounds, the 20th percentile is taken, because disturbances only add time. Each
@@ -121,7 +121,6 @@ class OperationTable:
     Raises:
         InvalidArgumentError: A number is below 1.
         DataError: The folder has a file of that name that is not a table.
-        MissingDependencyError: LiteRT is not installed.
     """
 
     def __init__(
