@@ -178,7 +178,7 @@ def shrink(
     for group in groups:
         table.add_row(group.name, str(len(group.layers)), str(group.size), str(left[group.name]), group.reason or "")
     console.print(table)
-    costs = {
+    costs: dict[str, Any] = {
         name: {"parameters": analysis.count_parameters(each), "macs": analysis.count_macs(each)}
         for name, each in (("before", model), ("after", small))
     }

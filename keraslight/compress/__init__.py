@@ -1,4 +1,4 @@
-"""Compresses trained Keras models: pruning, clustering, fewer channels, int8 by training or by calibration, fusing, half precision.
+"""Compresses trained Keras models: pruning, fewer channels, clustering, int8 by training or calibration, fusing, fp16.
 
 Every function takes a `keras.Model` and returns a new one (`calibrate` writes a LiteRT file).
 tensorflow_model_optimization and tf_keras are imported only when a function needs them; Keras 3 keeps working next to

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 from pathlib import Path
 
 import keras
@@ -214,3 +215,52 @@ def test_a_binary_model_of_a_file(run, cells, tmp_path):
     assert labels == "dark\nlight\n"
     pruned = run("prune", tmp_path / "fused", "--data", tmp_path / "photos", "--to", tmp_path / "pruned", "--epochs", 1)
     assert cells(pruned, "before")[1] == "100.00%"
+
+
+def test_shrink_removes_channels_and_fine_tunes(run, cells, trained, tmp_path):
+    folder = tmp_path / "half"
+    options = ("--to", folder, "--width", 0.5, "--epochs", 1)
+    result = json.loads(run("shrink", trained, "--data", "digits", *options, "--json"))
+    model, details = load_run(folder)
+    groups = {group["name"]: group for group in result["groups"]}
+    kept = json.loads((folder / "widths.json").read_text())
+    assert kept == {name: group["left"] for name, group in groups.items() if group["removable"]}
+    assert all(groups[name]["left"] == max(round(groups[name]["size"] / 2 + 1e-9), 1) for name in kept)
+    assert groups["classifier"]["left"] == groups["classifier"]["size"] == 10
+    assert "output" in groups["classifier"]["reason"]
+    assert result["after"]["parameters"] < result["before"]["parameters"] / 2
+    assert result["after"]["macs"] < result["before"]["macs"] / 2
+    assert [form["name"] for form in result["forms"]] == ["before", "shrunk"]
+    assert result["forms"][1]["macs"] == result["after"]["macs"]
+    assert details["metrics"]["val_accuracy"] == result["forms"][1]["accuracy"]
+    assert (folder / "shrunk.tflite").exists()
+    # The widths that it wrote give the same model again, here without fine-tuning.
+    again = tmp_path / "again"
+    widths = ("--widths", folder / "widths.json", "--choice", "uniform", "--epochs", 0)
+    text = run("shrink", trained, "--data", "digits", "--to", again, *widths)
+    assert [w.shape for w in load_run(again)[0].weights] == [w.shape for w in model.weights]
+    name, group = next((name, group) for name, group in groups.items() if group["removable"])
+    assert cells(text, name)[:4] == [name, str(len(group["layers"])), str(group["size"]), str(group["left"])]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ((), "Either `--width` or `--widths`"),
+        (("--width", 0.5, "--widths", "{}"), "Either `--width` or `--widths`"),
+        (("--width", 1.5), "at most 1. Received: 1.5"),
+        (("--widths", "nothing"), "must be a JSON file. Received: "),
+        (("--widths", "[1]"), "must be a JSON object"),
+        (("--widths", '{"classifier": 5}'), "must be removable to be shrunk. Received: 'classifier'"),
+    ],
+)
+def test_shrink_needs_widths_that_fit(run, trained, tmp_path, options, text):
+    file = tmp_path / "widths.json"
+    options = list(options)
+    if "--widths" in options:
+        place = options.index("--widths") + 1
+        file.write_text(options[place])
+        options[place] = file
+    with pytest.raises(InvalidArgumentError, match=re.escape(text)):
+        run("shrink", trained, "--data", "digits", "--to", tmp_path / "new", *options)
+    assert not (tmp_path / "new").exists()

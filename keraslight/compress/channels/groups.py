@@ -7,8 +7,9 @@ import itertools
 import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+import keras
 import numpy as np
 
 from keraslight._near import nearest
@@ -16,7 +17,6 @@ from keraslight.compress.channels.labels import Labels, along
 from keraslight.errors import InvalidArgumentError
 from keraslight.graph import Graph, Node
 
-Choice = Literal["magnitude", "uniform"]
 Keep = Mapping[str, Sequence[int]]
 
 CHOICES = ("magnitude", "uniform")
@@ -112,7 +112,7 @@ class Groups:
         return part
 
     def kept(
-        self, widths: float | Mapping[str, int] | None, keep: Keep | None, choice: Choice = "magnitude"
+        self, widths: float | Mapping[str, int] | None, keep: Keep | None, choice: str = "magnitude"
     ) -> dict[str, np.ndarray]:
         """Name of a group -> places of the units that stay, ascending, for the groups that lose any.
 
@@ -178,8 +178,8 @@ class Groups:
         found = {node.name: stays[bound.row] for node, bound in self.labels.made.items()}
         return {name: int(row.sum()) for name, row in found.items() if not row.all()}
 
-    def masks(self, kept: Mapping[str, np.ndarray]) -> dict[Node, list[np.ndarray | None]]:
-        """What to multiply the weights of each layer by, so that the model computes what the shrunk one does.
+    def masks(self, kept: Mapping[str, np.ndarray]) -> list[tuple[keras.Variable, np.ndarray]]:
+        """What to multiply the model's weights by, so that it computes what the shrunk one does.
 
         Statistics of batch norms have no masks. A model with norms over channels computes something else.
 
@@ -187,23 +187,20 @@ class Groups:
             kept: As `kept` gives it.
 
         Returns:
-            Layer -> 0 or 1 for each entry of each weight, in Keras' order and broadcast over the axes that don't
-            matter; None for weights that stay as they are. Layers without masks are left out.
+            Weights of the model that was read, and 0 or 1 for each entry, with the weight's shape or broadcast over
+            axes along which nothing is removed. Weights that stay as they are are left out.
         """
         removed = self.removed(kept)
-        found: dict[Node, list[np.ndarray | None]] = {}
-        for node in self.labels.graph.uses():
+        masks: list[tuple[keras.Variable, np.ndarray]] = []
+        for node, layer in self.labels.layers.items():
+            found: dict[int, np.ndarray] = {}
             for bound in self.labels.bound(node):
-                gone = removed[bound.row]
-                weight = self.labels.layers[node].weights[bound.weight]
-                if not gone.any() or weight.name in ("moving_mean", "moving_variance"):
-                    continue
-                masks = found.setdefault(node, [None] * len(node.weights))
-                rank = len(weight.shape)
-                mask = along((~gone).astype(np.float32), bound.axis, rank)
-                before = masks[bound.weight]
-                masks[bound.weight] = mask if before is None else before * mask
-        return found
+                weight = layer.weights[bound.weight]
+                if removed[bound.row].any() and not weight.name.startswith("moving_"):
+                    mask = along((~removed[bound.row]).astype(np.float32), bound.axis, len(weight.shape))
+                    found[bound.weight] = found[bound.weight] * mask if bound.weight in found else mask
+            masks.extend((layer.weights[place], mask) for place, mask in found.items())
+        return masks
 
     def _size(self, group: ChannelGroup, size: Any) -> int:
         try:
@@ -237,7 +234,7 @@ class Groups:
                 f"{group.size}, whose channels must stay: {group.reason}."
             )
 
-    def _chosen(self, name: str, size: int, choice: Choice) -> np.ndarray:
+    def _chosen(self, name: str, size: int, choice: str) -> np.ndarray:
         """The places of the units that stay: the strongest, or evenly spaced ones."""
         count = len(self.units[name])
         if choice == "uniform":

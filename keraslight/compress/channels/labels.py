@@ -4,9 +4,9 @@ A tensor's channels lie along one of its axes, so that its labels are one row. C
 
 - A kernel over the channels makes new labels, and its weights remember which labels their axes have.
 - What adds, multiplies or normalizes unites labels: residual streams, squeeze-and-excitation, depthwise convolutions.
-- What moves values (reshaping, shuffling, slicing, concatenating) is called on the labels themselves: no rule per layer.
-  Where it spreads the channels over several axes, such as (C) over (g, C / g), the labels along all but one are united,
-  so that each of the g rows loses as many.
+- What moves values (reshaping, shuffling, slicing, concatenating) is called on the labels themselves: few layers need a
+  rule. Where it spreads the channels over several axes, such as (C) over (g, C / g), the labels along all but one are
+  united, so that each of the g rows loses as many.
 - Everything else freezes the labels that it reads, with a reason. So do the model's inputs and outputs.
 
 United labels are removed together or not at all.
@@ -199,7 +199,9 @@ class Labels:
             return self._merge(call, inputs)
         if row.flow == "move":
             return self._move(call, inputs)
-        return self._unknown(call, inputs, "reads them, and how it uses channels is not known")
+        if row.multiplies and not getattr(layer, "weights", ()):
+            return self._unknown(call, inputs, "multiplies them with each other, as attention does")
+        return self._unknown(call, inputs, "uses them in a way that is not known")
 
     def _kernel(self, call: Call, x: Channels, layout: str) -> list[Channels]:
         layer, node, rank = call.layer, call.node, len(x.shape)
@@ -342,7 +344,8 @@ class Labels:
             axis = min(own) if own else max(axes, default=labels.ndim - 1)
             row = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])[0]
             if len(axes) > 1:
-                self._unite(labels, along(row, axis, labels.ndim))
+                differing = labels[tuple(slice(None) if axis in axes else slice(1) for axis in range(labels.ndim))]
+                self._unite(differing, along(row, axis, labels.ndim))
             made.append(Channels(labels.shape, axis, row))
         if (step := slice_step(call, inputs[0])) != 1:
             row = inputs[0].row
@@ -373,7 +376,7 @@ def channel_key(call: Call, x: Channels) -> slice | int | None:
         return None
     key, place = getitem_key(call), channel_place(call, x)
     part = None if place is None else key[place]
-    return part if isinstance(part, slice | None) else int(part)
+    return part if part is None or isinstance(part, slice) else int(part)
 
 
 def channel_place(call: Call, x: Channels) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keraslight.compress.channels.groups import ChannelGroup, Choice, Groups, Keep
+from keraslight.compress.channels.groups import ChannelGroup, Groups, Keep
 from keraslight.compress.channels.labels import (
     Channels,
     Labels,
@@ -69,7 +69,7 @@ def shrink(
     widths: float | Mapping[str, int] | None = None,
     *,
     keep: Keep | None = None,
-    choice: Choice = "magnitude",
+    choice: str = "magnitude",
 ) -> keras.Model:
     """Removes channels from a model: a copy with narrower layers and the weights that are left.
 
@@ -178,7 +178,7 @@ def _move(before: Call, call: Call, labels: Labels, new: Mapping[Tensor, Channel
         part = slice(int(there[:start].sum()), int(there[:stop].sum()))
     elif isinstance(part, int):
         part = int(there[: range(len(there))[part]].sum())
-    if part is not None and isinstance(layer, keras.layers.Layer):
+    if isinstance(part, slice) and isinstance(layer, keras.layers.Layer):
         config = {"start": part.start, "stop": part.stop}
     elif part is not None:
         _replace_key(call, x, part)
