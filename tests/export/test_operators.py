@@ -1,6 +1,7 @@
 """The operators of a .tflite file: which layers they come from, what runs as one, and other widths."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -9,7 +10,13 @@ from keraslight.analysis import count_macs
 from keraslight.errors import ExportError, InvalidArgumentError
 from keraslight.export import to_litert
 from keraslight.export.litert._widths import Form, Operator, rewidened
-from keraslight.export.litert.operators import OperatorGraph, model_operators, pointwise_graph, read_operators
+from keraslight.export.litert.operators import (
+    OperatorGraph,
+    _unshared,
+    model_operators,
+    pointwise_graph,
+    read_operators,
+)
 
 
 def conv_bn(x, filters, kernel, name, **options):
@@ -19,21 +26,25 @@ def conv_bn(x, filters, kernel, name, **options):
 
 @pytest.fixture(scope="module")
 def model():
-    """A stem, a block with padding, squeeze-and-excitation and a residual, a concatenation, and a flattened map."""
+    """A block with padding and squeeze-and-excitation, a sum, a concatenation, and a map that is flattened."""
     keras.utils.set_random_seed(0)
     images = keras.Input((16, 16, 3))
     stem = layers.ReLU(name="stem_act")(conv_bn(images, 8, 3, "stem", strides=2))
     x = layers.ReLU(name="expand_act")(conv_bn(stem, 16, 1, "expand"))
     x = layers.ZeroPadding2D(1, name="pad")(x)
-    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.DepthwiseConv2D(3, strides=2, name="depthwise")(x)
     gate = layers.GlobalAveragePooling2D(keepdims=True, name="mean")(x)
     gate = layers.Conv2D(4, 1, activation="relu", name="reduce")(gate)
     gate = layers.Conv2D(16, 1, activation="sigmoid", name="gate")(gate)
     x = conv_bn(layers.Multiply(name="scale")([x, gate]), 8, 1, "project")
-    x = layers.Add(name="add")([stem, x])
-    x = layers.Concatenate(name="join")([x, conv_bn(stem, 12, 3, "branch")])
-    x = layers.Flatten(name="flat")(layers.AveragePooling2D(4, name="pool")(x))
-    return keras.Model(images, layers.Dense(5, activation="softmax", name="top")(x), name="tiny")
+    x = layers.Add(name="add")([conv_bn(stem, 8, 3, "down", strides=2), x])
+    x = layers.Concatenate(name="join")([x, conv_bn(stem, 12, 3, "branch", strides=2)])
+    x = layers.Flatten(name="flat")(layers.AveragePooling2D(2, name="pool")(x))
+    net = keras.Model(images, layers.Dense(5, activation="softmax", name="top")(x), name="tiny")
+    rng = np.random.default_rng(0)
+    for weight in net.trainable_weights:
+        weight.assign(rng.uniform(0.1, 0.5, weight.shape))
+    return net
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +66,8 @@ def test_operators_know_their_layers_and_costs(model, operators):
         *("CONV_2D", "CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "FULLY_CONNECTED")
     ]
     assert operators.macs == count_macs(model)
-    kernels = 3 * 3 * 3 * 8 + 8 * 16 + 3 * 3 * 16 + 16 * 4 + 4 * 16 + 16 * 8 + 3 * 3 * 8 * 12 + 4 * 20 * 5
-    biases = 8 + 16 + 16 + 4 + 16 + 8 + 12 + 5
+    kernels = 3 * 3 * 3 * 8 + 8 * 16 + 3 * 3 * 16 + 2 * 16 * 4 + 16 * 8 + 3 * 3 * 8 * (8 + 12) + 4 * 20 * 5
+    biases = 8 + 16 + 16 + 4 + 16 + 8 + 8 + 12 + 5
     assert operators.parameters == kernels + biases
 
 
@@ -66,9 +77,9 @@ def test_padding_is_cut_out_with_its_convolution(operators):
     assert padded.name == "PAD + DEPTHWISE_CONV_2D"
     assert padded.key == (
         "PAD(float32[1,8,8,16], int32[4,2]=0,0,1,1,1,1,0,0) -> float32[1,10,10,16] + "
-        "DEPTHWISE_CONV_2D(float32[1,10,10,16], *float32[1,3,3,16], *float32[16]) -> float32[1,8,8,16] "
+        "DEPTHWISE_CONV_2D(float32[1,10,10,16], *float32[1,3,3,16], *float32[16]) -> float32[1,4,4,16] "
         "{depthMultiplier=1, dilationHFactor=1, dilationWFactor=1, fusedActivationFunction=NONE, padding=VALID, "
-        "strideH=1, strideW=1}"
+        "strideH=2, strideW=2}"
     )
     assert sum(len(part.operators) for part in parts) == len(operators.operators)
 
@@ -91,22 +102,27 @@ def test_operators_of_a_file_are_those_of_its_model(model, operators, tmp_path):
         read_operators(tmp_path / "cut.tflite")
 
 
-WIDTHS = {"stem": 5, "expand": 11, "reduce": 3, "branch": 7}
+WIDTHS = {"stem": 5, "expand": 11, "reduce": 3, "down": 6, "branch": 7}
+
+
+def units(model):
+    """The widths by the names of the groups."""
+    groups = compress.channel_groups(model)
+    return {group.name: WIDTHS[layer] for group in groups for layer in group.layers if layer in WIDTHS}
 
 
 def test_widths_give_the_operators_of_the_shrunk_model(model, operators):
-    """Also where the converter stores equal biases once."""
-    widths = compress.layer_widths(model, WIDTHS)
-    assert widths == {"stem": 5, "project": 5, "expand": 11, "gate": 11, "reduce": 3, "branch": 7}
+    widths = compress.layer_widths(model, units(model))
+    assert widths == WIDTHS | {"project": 6, "gate": 11}
     changed = operators.with_widths(widths)
-    assert keys(changed) == keys(model_operators(compress.shrink(model, WIDTHS)))
+    assert keys(changed) == keys(model_operators(compress.shrink(model, units(model))))
     assert keys(operators.with_widths({})) == keys(operators)
 
 
 def test_int8_files_of_other_widths_run(model):
     graph = model_operators(model, int8=True)
     assert graph.macs == count_macs(model)
-    changed = graph.with_widths(compress.layer_widths(model, WIDTHS))
+    changed = graph.with_widths(compress.layer_widths(model, units(model)))
     assert "int8[1,8,8,5]" in changed.key
     interpreter = _litert_files.content_interpreter(changed.content(), "changed", 1)
     interpreter.invoke()
@@ -122,7 +138,7 @@ def test_int8_files_of_other_widths_run(model):
         ({"expand": 0}, "at least 1. Received: expand=0"),
         ({"expand": 2.5}, "at least 1. Received: expand=2.5"),
         ({"expand": True}, "Received: expand=True"),
-        ({"stem": 5}, r"must have the same width. Received: \[5, 8\] channels at ADD in 'add'"),
+        ({"down": 5}, r"must have the same width. Received: \[5, 8\] channels at ADD in 'add'"),
     ],
 )
 def test_impossible_widths(operators, widths, text):
@@ -218,6 +234,21 @@ def test_a_grouped_convolution_keeps_its_groups():
     assert [form.shape for form in found[1:]] == [(4, 3, 3, 6), (1, 4, 4, 4)]
     with pytest.raises(InvalidArgumentError, match="divisible by the 2 groups .* 12 input and 5 output channels"):
         rewidened(forms, [call], [0], {"conv": 5})
+
+
+def test_equal_biases_that_are_stored_once_can_change_apart():
+    forms = [Form((1, 4, 4, 8), "FLOAT32"), *(2 * [Form((8, 1, 1, 8), "FLOAT32", True)])]
+    forms += [Form((8,), "FLOAT32", True), *(2 * [Form((1, 4, 4, 8), "FLOAT32")])]
+    calls = [
+        Operator("CONV_2D", (0, 1, 3), (4,), (), ("first",), 1, None),
+        Operator("CONV_2D", (4, 2, 3), (5,), (), ("second",), 1, None),
+    ]
+    own, calls = _unshared(forms, calls)
+    found, _ = rewidened(own, calls, [0], {"first": 5})
+    assert [[found[index].shape for index in call.inputs[1:]] for call in calls] == [
+        [(5, 1, 1, 8), (5,)],
+        [(8, 1, 1, 5), (8,)],
+    ]
 
 
 def test_macs_of_all_products():
