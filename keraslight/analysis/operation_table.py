@@ -272,7 +272,7 @@ class OperationTable:
         return self._rng.integers(0, 100, shape).astype(dtype)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _OperatorResource:
     """A number that follows from the operators of a file."""
 

@@ -387,7 +387,7 @@ def _runs(old: Sequence[int], made: Sequence[int]) -> list[tuple[list[int], list
     """The shortest runs of axes of two shapes that hold equally many values."""
     runs, first, second = [], 0, 0
     while first < len(old) or second < len(made):
-        run, places = [], []
+        run, places = list[int](), list[int]()
         left = right = 1
         while not run or not places or left != right:
             if first < len(old) and ((left <= right and not (run and left == right)) or second >= len(made)):
