@@ -37,7 +37,7 @@ _QUANTILE = 20  # other processes only add time: on an idle machine it is near t
 _WARMUP = 3
 _COPIES = 8  # of an operator in its file: calling LiteRT takes as long as a small operator
 _COPIED_BYTES = 1 << 18  # all copies together stay in a core's cache, as one operator does in a network
-_EVICTED_BYTES = 1 << 23  # as many as a small network's weights
+_EVICTED_BYTES = 1 << 22  # as many as a small network's weights
 _TURN = 8  # operators that are called between two evictions
 
 
@@ -100,7 +100,7 @@ class OperationTable:
     An operator is timed as a file of its own with random weights, cut from the file of the network: with its fused
     activation, and with the padding that XNNPACK merges into it. The file has the operator up to eight times, so that
     the call's own time, which is subtracted, is small. All operators that are new are called in turn, in an order that
-    is drawn again for each round. Before a call, 8 MiB of other data are read and the inputs are written, as in a
+    is drawn again for each round. Before a call, 4 MiB of other data are read and the inputs are written, as in a
     network: inputs are in the nearest cache, and most weights are not.
 
     On one thread, times are the thread's CPU time: what other processes take isn't counted. On several threads, they
