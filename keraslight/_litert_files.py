@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,15 @@ def interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
         ExportError: It isn't a .tflite file, is cut off, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
+    return _interpreter(lambda: {"model_path": str(_checked(path))}, str(path), num_threads)
+
+
+def content_interpreter(content: bytes, name: str, num_threads: int) -> Any:
+    """As `interpreter`, of a file that is only in memory; `name` is its name in errors."""
+    return _interpreter(lambda: {"model_content": content}, name, num_threads)
+
+
+def _interpreter(model: Callable[[], dict[str, Any]], name: str, num_threads: int) -> Any:
     if num_threads < 1:
         raise InvalidArgumentError(f"`num_threads` must be at least 1. Received: {num_threads}.")
     try:
@@ -53,11 +63,11 @@ def interpreter(path: str | os.PathLike[str], num_threads: int) -> Any:
             f"Running a .tflite file needs ai-edge-litert: pip install 'keraslight[export]'. Received: {error}."
         ) from error
     try:
-        made = Interpreter(str(_checked(path)), num_threads=num_threads)
+        made = Interpreter(**model(), num_threads=num_threads)
         with quiet("litert"):
             made.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         if isinstance(error, InvalidArgumentError):
             raise
-        raise ExportError(f"LiteRT must be able to run the file. Received: {path}; it said: {error}") from error
+        raise ExportError(f"LiteRT must be able to run the file. Received: {name}; it said: {error}") from error
     return made

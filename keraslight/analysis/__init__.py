@@ -39,12 +39,20 @@ from keraslight.analysis.latency import (
     operation_overhead as operation_overhead,
 )
 from keraslight.analysis.lint import GUIDELINES as GUIDELINES, Finding as Finding, lint_model as lint_model
+from keraslight.analysis.operation_table import (
+    OperationLatency as OperationLatency,
+    OperationTable as OperationTable,
+    Resource as Resource,
+    TableComparison as TableComparison,
+    resource as resource,
+)
 from keraslight.analysis.plots import (
     pareto_front as pareto_front,
     plot_architecture as plot_architecture,
     plot_costs as plot_costs,
     plot_features as plot_features,
     plot_grad_cam as plot_grad_cam,
+    plot_operations as plot_operations,
     plot_receptive_field as plot_receptive_field,
     plot_tradeoff as plot_tradeoff,
 )

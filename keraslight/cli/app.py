@@ -52,6 +52,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
         models.receptive_field,
         models.convolution_cost,
         speed.latency,
+        speed.operations,
         speed.lint_model,
     ),
 }

@@ -1,14 +1,28 @@
-"""`keraslight latency` and `keraslight lint-model`: the speed of a model on this machine, and what limits it."""
+"""`keraslight latency`, `operations` and `lint-model`: the speed of a model on this machine, and what limits it."""
 
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
-from keraslight.cli._common import Json, Name, Size, console, create, error_console, print_json, table
+from keraslight.cli._common import (
+    Json,
+    Name,
+    Size,
+    Source,
+    SourceSize,
+    console,
+    create,
+    error_console,
+    load_source,
+    print_json,
+    table,
+)
+from keraslight.errors import InvalidArgumentError
 
 Engine = enum.StrEnum("Engine", ["keras", "saved_model", "litert"])
 Guideline = enum.StrEnum("Guideline", {"G1": "G1", "G2": "G2", "G3": "G3", "G4": "G4"})
@@ -53,6 +67,70 @@ def latency(
         times = (f"{value:,.2f}" for value in (row.p50, row.p90, row.p99))
         times_table.add_row(row.engine, threads_of, *times, f"{1000 * row.batch / row.p50:,.0f}")
     console.print(times_table)
+
+
+def operations(
+    model: Source,
+    size: SourceSize = None,
+    int8: Annotated[bool, Option("--int8", help="Time the operators of an int8 file.")] = False,
+    threads: Annotated[int, Option(help="Number of LiteRT threads.", min=1)] = 1,
+    repeats: Annotated[int, Option(help="Timed calls per operator.", min=1)] = 40,
+    top: Annotated[int, Option(help="Number of operators to list, the slowest first.", min=1)] = 15,
+    folder: Annotated[
+        Path | None,
+        Option("--table", help="Folder that keeps the times, for later calls on the same CPU.", show_default="none"),
+    ] = None,
+    plot: Annotated[Path | None, Option(help="Figure to write, .png or .svg.", show_default="none")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure which operators of a model take the time in LiteRT.
+
+    Each operator is timed alone, with what LiteRT fuses into it. "Whole
+    file" is measured, too: the sum should be near it. MODEL can also be a
+    .tflite file.
+    """
+    from keraslight import analysis
+    from keraslight._pictures import checked_path
+    from keraslight.export.litert import operators
+
+    checked_path(plot)
+    times = analysis.OperationTable(folder, threads=threads, repeats=repeats)
+    if model.lower().endswith(".tflite"):
+        if int8 or size is not None:
+            raise InvalidArgumentError(
+                f"A .tflite file has a dtype and a size of its own. Received: --int8 or --size with {model}."
+            )
+        subject, name = operators.read_operators(model), Path(model).name
+    else:
+        net = load_source(model, size=size, normalize=False).model
+        subject, name = operators.model_operators(net, int8=int8), net.name
+    rows = times.operations(subject)
+    compared = times.compare(model if model.lower().endswith(".tflite") else subject)
+    if plot is not None:
+        analysis.plot_operations(rows, top=top, title=f"{name}: {compared.measured_ms:.3f} ms", path=plot)
+    if as_json:
+        print_json({"model": name, **compared._asdict(), "operations": [row._asdict() for row in rows]})
+        return
+    total = sum(row.ms for row in rows)
+    caption = (
+        f"{len(rows)} operators; with the call {compared.table_ms:.3f} ms. Whole file: {compared.measured_ms:.3f} ms."
+    )
+    listed = table("layer", "operators", "output", "MACs", "µs", "share", title=name, caption=caption)
+    ranked = sorted(rows, key=lambda row: -row.ms)
+    for row in ranked[:top]:
+        layer, output = row.layers[-1] if row.layers else "", "x".join(map(str, row.output[1:]))
+        listed.add_row(
+            layer, row.kind, output, f"{row.macs:,}", f"{1000 * row.ms:,.1f}", f"{row.ms / total if total else 0:.1%}"
+        )
+    if rest := ranked[top:]:
+        took = sum(row.ms for row in rest)
+        macs = sum(row.macs for row in rest)
+        listed.add_section()
+        others = f"{len(rest)} others"
+        listed.add_row(others, "", "", f"{macs:,}", f"{1000 * took:,.1f}", f"{took / total if total else 0:.1%}")
+    console.print(listed)
+    if plot is not None:
+        console.print(f"Wrote {plot}.")
 
 
 def lint_model(

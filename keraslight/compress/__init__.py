@@ -24,7 +24,11 @@ from keraslight.compress._recover import fine_tune as fine_tune
 from keraslight.compress._registered import register_twin as register_twin
 from keraslight.compress._rewrites import fuse as fuse, half as half, reparameterize as reparameterize
 from keraslight.compress.channels.groups import ChannelGroup as ChannelGroup, channel_widths as channel_widths
-from keraslight.compress.channels.shrink import channel_groups as channel_groups, shrink as shrink
+from keraslight.compress.channels.shrink import (
+    channel_groups as channel_groups,
+    layer_widths as layer_widths,
+    shrink as shrink,
+)
 from keraslight.compress.clustering.callback import Clustering as Clustering, cluster as cluster
 from keraslight.compress.clustering.report import (
     ClusterReport as ClusterReport,

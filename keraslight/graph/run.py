@@ -21,12 +21,12 @@ def infer(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     `training=False` replaces what the layer was called with in the graph, as in Keras' `model(x, training=False)`.
     """
     layer = call.layer if call.form is None else call.form
-    if not isinstance(layer, keras.Layer):  # a layer opens a scope itself
-        with keras.name_scope(call.name):
-            return layer(*args, **kwargs)
-    if takes_training(layer):
+    if isinstance(layer, keras.Layer) and takes_training(layer):
         kwargs = {**kwargs, "training": False}
-    return layer(*args, **kwargs)
+    if isinstance(layer, keras.Layer) and layer.name == call.name:  # it opens a scope itself
+        return layer(*args, **kwargs)
+    with keras.name_scope(call.name):
+        return layer(*args, **kwargs)
 
 
 def run(graph: Graph, inputs: Sequence[Any], call_layer: CallLayer = infer) -> Any:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from keraslight.errors import UnknownModelError
+from keraslight.errors import InvalidArgumentError, UnknownModelError
 
 
 def test_profile_lists_blocks_and_totals(run, row):
@@ -102,3 +102,19 @@ def test_help_and_unknown_names(run, command):
 )
 def test_unknown_choices(run, command, option, value):
     assert f"Invalid value for '{option}'" in run(command, "lenet5_modern", option, value, code=2)
+
+
+def test_operations_lists_the_slowest_of_a_file(run, tmp_path, row):
+    from keraslight.export.litert.operators import pointwise_graph
+
+    file = tmp_path / "one.tflite"
+    file.write_bytes(pointwise_graph(4, 8).content())
+    text = run("operations", file, "--repeats", 1, "--plot", tmp_path / "one.svg")
+    assert row(text, "")[1:4] == ["CONV_2D", "4x4x8", "1,024"]
+    assert (tmp_path / "one.svg").stat().st_size
+    given = json.loads(run("operations", file, "--repeats", 1, "--table", tmp_path / "tables", "--json"))
+    assert given["table_ms"] >= given["operations"][0]["ms"]
+    assert given["operations"][0]["macs"] == 1024
+    assert len(list((tmp_path / "tables").glob("*.json"))) == 1
+    with pytest.raises(InvalidArgumentError, match=r"has a dtype and a size of its own. Received: .*one.tflite"):
+        run("operations", file, "--int8")

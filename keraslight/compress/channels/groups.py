@@ -172,6 +172,12 @@ class Groups:
         gone = [np.delete(self.units[name], places) for name, places in kept.items()]
         return np.isin(self.labels.roots, np.concatenate(gone) if gone else [])
 
+    def layer_widths(self, kept: Mapping[str, np.ndarray]) -> dict[str, int]:
+        """Layer -> output channels, for the layers that make fewer channels than in the graph."""
+        stays = ~self.removed(kept)
+        found = {node.name: stays[bound.row] for node, bound in self.labels.made.items()}
+        return {name: int(row.sum()) for name, row in found.items() if not row.all()}
+
     def masks(self, kept: Mapping[str, np.ndarray]) -> list[tuple[keras.Variable, np.ndarray]]:
         """What to multiply the model's weights by, so that it computes what the shrunk one does.
 

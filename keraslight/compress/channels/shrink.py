@@ -46,6 +46,24 @@ def channel_groups(model: keras.Model) -> tuple[ChannelGroup, ...]:
     return tuple(Groups(read(model, opaque=True)).public)
 
 
+def layer_widths(model: keras.Model, widths: float | Mapping[str, int]) -> dict[str, int]:
+    """The output channels that the layers of a model would have after `shrink`, which nothing is built for.
+
+    `analysis.resource` tells what a model of these widths would cost.
+
+    Args:
+        model, widths: As in `shrink`.
+
+    Returns:
+        Layer -> output channels, for the layers that would have fewer.
+
+    Raises:
+        InvalidArgumentError, UnreadableModelError: As in `shrink`.
+    """
+    groups = Groups(read(model, opaque=True))
+    return groups.layer_widths(groups.kept(widths, None, "uniform"))
+
+
 def shrink(
     model: keras.Model,
     widths: float | Mapping[str, int] | None = None,
