@@ -116,7 +116,8 @@ def MobileNetV3(
         drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
         style: Padding and batch normalization, as expected by the weights.
     """
-    x = conv_bn(images, make_divisible(stem * max(width, 1.0)), 3, stride=2, activation=activation, style=style, name="stem")
+    channels = make_divisible(stem * max(width, 1.0))
+    x = conv_bn(images, channels, 3, stride=2, activation=activation, style=style, name="stem")
     features, total_stride, before = {"stride_2": x}, 2, stem
     rates = drop_rates(drop_path, sum(map(len, stages)))
     for s, stage in enumerate(stages):

@@ -2,7 +2,8 @@
 
 space = MobileNetV3Space.for_images(48)
 result = search(space, data, recipe, run_dir="runs/search", trials=60)
-print(result, result.candidates[result.front[0]].code)
+print(result)
+print(result.pick().code)
 print(retrain(result, [12, 31], data, DIGITS_RECIPE, against=["mobilenet_v3_small_050"]))
 
     spaces.py      what is searched: block rows as a fixed number of choices
@@ -19,6 +20,7 @@ _doors.require("keraslight.search", "search", "numpy", "keras", "tensorflow", "o
 from keraslight.search._results import Candidate as Candidate, SearchResult as SearchResult
 from keraslight.search._retrain import Retrained as Retrained, RetrainedNet as RetrainedNet, retrain as retrain
 from keraslight.search._search import search as search
+from keraslight.search._study import START_OVER as START_OVER
 from keraslight.search.spaces import (
     SPACES as SPACES,
     MobileNetV3Space as MobileNetV3Space,

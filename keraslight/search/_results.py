@@ -19,7 +19,7 @@ from keraslight.analysis import pareto_front
 from keraslight.errors import InvalidArgumentError
 from keraslight.search._measure import COLUMN, Meter
 from keraslight.search._nets import Nets
-from keraslight.search._study import FRONT, PLOT, RECORD, TRIALS
+from keraslight.search._study import FRONT, RECORD, TRIALS
 from keraslight.training import load_run
 
 if TYPE_CHECKING:
@@ -140,9 +140,10 @@ class SearchResult(Report):
                 f"`at_most` must be at least the cheapest trained net's {self.metric}. Received: {at_most}, and "
                 + (f"{self.cost(self[self.front[0]]):g} in {self.run_dir}." if self.front else "no trained net.")
             )
-        if self.target is None or at_most is not None:
+        target = self.target
+        if target is None or at_most is not None:
             return choices[-1]
-        return min(choices, key=lambda c: objective(c.loss or 0.0, self.cost(c), self.target, self.exponent))
+        return min(choices, key=lambda c: objective(c.loss or 0.0, self.cost(c), target, self.exponent))
 
     def best(self, at_most: float | None = None) -> keras.Model:
         """The model of `pick(at_most)`, as its trial trained it: on a part of the training images, in few epochs.
@@ -184,7 +185,7 @@ class SearchResult(Report):
         return finished(figure, None if path is None else Path(path))
 
     def save(self) -> None:
-        """Writes front.csv and front.png."""
+        """Writes front.csv."""
         columns = list(dict.fromkeys(["macs", "parameters", *([COLUMN[self.metric]])]))
         rows = []
         for number in self.front:
@@ -197,8 +198,6 @@ class SearchResult(Report):
         writer.writeheader()
         writer.writerows(rows)
         write_file(self.run_dir / FRONT, table.getvalue())
-        if self.front:
-            self.plot(self.run_dir / PLOT)
 
     def __str__(self) -> str:
         header = ("trial", "loss", "accuracy", *(("ms",) if self.metric == "latency" else ()), "MACs", "parameters")

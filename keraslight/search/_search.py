@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import gc
+import contextlib
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ import keras
 import optuna
 from optuna.trial import BaseTrial, Trial, TrialState
 
+from keraslight._files import write_file
 from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.search._measure import COLUMN, Meter, judge
 from keraslight.search._nets import Nets
 from keraslight.search._progress import SearchProgress
 from keraslight.search._results import SearchResult, objective
-from keraslight.search._study import SAMPLERS, Study
+from keraslight.search._study import PLOT, SAMPLERS, Study
 from keraslight.search.spaces import RowSpace
 from keraslight.training import ImageData, Recipe, train
 
 _LIMIT = 2.0  # times the target, above which nets aren't trained: the target's penalty is far too small for them
+CODE = "model.py"
 _STATE = "last.npz"  # of a training run: it only serves to resume it
 
 
@@ -91,7 +94,7 @@ def search(
         progress: Whether to show progress on stderr: a bar on a terminal, otherwise one line per trial.
 
     Returns:
-        All trials and the front; also written to front.csv and front.png after each trial.
+        All trials and the front; also written to front.csv, after each trial, and front.png.
 
     Raises:
         InvalidArgumentError: An argument is out of range, a model doesn't fit the data, or the search to resume began
@@ -125,19 +128,34 @@ def search(
     def result() -> SearchResult:
         return SearchResult.of(study.finished(), meter, nets, target, exponent, folder)
 
-    with study.working(), SearchProgress(trials, len(study.finished()), shown=progress) as bar:
+    with study.working(), _many_graphs(), SearchProgress(trials, len(study.finished()), shown=progress) as bar:
         for trial in study.claim(trials):
             bar.begin(trial.number)
             _run(trial, study, nets, meter, inner, recipe, task, limit, target, exponent)
-            # Otherwise memory grows by the graphs of each trial.
-            keras.backend.clear_session()
-            gc.collect()
+            keras.backend.clear_session()  # otherwise memory grows by the graphs of each trial
             found = result()
             found.save()
             bar.finished(found, trial.number)
     found = result()
     found.save()
+    if found.front:
+        found.plot(folder / PLOT)
     return found
+
+
+@contextlib.contextmanager
+def _many_graphs() -> Iterator[None]:
+    """Without TensorFlow's warnings that each net's training step is traced: each is another net."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 def _run(
@@ -180,6 +198,9 @@ def _run(
         record["stopped"] = str(error)
         finish(None, TrialState.FAIL)
         return
-    record["loss"], record["accuracy"] = loss, _ = judge(trained.model, data, task, recipe.batch_size)
+    record["loss"], record["accuracy"] = loss, _ = judge(trained.model, data, task)
+    code = nets.code(trial)
+    if code:
+        write_file(folder / CODE, code)
     finish([loss, cost] if target is None else [objective(loss, cost, target, exponent)], TrialState.COMPLETE)
     (folder / _STATE).unlink(missing_ok=True)

@@ -70,7 +70,9 @@ class Study:
                 self._remove()
             with _JournalLock(journal).held():
                 _drop_torn_line(journal)
-            storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+            # Optuna doesn't export the base class of its locks.
+            backend = JournalFileBackend(str(journal), lock_obj=_JournalLock(journal))  # type: ignore[arg-type]
+            storage = JournalStorage(backend)
             self._study = optuna.create_study(
                 study_name=_STUDY, storage=storage, directions=["minimize"] * objectives, load_if_exists=True
             )

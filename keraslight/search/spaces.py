@@ -48,7 +48,11 @@ class RowSpace(abc.ABC):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.stages:
             raise InvalidArgumentError("`stages` must have at least one pair of channels. Received: none.")
-        for name, pair in [*(("stages", p) for p in self.stages), *(("head", p) for p in self.head), ("stem", self.stem)]:
+        for name, pair in [
+            *(("stages", p) for p in self.stages),
+            *(("head", p) for p in self.head),
+            ("stem", self.stem),
+        ]:
             if len(pair) != 2 or not 0 < pair[0] <= pair[1] or any(value % STEP for value in pair):
                 raise InvalidArgumentError(
                     f"`{name}` must be pairs of fewest and most channels, multiples of {STEP}. Received: {pair}."
@@ -163,8 +167,9 @@ class MobileNetV3Space(RowSpace):
         stem = before = self._channels(trial, "stem", self.stem)
         stages = []
         for s, widths in enumerate(self.stages):
-            channels, depth = self._channels(trial, f"stage{s}_channels", widths), trial.suggest_int(
-                f"stage{s}_depth", *self.depth
+            channels, depth = (
+                self._channels(trial, f"stage{s}_channels", widths),
+                trial.suggest_int(f"stage{s}_depth", *self.depth),
             )
             kernel = trial.suggest_categorical(f"stage{s}_kernel", self.kernels)
             expansion = trial.suggest_categorical(f"stage{s}_expansion", self.expansions)
@@ -228,12 +233,13 @@ class MobileNetV4Space(RowSpace):
             middle = trial.suggest_categorical(f"stage{s}_middle", self.middles)
             expansion = trial.suggest_categorical(f"stage{s}_expansion", self.expansions)
             if s == 0 and self.fused and trial.suggest_categorical("stage0_fused", (False, True)):
-                rest = (depth - 1) * (mobilenet_v4.Fused(3, expansion, channels),)
-                stages.append((mobilenet_v4.Fused(3, expansion, channels, 2), *rest))
-                continue
-            first = middle if start or middle else min(filter(None, self.middles), default=3)
-            rest = (depth - 1) * (mobilenet_v4.UIB(start, middle, expansion, channels),)
-            stages.append((mobilenet_v4.UIB(start, first, expansion, channels, 2), *rest))
+                down: mobilenet_v4.Block = mobilenet_v4.Fused(3, expansion, channels, 2)
+                other: mobilenet_v4.Block = mobilenet_v4.Fused(3, expansion, channels)
+            else:
+                first = middle if start or middle else min(filter(None, self.middles), default=3)
+                down = mobilenet_v4.UIB(start, first, expansion, channels, 2)
+                other = mobilenet_v4.UIB(start, middle, expansion, channels)
+            stages.append((down, *(depth - 1) * (other,)))
         before, after = (self._channels(trial, f"head{n}", widths) for n, widths in enumerate(self.head))
         stages.append((mobilenet_v4.Conv(1, before),))
         return {"stem": stem, "stages": tuple(stages), "head": after}

@@ -314,9 +314,7 @@ class ImageData(Report):
         """
         own = self.train_indices
         train, validation = split(self.targets[own], self.labels, validation_split, seed)
-        return dataclasses.replace(
-            self, train_indices=own[train], validation_indices=own[validation], originals=None
-        )
+        return dataclasses.replace(self, train_indices=own[train], validation_indices=own[validation], originals=None)
 
     def fingerprint(self) -> dict[str, Any]:
         """A JSON-serializable dict that differs if labels, preprocessing, images or split differ."""
