@@ -21,10 +21,12 @@ class Nets:
     Attributes:
         space: A space, or a function from trial to model.
         ends: Arguments of `create_model` that the data set determines.
+        task: What the outputs are; see `train`.
     """
 
     space: RowSpace | Callable[[BaseTrial], keras.Model]
     ends: dict[str, Any]
+    task: str | None = None
 
     @classmethod
     def of(cls, space: Any, data: ImageData, task: str | None) -> Nets:
@@ -45,7 +47,7 @@ class Nets:
             ends["classifier_activation"] = "sigmoid"
         elif task == "binary":
             ends |= {"classes": 1, "classifier_activation": "sigmoid"}
-        return cls(space, ends)
+        return cls(space, ends, task)
 
     def build(self, trial: BaseTrial) -> keras.Model:
         """The net of a trial, with random weights."""

@@ -97,15 +97,14 @@ class SearchResult(Report):
     @classmethod
     def of(
         cls,
-        trials: list[FrozenTrial],
+        candidates: tuple[Candidate, ...],
         meter: Meter,
         nets: Nets,
         target: float | None,
         exponent: float,
         run_dir: Path,
     ) -> SearchResult:
-        """The result of these finished trials."""
-        candidates = tuple(Candidate.of(trial, nets) for trial in trials)
+        """The result of these candidates."""
         column = COLUMN[meter.metric]
         trained = [found for found in candidates if found.loss is not None]
         front = pareto_front([getattr(c, column) for c in trained], [-(c.loss or 0.0) for c in trained])

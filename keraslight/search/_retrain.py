@@ -18,10 +18,9 @@ from keraslight.analysis import count_macs, count_parameters
 from keraslight.catalogue import find
 from keraslight.errors import InvalidArgumentError
 from keraslight.search._results import Candidate, SearchResult
+from keraslight.search._study import COMPARISON, RETRAINED
 from keraslight.training import ImageData, Recipe, train
 from keraslight.zoo import create_model
-
-RETRAINED = "retrained"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,6 @@ def retrain(
     *,
     seeds: int = 3,
     against: Sequence[str] = (),
-    task: str | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> Retrained:
@@ -101,7 +99,6 @@ def retrain(
         recipe: Hyperparameters, usually more epochs than in the search. Its seed is that of the first training.
         seeds: Number of trainings per net, at least 1, with consecutive seeds.
         against: Names of models to train in the same way for comparison, such as `"mobilenet_v3_small_050"`.
-        task: As in `search`.
         resume: Whether to resume earlier trainings; False overwrites them.
         progress: Whether to show each training's progress on stderr.
 
@@ -139,7 +136,7 @@ def retrain(
                     recipe.replace(seed=seed),
                     run_dir=run_dir,
                     resume=resume,
-                    task=task,
+                    task=result.nets.task,
                     progress=progress,
                 )
             accuracies[name].append(trained.best_accuracy)
@@ -160,7 +157,7 @@ def retrain(
             for name, model in models.items()
         )
     )
-    _save(found, result.run_dir / f"{RETRAINED}.csv")
+    _save(found, result.run_dir / COMPARISON)
     return found
 
 

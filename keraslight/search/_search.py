@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from keraslight.errors import InvalidArgumentError, TrainingError
 from keraslight.search._measure import COLUMN, Meter, judge
 from keraslight.search._nets import Nets
 from keraslight.search._progress import SearchProgress
-from keraslight.search._results import SearchResult, objective
+from keraslight.search._results import Candidate, SearchResult, objective
 from keraslight.search._study import PLOT, SAMPLERS, Study
 from keraslight.search.spaces import RowSpace
 from keraslight.training import ImageData, Recipe, train
@@ -125,19 +126,25 @@ def search(
     }
     study = Study(folder, identity, 2 if target is None else 1, sampler, seed, resume=resume)
 
-    def result() -> SearchResult:
-        return SearchResult.of(study.finished(), meter, nets, target, exponent, folder)
+    candidates: dict[int, Candidate] = {}
+
+    def saved() -> SearchResult:
+        with study.alone():  # an older result must not replace a newer one
+            for trial in study.finished():
+                if trial.number not in candidates:
+                    candidates[trial.number] = Candidate.of(trial, nets)
+            ordered = tuple(candidates[number] for number in sorted(candidates))
+            result = SearchResult.of(ordered, meter, nets, target, exponent, folder)
+            result.save()
+        return result
 
     with study.working(), _many_graphs(), SearchProgress(trials, len(study.finished()), shown=progress) as bar:
         for trial in study.claim(trials):
             bar.begin(trial.number)
             _run(trial, study, nets, meter, inner, recipe, task, limit, target, exponent)
             keras.backend.clear_session()  # otherwise memory grows by the graphs of each trial
-            found = result()
-            found.save()
-            bar.finished(found, trial.number)
-    found = result()
-    found.save()
+            bar.finished(saved(), trial.number)
+    found = saved()
     if found.front:
         found.plot(folder / PLOT)
     return found
@@ -198,7 +205,12 @@ def _run(
         record["stopped"] = str(error)
         finish(None, TrialState.FAIL)
         return
-    record["loss"], record["accuracy"] = loss, _ = judge(trained.model, data, task)
+    loss, record["accuracy"] = judge(trained.model, data, task)
+    if not math.isfinite(loss):
+        record["stopped"] = f"loss of {loss} on held-out images"
+        finish(None, TrialState.FAIL)
+        return
+    record["loss"] = loss
     code = nets.code(trial)
     if code:
         write_file(folder / CODE, code)

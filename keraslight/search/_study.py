@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from keraslight.errors import InvalidArgumentError
 
 JOURNAL, TRIALS, FRONT, PLOT = "trials.journal", "trials", "front.csv", "front.png"
+RETRAINED, COMPARISON = "retrained", "retrained.csv"  # a folder and a file, of `retrain`
 START_OVER = "pass another `run_dir` or `resume=False`, which overwrites the search"
 SAMPLERS = ("tpe", "nsga2", "random")
 
@@ -97,6 +98,12 @@ class Study:
                 yield
         finally:
             file.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within this block, no other process claims a trial or is in such a block."""
+        with self._claims:
+            yield
 
     def claim(self, total: int) -> Iterator[Trial]:
         """Yields trials to run until `total` are finished, waiting for those that other processes run."""
@@ -176,9 +183,10 @@ class Study:
                 "`resume` may only be False while no process works on the search. "
                 f"Received: resume=False, and {self.folder} is in use."
             )
-        for name in (JOURNAL, FRONT, PLOT):
+        for name in (JOURNAL, FRONT, PLOT, COMPARISON):
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / TRIALS, ignore_errors=True)
+        for name in (TRIALS, RETRAINED):  # of other nets with the same numbers
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
 
 class _JournalLock:
