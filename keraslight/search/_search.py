@@ -107,6 +107,8 @@ def search(
         raise InvalidArgumentError(
             f"`trials` must be at least 1, and `seed` at least 0. Received: trials={trials}, seed={seed}."
         )
+    if not 0 < hold_out < 1:
+        raise InvalidArgumentError(f"`hold_out` must be in (0, 1). Received: hold_out={hold_out}.")
     if sampler not in SAMPLERS:
         raise InvalidArgumentError(f"`sampler` must be one of {SAMPLERS}. Received: {sampler!r}.")
     for name, value in (("target", target), ("limit", limit), ("exponent", exponent)):
@@ -141,7 +143,7 @@ def search(
     with study.working(), _many_graphs(), SearchProgress(trials, len(study.finished()), shown=progress) as bar:
         for trial in study.claim(trials):
             bar.begin(trial.number)
-            _run(trial, study, nets, meter, inner, recipe, task, limit, target, exponent)
+            _run(trial, study, nets, meter, inner, recipe, limit, target, exponent)
             keras.backend.clear_session()  # otherwise memory grows by the graphs of each trial
             bar.finished(saved(), trial.number)
     found = saved()
@@ -172,7 +174,6 @@ def _run(
     meter: Meter,
     data: ImageData,
     recipe: Recipe,
-    task: str | None,
     limit: float | None,
     target: float | None,
     exponent: float,
@@ -200,12 +201,12 @@ def _run(
         return
     folder = study.trial_folder(trial.number)
     try:
-        trained = train(model, data, recipe, run_dir=folder, task=task, progress=False)
+        trained = train(model, data, recipe, run_dir=folder, task=nets.task, progress=False)
     except TrainingError as error:
         record["stopped"] = str(error)
         finish(None, TrialState.FAIL)
         return
-    loss, record["accuracy"] = judge(trained.model, data, task)
+    loss, record["accuracy"] = judge(trained.model, data, nets.task)
     if not math.isfinite(loss):
         record["stopped"] = f"loss of {loss} on held-out images"
         finish(None, TrialState.FAIL)

@@ -248,7 +248,7 @@ def test_a_space_fits_its_nets_to_the_data(recipe, trained, tmp_path):
         ({"target": 0}, "`target` must be above 0. Received: target=0."),
         ({"limit": -1.0}, "`limit` must be above 0. Received: limit=-1.0."),
         ({"exponent": float("nan")}, "`exponent` must be above 0. Received: exponent=nan."),
-        ({"hold_out": 1.0}, "`validation_split` must be in .0, 1.. Received: validation_split=1.0."),
+        ({"hold_out": 1.0}, "`hold_out` must be in .0, 1.. Received: hold_out=1.0."),
         ({"data": ([], [])}, "`data` must be an ImageData. Received: tuple."),
         ({"space": "mobilenet_v3"}, "`space` must be a MobileNetV3Space.* Received: 'mobilenet_v3'."),
         ({"space": MobileNetV3Space}, "`space` must be a MobileNetV3Space"),
