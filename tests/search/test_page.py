@@ -5,10 +5,14 @@ import re
 import types
 from pathlib import Path
 
+from optuna.trial import FixedTrial
+
 from keraslight import search as package, training
 from keraslight.search import _search
 from keraslight.search._measure import Meter
+from tests.search.conftest import small_net
 
+CHOICES = FixedTrial({"width": 2, "stride": 3})
 PAGE = Path(__file__).parents[2] / "docs" / "search.md"
 
 
@@ -38,6 +42,7 @@ def test_the_programs_run(tmp_path, monkeypatch):
     monkeypatch.setattr(package, "search", once)
     monkeypatch.setattr(_search, "train", train)
     monkeypatch.setattr("keraslight.search._retrain.train", train)
+    monkeypatch.setattr("keraslight.search._retrain.create_model", lambda name, **ends: small_net(CHOICES))
     monkeypatch.setattr(Meter, "latencies", lambda self, models, data: dict.fromkeys(models, 0.1))
     scope = {}
     for program in programs:
