@@ -24,7 +24,7 @@ _PUBLIC = {  # name -> module that defines it
     "Preprocessing": "preprocessing",
     "views": "_views",
 }
-_MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "training", "zoo")
+_MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "search", "training", "zoo")
 
 
 @functools.cache

@@ -32,6 +32,7 @@ MODELS = {
     "import keraslight.weights": "models",
     "import keraslight.graph": "models",
     "import keraslight.rewrite": "models",
+    "import keraslight.search": "search",
 }
 LABELS = {"from keraslight import decode_predictions": "models", "import keraslight.labels": "models"}
 CLIENT = {

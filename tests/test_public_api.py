@@ -34,6 +34,7 @@ MODULES = (
     "keraslight.layers",
     "keraslight.preprocessing",
     "keraslight.registry",
+    "keraslight.search",
     "keraslight.training",
     "keraslight.weights",
     "keraslight.zoo",

@@ -97,6 +97,7 @@ def MobileNetV3(
     *,
     stages: tuple[tuple[Row, ...], ...],
     head: tuple[int, int],
+    stem: int = STEM,
     activation: str = HS,
     width: float,
     drop_path: float = 0.0,
@@ -109,14 +110,15 @@ def MobileNetV3(
     Args:
         stages, head, activation: The variant's table, the widths of its last two convolutions (before and after the
             pooling), and the activation of these and of the stem.
-        width: Multiplier of the channels, above 0. Channels are rounded to multiples of 8. The stem's 16 and those of
-            the convolution after the pooling are only scaled above 1.
+        stem: Channels of the stem.
+        width: Multiplier of the channels, above 0. Channels are rounded to multiples of 8. The stem's and those of the
+            convolution after the pooling are only scaled above 1.
         drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
         style: Padding and batch normalization, as expected by the weights.
     """
-    stem = make_divisible(STEM * max(width, 1.0))
-    x = conv_bn(images, stem, 3, stride=2, activation=activation, style=style, name="stem")
-    features, total_stride, before = {"stride_2": x}, 2, STEM
+    channels = make_divisible(stem * max(width, 1.0))
+    x = conv_bn(images, channels, 3, stride=2, activation=activation, style=style, name="stem")
+    features, total_stride, before = {"stride_2": x}, 2, stem
     rates = drop_rates(drop_path, sum(map(len, stages)))
     for s, stage in enumerate(stages):
         for b, row in enumerate(stage):

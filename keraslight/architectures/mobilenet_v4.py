@@ -218,6 +218,7 @@ def MobileNetV4(
     *,
     stem: int,
     stages: tuple[tuple[Block, ...], ...],
+    head: int = 1280,
     activation: str = "relu",
     layer_scale: float | None = None,
     width: float = 1.0,
@@ -225,13 +226,15 @@ def MobileNetV4(
 ) -> Network:
     """Builds a MobileNetV4 image classifier.
 
-    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the 960-channel map.
+    Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the map before
+    the pooling, of 960 channels in all variants.
 
     Args:
         stem, stages, activation, layer_scale: Channels of the stem, the variant's table, the activation, and the
-            initial value of the layer scales (None for none).
+            initial value of the layer scales (None for none). The table's last stage keeps the sides.
+        head: Channels of the convolution after the pooling.
         width: Multiplier of the channels of the stages, above 0. Channels are rounded to multiples of 8. The stem's are
-            only scaled above 1, and the head's 1280 never, as in timm.
+            only scaled above 1, and the head's never, as in timm.
         input_shape: (height, width, channels), with sides of at least 32 pixels and at least 1 channel. None uses the
             variant's own size and channels. In variants without attention, a side may be None (any size).
         drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
@@ -247,9 +250,9 @@ def MobileNetV4(
     for b, row in enumerate(head_rows):
         x = _block(x, row, width, activation, None, 0.0, name=f"stage{len(body)}_block{b}")
 
-    def top(x: KerasTensor, head: Head) -> KerasTensor:
+    def top(x: KerasTensor, ends: Head) -> KerasTensor:
         x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-        return classifier(conv_bn(x, 1280, 1, activation=activation, name="head"), head)
+        return classifier(conv_bn(x, head, 1, activation=activation, name="head"), ends)
 
     return Network(features, x, top)
 

@@ -25,6 +25,7 @@ from keraslight.cli import (
     plot,
     predict,
     recipes,
+    search,
     serve,
     speed,
     train,
@@ -36,7 +37,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functions, with dashes
     "Models": (models.list_models, models.info, models.show, models.compare),
-    "Train": (make.make, train.train, recipes.recipes, recipes.find_lr, train.demo),
+    "Train": (make.make, train.train, recipes.recipes, recipes.find_lr, search.search, train.demo),
     "Make smaller": (
         compression.prune,
         compression.shrink,

@@ -300,6 +300,22 @@ class ImageData(Report):
             return self.pixels[self.validation_indices], targets
         return np.concatenate([images.numpy().astype(np.uint8) for images, _ in self.validation(64)]), targets
 
+    def resplit(self, validation_split: float = 0.2, seed: int = 0) -> ImageData:
+        """The training images alone, of which a part is held out: to make choices by, before the held-out images of
+        this data set judge what was chosen. Those take no part.
+
+        Args:
+            validation_split: Share of each class to hold out, in (0, 1). Of targets that are rows, of all images.
+            seed: Random seed for the split.
+
+        Raises:
+            InvalidArgumentError: `validation_split` is out of range.
+            DataError: A class has fewer than two training images.
+        """
+        own = self.train_indices
+        train, validation = split(self.targets[own], self.labels, validation_split, seed)
+        return dataclasses.replace(self, train_indices=own[train], validation_indices=own[validation], originals=None)
+
     def fingerprint(self) -> dict[str, Any]:
         """A JSON-serializable dict that differs if labels, preprocessing, images or split differ."""
         digest = hashlib.sha256()

@@ -16,19 +16,19 @@ from keraslight.weights.sources import HALF, MBCONV, SEPARABLE, Names
 TORCHVISION = ConvStyle(padding="symmetric", epsilon=1e-3, momentum=0.99)
 
 
-def _blocks(stages: tuple[tuple[Row, ...], ...]) -> Iterator[tuple[int, int, bool, Row]]:
+def _blocks(stages: tuple[tuple[Row, ...], ...], stem: int) -> Iterator[tuple[int, int, bool, Row]]:
     """Yields stage, block, whether it expands, and row."""
-    before = STEM
+    before = stem
     for s, stage in enumerate(stages):
         for b, row in enumerate(stage):
             yield s, b, row.expanded != before, row
             before = row.channels
 
 
-def timm_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Names:
+def timm_names(*, stages: tuple[tuple[Row, ...], ...], stem: int = STEM, **_unused: Any) -> Names:
     """Yields timm's names."""
     yield from sources.conv_bn("stem", "conv_stem", "bn1")
-    for s, b, expand, row in _blocks(stages):
+    for s, b, expand, row in _blocks(stages, stem):
         parts = MBCONV if expand else SEPARABLE
         yield from sources.timm_block(f"stage{s}_block{b}", f"blocks.{s}.{b}", parts, attention=row.squeeze)
     yield from sources.conv_bn("head_expand", f"blocks.{len(stages)}.0.conv", f"blocks.{len(stages)}.0.bn1")
@@ -36,11 +36,11 @@ def timm_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Names:
     yield "classifier", "classifier"
 
 
-def torchvision_names(*, stages: tuple[tuple[Row, ...], ...], **_unused: Any) -> Names:
+def torchvision_names(*, stages: tuple[tuple[Row, ...], ...], stem: int = STEM, **_unused: Any) -> Names:
     """Yields torchvision's names. It numbers all blocks consecutively."""
     yield from sources.sequence("stem", "features.0")
     index = 1
-    for s, b, expand, row in _blocks(stages):
+    for s, b, expand, row in _blocks(stages, stem):
         parts = [*["expand"] * expand, "depthwise", *["se"] * row.squeeze, "project"]
         yield from sources.torchvision_block(f"stage{s}_block{b}", f"features.{index}.block", parts)
         index += 1

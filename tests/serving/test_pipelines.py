@@ -144,7 +144,8 @@ def test_engine_litert_serves_what_needs_no_tensorflow(versions, images):
 
 @pytest.mark.parametrize(("signature", "alias"), [("encoded", "image_bytes"), ("classify", "inputs")])
 def test_a_bad_file_is_named_by_its_index(versions, images, signature, alias):
-    with ModelServer("net", versions["float"].parent) as server, ClassifierClient(server.address, "net", timeout=60) as client:
+    server = ModelServer("net", versions["float"].parent)
+    with server, ClassifierClient(server.address, "net", timeout=60) as client:
         _, value = request(signature, images)
         value[3] = b"no image" if signature == "encoded" else example(b"no image")
         with pytest.raises(InvalidInput, match=rf"`{alias}` must each be a JPEG.*others at index\] \[3\]"):
