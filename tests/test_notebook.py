@@ -17,6 +17,9 @@ PLOTS = {
     "analysis.plot_costs": "analysis.plot_costs([model])",
     "analysis.plot_features": "analysis.plot_features(model, image, channels=2)",
     "analysis.plot_grad_cam": "analysis.plot_grad_cam(model, image)",
+    "analysis.plot_operations": (
+        "analysis.plot_operations([analysis.OperationLatency('CONV_2D', ('stem',), (1, 8, 8, 4), 9, 0.1, '')])"
+    ),
     "analysis.plot_receptive_field": "analysis.plot_receptive_field(model, image)",
     "analysis.plot_tradeoff": "analysis.plot_tradeoff(map(keraslight.model_info, keraslight.list_models('vgg*')))",
     "analysis.Evaluation.plot": (
@@ -25,6 +28,9 @@ PLOTS = {
     "training.LearningRateSearch.plot": (
         "keraslight.training.LearningRateSearch((1e-4, 1e-3, 1e-2), (2.0, 1.5, 1.8), 1e-3).plot()"
     ),
+    "search.SearchResult.plot": """from keraslight import search
+found = [search.Candidate(n, {}, 9 + n, 5, None, 1 / (1 + n), 0.9, '', 1.0, '') for n in range(3)]
+search.SearchResult(tuple(found), (0, 1, 2), 'macs', None, 0.0, FOLDER, None, None).plot()""",
     "compress.SensitivityReport.plot": "compress.SensitivityReport(0.9, (0.5, 0.7), {'conv': (0.8, 0.7)}).plot()",
     "compress.QuantizationSensitivity.plot": (
         "compress.QuantizationSensitivity(0.9, {'conv': compress.QuantizationCost(0.1, 0.9, 0.8)}).plot()"
