@@ -13,9 +13,14 @@ print(retrain(result, [12, 31], data, DIGITS_RECIPE, against=["mobilenet_v3_smal
     _results.py    what was found      _retrain.py  picks, again with all images and several seeds
 """
 
+import warnings
+
 from keraslight import _doors, _faces
 
-_doors.require("keraslight.search", "search", "numpy", "keras", "tensorflow", "optuna", "filelock")
+with warnings.catch_warnings():
+    # In notebooks without ipywidgets, Optuna's progress bar warns when it is imported. It isn't shown here.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    _doors.require("keraslight.search", "search", "numpy", "keras", "tensorflow", "optuna", "filelock")
 
 from keraslight.search._results import Candidate as Candidate, SearchResult as SearchResult
 from keraslight.search._retrain import Retrained as Retrained, RetrainedNet as RetrainedNet, retrain as retrain
