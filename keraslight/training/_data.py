@@ -278,6 +278,8 @@ class ImageData(Report):
             weights = None if given is None else tf.gather(given, chosen)
             if mixing is not None and mixing.active:
                 images, targets, weights = _mix(images, targets, weights, mixing, draws, columns or len(self.labels))
+            if size is not None:  # one traced training step serves all sizes
+                images = tf.raw_ops.PlaceholderWithDefault(input=images, shape=(batch, None, None, images.shape[-1]))
             return (images, targets) if weights is None else (images, targets, weights)
 
         numbers = tf.data.Dataset.range(first_epoch, first_epoch + epochs)

@@ -38,6 +38,12 @@ class Phase:
     augmentation: Augmentation | None
     mixing: Mixing
 
+    def same_step(self, other: Phase | None) -> bool:
+        """Whether a training step that was traced in the other phase is also that of this one."""
+        if other is None or self.frozen != other.frozen:
+            return False
+        return (self.stage and self.stage.dropout) == (other.stage and other.stage.dropout)
+
 
 def phases(recipe: Recipe) -> list[Phase]:
     """The phases of a training, in order."""

@@ -261,13 +261,16 @@ def train(
         ):
             if recipe.progressive is not None:
                 bar.print(recipe.progressive.table(recipe.epochs))
+            traced = None
             for phase in parts:
                 first = max(phase.first, len(history))
                 if first >= phase.end or keeper.finished:
                     continue
                 with entered(model, recipe, phase, trained.optimizer) as norms:
                     keeper.enter(phase, norms)
-                    forget_traces(trained)
+                    if not phase.same_step(traced):
+                        forget_traces(trained)
+                    traced = phase
                     trained.fit(
                         throughput.timed(batches(phase, first, phase.end)),
                         validation_data=validation,
