@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Two workers share two cores, and the nets are small: a step with one thread costs a third less than with two.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# Without TensorFlow's graph optimizer (Grappler) the suite took no less time, and workers a gigabyte more.
 # oneDNN's own allocator never returns memory: after one AlexNet or VGG-11 it keeps more than a gigabyte for good.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
@@ -18,21 +19,11 @@ import keras
 import numpy as np
 import psutil
 import pytest
-import tensorflow as tf
 
 from keraslight.export._memory import return_free_memory
 
 # Files with few but long tests. Begun last, they would leave the other worker without work.
 LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
-
-
-def pytest_configure(config):
-    """Leaves TensorFlow's graph optimizer (Grappler) to `make test-all` and to the programs that tests start.
-
-    It optimizes each function before it first runs, which for nets that run a few times takes a sixth of all time.
-    """
-    if config.option.markexpr == "not slow":
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 def pytest_collection_modifyitems(items):
