@@ -11,7 +11,6 @@ from pathlib import Path
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # Two workers share two cores, and the nets are small: a step with one thread costs a third less than with two.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-# Without TensorFlow's graph optimizer (Grappler) the suite took no less time, and workers a gigabyte more.
 # oneDNN's own allocator never returns memory: after one AlexNet or VGG-11 it keeps more than a gigabyte for good.
 os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
