@@ -22,7 +22,10 @@ import pytest
 from keraslight.export._memory import return_free_memory
 
 # Files with few but long tests. Begun last, they would leave the other worker without work.
-LONG = ("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py")
+LONG = (
+    *("test_demo.py", "test_digits_matrix.py", "test_readme.py", "test_registry_sweep.py", "test_golden.py"),
+    *("test_loader.py", "test_vocabulary.py", "test_distributed.py"),
+)
 
 
 def pytest_collection_modifyitems(items):
