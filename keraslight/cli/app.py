@@ -41,6 +41,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
     "Make smaller": (
         compression.prune,
         compression.shrink,
+        compression.netadapt,
         compression.cluster,
         compression.fuse,
         compression.quantize,

@@ -1,4 +1,6 @@
-"""`keraslight prune`, `shrink`, `cluster`, `fuse` and `quantize`: from a run folder to a smaller model, measured."""
+"""From a run folder to a smaller model, measured: `keraslight prune`, `shrink`, `netadapt`, `cluster`, `fuse` and
+`quantize`.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,7 @@ Schedule = enum.StrEnum("Schedule", ["polynomial", "constant"])
 
 Policy = enum.StrEnum("Policy", ["default", "xnnpack"])
 Choice = enum.StrEnum("Choice", ["magnitude", "uniform"])
+Metric = enum.StrEnum("Metric", ["latency", "macs", "parameters"])
 
 
 def prune(
@@ -206,6 +209,96 @@ def shrink(
     if as_json:
         rows = [{**dataclasses.asdict(group), "left": left[group.name]} for group in groups]
         _common.print_json({"run": to, **compared, **costs, "groups": rows})
+
+
+def netadapt(
+    run: Run,
+    data: Data,
+    to: NewRun,
+    budget: Annotated[float, Option(help="Share of the model's cost to reach, above 0 and below 1.")] = 0.5,
+    metric: Annotated[Metric, Option(help="Cost of a net. Latency is LiteRT's, measured here.")] = Metric.latency,
+    int8: Annotated[bool, Option("--int8", help="Measure int8 operators rather than float32 ones.")] = False,
+    threads: Annotated[int, Option(help="Threads of LiteRT.", min=1)] = 1,
+    step: Annotated[float, Option(help="Share of the cost that the first iteration saves.")] = 0.03,
+    decay: Annotated[float, Option(help="Factor by which the step falls with each iteration.")] = 0.96,
+    steps: Annotated[int, Option(help="Training steps for each proposal.", min=1)] = 50,
+    rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
+    groups: Annotated[
+        list[str] | None,
+        Option("--group", help='Pattern of groups to narrow, such as "stage3_*"; repeatable.', show_default="all"),
+    ] = None,
+    divisor: Annotated[int, Option(help="Widths are multiples of it.", min=1)] = 8,
+    minimum: Annotated[int, Option(help="Smallest width.", min=1)] = 8,
+    hold_out: Annotated[float, Option(help="Share of the training images to rank proposals by.")] = 0.2,
+    epochs: Annotated[int, Option(help="Epochs of the final training; 0 for none.", min=0)] = 12,
+    batch_size: BatchSize = 32,
+    learning_rate: LearningRate = 3e-3,
+    teacher: _common.Teacher = None,
+    temperature: _common.Temperature = None,
+    alpha: _common.Alpha = None,
+    seed: Seed = 0,
+    labels: _common.FileLabels = None,
+    task: _common.Task = None,
+    preprocessing: _common.Given = None,
+    fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
+    as_json: _common.Json = False,
+) -> None:
+    """Remove channels where they cost the least accuracy, until a latency is reached; resumes an interrupted run.
+
+    Each iteration narrows one group of channels, chosen by short trainings of all proposals. The result is fine-tuned.
+    Writes a run folder with every iteration and a LiteRT file, and compares it with the original.
+
+    Examples:
+
+      keraslight netadapt runs/net --data digits --to runs/small --budget 0.5
+      keraslight netadapt runs/net --data digits --to runs/small --metric macs
+    """
+    from keraslight import analysis, compress
+    from keraslight.graph import without_auxiliary
+    from keraslight.training.run_folder import START_OVER
+
+    if metric is not Metric.latency and int8:
+        raise InvalidArgumentError(f"`--int8` is for `--metric latency`. Received: --int8 --metric {metric.value}.")
+    trained = _load(run, data, labels, preprocessing, task)
+    distillation = _common.load_teacher(teacher, trained.images, temperature=temperature, alpha=alpha)
+    if distillation is not None:
+        trained.details["distillation"] = distillation.to_dict()
+    model = without_auxiliary(trained.model)
+    table = analysis.OperationTable(to / "operations", threads=threads) if metric is Metric.latency else None
+    try:
+        result = compress.netadapt(
+            model,
+            trained.images,
+            analysis.resource(model, metric.value, int8=int8, table=table),
+            run_dir=to,
+            budget=budget,
+            step=step,
+            decay=decay,
+            steps=steps,
+            learning_rate=rate,
+            batch_size=batch_size,
+            hold_out=hold_out,
+            divisor=divisor,
+            minimum=minimum,
+            groups=groups or "*",
+            augmentation=trained.recipe.augmentation,
+            fine_tune=trained.long_recipe(epochs, batch_size, learning_rate, seed) if epochs else None,
+            distillation=distillation if epochs else None,
+            task=trained.head.task,
+            seed=seed,
+            resume=not fresh,
+        )
+    except InvalidArgumentError as error:  # in the words of the command line
+        text = str(error).replace(START_OVER, "pass another `--to` or `--fresh`, which overwrites the run")
+        raise type(error)(text) from error
+    console.print(str(result), markup=False, highlight=False)
+    compared = _finish_run(trained, result.model, to, "adapted")
+    write_file(to / "netadapt.txt", f"{result}\n")
+    console.print(f"Iterations: {to / 'netadapt.txt'}; widths, plot and weights of each: {to / 'netadapt'}")
+    if as_json:
+        widths = {name: {"before": before, "after": after} for name, (before, after) in result.widths.items()}
+        rows = [dataclasses.asdict(row) for row in result.iterations]
+        _common.print_json({"run": to, **compared, "budget": result.budget, "iterations": rows, "widths": widths})
 
 
 def cluster(
@@ -389,6 +482,19 @@ class _Trained(NamedTuple):
     def batches(self, batch_size: int, epochs: int, seed: int) -> tf.data.Dataset:
         # Not the seed of the float training: fine-tuning sees the images augmented differently.
         return self.images.train(batch_size, self.recipe.augmentation, seed + 1, epochs=epochs)
+
+    def long_recipe(self, epochs: int, batch_size: int, learning_rate: float, seed: int) -> Recipe:
+        """A recipe to fine-tune by, with the augmentation and the loss of its training."""
+        return dataclasses.replace(
+            type(self.recipe)(),
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            label_smoothing=self.recipe.label_smoothing,
+            augmentation=self.recipe.augmentation,
+            class_weights=self.recipe.class_weights,
+            seed=seed + 1,
+        )
 
     def loss(self) -> keras.losses.Loss:
         """The loss of its training."""

@@ -7,7 +7,7 @@ them.
     pruning/         zeros in kernels: the callback, the library's wrappers, sensitivity, reports
     clustering/      few distinct values in kernels
     quantization/    int8: quantization-aware training, calibration, mixed precision
-    channels/        fewer channels: which belong together, and models without some of them
+    channels/        fewer channels: which belong together, models without some of them, NetAdapt
     _tfmot/          the only code that imports tensorflow_model_optimization and tf_keras
     _registered.py   users' own tf_keras twins
     _recover.py      fine-tuning without anything else
@@ -23,7 +23,12 @@ from keraslight.compress._bridge import run_in_keras as run_in_keras, to_tf_kera
 from keraslight.compress._recover import fine_tune as fine_tune
 from keraslight.compress._registered import register_twin as register_twin
 from keraslight.compress._rewrites import fuse as fuse, half as half, reparameterize as reparameterize
+from keraslight.compress.channels.adaptation import (
+    NetAdaptIteration as NetAdaptIteration,
+    NetAdaptResult as NetAdaptResult,
+)
 from keraslight.compress.channels.groups import ChannelGroup as ChannelGroup, channel_widths as channel_widths
+from keraslight.compress.channels.netadapt import netadapt as netadapt
 from keraslight.compress.channels.shrink import (
     channel_groups as channel_groups,
     layer_widths as layer_widths,
