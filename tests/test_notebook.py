@@ -31,6 +31,8 @@ PLOTS = {
     "search.SearchResult.plot": """from keraslight import search
 found = [search.Candidate(n, {}, 9 + n, 5, None, 1 / (1 + n), 0.9, '', 1.0, '') for n in range(3)]
 search.SearchResult(tuple(found), (0, 1, 2), 'macs', None, 0.0, FOLDER, None, None).plot()""",
+    "compress.NetAdaptResult.plot": """row = compress.NetAdaptIteration(1, 'stem', 16, 8, 60.0, 55.0, 0.2, 0.9, 1, 0)
+compress.NetAdaptResult(None, (row,), {'stem': (16, 8)}, 'macs', '', 50.0, FOLDER, None).plot()""",
     "compress.SensitivityReport.plot": "compress.SensitivityReport(0.9, (0.5, 0.7), {'conv': (0.8, 0.7)}).plot()",
     "compress.QuantizationSensitivity.plot": (
         "compress.QuantizationSensitivity(0.9, {'conv': compress.QuantizationCost(0.1, 0.9, 0.8)}).plot()"

@@ -236,6 +236,33 @@ def test_shrink_removes_channels_and_fine_tunes(run, cells, trained, tmp_path):
     assert cells(text, name)[:4] == [name, str(len(group["layers"])), str(group["size"]), str(group["left"])]
 
 
+def test_netadapt_narrows_to_a_latency_and_resumes(run, cells, trained, tmp_path):
+    folder = tmp_path / "small"
+    options = ("--to", folder, "--budget", 0.7, "--step", 0.15, "--steps", 2, "--epochs", 1)
+    result = json.loads(run("netadapt", trained, "--data", "digits", *options, "--json"))
+    first, *rows = result["iterations"]
+    assert rows[-1]["resource"] <= result["budget"] == pytest.approx(0.7 * first["resource"])
+    model, details = load_run(folder)
+    assert details["metrics"]["val_accuracy"] == result["forms"][1]["accuracy"]
+    assert [form["name"] for form in result["forms"]] == ["before", "adapted"]
+    assert result["forms"][1]["macs"] < result["forms"][0]["macs"]
+    assert (folder / "adapted.tflite").exists()
+    widths = json.loads((folder / "netadapt" / "widths.json").read_text())
+    assert widths == {name: pair["after"] for name, pair in result["widths"].items()}
+    assert list((folder / "operations").glob("*.json"))  # so that a resumed search finds the same latencies
+    # The same command again has nothing left to do.
+    weights = model.get_weights()
+    text = run("netadapt", trained, "--data", "digits", *options)
+    again = load_run(folder)[0].get_weights()
+    assert all(map(np.array_equal, again, weights))
+    assert f"-> {rows[-1]['now']} " in text
+    with pytest.raises(InvalidArgumentError, match=re.escape("where seed differ")) as error:
+        run("netadapt", trained, "--data", "digits", *options, "--seed", 1)
+    assert "pass another `--to` or `--fresh`" in str(error.value)
+    with pytest.raises(InvalidArgumentError, match="`--int8` is for `--metric latency`"):
+        run("netadapt", trained, "--data", "digits", "--to", tmp_path / "new", "--metric", "macs", "--int8")
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

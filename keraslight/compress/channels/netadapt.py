@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from keraslight.analysis import Resource
     from keraslight.training import Augmentation, Distillation, ImageData, Recipe
 
+_JUDGED = 64  # held-out images at once
+
 
 def netadapt(
     model: keras.Model,
@@ -226,6 +228,7 @@ class _Search:
     ) -> None:
         self._net, self._data, self._resource, self._sizes = net, data, resource, sizes
         self._plan, self._folder, self._progress = plan, folder, progress
+        self._held_out = data.validation(_JUDGED)
         self.rows: list[NetAdaptIteration] = []
         self.budget = math.nan
 
@@ -237,7 +240,7 @@ class _Search:
             self.rows.append(row)
         if not done:
             state, cost = self._net.state(), float(self._resource())
-            loss, accuracy = self._net.judge(self._data.validation(64))
+            loss, accuracy = self._net.judge(self._held_out)
             if not math.isfinite(loss):
                 raise TrainingError(f"The model's loss on held-out images must be finite. Received: {loss}.")
             self._keep(NetAdaptIteration(0, "", 0, 0, cost, cost, loss, accuracy, 0, 0), kept, state)
@@ -261,12 +264,13 @@ class _Search:
         target, halvings, proposals = self._proposals(kept)
         if not proposals:
             return None
+        batches = self._plan.batches(self._data, iteration)
         best: tuple[float, _Proposal, float, float, list[np.ndarray]] | None = None
         for place, proposal in enumerate(proposals):
             self._progress.show(iteration, place, len(proposals))
             self._net.restore(state, {**kept, proposal.group: proposal.places})
-            self._net.train(self._plan.batches(self._data, iteration))
-            loss, accuracy = self._net.judge(self._data.validation(64))
+            self._net.train(batches)
+            loss, accuracy = self._net.judge(self._held_out)
             saved = before.resource - proposal.resource
             score = (loss - before.loss) / saved if saved > 0 else loss - before.loss
             if math.isfinite(loss) and (best is None or score < best[0]):
