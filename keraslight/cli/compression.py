@@ -222,7 +222,7 @@ def netadapt(
     step: Annotated[float, Option(help="Share of the cost that the first iteration saves.")] = 0.03,
     decay: Annotated[float, Option(help="Factor by which the step falls with each iteration.")] = 0.96,
     steps: Annotated[int, Option(help="Training steps for each proposal.", min=1)] = 50,
-    rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
+    step_learning_rate: Annotated[float, Option(help="Learning rate of these steps.")] = 1e-3,
     groups: Annotated[
         list[str] | None,
         Option("--group", help='Pattern of groups to narrow, such as "stage3_*"; repeatable.', show_default="all"),
@@ -275,7 +275,7 @@ def netadapt(
             step=step,
             decay=decay,
             steps=steps,
-            learning_rate=rate,
+            learning_rate=step_learning_rate,
             batch_size=batch_size,
             hold_out=hold_out,
             divisor=divisor,

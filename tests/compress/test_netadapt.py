@@ -231,3 +231,17 @@ def test_bad_arguments(net, data, tmp_path, options, text):
     with pytest.raises(InvalidArgumentError, match=re.escape(text)):
         netadapt(net, given.pop("data"), given.pop("resource"), run_dir=tmp_path / "new", **given)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0", "ResNet50V2"])
+def test_models_of_keras_applications(name, tmp_path):
+    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=3)
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), np.uint8)
+    data = ImageData.from_arrays(pixels, np.arange(60) % 3, ["a", "b", "c"], Preprocessing((32, 32)))
+    macs = analysis.resource(model, "macs")
+    options = {"budget": 0.97, "steps": 1, "batch_size": 8, "progress": False}
+    names = [group.name for group in channel_groups(model) if group.removable][::6]
+    result = netadapt(model, data, macs, run_dir=tmp_path, groups=names, **options)
+    assert result.iterations[-1].resource <= result.budget
+    assert analysis.resource(result.model, "macs")() == result.iterations[-1].resource

@@ -233,7 +233,7 @@ class _Search:
         self.budget = math.nan
 
     def run(self, done: int) -> Kept:
-        """Goes on after the first `done` iterations until the budget; returns the units that stay."""
+        """Runs the iterations after the first `done` ones until the budget; returns the units that stay."""
         kept: Kept = {}
         for iteration in range(done):
             row, kept, state = self._folder.load(iteration)
