@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import math
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -299,6 +299,7 @@ class _Search:
                 makers[name] = options, self._maker(groups, kept, name, order)
         smallest = {name: make(options[0]) for name, (options, make) in makers.items()}
         delta, halvings = plan.step * self.rows[0].resource * plan.decay ** (len(self.rows) - 1), 0
+        delta = min(delta, now - self.budget)
         target = max(self.budget, now - delta)
         if not any(proposal.resource < now for proposal in smallest.values()):
             # As measured latencies may say: nothing is saved by one group alone, but perhaps by several.
@@ -312,7 +313,7 @@ class _Search:
                 f"{delta / self.rows[0].resource:.2%}"
             )
         return target, halvings, [
-            _widest(options, make, target)
+            _widest(smallest[name], options, make, target)
             for name, (options, make) in makers.items()
             if smallest[name].resource <= target
         ]  # fmt: skip
@@ -341,10 +342,9 @@ class _Search:
         return f"{resource / self.rows[0].resource:.1%} of {self._resource.metric}"
 
 
-def _widest(options: range, make: Callable[[int], _Proposal], target: float) -> _Proposal:
+def _widest(smallest: _Proposal, options: range, make: Callable[[int], _Proposal], target: float) -> _Proposal:
     """The proposal of the greatest width that reaches the target, which the smallest one does."""
-    best, high = make(options[0]), len(options)
-    low = 0
+    best, low, high = smallest, 0, len(options)
     while high - low > 1:
         middle = (low + high) // 2
         proposal = make(options[middle])
@@ -382,18 +382,18 @@ def _check(given: dict[str, Any]) -> None:
             "`resource` must be what `analysis.resource(model, metric)` returns, or a function with attributes "
             f"`metric` and `unit`. Received: {resource!r}."
         )
-    for names, rule, fits in _RANGES:
+    for names, rule, kinds, fits in _RANGES:
         for name in names:
             value = given[name]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not fits(value):
+            if isinstance(value, bool) or not isinstance(value, kinds) or not fits(value):
                 raise InvalidArgumentError(f"`{name}` must be {rule}. Received: {value!r}.")
     if given["distillation"] is not None and given["fine_tune"] is None:
         raise InvalidArgumentError("`distillation` needs `fine_tune`, the recipe to use it in. Received: None.")
 
 
-_RANGES: Iterable[tuple[tuple[str, ...], str, Callable[[float], bool]]] = (
-    (("budget", "step", "hold_out"), "above 0 and below 1", lambda x: 0 < x < 1),
-    (("decay",), "above 0 and at most 1", lambda x: 0 < x <= 1),
-    (("learning_rate",), "a number above 0", lambda x: 0 < x < math.inf),
-    (("steps", "batch_size", "divisor", "minimum"), "a whole number of at least 1", lambda x: x >= 1 and x == int(x)),
+_RANGES: tuple[tuple[tuple[str, ...], str, Any, Callable[[float], bool]], ...] = (
+    (("budget", "step", "hold_out"), "above 0 and below 1", int | float, lambda x: 0 < x < 1),
+    (("decay",), "above 0 and at most 1", int | float, lambda x: 0 < x <= 1),
+    (("learning_rate",), "a number above 0", int | float, lambda x: 0 < x < math.inf),
+    (("steps", "batch_size", "divisor", "minimum"), "a whole number of at least 1", int, lambda x: x >= 1),
 )
