@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import shutil
 
 import keras
 import numpy as np
@@ -36,7 +35,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def net():
-    """A residual net with dropout, whose widths are 16 (stem and project), 24 and 12."""
+    """A residual net, whose widths are 16 (stem and project), 24 and 12."""
     images = keras.Input((6, 6, 1), name="images")
     x = layers.Rescaling(1 / 255)(images)
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(x)
@@ -45,9 +44,30 @@ def net():
     y = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(y)
     x = layers.Add()([x, layers.BatchNormalization()(layers.Conv2D(16, 1, use_bias=False, name="project")(y))])
     x = layers.Dense(12, activation="hard_sigmoid", name="head")(layers.GlobalAveragePooling2D()(x))
-    model = keras.Model(images, layers.Dense(3, name="classifier")(layers.Dropout(0.2, seed=3)(x)), name="net")
+    model = keras.Model(images, layers.Dense(3, name="classifier")(x), name="net")
     randomize(model)
     return model
+
+
+@pytest.fixture(scope="module")
+def branches():
+    """A net that says where images are bright, of two groups of 8 channels: one decides, and one isn't used."""
+    images = keras.Input((6, 6, 1))
+    x = layers.Rescaling(1 / 255)(images)
+    parts = [layers.Conv2D(8, 6, activation="relu", name=name)(x) for name in ("needed", "idle")]
+    x = layers.Dropout(0.2, seed=3)(layers.Flatten()(layers.Concatenate()(parts)))
+    model = keras.Model(images, layers.Dense(3, name="classifier")(x))
+    kernel, classifier = np.full((6, 6, 1, 8), -0.5), np.zeros((16, 3))
+    for channel in range(8):
+        target = channel % 3
+        kernel[2 * target : 2 * target + 2, ..., channel] = 1
+        classifier[channel, target] = 0.3
+    model.get_layer("needed").set_weights([kernel, np.zeros(8)])
+    model.get_layer("classifier").set_weights([classifier, np.zeros(3)])
+    return model
+
+
+BRANCHES = {"needed": 8, "idle": 8}
 
 
 @dataclasses.dataclass
@@ -136,76 +156,64 @@ def test_files_and_table(found):
     assert re.search(r"(?m)^0 .* 100\.0% ", str(result))
 
 
-def test_a_killed_search_resumes_with_the_same_bytes(net, data, tmp_path):
-    def search(folder, last=-1):
-        return netadapt(net, data, Channels(WIDTHS, last=last), run_dir=tmp_path / folder, **QUICK, step=0.15)
+def test_a_killed_search_resumes_with_the_same_bytes(branches, data, tmp_path):
+    def search(folder, resource, step=0.15):
+        options = {**QUICK, "divisor": 1, "minimum": 1, "step": step}
+        return netadapt(branches, data, resource, run_dir=tmp_path / folder, **options)
 
     def files(folder):
         return {file.name: file.read_bytes() for file in (tmp_path / folder / "netadapt").iterdir()}
 
-    whole = search("whole")
+    resource = Channels(BRANCHES)
+    whole = search("whole", resource)
     assert len(whole.iterations) >= 4
-    shutil.copytree(tmp_path / "whole", tmp_path / "killed")
-    for file in (tmp_path / "killed" / "netadapt").iterdir():
-        if file.name not in ("settings.json", "history.csv", "0000.npz", "0001.npz"):
-            file.unlink()
-    (tmp_path / "killed" / "netadapt" / ".1.0002.npz").write_bytes(b"half")
     with pytest.raises(KeyboardInterrupt):
-        search("killed", last=14)
-    resumed = search("killed")
+        search("killed", Channels(BRANCHES, last=resource.calls // 2))
+    begun = files("killed").keys()
+    assert "0001.npz" in begun
+    assert f"{len(whole.iterations) - 1:04d}.npz" not in begun
+    (tmp_path / "killed" / "netadapt" / ".1.0002.npz").write_bytes(b"half")
+    resumed = search("killed", Channels(BRANCHES))
     assert files("killed") == files("whole")
     assert resumed.iterations == whole.iterations
     for ours, theirs in zip(resumed.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(InvalidArgumentError, match=r"resumed with the model.*where step differ"):
-        netadapt(net, data, Channels(WIDTHS), run_dir=tmp_path / "whole", **QUICK, step=0.2)
+        search("whole", Channels(BRANCHES), step=0.2)
     (tmp_path / "whole" / "netadapt" / "0001.npz").write_bytes(b"half")
     with pytest.raises(InvalidArgumentError, match=r"must be complete.*0001\.npz"):
-        search("whole")
+        search("whole", Channels(BRANCHES))
 
 
-def test_the_step_is_halved_until_a_group_can_give_it(net, data, tmp_path, capsys):
+def test_the_step_is_halved_until_a_group_can_give_it(branches, data, tmp_path, capsys):
     options = {**QUICK, "progress": True, "steps": 1, "budget": 0.1, "step": 0.9, "decay": 1.0}
-    result = netadapt(net, data, Channels(WIDTHS), run_dir=tmp_path, **options)
-    # 68 channels: the stem's group can give 24 of them, which is less than 0.45 of all and more than 0.225.
+    result = netadapt(branches, data, Channels(BRANCHES), run_dir=tmp_path, **options)
+    # Each group can give a quarter of all channels, which is less than 0.45 and more than 0.225.
     assert result.iterations[1].halvings == 2
     assert "no group alone can give the step, which is now 22.50%" in " ".join(capsys.readouterr().err.split())
     # It ends above the budget only because there is nothing left.
     assert result.iterations[-1].resource > result.budget
-    assert {after for _, after in result.widths.values()} == {4}
+    assert result.widths == {"needed": (8, 4), "idle": (8, 4)}
 
 
-def test_a_resource_that_no_group_lowers_alone(net, data, tmp_path):
-    result = netadapt(
-        net, data, Channels(WIDTHS, max), run_dir=tmp_path, **QUICK, budget=0.7, groups=["stem", "expand"]
-    )
-    assert result.iterations[-1].resource <= 0.7 * 24
-    equal = {**WIDTHS, "expand": 16}
-    result = netadapt(net, data, Channels(equal, max), run_dir=tmp_path / "equal", **QUICK, groups=["stem", "head"])
-    assert result.iterations[-1].resource == 16  # of a layer that isn't searched
-    assert {after for _, after in result.widths.values()} == {4}
+def test_a_resource_that_no_group_lowers_alone(branches, data, tmp_path):
+    result = netadapt(branches, data, Channels(BRANCHES, max), run_dir=tmp_path, **QUICK)
+    assert [row.resource for row in result.iterations] == [8, 8, 4]
+    assert result.budget == 4
 
 
-def test_the_group_that_costs_the_least_loss_is_narrowed(data, tmp_path):
-    images = keras.Input((6, 6, 1))
-    x = layers.Rescaling(1 / 255)(images)
-    branches = [layers.Conv2D(8, 6, activation="relu", name=name)(x) for name in ("needed", "idle")]
-    model = keras.Model(images, layers.Dense(3, name="classifier")(layers.Flatten()(layers.Concatenate()(branches))))
-    randomize(model)
-    kernel, bias = model.get_layer("classifier").get_weights()
-    kernel[8:] = 0
-    model.get_layer("classifier").set_weights([3 * kernel, bias])
-    widths = {"needed": 8, "idle": 8}
+def test_the_group_that_costs_the_least_loss_is_narrowed(branches, data, tmp_path):
     options = {**QUICK, "steps": 1, "learning_rate": 1e-6, "budget": 0.8, "step": 0.2}
-    result = netadapt(model, data, Channels(widths), run_dir=tmp_path, **options)
+    result = netadapt(branches, data, Channels(BRANCHES), run_dir=tmp_path, **options)
     first, row = result.iterations
     assert (row.group, row.was, row.now, row.proposals) == ("idle", 8, 4, 2)
     assert row.loss == pytest.approx(first.loss, abs=1e-4)
+    assert row.accuracy == 1
 
 
-def test_a_loss_that_is_not_finite_is_an_error(net, data, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_error(branches, data, tmp_path):
     with pytest.raises(TrainingError, match="none of which has one"):
-        netadapt(net, data, Channels(WIDTHS), run_dir=tmp_path, **QUICK, learning_rate=1e38)
+        netadapt(branches, data, Channels(BRANCHES), run_dir=tmp_path, **QUICK, learning_rate=1e38)
 
 
 @pytest.mark.parametrize(
