@@ -311,7 +311,8 @@ def resource(
         raise InvalidArgumentError(f"`metric` must be one of {METRICS}. Received: {metric!r}.")
     operators = _operators(model, int8 and metric == "latency")
     if metric == "latency":
-        return _OperatorResource(metric, "ms", operators, (table or OperationTable()).latency)
+        table = OperationTable() if table is None else table  # an empty one is false
+        return _OperatorResource(metric, "ms", operators, table.latency)
     return _OperatorResource(metric, "", operators, lambda graph: getattr(graph, metric))
 
 

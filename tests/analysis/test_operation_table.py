@@ -137,7 +137,9 @@ def test_resources_of_widths(timed, model, operators):
     table = OperationTable()
     latency = resource(operators, table=table)
     assert (latency.metric, latency.unit) == ("latency", "ms")
-    assert latency(widths) == table.latency(operators.with_widths(widths))
+    measured = latency(widths)
+    assert len(table)  # it was empty, and is the one that was measured
+    assert measured == table.latency(operators.with_widths(widths))
     with pytest.raises(InvalidArgumentError, match=r"`metric` must be one of \('latency', .*Received: 'time'"):
         resource(operators, "time")
 

@@ -133,7 +133,7 @@ def netadapt(
     folder = AdaptationFolder(run_dir)
     identity = {
         "model": _fingerprint(model),
-        "data": part.fingerprint(),
+        "data": data.fingerprint(),
         "metric": resource.metric,
         "groups": names,
         "task": head.task,
