@@ -56,7 +56,7 @@ json.dump(printed, sys.stdout)
 
 def test_examples(tmp_path):
     examples = [example for page in PAGES for example in examples_of(page)]
-    assert len(examples) == 4 + 1
+    assert len(examples) == 4 + 2
     # What the pages' text calls goes on where the README's first example ends.
     calls = [call for page in PROSE for call in prose_calls(page)]
     assert "print(compress.quantization_report(quantized))" in calls
@@ -72,7 +72,10 @@ def test_examples(tmp_path):
     printed = json.loads(done.stdout)
     assert "('0'," in printed[2]  # the labels in the client's rankings
     assert "0.12" in printed[3]  # 1/64 + 1/9
-    ranked, kept, refused, shape, by_stubs = printed[4].splitlines()
+    costs, ratio = printed[4].splitlines()
+    assert costs.endswith(" ms")
+    assert float(ratio) > 0
+    ranked, kept, refused, shape, by_stubs = printed[5].splitlines()
     assert (ranked.split()[0], refused, shape) == (kept, "refused", "(2, 10)")
     assert by_stubs == kept
     assert (tmp_path / "runs/architecture.png").is_file()

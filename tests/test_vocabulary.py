@@ -145,6 +145,7 @@ print(json.dumps([keras.backend.backend(), "tensorflow" in sys.modules, far]))
 """
 
 
+@pytest.mark.parametrize("kind", ["layers", pytest.param("blocks", marks=pytest.mark.slow)], indirect=True)
 def test_jax_answers_as_tensorflow_does(kind, model, answers, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     np.savez(tmp_path / "answers.npz", **answers)

@@ -163,15 +163,16 @@ class SearchResult(Report):
         axes = figure.subplots()
         trained = [candidate for candidate in self.candidates if candidate.loss is not None]
         others = [candidate for candidate in trained if candidate.number not in self.front]
-        for group, label, style in (
+        groups: tuple[tuple[list[Candidate], str, dict[str, Any]], ...] = (
             (others, "trial", {"marker": "o", "linestyle": "", "color": "0.7"}),
             (
                 [self[n] for n in self.front],
                 "front",
                 {"marker": "o", "color": COLORS[0], "drawstyle": "steps-post", "linestyle": "--"},
             ),
-        ):
-            axes.plot([self.cost(c) for c in group], [c.loss for c in group], label=label, **style)  # type: ignore[arg-type]
+        )
+        for group, label, style in groups:
+            axes.plot([self.cost(c) for c in group], [c.loss or 0.0 for c in group], label=label, **style)
         for number in self.front:
             place = (self.cost(self[number]), self[number].loss or 0.0)
             axes.annotate(str(number), place, xytext=(4, 4), textcoords="offset points", fontsize="small")

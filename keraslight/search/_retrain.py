@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import statistics
 from collections.abc import Callable, Sequence
@@ -116,10 +117,10 @@ def retrain(
     builders: dict[str, tuple[str, Callable[[], keras.Model]]] = {}
     for pick in picks:
         number = result[pick if isinstance(pick, int) else pick.number].number
-        builders[f"trial {number}"] = (f"{number:04d}", lambda number=number: result.build(number))  # type: ignore[misc]
+        builders[f"trial {number}"] = (f"{number:04d}", functools.partial(result.build, number))
     for given in against:
         name, _ = find(given)
-        builders[name] = (name, lambda name=name: create_model(name, **result.nets.ends))  # type: ignore[misc]
+        builders[name] = (name, functools.partial(create_model, name, **result.nets.ends))
 
     folder = result.run_dir / RETRAINED
     folder.mkdir(parents=True, exist_ok=True)

@@ -70,6 +70,7 @@ def test_only_the_smallest_constants_stay_in_float32(files):
     assert sizes["float16"] <= 0.55 * sizes["float32"]
 
 
+@pytest.mark.slow
 def test_nearer_to_the_model_than_the_converters_own_float16(mobilenet, files, tmp_path):
     converter = tf.lite.TFLiteConverter.from_keras_model(mobilenet)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
