@@ -369,7 +369,7 @@ def _cpu() -> str:
 
 
 def _read(path: Path) -> dict[str, float]:
-    """The times of a table's file; none if there is no file."""
+    """The times in a table's file; empty if the file doesn't exist."""
     if not path.exists():
         return {}
     try:

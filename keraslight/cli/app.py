@@ -15,6 +15,7 @@ from typer import Option
 
 from keraslight import __version__
 from keraslight.cli import (
+    channels,
     client,
     compression,
     convert,
@@ -40,8 +41,8 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
     "Train": (make.make, train.train, recipes.recipes, recipes.find_lr, search.search, train.demo),
     "Make smaller": (
         compression.prune,
-        compression.shrink,
-        compression.netadapt,
+        channels.shrink,
+        channels.netadapt,
         compression.cluster,
         compression.fuse,
         compression.quantize,

@@ -43,6 +43,14 @@ def check_epochs(epochs: int) -> None:
         raise InvalidArgumentError(f"`epochs` must be at least 1. Received: {epochs}.")
 
 
+def check_loss(loss: Any, distillation: Distillation | None) -> None:
+    """Raises InvalidArgumentError if both are given."""
+    if distillation is not None and loss is not None:
+        raise InvalidArgumentError(
+            f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."
+        )
+
+
 def labelled(data: Any, dataset: tf.data.Dataset | None) -> Any:
     """What shows the labels of data: arrays show their values, too, other forms only what their data set says."""
     return data if _data.is_arrays(data) else dataset

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from keraslight.compress import _fine_tune
-from keraslight.errors import InvalidArgumentError
 from keraslight.graph import check_finite, copy, read, without_auxiliary
 
 if TYPE_CHECKING:
@@ -46,10 +45,7 @@ def fine_tune(
         CompressionError: The model is subclassed, or a layer's configuration does not make it again.
     """
     _fine_tune.check_epochs(epochs)
-    if distillation is not None and loss is not None:
-        raise InvalidArgumentError(
-            f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."
-        )
+    _fine_tune.check_loss(loss, distillation)
     model = without_auxiliary(model)
     keras.utils.set_random_seed(seed)
     check_finite(read(model).layers())

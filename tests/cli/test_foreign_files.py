@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 import keraslight
-from keraslight.cli import _common, compression, versions as versions_command
+from keraslight.cli import _common, _trained, versions as versions_command
 from keraslight.errors import InvalidArgumentError
 from keraslight.preprocessing import Preprocessing
 from keraslight.training import load_run
@@ -192,10 +192,10 @@ def test_versions_fit_80_columns(monkeypatch):
 
 
 def test_the_bar_is_for_terminals(monkeypatch):
-    monkeypatch.setattr(compression, "console", Console(force_terminal=True))
-    assert compression._verbose() == 1
-    monkeypatch.setattr(compression, "console", Console(force_terminal=False))
-    assert compression._verbose() == 2
+    monkeypatch.setattr(_trained, "console", Console(force_terminal=True))
+    assert _trained.verbose() == 1
+    monkeypatch.setattr(_trained, "console", Console(force_terminal=False))
+    assert _trained.verbose() == 2
 
 
 def test_a_run_that_can_not_be_resumed_names_flags(run, photos, tmp_path):

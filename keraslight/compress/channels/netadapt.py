@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from keraslight import _batches, _tasks
+from keraslight._progress import ProgressBar
 from keraslight.compress._patterns import chosen
 from keraslight.compress.channels.adaptation import (
     AdaptationFolder,
@@ -25,7 +26,6 @@ from keraslight.compress.channels.adaptation import (
 )
 from keraslight.compress.channels.groups import Groups
 from keraslight.compress.channels.masked import MaskedNet
-from keraslight.compress.channels.progress import AdaptationProgress
 from keraslight.errors import CompressionError, InvalidArgumentError, TrainingError
 from keraslight.graph import check_finite, read, remember_task, without_auxiliary
 
@@ -141,7 +141,7 @@ def netadapt(
     }
     done = folder.begin(identity, resume=resume)
     net = MaskedNet(model, head, names, plan.batches(part, 0), rows=rows, learning_rate=learning_rate, steps=steps)
-    with AdaptationProgress(shown=progress) as shown:
+    with ProgressBar(shown=progress) as shown:
         search = _Search(net, part, resource, sizes, plan, folder, shown)
         kept = search.run(done)
     keras.utils.set_random_seed(seed)  # a resumed search has drawn other numbers
@@ -224,7 +224,7 @@ class _Search:
         sizes: dict[str, int],
         plan: _Plan,
         folder: AdaptationFolder,
-        progress: AdaptationProgress,
+        progress: ProgressBar,
     ) -> None:
         self._net, self._data, self._resource, self._sizes = net, data, resource, sizes
         self._plan, self._folder, self._progress = plan, folder, progress
@@ -267,7 +267,7 @@ class _Search:
         batches = self._plan.batches(self._data, iteration)
         best: tuple[float, _Proposal, float, float, list[np.ndarray]] | None = None
         for place, proposal in enumerate(proposals):
-            self._progress.show(iteration, place, len(proposals))
+            self._progress.show(place, len(proposals), f"iteration {iteration}, {len(proposals)} proposals")
             self._net.restore(state, {**kept, proposal.group: proposal.places})
             self._net.train(batches)
             loss, accuracy = self._net.judge(self._held_out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from keraslight.compress._fine_tune import check_callback, check_epochs, fine_tune
+from keraslight.compress._fine_tune import check_callback, check_epochs, check_loss, fine_tune
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sparsity import kernel_of, targets
 from keraslight.errors import InvalidArgumentError
@@ -194,10 +194,7 @@ def prune(
     """
     check_epochs(epochs)
     model = without_auxiliary(model)
-    if distillation is not None and loss is not None:
-        raise InvalidArgumentError(
-            f"`loss` must be None with `distillation`, which determines it. Received: loss={loss}."
-        )
+    check_loss(loss, distillation)
     pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern fails before the copy is made
     keras.utils.set_random_seed(seed)
