@@ -142,7 +142,7 @@ def netadapt(
     fresh: Annotated[bool, Option("--fresh", help="Discard an existing run and start over.")] = False,
     as_json: _common.Json = False,
 ) -> None:
-    """Remove channels where they cost the least accuracy, until a latency is reached; resumes an interrupted run.
+    """Remove channels where they cost the least accuracy, until a budget is reached; resumes an interrupted run.
 
     Each iteration narrows one group of channels, chosen by short trainings of all proposals. The result is fine-tuned.
     Writes a run folder with every iteration and a LiteRT file, and compares it with the original.

@@ -124,6 +124,7 @@ class NetAdaptResult(Report):
         accuracies = [row.accuracy for row in self.iterations]
         lines += scores.plot(costs, accuracies, color=COLORS[1], marker=".", linestyle="--", label="accuracy")
         left.set(xlabel=f"{self.metric} ({self.unit})" if self.unit else self.metric, ylabel="loss on held-out images")
+        left.locator_params(axis="x", nbins=5)  # multiply-adds have many digits
         left.grid(color="0.9")
         scores.set_ylabel("accuracy")
         left.legend(handles=lines)
