@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 DTYPES = ("float32", "float16", "bfloat16")
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
 _TINY = 1e-30  # a float32 probability that is still a normal number; its logarithm is -69
-_EPSILON = 2.0**-24  # 1 minus this is the largest float32 below 1
+_EPSILON = 2.0**-23  # 1 / (1 - this) is the smallest float32 above 1; with 2**-24 it is 1, whose logit is infinite
 _LOGIT = (
     lambda x: keras.ops.clip(x, _TINY, 1 - _EPSILON),
     keras.ops.reciprocal,
