@@ -118,7 +118,7 @@ def test_input_tensor_is_built_upon():
 def test_load_model_reads_own_layers_in_a_fresh_process(tmp_path):
     path = tmp_path / "model.keras"
     model = keraslight.create_model(
-        "mobilenet_v4_hybrid_medium", input_shape=(32, 32, 3), classes=3, preprocessing=True, drop_path=0.1
+        "convnext_v2_atto", input_shape=(32, 32, 3), classes=3, preprocessing=True, drop_path=0.1
     )
     model.save(path)
     code = f"import keraslight; print(keraslight.load_model({str(path)!r}).count_params())"

@@ -14,8 +14,8 @@ from tests.nets import of_top
 DEFAULTS = [next(iter(family.variants)) for family in registry.FAMILIES.values()]
 # Of families that have much in common with others, `make test` counts what the table claims and tries bad arguments.
 RARE = {
-    *("ConvNeXtV2", "DenseNet", "EfficientNet", "EfficientNetV2", "GoogLeNet", "MobileNeXt", "MobileNetV1"),
-    *("MobileNetV2", "ShuffleNetV1", "ShuffleNetV2Plus", "VGG"),
+    *("AlexNet", "ConvNeXtV2", "DenseNet", "EfficientNet", "EfficientNetV2", "GoogLeNet", "MobileNeXt", "MobileNetV1"),
+    *("MobileNetV2", "ResNet", "ShuffleNetV1", "ShuffleNetV2Plus", "VGG"),
 }
 FIXED = {"LeNet5"}  # families whose paper fixes the image size
 
