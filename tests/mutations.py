@@ -1656,8 +1656,8 @@ MUTATIONS = (
     ),
     Mutation(
         "keraslight/graph/modes.py",
-        "seen / (seen + 1)",
-        "0.5",
+        "sum(values) / len(values)",
+        "values[-1]",
         "tests/compress/test_batch_norm.py::test_statistics_are_those_of_all_batches",
     ),
     Mutation(

@@ -34,6 +34,7 @@ from keraslight.graph.ends import (
 )
 from keraslight.graph.modes import (
     ModeKeepingModel as ModeKeepingModel,
+    Settling as Settling,
     following_batch_norms as following_batch_norms,
     keeping_modes as keeping_modes,
     settle as settle,

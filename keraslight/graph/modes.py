@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from keraslight.graph.calls import Call, Graph
+from keraslight.graph.names import any_names
 from keraslight.graph.reader import read, takes_training
 from keraslight.graph.run import ends_of, run
 from keraslight.graph.weights import flat_layers
@@ -49,21 +50,61 @@ def keeping_modes(model: keras.Model) -> keras.Model:
     return ModeKeepingModel(*ends_of(model), name=model.name)
 
 
-def settle(model: keras.Model, batches: Iterable[Any]) -> None:
-    """Replaces the moving averages of batch norms that follow the batch by the mean of these batches' statistics."""
-    norms = following_batch_norms(model)
-    if not norms:
-        return
-    training = keeping_modes(model)
-    momenta = [norm.momentum for norm in norms]
-    try:
-        for seen, images in enumerate(batches):
+class Settling:
+    """Replaces the moving averages of batch norms that follow the batch by the mean of the given batches' statistics.
+
+    The pass through the net is traced at the first batch, and again only by a new object. (Layer by layer, 16 batches
+    took a ResNet-18 of small images two thirds of the time of an epoch.)
+
+    Args:
+        model: Its batch norms are changed in place. Which of them are frozen must not change later.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._forward: Any = None
+
+    def __call__(self, batches: Iterable[Any]) -> None:
+        norms = following_batch_norms(self._model)
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        moving = [average for norm in norms for average in (norm.moving_mean, norm.moving_variance)]
+        try:
             for norm in norms:
-                norm.momentum = seen / (seen + 1)  # all batches so far have the same weight
-            training(images, training=True)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+                norm.momentum = 0.0  # so that the averages are the statistics of the batch
+            found = [self._statistics(images, moving) for images in batches]
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+        for average, values in zip(moving, zip(*found, strict=True), strict=bool(found)):
+            average.assign(sum(values) / len(values))
+
+    def _statistics(self, images: Any, moving: list[keras.Variable]) -> list[Any]:
+        """Of one batch, in the order of the variables."""
+        import tensorflow as tf
+
+        flat = keras.tree.flatten(images)
+        if self._forward is None:
+            training = keeping_modes(self._model)
+
+            def forward(*flat: Any) -> list[Any]:
+                with any_names():
+                    training(keras.tree.pack_sequence_as(images, flat), training=True)
+                return [tf.identity(average.value) for average in moving]
+
+            # With open batches, or the last batch, which is smaller, would be traced again.
+            given = [
+                tf.TensorSpec(tensor.shape, value.dtype) for tensor, value in zip(self._model.inputs, flat, strict=True)
+            ]
+            self._forward = tf.function(forward, given, autograph=False)
+        found: list[Any] = self._forward(*flat)
+        return found
+
+
+def settle(model: keras.Model, batches: Iterable[Any]) -> None:
+    """Settles the batch norms once: see `Settling`."""
+    Settling(model)(batches)
 
 
 def following_batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:

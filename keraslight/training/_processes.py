@@ -10,12 +10,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -24,7 +23,7 @@ import tensorflow as tf
 
 from keraslight import _doors, errors
 from keraslight.errors import InvalidArgumentError, KeraslightError, TrainingError
-from keraslight.graph import following_batch_norms, keeping_modes, settle
+from keraslight.graph import Settling, keeping_modes
 
 START_SECONDS = 300  # that the processes wait for each other at the start
 _VARIABLES = {
@@ -334,49 +333,35 @@ class Processes:
             raise
 
 
-class Settling:
-    """Measures the statistics of a model's batch norms again, as `keraslight.graph.settle`, also on JAX.
+def settling(model: keras.Model, processes: Processes) -> Settling:
+    """What measures the statistics of a model's batch norms again."""
+    return _SettlingOnJax(model, processes) if keras.backend.backend() == "jax" else Settling(model)
 
-    There, running a net layer by layer would take as long as an epoch.
-    """
+
+class _SettlingOnJax(Settling):
+    """In one or several processes."""
 
     def __init__(self, model: keras.Model, processes: Processes) -> None:
-        self._model, self._processes = model, processes
+        super().__init__(model)
+        self._processes = processes
 
-    def __call__(self, batches: Iterable[Any]) -> None:
-        if keras.backend.backend() != "jax":
-            settle(self._model, batches)
-            return
-        norms = following_batch_norms(self._model)
-        momenta = [norm.momentum for norm in norms]
-        model = self._training
-        trainable = [variable.value for variable in model.trainable_variables]
-        others = [variable.value for variable in model.non_trainable_variables]
-        places = {id(variable): place for place, variable in enumerate(model.non_trainable_variables)}
-        moving = [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
-        try:
-            for norm in norms:
-                norm.momentum = 0.0  # so that the statistics are those of the batch
-            found = [self._step(trainable, others, self._processes.spread(np.asarray(images))) for images in batches]
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
-        for variable in moving:
-            variable.assign(sum(values[places[id(variable)]] for values in found) / len(found))
-
-    @functools.cached_property
-    def _training(self) -> keras.Model:
-        return keeping_modes(self._model)
-
-    @functools.cached_property
-    def _step(self) -> Callable[..., list[Any]]:
+    def _statistics(self, images: Any, moving: list[keras.Variable]) -> list[Any]:
         import jax
 
-        def step(trainable: list[Any], others: list[Any], images: Any) -> list[Any]:
-            changed: list[Any] = self._training.stateless_call(trainable, others, images, training=True)[1]
-            return changed
+        model = self._model
+        trainable = [variable.value for variable in model.trainable_variables]
+        others = [variable.value for variable in model.non_trainable_variables]
+        if self._forward is None:
+            training = keeping_modes(model)
 
-        return jax.jit(step)
+            def forward(trainable: list[Any], others: list[Any], images: Any) -> list[Any]:
+                changed: list[Any] = training.stateless_call(trainable, others, images, training=True)[1]
+                return changed
+
+            self._forward = jax.jit(forward)
+        changed = self._forward(trainable, others, self._processes.spread(np.asarray(images)))
+        places = {id(variable): place for place, variable in enumerate(model.non_trainable_variables)}
+        return [changed[places[id(average)]] for average in moving]
 
 
 def forget_traces(model: keras.Model) -> None:

@@ -37,7 +37,7 @@ from keraslight.training._extras import require
 from keraslight.training._loss import check_ends, gives_logits, mixed_accuracy, training_loss
 from keraslight.training._optimizer import make_optimizer
 from keraslight.training._phases import Phase, check_phases, entered, phases, thawed
-from keraslight.training._processes import Processes, Settling, forget_traces
+from keraslight.training._processes import Processes, forget_traces, settling
 from keraslight.training._progress import Throughput, TrainingProgress
 from keraslight.training._recipe import Recipe
 from keraslight.training._tracking import check_tracker, tracking
@@ -334,15 +334,17 @@ class _Keeper(keras.callbacks.Callback):
         self._folder, self._identity, self._history = folder, identity, history
         self._started, self._steps = 0.0, 0
         self._settling: Iterator[Any] | None = None  # the batches that a phase settles with
+        self._phase, self._frozen = phases(recipe)[0], tuple[keras.layers.BatchNormalization, ...]()
+        self._settle = settling(learning, processes)
         self.thresholds: tuple[float, ...] | None = None  # of the best epoch
         if history and head.task == "multi-label":
             self.thresholds = folder.thresholds()
-        self.enter(phases(recipe)[0], ())
 
     def enter(self, phase: Phase, frozen: Sequence[keras.layers.BatchNormalization]) -> None:
         """Before a phase, with the batch norms that it freezes."""
-        self._phase, self._frozen = phase, frozen
-        self._settle, self._settling = Settling(self._learning, self._processes), None
+        if not phase.same_step(self._phase):
+            self._settle = settling(self._learning, self._processes)
+        self._phase, self._frozen, self._settling = phase, tuple(frozen), None
 
     @property
     def best(self) -> Row:
