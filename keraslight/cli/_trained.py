@@ -58,8 +58,15 @@ class Trained(NamedTuple):
             return training.ClassificationLoss(self.recipe.label_smoothing, self.head.activation is not None)
         return _tasks.loss(self.head, label_smoothing=self.recipe.label_smoothing)
 
-    def learn_from(self, teacher: str | None, temperature: float | None, alpha: float | None) -> Distillation | None:
+    def learn_from(
+        self, teacher: str | None, temperature: float | None, alpha: float | None, epochs: int
+    ) -> Distillation | None:
         """The distillation of the `--teacher` options, which the new run's model.json records; None without one."""
+        if teacher is not None and not epochs:
+            raise InvalidArgumentError(
+                "`--teacher` needs `--epochs` of at least 1, in which the model learns from it. "
+                f"Received: --epochs 0, --teacher {teacher}."
+            )
         distillation = _common.load_teacher(teacher, self.images, temperature=temperature, alpha=alpha)
         if distillation is not None:
             self.details["distillation"] = distillation.to_dict()

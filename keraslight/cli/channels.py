@@ -70,7 +70,7 @@ def shrink(
             f"Either `--width` or `--widths` must be given. Received: --width {width}, --widths {widths}."
         )
     trained = load(run, data, labels, preprocessing, task)
-    distillation = trained.learn_from(teacher, temperature, alpha)
+    distillation = trained.learn_from(teacher, temperature, alpha, epochs)
     model = without_auxiliary(trained.model)
     groups = compress.channel_groups(model)
     wanted = {} if widths is None else _widths(widths)
@@ -159,7 +159,7 @@ def netadapt(
     if metric is not Metric.latency and int8:
         raise InvalidArgumentError(f"`--int8` is for `--metric latency`. Received: --int8 --metric {metric.value}.")
     trained = load(run, data, labels, preprocessing, task)
-    distillation = trained.learn_from(teacher, temperature, alpha)
+    distillation = trained.learn_from(teacher, temperature, alpha, epochs)
     model = without_auxiliary(trained.model)
     table = analysis.OperationTable(to / "operations", threads=threads) if metric is Metric.latency else None
     try:
@@ -180,7 +180,7 @@ def netadapt(
             groups=groups or "*",
             augmentation=trained.recipe.augmentation,
             fine_tune=trained.long_recipe(epochs, batch_size, learning_rate, seed) if epochs else None,
-            distillation=distillation if epochs else None,
+            distillation=distillation,
             task=trained.head.task,
             seed=seed,
             resume=not fresh,

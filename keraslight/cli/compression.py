@@ -73,7 +73,7 @@ def prune(
     from keraslight import compress
 
     trained = load(run, data, labels, preprocessing, task)
-    distillation = trained.learn_from(teacher, temperature, alpha)
+    distillation = trained.learn_from(teacher, temperature, alpha, epochs)
     if scan:
         report = compress.sensitivity(trained.model, trained.images.validation_arrays(), policy=policy.value)
         to.mkdir(parents=True, exist_ok=True)

@@ -261,6 +261,8 @@ def test_netadapt_narrows_to_a_latency_and_resumes(run, cells, trained, tmp_path
     assert "pass another `--to` or `--fresh`" in str(error.value)
     with pytest.raises(InvalidArgumentError, match="`--int8` is for `--metric latency`"):
         run("netadapt", trained, "--data", "digits", "--to", tmp_path / "new", "--metric", "macs", "--int8")
+    with pytest.raises(InvalidArgumentError, match="`--teacher` needs `--epochs` of at least 1"):
+        run("netadapt", trained, "--data", "digits", "--to", tmp_path / "new", "--epochs", 0, "--teacher", trained)
 
 
 @pytest.mark.parametrize(
@@ -272,6 +274,7 @@ def test_netadapt_narrows_to_a_latency_and_resumes(run, cells, trained, tmp_path
         (("--widths", "nothing"), "must be a JSON file. Received: "),
         (("--widths", "[1]"), "must be a JSON object"),
         (("--widths", '{"classifier": 5}'), "must be removable to be shrunk. Received: 'classifier'"),
+        (("--width", 0.5, "--epochs", 0, "--teacher", "lenet5_modern"), "`--teacher` needs `--epochs` of at least 1"),
     ],
 )
 def test_shrink_needs_widths_that_fit(run, trained, tmp_path, options, text):
