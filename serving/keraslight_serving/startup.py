@@ -37,6 +37,7 @@ for line in sys.stdin.buffer:
         os.write(2, line)
 """
 
+_before = None if "jax" in sys.modules else os.environ.get(LEVEL)  # JAX sets it to 1 where it is not set
 _lock = threading.Lock()
 _started: set[str] = set()
 _helpers: list[subprocess.Popen[bytes]] = []  # of processes that began meanwhile, and still write to the pipe
@@ -67,11 +68,16 @@ def harmless() -> str:
     return "|".join(_HARMLESS if has_gpu else _HARMLESS + _HARMLESS_WITHOUT_GPU)
 
 
+def _wanted() -> bool:
+    """Whether whoever started the program asks for information or warnings."""
+    level = os.environ.get(LEVEL)
+    return level == "0" or (level == "1" and (_before == "1" or "jax" not in sys.modules))
+
+
 @contextlib.contextmanager
 def _filtered() -> Iterator[None]:
-    wanted = os.environ.get(LEVEL, "2") in ("0", "1")
     python = Path(sys.executable or "").name.startswith("python")
-    if wanted or os.name != "posix" or not python:
+    if _wanted() or os.name != "posix" or not python:
         yield
         return
     try:

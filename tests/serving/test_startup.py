@@ -92,6 +92,16 @@ def test_whoever_asks_for_messages_gets_them(level):
     assert lines[: len(NOISE)] == NOISE
 
 
+@pytest.mark.parametrize(("level", "shown"), [({}, False), ({startup.LEVEL: "1"}, True)])
+def test_the_level_that_jax_sets_is_not_asked_for(level, shown, tmp_path):
+    # As JAX does. TensorFlow imports it where it is installed.
+    (tmp_path / "jax.py").write_text(f"import os; os.environ.setdefault({startup.LEVEL!r}, '1')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    code = "import keraslight_serving.startup, jax\n" + writing(NOISE)
+    lines, _ = run(code, PYTHONPATH=path, **level)
+    assert lines == [*(NOISE if shown else []), "after", "INFO: of a running library"]
+
+
 def test_a_closed_stderr_is_no_obstacle():
     code = "import os; os.close(2)\nfrom keraslight_serving.startup import quiet\nwith quiet('x'): print('ran')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,7 +1,9 @@
 """Runs the signatures of a SavedModel in TensorFlow, which is imported on first use."""
 
+import contextlib
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
@@ -90,11 +92,29 @@ class SavedModelEngine:
                 f"Received: {error}",
             ) from error
         try:
-            return _Session(tf, self._folder, self._runs)
+            with quiet("tensorflow sessions"), _without_deprecation(tf):
+                session = _Session(tf, self._folder, self._runs)
+                session.start()
+            return session
         except tf.errors.OpError as error:
             raise StatusError(CODES[error.error_code], error.message) from error
         except (OSError, RuntimeError, ValueError) as error:  # the Python part of tf.compat.v1's loader
             raise StatusError(grpc.StatusCode.UNKNOWN, str(error)) from error
+
+
+@contextlib.contextmanager
+def _without_deprecation(tf: Any) -> Iterator[None]:
+    """Leaves out the warning that the loader into a session is deprecated: see `SavedModelEngine` for why."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "is deprecated and will be removed" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 class _Session:
@@ -108,10 +128,15 @@ class _Session:
             try:
                 tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(folder))
                 self._runs = StoppableRuns(tf, self._session, runs)
+                self._number = tf.constant(0)
                 self._session._extend_graph()
             except BaseException:
                 self._session.close()
                 raise
+
+    def start(self) -> None:
+        """Runs what costs nothing: the first run of a process writes lines about TensorFlow's graph optimizer."""
+        self._session.run(self._number)
 
     def run(self, signature: pb.SignatureDef, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         feeds = {self._tensor(signature.inputs[alias].name)._as_tf_output(): array for alias, array in inputs.items()}
