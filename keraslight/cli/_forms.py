@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,26 +82,25 @@ def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[Any
 
 
 def table(forms: list[Form], title: str) -> Table:
-    """One row per form, with ratios to the first form in parentheses."""
-    before = forms[0]
+    """One column per form, with ratios to the first form in parentheses."""
     result = Table(title=title)
-    for heading in ("model", "accuracy", "same top-1", ".tflite", "gzip", "MACs", "non-zero MACs", "latency"):
-        result.add_column(heading, justify="left" if heading == "model" else "right")
+    result.add_column("measure", no_wrap=True)
+    for form in forms:
+        result.add_column(form.name, justify="right")
 
-    def share(value: float, of: float) -> str:
-        return f"({value / of:.2f})" if of else ""
+    def add(measure: str, text: Callable[[Any], str], values: list[Any], *, ratios: bool = True) -> None:
+        cells = [
+            f"{text(value)} ({value / values[0]:.2f})" if ratios and values[0] else text(value) for value in values
+        ]
+        result.add_row(measure, *cells)
 
-    for each in forms:
-        result.add_row(
-            each.name,
-            f"{each.accuracy:.2%}",
-            f"{each.agreement:.2%}",
-            f"{each.megabytes:.3f} MB {share(each.megabytes, before.megabytes)}",
-            f"{each.gzip_megabytes:.3f} MB {share(each.gzip_megabytes, before.gzip_megabytes)}",
-            f"{each.macs / 1e6:,.2f} M {share(each.macs, before.macs)}",
-            f"{each.nonzero_macs / 1e6:,.2f} M {share(each.nonzero_macs, before.nonzero_macs)}",
-            f"{each.milliseconds:.2f} ms {share(each.milliseconds, before.milliseconds)}",
-        )
+    add("accuracy", "{:.2%}".format, [form.accuracy for form in forms], ratios=False)
+    add("same top-1", "{:.2%}".format, [form.agreement for form in forms], ratios=False)
+    add(".tflite", "{:.3f} MB".format, [form.megabytes for form in forms])
+    add("gzip", "{:.3f} MB".format, [form.gzip_megabytes for form in forms])
+    add("MACs", "{:,.2f} M".format, [form.macs / 1e6 for form in forms])
+    add("non-zero MACs", "{:,.2f} M".format, [form.nonzero_macs / 1e6 for form in forms])
+    add("latency", "{:.2f} ms".format, [form.milliseconds for form in forms])
     return result
 
 

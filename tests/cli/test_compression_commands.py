@@ -25,6 +25,21 @@ def cells(row):
     return lambda text, name: [cell.split(" (")[0] for cell in row(text, name)]
 
 
+MEASURES = ("accuracy", "same top-1", ".tflite", "gzip", "MACs", "non-zero MACs", "latency")
+
+
+@pytest.fixture(scope="module")
+def column(cells):
+    """Measure -> cell of the column of a form in the table that compares two."""
+
+    def column(text, name):
+        place = next(line for line in text.splitlines() if line.startswith("┃ measure")).split("┃")[1:-1]
+        number = [heading.strip() for heading in place].index(name)
+        return {measure: cells(text, measure)[number] for measure in MEASURES}
+
+    return column
+
+
 @pytest.fixture(scope="module")
 def trained(digits_run, tmp_path_factory):
     return shutil.copytree(digits_run[0], tmp_path_factory.mktemp("runs") / "float")
@@ -62,29 +77,31 @@ def test_multiply_adds_of_a_separable_convolution(tmp_path, nested):
     assert counted.nonzero_macs == 4 * 4 * (3 * 3 * 8 + 8 * 12)
 
 
-def test_prune_writes_a_sparse_run_and_compares_it(cells, trained, pruned):
+def test_prune_writes_a_sparse_run_and_compares_it(column, trained, pruned):
     folder, text = pruned
     model, details = load_run(folder)
     report = compress.sparsity(model)
     assert report.total >= 0.8
     assert str(report).splitlines()[-1] in text
-    before, after = cells(text, "before"), cells(text, "pruned")
-    assert float(after[1].rstrip("%")) == pytest.approx(100 * details["metrics"]["val_accuracy"], abs=0.01)
-    assert before[2] == "100.00%"
+    before, after = column(text, "before"), column(text, "pruned")
+    assert float(after["accuracy"].rstrip("%")) == pytest.approx(100 * details["metrics"]["val_accuracy"], abs=0.01)
+    assert before["same top-1"] == "100.00%"
     content = (folder / "pruned.tflite").read_bytes()
-    assert after[3:5] == [f"{size / 1e6:.3f} MB" for size in (len(content), len(gzip.compress(content, mtime=0)))]
-    assert before[5] == before[6] == after[5]
-    assert float(after[6].split()[0]) < 0.5 * float(after[5].split()[0])
-    assert all(cell.endswith("ms") for cell in (before[7], after[7]))
+    sizes = len(content), len(gzip.compress(content, mtime=0))
+    assert [after[".tflite"], after["gzip"]] == [f"{size / 1e6:.3f} MB" for size in sizes]
+    assert before["MACs"] == before["non-zero MACs"] == after["MACs"]
+    assert float(after["non-zero MACs"].split()[0]) < 0.5 * float(after["MACs"].split()[0])
+    assert all(cell.endswith("ms") for cell in (before["latency"], after["latency"]))
+    assert max(map(len, text[text.index("┃ measure") :].splitlines()[:10])) <= 80
     for name in ("scan.png", "pruned_table.png"):
         assert (folder / name).read_bytes()[:4] == b"\x89PNG"
     scan = (folder / "scan.txt").read_text(encoding="utf-8")
-    assert scan.split()[-2:] == ["dense", before[1]]
-    assert cells((folder / "pruned_table.txt").read_text(encoding="utf-8"), "pruned") == after
+    assert scan.split()[-2:] == ["dense", before["accuracy"]]
+    assert column((folder / "pruned_table.txt").read_text(encoding="utf-8"), "pruned") == after
     assert details["labels"] == load_run(trained)[1]["labels"]
 
 
-def test_fuse_keeps_every_answer(run, cells, trained, tmp_path):
+def test_fuse_keeps_every_answer(run, column, trained, tmp_path):
     result = json.loads(run("fuse", trained, "--data", "digits", "--to", tmp_path / "fused", "--json"))
     before, after = result["forms"]
     assert after["agreement"] == 1
@@ -93,25 +110,25 @@ def test_fuse_keeps_every_answer(run, cells, trained, tmp_path):
     model, _ = load_run(tmp_path / "fused")
     assert result["layers"] == {"before": len(load_run(trained)[0].layers), "after": len(model.layers)}
     assert len(model.layers) < len(load_run(trained)[0].layers)
-    shown = cells((tmp_path / "fused" / "fused_table.txt").read_text(encoding="utf-8"), "fused")
-    assert shown[1:3] == [f"{after['accuracy']:.2%}", "100.00%"]
+    shown = column((tmp_path / "fused" / "fused_table.txt").read_text(encoding="utf-8"), "fused")
+    assert (shown["accuracy"], shown["same top-1"]) == (f"{after['accuracy']:.2%}", "100.00%")
 
 
 @pytest.mark.parametrize("method", ["ptq", "qat"])
-def test_quantize_writes_an_int8_file(run, cells, pruned, tmp_path, method):
+def test_quantize_writes_an_int8_file(run, column, pruned, tmp_path, method):
     file = tmp_path / "net.tflite"
     text = run("quantize", pruned[0], "--data", "digits", "--to", file, "--method", method, "--epochs", 1)
     assert list(read_metadata(file).labels) == load_run(pruned[0])[1]["labels"]
     kernels = [o for o in litert_report(file).operators if o.kind in ("CONV_2D", "FULLY_CONNECTED")]
     assert kernels
     assert all(operator.inputs[0] == "INT8" for operator in kernels)
-    before, after = cells(text, "before"), cells(text, "int8")
-    assert float(after[1].rstrip("%")) >= float(before[1].rstrip("%")) - 2
-    assert float(after[6].split()[0]) < 0.5 * float(after[5].split()[0])  # the zeros are still there
+    before, after = column(text, "before"), column(text, "int8")
+    assert float(after["accuracy"].rstrip("%")) >= float(before["accuracy"].rstrip("%")) - 2
+    assert float(after["non-zero MACs"].split()[0]) < 0.5 * float(after["MACs"].split()[0])  # the zeros are still there
     assert (tmp_path / "net_table.png").is_file()
 
 
-def test_mixed_precision_keeps_to_a_bound(run, cells, trained, tmp_path):
+def test_mixed_precision_keeps_to_a_bound(run, trained, tmp_path):
     options = ("--to", tmp_path / "net.tflite", "--mixed", 0.01, "--json")
     result = json.loads(run("quantize", trained, "--data", "digits", *options))
     before, after = result["forms"]
@@ -181,7 +198,7 @@ def test_data_must_have_the_classes_of_the_run(run, trained, tmp_path):
         run("fuse", other, "--data", "digits", "--to", tmp_path / "fused")
 
 
-def test_a_binary_model_of_a_file(run, cells, tmp_path):
+def test_a_binary_model_of_a_file(run, column, tmp_path):
     """A single logit, of which nothing but `--task` says what it is: accuracy, labels and file are of two classes."""
     rng = np.random.default_rng(0)
     for label, level in (("dark", 40), ("light", 200)):
@@ -200,14 +217,14 @@ def test_a_binary_model_of_a_file(run, cells, tmp_path):
     with pytest.raises(InvalidArgumentError, match="`task` must say what the outputs are"):
         run("fuse", *source, "--to", tmp_path / "fused")
     text = run("fuse", *source, "--to", tmp_path / "fused", "--task", "binary")
-    assert cells(text, "before")[1] == cells(text, "fused")[1] == "100.00%"
+    assert column(text, "before")["accuracy"] == column(text, "fused")["accuracy"] == "100.00%"
     details = load_run(tmp_path / "fused")[1]
     assert details["task"] == "binary"
     run("export", tmp_path / "fused", "--to", tmp_path / "served" / "light")
     labels = (tmp_path / "served" / "light" / "1" / "assets" / "labels.txt").read_text()
     assert labels == "dark\nlight\n"
     pruned = run("prune", tmp_path / "fused", "--data", tmp_path / "photos", "--to", tmp_path / "pruned", "--epochs", 1)
-    assert cells(pruned, "before")[1] == "100.00%"
+    assert column(pruned, "before")["accuracy"] == "100.00%"
 
 
 def test_shrink_removes_channels_and_fine_tunes(run, cells, trained, tmp_path):
