@@ -1656,6 +1656,48 @@ MUTATIONS = (
     ),
     Mutation(
         "keraslight/graph/modes.py",
+        "norm.momentum = 0.0  # so that",
+        "norm.momentum = 0.5  # so that",
+        "tests/graph/test_modes.py::test_a_net_is_traced_once_for_batches_of_any_size_and_all_later_calls",
+    ),
+    Mutation(
+        "keraslight/graph/modes.py",
+        "tf.function(forward, given, autograph=False)",
+        "tf.function(forward, autograph=False)",
+        "tests/graph/test_modes.py::test_a_net_is_traced_once_for_batches_of_any_size_and_all_later_calls",
+    ),
+    Mutation(
+        "keraslight/export/_inference.py",
+        "lambda x: keras.ops.maximum(x, _EPSILON)",
+        "lambda x: keras.ops.maximum(x, 0.0)",
+        "tests/export/test_tasks.py::test_a_servable_gives_the_models_numbers",
+    ),
+    Mutation(
+        "serving/keraslight_serving/startup.py",
+        'level == "1" and (_before == "1" or "jax" not in sys.modules)',
+        'level == "1"',
+        "tests/serving/test_startup.py::test_the_level_that_jax_sets_is_not_asked_for",
+    ),
+    Mutation(
+        "serving/keraslight_serving/server/running/engines/saved_model.py",
+        'quiet("tensorflow sessions"), ',
+        "",
+        "tests/serving/test_server_process.py::test_tensorflow_is_imported_by_the_first_request_that_needs_it",
+    ),
+    Mutation(
+        "serving/keraslight_serving/server/running/engines/saved_model.py",
+        ", _without_deprecation(tf):",
+        ":",
+        "tests/serving/test_server_process.py::test_tensorflow_is_imported_by_the_first_request_that_needs_it",
+    ),
+    Mutation(
+        "keraslight/cli/_trained.py",
+        "teacher is not None and not epochs",
+        "False",
+        "tests/cli/test_compression_commands.py::test_shrink_needs_widths_that_fit",
+    ),
+    Mutation(
+        "keraslight/graph/modes.py",
         "sum(values) / len(values)",
         "values[-1]",
         "tests/compress/test_batch_norm.py::test_statistics_are_those_of_all_batches",

@@ -26,11 +26,12 @@ log = logging.getLogger(__name__)
 DTYPES = ("float32", "float16", "bfloat16")
 _PROBABILITY_ACTIVATIONS = ("softmax", "sigmoid")
 _TINY = 1e-30  # a float32 probability that is still a normal number; its logarithm is -69
-_EPSILON = 2.0**-23  # 1 / (1 - this) is the smallest float32 above 1; with 2**-24 it is 1, whose logit is infinite
-_LOGIT = (
-    lambda x: keras.ops.clip(x, _TINY, 1 - _EPSILON),
-    keras.ops.reciprocal,
+_EPSILON = 2.0**-24  # 1 minus this is the largest float32 below 1
+_LOGIT = (  # z = -log(1 / p - 1), at least about -69 and at most 16.6
+    lambda p: keras.ops.maximum(p, _TINY),
+    keras.ops.reciprocal,  # whose last bit may be wrong
     lambda x: keras.ops.subtract(x, 1.0),
+    lambda x: keras.ops.maximum(x, _EPSILON),
     keras.ops.log,
     keras.ops.negative,
 )
@@ -219,4 +220,4 @@ def _quantized_logits(probabilities: Any, head: Head) -> Any:
         return functools.reduce(lambda tensor, layer: layer(tensor), reversed(tail), inputs[0])
     if head.task == "softmax":
         return tf.math.log(tf.maximum(probabilities, _TINY))
-    return -tf.math.log(1 / tf.clip_by_value(probabilities, _TINY, 1 - _EPSILON) - 1)
+    return -tf.math.log(tf.maximum(1 / tf.maximum(probabilities, _TINY) - 1, _EPSILON))

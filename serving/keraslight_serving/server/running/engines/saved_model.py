@@ -93,9 +93,7 @@ class SavedModelEngine:
             ) from error
         try:
             with quiet("tensorflow sessions"), _without_deprecation(tf):
-                session = _Session(tf, self._folder, self._runs)
-                session.start()
-            return session
+                return _Session(tf, self._folder, self._runs)
         except tf.errors.OpError as error:
             raise StatusError(CODES[error.error_code], error.message) from error
         except (OSError, RuntimeError, ValueError) as error:  # the Python part of tf.compat.v1's loader
@@ -128,15 +126,10 @@ class _Session:
             try:
                 tf.compat.v1.saved_model.loader.load(self._session, ["serve"], str(folder))
                 self._runs = StoppableRuns(tf, self._session, runs)
-                self._number = tf.constant(0)
                 self._session._extend_graph()
             except BaseException:
                 self._session.close()
                 raise
-
-    def start(self) -> None:
-        """Runs what costs nothing: the first run of a process writes lines about TensorFlow's graph optimizer."""
-        self._session.run(self._number)
 
     def run(self, signature: pb.SignatureDef, inputs: Arrays, outputs: Sequence[str], call: Call) -> Outputs:
         feeds = {self._tensor(signature.inputs[alias].name)._as_tf_output(): array for alias, array in inputs.items()}
