@@ -52,7 +52,8 @@ def test_trains_quantized_and_converts(name, tmp_path):
     assert kernels
     assert all(operator.inputs[:2] == ("INT8", "INT8") for operator in kernels)
     kinds = {layer.kind for layer in compress.quantization_report(quantized).layers if layer.precision == "float"}
-    assert kinds == ({"LayerNormalization"} if name == "ConvNeXtTiny" else set())
+    # Averages with padding are divided by numbers of pixels that differ, which no convolution does.
+    assert kinds == {"ConvNeXtTiny": {"LayerNormalization"}, "NASNetMobile": {"AveragePooling2D"}}.get(name, set())
     assert bool(file.float_operators) == bool(kinds)
     back = compress.quantized_weights_to_keras(quantized, model)
     assert any((a != b).any() for a, b in zip(back.get_weights(), model.get_weights(), strict=True))
