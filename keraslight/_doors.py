@@ -23,7 +23,7 @@ def require(needed_by: str, extra: str, *modules: str) -> None:
     os.environ.setdefault(LEVEL, "2")  # later messages: errors only
     if "keras" in modules and os.environ.get("KERAS_BACKEND") == "jax":
         _require(f"Keras with KERAS_BACKEND=jax, for {needed_by},", "distribute", "jax", error=MissingDependencyError)
-    with quiet("tensorflow"):
+    with quiet(" ".join(modules)):  # JAX's door comes before that of TensorFlow
         _require(needed_by, extra, *modules, error=MissingDependencyError)
         tensorflow = sys.modules.get("tensorflow")
         if tensorflow is not None:

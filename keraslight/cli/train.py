@@ -121,7 +121,7 @@ def train(
     import keraslight
 
     info = keraslight.model_info(model)
-    first = _join(distribute, coordinator, processes, process)
+    first = _join(distribute, coordinator, processes, process, seed)
 
     from keraslight import training
     from keraslight.training.run_folder import START_OVER
@@ -196,7 +196,7 @@ def train(
         _common.print_json(figures | {"data": images.report().to_dict()})
 
 
-def _join(distribute: bool, coordinator: str | None, processes: int | None, process: int | None) -> bool:
+def _join(distribute: bool, coordinator: str | None, processes: int | None, process: int | None, seed: int) -> bool:
     """Joins the other processes, before Keras is imported. Says whether this is the first one, which prints."""
     given = {"coordinator": coordinator, "processes": processes, "process": process}
     if not distribute:
@@ -209,7 +209,7 @@ def _join(distribute: bool, coordinator: str | None, processes: int | None, proc
 
     from keraslight import training
 
-    distribution = training.distribute(coordinator, processes, process)
+    distribution = training.distribute(coordinator, processes, process, seed=seed)
     import jax
 
     devices, count = distribution.num_model_replicas, distribution.num_processes

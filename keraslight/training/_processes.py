@@ -40,14 +40,14 @@ def distribute(
     processes: int | None = None,
     process: int | None = None,
     *,
+    seed: int | None = None,
     timeout: int = 60,
 ) -> keras.distribution.DataParallel:
     """Makes `train` use all GPUs of this machine, and those of other processes that run the same program.
 
     Needs Keras' JAX backend (`KERAS_BACKEND=jax` before Keras is imported). Call it first: before a model is built, and
     before anything else of JAX. Every process must then build the same model and call `train` with the same arguments
-    and data. All of several processes get the same random seed; to choose one, call `keras.utils.set_random_seed` in
-    each of them afterwards. The batch size is that of all devices together. See `docs/distributed.md`.
+    and data. The batch size is that of all devices together. See `docs/distributed.md`.
 
     Without arguments, the variables KERAS_DISTRIBUTION_JOB_ADDRESSES, KERAS_DISTRIBUTION_NUM_PROCESSES and
     KERAS_DISTRIBUTION_PROCESS_ID are used; without them, what JAX detects (SLURM, Open MPI, Cloud TPU); otherwise, this
@@ -57,6 +57,7 @@ def distribute(
         coordinator: Address and port of process 0, such as `"10.0.0.1:9876"`, which all processes can reach.
         processes: Number of processes, at least 1.
         process: Number of this process, from 0.
+        seed: Keras' random seed, 0 to 2**32 - 1, the same in all processes. None draws one for all of several.
         timeout: Seconds after which a process that no longer answers is given up, which ends all others; at least 5.
 
     Returns:
@@ -64,7 +65,7 @@ def distribute(
 
     Raises:
         InvalidArgumentError: Keras has another backend, JAX was used before, a value is missing or out of range, or the
-            processes have different numbers of devices.
+            processes have different numbers of devices or seeds.
         MissingDependencyError: jax isn't installed.
         TrainingError: The processes didn't find each other within five minutes.
     """
@@ -85,13 +86,25 @@ def distribute(
         raise InvalidArgumentError(f"All processes must have the same number of devices. Received: {counts.tolist()}.")
     if jax.process_count() > 1:
         atexit.register(_leave)
-        from jax.experimental import multihost_utils
-
-        seed = np.random.default_rng().integers(2**31, dtype=np.int32)
-        keras.utils.set_random_seed(int(multihost_utils.broadcast_one_to_all(seed)))
+        seed = _same_seed(seed)
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
     distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
     keras.distribution.set_distribution(distribution)
     return distribution
+
+
+def _same_seed(seed: int | None) -> int:
+    """The seed of all processes; without one, what the first process draws. JAX refuses weights that differ."""
+    from jax.experimental import multihost_utils
+
+    drawn = np.random.default_rng().integers(2**32, dtype=np.uint32)
+    own = np.array([seed is not None, drawn if seed is None else seed], np.uint32)
+    found = multihost_utils.process_allgather(own)
+    given = [int(value) if is_given else None for is_given, value in found]
+    if len(set(given)) > 1:
+        raise InvalidArgumentError(f"All processes must have the same `seed`. Received: {given}.")
+    return int(found[0, 1])
 
 
 def _place(

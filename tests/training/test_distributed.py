@@ -244,9 +244,28 @@ def test_processes_with_other_data_or_recipes_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_with_other_seeds_are_refused(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    code = "import sys, keraslight.cli; sys.exit(keraslight.cli.main())"
+    words = ["train", "lenet5_modern", "--data", "digits", "--distribute", "--coordinator", address, "--processes", "2"]
+    started = []
+    for number in "01":
+        own = ["--process", number, "--seed", number, "--to", str(tmp_path / number)]
+        command = [sys.executable, "-c", code, *words, *own]
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT))
+    said = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [1, 1], said
+    assert all("All processes must have the same `seed`. Received: [0, 1]." in text for text in said), said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_the_example_and_the_command_of_the_page_run(tmp_path):
     [example] = re.findall(r"<!-- tested -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     environment = {**ENVIRONMENT, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # as a user has it
     done = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -258,6 +277,7 @@ def test_the_example_and_the_command_of_the_page_run(tmp_path):
         [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    assert not re.search(r"^[IWE]\d{4} |absl::InitializeLog", done.stderr, re.MULTILINE), done.stderr
     assert "Training on 2 devices of 1 process." in done.stdout
     assert "Best epoch" in done.stdout
 
