@@ -113,11 +113,10 @@ def test_an_h5_file_is_a_model_for_commands(run, tmp_path):
     assert "Wrote" in run("litert", tmp_path / "net.h5", "--to", tmp_path / "net.tflite")
 
 
-def test_a_foreign_model_becomes_int8(run, foreign, photos, tmp_path):
+def test_a_foreign_model_becomes_int8(run, row, foreign, photos, tmp_path):
     options = ("--preprocessing", "unit", "--labels", foreign.parent / "names.txt")
     text = run("quantize", foreign, "--data", photos, "--to", tmp_path / "int8.tflite", *options)
-    accuracies = [line.split("│")[2].strip() for line in text.splitlines() if line.startswith(("│ before", "│ int8"))]
-    assert accuracies == ["100.00%"] * 2  # the targets follow the order of the labels
+    assert row(text, "accuracy")[1:] == ["100.00%"] * 2  # the targets follow the order of the labels
     run("litert", foreign, "--data", photos, "--to", tmp_path / "b.tflite", "--quantization", "int8", *options)
     assert keraslight.export.read_metadata(tmp_path / "b.tflite").labels == ("red", "blue")
 
