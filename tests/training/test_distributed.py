@@ -332,7 +332,7 @@ def test_another_backend_and_a_missing_jax_are_named(monkeypatch):
     with pytest.raises(MissingDependencyError, match=r'needs jax, .* pip install "keraslight\[distribute\]"'):
         training.distribute()
     with pytest.raises(MissingDependencyError, match=r"train --distribute needs jax, .*keraslight\[distribute\]"):
-        train_command._join(True, None, None, None)
+        train_command._join(True, None, None, None, 0)
 
 
 def test_keras_on_jax_without_jax_names_the_extra():
@@ -343,9 +343,9 @@ def test_keras_on_jax_without_jax_names_the_extra():
 
 
 def test_options_of_the_command_need_distribute():
-    assert train_command._join(False, None, None, None)
+    assert train_command._join(False, None, None, None, 0)
     with pytest.raises(InvalidArgumentError, match="need `--distribute`. Received: --coordinator a:1 --process 0"):
-        train_command._join(False, "a:1", None, 0)
+        train_command._join(False, "a:1", None, 0, 0)
 
 
 @pytest.mark.parametrize("images", [12, 13, 14, 15, 1])
