@@ -93,7 +93,7 @@ class Settling:
                     training(keras.tree.pack_sequence_as(images, flat), training=True)
                 return [tf.identity(average.value) for average in moving]
 
-            # With open batches, or the last batch, which is smaller, would be traced again.
+            # Of any batch size: otherwise the last batch, which is smaller, would be traced again.
             given = [
                 tf.TensorSpec(tensor.shape, value.dtype) for tensor, value in zip(self._model.inputs, flat, strict=True)
             ]

@@ -77,6 +77,8 @@ def distribute(
         )
     if timeout < 5:
         raise InvalidArgumentError(f"`timeout` must be at least 5 seconds. Received: timeout={timeout}.")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InvalidArgumentError(f"`seed` must be 0 to 2**32 - 1. Received: seed={seed}.")
     coordinator, processes, process = _place(coordinator, processes, process)
     _join(coordinator, processes, process, timeout)
     import jax
@@ -352,7 +354,7 @@ def settling(model: keras.Model, processes: Processes) -> Settling:
 
 
 class _SettlingOnJax(Settling):
-    """In one or several processes."""
+    """The same in one or several processes, by a call that assigns nothing."""
 
     def __init__(self, model: keras.Model, processes: Processes) -> None:
         super().__init__(model)

@@ -335,6 +335,13 @@ def test_another_backend_and_a_missing_jax_are_named(monkeypatch):
         train_command._join(True, None, None, None, 0)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(monkeypatch, seed):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InvalidArgumentError, match=re.escape(f"`seed` must be 0 to 2**32 - 1. Received: seed={seed}.")):
+        training.distribute(seed=seed)
+
+
 def test_keras_on_jax_without_jax_names_the_extra():
     code = "import sys; sys.modules['jax'] = None; import keraslight.training"
     environment = {**ENVIRONMENT, "KERAS_BACKEND": "jax"}
