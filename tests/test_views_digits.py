@@ -24,6 +24,8 @@ VIEWS = {
     "both, certain": {**SCALES, **TURNS},
 }
 
+ONE_IMAGE = 100 / 359
+
 
 @pytest.fixture(autouse=True)
 def _free_models():
@@ -31,10 +33,23 @@ def _free_models():
 
 
 def page():
-    """Column -> images -> percent right, as the page has them."""
+    """Column -> images -> mean, lowest and highest percent right over seeds, as the page has them."""
     rows = re.search(r"<!-- measured -->\n(.*?)\n\n", PAGE.read_text(encoding="utf-8"), re.DOTALL)[1].splitlines()
     head, _, *cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)
-    return {name: {row[0]: float(row[n]) for row in cells} for n, name in enumerate(head) if n}
+    return {
+        name: {row[0]: [float(number) for number in re.findall(r"[\d.]+", row[place])] for row in cells}
+        for place, name in enumerate(head)
+        if place
+    }
+
+
+def unlike_the_page(column, found):
+    """What is outside the page's range by more than its width and 2 points: image -> found, lowest, highest."""
+    return {
+        change: (percent, low, high)
+        for change, (_, low, high) in page()[column].items()
+        if not low - (high - low) - 2 <= (percent := found[change]) <= high + (high - low) + 2
+    }
 
 
 def percent(model, images, targets, changes=ROBUSTNESS):
@@ -53,21 +68,17 @@ def trained(per_image, folder):
 
 
 @pytest.mark.slow
-def test_the_pages_table_of_views(tmp_path):
+def test_the_most_certain_view_undoes_the_change_as_the_page_says(tmp_path):
     model, images, targets = trained(False, tmp_path / "run")
     found = {"no views": percent(model, images, targets)}
     for name, views in VIEWS.items():
         found[name] = percent(keraslight.views(model, **views), images, targets)
-    wanted = {name: column for name, column in page().items() if name in found}
-    far = {
-        (name, change): (found[name][change], value)
-        for name, column in wanted.items()
-        for change, value in column.items()
-        if not abs(found[name][change] - value) <= 2
-    }
-    assert far == {}
-    assert found["scales, certain"]["scaled by 0.6"] > found["no views"]["scaled by 0.6"] + 30
-    assert found["turns, certain"]["turned by -35 degrees"] > found["turns, mean"]["turned by -35 degrees"] + 3
+    assert {name: far for name, column in found.items() if (far := unlike_the_page(name, column))} == {}
+    small = {name: column["scaled by 0.6"] for name, column in found.items()}
+    assert small["scales, certain"] > max(small["scales, mean"] + 10, small["no views"] + 30)
+    turned = {name: column["turned by -35 degrees"] for name, column in found.items()}
+    assert turned["turns, certain"] > max(turned["turns, mean"] - 1, turned["no views"] + 15)
+    assert min(column["as they are"] for column in found.values()) > found["no views"]["as they are"] - 3
 
     made = keraslight.views(model, **VIEWS["both, certain"])
     file = to_litert(made, tmp_path / "views.tflite")
@@ -78,9 +89,33 @@ def test_the_pages_table_of_views(tmp_path):
 @pytest.mark.slow
 def test_normalized_one_by_one_digits_are_read_in_any_light(tmp_path):
     found = percent(*trained(True, tmp_path / "run"))
-    assert found["as they are"] >= 99
-    assert min(found[name] for name in ("0.3 times as bright", "brighter by 80", "low contrast")) >= 98
-    assert max(abs(found[name] - value) for name, value in page()["per image"].items()) <= 2
+    assert unlike_the_page("per image", found) == {}
+    assert found["as they are"] >= 98.5  # a mean of 99 over seeds, see below
+    assert min(found[name] for name in ("0.3 times as bright", "brighter by 80", "low contrast")) >= 98 - ONE_IMAGE
+
+
+def test_the_page_says_what_its_table_shows():
+    table = page()
+    assert set(table) == {"no views", *VIEWS, "per image"}
+    for name, column in table.items():
+        assert set(column) == {"as they are", *ROBUSTNESS}, name
+        assert all(low <= mean <= high for mean, low, high in column.values()), name
+    light = [table["per image"][name][0] for name in ("0.3 times as bright", "brighter by 80", "low contrast")]
+    assert table["per image"]["as they are"][0] >= 99
+    assert min(light) >= 98
+    text = " ".join(PAGE.read_text(encoding="utf-8").split())
+    text = text[text.index("- The most certain view") : text.index("- Enlarging")]
+    changes = "scaled by 0.6", "turned by -35 degrees"
+    small, turned = ({name: column[change][0] for name, column in table.items()} for change in changes)
+    for certain, other in (
+        (small["scales, certain"], small["scales, mean"]),
+        (small["scales, certain"], small["no views"]),
+        (turned["turns, certain"], turned["turns, mean"]),
+        (turned["turns, certain"], turned["no views"]),
+    ):
+        assert re.search(rf"\b{certain - other:.0f}\b", text), certain - other
+    costs = [table["no views"]["as they are"][0] - column["as they are"][0] for column in table.values()]
+    assert f"up to {max(costs):.0f} points on images as they are" in text
 
 
 def test_in_small_the_most_certain_view_finds_shrunk_digits_in_any_light():
