@@ -1,6 +1,7 @@
 """The demo: from training to a served int8 model on scikit-learn's digits, with all predictions compared."""
 
 import contextlib
+import importlib
 import re
 import select
 import shutil
@@ -34,17 +35,20 @@ BATCH = 32  # images per request
 TOLERANCE = 1e-4  # largest difference between two probabilities that count as equal
 
 
-def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> dict[str, Any]:
+def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None, search: bool = False) -> dict[str, Any]:
     """Runs the demo and prints its table; writes the table, figures, files and servables to a folder.
 
     Returns what it writes to results.json.
 
     The output of an earlier demo is replaced. The split of the digits doesn't depend on `seed`. Without `epochs`, the
-    float training takes those of the digits recipe, and pruning `PRUNING_EPOCHS`. Raises `DisagreementError` if a
-    served prediction differs from the model in this process, or from its LiteRT file.
+    float training takes those of the digits recipe, and pruning `PRUNING_EPOCHS`. With `search`, the network is found
+    by a short search and then narrowed, where `MODEL` is taken otherwise. Raises `DisagreementError` if a served
+    prediction differs from the model in this process, or from its LiteRT file.
     """
+    if search:
+        importlib.import_module("keraslight.search")  # a missing extra is named before anything is removed
     to = Path(to)
-    for name in ("float", "savedmodels", "litert", "images"):
+    for name in ("float", "search", "narrowed", "savedmodels", "litert", "images"):
         shutil.rmtree(to / name, ignore_errors=True)
     to.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -52,8 +56,8 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> dic
     data = load_digits(DIGITS_PREPROCESSING)
     pixels, targets = data.validation_arrays()
     images = pixels.astype(np.float32)
-    console.rule("[bold]Train, prune, quantize")
-    trained = list(_train(data, to, seed, epochs))
+    console.rule("[bold]Search, narrow, prune, quantize" if search else "[bold]Train, prune, quantize")
+    trained = list(_train(data, to, seed, epochs, search))
     console.rule("[bold]Export and convert for Android")
     stages = [_export(to, data, *each) for each in trained]
     measure([stage.form for stage in stages], images, targets, read_head(stages[0].model))
@@ -68,10 +72,13 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None) -> dic
 
     draw_confusion(confusion(targets, predictions), data.labels, to / "confusion_matrix.png")
     draw_images(files, targets, predictions, data.labels, to / "classified.png")
-    return report(stages, to, model=MODEL, images=len(files), seconds=time.monotonic() - started)
+    name = "Found network" if search else MODEL
+    return report(stages, to, model=name, images=len(files), seconds=time.monotonic() - started)
 
 
-def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator[tuple[str, Any, float, float]]:
+def _train(
+    data: ImageData, to: Path, seed: int, epochs: int | None, search: bool
+) -> Iterator[tuple[str, Any, float, float]]:
     """Yields the name, model, share of zeros and duration of each stage."""
     recipe = DIGITS_RECIPE.replace(seed=seed)
     if epochs is not None:
@@ -83,14 +90,23 @@ def _train(data: ImageData, to: Path, seed: int, epochs: int | None) -> Iterator
 
     verbose = 1 if console.is_terminal else 2  # Keras' progress bar on a terminal, one line per epoch in a log
     began = time.monotonic()
-    keras.utils.set_random_seed(seed)
-    model = keraslight.create_model(
-        MODEL, classes=len(data.labels), input_shape=data.image_shape, preprocessing=data.preprocessing
-    )
-    console.print(f"Training {MODEL} on {data.train_count} digits, {recipe.epochs} epochs")
-    result = train(model, data, recipe, run_dir=to / "float", resume=False)
-    console.print(f"Held-out accuracy {result.best_accuracy:.2%}")
-    yield "float", model, compress.sparsity(model).total, time.monotonic() - began
+    if search:
+        from keraslight.cli import _demo_search
+
+        model = _demo_search.find_net(data, recipe, to / "search", MODEL)
+        yield "float", model, compress.sparsity(model).total, time.monotonic() - began
+        began = time.monotonic()
+        model = _demo_search.narrow(model, data, recipe, to / "narrowed")
+        yield "narrowed", model, compress.sparsity(model).total, time.monotonic() - began
+    else:
+        keras.utils.set_random_seed(seed)
+        model = keraslight.create_model(
+            MODEL, classes=len(data.labels), input_shape=data.image_shape, preprocessing=data.preprocessing
+        )
+        console.print(f"Training {MODEL} on {data.train_count} digits, {recipe.epochs} epochs")
+        result = train(model, data, recipe, run_dir=to / "float", resume=False)
+        console.print(f"Held-out accuracy {result.best_accuracy:.2%}")
+        yield "float", model, compress.sparsity(model).total, time.monotonic() - began
 
     began = time.monotonic()
     pruning = PRUNING_EPOCHS if epochs is None else epochs

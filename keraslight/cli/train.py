@@ -225,15 +225,24 @@ def demo(
         int | None,
         Option(help="Passes of the float training and of pruning: 3 for a quick look.", show_default="12 each", min=1),
     ] = None,
+    search: Annotated[
+        bool,
+        Option("--search", help="Find the network by a short search and narrow it by NetAdapt: some 10 minutes more."),
+    ] = False,
     as_json: _common.Json = False,
 ) -> None:
     """Train, prune, quantize, export and serve a digit classifier.
 
     Compares every served prediction with the model in this process, and exits
     with code 1 if any stage disagrees.
+
+    Examples:
+
+      keraslight demo
+      keraslight demo --search --to runs/found
     """
     from keraslight.cli._demo import run_demo
 
-    figures = run_demo(to, seed=seed, epochs=epochs)
+    figures = run_demo(to, seed=seed, epochs=epochs, search=search)
     if as_json:
         _common.print_json(figures)
