@@ -27,17 +27,22 @@ def data(count):
     return training.ImageData.from_arrays(pixels, targets, ["top", "middle", "bottom"], SMALL)
 
 
-def build(size=16, dropout=0.0):
+def build(size=16, dropout=0.0, auxiliary=False):
     layers = keras.layers
     images = keras.Input((size, size, 1))
     x = ImageNormalization(SMALL)(images)
     x = layers.Conv2D(6, 3, strides=2, padding="same", use_bias=False, name="stem_conv")(x)
     x = layers.ReLU()(BatchNorm(momentum=0.9, name="stem_bn")(x))
+    inner = x
     x = layers.Conv2D(8, 3, strides=2, padding="same", name="stage1_block0_conv")(x)
     x = layers.GlobalAveragePooling2D()(layers.ReLU()(x))
     if dropout:
         x = layers.Dropout(dropout)(x)
-    return keras.Model(images, layers.Dense(3, activation="softmax", name="head")(x))
+    scores = layers.Dense(3, activation="softmax", name="head")(x)
+    if not auxiliary:
+        return keras.Model(images, scores)
+    other = layers.Dense(3, activation="softmax", name="other")(layers.GlobalAveragePooling2D()(inner))
+    return keras.Model(images, {"classifier": scores, "aux1": other})
 
 
 class Killed(keras.callbacks.Callback):
@@ -76,6 +81,7 @@ def main():
                 recipe,
                 run_dir=run["to"],
                 progress=False,
+                distillation=training.Distillation(build()) if run.get("teacher") else None,
                 callbacks=[Killed()] if job.get("dies") else [],
             )
         except InvalidArgumentError as error:

@@ -52,6 +52,8 @@ FIELDS = {
         "model": {"size": None, "dropout": 0.2},
         "recipe": {"progressive": {"stages": 2, "size": [12, 16], "magnitude": [5, 10], "dropout": [0.0, 0.3]}},
     },
+    "auxiliary": {"model": {"auxiliary": True}, "recipe": {"auxiliary_weight": 0.3}},
+    "distilled": {"teacher": True, "images": 120},  # 24 are held out
 }
 
 
