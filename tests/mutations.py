@@ -1673,6 +1673,12 @@ MUTATIONS = (
         "tests/export/test_tasks.py::test_a_servable_gives_the_models_numbers",
     ),
     Mutation(
+        "keraslight/export/litert/_calibrated.py",
+        "with quiet():",
+        "if True:",
+        "tests/compress/test_calibrate.py::test_int8_keeps_the_accuracy_that_plain_conversion_loses",
+    ),
+    Mutation(
         "serving/keraslight_serving/startup.py",
         'level == "1" and (_before == "1" or "jax" not in sys.modules)',
         'level == "1"',

@@ -23,6 +23,7 @@ _HARMLESS = (
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] ",  # and of TensorFlow's own logging
     r"To enable the following instructions: .*rebuild TensorFlow with the appropriate compiler flags\.$",
     r"INFO: ",  # LiteRT's
+    r"fully_quantize: \d, inference_type: ",  # the converter's, of each int8 file
 )
 # An error wherever there is a GPU; without one it is how TensorFlow finds that out.
 _HARMLESS_WITHOUT_GPU = (r"E\d{4} .*failed call to cuInit",)
@@ -44,8 +45,10 @@ _helpers: list[subprocess.Popen[bytes]] = []  # of processes that began meanwhil
 
 
 @contextlib.contextmanager
-def quiet(library: str) -> Iterator[None]:
+def quiet(library: str | None = None) -> Iterator[None]:
     """Filters descriptor 2 during the first start of a library in this process; later ones write nothing.
+
+    None filters each time, for what writes each time.
 
     Does nothing if `TF_CPP_MIN_LOG_LEVEL` asks for information or warnings, or where there is no such helper process
     (on Windows, or in a program that embeds Python).
@@ -55,7 +58,8 @@ def quiet(library: str) -> Iterator[None]:
         yield
         return
     try:
-        _started.add(library)
+        if library is not None:
+            _started.add(library)
         with _filtered():
             yield
     finally:

@@ -8,6 +8,7 @@ import sys
 import pytest
 from keraslight_serving import startup
 
+QUANTIZER = "fully_quantize: 0, inference_type: 6, input_inference_type: FLOAT32, output_inference_type: FLOAT32"
 NOISE = [
     "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
     "I0000 00:00:1795984752.827974   27122 cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.",  # noqa: E501
@@ -15,6 +16,7 @@ NOISE = [
     "2026-11-29 20:00:01.123456: I tensorflow/core/platform/cpu_feature_guard.cc:210] This TensorFlow binary",
     "To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with the appropriate compiler flags.",  # noqa: E501
     "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
+    QUANTIZER,
 ]
 CUDA = "E0000 00:00:1.2 7 cuda_platform.cc:52] failed call to cuInit: INTERNAL: CUDA error"
 KEPT = [
@@ -111,6 +113,11 @@ def test_a_closed_stderr_is_no_obstacle():
 def test_only_the_first_start_is_filtered():
     code = writing([NOISE[0]]) + "\nwith quiet('a library'): os.write(2, b'INFO: again\\n')"
     assert run(code)[0][-1] == "INFO: again"
+
+
+def test_what_is_no_library_is_filtered_each_time():
+    code = writing([]) + f"\nfor _ in range(2):\n    with quiet(): os.write(2, b'{QUANTIZER}\\nother\\n')"
+    assert run(code)[0][-2:] == ["other", "other"]
 
 
 def test_a_program_that_embeds_python_is_not_started_again(monkeypatch, capfd):

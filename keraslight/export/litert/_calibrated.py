@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from keraslight_serving.startup import quiet
 
 from keraslight.errors import ExportError
 from keraslight.export.litert._flatbuffer import kind_of, read_model, schema, write_model
@@ -62,7 +63,8 @@ class Calibrated:
         from tensorflow.lite.python.util import modify_model_io_type
 
         names = sorted({*self.floats, *floats})
-        content = mlir_quantize(self.content, denylisted_nodes=names or None)
+        with quiet():
+            content = mlir_quantize(self.content, denylisted_nodes=names or None)
         content = modify_model_io_type(content, tf.as_dtype(input_dtype), tf.as_dtype(output_dtype))
         deduplicated: bytes = deduplicate_readonly_buffers(content)
         return deduplicated
