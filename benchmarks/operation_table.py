@@ -59,7 +59,7 @@ def main() -> None:
                     text += f"measured {compared.measured_ms:.3f} ms, ratio {compared.ratio:.2f}"
                     if chosen:
                         graphs = [operators.with_widths(widths) for widths in chosen]
-                        predicted = [table.latency(graph) for graph in graphs]
+                        predicted = table.latencies(graphs)
                         measured = table.measure(graphs)
                         correlation = float(np.corrcoef(ranks(predicted), ranks(measured))[0, 1])
                         correlations.append(correlation)

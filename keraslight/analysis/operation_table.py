@@ -8,6 +8,7 @@ that differ in their widths is known without converting or running one of them: 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import math
@@ -32,13 +33,21 @@ if TYPE_CHECKING:
 
 METRICS = ("latency", "macs", "parameters")
 
+_Runner = tuple[Callable[[], None], Callable[[], None]]
+
 _CALL, _GAUGE = "call", "gauge"
 _QUANTILE = 20  # other processes only add time: on an idle machine it is near the median, on a busy one near the idle
-_WARMUP = 3
+_WARMUP = 3  # rounds that don't count
+_WARM_CALLS = 2  # of a file before each call that counts
+# Data that are read between these calls and the one that counts, as a part of the cache. A half gave 0.79 to 1.06 of
+# the measured times of six networks, three quarters up to 1.4; with all of it, the sums are twice as large.
+_OTHERS = 0.625
+_WHOLE_CALLS = 6  # the same of a whole network, which takes longer to come into the caches
+_GAUGED = 8  # files between two calls of the gauge, by which everything is scaled
 _COPIES = 8  # of an operator in its file: calling LiteRT takes as long as a small operator
-_COPIED_BYTES = 1 << 18  # all copies together stay in a core's cache, as one operator does in a network
-_EVICTED_BYTES = 1 << 22  # as many as a small network's weights
-_TURN = 8  # operators that are called between two evictions
+_FILES = 64  # in memory at once
+_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # of one core, "2048K"
+_USUAL_CACHE = 1 << 21
 
 
 class OperationLatency(NamedTuple):
@@ -98,10 +107,12 @@ class OperationTable:
     """Latency of single operators on this machine, by shape, each measured when it is first needed.
 
     An operator is timed as a file of its own with random weights, cut from the file of the network: with its fused
-    activation, and with the padding that XNNPACK merges into it. The file has the operator up to eight times, so that
-    the call's own time, which is subtracted, is small. All operators that are new are called in turn, in an order that
-    is drawn again for each round. Before a call, 4 MiB of other data are read and the inputs are written, as in a
-    network: inputs are in the nearest cache, and most weights are not.
+    activation, and with the padding that XNNPACK merges into it. The file has the operator up to eight times, each time
+    with weights of its own: together they are twice as large as a core's cache, so that each reads its weights from
+    memory, as in a network whose weights don't fit into the cache; and the call's own time, which is subtracted, is
+    small. All operators that are new are called in turn, in an order that is drawn again for each round. Before a call
+    that counts, its file is called twice, most of the cache is filled with other data, and the inputs are written:
+    in a network, too, an operator finds a part of its code and data no longer in the cache.
 
     On one thread, times are the thread's CPU time: what other processes take isn't counted. On several threads, they
     are wall-clock time. Of all rounds, the 20th percentile is taken, because disturbances only add time. Each
@@ -140,6 +151,7 @@ class OperationTable:
         self._rng = np.random.default_rng(seed)
         self._clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
         self._times = {} if self.path is None else _read(self.path)
+        self._runners: dict[str, _Runner] = {}
 
     def __len__(self) -> int:
         """Number of operators in the table."""
@@ -170,9 +182,20 @@ class OperationTable:
         Args:
             model, int8: As in `operations`.
         """
-        parts = _operators(model, int8).cut()
-        self._measure_missing(parts)
-        return self._times[_CALL] + sum(self._times[part.key] for part in parts)
+        return self.latencies([model], int8=int8)[0]
+
+    def latencies(self, models: Sequence[Any], *, int8: bool = False) -> list[float]:
+        """The latencies of several models, in milliseconds; operators that are new are measured together.
+
+        Together they are easier to compare: from one measurement to the next, times change by some percent.
+
+        Args:
+            models: Models, files or operators, as in `operations`.
+            int8: As in `operations`.
+        """
+        networks = [_operators(model, int8).cut() for model in models]
+        self._measure_missing(part for parts in networks for part in parts)
+        return [self._times[_CALL] + sum(self._times[part.key] for part in parts) for parts in networks]
 
     def compare(self, model: Any, *, int8: bool = False) -> TableComparison:
         """Compares the table with the time of the whole file, which is measured now.
@@ -185,7 +208,7 @@ class OperationTable:
         graph = _operators(model, int8)
         predicted = self.latency(graph)
         content = self._content(model if isinstance(model, str | os.PathLike) else graph, int8)
-        times = self._time({"file": content, _GAUGE: _gauge().content()}, warm=("file", _GAUGE))
+        times = self._time({"file": content}, (_GAUGE,), whole=True)
         return TableComparison(predicted * times[_GAUGE] / self._times[_GAUGE], times["file"])
 
     def measure(self, models: Sequence[Any], *, int8: bool = False) -> list[float]:
@@ -199,7 +222,7 @@ class OperationTable:
             Milliseconds of each, at the machine's present speed.
         """
         contents = {str(place): self._content(model, int8) for place, model in enumerate(models)}
-        return list(self._time(contents, warm=tuple(contents)).values())
+        return list(self._time(contents, whole=True).values())
 
     def _content(self, model: Any, int8: bool) -> bytes:
         if isinstance(model, str | os.PathLike):
@@ -208,51 +231,62 @@ class OperationTable:
 
     def _measure_missing(self, parts: Iterable[OperatorGraph]) -> None:
         """Measures the parts that the table doesn't have, and keeps their times."""
-        missing = {part.key: part for part in parts if part.key not in self._times}
+        missing = list({part.key: part for part in parts if part.key not in self._times}.values())
         if not missing and self._times:
             return
-        copies = {key: max(1, min(_COPIES, _COPIED_BYTES // max(part.moved_bytes, 1))) for key, part in missing.items()}
-        contents = {key: part.content(copies[key]) for key, part in missing.items()}
-        times = self._time({_CALL: _tiny().content(), _GAUGE: _gauge().content(), **contents}, warm=(_GAUGE,))
-        gauge = self._times.setdefault(_GAUGE, times[_GAUGE])
-        speed = gauge / times[_GAUGE]
-        self._times.setdefault(_CALL, times[_CALL] * speed)
-        for key, count in copies.items():
-            self._times[key] = speed * max(times[key] - times[_CALL], 0.0) / count
+        for start in range(0, max(len(missing), 1), _FILES):
+            self._measure(missing[start : start + _FILES])
         if self.path is not None:
             kept = _read(self.path)  # what another process wrote meanwhile
-            scale = kept[_GAUGE] / gauge if kept else 1.0
+            scale = kept[_GAUGE] / self._times[_GAUGE] if kept else 1.0
             self._times = {**{key: scale * taken for key, taken in self._times.items()}, **kept}
             write_file(self.path, json.dumps({"milliseconds": dict(sorted(self._times.items()))}, indent=1))
 
-    def _time(self, contents: Mapping[str, bytes], warm: Sequence[str] = ()) -> dict[str, float]:
-        """Milliseconds of a call of each file; of those in `warm`, of one right after another."""
-        runs = {key: self._runner(content, key) for key, content in contents.items()}
-        times: dict[str, list[int]] = {key: [] for key in runs}
-        others, evicted = [key for key in runs if key not in warm], np.ones(_EVICTED_BYTES // 8)
+    def _measure(self, parts: Sequence[OperatorGraph]) -> None:
+        copies = {part.key: min(_COPIES, -(-2 * _cache_bytes() // max(part.weight_bytes, 1))) for part in parts}
+        contents = {part.key: part.content(copies[part.key]) for part in parts}
+        times = self._time(contents, (_CALL, _GAUGE))
+        speed = self._times.setdefault(_GAUGE, times[_GAUGE]) / times[_GAUGE]
+        self._times.setdefault(_CALL, times[_CALL] * speed)
+        for key, count in copies.items():
+            self._times[key] = speed * max(times[key] - times[_CALL], 0.0) / count
 
-        def call(key: str) -> None:
+    def _time(
+        self, contents: Mapping[str, bytes], fixed: Sequence[str] = (), *, whole: bool = False
+    ) -> dict[str, float]:
+        """Milliseconds of a call of each file: of `whole` networks, and of the gauge, right after other calls."""
+        # The same memory each time: where an interpreter's memory lies changes the time of its calls by some percent,
+        # and that of the gauge scales everything.
+        for key in fixed:
+            if key not in self._runners:
+                self._runners[key] = self._runner((_tiny() if key == _CALL else _gauge()).content(), key)
+        runs = {key: self._runners[key] for key in fixed}
+        runs |= {key: self._runner(content, key) for key, content in contents.items()}
+        times: dict[str, list[int]] = {key: [] for key in runs}
+        keys, others = [key for key in runs if key != _GAUGE], np.ones(int(_OTHERS * _cache_bytes()) // 8)
+
+        def call(key: str, before: int, evict: bool) -> None:
             prepare, run = runs[key]
+            for _ in range(before):
+                run()
+            if evict:
+                others.sum()
             prepare()
             began = self._clock()
             run()
             times[key].append(self._clock() - began)
 
         for _ in range(_WARMUP + self.repeats):
-            order = [others[place] for place in self._rng.permutation(len(others))]
-            for start in range(0, len(order), _TURN):
-                turn = order[start : start + _TURN]
-                for key in turn:
-                    runs[key][1]()
-                evicted.sum()
-                for key in turn:
-                    call(key)
-            for key in warm:
-                runs[key][1]()
-                call(key)
-        return {key: float(np.percentile(taken[_WARMUP:], _QUANTILE)) / 1e6 for key, taken in times.items()}
+            for count, place in enumerate(self._rng.permutation(len(keys))):
+                if _GAUGE in runs and count % _GAUGED == 0:
+                    call(_GAUGE, _WARM_CALLS, evict=False)
+                call(keys[place], _WHOLE_CALLS if whole else _WARM_CALLS, evict=not whole)
+        return {
+            key: float(np.percentile(taken[_WARMUP * len(taken) // (_WARMUP + self.repeats) :], _QUANTILE)) / 1e6
+            for key, taken in times.items()
+        }
 
-    def _runner(self, content: bytes, name: str) -> tuple[Callable[[], None], Callable[[], None]]:
+    def _runner(self, content: bytes, name: str) -> _Runner:
         """What writes the inputs of a file, and what runs it."""
         interpreter = _litert_files.content_interpreter(content, name, self.threads)
         inputs = [(entry["index"], self._input(entry)) for entry in interpreter.get_input_details()]
@@ -341,6 +375,15 @@ def _gauge() -> OperatorGraph:
     from keraslight.export.litert.operators import pointwise_graph
 
     return pointwise_graph(7, 256)
+
+
+@functools.cache
+def _cache_bytes() -> int:
+    """Size of the largest cache that a core has to itself."""
+    try:
+        return int(_CACHE.read_text(encoding="utf-8").strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return _USUAL_CACHE
 
 
 def _machine(threads: int) -> str:

@@ -33,10 +33,10 @@ def timed(monkeypatch):
     """Replaces the timer by one that takes 1 ms per copy of an operator, in units of `speed`; records what it times."""
     calls = []
 
-    def told(self, contents, warm=()):
-        calls.append(list(contents))
+    def told(self, contents, fixed=(), *, whole=False):
+        calls.append([*fixed, *contents])
         times = {"call": 0.25, "gauge": 2.0, "file": 10.0}
-        return {key: told.speed * times.get(key, 8.25) for key in contents}
+        return {key: told.speed * times.get(key, 8.25) for key in calls[-1]}
 
     told.speed = 1.0
     monkeypatch.setattr(OperationTable, "_time", told)
@@ -105,6 +105,51 @@ def test_tables_of_two_speeds_are_joined(timed, operators, tmp_path):
     timed[0].speed = 3.0
     assert second.latency(operators) == pytest.approx(before)  # in the units of the file
     assert OperationTable(tmp_path).latency(operators) == before
+
+
+def test_new_operators_of_several_models_are_timed_together(timed, operators, monkeypatch):
+    table = OperationTable()
+    models = [operators.with_widths({"mix1": width}) for width in (4, 6)]
+    assert len(table.latencies(models)) == 2
+    assert len(timed[1]) == 1
+    assert table.latencies(models) == [table.latency(model) for model in models]
+    monkeypatch.setattr(operation_table, "_FILES", 3)  # so many files are in memory at once
+    apart = OperationTable()
+    assert apart.latencies(models) == table.latencies(models)
+    counts = [len(files) - 2 for files in timed[1][1:]]  # without a call and the gauge
+    assert sum(counts) == len(apart) == len(table)
+    assert max(counts) == 3
+
+
+def test_copies_of_small_kernels_are_twice_as_large_as_the_cache(operators, monkeypatch):
+    stem = operators.cut()[0]
+    assert stem.weight_bytes == 4 * (27 * 8 + 8)
+    written = {}
+
+    def content(part, copies=1):
+        written[part.key] = copies
+        return b""
+
+    monkeypatch.setattr(type(stem), "content", content)
+    monkeypatch.setattr(
+        OperationTable, "_time", lambda self, contents, fixed=(), **_: dict.fromkeys([*fixed, *contents], 1.0)
+    )
+    monkeypatch.setattr(operation_table, "_cache_bytes", lambda: 3 * stem.weight_bytes // 2)
+    OperationTable().operations(operators)
+    assert written[stem.key] == 3
+    assert max(written.values()) == 8
+
+
+def test_the_cache_of_a_core_is_read_from_the_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(operation_table, "_CACHE", tmp_path / "size")
+    for text, size in (("1280K\n", 1280 << 10), ("1M", operation_table._USUAL_CACHE), (None, 2 << 20)):
+        operation_table._cache_bytes.cache_clear()
+        if text is None:
+            (tmp_path / "size").unlink()
+        else:
+            (tmp_path / "size").write_text(text)
+        assert operation_table._cache_bytes() == size
+    operation_table._cache_bytes.cache_clear()
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"milliseconds": {"a": 1}}', '{"milliseconds": {"call": "x"}}'])

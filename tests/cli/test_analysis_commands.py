@@ -48,8 +48,8 @@ def test_convolution_cost_by_hand(run, row):
 
 
 def test_latency_of_all_engines(run, row):
-    text = run("latency", "shufflenet_v1_g3_050", "--size", 32, "--batch", 2, "--repeats", 2, "--threads", 1)
-    assert "shufflenet_v1_g3_050, 2 x 32 px" in text
+    text = run("latency", "lenet5_modern", "--size", 32, "--batch", 2, "--repeats", 2, "--threads", 1)
+    assert "lenet5_modern, 2 x 32 px" in text
     for engine, threads in (("keras", "TensorFlow's"), ("saved_model", "TensorFlow's"), ("litert", "1")):
         name, given, *numbers = row(text, engine)
         assert (name, given) == (engine, threads)

@@ -150,7 +150,7 @@ def int8_tflite() -> bytes:
 
 @pytest.fixture(scope="session")
 def slow_base(tmp_path_factory) -> Path:
-    """A base path for `tiny` whose one version takes its time: `turns` int32 [1] -> `done`, about 1 ms a turn."""
+    """A base path for `tiny` whose one version takes its time: `turns` int32 [1] -> `done`."""
 
     @tf.function(input_signature=[tf.TensorSpec([1], tf.int32, "turns")])
     def slow(turns):

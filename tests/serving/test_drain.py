@@ -82,11 +82,18 @@ def test_sigterm_under_load_loses_no_accepted_request(version_folder, launch, as
     assert codes == [UNAVAILABLE] * CALLERS
 
 
-def slow_call(channel, turns):
-    """A request that takes about `turns` milliseconds, once it has begun."""
-    message = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
-    message.inputs["turns"].CopyFrom(to_tensor(np.array([turns], np.int32)))
-    call = predict_call(channel).future(message, timeout=120)
+def slow_call(channel, seconds):
+    """A request that takes about so many seconds on this machine, once it has begun."""
+
+    def call(turns):
+        message = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
+        message.inputs["turns"].CopyFrom(to_tensor(np.array([turns], np.int32)))
+        return predict_call(channel).future(message, timeout=seconds + 120)
+
+    call(10).result()
+    began = time.monotonic()
+    call(200).result()
+    call = call(int(200 * seconds / (time.monotonic() - began)))
     time.sleep(0.5)
     assert not call.done()
     return call
@@ -97,7 +104,7 @@ def test_health_says_so_before_the_port_closes_and_requests_in_flight_finish(slo
     with grpc.insecure_channel(server.address) as channel:
         states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="tiny"))
         assert next(states).status == health_pb2.HealthCheckResponse.SERVING
-        slow = slow_call(channel, 3000)
+        slow = slow_call(channel, 3)
         server.process.send_signal(signal.SIGTERM)
         assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
         states.cancel()
@@ -111,7 +118,7 @@ def test_health_says_so_before_the_port_closes_and_requests_in_flight_finish(slo
 def test_a_second_signal_ends_the_server_at_once(slow_base, launch):
     server = launch(slow_base, "--grace_seconds=300")
     with grpc.insecure_channel(server.address) as channel:
-        slow = slow_call(channel, 100_000)
+        slow = slow_call(channel, 100)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
         assert server.process.poll() is None  # it waits for the request
@@ -122,7 +129,7 @@ def test_a_second_signal_ends_the_server_at_once(slow_base, launch):
 def test_a_request_that_outlasts_the_grace_does_not_keep_the_server(slow_base, launch):
     server = launch(slow_base, "--grace_seconds=0.2")
     with grpc.insecure_channel(server.address) as channel:
-        slow = slow_call(channel, 100_000)
+        slow = slow_call(channel, 100)
         assert server.stop(signal.SIGINT) == 0
         assert isinstance(slow.exception(30), grpc.RpcError)
     assert "Grace period expired with requests still running; exiting" in server.log.read_text()

@@ -307,7 +307,7 @@ def test_a_hangup_drains(slow_base, launch):
     finally:
         signal.signal(signal.SIGHUP, before)
     with grpc.insecure_channel(server.address) as channel:
-        slow = slow_call(channel, 1500)
+        slow = slow_call(channel, 2)
         assert server.stop(signal.SIGHUP) == 0
         assert slow.result().outputs["done"].float_val
 

@@ -289,7 +289,7 @@ def test_a_request_that_takes_its_time_holds_up_no_later_version(slow_base, tmp_
     try:
         with grpc.insecure_channel(supervisor.address) as channel:
             request = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
-            request.inputs["turns"].CopyFrom(to_tensor(np.array([60_000], np.int32)))
+            request.inputs["turns"].CopyFrom(to_tensor(np.array([1_000_000], np.int32)))
             stub = channel.unary_unary(methods.PREDICT.path, methods.PREDICT.request.SerializeToString)
             waiting = stub.future(request, timeout=20)
             time.sleep(0.5)

@@ -151,13 +151,11 @@ class OperatorGraph:
         return OperatorGraph(forms, moved, inputs, moved[-1].outputs)
 
     @property
-    def moved_bytes(self) -> int:
-        """Bytes of all weights and of the tensors that the operators make."""
-        read = {index for operator in self.operators for index in (*operator.inputs, *operator.outputs) if index >= 0}
-        return sum(
-            math.prod(self.forms[index].shape) * _BYTES.get(self.forms[index].dtype, 1)
-            for index in read.difference(self.inputs)
-        )
+    def weight_bytes(self) -> int:
+        """Bytes of all weights."""
+        read = {index for operator in self.operators for index in operator.inputs if index >= 0}
+        weights = (self.forms[index] for index in read)
+        return sum(math.prod(form.shape) * _BYTES.get(form.dtype, 1) for form in weights if form.constant)
 
     def content(self, copies: int = 1) -> bytes:
         """A .tflite file of the operators with random weights.
