@@ -1679,6 +1679,18 @@ MUTATIONS = (
         "tests/compress/test_calibrate.py::test_int8_keeps_the_accuracy_that_plain_conversion_loses",
     ),
     Mutation(
+        "keraslight/graph/kinds.py",
+        'dataclasses.replace(_ELEMENTWISE, width="projection_dim")',
+        "_ELEMENTWISE",
+        "tests/compress/test_channels.py::test_a_shrunk_model_is_the_masked_one[scaled_by_other_libraries]",
+    ),
+    Mutation(
+        "keraslight/analysis/operation_table.py",
+        "-(-2 * _cache_bytes() // max(part.weight_bytes, 1))",
+        "_COPIES",
+        "tests/analysis/test_operation_table.py::test_copies_of_small_kernels_are_twice_as_large_as_the_cache",
+    ),
+    Mutation(
         "serving/keraslight_serving/startup.py",
         'level == "1" and (_before == "1" or "jax" not in sys.modules)',
         'level == "1"',

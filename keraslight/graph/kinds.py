@@ -80,6 +80,7 @@ class Kind:
         channels: Function of the layer that returns which channels of its input, and nothing else, it gives.
         flow: How channels go through a layer without a kernel, including its weights; None where that is unknown,
             so that no channel of its inputs can be removed.
+        width: Entry of the layer's configuration that is the number of channels; None where there is none.
         convolution: Slides a learned kernel over a map.
         pooling: Pools a map.
         batch_norm: Normalizes by the batch's statistics in training.
@@ -108,6 +109,7 @@ class Kind:
     affine: Callable[[Any], Affine | None] | None = None
     channels: Callable[[Any], slice] | None = None
     flow: Flow | None = None
+    width: str | None = None
     convolution: bool = False
     pooling: bool = False
     batch_norm: bool = False
@@ -456,6 +458,18 @@ _RANDOM = (
 AUGMENTATIONS: tuple[type, ...] = tuple(getattr(layers, name) for name in _RANDOM if hasattr(layers, name))
 KINDS.update(dict.fromkeys(AUGMENTATIONS, _AUGMENTATION))
 
+LAYER_SCALES = {
+    ("keras.src.applications.convnext", "LayerScale"): dataclasses.replace(_ELEMENTWISE, width="projection_dim"),
+    ("kimm._src.layers.layer_scale", "LayerScale"): _ELEMENTWISE,
+}
+"""Layer scales of other libraries by module and class, which are not public. The factors stand on the last axis."""
+
+SCALED_ADDS = {("keras.src.applications.inception_resnet_v2", "CustomScaleLayer"): _MERGE}
+"""The same for `inputs[0] + scale * inputs[1]`, with one number for the scale."""
+
+ELSEWHERE = LAYER_SCALES | SCALED_ADDS
+"""All rows of classes by module and name."""
+
 _MOVES = Kind(_none, int8="moves", flow="move")
 OPERATIONS: dict[str, Kind] = {  # `keras.ops` by the names of their classes
     **dict.fromkeys(
@@ -526,6 +540,8 @@ def kind(layer: Any) -> Kind:
     for base in type(layer).__mro__:
         if base in KINDS:
             return KINDS[base]
+        if (elsewhere := (base.__module__, base.__name__)) in ELSEWHERE:
+            return ELSEWHERE[elsewhere]
         if "call" in vars(base):
             break
     return UNKNOWN

@@ -3,9 +3,11 @@
 import re
 
 import keras
+import kimm
 import numpy as np
 import pytest
 from keras import layers, ops
+from keras.src.applications import convnext, inception_resnet_v2
 
 from keraslight import compress
 from keraslight._litert_files import interpreter
@@ -53,6 +55,16 @@ def residual():
         y = LayerScale(0.5)(conv(y, 8, 1, act=None, name=f"project{n}"))
         x = layers.Add()([x, y])
     return classify(images, x)
+
+
+def scaled_by_other_libraries():
+    """With layers that Keras' and kimm's own networks have, and that are no part of Keras."""
+    images, x = stem()
+    scale = convnext.LayerScale(init_values=0.5, projection_dim=8, name="keras_scale")
+    x = layers.Add()([x, scale(conv(x, 8, 1, act=None, name="first"))])
+    x = layers.Add()([x, kimm.layers.LayerScale(name="kimm_scale")(conv(x, 8, 1, act=None, name="second"))])
+    add = inception_resnet_v2.CustomScaleLayer(0.3, name="scaled_add")
+    return classify(images, layers.ReLU()(add([x, conv(x, 8, 1, act=None, name="third")])))
 
 
 def squeeze_and_excitation():
@@ -212,6 +224,7 @@ MODELS = {
     make.__name__: make
     for make in (
         residual,
+        scaled_by_other_libraries,
         squeeze_and_excitation,
         shuffled,
         dense_blocks,
@@ -237,6 +250,7 @@ MODELS = {
 # Groups that can be shrunk, with the number of their units and their layers; those that can't, and why.
 GROUPS = {
     "residual": ({"stem": (8, 3), "expand0": (12, 1), "expand1": (12, 1)}, {}),
+    "scaled_by_other_libraries": ({"stem": (8, 4)}, {}),
     "squeeze_and_excitation": ({"stem": (8, 5), "se_reduce": (4, 1), "coordinates_reduce": (4, 1)}, {}),
     "shuffled": ({"stem": (4, 2), "stem:2": (4, 1), "odd": (6, 1)}, {}),
     "dense_blocks": ({"stem": (8, 1), "grow0": (4, 1), "grow1": (4, 1), "transition": (6, 1)}, {}),

@@ -10,14 +10,21 @@ from keraslight.export import to_litert
 from tests.compress import digit_models
 from tests.compress.masking import distance, images_for, outputs, random_keep, randomize, shrunk_and_distance
 
-NORMS_OVER_CHANNELS = ("ConvNeXt", "ConvNeXtV2", "ConvNeXtTiny")
+NORMS_OVER_CHANNELS = ("ConvNeXt", "ConvNeXtV2", "ConvNeXtTiny", "kimm ConvNeXtAtto")
 FAST = ("LeNet5", "ResNet")  # smaller nets with the others' mechanisms are in test_channels.py
 FAMILIES = [
     pytest.param(family, marks=() if family in FAST else pytest.mark.slow) for family in digit_models.families()
 ]
 ELSEWHERE = (
     *("MobileNetV2", "MobileNetV3Large", "EfficientNetB0", "ResNet50V2", "DenseNet121", "NASNetMobile", "ConvNeXtTiny"),
-    *("kimm MobileNetV3W050Small", "kimm GhostNetW050", "kimm RegNetX002", "kimm EfficientNetLiteB0"),
+    "InceptionResNetV2",
+    *(
+        "kimm MobileNetV3W050Small",
+        "kimm GhostNetW050",
+        "kimm RegNetX002",
+        "kimm EfficientNetLiteB0",
+        "kimm ConvNeXtAtto",
+    ),
 )
 
 
@@ -61,6 +68,7 @@ def test_shrunk_families_are_saved_and_converted(family, tmp_path):
     _check_files(compress.shrink(model, keep=random_keep(model)), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:GhostNetW050 doesn't have pretrained weights")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_models_from_elsewhere_shrink_to_their_masked_selves(name, tmp_path):

@@ -27,11 +27,6 @@ _SAME = (
 )
 _STOCK = {own.GroupedConv2D: "Conv2D", own.BatchNorm: "BatchNormalization"}
 
-# Layer scales of other libraries: (module, class). The factors stand on the last axis.
-_LAYER_SCALES = {("keras.src.applications.convnext", "LayerScale"), ("kimm._src.layers.layer_scale", "LayerScale")}
-# `inputs[0] + scale * inputs[1]`, with one number for the scale: (module, class).
-_SCALED_ADDS = {("keras.src.applications.inception_resnet_v2", "CustomScaleLayer")}
-
 _NOT_CARRIED = ("dtype", "seed", "autocast", "name")  # initializers, regularizers and constraints go by their endings
 
 Around = Callable[[tf_keras.layers.Layer], tf_keras.layers.Layer]
@@ -104,7 +99,7 @@ def activation_of(layer: Any) -> str | None:
 
 def is_scaled_add(layer: Any) -> bool:
     """Whether a layer adds a scaled second input to its first, as those of InceptionResNetV2 do."""
-    return (type(layer).__module__, type(layer).__name__) in _SCALED_ADDS
+    return (type(layer).__module__, type(layer).__name__) in kinds.SCALED_ADDS
 
 
 def is_operation(layer: Any) -> bool:
@@ -161,7 +156,7 @@ def twin(layer: Any, name: str, **changes: Any) -> tf_keras.layers.Layer:
     activation = activation_of(layer)
     if activation is not None:
         return activation_twin(activation, name)
-    if (kind.__module__, kind.__name__) in _LAYER_SCALES:
+    if (kind.__module__, kind.__name__) in kinds.LAYER_SCALES:
         return twin_layers.ChannelScale(name=name, trainable=layer.trainable)
     if is_scaled_add(layer):
         return twin_layers.ScaledAdd(layer.scale, name=name)

@@ -158,6 +158,9 @@ def _cut(before: Node, node: Node, labels: Labels, stays: np.ndarray) -> None:
         config = {"units" if kind(labels.layers[before]).kernel == "dense" else "filters": made}
     if (row := labels.grouped(before)) is not None and labels.layers[before].groups == len(row):
         config["groups"] = int(stays[row].sum())
+    if (width := kind(labels.layers[before]).width) is not None:
+        (bound,) = labels.bound(before)
+        config[width] = int(stays[bound.row].sum())
     node.change(config=config, weights=weights)
 
 
