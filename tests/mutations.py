@@ -1686,9 +1686,9 @@ MUTATIONS = (
     ),
     Mutation(
         "keraslight/analysis/operation_table.py",
-        "-(-2 * _cache_bytes() // max(part.weight_bytes, 1))",
-        "_COPIES",
-        "tests/analysis/test_operation_table.py::test_copies_of_small_kernels_are_twice_as_large_as_the_cache",
+        "-(-twice // max(part.weight_bytes, 1)), ",
+        "",
+        "tests/analysis/test_operation_table.py::test_copies_have_weights_for_twice_the_cache_and_no_more_outputs",
     ),
     Mutation(
         "serving/keraslight_serving/startup.py",

@@ -243,7 +243,7 @@ class OperationTable:
             write_file(self.path, json.dumps({"milliseconds": dict(sorted(self._times.items()))}, indent=1))
 
     def _measure(self, parts: Sequence[OperatorGraph]) -> None:
-        copies = {part.key: min(_COPIES, -(-2 * _cache_bytes() // max(part.weight_bytes, 1))) for part in parts}
+        copies = {part.key: _copies(part) for part in parts}
         contents = {part.key: part.content(copies[part.key]) for part in parts}
         times = self._time(contents, (_CALL, _GAUGE))
         speed = self._times.setdefault(_GAUGE, times[_GAUGE]) / times[_GAUGE]
@@ -375,6 +375,12 @@ def _gauge() -> OperatorGraph:
     from keraslight.export.litert.operators import pointwise_graph
 
     return pointwise_graph(7, 256)
+
+
+def _copies(part: OperatorGraph) -> int:
+    """So many that their weights fill the cache twice; their outputs, which a network writes to the same memory, don't."""
+    twice = 2 * _cache_bytes()
+    return min(_COPIES, -(-twice // max(part.weight_bytes, 1)), max(1, twice // max(part.output_bytes, 1)))
 
 
 @functools.cache

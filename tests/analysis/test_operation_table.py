@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import keras
 import pytest
@@ -121,23 +122,19 @@ def test_new_operators_of_several_models_are_timed_together(timed, operators, mo
     assert max(counts) == 3
 
 
-def test_copies_of_small_kernels_are_twice_as_large_as_the_cache(operators, monkeypatch):
+@pytest.mark.parametrize(
+    ("weights", "outputs", "copies"), [(3000, 1, 1), (700, 1, 3), (10, 1, 8), (10, 600, 3), (10, 5000, 1), (0, 0, 8)]
+)
+def test_copies_have_weights_for_twice_the_cache_and_no_more_outputs(weights, outputs, copies, monkeypatch):
+    monkeypatch.setattr(operation_table, "_cache_bytes", lambda: 1000)
+    part = types.SimpleNamespace(weight_bytes=weights, output_bytes=outputs)
+    assert operation_table._copies(part) == copies
+
+
+def test_bytes_of_weights_and_outputs(operators):
     stem = operators.cut()[0]
     assert stem.weight_bytes == 4 * (27 * 8 + 8)
-    written = {}
-
-    def content(part, copies=1):
-        written[part.key] = copies
-        return b""
-
-    monkeypatch.setattr(type(stem), "content", content)
-    monkeypatch.setattr(
-        OperationTable, "_time", lambda self, contents, fixed=(), **_: dict.fromkeys([*fixed, *contents], 1.0)
-    )
-    monkeypatch.setattr(operation_table, "_cache_bytes", lambda: 3 * stem.weight_bytes // 2)
-    OperationTable().operations(operators)
-    assert written[stem.key] == 3
-    assert max(written.values()) == 8
+    assert stem.output_bytes == 4 * 10 * 10 * 8
 
 
 def test_the_cache_of_a_core_is_read_from_the_system(tmp_path, monkeypatch):

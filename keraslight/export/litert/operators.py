@@ -154,8 +154,12 @@ class OperatorGraph:
     def weight_bytes(self) -> int:
         """Bytes of all weights."""
         read = {index for operator in self.operators for index in operator.inputs if index >= 0}
-        weights = (self.forms[index] for index in read)
-        return sum(math.prod(form.shape) * _BYTES.get(form.dtype, 1) for form in weights if form.constant)
+        return sum(_bytes(self.forms[index]) for index in read if self.forms[index].constant)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of all tensors that the operators make."""
+        return sum(_bytes(self.forms[index]) for operator in self.operators for index in operator.outputs)
 
     def content(self, copies: int = 1) -> bytes:
         """A .tflite file of the operators with random weights.
@@ -165,6 +169,10 @@ class OperatorGraph:
                 All copies read the same inputs.
         """
         return _Writer(self).content(copies)
+
+
+def _bytes(form: Form) -> int:
+    return math.prod(form.shape) * _BYTES.get(form.dtype, 1)
 
 
 def read_operators(path: str | os.PathLike[str]) -> OperatorGraph:
