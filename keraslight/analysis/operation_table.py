@@ -378,7 +378,7 @@ def _gauge() -> OperatorGraph:
 
 
 def _copies(part: OperatorGraph) -> int:
-    """So many that their weights fill the cache twice; their outputs, which a network writes to the same memory, don't."""
+    """As many as fill the cache twice with weights, and not with outputs, which a network writes to the same memory."""
     twice = 2 * _cache_bytes()
     return min(_COPIES, -(-twice // max(part.weight_bytes, 1)), max(1, twice // max(part.output_bytes, 1)))
 
