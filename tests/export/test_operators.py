@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import keraslight
 from keraslight import _litert_files, compress
 from keraslight.analysis import count_macs
 from keraslight.errors import ExportError, InvalidArgumentError
@@ -176,6 +177,8 @@ MAP = (1, 4, 4, 12)
         (("RESHAPE", [MAP, (1, 4, 4, 3, 4)], [(1, 4, 4, 3, 4)]), [(1, 4, 4, 3, 2)], [(1, 4, 4, 3, 2)]),
         (("RESHAPE", [(1, 1, 1, 12), (1, 12)], [(1, 12)]), [(1, 6)], [(1, 6)]),
         (("RESHAPE", [MAP, (1, 16, 12, 1)], [(1, 16, 12, 1)]), [(1, 16, 6, 1)], [(1, 16, 6, 1)]),
+        (("RESHAPE", [MAP, (96, 2)], [(-1, 2)]), [(48, 2)], [(-1, 2)]),
+        (("RESHAPE", [MAP, (1, 4, 4, 12)], [(-1, 4, 4, 12)]), [(1, 4, 4, 6)], [(-1, 4, 4, 6)]),
         (("TRANSPOSE", [MAP, (1, 12, 4, 4)], [(0, 3, 1, 2)]), [(1, 6, 4, 4)], [(0, 3, 1, 2)]),
         (("MEAN", [MAP, (1, 12)], [(1, 2)]), [(1, 6)], [(1, 2)]),
         (("MEAN", [MAP, (1, 1, 1, 12)], [(1, -2)]), [(1, 1, 1, 6)], [(1, -2)]),
@@ -274,10 +277,18 @@ def zoo_nets():
     return [name for name in SMALL if name not in ("LeNet5",)]
 
 
+def test_widths_of_branches_that_become_one_convolution_are_that_ones():
+    net = keraslight.create_model("repvgg_a0", width=0.25, input_shape=(32, 32, 3), classes=10)
+    (stage,) = (group for group in compress.channel_groups(net) if "stage0_block0_point" in group.layers)
+    graph = model_operators(net)
+    changed = graph.with_widths(compress.layer_widths(net, {stage.name: 5}))
+    assert "stage0_block0_point" in graph.fused
+    assert keys(changed) == keys(model_operators(compress.shrink(net, {stage.name: 5})))
+
+
 @pytest.mark.slow  # two conversions per family
 @pytest.mark.parametrize("family", zoo_nets())
 def test_widths_give_the_operators_of_shrunk_families(family):
-    import keraslight
     from tests.compress.digit_models import SMALL
 
     variant, width, side = SMALL[family]

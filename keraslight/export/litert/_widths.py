@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from keraslight.errors import InvalidArgumentError
@@ -70,10 +70,14 @@ class Operator:
 
 
 def rewidened(
-    forms: Sequence[Form], operators: Sequence[Operator], inputs: Sequence[int], widths: Mapping[str, int]
+    forms: Sequence[Form],
+    operators: Sequence[Operator],
+    inputs: Sequence[int],
+    widths: Mapping[str, int],
+    fused: Collection[str] = (),
 ) -> tuple[tuple[Form, ...], tuple[Operator, ...]]:
     """Forms and operators of the same network with other numbers of channels; see `OperatorGraph.with_widths`."""
-    _check(operators, widths)
+    _check(operators, widths, fused)
     pass_ = _Pass(forms, {layer: int(width) for layer, width in widths.items()})
     for operator in operators:
         rule = _RULES.get(operator.kind)
@@ -87,8 +91,8 @@ def rewidened(
     return tuple(pass_.forms), tuple(operators)
 
 
-def _check(operators: Sequence[Operator], widths: Mapping[str, int]) -> None:
-    known = {layer for operator in operators if operator.kind in _PRODUCERS for layer in operator.layers}
+def _check(operators: Sequence[Operator], widths: Mapping[str, int], fused: Collection[str]) -> None:
+    known = {layer for operator in operators if operator.kind in _PRODUCERS for layer in operator.layers} | set(fused)
     if unknown := [layer for layer in widths if layer not in known]:
         raise InvalidArgumentError(
             "`widths` must name layers that make the channels of a convolution or a dense layer in the file. "
@@ -358,20 +362,24 @@ def _transpose(p: _Pass, operator: Operator) -> None:
 
 
 def _reshape(p: _Pass, operator: Operator) -> None:
-    """Sides are compared in runs that hold the same number of values; the last side of a run that can changes.
+    """Sides are compared in runs that hold the same number of values, of which one changes.
 
-    So does the last side of a vector that pixels and channels become, and of channels that are split in groups.
+    That is the side that the file leaves open; or the last one that can, such as that of a vector that pixels and
+    channels become, and of channels that are split in groups.
     """
     source, *target = operator.inputs
     if not p.changed(source):
         return
     old, new = p.shapes(source)
     made = list(p.old[operator.outputs[0]].shape)
+    given = [p.old[index].values or () for index in target]
+    left_open = [values.index(-1) for values in given if -1 in values]
     for run, places in _runs(old, made):
         before, after = (math.prod(shape[axis] for axis in run) for shape in (old, new))
         if before == after:
             continue
-        place = next((place for place in reversed(places) if made[place] * after % before == 0), None)
+        order = [*(place for place in left_open if place in places), *reversed(places)]
+        place = next((place for place in order if made[place] * after % before == 0), None)
         if place is None:
             raise InvalidArgumentError(
                 "Channels that are divided must remain divisible. "
@@ -379,8 +387,9 @@ def _reshape(p: _Pass, operator: Operator) -> None:
             )
         made[place] = made[place] * after // before
     p.set(operator.outputs[0], tuple(made))
-    for index in target:
-        p.set(index, p.old[index].shape, made)
+    for index, values in zip(target, given, strict=True):
+        kept = [-1 if place in left_open and -1 in values else side for place, side in enumerate(made)]
+        p.set(index, p.old[index].shape, kept)
 
 
 def _runs(old: Sequence[int], made: Sequence[int]) -> list[tuple[list[int], list[int]]]:

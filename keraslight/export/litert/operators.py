@@ -29,6 +29,7 @@ from keraslight.export.litert._flatbuffer import kind_of, read_model, schema, wr
 from keraslight.export.litert._widths import Form, Operator, rewidened
 from keraslight.export.litert.convert import convert_graph, to_litert
 from keraslight.graph import Graph, UnreadableModelError, read, read_ends
+from keraslight.graph.kinds import kind
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 _CLAMPS = ("RELU", "RELU6", "RELU_N1_TO_1")
@@ -53,12 +54,15 @@ class OperatorGraph:
         forms: What is known of each tensor.
         operators: The operators in the order in which they run, without those that only prepare constants.
         inputs, outputs: Tensors at the ends.
+        fused: Layers with kernels that the file no longer has, because they became a part of others: branches of which
+            one convolution was made.
     """
 
     forms: tuple[Form, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    fused: frozenset[str] = frozenset()
 
     @property
     def macs(self) -> int:
@@ -105,7 +109,7 @@ class OperatorGraph:
             InvalidArgumentError: A layer is unknown or has no output channels of its own, two numbers of channels must
                 be equal, or an operator is not supported.
         """
-        forms, operators = rewidened(self.forms, self.operators, self.inputs, widths)
+        forms, operators = rewidened(self.forms, self.operators, self.inputs, widths, self.fused)
         return dataclasses.replace(self, forms=forms, operators=operators)
 
     def cut(self) -> list[OperatorGraph]:
@@ -214,7 +218,9 @@ def model_operators(model: keras.Model, *, int8: bool = False, seed: int = 0) ->
             return read_operators(file)
         marked, names = _marked(graph)
         convert_graph(marked, file, **arguments)
-        return _parse(_litert_files.content(file), file, names)
+        found = _parse(_litert_files.content(file), file, names)
+    makers = {call.node.name for call in graph.calls if kind(call.layer).kernel not in (None, "depthwise")}
+    return dataclasses.replace(found, fused=frozenset(makers.difference(*(o.layers for o in found.operators))))
 
 
 def tiny_graph() -> OperatorGraph:
