@@ -47,7 +47,7 @@ class Form:
     params=[
         pytest.param(Form(LENET, ("--epochs", "3"), QUICK, 0.35), id="quick"),
         pytest.param(Form("", (), PROMISE, 0.30), id="full", marks=pytest.mark.slow),
-        pytest.param(Form("", ("--search",), PROMISE, 0.35, "narrowed"), id="search", marks=pytest.mark.slow),
+        pytest.param(Form("", ("--search",), PROMISE, 0.4, "narrowed"), id="search", marks=pytest.mark.slow),
     ],
 )
 def form(request):
