@@ -90,6 +90,9 @@ class TableComparison(NamedTuple):
 class Resource(Protocol):
     """What a search saves: a number for each choice of widths, of which less is better.
 
+    It may also have a method `many`, which takes a list of such choices and returns their numbers: what has to be
+    measured for them is measured together then.
+
     Attributes:
         metric: `"latency"`, `"macs"` or `"parameters"`.
         unit: Unit of the numbers: `"ms"`, or `""` for counts.
@@ -313,10 +316,14 @@ class _OperatorResource:
     metric: str
     unit: str
     operators: OperatorGraph
-    measure: Callable[[OperatorGraph], float]
+    measure: Callable[[list[OperatorGraph]], list[float]]
 
     def __call__(self, widths: Mapping[str, int] | None = None) -> float:
-        return float(self.measure(self.operators.with_widths(widths) if widths else self.operators))
+        return self.many([widths or {}])[0]
+
+    def many(self, choices: Sequence[Mapping[str, int]]) -> list[float]:
+        """The number for each choice of widths; operators that are new are measured together."""
+        return self.measure([self.operators.with_widths(widths) if widths else self.operators for widths in choices])
 
 
 def resource(
@@ -335,8 +342,9 @@ def resource(
         table: Table for the latency; None keeps a new one in memory.
 
     Returns:
-        A function of a mapping from the names of layers with kernels to their output channels. Layers that aren't
-        named keep theirs; depthwise convolutions, batch norms and what else only passes channels on follow.
+        A function of a mapping from the names of layers with kernels to their output channels, with a method `many` for
+        several such mappings. Layers that aren't named keep theirs; depthwise convolutions, batch norms and what else
+        only passes channels on follow.
 
     Raises:
         InvalidArgumentError: The metric is unknown, or the model can't be converted.
@@ -346,8 +354,8 @@ def resource(
     operators = _operators(model, int8 and metric == "latency")
     if metric == "latency":
         table = OperationTable() if table is None else table  # an empty one is false
-        return _OperatorResource(metric, "ms", operators, table.latency)
-    return _OperatorResource(metric, "", operators, lambda graph: getattr(graph, metric))
+        return _OperatorResource(metric, "ms", operators, table.latencies)
+    return _OperatorResource(metric, "", operators, lambda graphs: [float(getattr(graph, metric)) for graph in graphs])
 
 
 def _operators(model: Any, int8: bool) -> OperatorGraph:

@@ -182,6 +182,11 @@ def test_resources_of_widths(timed, model, operators):
     measured = latency(widths)
     assert len(table)  # it was empty, and is the one that was measured
     assert measured == table.latency(operators.with_widths(widths))
+    choices = [{"mix1": 3}, {"mix1": 4}, {}]
+    timed[1].clear()
+    assert latency.many(choices) == [latency(widths) for widths in choices]
+    assert len(timed[1]) == 1
+    assert macs.many(choices) == [macs(widths) for widths in choices]
     with pytest.raises(InvalidArgumentError, match=r"`metric` must be one of \('latency', .*Received: 'time'"):
         resource(operators, "time")
 

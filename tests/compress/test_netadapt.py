@@ -186,6 +186,23 @@ def test_a_killed_search_resumes_with_the_same_bytes(branches, data, tmp_path):
         search("whole", Channels(BRANCHES))
 
 
+def test_what_all_groups_propose_is_measured_together(branches, data, tmp_path):
+    together = []
+
+    class Measured(Channels):
+        def many(self, choices):
+            together.append(len(choices))
+            return [self(widths) for widths in choices]
+
+    options = {**QUICK, "divisor": 1, "minimum": 1, "step": 0.15, "steps": 1}
+    apart = netadapt(branches, data, Channels(BRANCHES), run_dir=tmp_path / "apart", **options)
+    resource = Measured(BRANCHES)
+    found = netadapt(branches, data, resource, run_dir=tmp_path / "together", **options)
+    assert found.iterations == apart.iterations
+    assert sum(together) == resource.calls - 1  # the model's own is the first
+    assert together[:4] == [2, 2, 2, 2]  # widths of 1 to 7, the narrowest first, then by bisection
+
+
 def test_the_step_is_halved_until_a_group_can_give_it(branches, data, tmp_path, capsys):
     options = {**QUICK, "progress": True, "steps": 1, "budget": 0.1, "step": 0.9, "decay": 1.0}
     result = netadapt(branches, data, Channels(BRANCHES), run_dir=tmp_path, **options)

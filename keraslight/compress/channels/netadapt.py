@@ -291,19 +291,27 @@ class _Search:
     def _proposals(self, kept: Kept) -> tuple[float, int, list[_Proposal]]:
         """The target of the next iteration, how often its step was halved, and the proposals that reach it."""
         groups, now, plan = self._net.groups(), self.rows[-1].resource, self._plan
-        makers: dict[str, tuple[range, Callable[[int], _Proposal]]] = {}
+        options: dict[str, range] = {}
+        order: dict[str, np.ndarray] = {}  # the strongest units first
         for name, size in self._sizes.items():
             places = kept.get(name, np.arange(size))
-            if options := plan.narrower(len(places)):
-                order = places[np.argsort(-groups.strength(name)[places], kind="stable")]
-                makers[name] = options, self._maker(groups, kept, name, order)
-        smallest = {name: make(options[0]) for name, (options, make) in makers.items()}
+            if narrower := plan.narrower(len(places)):
+                options[name] = narrower
+                order[name] = places[np.argsort(-groups.strength(name)[places], kind="stable")]
+
+        def propose(widths: dict[str, int]) -> dict[str, _Proposal]:
+            """For each of these groups the proposal to make it alone so narrow."""
+            stay = {name: np.sort(order[name][:width]) for name, width in widths.items()}
+            costs = self._costs([groups.layer_widths({**kept, name: places}) for name, places in stay.items()])
+            return {name: _Proposal(name, stay[name], cost) for name, cost in zip(stay, costs, strict=True)}
+
+        smallest = propose({name: narrower[0] for name, narrower in options.items()})
         delta, halvings = plan.step * self.rows[0].resource * plan.decay ** (len(self.rows) - 1), 0
         delta = min(delta, now - self.budget)
         target = max(self.budget, now - delta)
         if not any(proposal.resource < now for proposal in smallest.values()):
             # As measured latencies may say: nothing is saved by one group alone, but perhaps by several.
-            return target, 0, [make(options[-1]) for options, make in makers.values()]
+            return target, 0, list(propose({name: narrower[-1] for name, narrower in options.items()}).values())
         while not any(proposal.resource <= target for proposal in smallest.values()):
             delta, halvings = delta / 2, halvings + 1
             target = max(self.budget, now - delta)
@@ -312,21 +320,13 @@ class _Search:
                 f"iteration {len(self.rows)}: no group alone can give the step, which is now "
                 f"{delta / self.rows[0].resource:.2%}"
             )
-        return target, halvings, [
-            _widest(smallest[name], options, make, target)
-            for name, (options, make) in makers.items()
-            if smallest[name].resource <= target
-        ]  # fmt: skip
+        reach = {name: proposal for name, proposal in smallest.items() if proposal.resource <= target}
+        return target, halvings, _widest(reach, options, propose, target)
 
-    def _maker(self, groups: Groups, kept: Kept, name: str, order: np.ndarray) -> Callable[[int], _Proposal]:
-        """A function from a width of a group to its proposal; `order` has the strongest units first."""
-
-        def make(width: int) -> _Proposal:
-            places = np.sort(order[:width])
-            widths = groups.layer_widths({**kept, name: places})
-            return _Proposal(name, places, float(self._resource(widths)))
-
-        return make
+    def _costs(self, choices: list[dict[str, int]]) -> list[float]:
+        """The resource of each choice of widths; latencies are measured together where they can be."""
+        many = getattr(self._resource, "many", None)
+        return [float(cost) for cost in (map(self._resource, choices) if many is None else many(choices))]
 
     def _keep(self, row: NetAdaptIteration, kept: Kept, state: list[np.ndarray]) -> None:
         self.rows.append(row)
@@ -342,17 +342,21 @@ class _Search:
         return f"{resource / self.rows[0].resource:.1%} of {self._resource.metric}"
 
 
-def _widest(smallest: _Proposal, options: range, make: Callable[[int], _Proposal], target: float) -> _Proposal:
-    """The proposal of the greatest width that reaches the target, which the smallest one does."""
-    best, low, high = smallest, 0, len(options)
-    while high - low > 1:
-        middle = (low + high) // 2
-        proposal = make(options[middle])
-        if proposal.resource <= target:
-            best, low = proposal, middle
-        else:
-            high = middle
-    return best
+def _widest(
+    smallest: dict[str, _Proposal],
+    options: dict[str, range],
+    propose: Callable[[dict[str, int]], dict[str, _Proposal]],
+    target: float,
+) -> list[_Proposal]:
+    """The proposals of the greatest widths that reach the target, as the smallest ones do; all groups in step."""
+    best, low, high = dict(smallest), dict.fromkeys(smallest, 0), {name: len(options[name]) for name in smallest}
+    while middle := {name: (low[name] + high[name]) // 2 for name in best if high[name] - low[name] > 1}:
+        for name, proposal in propose({name: options[name][place] for name, place in middle.items()}).items():
+            if proposal.resource <= target:
+                best[name], low[name] = proposal, middle[name]
+            else:
+                high[name] = middle[name]
+    return list(best.values())
 
 
 def _fingerprint(model: keras.Model) -> str:
