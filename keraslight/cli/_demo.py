@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keraslight_serving.client import ClassifierClient
 from numpy.typing import NDArray
+from rich.rule import Rule
 
 import keraslight
 from keraslight import compress
@@ -56,9 +57,9 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None, search
     data = load_digits(DIGITS_PREPROCESSING)
     pixels, targets = data.validation_arrays()
     images = pixels.astype(np.float32)
-    console.rule("[bold]Search, narrow, prune, quantize" if search else "[bold]Train, prune, quantize")
+    _heading("Search, narrow, prune, quantize" if search else "Train, prune, quantize")
     trained = list(_train(data, to, seed, epochs, search))
-    console.rule("[bold]Export and convert for Android")
+    _heading("Export and convert for Android")
     stages = [_export(to, data, *each) for each in trained]
     measure([stage.form for stage in stages], images, targets, read_head(stages[0].model))
     for stage in stages:
@@ -66,7 +67,7 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None, search
             answers = probabilities(stage.form.file, images)
             _compare(stage, "the LiteRT file", answers, stage.model.predict(images, verbose=0))
         console.print(f"{stage.name}: {stage.servable}, {stage.form.file} ({stage.form.accuracy:.2%})")
-    console.rule("[bold]Serve and classify over gRPC")
+    _heading("Serve and classify over gRPC")
     files = _write_images(data, to / "images")
     predictions = _serve_and_compare(stages, files, images, to)
 
@@ -74,6 +75,11 @@ def run_demo(to: str | Path, *, seed: int = 0, epochs: int | None = None, search
     draw_images(files, targets, predictions, data.labels, to / "classified.png")
     name = "Found network" if search else MODEL
     return report(stages, to, model=name, images=len(files), seconds=time.monotonic() - started)
+
+
+def _heading(text: str) -> None:
+    # In a file or a pipe the console is wide, so that no table is cut.
+    console.print(Rule(f"[bold]{text}"), width=min(console.width, 80))
 
 
 def _train(

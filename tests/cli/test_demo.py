@@ -128,6 +128,8 @@ def test_pictures_and_table(demo):
         assert name in table
         assert f"{stage['accuracy']:.2%}" in table
     assert "359 held-out digits" in output
+    headings = [line for line in output.splitlines() if line.startswith("─")]
+    assert [len(line) for line in headings] == [80] * 3  # they don't fill the width that tables may take
 
 
 def test_in_small_a_net_is_found_narrowed_pruned_and_quantized(tmp_path, monkeypatch):
