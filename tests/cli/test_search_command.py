@@ -78,6 +78,6 @@ def test_the_choices_of_the_command_are_those_of_the_package():
 
 def test_every_option_on_the_page_exists(run):
     shown = set(re.findall(r"--[a-z][a-z0-9-]+", (DOCS / "search.md").read_text(encoding="utf-8")))
-    known = set(re.findall(r"--[a-z][a-z0-9-]+", run("search", "--help")))
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", run("search", "--help") + run("demo", "--help")))
     assert shown - known == {"--help"} - known
     assert len(shown) > 10
