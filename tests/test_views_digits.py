@@ -46,8 +46,8 @@ def page():
 def unlike_the_page(column, found):
     """What is too far outside the page's range: image -> found, lowest, highest.
 
-    On changed images, that is by more than the range's width and 15 points: another number of threads gave as good as
-    guesses in low contrast, where all five seeds of the page had 20 to 25%.
+    On changed images, that is by more than the range's width and 15 points: in low contrast, a net that was trained
+    with another number of threads was right on 10%, where all five seeds of the page were on 20 to 25%.
     """
     far = {}
     for change, (_, low, high) in page()[column].items():

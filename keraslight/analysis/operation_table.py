@@ -39,10 +39,10 @@ _CALL, _GAUGE = "call", "gauge"
 _QUANTILE = 20  # other processes only add time: on an idle machine it is near the median, on a busy one near the idle
 _WARMUP = 3  # rounds that don't count
 _WARM_CALLS = 2  # of a file before each call that counts
-# Data that are read between these calls and the one that counts, as a part of the cache. A half gave 0.79 to 1.06 of
-# the measured times of six networks, three quarters up to 1.4; with all of it, the sums are twice as large.
-_OTHERS = 0.625
 _WHOLE_CALLS = 6  # the same of a whole network, which takes longer to come into the caches
+# Data that are read before an operator's call that counts, as a part of the cache. A half gave 0.79 to 1.06 of the
+# measured times of six networks, three quarters up to 1.4; with all of it, the sums are twice as large.
+_OTHERS = 0.625
 _GAUGED = 8  # files between two calls of the gauge, by which everything is scaled
 _COPIES = 8  # of an operator in its file: calling LiteRT takes as long as a small operator
 _FILES = 64  # in memory at once

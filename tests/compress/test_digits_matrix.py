@@ -43,8 +43,8 @@ PRUNING_BATCH = {"ShuffleNetV1": 32, "SqueezeNet": 32}
 QUANTIZED_RATE = {"ShuffleNetV2": 3e-5, "ShuffleNetV2Plus": 3e-5}
 # A net trained on another processor differs by a few images, and a file by what the converter's version adds.
 POINTS, SIZE = 1.0, 0.01
-# The page's figures hold their bounds. Two images are 0.504 points: on another processor, DenseNet and EfficientNet
-# lost one more than the page says.
+# The page's figures hold their bounds. Two images are 0.504 points: DenseNet and EfficientNet lost so many on another
+# processor, and one or none where the page was measured.
 ONE_IMAGE = 100 / 397
 RUN = "run `python -m tests.compress.test_digits_matrix`"
 LATENCIES = ("float32 latency", "int8 latency")

@@ -85,15 +85,15 @@ def test_sigterm_under_load_loses_no_accepted_request(version_folder, launch, as
 def slow_call(channel, seconds):
     """A request that takes about so many seconds on this machine, once it has begun."""
 
-    def call(turns):
+    def started(turns):
         message = pb.PredictRequest(model_spec=pb.ModelSpec(name="tiny"))
         message.inputs["turns"].CopyFrom(to_tensor(np.array([turns], np.int32)))
         return predict_call(channel).future(message, timeout=seconds + 120)
 
-    call(10).result()
+    started(10).result()
     began = time.monotonic()
-    call(200).result()
-    call = call(int(200 * seconds / (time.monotonic() - began)))
+    started(200).result()
+    call = started(int(200 * seconds / (time.monotonic() - began)))
     time.sleep(0.5)
     assert not call.done()
     return call
