@@ -27,7 +27,7 @@ from keraslight.graph import (
     run,
     without_auxiliary,
 )
-from keraslight.rewrite import HALVES, in_float32
+from keraslight.rewrite import HALVES, SparseForms, in_float32
 
 INPUT_NAME, OUTPUT_NAME, VALUES_NAME = "images", "probabilities", "outputs"
 """Of images, of scores of classes, and of the numbers of a regression (as TensorFlow Serving's Regress calls them)."""
@@ -59,13 +59,13 @@ class Network:
         )
 
     @classmethod
-    def of_graph(cls, graph: Graph) -> Network:
-        """A graph, run call by call under its model's name."""
+    def of_graph(cls, graph: Graph, forms: SparseForms | None = None) -> Network:
+        """A graph, run call by call under its model's name; with `forms` as these run it."""
 
         layers = [layer for layer in graph.layers().values() if isinstance(layer, keras.Layer)]
         return cls(
             graph.name,
-            _Runner(graph),
+            _Runner(graph, forms),
             [call.outputs[0].shape for call in graph.input_calls],
             _names(graph.outputs if isinstance(graph.outputs, dict) else keras.tree.flatten(graph.outputs), graph.task),
             [weight for layer in layers for weight in layer.weights],
@@ -85,18 +85,22 @@ class _Runner:
         failed: The name of the layer that raised an error, and the error: TensorFlow makes another of it.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, forms: SparseForms | None) -> None:
         self.graph = graph
+        self.forms = forms
         self.failed: tuple[str, Exception] | None = None
 
     def __call__(self, images: tf.Tensor) -> Any:
         with keras.name_scope(graph_name(self.graph.name)):
             dtype = self.graph.input_calls[0].outputs[0].dtype
-            return run(self.graph, [tf.cast(images, dtype)], self._infer)
+            images = tf.cast(images, dtype)
+            if self.forms is not None and self.forms.mirrored:
+                images = tf.reverse(images, (1, 2))
+            return run(self.graph, [images], self._infer)
 
     def _infer(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return infer(call, args, kwargs)
+            return (self.forms or infer)(call, args, kwargs)
         except Exception as error:
             self.failed = call.name, error
             raise

@@ -6,6 +6,7 @@ _reparameterize.py   parallel convolutions that are added, as one
 floats.py            float32 images in place of uint8 ones
 slices.py            slices that are concatenated again, as a convolution
 _half.py             half precision, and back
+sparse.py            forms that XNNPACK's sparse kernels run, on ARM
 xnnpack.py           forms for which XNNPACK has kernels; _pieces.py cuts large depthwise kernels
 """
 
@@ -19,11 +20,13 @@ from keraslight.rewrite._pieces import MAX_TAPS, cut, is_cut
 from keraslight.rewrite._reparameterize import reparameterized
 from keraslight.rewrite.floats import float_inputs
 from keraslight.rewrite.slices import joined_slices
+from keraslight.rewrite.sparse import SparseForms, pointwise_zeros
 from keraslight.rewrite.xnnpack import in_forms
 
 __all__ = [
     "HALVES",
     "MAX_TAPS",
+    "SparseForms",
     "cut",
     "float_inputs",
     "fused",
@@ -32,5 +35,6 @@ __all__ = [
     "in_forms",
     "is_cut",
     "joined_slices",
+    "pointwise_zeros",
     "reparameterized",
 ]

@@ -1,7 +1,7 @@
 """Runs .tflite files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,24 +30,48 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
         ExportError: The file is not a .tflite file, or LiteRT can't run it.
         MissingDependencyError: Ai-edge-litert is not installed.
     """
-    interpreter = _litert_files.interpreter(path, num_threads)
-    (source,), sinks = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(sinks) > 1:
-        sinks = [interpreter.get_signature_runner().get_output_details()[OUTPUT_NAME]]
-    (sink,) = sinks
-    size = int(source["shape"][0])
+    ends = LiteRTEnds(path, num_threads)
 
     def run(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         outputs = []
-        for start in range(0, len(images), size):
-            part = np.asarray(images[start : start + size], np.float32)
-            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            interpreter.set_tensor(source["index"], _quantized(padded, source))
-            interpreter.invoke()
-            outputs.append(_dequantized(interpreter.get_tensor(sink["index"]), sink)[: len(part)])
+        for batch, count in ends.batches(images):
+            ends.interpreter.set_tensor(ends.source["index"], batch)
+            ends.interpreter.invoke()
+            outputs.append(ends.floats(ends.interpreter.get_tensor(ends.sink["index"]))[:count])
         return np.concatenate(outputs)
 
     return run
+
+
+class LiteRTEnds:
+    """The one input and the one output of a .tflite file, and floats as they go in and come out.
+
+    Attributes:
+        interpreter: LiteRT's interpreter of the file.
+        source, sink: Its details of the input's and of the output's tensor.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], num_threads: int = 1):
+        self.interpreter = _litert_files.interpreter(path, num_threads)
+        (self.source,), sinks = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        if len(sinks) > 1:
+            sinks = [self.interpreter.get_signature_runner().get_output_details()[OUTPUT_NAME]]
+        (self.sink,) = sinks
+
+    def batches(self, images: npt.NDArray[Any]) -> Iterator[tuple[npt.NDArray[Any], int]]:
+        """Float images (B, H, W, C) as batches that the file takes, each with its number of images.
+
+        The last one is filled up by its last image.
+        """
+        size = int(self.source["shape"][0])
+        for start in range(0, len(images), size):
+            part = np.asarray(images[start : start + size], np.float32)
+            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
+            yield _quantized(padded, self.source), len(part)
+
+    def floats(self, outputs: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """A batch of outputs, as the file gives it, in float32."""
+        return _dequantized(outputs, self.sink)
 
 
 def _quantized(values: npt.NDArray[np.float32], details: dict[str, Any]) -> npt.NDArray[Any]:

@@ -34,11 +34,13 @@ from keraslight.export._inference import normalized
 from keraslight.export._memory import return_free_memory
 from keraslight.export.litert._calibrated import Calibrated, settled
 from keraslight.export.litert._float16 import halve_weights
+from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._metadata import add_metadata
+from keraslight.export.litert._sparse import SPARSE_FROM, nchw_forms, sparse_inference
 from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
-from keraslight.rewrite import float_inputs, in_forms, reparameterized
+from keraslight.rewrite import SparseForms, float_inputs, fused, in_forms, pointwise_zeros, reparameterized
 
 log = logging.getLogger(__name__)
 
@@ -173,8 +175,9 @@ def to_litert(
         else:
             pixels = pixels or _takes_pixels(graph, options)
             graph = graph if preprocessing is None else normalized(graph, preprocessing)
-            network = dataclasses.replace(_prepared(graph, options), outputs=network.outputs)
-    return _write(network, path, options, pixels=pixels)
+            prepared = [dataclasses.replace(form, outputs=network.outputs) for form in _prepared(graph, options)]
+            return _write(prepared, path, options, pixels=pixels)
+    return _write([network], path, options, pixels=pixels)
 
 
 def convert_graph(graph: Graph, path: str | os.PathLike[str], *, pixels: bool | None = None, **arguments: Any) -> Path:
@@ -196,7 +199,7 @@ def calibrated(graph: Graph, representative_data: Any, batch_size: int | None, p
     """A graph as `convert_graph` converts it to int8, halfway there; the arguments are those of `convert_graph`."""
     options = _Options("int8", representative_data, batch_size=batch_size)
     pixels = _takes_pixels(graph, options) if pixels is None else pixels
-    return _calibrated(_prepared(graph, options), options, pixels)
+    return _calibrated(_prepared(graph, options)[-1], options, pixels)
 
 
 def _takes_pixels(graph: Graph, options: _Options) -> bool:
@@ -262,14 +265,30 @@ class _Options:
         return dataclasses.replace(self, sparse=zeros >= _SPARSE_FROM)
 
 
-def _prepared(graph: Graph, options: _Options) -> Network:
-    """A graph with parallel branches joined, and in the forms for XNNPACK."""
+def _prepared(graph: Graph, options: _Options) -> list[Network]:
+    """A graph with parallel branches joined, in the forms for XNNPACK; in front of it, if there is one, a sparse form.
+
+    The latter is worth a file only if XNNPACK accepts it, which the file shows.
+    """
     graph = reparameterized(float_inputs(graph))
-    return Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
+    plain = Network.of_graph(in_forms(graph, int8=options.quantization == "int8", xnnpack=options.xnnpack))
+    if not (options.sparse and options.xnnpack and pointwise_zeros(graph) > SPARSE_FROM):
+        return [plain]
+    graph = fused(graph)
+    forms = SparseForms.of(graph)
+    return [plain] if forms is None else [Network.of_graph(graph, forms), plain]
 
 
-def _write(network: Network, path: str | os.PathLike[str], options: _Options, *, pixels: bool) -> Path:
-    content = _converted(network, options, pixels)
+def _write(networks: Sequence[Network], path: str | os.PathLike[str], options: _Options, *, pixels: bool) -> Path:
+    """Writes the first network whose file is as it should be: the last one's always is."""
+    *sparse, network = networks
+    content = None
+    for form in sparse:
+        found = nchw_forms(_converted(form, options, pixels))
+        if sparse_inference(read_model(found)).accepted:
+            content = found
+            break
+    content = _converted(network, options, pixels) if content is None else content
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
