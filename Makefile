@@ -15,10 +15,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 # The C library keeps free memory apart for each of 8 groups of threads per core; a test worker has hundreds of threads.
 export MALLOC_ARENA_MAX ?= 2
 
-.PHONY: help install demo test test-all mutate lint format bench docs proto clean
+.PHONY: help install arm64 demo test test-all mutate lint format bench docs proto clean
 
 help: ## List the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 # uv takes one minute where pip takes four, but reads no pip.conf: where that names the package index, pip takes over.
 install: $(INSTALLED) ## Create .venv with everything the tests need
@@ -43,6 +43,10 @@ $(LOWEST): $(VENV)/lowest/%/.installed: pyproject.toml | $(INSTALLED)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(@D)/bin/uv pip install --quiet --python $(@D)/bin/python --resolution lowest-direct -e '.[$*]'
 	@touch $@
+
+# Nothing else needs it: tests that do say so and are skipped without.
+arm64: $(INSTALLED) ## Install an emulated ARM64 system, on which .tflite files run by a phone's kernels
+	$(BIN)/keraslight install-arm64
 
 demo: $(INSTALLED) ## Train, prune, quantize, export, serve and classify real digits; results go to runs/demo/
 	$(BIN)/keraslight demo

@@ -70,9 +70,20 @@ def draw_images(
 def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: float) -> dict[str, Any]:
     """Prints the table, writes it as text and as JSON, and returns the latter."""
     table = Table(title=f"{model} on {images} held-out digits, LiteRT with one thread, {seconds:.0f} s in all")
-    for heading in ("model", "accuracy", "zeros", ".tflite", "gzip", "latency", "training"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
     first = stages[0].form
+    phone = first.instructions is not None
+    headings = (
+        "model",
+        "accuracy",
+        "zeros",
+        ".tflite",
+        "gzip",
+        "latency",
+        *(["ARM64 instructions"] * phone),
+        "training",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "model" else "right")
     figures = []
     for stage in stages:
         form = stage.form
@@ -83,12 +94,14 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
             f"{1000 * form.megabytes:,.0f} kB ({form.megabytes / first.megabytes:.2f})",
             f"{1000 * form.gzip_megabytes:,.0f} kB ({form.gzip_megabytes / first.gzip_megabytes:.2f})",
             f"{form.milliseconds:.2f} ms ({form.milliseconds / first.milliseconds:.2f})",
+            *([f"{(form.instructions or 0) / (first.instructions or 1):.2f} of float"] * phone),
             f"{stage.seconds:.0f} s",
         )
         row: dict[str, Any] = {"name": stage.name, "sparsity": stage.sparsity}
         row |= {"servable": str(stage.servable), "litert": str(form.file), "accuracy": form.accuracy}
         row |= {"kilobytes": 1000 * form.megabytes, "gzip_kilobytes": 1000 * form.gzip_megabytes}
         row |= {"milliseconds": form.milliseconds, "seconds": stage.seconds}
+        row |= {"arm64_instructions": form.instructions}
         figures.append(row | {"largest_difference": stage.largest_difference})
     console.print(table)
     save_table(table, to / "table.txt")

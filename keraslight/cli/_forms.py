@@ -35,6 +35,7 @@ class Form:
     megabytes: float = 0.0  # in 10^6 bytes
     gzip_megabytes: float = 0.0
     milliseconds: float = 0.0  # median latency for one image with one thread
+    instructions: int | None = None  # of one image on ARM64 kernels; None where these are not installed
 
 
 def form(name: str, file: Path, model: keras.Model) -> Form:
@@ -64,12 +65,14 @@ def probabilities(file: Path, images: NDArray[np.float32], batch_size: int = 1) 
 
 
 def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[Any], head: Head) -> None:
-    """Fills in accuracy, agreement with the first form, sizes and latency (interleaved) on images (N, H, W, C).
+    """Fills in accuracy, agreement with the first form, sizes, latency (interleaved) and, where the emulated ARM64
+    system is installed, instructions on images (N, H, W, C).
 
     `head`: what the files' outputs are.
     """
     from keraslight import _tasks
     from keraslight.analysis import file_latency
+    from keraslight.export import arm64_problem, run_on_arm64
 
     answers = [probabilities(each.file, images) for each in forms]
     times = file_latency({each.name: each.file for each in forms})
@@ -79,6 +82,7 @@ def measure(forms: list[Form], images: NDArray[np.float32], targets: NDArray[Any
         content = each.file.read_bytes()
         each.megabytes, each.gzip_megabytes = len(content) / 1e6, len(gzip.compress(content, mtime=0)) / 1e6
         each.milliseconds = times[each.name].p50
+        each.instructions = None if arm64_problem() else run_on_arm64(each.file, images[:1]).instructions
 
 
 def table(forms: list[Form], title: str) -> Table:
@@ -101,6 +105,8 @@ def table(forms: list[Form], title: str) -> Table:
     add("MACs", "{:,.2f} M".format, [form.macs / 1e6 for form in forms])
     add("non-zero MACs", "{:,.2f} M".format, [form.nonzero_macs / 1e6 for form in forms])
     add("latency", "{:.2f} ms".format, [form.milliseconds for form in forms])
+    if None not in (counts := [form.instructions for form in forms]):
+        add("ARM64 instructions", lambda count: f"{count / 1e6:,.2f} M", counts)
     return result
 
 

@@ -47,7 +47,7 @@ PANELS: dict[str, tuple[Callable[..., None], ...]] = {  # named as their functio
         compression.fuse,
         compression.quantize,
     ),
-    "Export": (export.export, convert.litert, convert.onnx),
+    "Export": (export.export, convert.litert, convert.onnx, convert.install_arm64),
     "Serve": (predict.predict, serve.serve, versions.versions, client.classify, client.load_test),
     "Measure": (
         evaluate.evaluate,

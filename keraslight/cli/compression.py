@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
@@ -13,19 +15,34 @@ from keraslight.cli._common import Data, NewRun, Run, Seed, console
 from keraslight.cli._trained import BatchSize, LearningRate, compare, finish_run, load, verbose
 from keraslight.errors import InvalidArgumentError
 
+if TYPE_CHECKING:
+    import keras
+
 Epochs = Annotated[int, Option(help="Passes over the training images.", min=1)]
 
 Method = enum.StrEnum("Method", ["ptq", "qat"])
 Schedule = enum.StrEnum("Schedule", ["polynomial", "constant"])
 
 Policy = enum.StrEnum("Policy", ["default", "xnnpack"])
+Target = enum.StrEnum("Target", ["phone"])
 
 
 def prune(
     run: Run,
     data: Data,
     to: NewRun,
-    sparsity: Annotated[float, Option(help="Share of zeros in each pruned kernel, 0 to 1.")] = 0.7,
+    sparsity: Annotated[
+        float | None,
+        Option(help="Share of zeros in each pruned kernel, 0 to 1.", show_default="0.7; 0.8 with --for phone"),
+    ] = None,
+    target: Annotated[
+        Target | None,
+        Option(
+            "--for",
+            help="phone: prune for speed on ARM processors, with --policy xnnpack. Refuses networks that can't run "
+            "sparsely there, and counts instructions if `keraslight install-arm64` ran.",
+        ),
+    ] = None,
     layer: Annotated[
         list[str] | None,
         Option(
@@ -35,7 +52,11 @@ def prune(
     ] = None,
     schedule: Annotated[Schedule, Option(help="Schedule by which the sparsity rises.")] = Schedule.polynomial,
     policy: Annotated[
-        Policy, Option(help="Layers to prune; xnnpack: only the 1x1 convolutions that XNNPACK can run sparse.")
+        Policy,
+        Option(
+            help="Layers to prune; xnnpack: only the 1x1 convolutions that XNNPACK can run sparse, four output "
+            "channels at a time."
+        ),
     ] = Policy.default,
     two_of_four: Annotated[
         bool,
@@ -66,6 +87,7 @@ def prune(
     Examples:
 
       keraslight prune runs/net --data digits --to runs/pruned --sparsity 0.7
+      keraslight prune runs/net --data photos/ --to runs/pruned --for phone
       keraslight prune runs/net --data digits --to runs/pruned --layer "*_e*=0.8"
       keraslight prune runs/net --data digits --to runs/pruned --teacher runs/net
       keraslight prune net.keras --data photos/ --to runs/pruned --preprocessing unit --labels names.txt
@@ -73,6 +95,12 @@ def prune(
     from keraslight import compress
 
     trained = load(run, data, labels, preprocessing, task)
+    if target is not None:
+        if layer or two_of_four:
+            raise InvalidArgumentError("`--for phone` chooses the layers. Received: --layer or --two-of-four as well.")
+        policy, sparsity = Policy.xnnpack, 0.8 if sparsity is None else sparsity
+        _check_phone(trained.model, sparsity)
+    share = 0.7 if sparsity is None else sparsity
     distillation = trained.learn_from(teacher, temperature, alpha, epochs)
     if scan:
         report = compress.sensitivity(trained.model, trained.images.validation_arrays(), policy=policy.value)
@@ -83,7 +111,7 @@ def prune(
     pruned = compress.prune(
         trained.model,
         trained.batches(batch_size, epochs, seed),
-        sparsity=_shares(layer) if layer else sparsity,
+        sparsity=_shares(layer) if layer else share,
         epochs=1,
         learning_rate=learning_rate,
         schedule=schedule.value,
@@ -97,8 +125,35 @@ def prune(
     zeros = compress.sparsity(pruned, tuple(_shares(layer)) if layer else None, policy.value)
     console.print(str(zeros))
     compared = finish_run(trained, pruned, to, "pruned")
+    if target is not None:
+        compared["sparse_on_arm"] = _report_phone(to / "pruned.tflite")
     if as_json:
         _common.print_json({"run": to, **compared, "layers": zeros.layers})
+
+
+def _check_phone(model: keras.Model, sparsity: float) -> None:
+    """Raises InvalidArgumentError where pruning would not make a model faster on ARM processors: tries it untrained."""
+    from keraslight.compress import prune_at_once
+    from keraslight.export import litert_report, to_litert
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = to_litert(prune_at_once(model, sparsity, policy="xnnpack"), Path(folder) / "tried.tflite", sparse=True)
+        found = litert_report(file).sparse
+    if not found.accepted:
+        raise InvalidArgumentError(
+            "`--for phone` needs a network that ARM processors run sparsely. Received: "
+            f"{model.name!r}; {found}. docs/android.md lists the families that they do."
+        )
+
+
+def _report_phone(file: Path) -> dict[str, Any]:
+    from keraslight.export import arm64_problem, litert_report
+
+    found = litert_report(file).sparse
+    console.print(str(found))
+    if problem := arm64_problem():
+        console.print(f"How many instructions that saves was not measured: {problem}.")
+    return dataclasses.asdict(found)
 
 
 def cluster(

@@ -34,6 +34,7 @@ _SAMPLES = 128  # as many as `to_litert` uses
 
 Quantization = enum.StrEnum("Quantization", ["float32", "float16", "dynamic", "int8"])
 Dtype = enum.StrEnum("Dtype", ["float32", "uint8", "int8"])
+Processor = enum.StrEnum("Processor", ["arm64"])
 
 
 def litert(
@@ -80,8 +81,15 @@ def litert(
     task: Task = None,
     preprocessing: _common.Given = None,
     report: Annotated[
-        bool, Option("--report", help="Report operators, GPU and NNAPI support, memory and latency.")
+        bool, Option("--report", help="Report operators, GPU and NNAPI support, sparse kernels, memory and latency.")
     ] = False,
+    on: Annotated[
+        Processor | None,
+        Option(
+            help="For --report: also run the file on a phone's kernels, under emulation, and compare. Needs "
+            "`keraslight install-arm64` once."
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         Option(help="For --report: largest number of threads to time.", min=1, show_default="number of CPUs"),
@@ -99,7 +107,10 @@ def litert(
       keraslight litert resnet18 --weights imagenet --to resnet18.tflite
       keraslight litert net.keras --preprocessing unit --to net.tflite --quantization int8 --data photos/
       keraslight litert net.tflite --report
+      keraslight litert net.tflite --report --on arm64
     """
+    if on is not None:
+        _check_arm64(report=report or model.endswith(".tflite"))
     if as_json and not report:
         raise InvalidArgumentError("`--json` must come with `--report`. Received: --json alone.")
     if model.endswith(".tflite"):
@@ -109,7 +120,7 @@ def litert(
             )
         if not Path(model).is_file():
             raise InvalidArgumentError(f"A report needs a .tflite file. Received: {model}, which is not a file.")
-        _print_report(Path(model), threads, as_json)
+        _print_report(Path(model), threads, as_json, on)
         return
     if threads is not None and not report:
         raise InvalidArgumentError(f"`--threads` must come with `--report`. Received: --threads {threads} alone.")
@@ -165,7 +176,7 @@ def litert(
     )
     console.print(f"Wrote {written}, {written.stat().st_size / 1e6:.2f} MB.")
     if report:
-        _print_report(written, threads, as_json)
+        _print_report(written, threads, as_json, on)
 
 
 def onnx(
@@ -195,7 +206,48 @@ def _noise(net: keras.Model, seed: int = 0) -> NDArray[np.float32]:
     return np.random.default_rng(seed).integers(0, 256, (2, *net.inputs[0].shape[1:])).astype("float32")
 
 
-def _print_report(file: Path, threads: int | None, as_json: bool) -> None:
+def install_arm64() -> None:
+    """Install a phone's processor under emulation, for `keraslight litert --report --on arm64`.
+
+    Downloads 60 MB (QEMU, and ARM64 builds of Python and LiteRT) into this Python environment, where they take 240 MB.
+    Needs Debian or Ubuntu on x86-64 with a C compiler, but no rights.
+    """
+    from keraslight import export
+
+    folder = export.install_arm64(lambda step: console.print(f"{step} ...", soft_wrap=True))
+    console.print(f"Installed {folder}.", soft_wrap=True)
+
+
+def _check_arm64(*, report: bool) -> None:
+    from keraslight.errors import MissingDependencyError
+    from keraslight.export import arm64_problem
+
+    if not report:
+        raise InvalidArgumentError("`--on` must come with `--report`. Received: --on alone.")
+    if problem := arm64_problem():
+        raise MissingDependencyError(f"Running on ARM64 kernels needs an emulator. Received: {problem}.")
+
+
+def _on_arm64(file: Path) -> dict[str, Any]:
+    """What a phone's kernels do with random pixels, and how far their answers are from this machine's."""
+    import numpy as np
+
+    from keraslight.export import litert_runner, run_on_arm64
+    from keraslight.export.litert import input_shape
+
+    batch, *sides = input_shape(file)
+    pixels = np.random.default_rng(0).integers(0, 256, (max(batch, 1), *sides)).astype("float32")
+    run = run_on_arm64(file, pixels)
+    return {
+        "instructions": run.instructions,
+        "sparse_instructions": run.sparse,
+        "emulated_milliseconds": run.milliseconds,
+        "largest_difference": float(np.abs(run.outputs - litert_runner(file)(pixels)).max()),
+        "outside_xnnpack": dict(Counter(operator.kind for operator in run.outside)),
+    }
+
+
+def _print_report(file: Path, threads: int | None, as_json: bool, on: Processor | None) -> None:
     from keraslight.export import litert_latency, litert_report
 
     report = litert_report(file)
@@ -210,7 +262,9 @@ def _print_report(file: Path, threads: int | None, as_json: bool) -> None:
         sizes = {"file": str(file), "bytes": report.size, "arena_bytes": report.arena}
         labels = None if report.metadata is None else list(report.metadata.labels)
         summary = {"signatures": report.signatures, "labels": labels, "milliseconds": times}
-        print_json({**sizes, **summary, "operators": operators})
+        emulated = {} if on is None else {on.value: _on_arm64(file)}
+        sparse = dataclasses.asdict(report.sparse)
+        print_json({**sizes, **summary, "sparse_on_arm": sparse, **emulated, "operators": operators})
         return
     console.print(f"{file}: {report.size:,} bytes, tensor arena {report.arena:,} bytes")
     for name, (inputs, outputs) in report.signatures.items():
@@ -230,3 +284,15 @@ def _print_report(file: Path, threads: int | None, as_json: bool) -> None:
     for count, milliseconds in times.items():
         speeds.add_row(str(count), f"{milliseconds:.2f}", f"{milliseconds / times[1]:.2f}")
     console.print(speeds)
+
+    console.print(str(report.sparse))
+    if on is not None:
+        found = _on_arm64(file)
+        phone = table("on emulated ARM64 kernels", "")
+        phone.add_row("million instructions", f"{found['instructions'] / 1e6:.2f}")
+        phone.add_row("of these in sparse kernels", f"{found['sparse_instructions'] / found['instructions']:.0%}")
+        phone.add_row("milliseconds of emulation, no phone's", f"{found['emulated_milliseconds']:.0f}")
+        phone.add_row("largest difference from here", f"{found['largest_difference']:.2g}")
+        outside = ", ".join(f"{count} {kind}" for kind, count in sorted(found["outside_xnnpack"].items()))
+        phone.add_row("operators outside XNNPACK", outside or "none")
+        console.print(phone)

@@ -40,6 +40,7 @@ from keraslight.compress.clustering.report import (
     LayerClusters as LayerClusters,
     cluster_report as cluster_report,
 )
+from keraslight.compress.pruning.at_once import prune_at_once as prune_at_once
 from keraslight.compress.pruning.callback import Pruning as Pruning, prune as prune
 from keraslight.compress.pruning.sensitivity import SensitivityReport as SensitivityReport, sensitivity as sensitivity
 from keraslight.compress.pruning.sparsity import (

@@ -15,15 +15,20 @@ from keraslight.export._versions import (
     read_versions as read_versions,
 )
 from keraslight.export.litert import (
+    ARM64Run as ARM64Run,
     LiteRTMetadata as LiteRTMetadata,
     LiteRTOperator as LiteRTOperator,
     LiteRTParity as LiteRTParity,
     LiteRTReport as LiteRTReport,
+    SparseInference as SparseInference,
+    arm64_problem as arm64_problem,
+    install_arm64 as install_arm64,
     litert_latency as litert_latency,
     litert_parity as litert_parity,
     litert_report as litert_report,
     litert_runner as litert_runner,
     read_metadata as read_metadata,
+    run_on_arm64 as run_on_arm64,
     to_litert as to_litert,
     write_metadata as write_metadata,
 )

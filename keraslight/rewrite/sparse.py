@@ -9,6 +9,7 @@ made of often is none of them, but can be computed by them:
   same.
 - **Concatenations** are not computed: a tensor is a tuple of parts, which go through the network side by side. A 1x1
   convolution reads the parts as a sum of one convolution each, and writes as many as those that read it need.
+- **Grey images** get two channels of zeros: a sparse part begins with a convolution of three.
 - **Means** over the map keep their axes, and lose them behind it: a gate stays in 4-D, and the dense classifier, whose
   zeros would count, is no part of what runs sparsely.
 """
@@ -43,6 +44,8 @@ class SparseForms:
         self.mirrored = mirrored
         self._results = set(keras.tree.flatten(graph.outputs))
         self._widths = _widths(graph)
+        self._rows = {call.name: kind(call.layer) for call in graph.calls}
+        self._per_channel = {call.name for call in graph.calls if _is_per_channel(call.layer)}
         # Read now: symbolic tensors can't be.
         self._affines = {call.name: found for call in graph.calls if (found := _affine(call)) is not None}
         self._unpadded: dict[Tensor, Any] = {}  # what a padding makes -> what it reads
@@ -92,12 +95,12 @@ class SparseForms:
             combine = operator.add if type(layer) is layers.Add else operator.mul
             rows = zip(*map(_parts, inputs), strict=True)
             return _Parts([functools.reduce(combine, row) for row in rows])
-        if len(inputs) == 1 and _is_per_channel(layer):
+        if len(inputs) == 1 and call.name in self._per_channel:
             made = _parts(inputs[0])
             if call.name in self._affines:
                 scales, shifts = (_pieces(values, widths) for values in self._affines[call.name])
                 made = [part * scale + shift for part, scale, shift in zip(made, scales, shifts, strict=True)]
-            elif not kind(layer).training_only:
+            elif not self._rows[call.name].training_only:
                 made = [layer(part) for part in made]
             return _Mean(made) if isinstance(inputs[0], _Mean) else _Parts(made)
         return None
@@ -105,12 +108,16 @@ class SparseForms:
     def _convolution(self, layer: Any, parts: Sequence[Any], widths: Sequence[int]) -> _Parts:
         kernel = layer.kernel[::-1, ::-1] if self.mirrored else layer.kernel
         side, strides = kernel.shape[0], layer.strides
+        missing = 3 - kernel.shape[2]
+        if side > 1 and type(layer) is layers.Conv2D and missing:
+            kernel = ops.pad(kernel, [(0, 0), (0, 0), (0, missing), (0, 0)])
+            parts = [ops.pad(parts[0], [(0, 0), (0, 0), (0, 0), (0, missing)])]
         padding = "same"
         if max(strides) > 1:
             padding, zeros = "valid", (side // 2, side // 2)
             parts = [ops.pad(part, [(0, 0), zeros, zeros, (0, 0)]) for part in parts]
         starts = list(itertools.accumulate(widths, initial=0))
-        made = []
+        made: list[Any] = []
         for start, stop in itertools.pairwise(starts):
             if type(layer) is layers.DepthwiseConv2D:
                 terms = [ops.depthwise_conv(parts[len(made)], kernel[:, :, start:stop], strides, padding)]
@@ -171,8 +178,8 @@ def _is_per_channel(layer: Any) -> bool:
 
 
 def _is_stem(call: Call) -> bool:
-    layer, channels = call.layer, call.inputs[0].shape[-1]
-    return type(layer) is layers.Conv2D and layer.kernel.shape[:3] == (3, 3, 3) and channels == 3
+    layer = call.layer
+    return type(layer) is layers.Conv2D and layer.kernel_size == (3, 3) and call.inputs[0].shape[-1] in (1, 2, 3)
 
 
 def _fits(call: Call) -> bool:
@@ -190,7 +197,7 @@ def _fits(call: Call) -> bool:
 
 
 def _is_symmetric(call: Call, makers: dict[Tensor, Call], mirrored: bool) -> bool:
-    """Whether a convolution is one with `side // 2` zeros on every side, in the mirrored network or in the plain one."""
+    """Whether a convolution has `side // 2` zeros on every side, in the mirrored network or in the plain one."""
     layer, source = call.layer, call.inputs[0]
     before = makers.get(source)
     zeros = [(0, 0), (0, 0)]
@@ -245,8 +252,8 @@ def _widths(graph: Graph) -> dict[Tensor, list[int]]:
             elif type(layer) in (*_MAPS, layers.DepthwiseConv2D, layers.GlobalAveragePooling2D) or (
                 len(call.inputs) == 1 and len(call.outputs) == 1 and _is_per_channel(layer)
             ):
-                if len({tensor.shape[-1] for tensor in (*call.inputs, *call.outputs)}) == 1:
-                    changed |= share([*call.inputs, *call.outputs])
+                tensors = [*call.inputs, *call.outputs]
+                changed |= len({tensor.shape[-1] for tensor in tensors}) == 1 and share(tensors)
     return {
         tensor: [b - a for a, b in itertools.pairwise(sorted({0, tensor.shape[-1] or 0, *found}))]
         for tensor, found in cuts.items()

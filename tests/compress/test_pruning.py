@@ -159,7 +159,7 @@ def test_of_a_separable_convolution_the_pointwise_kernel():
     x = keras.layers.SeparableConv2D(16, 2, name="last")(x)  # 2x2 -> 1x1 pixels
     model = keras.Model(images, keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(x)))
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
-    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["stem", "middle"]
+    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["stem", "middle", "last"]
     fit(model, compress.Pruning(0.75))
     report = compress.sparsity(model)
     assert [(layer.name, layer.shape) for layer in report.layers] == [
@@ -179,8 +179,8 @@ def test_policy_for_xnnpack():
     x = keras.layers.Conv2D(8, 1, name="pointwise")(x)
     x = keras.layers.GlobalAveragePooling2D(keepdims=True)(x)
     model = keras.Model(images, keras.layers.Conv2D(8, 1, name="gate")(x), name="net")
-    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["pointwise"]
-    with pytest.raises(InvalidArgumentError, match="must have a 1x1 Conv2D on a map. Received: 'dense'"):
+    assert [layer.name for layer in compress.sparsity(model, policy="xnnpack").layers] == ["pointwise", "gate"]
+    with pytest.raises(InvalidArgumentError, match="must have a 1x1 Conv2D. Received: 'dense'"):
         compress.prune(
             keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="dense"), DATA, policy="xnnpack"
         )
@@ -218,9 +218,31 @@ def test_pattern_without_a_match():
         compress.prune(small(), DATA, layers=())
 
 
-def test_blocks_are_for_dense_kernels():
-    with pytest.raises(InvalidArgumentError, match=r"match Dense layers only. Received: block_size=\(2, 2\)"):
-        fit(small(), compress.Pruning(block_size=(2, 2)))
+def test_blocks_are_for_matrices():
+    message = r"match Dense layers or 1x1 convolutions only. Received: block_size=\(2, 2\)"
+    with pytest.raises(InvalidArgumentError, match=message):
+        fit(small(), compress.Pruning(block_size=(2, 2), layers="stem"))
+
+
+@pytest.mark.parametrize(("arguments", "block"), [({}, (1, 4)), ({"block_size": (2, 3)}, (2, 3))])
+def test_a_policy_for_xnnpack_zeroes_blocks_of_channels(arguments, block):
+    images = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, strides=2, name="stem")(images)
+    x = keras.layers.Conv2D(12, 1, name="even")(x)
+    x = keras.layers.Conv2D(10, 1, name="odd")(x)
+    x = keras.layers.Conv2D(1, 1, name="single")(x)
+    model = keras.Model(images, keras.layers.Dense(10, name="logits")(keras.layers.Flatten()(x)))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    fit(model, compress.Pruning(0.75, policy="xnnpack", **arguments))
+    report = compress.sparsity(model, policy="xnnpack")
+    assert [layer.name for layer in report.layers] == ["even", "odd", "single"]
+    assert all(0.7 <= layer.fraction <= 0.85 for layer in report.layers)
+    for name in ("even", "odd"):
+        zeros = model.get_layer(name).kernel.numpy()[0, 0] == 0
+        for row in range(0, zeros.shape[0], block[0]):
+            for column in range(0, zeros.shape[1], block[1]):
+                part = zeros[row : row + block[0], column : column + block[1]]
+                assert part.all() or not part.any()
 
 
 def test_several_steps_an_execution_are_refused():

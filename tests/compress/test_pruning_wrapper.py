@@ -49,7 +49,7 @@ def by_wrapper(model, **arguments):
         {"schedule": "constant", "final_sparsity": {"expand": 0.5, "logits": 0.8}, "begin_step": 3, "end_step": 9},
         {"m_by_n": (2, 4), "end_step": 1},
         {"block_size": (4, 2), "layers": "logits", "final_sparsity": 0.5, "end_step": 8},
-        {"policy": "xnnpack", "end_step": 8},
+        {"policy": "xnnpack", "block_size": (1, 1), "end_step": 8},
     ],
     ids=["polynomial", "by layer", "two of four", "blocks", "xnnpack"],
 )

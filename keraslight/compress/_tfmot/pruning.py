@@ -52,6 +52,19 @@ class LinearTimePruning(pruning_impl.Pruning):
         threshold = tf.raw_ops.NthElement(input=tf.reshape(magnitudes, [-1]), n=kept - 1, reverse=True)
         return threshold, tf.cast(magnitudes >= threshold, weights.dtype)
 
+    def _validate_block(self) -> None:
+        """No check: `settings.check_blocks` was there before, and 1x1 kernels are welcome here."""
+
+    def _maybe_update_block_mask(self, weights: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
+        """As the library's, but a 1x1 kernel is the matrix of its channels."""
+        matrix = weights.shape[-2:]
+        if self._sparsity_m_by_n or self._block_size == [1, 1]:
+            return super()._maybe_update_block_mask(weights)
+        if 1 in matrix:  # the library would squeeze it away; a vector has no blocks
+            return self._update_mask(weights)
+        threshold, mask = super()._maybe_update_block_mask(tf.reshape(weights, matrix))
+        return threshold, tf.reshape(mask, weights.shape)
+
     def update(self) -> None:
         """Updates the masks and zeroes what they hide, if the step is one of the schedule's."""
         due = tf.equal(self._step_fn(), 1) if self._sparsity_m_by_n else self._pruning_schedule(self._step_fn())[0]
@@ -65,7 +78,7 @@ class Masks:
     Args:
         groups: `(kernels, schedule)` pairs: `tf.Variable`s to prune, and `step -> (update now?, sparsity 0..1)`, as
             tensors.
-        block_size: Height and width of the blocks that are zeroed together (2-D kernels only).
+        block_size: Input and output channels that are zeroed together, of matrices and 1x1 kernels.
         m_by_n: Zeros among consecutive elements, such as (2, 4), or None.
     """
 

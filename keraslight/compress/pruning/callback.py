@@ -42,9 +42,11 @@ class Pruning(keras.callbacks.Callback):
         frequency: Steps between two updates; None spreads about 20 updates.
         layers: Name patterns (`fnmatch`) of the layers to prune; None uses those of `policy`.
         policy: `"default"` prunes every Conv2D, SeparableConv2D (its 1x1 kernel) and Dense except the first
-            convolution; `"xnnpack"` prunes what XNNPACK's sparse kernels can run: 1x1 convolutions without stride,
-            dilation and groups on maps of more than one pixel.
-        block_size: Height and width of the blocks that are zeroed together; more than (1, 1) only for Dense kernels.
+            convolution; `"xnnpack"` prunes what XNNPACK's sparse kernels run on ARM processors: 1x1 convolutions
+            without stride, dilation and groups. They run only if more than two thirds of all their weights are zeros.
+        block_size: Consecutive input and output channels that are zeroed together, in kernels of Dense layers and 1x1
+            convolutions. None is (1, 1), or for `"xnnpack"` (1, 4): four output channels that read the same input take
+            about half of the instructions.
         m_by_n: Zeros among consecutive input channels, such as (2, 4), set once at the first step; sparsity and
             schedule are then ignored.
 
@@ -67,7 +69,7 @@ class Pruning(keras.callbacks.Callback):
         frequency: int | None = None,
         layers: str | Sequence[str] | None = None,
         policy: str = "default",
-        block_size: tuple[int, int] = (1, 1),
+        block_size: tuple[int, int] | None = None,
         m_by_n: tuple[int, int] | None = None,
     ):
         super().__init__()
@@ -84,7 +86,7 @@ class Pruning(keras.callbacks.Callback):
         self.begin_fraction, self.end_fraction = begin_fraction, end_fraction
         self.frequency = frequency
         self.layers, self.policy = layers, policy
-        self.block_size, self.m_by_n = (block_size[0], block_size[1]), m_by_n
+        self.block_size, self.m_by_n = _settings.blocks_of(block_size, policy), m_by_n
         self._masks: Any = None  # a `_tfmot.pruning.Masks`
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -137,6 +139,7 @@ def prune(
     schedule: Any = "polynomial",
     layers: str | Sequence[str] | None = None,
     policy: str = "default",
+    block_size: tuple[int, int] | None = None,
     m_by_n: tuple[int, int] | None = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     loss: Any = None,
@@ -169,7 +172,7 @@ def prune(
             steps, nets trained on digits at 5e-3 lost 0.3 (RepVGG) and 1.3 points (ShuffleNetV2) at 3e-3, but 1.5 and
             4.0 at 1e-3. Of 22 families only SqueezeNet, which has no normalization, lost more than 1.5 points at 3e-3:
             3.3, but at most 1.3 in twice as many steps with half the batch size.
-        schedule, layers, policy, m_by_n: As in `Pruning`.
+        schedule, layers, policy, block_size, m_by_n: As in `Pruning`.
         callbacks: Additional Keras callbacks.
         loss: A Keras loss; None uses the loss of the model's task: cross-entropy, for `multi-label` and `binary` of
             each score by itself, or for `regression` the mean squared error.
@@ -195,7 +198,7 @@ def prune(
     check_epochs(epochs)
     model = without_auxiliary(model)
     check_loss(loss, distillation)
-    pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, m_by_n=m_by_n)
+    pruning = Pruning(sparsity, schedule, layers=layers, policy=policy, block_size=block_size, m_by_n=m_by_n)
     targets(model, sparsity, layers, policy)  # a wrong pattern fails before the copy is made
     keras.utils.set_random_seed(seed)
     check_finite(read(model).layers())

@@ -15,7 +15,7 @@ def check(
     sparsity: float | Mapping[str, float],
     schedule: Any,
     policy: str,
-    block_size: tuple[int, int],
+    block_size: tuple[int, int] | None,
     m_by_n: tuple[int, int] | None,
 ) -> None:
     check_sparsity("final_sparsity", sparsity)
@@ -25,7 +25,7 @@ def check(
         )
     if policy not in POLICIES:
         raise InvalidArgumentError(f"`policy` must be one of {POLICIES}. Received: {policy!r}.")
-    if not _is_pair(block_size) or min(block_size) < 1:
+    if block_size is not None and not (_is_pair(block_size) and min(block_size) >= 1):
         raise InvalidArgumentError(f"`block_size` must be two numbers of at least 1. Received: {block_size}.")
     if m_by_n is not None and not (_is_pair(m_by_n) and 0 < m_by_n[0] < m_by_n[1]):
         raise InvalidArgumentError(f"`m_by_n` must be (m, n) with 0 < m < n. Received: {m_by_n}.")
@@ -47,11 +47,21 @@ def check_steps(begin_step: int | None, end_step: int | None, frequency: int | N
         )
 
 
-def check_blocks(chosen: Targets, block_size: tuple[int, int]) -> None:
-    others = [name for name, (layer, _) in chosen.items() if len(kernel_of(layer).shape) != 2]
+def blocks_of(block_size: tuple[int, int] | None, policy: str) -> tuple[int, int]:
+    """The blocks to zero: those asked for, or the policy's own."""
+    if block_size is None:
+        return (1, 4) if policy == "xnnpack" else (1, 1)
+    return (block_size[0], block_size[1])
+
+
+def check_blocks(chosen: Targets, block_size: tuple[int, int], *, convolutions: bool = True) -> None:
+    """Raises InvalidArgumentError for blocks of kernels that are no matrices; with `convolutions`, 1x1 ones are."""
+    shapes = {name: tuple(kernel_of(layer).shape) for name, (layer, _) in chosen.items()}
+    others = [name for name, shape in shapes.items() if math.prod(shape[:-2]) > 1 or (shape[2:] and not convolutions)]
     if tuple(block_size) != (1, 1) and others:
+        what = "Dense layers or 1x1 convolutions" if convolutions else "Dense layers"
         raise InvalidArgumentError(
-            "`block_size` above (1, 1) must come with `layers` that match Dense layers only. "
+            f"`block_size` above (1, 1) must come with `layers` that match {what} only. "
             f"Received: block_size={tuple(block_size)} and {others}."
         )
 
@@ -69,7 +79,7 @@ def schedules(
     for layer, share in chosen.values():
         sides = kernel_of(layer).shape
         if tuple(block_size) != (1, 1):
-            sides = [-(-side // block) for side, block in zip(sides, block_size, strict=True)]
+            sides = [-(-side // block) for side, block in zip(sides[-2:], block_size, strict=True)]
         smallest[share] = min(math.prod(sides), smallest.get(share, math.prod(sides)))
     # The library rounds the number of weights it keeps, so a kernel of 3,072 may end a weight short of 70%. Half a
     # weight of the smallest kernel more makes every kernel reach the requested share.

@@ -132,7 +132,7 @@ def prunable_layers(
             if (_runs_sparse(layer) if policy == "xnnpack" else name != stem and layouts[name] != "depthwise")
         }
         if not wanted:
-            kind = "a 1x1 Conv2D on a map" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
+            kind = "a 1x1 Conv2D" if policy == "xnnpack" else "a Dense layer or a second Conv2D"
             raise InvalidArgumentError(
                 f"A model to compress must have {kind}. Received: {model.name!r} with the kernels {list(kernels)}."
             )
@@ -191,11 +191,9 @@ def _is_frozen(layer: keras.Layer) -> bool:
 
 def _runs_sparse(layer: keras.Layer) -> bool:
     if isinstance(layer, keras.layers.SeparableConv2D):  # in the file a depthwise and a 1x1 convolution
-        return tuple(layer.compute_output_shape(layer.get_build_config()["input_shape"])[1:3]) != (1, 1)
+        return True
     return (
         isinstance(layer, keras.layers.Conv2D)
         and layer.kernel_size == layer.strides == layer.dilation_rate == (1, 1)
         and layer.groups == 1
-        # On maps: gates and heads run as dense layers in XNNPACK.
-        and tuple(layer.get_build_config()["input_shape"][1:3]) != (1, 1)
     )

@@ -26,7 +26,7 @@ def wrap_pruning(
     frequency: int | None = None,
     layers: str | Sequence[str] | None = None,
     policy: str = "default",
-    block_size: tuple[int, int] = (1, 1),
+    block_size: tuple[int, int] | None = None,
     m_by_n: tuple[int, int] | None = None,
 ) -> tf_keras.Model:
     """Makes a tf_keras model that prunes itself with the library's own `prune_low_magnitude` wrappers.
@@ -38,7 +38,8 @@ def wrap_pruning(
     Args:
         model: A functional or sequential Keras 3 model. It is not changed.
         end_step: Last training step that updates the masks.
-        final_sparsity, schedule, begin_step, frequency, layers, policy, block_size, m_by_n: As in `Pruning`.
+        final_sparsity, schedule, begin_step, frequency, layers, policy, m_by_n: As in `Pruning`.
+        block_size: As in `Pruning`, but the wrappers have blocks for Dense kernels only; None is (1, 1).
 
     Returns:
         The tf_keras model, not compiled. A pruned layer is called `prune_low_magnitude_<name>`.
@@ -52,17 +53,18 @@ def wrap_pruning(
     graph = read(model)
     check_finite(graph.layers())
     chosen = targets(model, final_sparsity, layers, policy)
-    _settings.check_blocks(chosen, block_size)
+    blocks = (1, 1) if block_size is None else (block_size[0], block_size[1])
+    _settings.check_blocks(chosen, blocks, convolutions=False)
     depthwise = [name for name, (layer, _) in chosen.items() if isinstance(layer, keras.layers.DepthwiseConv2D)]
     if depthwise:
         raise InvalidArgumentError(
             "`layers` must match no depthwise convolution: the library's wrapper ignores them, the callback `Pruning` "
             f"prunes them. Received: {depthwise}."
         )
-    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, block_size)
+    chosen_schedules = _settings.schedules(chosen, schedule, begin_step, end_step, frequency, blocks)
     from keraslight.compress._tfmot import pruning
 
-    return pruning.wrap(graph, model.name, chosen_schedules, (block_size[0], block_size[1]), m_by_n)
+    return pruning.wrap(graph, model.name, chosen_schedules, blocks, m_by_n)
 
 
 def pruning_step_callback() -> tf_keras.callbacks.Callback:

@@ -19,6 +19,7 @@ from keraslight.export.litert._arena import plan_arena
 from keraslight.export.litert._delegates import gpu_problem, nnapi_problem
 from keraslight.export.litert._flatbuffer import kind_of, read_model, schema
 from keraslight.export.litert._metadata import LiteRTMetadata, read_metadata
+from keraslight.export.litert._sparse import SparseInference, sparse_inference
 
 DELEGATES = {"GPU": gpu_problem, "NNAPI": nnapi_problem}
 
@@ -57,6 +58,7 @@ class LiteRTReport(Report):
         arena: Bytes that TFLite's planner needs for the tensors between the operators, for the file's batch size (an
             open one counts as 1). Kernels and delegates need additional scratch memory.
         metadata: Description of images and labels, or None.
+        sparse: Whether ARM processors run the file by sparse kernels.
     """
 
     path: Path
@@ -65,6 +67,7 @@ class LiteRTReport(Report):
     operators: tuple[LiteRTOperator, ...]
     arena: int
     metadata: LiteRTMetadata | None
+    sparse: SparseInference
 
     @property
     def float_operators(self) -> tuple[LiteRTOperator, ...]:
@@ -96,7 +99,7 @@ class LiteRTReport(Report):
             kinds = Counter(operator.kind for operator in self.left_to_cpu(delegate))
             left = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
             lines.append(f"  {delegate} delegate leaves to the CPU: {left or 'nothing'}")
-        return "\n".join(lines)
+        return "\n".join([*lines, f"  {self.sparse}"])
 
 
 def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
@@ -134,7 +137,8 @@ def litert_report(path: str | os.PathLike[str]) -> LiteRTReport:
         signature.signatureKey.decode(): (names(signature.inputs), names(signature.outputs))
         for signature in model.signatureDefs or ()
     }
-    return LiteRTReport(path, len(content), signatures, tuple(operators), _arena(model, dtypes), read_metadata(path))
+    arena, sparse = _arena(model, dtypes), sparse_inference(model)
+    return LiteRTReport(path, len(content), signatures, tuple(operators), arena, read_metadata(path), sparse)
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

@@ -43,6 +43,11 @@ def litert_runner(path: str | os.PathLike[str], *, num_threads: int = 1) -> Run:
     return run
 
 
+def input_shape(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The shape (B, H, W, C) of a .tflite file's one input; an open batch is 1. Raises as `litert_runner`."""
+    return tuple(int(side) for side in LiteRTEnds(path).source["shape"])
+
+
 class LiteRTEnds:
     """The one input and the one output of a .tflite file, and floats as they go in and come out.
 

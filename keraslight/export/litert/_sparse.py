@@ -21,14 +21,15 @@ from typing import Any
 
 import numpy as np
 
+from keraslight.export.litert._delegates import operator_names
 from keraslight.export.litert._flatbuffer import kind_of, read_model, schema, write_model
 
 SPARSE_FROM = 2 / 3
 """Share of zeros among 1x1 weights above which XNNPACK runs a part sparsely."""
 
-_UNARY = frozenset(
-    """ABS CEIL ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC NEG RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 ROUND RSQRT
-    SQRT SQUARE TANH COS SIN SIGN""".split()
+_UNARY = operator_names(
+    """ABS CEIL COS ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOG LOGISTIC NEG RELU RELU6 RELU_0_TO_1 RELU_N1_TO_1 ROUND
+    RSQRT SIGN SIN SQRT SQUARE TANH"""
 )
 _MEANS = frozenset({"MEAN", "SUM"})
 _UNPACKING = frozenset({"DENSIFY", "DEQUANTIZE"})
@@ -70,9 +71,9 @@ def nchw_forms(content: bytes) -> bytes:
       none.
     - Strided convolutions with as many zeros on each side are padded by an operator of their own; of that the converter
       makes "same" padding where that is equal, on maps of odd sides. Nor do several convolutions share a padding.
-- Behind the last mean over a map, and the sparse 1x1 convolutions that follow it, a reshape to the same shape ends the
-  part: dense layers would join it otherwise, and their zeros count. A part must not end at a convolution, or LiteRT fails
-  to start; behind one, the mean over its single pixel ends it.
+    - Behind the last mean over a map, and the sparse 1x1 convolutions that follow it, a reshape to the same shape ends
+      the part: dense layers would join it otherwise, and their zeros count. A part must not end at a convolution, or
+      LiteRT fails to start; behind one, the mean over its single pixel ends it.
 
     Args:
         content: A .tflite file.
@@ -88,7 +89,7 @@ def nchw_forms(content: bytes) -> bytes:
             operators.extend(_own_padding(reader, operator) or _own_copy(reader, operator))
         operators.append(operator)
         if int(operator.outputs[0]) in ends:
-            operators.extend(_end(reader, operator))
+            operators.extend(_end(reader, operator, mean=ends[int(operator.outputs[0])]))
     read = {int(tensor) for operator in operators for tensor in operator.inputs} | {*map(int, reader.graph.outputs)}
     model.subgraphs[0].operators = [
         operator for operator in operators if reader.kind(operator) != "PAD" or int(operator.outputs[0]) in read
@@ -130,15 +131,16 @@ def _own_padding(reader: _Reader, operator: Any) -> list[Any]:
     return [_read_padded(reader, operator, [source, reader.constant(zeros)], padded)]
 
 
-def _ends(reader: _Reader) -> set[int]:
-    """The tensors at which a part shall end."""
-    inner: set[int] = set()  # tensors on which maps of more than one pixel depend
+def _ends(reader: _Reader) -> dict[int, bool]:
+    """The tensors at which a part shall end -> whether it needs a further mean there."""
+    inner: set[int] = set()  # tensors that go on through a map: into its layers, or into what scales it
     for operator in reversed(reader.graph.operators):
-        outputs = [int(tensor) for tensor in operator.outputs]
-        shapes = [reader.shape(tensor) for tensor in outputs]
-        if any(len(shape) == 4 and max(shape[1:3]) > 1 for shape in shapes) or not inner.isdisjoint(outputs):
-            inner.update(reader.given(operator))
-    ends = set()
+        kind = reader.kind(operator)
+        computed = [tensor for tensor in reader.given(operator) if not reader.is_constant(tensor)]
+        on_map = kind in _MEANS or kind == "DEPTHWISE_CONV_2D" or (kind in ("ADD", "MUL") and len(computed) > 1)
+        if on_map or any(int(tensor) in inner for tensor in operator.outputs):
+            inner.update(computed)
+    ends: dict[int, bool] = {}
     for operator in reader.graph.operators:
         end = int(operator.outputs[0])
         if reader.kind(operator) not in _MEANS or end in inner:
@@ -148,12 +150,12 @@ def _ends(reader: _Reader) -> set[int]:
             if kind not in _UNARY and not (kind == "CONV_2D" and reader.is_sparse(int(readers[0].inputs[1]))):
                 break
             end = int(readers[0].outputs[0])
-        ends.add(end)
+        ends[end] = reader.kind(reader.makers[end]) == "CONV_2D"
     return ends
 
 
-def _end(reader: _Reader, operator: Any) -> list[Any]:
-    """What ends a part at an operator: readers of its output read a reshape of it to the same shape."""
+def _end(reader: _Reader, operator: Any, *, mean: bool) -> list[Any]:
+    """What ends a part at an operator: readers of its output read a reshape to the same shape, if need be of a mean."""
     output = int(operator.outputs[0])
     shape = reader.shape(output)
     made = [operator]
@@ -173,7 +175,7 @@ def _end(reader: _Reader, operator: Any) -> list[Any]:
         follower.outputs = np.asarray([output], np.int32)
         made.append(follower)
 
-    if reader.kind(operator) == "CONV_2D":
+    if mean:
         follow("MEAN", "ReducerOptions", (1, 2), keepDims=True)
     follow("RESHAPE", "ReshapeOptions", (-1, *shape[1:]), newShape=np.asarray((-1, *shape[1:]), np.int32))
     return made[1:]
@@ -203,7 +205,8 @@ class _Node:
     """An operator as XNNPACK sees it.
 
     `nchw`, `begins` and `ends` say whether it has a kernel that stays in NCHW, one that enters it, and one that leaves
-    it; `leaves` says the same as `ends` of operators inside a part as well. `why` is the reason if it has none. `inputs` are tensors that are computed, not constants.
+    it; `leaves` says the same as `ends` of operators inside a part as well. `why` is the reason if it has none.
+    `inputs` are tensors that are computed, not constants.
     """
 
     name: str
@@ -233,7 +236,7 @@ def sparse_inference(model: Any) -> SparseInference:
     if not any(kind_of(model, operator) == densify for operator in model.subgraphs[0].operators):
         problem = "no kernel is stored sparsely; convert with `sparse=True`"
         return dataclasses.replace(refused, problem=problem)
-    _walk(nodes, set(int(tensor) for tensor in model.subgraphs[0].outputs))
+    _walk(nodes, {int(tensor) for tensor in model.subgraphs[0].outputs})
     parts: dict[int, list[_Node]] = {}
     for node in nodes:
         parts.setdefault(node.part, []).append(node)
@@ -248,8 +251,8 @@ def sparse_inference(model: Any) -> SparseInference:
         best = max(counted, key=lambda part: _sum(part, "weights"))
         share = _sum(best, "zeros") / _sum(best, "weights")
         problem = (
-            f"{share:.0%} of the weights of its 1x1 convolutions and dense layers are zeros, where more than two thirds "
-            "must be; prune further, with `policy='xnnpack'`"
+            f"{share:.0%} of the weights of its 1x1 convolutions and dense layers are zeros, where more than two "
+            "thirds must be; prune further, with `policy='xnnpack'`"
         )
         return dataclasses.replace(refused, zeros=share, problem=problem)
     name, problem = _culprit(nodes)
@@ -318,7 +321,9 @@ def _walk(nodes: list[_Node], results: set[int]) -> None:
                 why = f"{other.name}: {other.why}" if other is not None and other.why else "it is an output of the file"
                 nodes[node.part].broken = f"{why}, and reads what the part {node.name} belongs to computes"
         if not node.leaves and not any(tensor in inside for tensor in node.outputs):
-            nodes[node.part].broken = (
+            nodes[
+                node.part
+            ].broken = (
                 f"{node.name}: a sparse part that ends at it, and not at a mean over the map, fails on ARM processors"
             )
 
@@ -373,7 +378,8 @@ class _Reader:
         return str(self.kinds[kind_of(self.model, operator)])
 
     def name(self, operator: Any) -> str:
-        return str(self.graph.tensors[int(operator.outputs[0])].name.decode())
+        name = self.graph.tensors[int(operator.outputs[0])].name.decode()
+        return str(name.split(";")[0])  # the others are of what the converter took into the operator
 
     def shape(self, tensor: int) -> tuple[int, ...]:
         shape = self.graph.tensors[tensor].shape
@@ -385,7 +391,8 @@ class _Reader:
         if maker is not None:
             return self.kind(maker) in _UNPACKING and self.is_constant(int(maker.inputs[0]))
         data = self.model.buffers[self.graph.tensors[tensor].buffer].data
-        return data is not None and len(data) > 0
+        # A sparse kernel of nothing but zeros has no data.
+        return self.graph.tensors[tensor].sparsity is not None or (data is not None and len(data) > 0)
 
     def values(self, tensor: int) -> np.ndarray:
         """The stored values of a constant, of a sparse one those that are stored."""
@@ -395,7 +402,8 @@ class _Reader:
         found = self.graph.tensors[tensor]
         types = self.classes.TensorType
         dtype = {types.FLOAT32: np.float32, types.FLOAT16: np.float16, types.INT32: np.int32, types.INT64: np.int64}
-        return np.frombuffer(self.model.buffers[found.buffer].data.tobytes(), dtype.get(found.type, np.int8))
+        data = self.model.buffers[found.buffer].data
+        return np.frombuffer(b"" if data is None else data.tobytes(), dtype.get(found.type, np.int8))
 
     def add(self, tensor: Any) -> int:
         """Adds a tensor and returns its index."""

@@ -17,8 +17,7 @@ from ai_edge_litert.interpreter import Interpreter
 _MARK = 1_000_000  # a file descriptor that nothing has; see _count.c
 
 
-def main(path, inputs, source, sink, results, library):
-    source, sink = int(source), int(sink)
+def main(path: str, inputs: str, source: int, sink: int, results: str, library: str) -> None:
     interpreter = Interpreter(path, num_threads=1)
     interpreter.allocate_tensors()
     batches = np.load(inputs)
@@ -36,12 +35,12 @@ def main(path, inputs, source, sink, results, library):
     np.savez(results, outputs=np.stack(outputs), seconds=seconds, outside=_outside(interpreter), base=_base(library))
 
 
-def _mark(content):
+def _mark(content: bytes) -> None:
     with contextlib.suppress(OSError):
         os.write(_MARK, content)
 
 
-def _outside(interpreter):
+def _outside(interpreter: Interpreter) -> list[int]:
     """Indices of the operators that run on their own: no delegate writes their outputs, and yet these have memory."""
     operators = interpreter._get_ops_details()
     written = {tensor for entry in operators if entry["op_name"] == "DELEGATE" for tensor in entry["outputs"]}
@@ -53,7 +52,7 @@ def _outside(interpreter):
     ]
 
 
-def _is_empty(interpreter, tensor):
+def _is_empty(interpreter: Interpreter, tensor: int) -> bool:
     try:
         interpreter.get_tensor(tensor)
     except ValueError:
@@ -61,10 +60,11 @@ def _is_empty(interpreter, tensor):
     return False
 
 
-def _base(library):
+def _base(library: str) -> int:
     with open("/proc/self/maps") as maps:
         return min((int(line.split("-")[0], 16) for line in maps if line.rstrip().endswith(library)), default=0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    file, batches_file, source_index, sink_index, results_file, library_name = sys.argv[1:]
+    main(file, batches_file, int(source_index), int(sink_index), results_file, library_name)

@@ -97,10 +97,7 @@ def run_on_arm64(path: str | os.PathLike[str], images: npt.NDArray[Any]) -> ARM6
         addresses, executed = np.loadtxt(counts, np.int64, ndmin=2).T
     functions = _by_function(addresses - int(found["base"]), executed)
     operators = litert_report(path).operators
-    outputs = [
-        ends.floats(raw)[:count]
-        for raw, (_, count) in zip(found["outputs"], ends.batches(images), strict=True)
-    ]
+    outputs = [ends.floats(raw)[:count] for raw, (_, count) in zip(found["outputs"], ends.batches(images), strict=True)]
     return ARM64Run(
         np.concatenate(outputs),
         int(executed.sum()),
