@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keraslight.compress.pruning import settings as _settings
 from keraslight.compress.pruning.sensitivity import without_smallest
@@ -49,18 +51,19 @@ def prune_at_once(
     return copy
 
 
-def _without_small_blocks(kernel: np.ndarray, share: float, blocks: tuple[int, int]) -> np.ndarray:
+def _without_small_blocks(kernel: npt.NDArray[Any], share: float, blocks: tuple[int, int]) -> npt.NDArray[Any]:
     """A copy with at least this share of its blocks of consecutive input and output channels zero."""
     if blocks == (1, 1):
         return without_smallest(kernel, share)
-    matrix = kernel.reshape(kernel.shape[-2:])
-    missing = [(0, -matrix.shape[axis] % blocks[axis]) for axis in range(2)]
+    matrix: Any = kernel.reshape(kernel.shape[-2:])
+    height, width = matrix.shape
+    missing = [(0, -height % blocks[0]), (0, -width % blocks[1])]
     padded, there = (np.pad(values, missing) for values in (np.abs(matrix), np.ones_like(matrix)))
     rows, columns = padded.shape[0] // blocks[0], padded.shape[1] // blocks[1]
 
-    def sums(values: np.ndarray) -> np.ndarray:
+    def sums(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return np.asarray(values.reshape(rows, blocks[0], columns, blocks[1]).sum((1, 3)))
 
     kept = without_smallest(sums(padded) / sums(there), share) > 0
-    mask: np.ndarray = np.kron(kept, np.ones(blocks))[: matrix.shape[0], : matrix.shape[1]]
-    return (matrix * mask).astype(kernel.dtype).reshape(kernel.shape)
+    mask: Any = np.kron(kept, np.ones(blocks))
+    return (matrix * mask[:height, :width]).astype(kernel.dtype).reshape(kernel.shape)

@@ -206,7 +206,8 @@ class _Node:
 
     `nchw`, `begins` and `ends` say whether it has a kernel that stays in NCHW, one that enters it, and one that leaves
     it; `leaves` says the same as `ends` of operators inside a part as well. `why` is the reason if it has none.
-    `inputs` are tensors that are computed, not constants.
+    `has_form` says that `to_litert` has an accepted form for it, in networks of which all have one. `inputs` are
+    tensors that are computed, not constants.
     """
 
     name: str
@@ -220,6 +221,8 @@ class _Node:
     weights: int = 0
     zeros: int = 0
     pointwise: bool = False
+    convolution: bool = False
+    has_form: bool = False
     part: int = -1
     broken: str = ""
 
@@ -246,16 +249,7 @@ def sparse_inference(model: Any) -> SparseInference:
         running = [node for part in accepted for node in part]
         share = _sum(running, "zeros") / _sum(running, "weights")
         return SparseInference(True, sum(node.pointwise for node in running), len(pointwise), share)
-    counted = [part for part in whole if _sum(part, "weights")]
-    if counted:
-        best = max(counted, key=lambda part: _sum(part, "weights"))
-        share = _sum(best, "zeros") / _sum(best, "weights")
-        problem = (
-            f"{share:.0%} of the weights of its 1x1 convolutions and dense layers are zeros, where more than two "
-            "thirds must be; prune further, with `policy='xnnpack'`"
-        )
-        return dataclasses.replace(refused, zeros=share, problem=problem)
-    name, problem = _culprit(nodes)
+    name, problem = _obstacle(nodes)
     return dataclasses.replace(refused, operator=name, problem=problem)
 
 
@@ -296,9 +290,8 @@ def _walk(nodes: list[_Node], results: set[int]) -> None:
         if node.ends:
             changed |= join(place)
     if not changed:
-        ends = "no mean over a map, at which a sparse part ends, follows its convolutions"
         for node in nodes:
-            node.broken = node.broken or ends
+            node.broken = node.broken or _END
         return
     while changed:
         changed = False
@@ -328,17 +321,32 @@ def _walk(nodes: list[_Node], results: set[int]) -> None:
             )
 
 
-def _culprit(nodes: Sequence[_Node]) -> tuple[str, str]:
-    """Name of the first operator that stops it, and why."""
-    kernels = [node for node in nodes if node.weights or node.begins or "onvolution" in node.why]
-    if kernels and not any(node.begins for node in nodes):
-        return kernels[0].name, f"{kernels[0].name}: {kernels[0].why or _BEGIN}"
-    broken = next((node.broken for node in nodes if node.broken and ": " in node.broken), "")
-    if not broken:
-        broken = next((node.broken for node in nodes if node.broken), "it has no 1x1 convolutions")
+def _obstacle(nodes: Sequence[_Node]) -> tuple[str, str]:
+    """Name of the operator that stops it, or "", and why.
+
+    First what has no accepted form, and last what has one, which `to_litert` writes if nothing else stops it.
+    """
+    places = [place for place, node in enumerate(nodes) if node.convolution]
+    stopping = [node for node in nodes[min(places) : max(places) + 1] if node.why] if places else []
+    for node in stopping:
+        if not node.has_form:
+            return node.name, f"{node.name}: {node.why}"
+    if not any(node.leaves and not node.weights for node in nodes):
+        return "", _END
+    pointwise = [node for node in nodes if node.convolution and node.weights]
+    share = _sum(pointwise, "zeros") / max(_sum(pointwise, "weights"), 1)
+    if share <= SPARSE_FROM:
+        return "", (
+            f"{share:.0%} of the weights of its 1x1 convolutions are zeros, where more than two thirds must be; prune "
+            "with `policy='xnnpack'`, and further"
+        )
+    if stopping:
+        return stopping[0].name, f"{stopping[0].name}: {stopping[0].why}"
+    broken = next((node.broken for node in nodes if node.broken), "dense layers with few zeros are a part of it")
     return broken.split(": ")[0] if ": " in broken else "", broken
 
 
+_END = "no mean over a map, at which a sparse part ends, follows its convolutions"
 _BEGIN = "a sparse part begins with a 3x3 convolution of stride 2 on 3 channels with one zero on each side"
 
 
@@ -483,16 +491,18 @@ class _Reader:
         if not self._is_float(operator):
             node.why = "only floats have sparse kernels"
         elif kind == "CONV_2D":
+            node.convolution = True
             self._judge_convolution(node, operator)
         elif kind == "DEPTHWISE_CONV_2D":
+            node.convolution = True
             node.why = self._depthwise_problem(operator)
-            node.nchw = not node.why
+            node.nchw, node.has_form = not node.why, "'same'" in node.why
         elif kind == "FULLY_CONNECTED":
             node.nchw = node.leaves = True
             self._count(node, int(operator.inputs[1]))
         elif kind in ("ADD", "MUL"):
             node.why = self._product_problem(operator)
-            node.nchw = not node.why
+            node.nchw, node.has_form = not node.why, self._has_number(operator)
         elif kind in _UNARY or kind in _MEANS or kind == "RESIZE_BILINEAR":
             shape = self.shape(int(operator.inputs[0]))
             node.nchw = len(shape) == 4
@@ -505,6 +515,7 @@ class _Reader:
             node.ends = node.leaves = True
         else:
             node.why = f"{kind} has no kernel for sparse parts"
+            node.has_form = kind in ("CONCATENATION", "PAD", "RESHAPE")
 
     def _judge_convolution(self, node: _Node, operator: Any) -> None:
         options = operator.builtinOptions
@@ -530,6 +541,7 @@ class _Reader:
             zeros = self._zeros_around(operator, sides)
             node.begins = zeros == (1, 1, 1, 1)
             if not node.begins:
+                node.has_form = True
                 node.why = f"{what} of stride 2 with {_around(zeros)}; it must be 1 zero on each side"
         else:
             node.why = f"{what} of stride {max(strides)} on {channels} channels; {_BEGIN}"
@@ -564,6 +576,9 @@ class _Reader:
         if constant and not (self.is_constant(first) and math.prod(self.shape(first)) == 1):
             return f"{kind} with a constant; it must be one number with 4 axes, and the first operand"
         return ""
+
+    def _has_number(self, operator: Any) -> bool:
+        return any(self.is_constant(tensor) and math.prod(self.shape(tensor)) == 1 for tensor in self.given(operator))
 
     def is_sparse(self, kernel: int) -> bool:
         """Whether more of a kernel's weights are zeros than a part needs."""
