@@ -24,7 +24,10 @@ _PUBLIC = {  # name -> module that defines it
     "Preprocessing": "preprocessing",
     "views": "_views",
 }
-_MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "search", "training", "zoo")
+_MODULES = (
+    *("analysis", "blocks", "compress", "detection", "errors", "export", "labels", "layers", "search", "segmentation"),
+    *("training", "zoo"),
+)
 
 
 @functools.cache

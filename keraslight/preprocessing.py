@@ -121,10 +121,11 @@ class Preprocessing:
 
         return self.fit(decode(image_bytes, self.channels))
 
-    def fit(self, image: tf.Tensor) -> tf.Tensor:
+    def fit(self, image: tf.Tensor, *, rounded: bool = True) -> tf.Tensor:
         """Resizes and crops pixels (h, w, C), 0..255, to float32 (H, W, C), integers 0..255.
 
-        Because of the rounding, images sent as uint8 equal images decoded in the graph.
+        Because of the rounding, images sent as uint8 equal images decoded in the graph. Without it, values lie between
+        the integers, as those of networks that resize in their own code.
         """
         import tensorflow as tf
 
@@ -139,7 +140,8 @@ class Preprocessing:
             top, left = tf.unstack((tf.shape(resized)[:2] - [height, width]) // 2)
             resized = resized[top : top + height, left : left + width]
         resized.set_shape((height, width, self.channels))
-        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)  # bicubic overshoots
+        resized = tf.round(resized) if rounded else resized
+        return tf.clip_by_value(resized, 0.0, 255.0)  # bicubic overshoots
 
     def _resize(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
