@@ -7,6 +7,7 @@ from keraslight import _doors, _faces
 
 _doors.require("keraslight.detection", "models", "numpy", "keras")
 
+from keraslight._windows import SceneAugmentation as SceneAugmentation
 from keraslight.detection.anchors import places as places, ssd_anchors as ssd_anchors
 from keraslight.detection.boxes import (
     clip as clip,
@@ -14,6 +15,13 @@ from keraslight.detection.boxes import (
     encode as encode,
     giou as giou,
     iou as iou,
+)
+from keraslight.detection.data import (
+    Batch as Batch,
+    DetectionData as DetectionData,
+    load_coco as load_coco,
+    load_scenes as load_scenes,
+    load_voc as load_voc,
 )
 from keraslight.detection.decoding import (
     AnchorDecoder as AnchorDecoder,

@@ -4,6 +4,13 @@ from keraslight import _doors, _faces
 
 _doors.require("keraslight.segmentation", "models", "numpy", "keras")
 
+from keraslight._windows import SceneAugmentation as SceneAugmentation
+from keraslight.segmentation.data import (
+    Batch as Batch,
+    SegmentationData as SegmentationData,
+    load_masks as load_masks,
+    load_scenes as load_scenes,
+)
 from keraslight.segmentation.evaluation import (
     SegmentationFigures as SegmentationFigures,
     confusion as confusion,
