@@ -24,7 +24,10 @@ _PUBLIC = {  # name -> module that defines it
     "Preprocessing": "preprocessing",
     "views": "_views",
 }
-_MODULES = ("analysis", "blocks", "compress", "errors", "export", "labels", "layers", "search", "training", "zoo")
+_MODULES = (
+    *("analysis", "blocks", "compress", "detection", "errors", "export", "labels", "layers", "search", "segmentation"),
+    *("training", "zoo"),
+)
 
 
 @functools.cache
@@ -32,9 +35,9 @@ def _families() -> list[str]:
     """Returns the names of the builders, read from the architectures' files because importing those imports Keras."""
     from pathlib import Path
 
-    files = sorted((Path(__file__).parent / "architectures").glob("*.py"))
-    text = "\n".join(file.read_text("utf-8") for file in files)
-    return re.findall(r"^@register\(.*\)\ndef (\w+)", text, re.MULTILINE)
+    packages = (Path(__file__).parent / name for name in ("architectures", "dense"))
+    text = "\n".join(file.read_text("utf-8") for package in packages for file in sorted(package.glob("*.py")))
+    return re.findall(r"^@register(?:_dense)?\(.*\)\ndef (\w+)", text, re.MULTILINE)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from keraslight import registry
 from keraslight._near import nearest
-from keraslight.errors import UnknownModelError
+from keraslight.errors import InvalidArgumentError, UnknownModelError
 from keraslight.preprocessing import Preprocessing
 from keraslight.registry import Published
 
@@ -37,6 +37,7 @@ class ModelInfo:
         paper: Title of the architecture's file.
         checkpoint: Id of the published weights. None if none are published.
         preprocessing: Preprocessing that the checkpoint was trained with. None without a checkpoint.
+        task: What the model is for: `"classification"`, `"detection"` or `"segmentation"`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ModelInfo:
     paper: str
     checkpoint: str | None
     preprocessing: Preprocessing | None
+    task: str = "classification"
 
 
 class _Row(NamedTuple):
@@ -59,11 +61,23 @@ class _Row(NamedTuple):
     parameters: int
     macs: int
     checkpoint: str | None
+    task: str = "classification"
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Returns the names of all models that match a shell-style pattern such as `"mobilenet*"`, sorted by name."""
-    return sorted(fnmatch.filter(_rows(), pattern))
+def list_models(pattern: str = "*", task: str | None = "classification") -> list[str]:
+    """Returns the names of the models that match a shell-style pattern such as `"mobilenet*"`, sorted by name.
+
+    Args:
+        pattern: The pattern.
+        task: What the models are for: `"classification"`, `"detection"`, `"segmentation"`, or None for all of them.
+
+    Raises:
+        InvalidArgumentError: The task is another one.
+    """
+    if task is not None and task not in registry.TASKS:
+        raise InvalidArgumentError(f"`task` must be None or one of {registry.TASKS}. Received: task={task!r}.")
+    names = fnmatch.filter(_rows(), pattern)
+    return sorted(name for name in names if task in (None, _rows()[name].task))
 
 
 def model_info(name: str) -> ModelInfo:
@@ -87,6 +101,7 @@ def model_info(name: str) -> ModelInfo:
         paper=row.paper,
         checkpoint=checkpoint_id,
         preprocessing=checkpoint.preprocessing if checkpoint else None,
+        task=row.task,
     )
 
 
@@ -146,8 +161,8 @@ def _changed(spec: Preprocessing) -> dict[str, Any]:
 def _registered() -> dict[str, _Row]:
     """The rows of the families that are imported."""
     return {
-        name: _Row(family.name, family.paper, row.input_size, row.parameters, row.macs, row.checkpoint)
-        for family in registry.FAMILIES.values()
+        name: _Row(family.name, family.paper, row.input_size, row.parameters, row.macs, row.checkpoint, row.task)
+        for family in registry.families().values()
         for name, row in family.variants.items()
     }
 

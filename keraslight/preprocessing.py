@@ -33,12 +33,14 @@ class Preprocessing:
         crop_pct: Share of the resized image that the crop keeps, in (0, 1]. The image is resized to cover
             `size / crop_pct`, then cropped to its center (as in timm and torchvision).
         crop_mode: `"center"` keeps the aspect ratio and crops; `"squash"` resizes both sides to `size`.
-        interpolation: One of `INTERPOLATIONS`; downsampling is antialiased, as in Pillow.
+        interpolation: One of `INTERPOLATIONS`.
         mean: Mean per channel, for pixels scaled to 0..1. Its length is the number of channels (1, 3 or 4).
         std: Standard deviation per channel, for pixels scaled to 0..1.
         per_image: Whether each image is normalized by its own mean and standard deviation over all pixels and channels,
             `(x - mean) / max(std, 1 / sqrt(H * W * C))`, so that darker, brighter and flatter images look alike. `mean`
             and `std` then only give the number of channels.
+        antialias: Whether downsampling averages over all pixels, as in Pillow. Without, it interpolates between the
+            nearest ones, as PyTorch's and OpenCV's functions do.
 
     Raises:
         InvalidArgumentError: A value is out of range.
@@ -51,6 +53,7 @@ class Preprocessing:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     per_image: bool = False
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         for field in ("size", "mean", "std"):  # JSON has lists; a frozen value must be hashable
@@ -70,8 +73,11 @@ class Preprocessing:
                 "`mean` and `std` must both have 1, 3 or 4 values, one per channel. "
                 f"Received: mean={self.mean}, std={self.std}."
             )
-        if not isinstance(self.per_image, bool):
-            raise InvalidArgumentError(f"`per_image` must be True or False. Received: per_image={self.per_image!r}.")
+        for switch in ("per_image", "antialias"):
+            if not isinstance(getattr(self, switch), bool):
+                raise InvalidArgumentError(
+                    f"`{switch}` must be True or False. Received: {switch}={getattr(self, switch)!r}."
+                )
         if min(self.std) <= 0:
             raise InvalidArgumentError(f"`std` must be positive. Received: std={self.std}.")
 
@@ -115,10 +121,11 @@ class Preprocessing:
 
         return self.fit(decode(image_bytes, self.channels))
 
-    def fit(self, image: tf.Tensor) -> tf.Tensor:
+    def fit(self, image: tf.Tensor, *, rounded: bool = True) -> tf.Tensor:
         """Resizes and crops pixels (h, w, C), 0..255, to float32 (H, W, C), integers 0..255.
 
-        Because of the rounding, images sent as uint8 equal images decoded in the graph.
+        Because of the rounding, images sent as uint8 equal images decoded in the graph. Without it, values lie between
+        the integers, as those of networks that resize in their own code.
         """
         import tensorflow as tf
 
@@ -133,13 +140,16 @@ class Preprocessing:
             top, left = tf.unstack((tf.shape(resized)[:2] - [height, width]) // 2)
             resized = resized[top : top + height, left : left + width]
         resized.set_shape((height, width, self.channels))
-        return tf.clip_by_value(tf.round(resized), 0.0, 255.0)  # bicubic overshoots
+        resized = tf.round(resized) if rounded else resized
+        return tf.clip_by_value(resized, 0.0, 255.0)  # bicubic overshoots
 
     def _resize(self, image: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf
 
         def resized() -> tf.Tensor:
-            return tf.cast(tf.image.resize(image, size, method=self.interpolation, antialias=True), tf.float32)
+            return tf.cast(
+                tf.image.resize(image, size, method=self.interpolation, antialias=self.antialias), tf.float32
+            )
 
         # Resampling an image that has this size would give the same values, but take longer than decoding it.
         same = tf.reduce_all(tf.shape(image)[:2] == size)

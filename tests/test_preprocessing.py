@@ -109,3 +109,15 @@ def test_dict_round_trip():
 def test_bad_values(changes, text):
     with pytest.raises(InvalidArgumentError, match=text):
         Preprocessing(**{"size": (8, 8), **changes})
+
+
+def test_without_antialiasing_pixels_come_from_the_nearest_ones():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype("float32")
+    spec = Preprocessing((7, 9), crop_mode="squash", interpolation="bilinear", antialias=False)
+    np.testing.assert_array_equal(spec.fit(image), np.round(tf.image.resize(image, (7, 9))))
+
+
+def test_pixels_stay_between_whole_numbers_on_request():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3)).astype("float32")
+    spec = Preprocessing((7, 9), crop_mode="squash", interpolation="bilinear", antialias=False)
+    np.testing.assert_allclose(spec.fit(image, rounded=False), tf.image.resize(image, (7, 9)))

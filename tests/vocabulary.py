@@ -23,6 +23,11 @@ def _coordinates(x):
     return keras.layers.Multiply(name="row_times_column")([rows, columns])
 
 
+def _resized(x):
+    small = keras.layers.MaxPooling2D(2, name="small")(x)
+    return layers.ResizeLike(name="as_large_again")([small, x])
+
+
 def _turns(x):
     x = layers.C4LiftingConv2D(3, name="lift")(x)
     x = layers.C4GroupConv2D(3, name="turn")(x)
@@ -68,6 +73,7 @@ LAYERS = {
     ("LocalResponseNorm",): layers.LocalResponseNorm,
     ("MaxPoolWithIndices2D", "MaxUnpool2D"): lambda: _unpool,
     ("CoordinatePooling", "CoordinateSplit"): lambda: _coordinates,
+    ("ResizeLike",): lambda: _resized,
     ("C4LiftingConv2D", "C4GroupConv2D", "C4GroupPooling"): lambda: _turns,
 }
 

@@ -16,6 +16,7 @@ from keraslight.blocks.family import register
 from keraslight.blocks.inverted_residual import inverted_residual
 from keraslight.blocks.model import Network
 from keraslight.blocks.residual import drop_rates
+from keraslight.blocks.stride import OutputStride
 from keraslight.registry import Variant
 
 
@@ -48,7 +49,14 @@ VARIANTS = {  # arguments, input size, parameters, MACs, published checkpoint
 
 
 @register(VARIANTS, prefix="mobilenet_v2_")
-def MobileNetV2(images: KerasTensor, *, width: float, drop_path: float = 0.0, style: ConvStyle = TORCH) -> Network:
+def MobileNetV2(
+    images: KerasTensor,
+    *,
+    width: float,
+    output_stride: int = 32,
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+) -> Network:
     """Builds a MobileNetV2 image classifier.
 
     Feature maps are ceil(side / stride) pixels wide. Without the top, the model returns the head's map of 1280 or more
@@ -57,11 +65,14 @@ def MobileNetV2(images: KerasTensor, *, width: float, drop_path: float = 0.0, st
     Args:
         width: Multiplier of all channels, above 0. Channels are rounded to multiples of 8. The head's 1280 channels
             are only scaled above 1.
+        output_stride: Stride of the last map: 8, 16 or 32. Below 32, later strides become dilations of the
+            depthwise convolutions, with the same weights.
         drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
         style: Padding and batch normalization, as expected by the weights.
     """
+    strides = OutputStride(output_stride, 2)
     x = conv_bn(images, make_divisible(32 * width), 3, stride=2, activation="relu6", style=style, name="stem")
-    features, total_stride = {}, 2
+    features = {}
     rates = drop_rates(drop_path, sum(row.repeats for row in STAGES))
     for s, row in enumerate(STAGES):
         for b in range(row.repeats):
@@ -70,12 +81,12 @@ def MobileNetV2(images: KerasTensor, *, width: float, drop_path: float = 0.0, st
                 make_divisible(row.channels * width),
                 expanded=x.shape[-1] * row.expansion,
                 expand=row.expansion > 1,
-                stride=row.stride if b == 0 else 1,
+                stride=strides.step(row.stride if b == 0 else 1),
+                dilation=strides.dilation,
                 drop_path=next(rates),
                 style=style,
                 name=f"stage{s}_block{b}",
             )
-        total_stride *= row.stride
-        features[f"stride_{total_stride}"] = x
+        features[f"stride_{strides.total}"] = x
     x = conv_bn(x, make_divisible(1280 * max(width, 1.0)), 1, activation="relu6", style=style, name="head")
     return Network(features, x)

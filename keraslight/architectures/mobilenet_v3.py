@@ -20,6 +20,7 @@ from keraslight.blocks.family import register
 from keraslight.blocks.inverted_residual import inverted_residual
 from keraslight.blocks.model import Head, Network, classifier
 from keraslight.blocks.residual import drop_rates
+from keraslight.blocks.stride import OutputStride
 from keraslight.registry import Variant
 
 RE, HS = "relu", "hard_silu"
@@ -99,6 +100,8 @@ def MobileNetV3(
     head: tuple[int, int],
     stem: int = STEM,
     activation: str = HS,
+    reduced_tail: bool = False,
+    output_stride: int = 32,
     width: float,
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
@@ -111,14 +114,21 @@ def MobileNetV3(
         stages, head, activation: The variant's table, the widths of its last two convolutions (before and after the
             pooling), and the activation of these and of the stem.
         stem: Channels of the stem.
+        reduced_tail: Whether the last stage and both convolutions after it have half of their channels, as in section
+            6.3 for detection and segmentation. The first block of the stage keeps its expansion.
+        output_stride: Stride of the last map: 8, 16 or 32. Below 32, later strides become dilations of the
+            depthwise convolutions, with the same weights.
         width: Multiplier of the channels, above 0. Channels are rounded to multiples of 8. The stem's and those of the
             convolution after the pooling are only scaled above 1.
         drop_path: Drop path rate of the last residual block, in [0, 1), rising linearly from 0 over all blocks.
         style: Padding and batch normalization, as expected by the weights.
     """
+    strides = OutputStride(output_stride, 2)
+    if reduced_tail:
+        stages, head = _reduced(stages), (head[0] // 2, head[1] // 2)
     channels = make_divisible(stem * max(width, 1.0))
     x = conv_bn(images, channels, 3, stride=2, activation=activation, style=style, name="stem")
-    features, total_stride, before = {"stride_2": x}, 2, stem
+    features, before = {"stride_2": x}, stem
     rates = drop_rates(drop_path, sum(map(len, stages)))
     for s, stage in enumerate(stages):
         for b, row in enumerate(stage):
@@ -131,7 +141,8 @@ def MobileNetV3(
                 expanded=expanded,
                 expand=expand,
                 kernel=row.kernel,
-                stride=row.stride,
+                stride=strides.step(row.stride),
+                dilation=strides.dilation,
                 activation=row.activation,
                 squeezed=make_divisible(expanded / 4) if row.squeeze else 0,
                 drop_path=next(rates),
@@ -139,8 +150,7 @@ def MobileNetV3(
                 name=f"stage{s}_block{b}",
             )
             before = row.channels
-            total_stride *= row.stride
-        features[f"stride_{total_stride}"] = x
+        features[f"stride_{strides.total}"] = x
     before_pooling, after_pooling = make_divisible(head[0] * width), make_divisible(head[1] * max(width, 1.0))
     x = conv_bn(x, before_pooling, 1, activation=activation, style=style, name="head_expand")
 
@@ -150,3 +160,10 @@ def MobileNetV3(
         return classifier(activate(x, activation, name="head_act"), head)
 
     return Network(features, x, top)
+
+
+def _reduced(stages: tuple[tuple[Row, ...], ...]) -> tuple[tuple[Row, ...], ...]:
+    """Halves the channels of the last stage; its first block still expands the previous stage's in full."""
+    first, *others = stages[-1]
+    rest = (row._replace(expanded=row.expanded // 2, channels=row.channels // 2) for row in others)
+    return (*stages[:-1], (first._replace(channels=first.channels // 2), *rest))

@@ -17,6 +17,7 @@ from keraslight.blocks.family import register
 from keraslight.blocks.model import Network
 from keraslight.blocks.pool import max_pool
 from keraslight.blocks.residual import basic_block, bottleneck_block, drop_rates
+from keraslight.blocks.stride import OutputStride
 from keraslight.registry import Variant
 
 
@@ -52,6 +53,7 @@ def ResNet(
     expansion: int | None,
     style: ConvStyle = TORCH,
     width: float = 1.0,
+    output_stride: int = 32,
     drop_path: float = 0.0,
 ) -> Network:
     """Builds a ResNet image classifier.
@@ -64,8 +66,11 @@ def ResNet(
             3x3 convolutions.
         style: Padding of convolutions and max pooling, and batch normalization.
         width: Multiplier of all channels, above 0. Channels are rounded to multiples of 8.
+        output_stride: Stride of the last map: 8, 16 or 32. Below 32, later strides become dilations of the 3x3
+            convolutions, with the same weights. As in torchvision, a stage's first block keeps the dilation before it.
         drop_path: Drop path rate of the last block, in [0, 1), rising linearly from 0 over all blocks.
     """
+    strides = OutputStride(output_stride, 4)
     x = conv_bn(images, make_divisible(64 * width), 7, stride=2, activation="relu", style=style, name="stem")
     features = {"stride_2": x}
     x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
@@ -74,7 +79,16 @@ def ResNet(
     for s, row in enumerate(stages):
         channels = make_divisible(row.channels * width)
         for b in range(row.repeats):
-            stride = row.stride if b == 0 else 1
-            x = block(x, channels, stride=stride, drop_path=next(rates), style=style, name=f"stage{s}_block{b}")
-        features[f"stride_{4 * 2**s}"] = x
+            dilation = strides.dilation  # before the step, which may raise it: the previous one
+            stride = strides.step(row.stride if b == 0 else 1)
+            x = block(
+                x,
+                channels,
+                stride=stride,
+                dilation=dilation,
+                drop_path=next(rates),
+                style=style,
+                name=f"stage{s}_block{b}",
+            )
+        features[f"stride_{strides.total}"] = x
     return Network(features, x)

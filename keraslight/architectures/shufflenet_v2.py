@@ -16,7 +16,7 @@ from keras import KerasTensor
 from keraslight.blocks.conv import TORCH, ConvStyle, conv_bn, make_divisible
 from keraslight.blocks.family import register
 from keraslight.blocks.model import Network, pooled_classifier
-from keraslight.blocks.pool import max_pool
+from keraslight.blocks.pool import max_pool, max_pool_signed
 from keraslight.blocks.shuffle import shuffle_down, shuffle_plus_unit, shuffle_unit
 from keraslight.registry import Variant
 
@@ -56,6 +56,7 @@ def ShuffleNetV2(
     head: int,
     shuffle_first: bool = False,
     stem: int = 24,
+    activation: str = "relu",
     width: float = 1.0,
     style: ConvStyle = TORCH,
 ) -> Network:
@@ -66,28 +67,30 @@ def ShuffleNetV2(
     Args:
         stages, head, stem: The variant's table, and the channels of the head and the stem.
         shuffle_first: Whether units and classifier are those of the authors.
+        activation: Activation after the stem and all 1x1 convolutions.
         width: Multiplier of the table's channels, above 0. Unless it is 1, both halves of a unit are rounded to
             multiples of 8. Stem and head are never made narrower.
         style: Padding and batch normalization.
         input_shape: (height, width, channels), with sides of at least 32 pixels, of which one may be None (any size),
             and at least 1 channel. None uses the variant's own size and channels.
     """
-    x = conv_bn(images, _scaled(stem, max(width, 1.0), 8), 3, stride=2, activation="relu", style=style, name="stem")
+    x = conv_bn(images, _scaled(stem, max(width, 1.0), 8), 3, stride=2, activation=activation, style=style, name="stem")
     features = {"stride_2": x}
-    x = max_pool(x, 3, stride=2, style=style, name="stem_pool")
+    pool = max_pool if activation in ("relu", "relu6") else max_pool_signed  # zeros would win over negative values
+    x = pool(x, 3, stride=2, style=style, name="stem_pool")
     features["stride_4"] = x
     for s, row in enumerate(stages):
         channels = _scaled(row.channels, width, 16)
         for b in range(row.repeats + 1):
             block = f"stage{s}_block{b}"
             if shuffle_first:
-                x = shuffle_plus_unit(x, channels, stride=1 if b else 2, style=style, name=block)
+                x = shuffle_plus_unit(x, channels, stride=1 if b else 2, activation=activation, style=style, name=block)
             elif b == 0:
-                x = shuffle_down(x, channels, style=style, name=block)
+                x = shuffle_down(x, channels, activation=activation, style=style, name=block)
             else:
-                x = shuffle_unit(x, style=style, name=block)
+                x = shuffle_unit(x, activation=activation, style=style, name=block)
         features[f"stride_{8 * 2**s}"] = x
-    x = conv_bn(x, _scaled(head, max(width, 1.0), 8), 1, activation="relu", style=style, name="head")
+    x = conv_bn(x, _scaled(head, max(width, 1.0), 8), 1, activation=activation, style=style, name="head")
     return Network(features, x, functools.partial(pooled_classifier, bias=not shuffle_first))
 
 

@@ -7,7 +7,13 @@ from keras import KerasTensor, layers
 from keraslight.errors import InvalidArgumentError
 from keraslight.layers import BatchNorm, GroupedConv2D
 
-ACTIVATIONS = ("relu", "relu6", "gelu", "silu", "hard_silu", "hard_sigmoid", "sigmoid", "softmax", "tanh")
+LEAK = 0.1
+"""Slope of `"leaky_relu"` below 0, as in the detectors that use it (Keras' own is 0.2, PyTorch's 0.01)."""
+
+ACTIVATIONS = (
+    *("relu", "relu6", "leaky_relu", "gelu", "silu"),
+    *("hard_silu", "hard_sigmoid", "sigmoid", "softmax", "tanh"),
+)
 
 
 class ConvStyle(NamedTuple):
@@ -71,7 +77,8 @@ def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTenso
 
     Args:
         x: A tensor of any shape, which the result has too.
-        activation: One of `ACTIVATIONS`, or None, which returns `x`. `"gelu"` is the exact one (erf).
+        activation: One of `ACTIVATIONS`, or None, which returns `x`. `"gelu"` is the exact one (erf),
+            `"leaky_relu"` has a slope of 0.1 below 0.
         name: Name of the layer.
 
     Raises:
@@ -82,6 +89,8 @@ def activate(x: KerasTensor, activation: str | None, *, name: str) -> KerasTenso
         return x
     if activation in ("relu", "relu6"):  # quantizers recognize this class, but not Activation("relu6")
         return layers.ReLU(6.0 if activation == "relu6" else None, name=name)(x)
+    if activation == "leaky_relu":
+        return layers.LeakyReLU(LEAK, name=name)(x)
     return layers.Activation(activation, name=name)(x)
 
 
@@ -195,14 +204,20 @@ def depthwise_bn(
     *,
     stride: int = 1,
     dilation: int = 1,
+    multiplier: int = 1,
     activation: str | None = None,
     style: ConvStyle = TORCH,
     name: str,
 ) -> KerasTensor:
-    """Depthwise convolution, batch normalization, activation: `conv_bn` with one filter per channel."""
+    """Depthwise convolution, batch normalization, activation: `conv_bn` with `multiplier` filters per channel."""
     _check_dilation(stride, dilation)
     x, padding = _padded(x, kernel, stride, style, name)
-    settings = {"padding": padding, "dilation_rate": dilation, "use_bias": style.epsilon is None}
+    settings = {
+        "depth_multiplier": multiplier,
+        "padding": padding,
+        "dilation_rate": dilation,
+        "use_bias": style.epsilon is None,
+    }
     x = layers.DepthwiseConv2D(kernel, strides=stride, name=name, **settings)(x)
     x = batch_norm(x, style=style, name=f"{name}_bn")
     return activate(x, activation, name=f"{name}_act")

@@ -18,6 +18,7 @@ def inverted_residual(
     expanded: int,
     kernel: int = 3,
     stride: int = 1,
+    dilation: int = 1,
     activation: str = "relu6",
     squeezed: int = 0,
     drop_path: float = 0.0,
@@ -33,6 +34,7 @@ def inverted_residual(
         expanded: Channels of the middle; C if `expand` is False.
         kernel: Side of the depthwise kernel, in pixels.
         stride: Stride of the depthwise convolution, 1 or 2.
+        dilation: Dilation of the depthwise convolution, at least 1, and 1 if `stride` is above 1.
         activation: Activation after the expansion and after the depthwise convolution.
         squeezed: Channels inside the squeeze-and-excitation (ReLU inside, hard sigmoid gate), which follows the
             depthwise activation. 0 omits it.
@@ -45,7 +47,9 @@ def inverted_residual(
     inputs, in_channels = x, x.shape[-1]
     if expand:
         x = conv_bn(x, expanded, 1, activation=activation, style=style, name=f"{name}_expand")
-    x = depthwise_bn(x, kernel, stride=stride, activation=activation, style=style, name=f"{name}_depthwise")
+    x = depthwise_bn(
+        x, kernel, stride=stride, dilation=dilation, activation=activation, style=style, name=f"{name}_depthwise"
+    )
     if squeezed:
         x = squeeze_excite(x, squeezed, activation="relu", gate="hard_sigmoid", name=f"{name}_se")
     x = conv_bn(x, channels, 1, style=style, name=f"{name}_project")

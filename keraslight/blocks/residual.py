@@ -30,7 +30,14 @@ def add_residual(x: KerasTensor, branch: KerasTensor, *, drop_path: float = 0.0,
 
 
 def basic_block(
-    x: KerasTensor, channels: int, *, stride: int = 1, drop_path: float = 0.0, style: ConvStyle = TORCH, name: str
+    x: KerasTensor,
+    channels: int,
+    *,
+    stride: int = 1,
+    dilation: int = 1,
+    drop_path: float = 0.0,
+    style: ConvStyle = TORCH,
+    name: str,
 ) -> KerasTensor:
     """Two 3x3 convolutions with a residual (figure 5, left): `relu(x + bn(conv(relu(bn(conv(x))))))`.
 
@@ -40,6 +47,7 @@ def basic_block(
         x: (B, H, W, C).
         channels: Output channels F, at least 1.
         stride: Stride of the first convolution and the projection, at least 1.
+        dilation: Dilation of both convolutions, at least 1, and 1 if `stride` is above 1.
         drop_path: Probability of dropping the branch, in [0, 1).
         style: Padding and batch normalization.
         name: The layers are `{name}_conv1` and `{name}_conv2`, `{name}_shortcut` if the shape changes, each with its
@@ -49,8 +57,8 @@ def basic_block(
         (B, ceil(H / stride), ceil(W / stride), F).
     """
     shortcut = _shortcut(x, channels, stride=stride, style=style, name=name)
-    x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_conv1")
-    x = conv_bn(x, channels, 3, style=style, name=f"{name}_conv2")
+    x = conv_bn(x, channels, 3, stride=stride, dilation=dilation, activation="relu", style=style, name=f"{name}_conv1")
+    x = conv_bn(x, channels, 3, dilation=dilation, style=style, name=f"{name}_conv2")
     return activate(add_residual(shortcut, x, drop_path=drop_path, name=name), "relu", name=f"{name}_act")
 
 
@@ -60,6 +68,7 @@ def bottleneck_block(
     *,
     expansion: int = 4,
     stride: int = 1,
+    dilation: int = 1,
     drop_path: float = 0.0,
     style: ConvStyle = TORCH,
     name: str,
@@ -75,6 +84,7 @@ def bottleneck_block(
         channels: Channels of the 3x3 convolution, at least 1.
         expansion: Output channels F as a multiple of `channels`, at least 1.
         stride: Stride of the 3x3 convolution and the projection, at least 1.
+        dilation: Dilation of the 3x3 convolution, at least 1, and 1 if `stride` is above 1.
         drop_path: Probability of dropping the branch, in [0, 1).
         style: Padding and batch normalization.
         name: The layers are `{name}_reduce`, `{name}_spatial` and `{name}_expand`, `{name}_shortcut` if the shape
@@ -85,7 +95,9 @@ def bottleneck_block(
     """
     shortcut = _shortcut(x, expansion * channels, stride=stride, style=style, name=name)
     x = conv_bn(x, channels, 1, activation="relu", style=style, name=f"{name}_reduce")
-    x = conv_bn(x, channels, 3, stride=stride, activation="relu", style=style, name=f"{name}_spatial")
+    x = conv_bn(
+        x, channels, 3, stride=stride, dilation=dilation, activation="relu", style=style, name=f"{name}_spatial"
+    )
     x = conv_bn(x, expansion * channels, 1, style=style, name=f"{name}_expand")
     return activate(add_residual(shortcut, x, drop_path=drop_path, name=name), "relu", name=f"{name}_act")
 

@@ -94,11 +94,12 @@ def grouped_shuffle_unit(
     return layers.Concatenate(name=f"{name}_concat")([pooled, x])
 
 
-def shuffle_unit(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
+def shuffle_unit(x: KerasTensor, *, activation: str = "relu", style: ConvStyle = TORCH, name: str) -> KerasTensor:
     """ShuffleNet V2's basic unit: half of the channels pass through, the others are convolved, then both are shuffled.
 
     Args:
         x: (B, H, W, C) with an even C.
+        activation: Activation after each 1x1 convolution.
         style: Padding and batch normalization.
         name: Prefix of the layers' names.
 
@@ -108,19 +109,22 @@ def shuffle_unit(x: KerasTensor, *, style: ConvStyle = TORCH, name: str) -> Kera
     half = x.shape[-1] // 2
     kept = ChannelSlice(0, half, name=f"{name}_keep")(x)
     y = ChannelSlice(half, name=f"{name}_take")(x)
-    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_expand")
+    y = conv_bn(y, half, 1, activation=activation, style=style, name=f"{name}_expand")
     y = depthwise_bn(y, 3, style=style, name=f"{name}_depthwise")
-    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_project")
+    y = conv_bn(y, half, 1, activation=activation, style=style, name=f"{name}_project")
     y = layers.Concatenate(name=f"{name}_concat")([kept, y])
     return channel_shuffle(y, 2, name=f"{name}_shuffle")
 
 
-def shuffle_down(x: KerasTensor, channels: int, *, style: ConvStyle = TORCH, name: str) -> KerasTensor:
+def shuffle_down(
+    x: KerasTensor, channels: int, *, activation: str = "relu", style: ConvStyle = TORCH, name: str
+) -> KerasTensor:
     """ShuffleNet V2's downsampling unit: both branches see all channels and compute half of the new ones.
 
     Args:
         x: (B, H, W, C).
         channels: Output channels F, even.
+        activation: Activation after each 1x1 convolution.
         style: Padding and batch normalization.
         name: Prefix of the layers' names.
 
@@ -129,10 +133,10 @@ def shuffle_down(x: KerasTensor, channels: int, *, style: ConvStyle = TORCH, nam
     """
     half = channels // 2
     short = depthwise_bn(x, 3, stride=2, style=style, name=f"{name}_shortcut_depthwise")
-    short = conv_bn(short, half, 1, activation="relu", style=style, name=f"{name}_shortcut")
-    y = conv_bn(x, half, 1, activation="relu", style=style, name=f"{name}_expand")
+    short = conv_bn(short, half, 1, activation=activation, style=style, name=f"{name}_shortcut")
+    y = conv_bn(x, half, 1, activation=activation, style=style, name=f"{name}_expand")
     y = depthwise_bn(y, 3, stride=2, style=style, name=f"{name}_depthwise")
-    y = conv_bn(y, half, 1, activation="relu", style=style, name=f"{name}_project")
+    y = conv_bn(y, half, 1, activation=activation, style=style, name=f"{name}_project")
     y = layers.Concatenate(name=f"{name}_concat")([short, y])
     return channel_shuffle(y, 2, name=f"{name}_shuffle")
 

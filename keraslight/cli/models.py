@@ -21,13 +21,23 @@ class Grouping(enum.StrEnum):
     stage = "stage"
 
 
+class Task(enum.StrEnum):
+    """What models are for."""
+
+    classification = "classification"
+    detection = "detection"
+    segmentation = "segmentation"
+
+
 def list_models(
-    pattern: Annotated[str, Argument(help='Shell-style pattern, such as "mobilenet*".')] = "*", as_json: Json = False
+    pattern: Annotated[str, Argument(help='Shell-style pattern, such as "mobilenet*".')] = "*",
+    task: Annotated[Task, Option(help="What the models are for.")] = Task.classification,
+    as_json: Json = False,
 ) -> None:
     """List models with parameters, MACs and reported ImageNet accuracy."""
     from keraslight import catalogue
 
-    names = catalogue.list_models(pattern)
+    names = catalogue.list_models(pattern, task)
     if not names:
         hint = catalogue.hint(pattern.strip("*"))
         raise UnknownModelError(

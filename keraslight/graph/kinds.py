@@ -433,6 +433,7 @@ KINDS: dict[type, Kind] = {
     own.CoordinateSplit: Kind(
         _none, "pixel", int8="converted", flow="window"
     ),  # of its second input it takes the size alone
+    own.ResizeLike: Kind(_none, "resized", int8="converted", flow="window"),  # of its second input, the size alone
     own.ImageViews: Kind(_none, "all", keeps_float32=True, needs_float=True, copies=lambda layer: layer.count),
     own.MergeViews: Kind(_none, "features", keeps_float32=True, steep=_always, copies=lambda layer: 1 / layer.count),
     # What works in training alone

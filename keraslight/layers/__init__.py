@@ -28,6 +28,7 @@ from keraslight.layers.normalization import (
     ImageNormalization as ImageNormalization,
     ImageStandardization as ImageStandardization,
 )
+from keraslight.layers.resize import ResizeLike as ResizeLike
 from keraslight.layers.spatial_statistics import (
     ChannelStatistics as ChannelStatistics,
     CoordinatePooling as CoordinatePooling,

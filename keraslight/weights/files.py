@@ -24,7 +24,7 @@ def fetch(checkpoint_id: str | None, model_name: str, url: str | None = None) ->
     """
     if url is None and (checkpoint_id is None or not checkpoint_id.startswith("timm/")):
         raise WeightsUnavailableError(
-            f"No ImageNet weights are published for {model_name!r} that could be fetched. Pass the path of a file as "
+            f"No weights are published for {model_name!r} that could be fetched. Pass the path of a file as "
             f"`weights`, or choose a model with a timm/ or torchvision/ checkpoint (`keraslight list` shows them). "
             f"Received: checkpoint={checkpoint_id!r}."
         )

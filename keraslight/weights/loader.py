@@ -37,6 +37,7 @@ class Checkpoint:
             input channels when it is loaded, which is exact, so that the model takes red, green, blue like all others.
         training_only: Modules that are not needed for inference, such as auxiliary classifiers. If the map leaves one
             out, the loader ignores its tensors and logs that.
+        dataset: Data that the weights were trained on, the value of `weights` that loads them.
     """
 
     variant: str
@@ -48,6 +49,7 @@ class Checkpoint:
     rename: Callable[[str], str] | None = None
     bgr: bool = False
     training_only: tuple[str, ...] = ()
+    dataset: str = "imagenet"
 
 
 class _Slot(NamedTuple):
@@ -63,6 +65,7 @@ def load_weights(
     *,
     torch_names: Iterable[tuple[str, str]],
     checkpoint_id: str | None = None,
+    dataset: str = "imagenet",
     url: str | None = None,
     rename: Callable[[str], str] | None = None,
     bgr: bool = False,
@@ -73,10 +76,11 @@ def load_weights(
 
     Args:
         model: Model to fill. If there is an error, it keeps its weights.
-        source: `"imagenet"`, or the path of a `.safetensors` or `.pth` file with the reference's PyTorch names, of a
+        source: `dataset`, or the path of a `.safetensors` or `.pth` file with the reference's PyTorch names, of a
             whole `.keras` model or of a `.weights.h5` file.
         torch_names: Pairs (our layer, the checkpoint's module), for PyTorch names.
-        checkpoint_id: Checkpoint to fetch for `"imagenet"`.
+        checkpoint_id: Checkpoint to fetch for `dataset`.
+        dataset: Data that the checkpoint was trained on, such as `"imagenet"`.
         url: Its address, for sources other than the Hugging Face hub.
         rename, bgr, training_only: See `Checkpoint`, for PyTorch names.
         partial: Whether the model was built without its top. Weights of layers that it lacks are then ignored, which is
@@ -88,12 +92,12 @@ def load_weights(
             for another number of classes is not a mismatch: it is initialized randomly, which is logged.
         WeightsUnavailableError: The checkpoint can't be fetched.
     """
-    if str(source) == "imagenet":
+    if str(source) == dataset:
         source = fetch(checkpoint_id, model.name, url)
     path = Path(source).expanduser()
     if not path.is_file():
         raise InvalidArgumentError(
-            "`weights` must be None, 'imagenet' or the path of a .safetensors, .pth, .keras or .weights.h5 file. "
+            f"`weights` must be None, {dataset!r} or the path of a .safetensors, .pth, .keras or .weights.h5 file. "
             f"Received: {str(source)!r}, which is not a file."
         )
     if path.name.endswith((".safetensors", ".pth")):
@@ -178,8 +182,8 @@ def _drop_training_only(
 def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
     """Yields pairs (torch parameter name, slot) of one layer, with conversions from torch's layout to Keras'."""
     match layer:
-        case layers.DepthwiseConv2D():  # (C, 1, kh, kw) -> (kh, kw, C, 1)
-            yield "weight", _Slot(layer.kernel, lambda w: w.transpose(2, 3, 0, 1))
+        case layers.DepthwiseConv2D():  # (C * m, 1, kh, kw) -> (kh, kw, C, m)
+            yield "weight", _Slot(layer.kernel, functools.partial(_depthwise, layer.depth_multiplier))
         case layers.Conv2D():  # (F, C / groups, kh, kw) -> (kh, kw, C / groups, F)
             yield "weight", _Slot(layer.kernel, lambda w: w.transpose(2, 3, 1, 0))
         case layers.Dense():  # (F, C) -> (C, F)
@@ -194,6 +198,15 @@ def layer_slots(layer: layers.Layer) -> Iterable[tuple[str, _Slot]]:
                 yield parameter, _Slot(getattr(layer, variable))
     if getattr(layer, "bias", None) is not None:
         yield "bias", _Slot(layer.bias)
+
+
+def _depthwise(multiplier: int, value: np.ndarray) -> np.ndarray:
+    """(C * multiplier, 1, kh, kw) -> (kh, kw, C, multiplier): both number a channel's outputs consecutively."""
+    value = value.transpose(2, 3, 0, 1)
+    outputs = value.shape[2]
+    if multiplier == 1 or outputs % multiplier:
+        return value
+    return value.reshape(*value.shape[:2], outputs // multiplier, multiplier)
 
 
 def _as_convolution(value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -253,7 +266,7 @@ def _assign(model: keras.Model, path: Path, tensors: Mapping[str, np.ndarray], s
         variable.assign(value)
     if fresh:
         log.warning(
-            "%s: the checkpoint was trained for another number of classes; the classifier starts afresh (%d classes).",
+            "%s: the checkpoint was trained for another number of classes; the classifier starts afresh%s.",
             model.name,
-            model.get_layer(HEAD).output.shape[-1],
+            next((f" ({layer.output.shape[-1]} classes)" for layer in model.layers if layer.name == HEAD), ""),
         )

@@ -82,6 +82,12 @@ def test_the_list_never_cuts_a_name(columns):
     assert "…" not in "".join(listed)
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation"])
+def test_detectors_and_segmenters_are_listed_by_their_task(task):
+    listed = keraslight_command("list", "--task", task)[1].splitlines()[1:]
+    assert [line.split()[0] for line in listed] == keraslight.list_models(task=task)
+
+
 @pytest.mark.parametrize("command", ["show", "profile", "receptive-field"])
 def test_tables_never_cut_the_names_of_layers(run, command, monkeypatch):
     from keraslight.cli import _common

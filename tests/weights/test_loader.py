@@ -244,9 +244,9 @@ def test_weights_for_blue_green_red_take_red_green_blue(name, tmp_path):
     np.testing.assert_allclose(four.get_layer("stem").kernel, wanted, rtol=1e-6)
 
 
-def test_only_the_authors_shufflenets_are_blue_green_red():
+def test_only_the_authors_shufflenets_and_nanodets_are_blue_green_red():
     found = {name for name, checkpoint in CHECKPOINTS.items() if checkpoint.bgr}
-    assert found == {name for name in CHECKPOINTS if name.startswith("ref/shufflenet")}
+    assert found == {name for name in CHECKPOINTS if name.startswith(("ref/shufflenet", "ref/nanodet"))}
     assert set(BGR) < found
 
 
@@ -277,9 +277,7 @@ def test_pth_files_are_read_with_pytorch(checkpoint, tmp_path, monkeypatch):
 
 
 def test_models_without_published_weights_say_so():
-    with pytest.raises(
-        WeightsUnavailableError, match="No ImageNet weights are published for 'net'.*checkpoint='ref/n'"
-    ):
+    with pytest.raises(WeightsUnavailableError, match="No weights are published for 'net'.*checkpoint='ref/n'"):
         fetch("ref/n", "net")
 
 
