@@ -183,7 +183,7 @@ def _is_stem(call: Call) -> bool:
 
 
 def _fits(call: Call) -> bool:
-    """Whether sparse kernels compute a convolution, but for its padding."""
+    """Whether sparse kernels compute a convolution, apart from its padding."""
     layer = call.layer
     if type(layer) is layers.DepthwiseConv2D:
         side, *others = layer.kernel_size

@@ -211,6 +211,7 @@ def own_layers():
     scores = layers.Softmax()(layers.GlobalAveragePooling2D()(copies(images)))
     yield "views", keras.Model(images, own.MergeViews(copies.count)(scores))
     rows, columns = own.CoordinateSplit()([own.CoordinatePooling()(images), images])
+    yield "resized", keras.Model(images, own.ResizeLike()([layers.Conv2D(4, 2, strides=2)(images), images]))
     yield "coordinate_split", keras.Model(images, layers.Multiply()([rows, columns]))
 
 

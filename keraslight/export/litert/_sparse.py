@@ -133,7 +133,7 @@ def _own_padding(reader: _Reader, operator: Any) -> list[Any]:
 
 def _ends(reader: _Reader) -> dict[int, bool]:
     """The tensors at which a part shall end -> whether it needs a further mean there."""
-    inner: set[int] = set()  # tensors that go on through a map: into its layers, or into what scales it
+    inner: set[int] = set()  # tensors that later layers of a map depend on
     for operator in reversed(reader.graph.operators):
         kind = reader.kind(operator)
         computed = [tensor for tensor in reader.given(operator) if not reader.is_constant(tensor)]
@@ -155,7 +155,7 @@ def _ends(reader: _Reader) -> dict[int, bool]:
 
 
 def _end(reader: _Reader, operator: Any, *, mean: bool) -> list[Any]:
-    """What ends a part at an operator: readers of its output read a reshape to the same shape, if need be of a mean."""
+    """What ends a part at an operator: its readers read a reshape to the same shape instead, with `mean` one of the output's mean."""
     output = int(operator.outputs[0])
     shape = reader.shape(output)
     made = [operator]
@@ -399,7 +399,7 @@ class _Reader:
         if maker is not None:
             return self.kind(maker) in _UNPACKING and self.is_constant(int(maker.inputs[0]))
         data = self.model.buffers[self.graph.tensors[tensor].buffer].data
-        # A sparse kernel of nothing but zeros has no data.
+        # The data of a sparse kernel are its other weights: there may be none.
         return self.graph.tensors[tensor].sparsity is not None or (data is not None and len(data) > 0)
 
     def values(self, tensor: int) -> np.ndarray:
@@ -445,7 +445,7 @@ class _Reader:
         return all(dtype == float32 for dtype in dtypes)
 
     def _is_argument(self, operator: Any, tensor: int) -> bool:
-        """Whether it is the axes of a mean or the like, which are no value for XNNPACK."""
+        """Whether it is an argument, for example the axes of a mean, and no value for XNNPACK."""
         return self.graph.tensors[tensor].type == self.classes.TensorType.INT32 and self.is_constant(tensor)
 
     def _is_taken_in(self, operator: Any) -> bool:
