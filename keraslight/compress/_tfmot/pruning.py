@@ -56,13 +56,24 @@ class LinearTimePruning(pruning_impl.Pruning):
         """No check: `settings.check_blocks` was there before, and 1x1 kernels are welcome here."""
 
     def _maybe_update_block_mask(self, weights: tf.Variable) -> tuple[tf.Tensor, tf.Tensor]:
-        """As the library's, but a 1x1 kernel is the matrix of its channels."""
-        matrix = weights.shape[-2:]
-        if self._sparsity_m_by_n or self._block_size == [1, 1]:
+        """As the library's, but a 1x1 kernel is the matrix of its channels, and all blocks begin at its first weight.
+
+        The library centers blocks that don't divide a side, and fails on matrices of one block's width.
+        """
+        height, width = self._block_size
+        if self._sparsity_m_by_n or height * width == 1:
             return super()._maybe_update_block_mask(weights)
-        if 1 in matrix:  # the library would squeeze it away; a vector has no blocks
-            return self._update_mask(weights)
-        threshold, mask = super()._maybe_update_block_mask(tf.reshape(weights, matrix))
+        rows, columns = weights.shape[-2:]
+        missing = [[0, -rows % height], [0, -columns % width]]
+
+        def sums(matrix: tf.Tensor) -> tf.Tensor:
+            padded = tf.pad(matrix, missing)
+            blocks = tf.reshape(padded, (padded.shape[0] // height, height, padded.shape[1] // width, width))
+            return tf.reduce_sum(blocks, (1, 3))
+
+        magnitudes = tf.abs(tf.reshape(weights, (rows, columns)))
+        threshold, kept = self._update_mask(sums(magnitudes) / sums(tf.ones_like(magnitudes)))
+        mask = tf.repeat(tf.repeat(kept, height, axis=0), width, axis=1)[:rows, :columns]
         return threshold, tf.reshape(mask, weights.shape)
 
     def update(self) -> None:
