@@ -15,7 +15,7 @@ from PIL import Image
 from keraslight import compress
 from keraslight.cli._forms import form
 from keraslight.errors import InvalidArgumentError
-from keraslight.export import litert_report, read_metadata
+from keraslight.export import arm64_problem, litert_report, read_metadata
 from keraslight.training import load_run
 
 
@@ -99,6 +99,45 @@ def test_prune_writes_a_sparse_run_and_compares_it(column, trained, pruned):
     assert scan.split()[-2:] == ["dense", before["accuracy"]]
     assert column((folder / "pruned_table.txt").read_text(encoding="utf-8"), "pruned") == after
     assert details["labels"] == load_run(trained)[1]["labels"]
+
+
+def test_prune_for_a_phone(run, tmp_path):
+    run("train", "mobilenet_v1_025", "--data", "digits", "--size", 48, "--epochs", 1, "--to", tmp_path / "run")
+    options = ("--data", "digits", "--epochs", 1, "--for", "phone")
+    text = run("prune", tmp_path / "run", "--to", tmp_path / "pruned", *options)
+    assert "sparse on ARM: yes, 13 of 13 1x1 convolutions, 81% zeros" in " ".join(text.split())
+    if problem := arm64_problem():
+        assert problem in " ".join(text.split())
+    else:
+        assert "ARM64 instructions" in text
+    kernels = compress.sparsity(load_run(tmp_path / "pruned")[0], policy="xnnpack")
+    assert all(layer.fraction >= 0.79 for layer in kernels.layers)
+    report = litert_report(tmp_path / "pruned" / "pruned.tflite")
+    assert report.sparse.accepted
+    assert report.metadata is None or report.metadata.labels
+
+
+def test_networks_that_phones_do_not_run_sparsely_are_refused_before_training(run, trained, tmp_path):
+    options = ("--data", "digits", "--to", tmp_path / "pruned", "--for", "phone")
+    with pytest.raises(InvalidArgumentError, match="Received: 'lenet5_modern'; sparse on ARM: no, .*5x5 convolution"):
+        run("prune", trained, *options)
+    net = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            keras.layers.Conv2D(8, 5, strides=2),
+            keras.layers.Conv2D(8, 1),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(10, activation="softmax"),
+        ],
+        name="wide",
+    )
+    net.save(tmp_path / "wide.keras")
+    message = r"ARM processors run sparsely. Received: 'wide'; sparse on ARM: no, .*5x5 convolution of stride 2"
+    with pytest.raises(InvalidArgumentError, match=message):
+        run("prune", tmp_path / "wide.keras", "--preprocessing", "unit", *options)
+    with pytest.raises(InvalidArgumentError, match="`--for phone` chooses the layers. Received: --layer"):
+        run("prune", trained, *options, "--two-of-four")
+    assert not (tmp_path / "pruned").exists()
 
 
 def test_fuse_keeps_every_answer(run, column, trained, tmp_path):

@@ -1,12 +1,15 @@
 """`keraslight litert` and `keraslight onnx` as a user types them."""
 
+import json
+import sys
+
 import keras
 import PIL.Image
 import pytest
 from keras import layers
 
-from keraslight.errors import DataError, DisagreementError, InvalidArgumentError
-from keraslight.export import litert_report, read_metadata
+from keraslight.errors import DataError, DisagreementError, InvalidArgumentError, MissingDependencyError
+from keraslight.export import arm64_problem, litert_report, read_metadata
 from keraslight.labels import imagenet_labels
 from keraslight.layers import ImageNormalization
 from keraslight.training import DIGITS_PREPROCESSING, load_digits
@@ -134,6 +137,27 @@ def test_threads_are_for_a_report(run, saved, tmp_path):
     with pytest.raises(InvalidArgumentError, match="`--threads` must come with `--report`. Received: --threads 2"):
         run("litert", saved, "--to", tmp_path / "net.tflite", "--threads", 2)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_report_on_arm64(run, saved, tmp_path, monkeypatch):
+    file = tmp_path / "net.tflite"
+    run("litert", saved, "--to", file)
+    if not arm64_problem():
+        text = run("litert", file, "--report", "--on", "arm64", "--threads", 1)
+        assert "million instructions" in text
+        found = json.loads(run("litert", file, "--report", "--on", "arm64", "--threads", 1, "--json"))
+        assert found["arm64"]["instructions"] > 10_000
+        assert found["arm64"]["largest_difference"] < 1e-4
+        assert found["arm64"]["outside_xnnpack"] == {}
+        assert found["sparse_on_arm"]["accepted"] is False
+    with pytest.raises(InvalidArgumentError, match="`--on` must come with `--report`. Received: --on alone"):
+        run("litert", saved, "--to", file, "--on", "arm64")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(MissingDependencyError, match="Running on ARM64 kernels needs an emulator. Received: "):
+        run("litert", file, "--report", "--on", "arm64")
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(MissingDependencyError, match="needs Linux on x86-64; this is win32"):
+        run("install-arm64")
 
 
 def test_a_report_needs_a_file(run):

@@ -155,7 +155,7 @@ def _ends(reader: _Reader) -> dict[int, bool]:
 
 
 def _end(reader: _Reader, operator: Any, *, mean: bool) -> list[Any]:
-    """What ends a part at an operator: its readers read a reshape to the same shape instead, with `mean` one of the output's mean."""
+    """What ends a part at an operator: a reshape to the same shape, which its readers read; with `mean`, of a mean."""
     output = int(operator.outputs[0])
     shape = reader.shape(output)
     made = [operator]
