@@ -9,8 +9,10 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_sample_images
 
 import keraslight
-from keraslight.export import litert_parity, litert_runner, save_servable, to_litert
+from keraslight.compress import prune_at_once
+from keraslight.export import litert_parity, litert_report, litert_runner, save_servable, to_litert
 from keraslight.labels import decode_predictions, imagenet_labels
+from keraslight.preprocessing import Preprocessing
 from tests.golden import golden_rule
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "timm__mobilenetv4_conv_small.npz"
@@ -56,6 +58,23 @@ def test_photographs_get_the_same_ranking(imagenet_model, photographs, form, med
         assert [[p.label for p in ranking] for ranking in decode_predictions(probabilities)] == [
             [label for label, _ in ranking] for ranking in found
         ]
+
+
+def test_a_sparse_file_in_its_own_form_is_read(mediapipe_classify, tmp_path):
+    """Mirrored, with parts in place of concatenations, and with operators that the converter didn't write."""
+    for name in ("efficientnet_b0", "ghostnet_050"):
+        spec = Preprocessing((64, 64), mean=(0.5,) * 3, std=(0.5,) * 3)
+        model = keraslight.create_model(name, width=0.25, classes=3, input_shape=(64, 64, 3), preprocessing=spec)
+        model = prune_at_once(model, 0.8, policy="xnnpack")
+        model.get_layer("classifier").bias.assign([0.5, 1.5, 1.0])  # random weights rank nothing
+        file = to_litert(model, tmp_path / f"{name}.tflite", labels=["ant", "bee", "cow"])
+        assert litert_report(file).sparse.accepted
+        images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+        wanted = model.predict(images.astype("float32"), verbose=0)
+        for answer, probabilities in zip(mediapipe_classify(file, images), wanted, strict=True):
+            order = np.argsort(-probabilities)
+            assert [label for label, _ in answer] == [["ant", "bee", "cow"][index] for index in order]
+            np.testing.assert_allclose([score for _, score in answer], probabilities[order], atol=1e-5)
 
 
 def test_a_servables_file_is_read_like_any_other(build_net, mediapipe_classify, tmp_path):
