@@ -22,7 +22,8 @@ class Mutation(NamedTuple):
 A, B, L, N = "keraslight/architectures/", "keraslight/blocks/", "keraslight/layers/", "keraslight/analysis/"
 C, T, R, S = "keraslight/compress/", "keraslight/training/", "keraslight/rewrite/", "serving/keraslight_serving/"
 TA, TB, TL, TN = "tests/architectures/", "tests/blocks/", "tests/layers/", "tests/analysis/"
-TC, TT, TS = "tests/compress/", "tests/training/", "tests/serving/"
+X, D = "keraslight/export/", "keraslight/detection/"
+TC, TT, TS, TX, TD = "tests/compress/", "tests/training/", "tests/serving/", "tests/export/", "tests/dense/"
 
 MUTATIONS = (
     # Constants of the papers
@@ -196,15 +197,17 @@ MUTATIONS = (
         "tests/training/test_data.py::test_the_same_image_is_augmented_differently_every_time",
     ),
     Mutation("keraslight/preprocessing.py", "/ self.crop_pct)", "* self.crop_pct)", "tests/test_preprocessing.py"),
-    Mutation("keraslight/preprocessing.py", "antialias=True", "antialias=False", "tests/test_preprocessing.py"),
+    Mutation(
+        "keraslight/preprocessing.py", "antialias=self.antialias", "antialias=False", "tests/test_preprocessing.py"
+    ),
     Mutation(
         "keraslight/_image_files.py", "[0.299, 0.587, 0.114]", "[0.114, 0.587, 0.299]", "tests/test_preprocessing.py"
     ),
     # Weights
     Mutation(
         "keraslight/weights/loader.py",
-        "w.transpose(2, 3, 0, 1)",
-        "w.transpose(3, 2, 0, 1)",
+        "value = value.transpose(2, 3, 0, 1)",
+        "value = value.transpose(3, 2, 0, 1)",
         "tests/weights/test_loader.py",
     ),
     Mutation(
@@ -1188,8 +1191,8 @@ MUTATIONS = (
     ),
     Mutation(
         "keraslight/catalogue.py",
-        "return sorted(fnmatch.filter(_rows(), pattern))",
-        "return fnmatch.filter(_rows(), pattern)",
+        "return sorted(name for name in names if task",
+        "return list(name for name in names if task",
         "tests/test_zoo.py::test_list_models_takes_wildcards",
     ),
     # Images
@@ -1524,7 +1527,7 @@ MUTATIONS = (
     ),
     Mutation(
         "keraslight/compress/pruning/sparsity.py",
-        '        and tuple(layer.get_build_config()["input_shape"][1:3]) != (1, 1)\n',
+        "        and layer.groups == 1\n",
         "",
         "tests/compress/test_pruning.py::test_policy_for_xnnpack",
     ),
@@ -1896,5 +1899,79 @@ MUTATIONS = (
         '.split(",")[0]',
         '.split(",")[-1]',
         TT + "test_distributed.py::test_the_environment_gives_the_place",
+    ),
+    # Sparse files for ARM processors
+    Mutation(
+        R + "sparse.py",
+        "layer.kernel[::-1, ::-1] if self.mirrored",
+        "layer.kernel if self.mirrored",
+        TX + "test_sparse_arm.py::test_every_padding_has_an_accepted_form",
+    ),
+    Mutation(
+        R + "sparse.py",
+        "first = used - first if mirrored else first",
+        "first = first",
+        TX + "test_sparse_arm.py::test_one_sided_padding_has_an_accepted_form",
+    ),
+    Mutation(
+        R + "sparse.py",
+        "terms[0] = terms[0] + layer.bias[start:stop]",
+        "terms = [term + layer.bias[start:stop] for term in terms]",
+        TX + "test_sparse_arm.py::test_concatenations_have_an_accepted_form",
+    ),
+    Mutation(
+        R + "sparse.py",
+        "cuts[output] |= {start + cut for cut in inside} | ({start} - {0})",
+        "cuts[output] |= {start} - {0}",
+        TX + "test_sparse_arm.py::test_concatenations_of_other_cuts_are_cut_further",
+    ),
+    Mutation(
+        X + "litert/_sparse.py",
+        "[reader.add(tensor), *others]",
+        "[*others, reader.add(tensor)]",
+        TX + "test_sparse_arm.py::test_gates_have_an_accepted_form",
+    ),
+    Mutation(
+        X + "litert/_sparse.py",
+        "SPARSE_FROM = 2 / 3",
+        "SPARSE_FROM = 1 / 2",
+        TX + "test_sparse_arm.py::test_too_few_zeros",
+    ),
+    Mutation(
+        X + "litert/_sparse.py",
+        "    if mean:\n",
+        "    if False:\n",
+        TX + "test_sparse_arm.py::test_a_convolution_behind_the_last_mean_does_not_end_a_part",
+    ),
+    Mutation(
+        C + "_tfmot/pruning.py",
+        "tf.repeat(tf.repeat(kept, height, axis=0), width, axis=1)",
+        "tf.repeat(tf.repeat(kept, width, axis=0), height, axis=1)",
+        TC + "test_pruning.py::test_a_policy_for_xnnpack_zeroes_blocks_of_channels",
+    ),
+    # Detectors and segmenters
+    Mutation(
+        D + "boxes.py",
+        "WEIGHTS = (10.0, 10.0, 5.0, 5.0)",
+        "WEIGHTS = (5.0, 5.0, 10.0, 10.0)",
+        TD + "test_detection.py::test_ssdlite_detects_what_torchvision_does",
+    ),
+    Mutation(
+        D + "boxes.py",
+        "LARGEST = float(np.log(1000 / 16))",
+        "LARGEST = float(np.log(1000))",
+        TD + "test_detection.py::test_a_decoded_box_is_at_most_62_5_times_its_anchor",
+    ),
+    Mutation(
+        D + "evaluation.py",
+        "THRESHOLDS = np.linspace(0.5, 0.95, 10)",
+        "THRESHOLDS = np.linspace(0.5, 1.0, 10)",
+        TD + "test_detection_figures.py::test_all_figures_are_those_of_the_fixture",
+    ),
+    Mutation(
+        D + "evaluation.py",
+        '"medium": (32.0**2, 96.0**2)',
+        '"medium": (32.0**2, 128.0**2)',
+        TD + "test_detection_figures.py::test_all_figures_are_those_of_the_fixture",
     ),
 )

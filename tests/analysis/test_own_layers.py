@@ -37,6 +37,7 @@ LAYERS = {
     "LocalResponseNorm": ({}, [(8, 8, 4)], 0, (0, 0)),
     "MergeViews": ({"count": 1}, [(8,)], 0, None),
     "MaxPoolWithIndices2D": ({"pool_size": 3, "strides": 1, "padding": 1}, [(8, 8, 4)], 0, (-1, 1)),
+    "ResizeLike": ({}, [(8, 8, 4), (8, 8, 4)], 0, (0, 0)),
     "MaxUnpool2D": ({}, [(8, 8, 4), (8, 8, 4)], 0, UNPOOLED),
 }
 

@@ -47,9 +47,18 @@ def test_same_masks_and_thresholds(pruning, kernel, sparsity):
 
 
 def test_same_masks_of_blocks(pruning):
-    (mask, _), (our_mask, _) = both(pruning, KERNELS["dense"], 0.6, block_size=(4, 3))
+    (mask, _), (our_mask, _) = both(pruning, KERNELS["dense"], 0.6, block_size=(4, 2))
     np.testing.assert_array_equal(our_mask, mask)
     assert 0 < mask.mean() < 1
+
+
+def test_blocks_begin_at_the_first_weight(pruning):
+    """The library centers those that don't divide a side: here it would begin with a block of two."""
+    (theirs, _), (ours, _) = both(pruning, KERNELS["dense"], 0.6, block_size=(4, 3))
+    means = [[np.abs(KERNELS["dense"][r : r + 4, c : c + 3]).mean() for c in range(0, 10, 3)] for r in range(0, 40, 4)]
+    kept = np.asarray(means) >= np.sort(np.ravel(means))[-16]  # 40% of 40 blocks
+    np.testing.assert_array_equal(ours, np.kron(kept, np.ones((4, 3)))[:, :10])
+    assert (theirs != ours).any()
 
 
 def test_same_masks_in_half_precision(pruning):

@@ -46,9 +46,11 @@ def sparse_model(model: keras.Model, share: float = 0.8, blocks: tuple[int, int]
 
 
 def noisy(model: keras.Model) -> keras.Model:
-    """With batch norms that are not those of an untrained net, so that shifts and scales matter."""
+    """With biases and batch norms that are not those of an untrained net, so that shifts and scales matter."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
+        if getattr(layer, "bias", None) is not None:
+            layer.bias.assign(0.1 * rng.normal(size=layer.bias.shape))
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([w + 0.1 * np.abs(rng.normal(size=w.shape)) for w in layer.get_weights()])
     return model

@@ -39,7 +39,8 @@ def wrap_pruning(
         model: A functional or sequential Keras 3 model. It is not changed.
         end_step: Last training step that updates the masks.
         final_sparsity, schedule, begin_step, frequency, layers, policy, m_by_n: As in `Pruning`.
-        block_size: As in `Pruning`, but the wrappers have blocks for Dense kernels only; None is (1, 1).
+        block_size: As in `Pruning`, but the wrappers have blocks for Dense kernels only, and center those that don't
+            divide a side; None is (1, 1).
 
     Returns:
         The tf_keras model, not compiled. A pruned layer is called `prune_low_magnitude_<name>`.
