@@ -1944,6 +1944,18 @@ MUTATIONS = (
         TX + "test_sparse_arm.py::test_a_convolution_behind_the_last_mean_does_not_end_a_part",
     ),
     Mutation(
+        X + "litert/convert.py",
+        "sparse_inference(read_model(content)).wrong",
+        "sparse_inference(read_model(content)).accepted",
+        TX + "test_sparse_arm.py::test_maps_behind_gates_are_right",
+    ),
+    Mutation(
+        X + "litert/_sparse.py",
+        "if not node.leaves and not any",
+        "if node.leaves and not any",
+        TX + "test_sparse_arm.py::test_files_with_wrong_answers_are_named",
+    ),
+    Mutation(
         C + "_tfmot/pruning.py",
         "tf.repeat(tf.repeat(kept, height, axis=0), width, axis=1)",
         "tf.repeat(tf.repeat(kept, width, axis=0), height, axis=1)",

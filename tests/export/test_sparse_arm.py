@@ -10,6 +10,7 @@ from keras import layers
 import keraslight
 from keraslight import compress
 from keraslight.export import arm64_problem, litert_report, litert_runner, run_on_arm64, to_litert
+from keraslight.export.litert import convert
 from keraslight.preprocessing import Preprocessing
 from tests.compress import digit_models
 
@@ -245,6 +246,55 @@ def test_what_stops_it_is_named(arguments, problem, tmp_path):
     assert agrees_with_the_library(file, (32, 32, 3))
     images = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(litert_runner(file)(images), model.predict(images, verbose=0), atol=1e-5)
+
+
+def smooth_gate(x):
+    y = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    y = layers.Conv2D(x.shape[-1], 1, activation="sigmoid")(layers.Conv2D(4, 1, activation="relu")(y))
+    return layers.Multiply()([x, y])
+
+
+ENDS = {
+    "a convolution": layers.Conv2D(16, 1, name="end"),
+    "a depthwise convolution": layers.DepthwiseConv2D(3, padding="same", name="end"),
+    "a sum": lambda x: layers.Add(name="end")([x, layers.Conv2D(16, 1)(x)]),
+    "a gate": smooth_gate,
+    "an activation": lambda x: layers.Activation("hard_silu", name="end")(layers.Conv2D(16, 1)(x)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("xnnpack", [True, False])
+def test_maps_behind_gates_are_right(end, xnnpack, tmp_path):
+    """XNNPACK runs a part up to the gate's mean, and what follows it in the other layout: answers would be wrong."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2)(layers.ZeroPadding2D(1)(images))
+    x = layers.DepthwiseConv2D(3, padding="same")(layers.Conv2D(16, 1)(x))
+    model = sparse_model(noisy(keras.Model(images, ENDS[end](smooth_gate(x)))))
+    file = to_litert(model, tmp_path / "net.tflite", sparse=True, xnnpack=xnnpack)
+    found = litert_report(file).sparse
+    assert not found.accepted
+    assert not found.wrong
+    pixels = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    wanted = model.predict(pixels, verbose=0)
+    np.testing.assert_allclose(litert_runner(file)(pixels), wanted, atol=1e-5)
+    if emulated:
+        np.testing.assert_allclose(run_on_arm64(file, pixels).outputs, wanted, atol=1e-5)
+
+
+def test_files_with_wrong_answers_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "without_parts", lambda content: content)
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 32, 3))
+    x = layers.Conv2D(8, 3, strides=2)(layers.ZeroPadding2D(1)(images))
+    model = keras.Model(images, layers.Conv2D(16, 1, name="end")(smooth_gate(layers.Conv2D(16, 1)(x))))
+    file = to_litert(sparse_model(model), tmp_path / "net.tflite", sparse=True)
+    found = litert_report(file).sparse
+    assert found.wrong
+    assert not found.accepted
+    assert found.operator == litert_report(file).operators[-1].name
+    assert "ARM processors give wrong answers or none; convert with `sparse=False`" in str(found)
 
 
 def test_too_few_zeros(tmp_path):

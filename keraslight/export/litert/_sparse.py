@@ -48,6 +48,8 @@ class SparseInference:
             file if no part is accepted, 0 to 1.
         operator: Name of the first output of the operator that stops it; "" if accepted, or if it isn't one operator.
         problem: Why it is not accepted, and what to change; "" if it is.
+        wrong: Whether ARM processors give wrong answers or none: XNNPACK takes a part that it can't run. `to_litert`
+            writes no such file.
     """
 
     accepted: bool
@@ -56,6 +58,7 @@ class SparseInference:
     zeros: float
     operator: str = ""
     problem: str = ""
+    wrong: bool = False
 
     def __str__(self) -> str:
         if self.accepted:
@@ -94,6 +97,25 @@ def nchw_forms(content: bytes) -> bytes:
     model.subgraphs[0].operators = [
         operator for operator in operators if reader.kind(operator) != "PAD" or int(operator.outputs[0]) in read
     ]
+    return write_model(model, len(content))
+
+
+def without_parts(content: bytes) -> bytes:
+    """Ends a part at every mean over a map, so that XNNPACK runs none sparsely.
+
+    For files that it would run wrongly: it takes a part that ends in the middle of a network, behind a gate, and gives
+    what it computes to operators that expect another layout.
+
+    Args:
+        content: A .tflite file.
+    """
+    model = read_model(content)
+    reader, operators = _Reader(model), []
+    for operator in model.subgraphs[0].operators:
+        operators.append(operator)
+        if reader.kind(operator) in _MEANS and len(reader.shape(int(operator.outputs[0]))) == 4:
+            operators.extend(_end(reader, operator, mean=False))
+    model.subgraphs[0].operators = operators
     return write_model(model, len(content))
 
 
@@ -206,6 +228,7 @@ class _Node:
 
     `nchw`, `begins` and `ends` say whether it has a kernel that stays in NCHW, one that enters it, and one that leaves
     it; `leaves` says the same as `ends` of operators inside a part as well. `why` is the reason if it has none.
+    Of a part's highest node, `broken` says why the part is given up, and `wrong` at which operator it ends wrongly.
     `has_form` says that `to_litert` has an accepted form for it, in networks of which all have one. `inputs` are
     tensors that are computed, not constants.
     """
@@ -225,6 +248,7 @@ class _Node:
     has_form: bool = False
     part: int = -1
     broken: str = ""
+    wrong: str = ""
 
 
 def sparse_inference(model: Any) -> SparseInference:
@@ -245,6 +269,9 @@ def sparse_inference(model: Any) -> SparseInference:
         parts.setdefault(node.part, []).append(node)
     whole = [part for leader, part in parts.items() if not nodes[leader].broken and any(node.nchw for node in part)]
     accepted = [part for part in whole if _sum(part, "zeros") > SPARSE_FROM * _sum(part, "weights")]
+    for part in accepted:
+        if name := nodes[part[0].part].wrong:
+            return dataclasses.replace(refused, operator=name, problem=f"{name}: {_WRONG}", wrong=True)
     if accepted:
         running = [node for part in accepted for node in part]
         share = _sum(running, "zeros") / _sum(running, "weights")
@@ -314,11 +341,7 @@ def _walk(nodes: list[_Node], results: set[int]) -> None:
                 why = f"{other.name}: {other.why}" if other is not None and other.why else "it is an output of the file"
                 nodes[node.part].broken = f"{why}, and reads what the part {node.name} belongs to computes"
         if not node.leaves and not any(tensor in inside for tensor in node.outputs):
-            nodes[
-                node.part
-            ].broken = (
-                f"{node.name}: a sparse part that ends at it, and not at a mean over the map, fails on ARM processors"
-            )
+            nodes[node.part].wrong = node.name
 
 
 def _obstacle(nodes: Sequence[_Node]) -> tuple[str, str]:
@@ -346,6 +369,10 @@ def _obstacle(nodes: Sequence[_Node]) -> tuple[str, str]:
     return broken.split(": ")[0] if ": " in broken else "", broken
 
 
+_WRONG = (
+    "a sparse part ends at it instead of at a mean over the map, so ARM processors give wrong answers or none; convert "
+    "with `sparse=False`"
+)
 _END = "no mean over a map, at which a sparse part ends, follows its convolutions"
 _BEGIN = "a sparse part begins with a 3x3 convolution of stride 2 on 3 channels with one zero on each side"
 

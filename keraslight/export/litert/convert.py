@@ -36,7 +36,7 @@ from keraslight.export.litert._calibrated import Calibrated, settled
 from keraslight.export.litert._flatbuffer import read_model
 from keraslight.export.litert._float16 import halve_weights
 from keraslight.export.litert._metadata import add_metadata
-from keraslight.export.litert._sparse import SPARSE_FROM, nchw_forms, sparse_inference
+from keraslight.export.litert._sparse import SPARSE_FROM, nchw_forms, sparse_inference, without_parts
 from keraslight.graph import Ends, Graph, UnreadableModelError, read, read_ends, takes_pixels
 from keraslight.layers import ImageNormalization
 from keraslight.preprocessing import Preprocessing
@@ -295,7 +295,10 @@ def _write(networks: Sequence[Network], path: str | os.PathLike[str], options: _
         if sparse_inference(read_model(found)).accepted:
             content = found
             break
-    content = _converted(network, options, pixels) if content is None else content
+    if content is None:
+        content = _converted(network, options, pixels)
+        if options.sparse and sparse_inference(read_model(content)).wrong:
+            content = without_parts(content)
     return_free_memory()
     if options.quantization == "float16":
         content = halve_weights(content)
