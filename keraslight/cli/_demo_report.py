@@ -79,7 +79,7 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
         ".tflite",
         "gzip",
         "latency",
-        *(["ARM64 instructions"] * phone),
+        *(["ARM64\ninstructions,\nshare of float"] * phone),
         "training",
     )
     for heading in headings:
@@ -94,7 +94,7 @@ def report(stages: list[Stage], to: Path, *, model: str, images: int, seconds: f
             f"{1000 * form.megabytes:,.0f} kB ({form.megabytes / first.megabytes:.2f})",
             f"{1000 * form.gzip_megabytes:,.0f} kB ({form.gzip_megabytes / first.gzip_megabytes:.2f})",
             f"{form.milliseconds:.2f} ms ({form.milliseconds / first.milliseconds:.2f})",
-            *([f"{(form.instructions or 0) / (first.instructions or 1):.2f} of float"] * phone),
+            *([f"{(form.instructions or 0) / (first.instructions or 1):.2f}"] * phone),
             f"{stage.seconds:.0f} s",
         )
         row: dict[str, Any] = {"name": stage.name, "sparsity": stage.sparsity}

@@ -101,19 +101,20 @@ def nchw_forms(content: bytes) -> bytes:
 
 
 def without_parts(content: bytes) -> bytes:
-    """Ends a part at every mean over a map, so that XNNPACK runs none sparsely.
+    """Puts a reshape to the same shape behind every convolution that begins a part, so that XNNPACK runs none sparsely.
 
-    For files that it would run wrongly: it takes a part that ends in the middle of a network, behind a gate, and gives
-    what it computes to operators that expect another layout.
+    For files that it would run wrongly: it takes a part that ends in the middle of a network, behind a gate or before a
+    shuffle, and gives what it computes to operators that expect another layout.
 
     Args:
         content: A .tflite file.
     """
     model = read_model(content)
     reader, operators = _Reader(model), []
+    begins = {tensor for node in reader.nodes() if node.begins for tensor in node.outputs}
     for operator in model.subgraphs[0].operators:
         operators.append(operator)
-        if reader.kind(operator) in _MEANS and len(reader.shape(int(operator.outputs[0]))) == 4:
+        if int(operator.outputs[0]) in begins:
             operators.extend(_end(reader, operator, mean=False))
     model.subgraphs[0].operators = operators
     return write_model(model, len(content))
