@@ -15,11 +15,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 import keraslight
-from keraslight.export import arm64_problem, run_on_arm64, to_litert
-from keraslight.export.litert import litert_report
-from keraslight.export.litert._run import LiteRTEnds
+from keraslight.export import arm64_problem, litert_report, run_on_arm64, to_litert
 
 MODELS = (
     "mobilenet_v1_100",
@@ -38,13 +37,13 @@ SIDE, REPEATS = 224, 60
 
 def runner(file: Path, images: np.ndarray) -> Callable[[], float]:
     """A function that runs a file once and returns the seconds of CPU time."""
-    ends = LiteRTEnds(file)
-    ((batch, _),) = ends.batches(images)
-    ends.interpreter.set_tensor(ends.source["index"], batch)
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], images)
 
     def run() -> float:
         began = time.thread_time()
-        ends.interpreter.invoke()
+        interpreter.invoke()
         return time.thread_time() - began
 
     run()

@@ -183,24 +183,25 @@ def _end(reader: _Reader, operator: Any, *, mean: bool) -> list[Any]:
     shape = reader.shape(output)
     made = [operator]
 
-    def follow(kind: str, options: str, argument: Sequence[int], **settings: Any) -> None:
+    def follow(kind: str, options: Any, argument: Sequence[int]) -> None:
         """Lets an operator of this kind make what the last one made."""
         before = copy.copy(reader.graph.tensors[output])
         before.name += b"/before_" + kind.lower().encode()
         made[-1].outputs = np.asarray([reader.add(before)], np.int32)
         follower = reader.classes.OperatorT()
-        follower.opcodeIndex = reader.code(kind)
-        follower.builtinOptionsType = getattr(reader.classes.BuiltinOptions, options)
-        follower.builtinOptions = getattr(reader.classes, f"{options}T")()
-        for name, value in settings.items():
-            setattr(follower.builtinOptions, name, value)
+        follower.opcodeIndex, follower.builtinOptions = reader.code(kind), options
+        follower.builtinOptionsType = getattr(reader.classes.BuiltinOptions, type(options).__name__.removesuffix("T"))
         follower.inputs = np.asarray([made[-1].outputs[0], reader.constant(np.asarray(argument))], np.int32)
         follower.outputs = np.asarray([output], np.int32)
         made.append(follower)
 
     if mean:
-        follow("MEAN", "ReducerOptions", (1, 2), keepDims=True)
-    follow("RESHAPE", "ReshapeOptions", (-1, *shape[1:]), newShape=np.asarray((-1, *shape[1:]), np.int32))
+        keeping = reader.classes.ReducerOptionsT()
+        keeping.keepDims = True
+        follow("MEAN", keeping, (1, 2))
+    reshaping, target = reader.classes.ReshapeOptionsT(), (-1, *shape[1:])
+    reshaping.newShape = np.asarray(target, np.int32)
+    follow("RESHAPE", reshaping, target)
     return made[1:]
 
 
