@@ -330,7 +330,7 @@ def builder(family_name: str) -> Callable[..., keras.Model]:
     It takes the arguments of the architecture's own builder, `weights` and `preprocessing`.
 
     Raises:
-        KeyError: There is no such family.
+        KeyError: The family is unknown.
     """
     if family_name in registry.DENSE:
         return _dense_builder(registry.DENSE[family_name])

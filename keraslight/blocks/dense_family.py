@@ -116,7 +116,7 @@ def _documentation(network: Callable[..., Outputs], task: str, multiple: int) ->
         f"    {returned.strip()}",
         "",
         "Raises:",
-        "    UnknownModelError: There is no such variant or backbone.",
+        "    UnknownModelError: The variant or backbone is unknown.",
         "    InvalidArgumentError: An argument is out of range.",
     ]
     return "\n".join([f"{summary}\n\nArgs:", *([own] if own else []), *lines, *ending])

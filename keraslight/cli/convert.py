@@ -291,7 +291,7 @@ def _print_report(file: Path, threads: int | None, as_json: bool, on: Processor 
         phone = table("on emulated ARM64 kernels", "")
         phone.add_row("million instructions", f"{found['instructions'] / 1e6:.2f}")
         phone.add_row("of these in sparse kernels", f"{found['sparse_instructions'] / found['instructions']:.0%}")
-        phone.add_row("milliseconds of emulation, no phone's", f"{found['emulated_milliseconds']:.0f}")
+        phone.add_row("milliseconds of emulation", f"{found['emulated_milliseconds']:.0f}")
         phone.add_row("largest difference from here", f"{found['largest_difference']:.2g}")
         outside = ", ".join(f"{count} {kind}" for kind, count in sorted(found["outside_xnnpack"].items()))
         phone.add_row("operators outside XNNPACK", outside or "none")

@@ -5,13 +5,13 @@ made of often is none of them, but can be computed by them:
 
 - **"same" padding** of a strided convolution on a map of even sides puts one zero more at the end, where the kernels
   want as many on both sides. The network that is mirrored along both axes, with mirrored kernels on mirrored images,
-  has it at the beginning, and there is no use of a further one at the end. The mean over the map, at the end, is the
+  has it at the beginning, and doesn't read a further one at the end. The mean over the map, at the end, is the
   same.
 - **Concatenations** are not computed: a tensor is a tuple of parts, which go through the network side by side. A 1x1
   convolution reads the parts as a sum of one convolution each, and writes as many as those that read it need.
 - **Grey images** get two channels of zeros: a sparse part begins with a convolution of three.
 - **Means** over the map keep their axes, and lose them behind it: a gate stays in 4-D, and the dense classifier, whose
-  zeros would count, is no part of what runs sparsely.
+  zeros would count, isn't part of what runs sparsely.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def _pieces(values: Any, widths: Sequence[int]) -> list[Any]:
 
 
 def _affine(call: Call) -> tuple[Any, Any] | None:
-    """Scale and shift per channel, float32, of a call that is no more than that."""
+    """Scale and shift per channel, float32, of a call that only scales and shifts."""
     affine = exact_kind(call.node.kind).affine
     found = None if affine is None else affine(call.layer)
     return None if found is None else (np.asarray(found[0], np.float32), np.asarray(found[1], np.float32))

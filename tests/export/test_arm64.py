@@ -69,6 +69,8 @@ def test_operators_outside_xnnpack_are_named(tmp_path):
 
 @emulated
 def test_files_that_are_none_are_refused(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="`images` must hold at least one image. Received: none"):
+        run_on_arm64(tmp_path / "none.tflite", np.zeros((0, 8, 8, 3), "float32"))
     with pytest.raises(InvalidArgumentError, match="must be a .tflite file"):
         run_on_arm64(tmp_path / "none.tflite", np.zeros((1, 8, 8, 3), "float32"))
 

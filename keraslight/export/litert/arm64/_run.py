@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from keraslight._notebook import Report
-from keraslight.errors import ExportError, MissingDependencyError
+from keraslight.errors import ExportError, InvalidArgumentError, MissingDependencyError
 from keraslight.export.litert._report import LiteRTOperator, litert_report
 from keraslight.export.litert._run import LiteRTEnds
 from keraslight.export.litert.arm64._install import LIBRARY, arm64_problem, command, rig_folder
@@ -33,7 +33,7 @@ class ARM64Run(Report):
         outputs: Its outputs as float32, (B, ...).
         instructions: Instructions of one run of the interpreter, for the file's batch size.
         functions: The same by function of LiteRT's library, most first; `""` is what is in no function.
-        milliseconds: CPU time of that run under emulation. It is no phone's time: an emulated vector multiplication
+        milliseconds: CPU time of that run under emulation, not on a phone: an emulated vector multiplication
             takes some twenty times as long as an emulated load.
         outside: The operators that XNNPACK did not run.
     """
@@ -73,12 +73,14 @@ def run_on_arm64(path: str | os.PathLike[str], images: npt.NDArray[Any]) -> ARM6
         Outputs and counts.
 
     Raises:
-        InvalidArgumentError: `path` is not a file.
+        InvalidArgumentError: `path` is not a file, or there are no images.
         ExportError: The file is not a .tflite file, or the emulated LiteRT can't run it.
         MissingDependencyError: The emulated system is not installed: see `install_arm64`.
     """
     if problem := arm64_problem():
         raise MissingDependencyError(f"Running on ARM64 kernels needs an emulator. Received: {problem}.")
+    if len(images) == 0:
+        raise InvalidArgumentError("`images` must hold at least one image. Received: none.")
     ends = LiteRTEnds(path)
     with tempfile.TemporaryDirectory() as place:
         inputs, results, counts = (Path(place, name) for name in ("inputs.npy", "results.npz", "counts.txt"))
